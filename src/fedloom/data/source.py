@@ -1,0 +1,21 @@
+"""What every data source hands over: the clients, each with its own training and test samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedloom.data.sample import MODALITIES, Sample
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """One silo's data. `train` may be empty for a client that is only evaluated."""
+
+    name: str
+    train: Sequence[Sample]
+    test: Sequence[Sample]
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """The modalities that occur in the client's samples, in the fixed order; empty for text alone."""
+        held = {m for part in (self.train, self.test) for sample in part for m in sample.modalities}
+        return tuple(m for m in MODALITIES if m in held)
