@@ -1,1 +1,1 @@
-"""Placeholder."""
+"""What is trained on top of a frozen foundation."""

@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from fedloom.data.sample import MODALITIES, Sample
+
+Holding = Literal["image", "audio", "both", "text"]
+"""What a generated client holds."""
 
 
 @dataclass(frozen=True)

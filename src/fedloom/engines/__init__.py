@@ -1,1 +1,5 @@
-"""Placeholder."""
+"""Where clients run. An engine implements one thing: asking clients and returning their replies."""
+
+from fedloom.engines.local import LocalEngine
+
+__all__ = ["LocalEngine"]

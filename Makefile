@@ -1,0 +1,55 @@
+# One word each; `make` alone lists them. Everything happens in .venv, which is made on the first call.
+#
+#     make test ARGS="-k lora"             arguments for pytest or for the demo
+#     make demo PYTHON=python3.12          another Python, 3.10 or newer
+
+PYTHON ?= python3
+ARGS =
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# What is installed follows from pyproject.toml and from where the checkout lies: a change of either installs anew.
+KEY := $(shell (pwd; cat pyproject.toml) | cksum | cut -d ' ' -f 1)
+RUN := $(VENV)/.installed-$(KEY)
+DEV := $(VENV)/.installed-dev-$(KEY)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+
+demo: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## a small federated run from start to report, on this machine
+	@$(VENV)/bin/fedloom demo $(ARGS)
+
+test: $(DEV) ## the tests
+	@$(PY) -m pytest $(ARGS)
+
+lint: $(DEV) ## style, format and types; changes nothing
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy
+
+clean: ## remove .venv and the tools' caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+IS_RECENT = -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
+VERSION = $$(command -v $(1) >/dev/null && $(1) --version 2>&1 || echo "not there")
+
+$(RUN): EXTRA =
+$(DEV): EXTRA = [dev]
+$(RUN) $(DEV):
+	@$(PY) -c '' 2>/dev/null || $(PYTHON) $(IS_RECENT) || { \
+	    echo "fedloom needs Python 3.10 or newer, and $(PYTHON) is $(call VERSION,$(PYTHON)):" \
+	        "name another with 'make PYTHON=/path/to/python3.12'." >&2; exit 1; }
+	@$(PY) -c '' 2>/dev/null || $(PYTHON) -m venv --clear --without-pip $(VENV)
+	@$(PY) $(IS_RECENT) || { \
+	    echo "fedloom needs Python 3.10 or newer, and $(PY) is $(call VERSION,$(PY)):" \
+	        "run 'make clean' and try again." >&2; exit 1; }
+	@$(PY) -m pip --version >/dev/null 2>&1 || $(PY) -m ensurepip >/dev/null 2>&1 \
+	    || $(PYTHON) -m pip --python $(PY) install pip >/dev/null 2>&1 || { \
+	    echo "$(PYTHON) came without pip, so $(VENV) cannot be filled:" \
+	        "install its venv package (Debian, Ubuntu: apt install python3-venv) and try again." >&2; exit 1; }
+	@$(PY) -m pip install --editable '.$(EXTRA)'
+	@rm -f $(VENV)/.installed-*
+	@touch $@

@@ -1,0 +1,122 @@
+"""How far an aggregate is from U = Σ p_k B_k A_k, without forming U (fedlora.md section 4)."""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fedloom.aggregation.stack import Factors, Stack, Weights, stack, wide
+
+
+class Diagnostics(NamedTuple):
+    """What one layer's aggregation did in one round.
+
+    `error_mean` and `error` are ‖U − BA‖/‖U‖ for the plain means and for the result; `condition` is
+    cond(Ā Āᵀ) on its non-zero rows (inf if singular); `norm_ratio` is ‖B'‖/‖B̄‖; `angle` is the largest
+    principal angle in radians between the row spaces of any two clients' A (accurate to 1e-7).
+    """
+
+    error_mean: float
+    error: float
+    condition: float
+    norm_ratio: float
+    angle: float
+
+
+def restoration_error(
+    A: Factors,
+    B: Factors,
+    A_out: Tensor,
+    B_out: Tensor,
+    weights: Weights = None,
+    *,
+    scales: Weights = None,
+) -> float:
+    """‖U − B_out A_out‖_F / ‖U‖_F with U = Σ p_k B_k A_k, by QR of the stacked factors, in float64.
+
+    `A_out` is (q, d_in) and `B_out` (d_out, q) for any q, so that a FedEx or FLoRA result can be judged by
+    joining its factors. Exact results give about 1e-15 (float64). Zero if both U and the product are zero;
+    inf if only U is.
+    """
+    return _errors(stack(A, B, weights, scales), [(A_out, B_out)])[0]
+
+
+def diagnostics(
+    A: Factors,
+    B: Factors,
+    A_out: Tensor,
+    B_out: Tensor,
+    weights: Weights = None,
+    *,
+    scales: Weights = None,
+) -> Diagnostics:
+    """The figures of `Diagnostics` for one layer; arguments as in `restoration_error`."""
+    s = stack(A, B, weights, scales)
+    A_bar, B_bar = s.mean()
+    error_mean, error = _errors(s, [(A_bar, B_bar), (A_out, B_out)])
+    after, before = float(wide(B_out).norm()), float(wide(B_bar).norm())
+    return Diagnostics(error_mean, error, _condition(A_bar), _ratio(after, before, empty=1.0), _angle(s))
+
+
+def dense(A: Factors, B: Factors, weights: Weights = None, *, scales: Weights = None) -> Tensor:
+    """U = Σ p_k s_k/s B_k A_k as a float64 (d_out, d_in) matrix, for tests only."""
+    s = stack(A, B, weights, scales)
+    return torch.einsum("k,kor,kri->oi", wide(s.weights), wide(s.B), wide(s.A))
+
+
+def _errors(s: Stack, results: list[tuple[Tensor, Tensor]]) -> list[float]:
+    """The relative errors of several results from one pair of QR decompositions."""
+    A_all, B_all = s.joined()
+    layer = (B_all.shape[0], A_all.shape[1])
+    for A_out, B_out in results:
+        if A_out.ndim != 2 or B_out.ndim != 2 or (B_out.shape[0], A_out.shape[1]) != layer:
+            raise ValueError(
+                f"the result has A {tuple(A_out.shape)} and B {tuple(B_out.shape)}; "
+                f"the layer is {layer[0]} x {layer[1]}."
+            )
+        if A_out.shape[0] != B_out.shape[1]:
+            raise ValueError(f"the result's A has rank {A_out.shape[0]} and its B rank {B_out.shape[1]}.")
+    columns = torch.cat([wide(B_all), *(wide(b.detach()).to(B_all.device) for _, b in results)], dim=1)
+    rows = torch.cat([wide(A_all), *(wide(a.detach()).to(A_all.device) for a, _ in results)])
+    R_B, R_A = torch.linalg.qr(columns, mode="r").R, torch.linalg.qr(rows.T, mode="r").R
+    n = len(A_all)
+    core = R_B[:, :n] @ R_A[:, :n].T
+    size, errors, start = float(core.norm()), [], n
+    for A_out, _ in results:
+        own = slice(start, start := start + len(A_out))
+        miss = core - R_B[:, own] @ R_A[:, own].T
+        errors.append(_ratio(float(miss.norm()), size, empty=0.0))
+    return errors
+
+
+def _ratio(top: float, bottom: float, empty: float) -> float:
+    if bottom > 0:
+        return top / bottom
+    return empty if top == 0 else math.inf
+
+
+def _condition(A_bar: Tensor) -> float:
+    live = wide(A_bar)[A_bar.norm(dim=1) > 0]
+    if len(live) == 0:
+        return math.inf
+    e = torch.linalg.eigvalsh(live @ live.T)
+    return float(e[-1] / e[0]) if float(e[0]) > 0 else math.inf
+
+
+def _angle(s: Stack) -> float:
+    """The largest principal angle over all pairs of clients of positive weight."""
+    members = [k for k in range(len(s.ranks)) if float(s.weights[k]) > 0]
+    if len(members) < 2:
+        return 0.0
+    width = min(s.A.shape[1:])
+    Q = torch.zeros(len(members), s.A.shape[2], width, dtype=wide(s.A[:0]).dtype, device=s.A.device)
+    sizes = torch.tensor([min(s.ranks[k], s.A.shape[2]) for k in members])
+    for i, k in enumerate(members):
+        Q[i, :, : int(sizes[i])] = torch.linalg.qr(wide(s.A[k, : s.ranks[k]]).T).Q
+    i, j = torch.triu_indices(len(members), len(members), offset=1)
+    cosines = torch.linalg.svdvals(torch.einsum("kdr,lds->klrs", Q, Q)[i, j])
+    # Padding adds zero cosines at the end, so the smallest true one stands at the smaller rank.
+    last = (torch.minimum(sizes[i], sizes[j]) - 1).to(cosines.device)
+    smallest = cosines.gather(1, last[:, None]).min()
+    return math.acos(min(1.0, float(smallest)))

@@ -1,0 +1,96 @@
+"""The r x r solve of FedA²-LoRA (UniFLoW Eq. 9-13; fedlora.md section 4)."""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from fedloom.aggregation.stack import wide
+
+Mode = Literal["strict", "always", "relative", "centred"]
+RidgeScale = Literal["relative", "absolute"]
+
+DEFAULT_RIDGE: dict[Mode, float] = {"strict": 1.0, "always": 1.0, "relative": 0.01, "centred": 0.01}
+ILL_CONDITIONED = 1e-6  # strict: eigmin / eigmax of G under which the paper's "singular" case applies
+_SINGULAR = 1e-12  # below this ratio a Cholesky factor is noise: use the pseudo-inverse
+
+
+def feda2_project(A_k: Tensor, B_k: Tensor, A_bar: Tensor) -> Tensor:
+    """B_k (A_k Āᵀ), (d_out, r): what one client adds, times p_k, to N in the second ask of secure FedA²."""
+    work = torch.promote_types(B_k.dtype, torch.float32)
+    out = B_k.detach().to(work) @ (A_k.detach().to(work) @ A_bar.detach().to(work).T)
+    return out.to(B_k.dtype)
+
+
+def feda2_solve(
+    A_bar: Tensor,
+    N: Tensor,
+    B_bar: Tensor | None = None,
+    ridge: float | None = None,
+    mode: Mode = "centred",
+    *,
+    ridge_scale: RidgeScale = "relative",
+) -> Tensor:
+    """B' (d_out, r) from sums: Ā (r, d_in), N = Σ p_k B_k A_k Āᵀ (d_out, r), B̄ (d_out, r) if centred.
+
+    With G = Ā Āᵀ and λ = `ridge` (None: 1, 1, 0.01, 0.01 for the four modes, in this order):
+
+    * strict: N G⁻¹, but N (G + λI)⁻¹ where eigmin(G) < 1e-6 eigmax(G) (UniFLoW Eq. 13)
+    * always: N (G + λI)⁻¹
+    * relative: N (G + λ tr(G)/r I)⁻¹
+    * centred: B̄ + (N − B̄G)(G + λ tr(G)/r I)⁻¹, or λI there if `ridge_scale` is "absolute" (LoRA-FAIR)
+
+    Zero rows of Ā take no part; a G that is singular for want of ridge is solved by the pseudo-inverse.
+    Computed in float64, returned in N's dtype. Raises ValueError on shapes that do not fit, an unknown
+    mode or scale, and a ridge that is negative or not finite.
+    """
+    lam = _checked(ridge, mode, ridge_scale)
+    shapes = [tuple(t.shape) for t in (N, A_bar)]
+    if A_bar.ndim != 2 or N.ndim != 2 or N.shape[1] != A_bar.shape[0]:
+        raise ValueError(f"N and A_bar have shapes {shapes}; they must be (d_out, r) and (r, d_in).")
+    A64, N64 = wide(A_bar.detach()), wide(N.detach())
+    G = A64 @ A64.T
+    live = G.diagonal() > 0
+    start = torch.zeros_like(N64)
+    if mode == "centred":
+        if B_bar is None or B_bar.shape != N.shape:
+            raise ValueError(f"mode 'centred' needs the mean of B too, in the shape {shapes[0]} of N.")
+        start = wide(B_bar.detach()).clone()
+    if not bool(live.any()):
+        return start.to(N.dtype)
+    G = G[live][:, live]
+    target = N64[:, live] - start[:, live] @ G
+    if mode == "relative" or (mode == "centred" and ridge_scale == "relative"):
+        lam *= float(G.diagonal().mean())
+    eig = torch.linalg.eigvalsh(G)
+    if mode == "strict" and float(eig[0]) >= ILL_CONDITIONED * float(eig[-1]):
+        lam = 0.0
+    start[:, live] += _right_solve(target, G, eig, lam)
+    return start.to(N.dtype)
+
+
+def _checked(ridge: float | None, mode: Mode, ridge_scale: RidgeScale) -> float:
+    if mode not in DEFAULT_RIDGE:
+        raise ValueError(f"mode is {mode!r}; it must be one of {', '.join(DEFAULT_RIDGE)}.")
+    if ridge_scale not in get_args(RidgeScale):
+        raise ValueError(f"ridge_scale is {ridge_scale!r}; it must be relative or absolute.")
+    if ridge_scale == "absolute" and mode != "centred":
+        raise ValueError(f"ridge_scale is an option of mode 'centred' only; mode {mode!r} fixes its own.")
+    lam = DEFAULT_RIDGE[mode] if ridge is None else float(ridge)
+    if not math.isfinite(lam) or lam < 0:
+        raise ValueError(f"ridge is {lam}; it must be a finite number that is not negative.")
+    return lam
+
+
+def _right_solve(M: Tensor, G: Tensor, eig: Tensor, lam: float) -> Tensor:
+    """M (G + λI)⁻¹ by Cholesky; by the pseudo-inverse where G + λI is singular."""
+    cut = max(_SINGULAR, len(G) * torch.finfo(G.dtype).eps)
+    if float(eig[0]) + lam > cut * (float(eig[-1]) + lam):
+        L = torch.linalg.cholesky(G + lam * torch.eye(len(G), dtype=G.dtype, device=G.device))
+        solved: Tensor = torch.cholesky_solve(M.T, L).T
+        return solved
+    e, V = torch.linalg.eigh(G)
+    kept = e > cut * e[-1]
+    pinned: Tensor = ((M @ V[:, kept]) / (e[kept] + lam)) @ V[:, kept].T
+    return pinned

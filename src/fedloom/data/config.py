@@ -1,0 +1,52 @@
+"""The `data` part of an experiment, and the clients that it describes."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from fedloom.data.source import ClientData, Holding
+
+class Data(BaseModel):
+    """Where the clients' samples come from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: Literal["tabletop", "folder"] = Field(
+        "tabletop",
+        description="tabletop: the project's own small world; folder: <path>/<client>/metadata.jsonl",
+    )
+    path: Path | None = Field(None, description="source folder: the folder that holds one folder per client")
+    clients: dict[Holding, int] = Field(
+        {"image": 3, "audio": 3},
+        description="source tabletop: how many clients hold images, speech, both, or text",
+    )
+    train: int = Field(160, ge=1, description="source tabletop: training samples per client")
+    test: int = Field(40, ge=1, description="source tabletop: test samples per client")
+    test_share: float = Field(
+        0.2, gt=0, lt=1, description="source folder: share held back where the data name no split"
+    )
+
+    @field_validator("clients")
+    @classmethod
+    def _some_clients(cls, value: dict[Holding, int]) -> dict[Holding, int]:
+        if any(count < 0 for count in value.values()) or sum(value.values()) < 1:
+            raise ValueError("needs at least one client and no negative count, such as {image: 3, audio: 3}")
+        return value
+
+    @model_validator(mode="after")
+    def _path_for_folder(self) -> "Data":
+        if self.source == "folder" and self.path is None:
+            raise ValueError("the source folder needs data.path, the folder that holds one folder per client")
+        return self
+
+    def load(self, seed: int) -> list[ClientData]:
+        """The clients, ordered by name. Raises ExperimentError for data that cannot be used."""
+        if self.source == "folder":
+            from fedloom.data.folder import load_folder
+
+            assert self.path is not None  # noqa: S101 - the validator saw to it
+            return load_folder(self.path, self.test_share, seed)
+        from fedloom.data.tabletop.clients import tabletop_clients
+
+        return tabletop_clients(self.clients, self.train, self.test, seed)

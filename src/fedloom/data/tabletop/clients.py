@@ -1,0 +1,40 @@
+"""The Tabletop world's private split dealt out to clients: each has its own scenes, its own style and its own voice."""
+
+from collections.abc import Mapping
+
+from fedloom.data.source import ClientData, Holding
+from fedloom.data.tabletop.speech import PRIVATE_VOICES
+from fedloom.data.tabletop.styles import PRIVATE_STYLES
+from fedloom.data.tabletop.world import Tabletop
+
+_KINDS: dict[Holding, tuple[str, ...]] = {
+    "image": ("image",),
+    "audio": ("audio",),
+    "both": ("image", "audio", "image+audio"),
+    "text": ("text",),
+}
+_SCENES = 1_000_000
+"""Scene numbers reserved for one client, so that no two clients, and no train and test part, share a scene."""
+
+
+def tabletop_clients(counts: Mapping[Holding, int], train: int, test: int, seed: int) -> list[ClientData]:
+    """`counts` clients of each holding (image, audio, both, text), ordered by name, with `train` and `test` samples each.
+
+    Client number i of a holding photographs in private style i and is spoken to by private voice i (round the end): the
+    clients' data differ as silos do.
+    """
+    world = Tabletop(seed)
+    clients = []
+    number = 0
+    for holding, kinds in _KINDS.items():
+        for i in range(counts.get(holding, 0)):
+            style = PRIVATE_STYLES[i % len(PRIVATE_STYLES)]
+            voice = PRIVATE_VOICES[i % len(PRIVATE_VOICES)]
+            first = number * _SCENES
+            samples = [
+                world.sample("private", first + j, kinds[j % len(kinds)], style=style, voice=voice)
+                for j in range(train + test)
+            ]
+            clients.append(ClientData(f"{holding}-{i + 1:02d}", samples[:train], samples[train:]))
+            number += 1
+    return sorted(clients, key=lambda client: client.name)

@@ -1,0 +1,153 @@
+"""All that is said about a scene: captions, questions and answers, entailment pairs. A closed vocabulary."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedloom.data.tabletop.scene import (
+    COLOURS,
+    MOTIONS,
+    PAIRS,
+    SHAPES,
+    SIDES,
+    SIZES,
+    TEXTURES,
+    WARMTHS,
+    Pair,
+    Scene,
+    Thing,
+)
+from fedloom.errors import ExperimentError
+
+
+def words(text: str) -> list[str]:
+    """The words of `text` without its marks."""
+    return text.replace("?", " ").replace(".", " ").split()
+
+
+QUESTION_KINDS = ("colour", "texture", "size", "shape", "side", "where", "exist")
+LABELS = ("entailment", "contradiction", "neutral")
+
+DESCRIBE = "describe the table."
+ANSWER_SPOKEN = "answer the spoken question."
+WHAT_WAS_SAID = "what was said?"
+ASK_DEPTH = "what does the depth sensor see?"
+ASK_THERMAL = "how warm is each side?"
+ASK_IMU = "what happens to the tray?"
+FOLLOWS = "does it follow?"
+
+MOTION_WORDS = dict(zip(MOTIONS, ("still", "pushed", "shaken", "spun", "lifted", "dropped"), strict=True))
+
+_ASKING = "what colour is the pattern how big shape on where there a and"
+
+SPOKEN_WORDS = tuple(sorted({*SHAPES, *COLOURS, *TEXTURES, *SIZES, *SIDES, *words(_ASKING)}))
+"""Every word of every question and caption: what the speech bank must hold."""
+
+_FRAMES = " ".join([ASK_DEPTH, ASK_THERMAL, ASK_IMU, DESCRIBE, ANSWER_SPOKEN, WHAT_WAS_SAID, FOLLOWS])
+
+_OTHERS = {*WARMTHS, *MOTION_WORDS.values(), *LABELS, *words("yes no not one")}
+
+VOCABULARY = tuple(sorted({*SPOKEN_WORDS, *_OTHERS, *words(_FRAMES)}))
+"""Every word that any question or answer may hold (lower case; the marks are "." and "?")."""
+
+
+def describe(thing: Thing, *, without: Sequence[str] = ()) -> str:
+    """For instance "a small red striped cube"; attributes named in `without` are left out."""
+    parts = [getattr(thing, name) for name in ("size", "colour", "texture", "shape") if name not in without]
+    return " ".join(["a", *parts])
+
+
+def caption(scene: Scene) -> str:
+    """For instance "a small red striped cube on the left and a large blue plain ball on the right"."""
+    return f"{describe(scene.left)} on the left and {describe(scene.right)} on the right"
+
+
+def depth_caption(scene: Scene) -> str:
+    """What a depth camera can know: sizes, shapes, sides."""
+    left, right = (describe(t, without=("colour", "texture")) for t in scene.things)
+    return f"{left} on the left and {right} on the right"
+
+
+def thermal_caption(scene: Scene) -> str:
+    """What a thermal camera can know: the warmth of each side."""
+    return f"the left one is {scene.left.warmth} and the right one is {scene.right.warmth}"
+
+
+def imu_caption(scene: Scene) -> str:
+    """What the tray's motion sensor can know."""
+    return f"the tray is {MOTION_WORDS[scene.motion]}"
+
+
+def absent_pair(scene: Scene, rng: np.random.Generator, pairs: Sequence[Pair] = PAIRS) -> Pair:
+    """A pair out of `pairs` that is not in the scene although its shape is, its colour is, or both are.
+
+    Both, on different things, one time in two where possible. With the split's own `pairs`, a pair's mere
+    name never gives the answer away.
+    """
+    shown = {t.pair for t in scene.things}
+    shapes, colours = {t.shape for t in scene.things}, {t.colour for t in scene.things}
+    hard = [p for p in pairs if p not in shown and p[0] in shapes and p[1] in colours]
+    near = [p for p in pairs if p not in shown and (p[0] in shapes) != (p[1] in colours)]
+    pool = hard if hard and (not near or rng.random() < 0.5) else near
+    return pool[int(rng.integers(len(pool)))]
+
+
+def ask(scene: Scene, kind: str, rng: np.random.Generator, pairs: Sequence[Pair] = PAIRS) -> tuple[str, str]:
+    """A question of `kind` about the scene, and its only right answer.
+
+    The target thing is drawn from `rng`; the absent pairs of "exist" come out of `pairs`. Shapes and colours
+    differ within a scene, so that each names one thing. Raises ExperimentError for an unknown kind.
+    """
+    which = int(rng.integers(2))
+    thing, side = scene.things[which], SIDES[which]
+    name = thing.shape
+    if kind == "colour":
+        return f"what colour is the {name}?", f"the {name} is {thing.colour}"
+    if kind == "texture":
+        return f"what pattern is the {name}?", f"the {name} is {thing.texture}"
+    if kind == "size":
+        return f"how big is the {name}?", f"the {name} is {thing.size}"
+    if kind == "shape":
+        return f"what shape is {thing.colour}?", f"the {thing.colour} one is a {name}"
+    if kind == "side":
+        return f"what is on the {side}?", f"a {name} is on the {side}"
+    if kind == "where":
+        return f"where is the {name}?", f"the {name} is on the {side}"
+    if kind == "exist":
+        present = rng.random() < 0.5
+        shape, colour = thing.pair if present else absent_pair(scene, rng, pairs)
+        return f"is there a {colour} {shape}?", "yes there is" if present else "no there is not"
+    raise ExperimentError(f"unknown question kind {kind!r}; choose one of {', '.join(QUESTION_KINDS)}")
+
+
+def entailment(
+    scene: Scene, rng: np.random.Generator, pairs: Sequence[Pair] = PAIRS, label: str | None = None
+) -> tuple[str, str, str]:
+    """(premise, hypothesis, label): does the hypothesis follow from the premise?
+
+    The premise is a caption that leaves out some attributes; the hypothesis names one thing's colour, texture
+    or size: the true one (entailment), another one (contradiction), or either one while the premise is silent
+    about it (neutral). The label is uniform unless given, and neither sentence alone tells it. Wrong colours
+    stay within `pairs`. Raises ExperimentError for an unknown label.
+    """
+    label = LABELS[int(rng.integers(3))] if label is None else label
+    if label not in LABELS:
+        raise ExperimentError(f"unknown entailment label {label!r}; choose one of {', '.join(LABELS)}")
+    target = int(rng.integers(2))
+    attribute = ("colour", "texture", "size")[int(rng.integers(3))]
+    dropped = [[a for a in ("colour", "texture", "size") if rng.random() < 1 / 3] for _ in SIDES]
+    dropped[target] = [a for a in dropped[target] if a != attribute]
+    if label == "neutral":
+        dropped[target].append(attribute)
+    thing = scene.things[target]
+    value = getattr(thing, attribute)
+    if label == "contradiction" or (label == "neutral" and rng.random() < 0.5):
+        allowed = {
+            "colour": [c for s, c in pairs if s == thing.shape],
+            "texture": list(TEXTURES),
+            "size": list(SIZES),
+        }[attribute]
+        others = [v for v in allowed if v != value]
+        value = others[int(rng.integers(len(others)))]
+    left, right = (describe(t, without=d) for t, d in zip(scene.things, dropped, strict=True))
+    return f"{left} on the left and {right} on the right", f"the {thing.shape} is {value}", label

@@ -1,0 +1,97 @@
+"""What travels: payloads of named tensors and JSON numbers, their wire format, and the scope that says who owns a tensor.
+
+A tensor's name is `<group>/<place in the group>`, for example `llm/model.layers.0.self_attn.q_proj.lora_A`. Groups are what
+clients hold or lack, what is combined together, and what the ledger counts.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any, Literal
+
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_from_bytes
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+Role = Literal["shared", "personal", "frozen"]
+
+
+class PayloadError(ValueError):
+    """Bytes that are no payload."""
+
+
+def group_of(name: str) -> str:
+    """The group of a tensor's name: the part before the first slash."""
+    return name.split("/", 1)[0]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """The partition of named tensors into shared, personal and frozen, as patterns over groups or full names.
+
+    `personal` is looked up first, then `shared`; what neither names is frozen.
+    """
+
+    shared: tuple[str, ...] = ()
+    personal: tuple[str, ...] = ()
+
+    def role(self, name: str) -> Role:
+        """Who owns the tensor `name`."""
+
+        def named(patterns: Iterable[str]) -> bool:
+            return any(fnmatchcase(name, p) or fnmatchcase(group_of(name), p) for p in patterns)
+
+        return "personal" if named(self.personal) else "shared" if named(self.shared) else "frozen"
+
+    def pick(self, tensors: Mapping[str, Tensor], role: Role) -> dict[str, Tensor]:
+        """The tensors of one role, in name order."""
+        return {name: tensors[name] for name in sorted(tensors) if self.role(name) == role}
+
+
+@dataclass(frozen=True)
+class Payload:
+    """Named tensors and JSON values. Nothing else ever travels between server and clients."""
+
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors, as the ledger counts them: elements times element size."""
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+    def nbytes_by_group(self) -> Counter[str]:
+        """`nbytes` split by group."""
+        count: Counter[str] = Counter()
+        for name, tensor in self.tensors.items():
+            count[group_of(name)] += tensor.numel() * tensor.element_size()
+        return count
+
+    def only(self, keep: Callable[[str], bool]) -> "Payload":
+        """The same payload with the tensors whose names `keep` accepts."""
+        return Payload({n: t for n, t in self.tensors.items() if keep(n)}, self.numbers)
+
+    def detached(self) -> "Payload":
+        """A copy that shares no memory with anybody's parameters."""
+        return Payload({n: t.detach().clone() for n, t in self.tensors.items()}, dict(self.numbers))
+
+    def encode(self) -> bytes:
+        """Safetensors bytes; the numbers stand as JSON in the header."""
+        tensors = {n: self.tensors[n].detach().cpu().contiguous() for n in sorted(self.tensors)}
+        return tensors_to_bytes(tensors, {"numbers": json.dumps(self.numbers, sort_keys=True)})
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Payload":
+        """The payload that `encode` wrote. Raises PayloadError on anything else; never executes what it reads."""
+        try:
+            tensors = tensors_from_bytes(data)
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            numbers = json.loads(header.get("__metadata__", {}).get("numbers", "{}"))
+        except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
+            raise PayloadError(f"these {len(data)} bytes are no payload: {error}") from error
+        if not isinstance(numbers, dict):
+            raise PayloadError("the numbers of a payload must be a JSON object")
+        return cls(tensors, numbers)

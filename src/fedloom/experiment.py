@@ -1,0 +1,235 @@
+"""The typed experiment: one YAML file says everything about one run, or about the rows of one table.
+
+    name: quickstart
+    rounds: 4
+    method: {name: feda2-lora, ridge: 0.01}
+    rows:                       # optional: one run per row, each a set of overrides
+      FedAvg-LoRA: {method.name: fedavg-lora}
+
+Overrides use dots: `method.ridge=0.1`. Every mistake is an ExperimentError of one sentence.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fedloom.data.config import Data
+from fedloom.errors import ExperimentError
+from fedloom.evaluation import Evaluation
+from fedloom.firewall import Firewall
+from fedloom.foundations.config import Foundation
+from fedloom.methods import METHODS, Method
+from fedloom.training import Training
+
+Size = Literal["tiny", "small", "paper"]
+
+
+class Cohort(BaseModel):
+    """Which clients are asked in a round."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    fraction: float = Field(1.0, gt=0, le=1, description="share of the clients drawn for a round")
+    quorum: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="share of the asked clients whose updates must be usable, or the round changes nothing",
+    )
+
+
+class Engine(BaseModel):
+    """Where clients run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["local"] = Field("local", description="local: in this process")
+    wire: bool = Field(False, description="send every payload through its bytes, as a deployment does")
+    device: str = Field(
+        "auto", description="auto | cpu | cuda | cuda:1 ...; auto takes a GPU where there is one"
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; none = PyTorch's choice")
+
+
+class Experiment(BaseModel):
+    """The typed description of one run: model, data, method, training, engine."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field("experiment", min_length=1, description="what the run is called in tables")
+    row: str | None = Field(None, description="the row of the table that this run fills")
+    size: Size = Field(
+        "tiny", description="tiny: seconds to minutes on two cores; small: one GPU; paper: the paper's models"
+    )
+    seed: int = Field(0, ge=0, description="the one seed; every random stream is named and derived from it")
+    rounds: int = Field(4, ge=0, description="communication rounds; 0 evaluates the untrained model")
+    method: Method
+    data: Data = Data()
+    model: Foundation = Foundation()
+    training: Training = Training()
+    cohort: Cohort = Cohort()
+    engine: Engine = Engine()
+    firewall: Firewall = Firewall()
+    evaluation: Evaluation = Evaluation()
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _typed_method(cls, value: Any) -> Any:
+        """`feda2-lora` or `{name: feda2-lora, ridge: 0.1}` to the method's own class."""
+        if isinstance(value, Method):
+            return value
+        fields = {"name": value} if isinstance(value, str) else dict(value)
+        name = fields.pop("name", None)
+        if name not in METHODS:
+            raise ValueError(f"unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
+        return METHODS[name](**fields)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain YAML values from which `parse` makes an equal experiment."""
+        plain = self.model_dump(mode="json", exclude={"method"})
+        return plain | {"method": {"name": self.method.name, **self.method.model_dump(mode="json")}}
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Experiment":
+        """The one experiment of a YAML file. Raises ExperimentError, also where the file describes several rows."""
+        rows = load_rows(path, overrides)
+        if len(rows) != 1:
+            raise ExperimentError(f"{path} describes {len(rows)} rows; load_rows reads all of them")
+        return rows[0]
+
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any], origin: str = "the experiment") -> "Experiment":
+        """The experiment of a plain mapping. `origin` is named in errors."""
+        try:
+            return cls.model_validate(dict(fields))
+        except ValidationError as error:
+            raise ExperimentError(explain(error, origin)) from error
+
+
+def load_rows(
+    path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
+) -> list[Experiment]:
+    """Every run that a YAML file describes: its rows times its seeds, in the file's order.
+
+    Order of application, later wins: the file, its `sizes` entry for the chosen size, the row, the overrides.
+    `only` keeps the rows of these names. Raises ExperimentError.
+    """
+    fields = read_yaml(Path(path))
+    given = dict(_override(text) for text in overrides)
+    rows = fields.pop("rows", None) or {None: {}}
+    seeds = fields.pop("seeds", None)
+    sizes = fields.pop("sizes", None) or {}
+    if "seeds" in given:
+        seeds = given.pop("seeds")
+    elif "seed" in given:
+        seeds = None
+    if not isinstance(rows, dict) or not all(isinstance(r or {}, dict) for r in rows.values()):
+        raise ExperimentError(
+            f"{path}: rows must map a row's name to its overrides, such as 'FedAvg: {{method.name: fedavg-lora}}'"
+        )
+    if seeds is not None and (
+        not isinstance(seeds, list) or not all(type(s) is int for s in seeds) or not seeds
+    ):
+        raise ExperimentError(f"{path}: seeds must be a list of whole numbers, not {seeds!r}")
+    if missing := [name for name in only if name not in rows]:
+        raise ExperimentError(f"{path} has no row {missing[0]!r}; it has {', '.join(map(str, rows))}")
+    size = given.get("size", fields.get("size", "tiny"))
+    runs = []
+    for row, changes in rows.items():
+        if only and row not in only:
+            continue
+        for seed in seeds or [None]:
+            merged = deepcopy(fields)
+            layers = [sizes.get(size) or {}, changes or {}, given]
+            for layer in layers:
+                for key, value in layer.items():
+                    _set(merged, key, value)
+            if row is not None:
+                merged["row"] = row
+            if seed is not None:
+                merged["seed"] = seed
+            runs.append(Experiment.parse(merged, str(path)))
+    return runs
+
+
+def explain(error: ValidationError, origin: str) -> str:
+    """One sentence for the first mistake that pydantic found: where, what, and what would be right."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the top level"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"known here: {', '.join(known)}"
+            if known
+            else "remove it"
+        )
+        return f"{origin}: unknown key {place}; {hint}"
+    if first["type"] == "missing":
+        return f"{origin}: {place} is missing"
+    given = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""
+    return f"{origin}: {place}: {message[0].lower()}{message[1:]}{given}"
+
+
+def _known_keys(location: Sequence[Any]) -> list[str]:
+    """The keys that the experiment knows at a location; empty where the location is no model of ours."""
+    model: Any = Experiment
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+    return sorted(getattr(model, "model_fields", {}))
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ExperimentError."""
+    if not path.is_file():
+        raise ExperimentError(
+            f"there is no experiment file {path}; name a YAML file such as experiments/uniflow/quickstart.yaml"
+        )
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise ExperimentError(f"{path} must hold a mapping such as 'rounds: 4', not {type(fields).__name__}")
+    return fields
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise ExperimentError(f"the override {text!r} is not of the form key=value, such as method.ridge=0.1")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ExperimentError(
+            f"the override {text!r} has no valid YAML value: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _set(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b.c` in nested mappings; a plain mapping value is merged into what stands there, except for a method."""
+    *path, last = key.split(".")
+    place: Any = fields
+    for part in path:
+        inner = place.setdefault(part, {})
+        if isinstance(inner, str) and part == "method":
+            inner = place[part] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise ExperimentError(f"cannot set {key}: {part} is {inner!r}, not a group of settings")
+        place = inner
+    if path == ["method"] and last == "name" and place.get("name") != value:
+        place.clear()  # another method has other fields
+    if isinstance(value, dict) and isinstance(place.get(last), dict) and last != "method":
+        for inner_key, inner_value in value.items():
+            _set(place[last], inner_key, inner_value)
+    else:
+        place[last] = deepcopy(value)

@@ -1,0 +1,152 @@
+"""The update firewall: every reply is checked before any arithmetic touches it; a refusal has a name and a reason.
+
+A bad client costs its own update and nothing else (docs/decisions/0003-firewall.md).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fedloom.exchange import Payload, group_of
+
+
+class Firewall(BaseModel):
+    """Limits on what a client may send."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_examples: int = Field(10_000_000, gt=0, description="largest number of examples a client may claim")
+    norm_ratio: float = Field(
+        50.0,
+        gt=1,
+        description="refuse a group's change larger than this times the cohort's median (3 or more holders)",
+    )
+    max_norm: float | None = Field(
+        None,
+        gt=0,
+        description="refuse a group's change with a larger Frobenius norm than this; none = no absolute cap",
+    )
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's answer to one question: a payload, or the reason why there is none."""
+
+    client: str
+    payload: Payload = field(default_factory=Payload)
+    error: str | None = None
+
+    @property
+    def examples(self) -> int:
+        """How many examples the client says it trained on."""
+        return int(self.payload.numbers["examples"])
+
+
+def inspect(
+    replies: Sequence[Reply],
+    *,
+    rules: Firewall,
+    round: int,
+    asked: Sequence[str],
+    reference: Mapping[str, Tensor],
+    allowed: Mapping[str, frozenset[str]],
+) -> tuple[list[Reply], dict[str, str]]:
+    """Split replies into the accepted ones, ordered by client name, and `{client: reason}` for the refused.
+
+    `reference` holds the server's tensors (shapes, dtypes, and the point from which a change is measured);
+    `allowed[client]` the names that the client may send. A client sends whole groups or leaves them out.
+    """
+    refused: dict[str, str] = {}
+    accepted: dict[str, Reply] = {}
+    for reply in replies:
+        reason = reply.error or _fault(reply, rules, round, asked, reference, allowed)
+        if reply.client in accepted or (reply.client in refused and reason is None):
+            reason = "duplicate: a second reply in one round"
+        if reason is None:
+            accepted[reply.client] = reply
+        else:
+            refused[reply.client] = reason
+            accepted.pop(reply.client, None)
+    for client in asked:
+        if client not in accepted and client not in refused:
+            refused[client] = "missing: no reply"
+    for client, reason in _too_large(list(accepted.values()), rules, reference).items():
+        refused[client] = reason
+        del accepted[client]
+    return [accepted[c] for c in sorted(accepted)], dict(sorted(refused.items()))
+
+
+def _fault(
+    reply: Reply,
+    rules: Firewall,
+    round: int,
+    asked: Sequence[str],
+    reference: Mapping[str, Tensor],
+    allowed: Mapping[str, frozenset[str]],
+) -> str | None:
+    """The first thing wrong with a reply on its own, or None."""
+    if reply.client not in asked:
+        return "uninvited: not in this round's cohort"
+    numbers, tensors = reply.payload.numbers, reply.payload.tensors
+    if numbers.get("round") != round:
+        return f"stale: answers round {numbers.get('round')}, this is round {round}"
+    examples = numbers.get("examples")
+    if not isinstance(examples, int) or isinstance(examples, bool) or examples < 1:
+        return f"weight: claims {examples!r} examples, a whole number of at least 1 is right"
+    if examples > rules.max_examples:
+        return f"weight: claims {examples} examples, at most {rules.max_examples} are believed"
+    for name, value in numbers.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"not finite: {name} is {value}"
+    return _wrong_names(tensors, allowed[reply.client]) or _wrong_values(tensors, reference)
+
+
+def _wrong_names(tensors: Mapping[str, Tensor], allowed: frozenset[str]) -> str | None:
+    if foreign := sorted(set(tensors) - allowed):
+        return f"names: sent {foreign[0]}, which it does not share"
+    groups = {group_of(name) for name in tensors}
+    if lacking := sorted(n for n in allowed if group_of(n) in groups and n not in tensors):
+        return f"names: {lacking[0]} is missing from its group"
+    return None
+
+
+def _wrong_values(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str | None:
+    for name, tensor in tensors.items():
+        right = reference[name]
+        if tensor.shape != right.shape:
+            return f"shape: {name} is {tuple(tensor.shape)}, {tuple(right.shape)} is right"
+        if tensor.dtype != right.dtype:
+            return f"dtype: {name} is {tensor.dtype}, {right.dtype} is right"
+        if not torch.isfinite(tensor).all():
+            return f"not finite: {name} holds NaN or infinity"
+    return None
+
+
+def _too_large(replies: Sequence[Reply], rules: Firewall, reference: Mapping[str, Tensor]) -> dict[str, str]:
+    """Refusals for a group's change that stands far outside what the cohort sent, or above the absolute cap."""
+    squares: dict[str, dict[str, float]] = {}
+    for reply in replies:
+        for name, tensor in reply.payload.tensors.items():
+            change = float((tensor.double() - reference[name].double()).square().sum())
+            of_group = squares.setdefault(group_of(name), {})
+            of_group[reply.client] = of_group.get(reply.client, 0.0) + change
+    refused: dict[str, str] = {}
+    for group, of_client in sorted(squares.items()):
+        norms = {client: math.sqrt(value) for client, value in of_client.items()}
+        middle = median(norms.values())
+        for client, norm in norms.items():
+            if rules.max_norm is not None and norm > rules.max_norm:
+                refused.setdefault(
+                    client, f"norm: {group} changed by {norm:.3g}, at most {rules.max_norm:.3g} is allowed"
+                )
+            if len(norms) >= 3 and middle > 0 and norm > rules.norm_ratio * middle:
+                refused.setdefault(
+                    client,
+                    f"norm: {group} changed by {norm:.3g}, over {rules.norm_ratio:g} times the median {middle:.3g}",
+                )
+    return refused

@@ -1,0 +1,24 @@
+"""The `model` part of an experiment: which frozen foundation, and what is trained on it."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from fedloom.adapters.lora import LoRA
+
+
+class Foundation(BaseModel):
+    """A frozen multimodal LLM and the shapes of its adapters."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    foundation: str = Field(
+        "tiny-mllm", description="tiny-mllm (shipped), or a folder that MLLM.save_pretrained wrote"
+    )
+    encoder: str | None = Field(
+        None,
+        description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors)",
+    )
+    llm: str | None = Field(
+        None, description="instead of a foundation: Hugging Face id or folder of a causal LM"
+    )
+    llm_lora: LoRA = Field(LoRA(), description="the LLM's adapter")
+    encoder_lora: LoRA = Field(LoRA(), description="the adapter of every modality's trunk")

@@ -1,0 +1,70 @@
+"""From the `model` part of an experiment to a model that clients can train."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from fedloom.errors import ExperimentError
+from fedloom.foundations.adapted import AdaptedMLLM
+from fedloom.foundations.config import Foundation
+from fedloom.foundations.imagebind import ImageBind
+from fedloom.foundations.mllm import MLLM
+
+
+def load_model(settings: Foundation, modalities: Sequence[str], device: str, seed: int) -> AdaptedMLLM:
+    """The frozen foundation with fresh adapters, only the trunks of `modalities` loaded. Raises ExperimentError."""
+    where = choose_device(device)
+    if settings.llm is not None or settings.encoder is not None:
+        mllm = _assemble(settings, modalities, seed).to(where)
+    else:
+        mllm = MLLM.from_pretrained(
+            foundation_folder(settings.foundation), modalities=modalities, device=where
+        )
+    return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed)
+
+
+def foundation_folder(name: str) -> Path:
+    """Where a foundation lies: a shipped one by its name, or a folder. Raises ExperimentError."""
+    shipped = Path(str(files("fedloom.foundations"))) / name
+    for folder in (shipped, Path(name)):
+        if (folder / "mllm.json").is_file():
+            return folder
+    raise ExperimentError(
+        f"model.foundation: {name} is neither a shipped foundation (tiny-mllm) nor a folder with an mllm.json; "
+        "`fedloom foundation build mllm --out FOLDER` makes one"
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes a GPU where there is one. Raises ExperimentError for a device that this machine lacks."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ExperimentError(f"engine.device: {name} is not available here; use cpu, or auto") from error
+    return device
+
+
+def _assemble(settings: Foundation, modalities: Sequence[str], seed: int) -> MLLM:
+    """An MLLM from an encoder folder and a Hugging Face causal LM, with a new projector."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    if settings.llm is None or settings.encoder is None:
+        raise ExperimentError(
+            "model.llm and model.encoder go together: name both, or neither and a model.foundation"
+        )
+    encoder = ImageBind.from_pretrained(Path(settings.encoder), modalities=modalities or None)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(settings.llm, trust_remote_code=False)
+        llm = AutoModelForCausalLM.from_pretrained(
+            settings.llm, use_safetensors=True, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise ExperimentError(
+            f"model.llm: {settings.llm} cannot be loaded: {str(error).splitlines()[0]}"
+        ) from error
+    return MLLM.assemble(encoder, llm, tokenizer, seed=seed)

@@ -1,0 +1,284 @@
+"""The multimodal LLM (UniFLoW Eq. 2-6): encoder -> projector -> soft tokens in the prompt of a causal language model.
+
+Any encoder with `encode`, `preprocess`, `modalities`, `out_dim` and any Hugging Face causal LM fit. The LLM may be
+wrapped by PEFT or have layers replaced in place: it is only ever called with `inputs_embeds`.
+"""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedloom.data.sample import MODALITIES, Sample
+from fedloom.errors import ExperimentError
+from fedloom.foundations.imagebind import Pool, ScaleMode
+from fedloom.foundations.layout import Layout, lay_out
+from fedloom.foundations.prompt import Pieces, PromptConfig, assemble
+from fedloom.streams import torch_stream
+
+Features = Sequence[Mapping[str, Tensor]]
+"""Per example: modality -> (tokens, out_dim), the encoder's output before the projector."""
+
+
+class MLLMConfig(BaseModel, extra="forbid"):
+    """How encoder and language model are joined."""
+
+    pool: Pool = Field(
+        "head", description="state to project: published output, before its norm, or token mean"
+    )
+    scale: ScaleMode = Field("unit", description="length of the encoder's output: 1, native, or pandagpt's")
+    tokens: int = Field(1, ge=1, description="soft tokens per modality; more than one needs pool: mean")
+    combine: Literal["concat", "sum"] = Field(
+        "concat", description="several modalities: side by side, or summed"
+    )
+    projector: Literal["shared", "per_modality"] = Field("shared", description="one projector, or one each")
+    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    max_text_tokens: int = Field(512, ge=1, description="token ids per sample, answer included")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample made ready once: `inputs` preprocessed tensors without batch dimension, `pieces` token ids."""
+
+    uid: str
+    kind: str
+    inputs: dict[str, Tensor]
+    pieces: Pieces
+    reference: str
+
+    @property
+    def truncated(self) -> bool:
+        """Whether text had to be cut to fit `max_text_tokens`."""
+        return self.pieces.truncated
+
+
+@dataclass(frozen=True)
+class MLLMOutput:
+    """`loss`: mean negative log-likelihood over the batch's answer tokens (stop included), Eq. 6.
+
+    `logits` (N, V), `labels` (N,) int64 at the N answer tokens, `index` (N,): the example each belongs to.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class MLLM(nn.Module):
+    """Encoder, projector and language model; build it with `assemble` or `from_pretrained`."""
+
+    def __init__(
+        self, encoder: nn.Module, projector: nn.Module, llm: nn.Module, tokenizer: Any, config: MLLMConfig
+    ) -> None:
+        super().__init__()
+        if config.prompt.stop == "eos" and tokenizer.eos_token_id is None:
+            raise ExperimentError(
+                'the tokenizer has no end-of-text token, which prompt.stop "eos" needs; set prompt.stop to a string'
+            )
+        self.encoder, self.projector, self.llm = encoder, projector, llm
+        self.tokenizer, self.config = tokenizer, config
+        self._seen: dict[str, list[int]] = {}
+
+    @classmethod
+    def assemble(
+        cls,
+        encoder: nn.Module,
+        llm: nn.Module,
+        tokenizer: Any,
+        config: MLLMConfig | None = None,
+        projector: nn.Module | None = None,
+        seed: int = 0,
+    ) -> "MLLM":
+        """Join an encoder and a causal LM; without `projector`, one drawn from the stream of `seed`."""
+        config = config or MLLMConfig()
+        if projector is None:
+            projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config, seed)  # type: ignore[operator]
+        return cls(encoder, projector, llm, tokenizer, config)
+
+    def prepare(self, sample: Sample) -> Example:
+        """Preprocess and tokenise once; the result can be cached. Raises if the encoder lacks a modality."""
+        held: Sequence[str] = self.encoder.modalities  # type: ignore[assignment]
+        for name in sample.modalities:
+            if name not in held:
+                raise ExperimentError(
+                    f"sample {sample.uid!r} has {name}, but the encoder holds only {', '.join(held)}; "
+                    f"load the foundation with modalities including {name!r} or drop it from the data"
+                )
+        inputs = {
+            m: self.encoder.preprocess(m, sample.modalities[m])  # type: ignore[operator]
+            for m in MODALITIES
+            if m in sample.modalities
+        }
+        return Example(sample.uid, sample.kind, inputs, self.pieces(sample), sample.answer)
+
+    def pieces(self, sample: Sample) -> Pieces:
+        """Token ids of a sample's prompt and answer; touches no raw input."""
+        return assemble(
+            self.config.prompt,
+            self._encode_text,
+            list(sample.modalities),
+            sample.question,
+            sample.answer,
+            bos=self.tokenizer.bos_token_id,
+            eos=self.tokenizer.eos_token_id,
+            limit=self.config.max_text_tokens,
+            combine=self.config.combine,
+        )
+
+    def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+        """Encoder outputs before the projector, per example {modality: (tokens, out_dim)}; one pass per modality."""
+        found: list[dict[str, Tensor]] = [{} for _ in examples]
+        groups: dict[tuple[str, torch.Size], list[int]] = defaultdict(list)
+        for i, example in enumerate(examples):
+            for name, value in example.inputs.items():
+                groups[name, value.shape].append(i)
+        c, weight = self.config, next(self.encoder.parameters())
+        for (name, _), members in groups.items():
+            batch = torch.stack([examples[i].inputs[name] for i in members]).to(weight.device)
+            if batch.is_floating_point():
+                batch = batch.to(weight.dtype)
+            out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)  # type: ignore[operator]
+            for i, row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
+                found[i][name] = row
+        return found
+
+    def forward(self, examples: Sequence[Example], features: Features | None = None) -> MLLMOutput:
+        """Teacher-forced pass over B examples; logits are computed at answer positions only."""
+        plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=True, left=False)
+        embeds = self._embed(plan, self.features(examples) if features is None else features)
+        keep, column = torch.unique(plan.predict, return_inverse=True)
+        if keeps_logits(self.llm):
+            asked = {"logits_to_keep": keep.to(embeds.device)}
+        else:
+            asked, column = {}, plan.predict
+        mask = plan.mask.to(embeds.device)
+        out = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **asked)
+        logits = out.logits[plan.rows, column]
+        labels = plan.labels.to(logits.device)
+        loss = cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), labels)
+        return MLLMOutput(loss, logits, labels, plan.rows.to(logits.device))
+
+    @torch.no_grad()
+    def generate(
+        self, examples: Sequence[Example], max_new_tokens: int = 32, features: Features | None = None
+    ) -> list[str]:
+        """Greedy answers, decoded and stripped; every module runs in eval mode and gets its own mode back."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=False, left=True)
+            embeds = self._embed(plan, self.features(examples) if features is None else features)
+            ids = self._greedy(embeds, plan.mask.to(embeds.device), max_new_tokens)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        stop = self.config.prompt.stop
+        return [(text if stop == "eos" else text.split(stop)[0]).strip() for text in texts]
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write encoder/, llm/ (with the tokenizer), projector.safetensors and mllm.json; see `mllm_io.save`."""
+        from fedloom.foundations import mllm_io
+
+        mllm_io.save(self, Path(folder), dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        modalities: Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> "MLLM":
+        """Read a folder of `save_pretrained`; float32 unless `dtype`; only the trunks of `modalities` if given."""
+        from fedloom.foundations import mllm_io
+
+        return mllm_io.load(Path(folder), modalities, dtype or torch.float32, device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the projector lives."""
+        return next(self.projector.parameters()).device
+
+    def project(self, name: str, value: Tensor) -> Tensor:
+        """Soft tokens X = P z (Eq. 3) of one modality: (..., out_dim) to (..., d_llm)."""
+        layer = self.projector[name] if isinstance(self.projector, nn.ModuleDict) else self.projector
+        weight = next(layer.parameters())
+        return layer(value.to(weight))  # type: ignore[no-any-return]
+
+    def _encode_text(self, text: str) -> list[int]:
+        """Token ids; most pieces of a prompt recur, and a tokenizer's call costs more than the rest of `pieces`."""
+        if text not in self._seen:
+            if len(self._seen) >= 4096:
+                self._seen.clear()
+            self._seen[text] = list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self._seen[text]
+
+    def _embed(self, plan: Layout, features: Features) -> Tensor:
+        """Embeddings (B, L, d_llm) of a layout, soft tokens in place."""
+        table = self.llm.get_input_embeddings()  # type: ignore[operator]
+        embeds: Tensor = table(plan.ids.to(self.device))
+        if not plan.slots:
+            return embeds
+        wanted: dict[str, list[int]] = defaultdict(list)
+        for slot, (_, names) in enumerate(plan.slots):
+            for name in names.split("+"):
+                wanted[name].append(slot)
+        soft = embeds.new_zeros(len(plan.slots), self.config.tokens, embeds.shape[-1])
+        for name, slots in wanted.items():
+            found = torch.stack([features[plan.slots[s][0]][name] for s in slots]).to(self.device)
+            value = self.project(name, found).to(embeds.dtype)
+            soft = soft.index_add(0, torch.tensor(slots, device=soft.device), value)
+        where = (plan.soft_rows.to(soft.device), plan.soft_cols.to(soft.device))
+        return embeds.index_put(where, soft.flatten(0, 1))
+
+    def _greedy(self, embeds: Tensor, mask: Tensor, max_new_tokens: int) -> Tensor:
+        """New token ids (B, at most max_new_tokens) by Hugging Face's own greedy search."""
+        from transformers import GenerationConfig
+
+        eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        stop = self.config.prompt.stop
+        # A fresh configuration: the checkpoint's own may ask for sampling.
+        settings = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=eos,
+            pad_token_id=eos if pad is None else pad,
+            stop_strings=None if stop == "eos" else [stop],
+        )
+        ids: Tensor = self.llm.generate(  # type: ignore[operator]
+            inputs_embeds=embeds, attention_mask=mask, generation_config=settings, tokenizer=self.tokenizer
+        )
+        return ids
+
+
+def new_projector(encoder: nn.Module, width: int, config: MLLMConfig, seed: int = 0) -> nn.Module:
+    """A fresh P (Linear out_dim -> width with bias, or one per modality) from the named stream of `seed`."""
+    out_dim = int(encoder.out_dim)  # type: ignore[arg-type]
+
+    def linear(name: str) -> nn.Linear:
+        layer = nn.utils.skip_init(nn.Linear, out_dim, width)
+        stream = torch_stream(seed, "projector", name)
+        with torch.no_grad():
+            for tensor in (layer.weight, layer.bias):
+                tensor.uniform_(-(out_dim**-0.5), out_dim**-0.5, generator=stream)
+        return layer
+
+    if config.projector == "shared":
+        return linear("shared")
+    return nn.ModuleDict({m: linear(m) for m in encoder.modalities})  # type: ignore[union-attr]
+
+
+def keeps_logits(llm: nn.Module) -> bool:
+    """Whether the language model (under PEFT or not) can restrict its logits to given positions."""
+    base = llm.get_base_model() if hasattr(llm, "get_base_model") else llm  # type: ignore[operator]
+    return "logits_to_keep" in inspect.signature(base.forward).parameters

@@ -1,0 +1,73 @@
+"""Samples to look at and listen to: some test samples of a run as PNG and WAV, with the answers before and after training."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+from torch import Tensor
+
+from fedloom.data.sample import SAMPLE_RATE, Sample
+from fedloom.evaluation import TestSet
+from fedloom.runfolder import RunFolder, write_atomic
+
+
+def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
+    """Write `samples/samples.json` and its media: up to `per_kind` samples of each kind, in turn from every client."""
+    place = folder.path / "samples"
+    place.mkdir(exist_ok=True)
+    before, after = folder.predictions("start"), folder.predictions("end")
+    entries = []
+    for number, (client, sample) in enumerate(choose(tests, per_kind)):
+        entry: dict[str, Any] = {
+            "uid": sample.uid,
+            "client": client,
+            "kind": sample.kind,
+            "question": sample.question,
+            "reference": sample.answer,
+            "before": before.get(sample.uid),
+            "after": after.get(sample.uid),
+            "spoken": sample.meta.get("spoken"),
+        }
+        for modality in ("image", "audio", "depth", "thermal"):
+            raw = sample.modalities.get(modality)
+            entry[modality] = (
+                None if raw is None else write_media(raw, modality, place, f"{number:03d}-{modality}")
+            )
+        entries.append(entry)
+    write_atomic(place / "samples.json", (json.dumps(entries, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def choose(tests: TestSet, per_kind: int) -> list[tuple[str, Sample]]:
+    """Up to `per_kind` samples of each kind, taken from the clients in turn."""
+    of_kind: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for client, sample in zip(tests.of, tests.samples, strict=True):
+        of_kind[sample.kind][client].append(sample)
+    chosen = []
+    for kind in sorted(of_kind):
+        queues = [(client, iter(samples)) for client, samples in sorted(of_kind[kind].items())]
+        taken = 0
+        while queues and taken < per_kind:
+            client, samples = queues.pop(0)
+            if (found := next(samples, None)) is not None:
+                chosen.append((client, found))
+                queues.append((client, samples))
+                taken += 1
+    return chosen
+
+
+def write_media(raw: Tensor, modality: str, folder: Path, stem: str) -> str:
+    """Write one raw input as PNG or WAV; returns the file's name. Depth and thermal are scaled to their own range."""
+    if modality == "audio":
+        soundfile.write(folder / f"{stem}.wav", raw.numpy(), SAMPLE_RATE, subtype="PCM_16")
+        return f"{stem}.wav"
+    if modality == "image":
+        pixels = raw.permute(1, 2, 0).numpy()
+    else:
+        low, high = float(raw.min()), float(raw.max())
+        pixels = ((raw[0] - low) / max(high - low, 1e-9) * 255).round().numpy().astype(np.uint8)
+    Image.fromarray(pixels).save(folder / f"{stem}.png")
+    return f"{stem}.png"

@@ -1,0 +1,22 @@
+"""Centralised: all clients' data lie in one place and train one model. The upper bound, where privacy is no concern."""
+
+from typing import ClassVar
+
+from fedloom.aggregation import lora
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import Ask, Method, State, combine_pairs
+
+
+class Centralised(Method):
+    """One client holds everything; its trained tensors are the model."""
+
+    name: ClassVar[str] = "centralised"
+    title: ClassVar[str] = "centralised"
+    paper: ClassVar[str] = "upper bound"
+    scope: ClassVar[Scope] = Scope(shared=("*",))
+    pooled: ClassVar[bool] = True
+
+    def round(self, state: State, ask: Ask) -> State:
+        """One pass over the pooled data. The mean over one client is that client's model."""
+        replies = ask("train", Payload(state.shared))
+        return state.with_shared(combine_pairs(replies, self.client_weights(replies), lora.fedavg))

@@ -1,0 +1,44 @@
+"""FedA²-LoRA: average A, then solve for the B that restores the mean of the products.
+
+Paper: UniFLoW (ICML 2026), Eq. 9-13 and Algorithm 1. Line numbers below are Algorithm 1's.
+
+Deliberate differences:
+- U (Eq. 10) is never formed: U A'^T = sum p_k B_k (A_k A'^T) costs O(K r^2 d) instead of O(K r d^2).
+- `mode`: Eq. 13 as printed is "strict". The default "centred" ridge pulls towards the averaged B instead of towards zero and
+  is never worse than FedAvg for any ridge (specification fedlora, section 4); `method.mode=strict method.ridge=1.0` is the paper.
+- B'A' is the projection of U on the row space of A', not U itself; what is left stands in the metrics as `restoration_error`.
+- Only adapters that were trained this round are combined; an always-on ridge would shrink the untouched ones.
+- The stage switch of lines 25-32 goes by local step (Eq. 7), and belongs to `training.schedule`, not to the method.
+"""
+
+from functools import partial
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from fedloom.aggregation import lora
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import Ask, Method, State, combine_pairs
+
+
+class FedA2LoRA(Method):
+    """A' = sum p_k A_k; B' = argmin_B ||B A' - U||^2, regularised by `mode` and `ridge`."""
+
+    name: ClassVar[str] = "feda2-lora"
+    title: ClassVar[str] = "FedA²-LoRA"
+    paper: ClassVar[str] = "UniFLoW (ICML 2026)"
+    scope: ClassVar[Scope] = Scope(shared=("encoder.*", "llm", "projector*"))
+
+    mode: Literal["strict", "always", "relative", "centred"] = Field(
+        "centred",
+        description="how the solve is regularised: strict is Eq. 13; centred is never worse than FedAvg",
+    )
+    ridge: float | None = Field(
+        None, ge=0, description="λ; none = the mode's own (strict and always 1.0, relative and centred 0.01)"
+    )
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Lines 3-19: clients train from (A, B); every pair is combined over the clients that trained it."""
+        replies = ask("train", Payload(state.shared))  # lines 3-8
+        solve = partial(lora.feda2, mode=self.mode, ridge=self.ridge)  # lines 9-18: Eq. 9-13
+        return state.with_shared(combine_pairs(replies, self.client_weights(replies), solve))  # line 19

@@ -1,0 +1,20 @@
+"""Local only: every client trains on its own data and shares nothing. The lower bound that a federation must beat."""
+
+from typing import ClassVar
+
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import Ask, Method, State
+
+
+class LocalOnly(Method):
+    """Everything is personal; nothing travels but the number of examples."""
+
+    name: ClassVar[str] = "local-only"
+    title: ClassVar[str] = "local only"
+    paper: ClassVar[str] = "baseline"
+    scope: ClassVar[Scope] = Scope(personal=("*",))
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Every client trains on from where it stands."""
+        ask("train", Payload())
+        return state

@@ -1,0 +1,106 @@
+"""Token accuracy: the share of answer positions whose most probable token, teacher forced, is the label."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import fsum
+from statistics import median
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""The label of a position that is no part of the answer (Hugging Face's convention)."""
+
+
+def count_tokens(
+    predicted: Tensor, labels: Tensor, example: Tensor, examples: int, ignored: int = IGNORED
+) -> tuple[Tensor, Tensor]:
+    """Answer tokens and correct ones of each example: `(tokens, correct)`, int64 `(examples,)`.
+
+    `predicted` (argmax of the logits), `labels` and `example` (index of the position's example, from 0 to
+    `examples` - 1) are integers of equal shape, and already aligned: `predicted[i]` answers for `labels[i]`.
+    Positions labelled `ignored` do not count. Raises ValueError on unequal shapes.
+    """
+    if not predicted.shape == labels.shape == example.shape:
+        raise ValueError(
+            f"predicted {tuple(predicted.shape)}, labels {tuple(labels.shape)} and example "
+            f"{tuple(example.shape)} must have one shape"
+        )
+    kept = labels != ignored
+    where = example[kept].long()
+    hits = (predicted == labels)[kept].long()
+    zeros = torch.zeros(examples, dtype=torch.int64, device=labels.device)
+    return zeros.index_add(0, where, torch.ones_like(where)), zeros.index_add(0, where, hits)
+
+
+def count_tokens_shifted(logits: Tensor, labels: Tensor, ignored: int = IGNORED) -> tuple[Tensor, Tensor]:
+    """The same from a causal model's output: logits `(B, L, V)` at t answer for labels `(B, L)` at t + 1.
+
+    Returns `(tokens, correct)`, int64 `(B,)`. Raises ValueError if the shapes do not fit.
+    """
+    if logits.ndim != 3 or logits.shape[:2] != labels.shape:
+        raise ValueError(f"logits {tuple(logits.shape)} do not fit labels {tuple(labels.shape)}")
+    targets = labels[:, 1:]
+    rows = torch.arange(len(labels), device=labels.device)[:, None].expand_as(targets)
+    return count_tokens(logits[:, :-1].argmax(-1), targets, rows, len(labels), ignored)
+
+
+@dataclass(frozen=True)
+class TokenAccuracy:
+    """Integer counts of every sample; `+` merges batches exactly, whatever their sizes and order."""
+
+    tokens: tuple[int, ...] = ()
+    correct: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.tokens) != len(self.correct):
+            raise ValueError(f"{len(self.tokens)} token counts but {len(self.correct)} correct counts")
+        if any(not 0 <= hits <= total for total, hits in zip(self.tokens, self.correct, strict=True)):
+            raise ValueError("a sample's correct tokens must lie between 0 and its tokens")
+
+    @classmethod
+    def of(cls, tokens: Iterable[int] | Tensor, correct: Iterable[int] | Tensor) -> "TokenAccuracy":
+        """From per-sample counts: tensors `(n,)`, as `count_tokens` returns them, or any integers."""
+        lists = (v.tolist() if isinstance(v, Tensor) else v for v in (tokens, correct))
+        return cls(*(tuple(map(int, values)) for values in lists))
+
+    def __add__(self, other: "TokenAccuracy") -> "TokenAccuracy":
+        return TokenAccuracy(self.tokens + other.tokens, self.correct + other.correct)
+
+    @property
+    def total(self) -> int:
+        """Number of answer tokens."""
+        return sum(self.tokens)
+
+    @property
+    def micro(self) -> float:
+        """Correct tokens / tokens over the whole corpus, in [0, 1]; NaN without a token."""
+        return float(Fraction(sum(self.correct), self.total)) if self.total else float("nan")
+
+    @property
+    def per_sample(self) -> list[float]:
+        """Each sample's share in [0, 1]; samples without an answer token have none and are left out."""
+        return [hits / total for total, hits in zip(self.tokens, self.correct, strict=True) if total]
+
+    @property
+    def mean(self) -> float:
+        """Mean of the samples' shares: every sample counts alike, however long; NaN without a token."""
+        shares = self.per_sample
+        return fsum(shares) / len(shares) if shares else float("nan")
+
+    @property
+    def median(self) -> float:
+        """Median of the samples' shares; NaN without a token."""
+        return median(self.per_sample) if self.total else float("nan")
+
+    def metrics(self) -> dict[str, float]:
+        """The named numbers; empty without a token, so that nothing is reported that was not measured."""
+        if not self.total:
+            return {}
+        return {
+            "token_accuracy": self.micro,
+            "token_accuracy_sample_mean": self.mean,
+            "token_accuracy_sample_median": self.median,
+            "tokens": float(self.total),
+        }

@@ -1,0 +1,160 @@
+"""Small SVG plots that are written into the page: curves over rounds and horizontal bars.
+
+Lines and text take their colours from the page (`currentColor`, `var(--series-N)`), so that one picture fits
+the light and the dark scheme. Nothing here touches pyplot's global state.
+"""
+
+import html
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+
+import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedloom.report.units import Spread, Unit, scale_of, show
+
+SERIES = 8
+"""Colours in the style sheet (`--series-0` to `--series-7`)."""
+
+_INK = "#010203"
+_COLOURS = [f"#0{i}0b0c" for i in range(SERIES)]
+_MARKERS = "os^DvPX*<"
+_STYLE = {
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "svg.fonttype": "none",  # real text: small, readable aloud, in the page's own font
+    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _INK,
+    "axes.labelcolor": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+}
+
+
+def curves(title: str, lines: Mapping[str, Mapping[int, Spread]], unit: Unit, key: str) -> str:
+    """One SVG: a line per row over rounds, with a band of one standard deviation over seeds.
+
+    `lines` maps a row to its mean and spread by round; figures that are not finite are left out. `key` keeps
+    the ids of several plots on one page apart.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(3.9, 2.5), layout="constrained")
+        axes = figure.add_subplot()
+        divisor, sign = _scale(lines.values(), unit)
+        for i, points in enumerate(lines.values()):
+            colour, marker = _COLOURS[i % SERIES], _MARKERS[i % len(_MARKERS)]
+            finite = {r: s for r, s in points.items() if math.isfinite(s.mean)}
+            x, y = list(finite), [s.mean / divisor for s in finite.values()]
+            axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.6)
+            if any(s.sd for s in finite.values()):
+                sd = [(s.sd or 0.0) / divisor for s in finite.values()]
+                low = [a - b for a, b in zip(y, sd, strict=True)]
+                high = [a + b for a, b in zip(y, sd, strict=True)]
+                axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.set_xlabel("round")
+        axes.set_ylabel(sign)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.6)
+        last = [f"{row} {show(points[max(points)], unit)}" for row, points in lines.items() if points]
+        return _svg(figure, key, f"{title} over rounds; last round: {'; '.join(last)}")
+
+
+def bars(
+    title: str,
+    groups: Mapping[str, Mapping[str, Spread | None]],
+    unit: Unit,
+    key: str,
+    series: Sequence[str] | None = None,
+) -> str:
+    """One SVG: a group of horizontal bars per label, one bar per series, each with its figure.
+
+    `series` orders the colours (default: the order of appearance). A bar whose figure is None is left out.
+    """
+    order = list(series or dict.fromkeys(name for group in groups.values() for name in group))
+    shown = {label: {n: s for n, s in group.items() if s is not None} for label, group in groups.items()}
+    means = [s.mean for group in shown.values() for s in group.values() if math.isfinite(s.mean)]
+    top = 1.0 if unit == "percent" else max(means, default=0.0) or 1.0
+    with matplotlib.rc_context(_STYLE):
+        rows = sum(max(len(group), 1) + 0.5 for group in shown.values())
+        figure = Figure(figsize=(3.9, 0.2 + 0.2 * rows), layout="constrained")
+        axes = figure.add_subplot()
+        y, ticks = 0.0, []
+        for group in shown.values():
+            ticks.append(y + (max(len(group), 1) - 1) / 2)
+            for name, spread in group.items():
+                length = spread.mean / top if math.isfinite(spread.mean) else 0.0
+                axes.barh(y, length, height=0.85, color=_COLOURS[order.index(name) % SERIES])
+                axes.text(length + 0.02, y, show(spread, unit), va="center", fontsize=8)
+                y += 1
+            y += 0.5 + (not group)
+        axes.set_yticks(ticks, [_short(label) for label in groups])
+        axes.set_xlim(0, 1.0)
+        axes.set_ylim(y - 0.5, -0.75)
+        axes.set_xticks([])
+        axes.spines["bottom"].set_visible(False)
+        told = [
+            f"{label}: " + ", ".join(f"{name} {show(spread, unit)}" for name, spread in group.items())
+            for label, group in shown.items()
+        ]
+        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+
+
+def swatch(index: int, key: str, bar: bool = False) -> str:
+    """The line and marker (or the bar's colour) of series number `index`, for a legend outside the plots."""
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(0.34, 0.16))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_axis_off()
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1)
+        colour = _COLOURS[index % SERIES]
+        if bar:
+            axes.barh(0.5, 1, height=1, color=colour)
+        else:
+            axes.plot([0.05, 0.5, 0.95], [0.5] * 3, color=colour, linewidth=1.6)
+            axes.plot([0.5], [0.5], color=colour, marker=_MARKERS[index % len(_MARKERS)], markersize=5)
+        return _svg(figure, key, None)
+
+
+def _scale(lines: Iterable[Mapping[int, Spread]], unit: Unit) -> tuple[float, str]:
+    finite = [s.mean for points in lines for s in points.values() if math.isfinite(s.mean)]
+    return scale_of(max(finite, default=0.0), unit)
+
+
+def _short(label: str, length: int = 22) -> str:
+    return label if len(label) <= length else label[: length - 1] + "…"
+
+
+def _svg(figure: Figure, key: str, label: str | None) -> str:
+    """The figure as an inline <svg>; `label` is its alternative text (None: decoration)."""
+    canvas, buffer = FigureCanvasSVG(figure), io.StringIO()
+    # a salt makes the ids, and so the page, the same every time
+    with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": key}):
+        warnings.simplefilter("ignore", UserWarning)  # matplotlib lacks a glyph: the browser draws it
+        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    aimed = set(re.findall(r'(?:xlink:href="|url\()#([\w-]+)', text))
+    text = re.sub(r' id="([^"]*)"', lambda m: m.group(0) if m.group(1) in aimed else "", text)
+    text = re.sub(r' (id|xlink:href|clip-path)="(url\()?(#?)', rf' \1="\2\3{key}-', text)
+    text = text.replace("xlink:href", "href").replace(_INK, "currentColor")
+    for i, colour in enumerate(_COLOURS):
+        text = text.replace(colour, f"var(--series-{i})")
+    view = re.search(r'viewBox="([^"]*)"', text)
+    box = view.group(1) if view else "0 0 1 1"
+    role = "aria-hidden=true" if label is None else f'role=img aria-label="{html.escape(label)}"'
+    width = float(box.split()[2])
+    tag = f'<svg {role} viewBox="{box}" style="max-width:{width * 1.35:.0f}px">'
+    return tag + text[text.index(">") + 1 :]

@@ -1,0 +1,116 @@
+"""Numbers as people read them: percent, bytes, seconds; mean and spread over seeds; metric names in words."""
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Unit = Literal["percent", "bytes", "seconds", "count", "number"]
+
+_FRACTIONS = (
+    "token_accuracy",
+    "exact_match",
+    "accuracy",
+    "token_f1",
+    "bleu",
+    "rouge_l",
+    "meteor",
+    "bertscore",
+)
+_WORDS = {
+    "bleu": "BLEU",
+    "rouge_l": "ROUGE-L",
+    "meteor_exact": "METEOR (exact)",
+    "bertscore_f": "BERTScore F",
+    "llm": "LLM",
+    "imu": "IMU",
+}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean over `n` seeds; `sd` is the sample standard deviation (n - 1), None for a single seed."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Mean and sample standard deviation of at least one value; not finite if one value is."""
+        if not all(math.isfinite(v) for v in values):
+            return cls(math.nan, None, len(values))
+        return cls(
+            statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values)
+        )
+
+
+def unit_of(name: str) -> Unit:
+    """The unit in which a metric or a summary field is shown."""
+    if name in ("bytes_up", "bytes_down"):
+        return "bytes"
+    if name == "seconds":
+        return "seconds"
+    if name in ("rounds", "trainable_parameters", "shared_parameters"):
+        return "count"
+    return "percent" if name.rsplit("/", 1)[-1].startswith(_FRACTIONS) else "number"
+
+
+def scale_of(value: float, unit: Unit) -> tuple[float, str]:
+    """Divisor and unit sign for showing `value` (bytes are decimal: 1 kB = 1000 B)."""
+    if unit == "percent":
+        return 0.01, "%"
+    if unit == "bytes":
+        for size, sign in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+            if abs(value) >= size:
+                return size, sign
+        return 1.0, "B"
+    if unit == "seconds":
+        return (3600.0, "h") if value >= 7200 else (60.0, "min") if value >= 120 else (1.0, "s")
+    return 1.0, ""
+
+
+def _digits(value: float, unit: Unit, sign: str) -> str:
+    if unit == "percent":
+        return f"{value:.1f}"
+    if unit == "bytes":
+        return f"{value:.0f}" if sign == "B" else f"{value:.2f}"
+    if unit == "seconds":
+        return f"{value:.1f}"
+    if unit == "count":
+        return f"{value:,.0f}"
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return f"{value:.2e}"
+    return f"{value:,.4f}"
+
+
+def show(spread: Spread | float | None, unit: Unit) -> str:
+    """A figure with its unit: "61.0 ± 2.1 %", "3.40 MB", "not finite", or a dash where there is none."""
+    if spread is None:
+        return "—"
+    if not isinstance(spread, Spread):
+        spread = Spread(float(spread), None, 1)
+    if not math.isfinite(spread.mean):
+        return "not finite"
+    divisor, sign = scale_of(spread.mean, unit)
+    text = _digits(spread.mean / divisor, unit, sign)
+    # every seed sends the same bytes more often than not: a spread of nothing is no news there
+    if spread.sd is not None and not (unit in ("bytes", "count") and spread.sd == 0):
+        text += f" ± {_digits(spread.sd / divisor, unit, sign)}"
+    return f"{text} {sign}".strip()
+
+
+def human_bytes(value: float) -> str:
+    """Bytes in decimal units: 999 -> "999 B", 1500 -> "1.50 kB"."""
+    return show(value, "bytes")
+
+
+def words(name: str) -> str:
+    """A metric name in words: "global/image/token_accuracy" -> "image: token accuracy"."""
+    parts = [_WORDS.get(part, part.replace("_", " ")) for part in name.split("/")]
+    if parts[0] == "global" and len(parts) > 1:
+        parts = parts[1:]
+    if len(parts) == 1:
+        return parts[0]
+    return f"{', '.join(parts[:-1])}: {parts[-1]}"

@@ -1,0 +1,190 @@
+"""From an experiment to a result: load the data and the foundation, run the federation, write what a user keeps."""
+
+import importlib.metadata
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedloom.client import Client
+from fedloom.data.source import ClientData
+from fedloom.engines import LocalEngine
+from fedloom.errors import ExperimentError
+from fedloom.evaluation import TestSet, measure_controls
+from fedloom.experiment import Experiment
+from fedloom.federation import Federation, Observer
+from fedloom.foundations.loading import load_model
+from fedloom.gallery import write_gallery
+from fedloom.model import AdaptedModel
+from fedloom.runfolder import RunFolder, write_atomic
+
+POOLED = "pooled"
+"""The name of the one client of a centralised run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to. `summary` is the content of summary.json; `folder` is None for a run that was not written."""
+
+    summary: Mapping[str, Any]
+    folder: Path | None
+
+
+def run(
+    experiment: Experiment,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    observe: Observer = lambda progress: None,
+) -> Result:
+    """Run an experiment, into the folder `out` if one is given; with `resume`, go on with the run that lies there.
+
+    Everything that can be wrong with the user's input raises ExperimentError before training starts.
+    """
+    folder = None if out is None else RunFolder(Path(out))
+    if resume and (folder is None or not (folder.path / "experiment.yaml").exists()):
+        raise ExperimentError(f"there is no run to resume in {out}; its experiment.yaml is missing")
+    if folder is not None and not resume:
+        folder.create()
+    federation = build(experiment, folder, observe)
+    if folder is not None and resume:
+        checkpoint = folder.last()
+        folder.cut_histories(-1 if checkpoint is None else checkpoint.round)
+        if checkpoint is not None:
+            federation.resume(checkpoint)
+    if folder is not None and not resume:
+        folder.write_experiment(experiment.as_dict() | {"versions": versions()})
+    federation.run()
+    return finish(federation)
+
+
+def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -> Federation:
+    """A federation before its first round. Raises ExperimentError for data or a model that cannot be used."""
+    if experiment.engine.threads is not None:
+        torch.set_num_threads(experiment.engine.threads)
+    sources = experiment.data.load(experiment.seed)
+    for source in sources:
+        if experiment.rounds > 0 and not source.train:
+            raise ExperimentError(
+                f"client {source.name} has no training samples; give it some, or leave it out"
+            )
+    held = sorted({m for source in sources for m in source.holds})
+    model = load_model(experiment.model, held, experiment.engine.device, experiment.seed)
+    tests = TestSet.prepare({s.name: s.test for s in sources}, model)
+    if not tests.samples:
+        raise ExperimentError(
+            'no client has a test sample; mark some with "split": "test" or raise data.test_share'
+        )
+    training = [_pool(sources)] if experiment.method.pooled else sources
+    clients = {s.name: Client(s, model.groups(s.holds)) for s in training}
+    engine = LocalEngine(model, clients, experiment.method, experiment.training, wire=experiment.engine.wire)
+    return Federation(experiment, engine, tests, folder, observe)
+
+
+def finish(federation: Federation) -> Result:
+    """The summary; and, where there is a folder, the model, the samples and the report."""
+    experiment, model, folder = federation.experiment, federation.engine.model, federation.folder
+    model.load(federation.state.shared)
+    settings = experiment.evaluation
+    metrics = dict(federation.last_metrics)
+    if settings.controls and federation.state.shared:
+        metrics |= measure_controls(model, federation.tests, settings)
+    summary = {
+        "name": experiment.name,
+        "row": experiment.row or experiment.method.title,
+        "method": experiment.method.name,
+        "title": experiment.method.title,
+        "seed": experiment.seed,
+        "rounds": federation.round,
+        "seconds": round(federation.totals.seconds, 3),
+        "status": federation.totals.status(),
+        "metrics": {**metrics, "start": dict(federation.first_metrics)},
+        "trainable_parameters": sum(p.numel() for p in model.tensors.values()),
+        "shared_parameters": sum(t.numel() for t in federation.state.shared.values()),
+        "bytes_up": federation.totals.bytes_up,
+        "bytes_down": federation.totals.bytes_down,
+        "restoration_error": metrics.get("restoration_error"),
+        "clients": _client_rows(federation),
+    }
+    if folder is None:
+        return Result(summary, None)
+    controls = [
+        {"round": federation.round, "name": n, "value": v}
+        for n, v in metrics.items()
+        if n.startswith("control/")
+    ]
+    folder.append("metrics.jsonl", controls)
+    model.save_adapters(folder.path / "model")
+    for client in federation.clients.values():
+        if client.personal:
+            model.load({**federation.state.shared, **client.personal})
+            model.save_adapters(folder.path / "model" / "clients" / client.name)
+    write_gallery(folder, federation.tests, settings.samples)
+    text = json.dumps(summary, indent=2, ensure_ascii=False)
+    write_atomic(folder.path / "summary.json", (text + "\n").encode())
+    from fedloom.report import write_report
+
+    write_report(folder.path)
+    return Result(summary, folder.path)
+
+
+def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
+    """The trained model of a run folder, ready to answer; `client` takes that client's personal model.
+
+    Raises ExperimentError where the folder holds no finished run.
+    """
+    from fedloom.foundations.adapted import AdaptedMLLM
+
+    folder = Path(run_dir)
+    adapters = folder / "model" if client is None else folder / "model" / "clients" / client
+    if not (adapters / "fedloom.json").is_file():
+        raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
+    experiment = read_experiment(folder)
+    held = [a.removeprefix("encoder.") for a in AdaptedMLLM.listed(adapters) if a.startswith("encoder.")]
+    model = load_model(experiment.model, held, experiment.engine.device, experiment.seed)
+    model.load(AdaptedMLLM.read_adapters(adapters))
+    return model
+
+
+def read_experiment(folder: Path) -> Experiment:
+    """The resolved experiment of a run folder."""
+    from fedloom.experiment import read_yaml
+
+    fields = read_yaml(folder / "experiment.yaml")
+    fields.pop("versions", None)
+    return Experiment.parse(fields, str(folder / "experiment.yaml"))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run's figures depend on."""
+    names = ("fedloom", "torch", "transformers", "peft", "safetensors", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def _pool(sources: list[ClientData]) -> ClientData:
+    return ClientData(
+        POOLED,
+        [s for source in sources for s in source.train],
+        [s for source in sources for s in source.test],
+    )
+
+
+def _client_rows(federation: Federation) -> list[dict[str, Any]]:
+    """Per client: what it holds, how many samples, and its figures of the last round."""
+    rows = []
+    for name in sorted({*federation.tests.of}):
+        test = federation.tests.only(name)
+        client = federation.clients.get(name)
+        rows.append(
+            {
+                "client": name,
+                "holds": sorted({m for s in test.samples for m in s.modalities}),
+                "train": len(client.data.train) if client is not None else 0,
+                "test": len(test.samples),
+                "metrics": federation.client_metrics.get(name, {}),
+            }
+        )
+    return rows

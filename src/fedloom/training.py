@@ -1,0 +1,187 @@
+"""Local training: which groups are trained in which step (UniFLoW Eq. 7), and the loop that does it.
+
+One client's optimiser, schedule and random streams are made here, used once and dropped: nothing of them reaches another client.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fedloom.model import AdaptedModel
+from fedloom.streams import stream_seed, torch_stream
+
+Part = Literal["encoder", "projector", "llm"]
+Schedule = Literal["two_stage", "simultaneous", "reverse", "rounds"]
+
+
+class Training(BaseModel):
+    """How a client trains in one round. Defaults follow UniFLoW section 4 and the preset `uniflow-table3`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedule: Schedule = Field("two_stage", description="two_stage | simultaneous | reverse | rounds")
+    tau: float = Field(
+        0.25, ge=0, le=1, description="share of a round's steps that train the encoder (Eq. 7)"
+    )
+    rho: float = Field(
+        0.5, ge=0, le=1, description="schedule `rounds`: share of the rounds that train the encoder"
+    )
+    projector: Literal["frozen", "stage1", "stage2", "both"] = Field(
+        "stage1",
+        description="when the projector is trained: never, with the encoder, with the LLM, or always",
+    )
+    text_only: Literal["llm", "idle"] = Field(
+        "llm",
+        description="what a client without modalities does in the encoder stage: train the LLM, or nothing",
+    )
+    epochs: int = Field(1, ge=1, description="passes over the client's data in one round (E)")
+    batch_size: int = Field(16, ge=1, description="samples in one step")
+    lr: float = Field(2e-3, gt=0, description="AdamW learning rate")
+    lr_schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="course of the rate over the rounds"
+    )
+    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW moment decay rates")
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm per step; none = no clipping")
+
+    def rate(self, round: int, rounds: int) -> float:
+        """Learning rate in round 1..rounds: half a cosine from `lr` down towards, never to, zero."""
+        if self.lr_schedule == "constant":
+            return self.lr
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (round - 1) / rounds))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`steps` consecutive local steps that train the same parts."""
+
+    steps: int
+    parts: frozenset[Part]
+
+
+def local_steps(examples: int, training: Training) -> int:
+    """S = E * ceil(n_k / batch)."""
+    return training.epochs * math.ceil(examples / training.batch_size)
+
+
+def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: bool) -> list[Stage]:
+    """The stages of one local round of `steps` steps (Eq. 7; Tables 14 and 15 for the other orders).
+
+    `round` counts from 1. A client without modalities has nothing to do in an encoder stage.
+    """
+    with_encoder: set[Part] = {"projector"} if training.projector in ("stage1", "both") else set()
+    with_llm: set[Part] = {"projector"} if training.projector in ("stage2", "both") else set()
+    encoder_stage: frozenset[Part] = frozenset({"encoder", *with_encoder})
+    llm_stage: frozenset[Part] = frozenset({"llm", *with_llm})
+    everything = encoder_stage | llm_stage
+
+    if not has_encoder and training.schedule != "simultaneous":
+        only_llm: frozenset[Part] = frozenset({"llm"})
+        if training.text_only == "llm":
+            return [Stage(steps, only_llm)]
+        return [
+            Stage(s.steps, only_llm) for s in plan(training, steps, round, rounds, True) if "llm" in s.parts
+        ]
+    if training.schedule == "simultaneous":
+        return [Stage(steps, everything)]
+    if training.schedule == "rounds":
+        return [Stage(steps, encoder_stage if round <= math.floor(training.rho * rounds) else llm_stage)]
+    boundary = math.floor(training.tau * steps)
+    if 0 < training.tau < 1 and steps >= 2:
+        boundary = min(max(boundary, 1), steps - 1)
+    stages = [Stage(boundary, encoder_stage), Stage(steps - boundary, llm_stage)]
+    if training.schedule == "reverse":
+        stages.reverse()
+    return [s for s in stages if s.steps > 0]
+
+
+def part_of(group: str) -> Part | None:
+    """The part of UniFLoW that a group belongs to; None for a group of another system."""
+    head = group.split(".", 1)[0]
+    return head if head in ("encoder", "projector", "llm") else None  # type: ignore[return-value]
+
+
+def batches(n: int, training: Training, seed: int, *stream: str | int) -> Iterator[list[int]]:
+    """Index batches over all local steps: one seeded shuffle per epoch, running on across stage boundaries."""
+    for epoch in range(training.epochs):
+        order = torch.randperm(n, generator=torch_stream(seed, "order", epoch, *stream)).tolist()
+        for start in range(0, n, training.batch_size):
+            yield order[start : start + training.batch_size]
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """What one local round did: mean loss over its steps, their number, and the groups that were trained."""
+
+    loss: float
+    steps: int
+    groups: frozenset[str]
+
+
+def train(
+    model: AdaptedModel,
+    examples: Sequence[object],
+    training: Training,
+    *,
+    held: frozenset[str],
+    seed: int,
+    client: str,
+    round: int,
+    rounds: int,
+) -> TrainingReport:
+    """Train the model's tensors of the groups `held` in place, stage by stage. Raises FloatingPointError if the loss blows up."""
+    has_encoder = any(part_of(g) == "encoder" for g in held)
+    stream = batches(len(examples), training, seed, client, round)
+    losses: list[float] = []
+    trained: set[str] = set()
+    cache: dict[int, object] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "dropout", client, round))
+        for stage in plan(training, local_steps(len(examples), training), round, rounds, has_encoder):
+            groups = frozenset(g for g in held if part_of(g) in stage.parts or part_of(g) is None)
+            trained |= groups
+            parameters = model.begin(groups)
+            optimiser = torch.optim.AdamW(
+                parameters,
+                lr=training.rate(round, rounds),
+                betas=training.betas,
+                weight_decay=training.weight_decay,
+            )
+            for _ in range(stage.steps):
+                indices = next(stream)
+                batch = [examples[i] for i in indices]
+                features = None
+                if (
+                    "encoder" not in stage.parts
+                ):  # the encoder is constant here: one forward per sample and stage
+                    if new := [i for i in indices if i not in cache]:
+                        cache.update(zip(new, model.features([examples[i] for i in new]), strict=True))
+                    features = [cache[i] for i in indices]
+                losses.append(_step(model, optimiser, parameters, batch, features, training.clip))
+            cache.clear()
+    model.rest()
+    return TrainingReport(sum(losses) / max(len(losses), 1), len(losses), frozenset(trained))
+
+
+def _step(
+    model: AdaptedModel,
+    optimiser: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    batch: Sequence[object],
+    features: Sequence[object] | None,
+    clip: float | None,
+) -> float:
+    optimiser.zero_grad(set_to_none=True)
+    loss: Tensor = model.loss(batch, features)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the training loss became {loss.item()}; a smaller training.lr may help")
+    loss.backward()  # type: ignore[no-untyped-call]
+    if clip is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+    optimiser.step()
+    return float(loss.detach())

@@ -1,0 +1,383 @@
+"""Own data from folders: what is read, and the one sentence for each mistake."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from fedloom.data.folder import _draw_test, load_folder
+from fedloom.data.sample import SAMPLE_RATE
+from fedloom.errors import ExperimentError
+
+QA = {"question": "what colour is it?", "answer": "red"}
+RED = np.full((3, 5, 3), (200, 10, 20), np.uint8)
+
+
+def write(client: Path, *records: object) -> Path:
+    """A client's metadata: objects as JSON lines, texts as they are."""
+    client.mkdir(parents=True, exist_ok=True)
+    lines = [record if isinstance(record, str) else json.dumps(record) for record in records]
+    (client / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return client
+
+
+def picture(path: Path, pixels: np.ndarray = RED, **options: object) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path, **options)
+    return path
+
+
+def only(root: Path):
+    """The one training sample of the one client."""
+    (client,) = load_folder(root)
+    (sample,) = client.train
+    return sample
+
+
+def refusal(root: Path) -> str:
+    """The sentence with which loading is refused."""
+    with pytest.raises(ExperimentError) as caught:
+        load_folder(root)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert sentence.endswith(".")
+    return sentence
+
+
+# What is read
+
+
+def test_a_client_with_every_modality(tmp_path: Path) -> None:
+    a = tmp_path / "a"
+    picture(a / "x.png")
+    picture(a / "sensors/d.png", np.array([[0, 1500, 65535]], np.uint16))
+    picture(a / "sensors/t.png", np.array([[0, 51, 255]], np.uint8))
+    soundfile.write(a / "y.wav", np.linspace(-0.5, 0.5, 160), SAMPLE_RATE, subtype="FLOAT")
+    write(a, {"image": "x.png", "audio": "y.wav", "depth": "sensors/d.png", "thermal": "sensors/t.png", **QA})
+    sample = only(tmp_path)
+    media = sample.modalities
+    assert (sample.uid, sample.question, sample.answer) == ("a/1", QA["question"], "red")
+    assert sample.kind == "image+audio+depth+thermal"
+    assert media["image"].dtype == torch.uint8
+    torch.testing.assert_close(media["image"], torch.from_numpy(RED).permute(2, 0, 1))
+    torch.testing.assert_close(media["depth"], torch.tensor([[[0.0, 1.5, 65.535]]]))
+    torch.testing.assert_close(media["thermal"], torch.tensor([[[0.0, 0.2, 1.0]]]))
+    torch.testing.assert_close(media["audio"], torch.linspace(-0.5, 0.5, 160), atol=1e-6, rtol=0)
+    assert media["audio"].dtype == media["depth"].dtype == media["thermal"].dtype == torch.float32
+
+
+def test_media_are_decoded_on_access_only(tmp_path: Path) -> None:
+    file = picture(tmp_path / "a/x.png")
+    write(tmp_path / "a", {"image": "x.png", **QA})
+    (client,) = load_folder(tmp_path)
+    file.unlink()
+    assert client.holds == ("image",)
+    assert "image" in client.train[0].modalities
+    assert len(client.train[0].modalities) == 1
+    with pytest.raises(ExperimentError, match=r"Client 'a', line 1 .*'x\.png'"):
+        client.train[0].modalities["image"]
+
+
+def test_text_alone_and_null_media(tmp_path: Path) -> None:
+    write(tmp_path / "a", {"image": None, "split": None, **QA})
+    assert only(tmp_path).kind == "text"
+
+
+@pytest.mark.parametrize(
+    ("key", "file", "kind"),
+    [
+        ("file_name", "x.png", "image"),
+        ("file_name", "y.wav", "audio"),
+        ("image_file_name", "x.png", "image"),
+        ("audio_file_name", "y.wav", "audio"),
+    ],
+)
+def test_hugging_face_keys(tmp_path: Path, key: str, file: str, kind: str) -> None:
+    picture(tmp_path / "a/x.png")
+    soundfile.write(tmp_path / "a/y.wav", np.zeros(10), SAMPLE_RATE)
+    write(tmp_path / "a", {key: file, **QA})
+    assert only(tmp_path).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (np.array([[7, 9]], np.uint8), [[7, 9]] * 3),
+        (np.array([[7 * 256, 65535]], np.uint16), [[7, 255]] * 3),
+        (np.array([[[1, 2, 3, 255], [1, 2, 3, 0]]], np.uint8), [[1, 255], [2, 255], [3, 255]]),
+    ],
+    ids=["grey", "grey of 16 bits", "transparency on white"],
+)
+def test_pictures_become_rgb(tmp_path: Path, pixels: np.ndarray, expected: list[list[int]]) -> None:
+    picture(tmp_path / "a/x.png", pixels)
+    write(tmp_path / "a", {"image": "x.png", **QA})
+    assert only(tmp_path).modalities["image"].squeeze(1).tolist() == expected
+
+
+def test_a_turned_photo_stands_upright(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it a quarter turn clockwise
+    pixels = np.zeros((8, 24, 3), np.uint8)
+    pixels[:, :8] = 255  # white on the left, so on top once upright
+    picture(tmp_path / "a/x.jpg", pixels, exif=exif)
+    write(tmp_path / "a", {"image": "x.jpg", **QA})
+    image = only(tmp_path).modalities["image"]
+    assert image.shape == (3, 24, 8)
+    assert image[:, :6].min() > 200
+    assert image[:, 10:].max() < 50
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3"])
+@pytest.mark.parametrize("rate", [8_000, 44_100])
+def test_sound_becomes_mono_at_16_khz(tmp_path: Path, suffix: str, rate: int) -> None:
+    (tmp_path / "a").mkdir()
+    time = np.arange(rate) / rate
+    left = 0.6 * np.sin(2 * np.pi * 440 * time)
+    soundfile.write(tmp_path / f"a/y.{suffix}", np.stack([left, 0 * left], 1), rate)
+    write(tmp_path / "a", {"audio": f"y.{suffix}", **QA})
+    sound = only(tmp_path).modalities["audio"]
+    assert sound.dtype == torch.float32
+    assert sound.ndim == 1
+    assert len(sound) == pytest.approx(SAMPLE_RATE, rel=0.15)  # MP3 pads its frames
+    middle = sound[4_000:12_000]  # half a second, so that one line of the spectrum is 2 Hz
+    assert middle.std() == pytest.approx(0.3 / 2**0.5, rel=0.05)
+    assert int(torch.fft.rfft(middle).abs().argmax()) * 2 == 440
+
+
+def test_sound_louder_than_full_scale_is_clipped(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    soundfile.write(tmp_path / "a/y.wav", np.array([0.0, 3.0, -2.0]), SAMPLE_RATE, subtype="FLOAT")
+    write(tmp_path / "a", {"audio": "y.wav", **QA})
+    assert only(tmp_path).modalities["audio"].tolist() == [0.0, 1.0, -1.0]
+
+
+def test_clients_are_sorted_and_hidden_folders_and_loose_files_ignored(tmp_path: Path) -> None:
+    for name in ("b", "c", "a"):
+        write(tmp_path / name, QA)
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / "README.txt").write_text("about the data")
+    assert [client.name for client in load_folder(tmp_path)] == ["a", "b", "c"]
+
+
+def test_blank_lines_byte_order_marks_and_line_separators(tmp_path: Path) -> None:
+    text = json.dumps({"question": "one\u2028two", "answer": "x"}, ensure_ascii=False)
+    write(tmp_path / "a", "\ufeff" + text, "", json.dumps({**QA, "split": "test"}))
+    (client,) = load_folder(tmp_path)
+    assert client.train[0].question == "one\u2028two"
+    assert client.test[0].uid == "a/3"
+
+
+def test_a_link_inside_the_clients_folder_is_followed(tmp_path: Path) -> None:
+    picture(tmp_path / "a/store/x.png")
+    (tmp_path / "a/link.png").symlink_to("store/x.png")
+    write(tmp_path / "a", {"image": "link.png", **QA})
+    assert only(tmp_path).modalities["image"].shape == (3, 3, 5)
+
+
+# The split
+
+
+def test_a_declared_split_is_kept(tmp_path: Path) -> None:
+    write(tmp_path / "a", *[{**QA, "split": part} for part in ("test", "train", "test", "test")])
+    (client,) = load_folder(tmp_path, test_share=0.01)
+    assert [s.uid for s in client.train] == ["a/2"]
+    assert [s.uid for s in client.test] == ["a/1", "a/3", "a/4"]
+
+
+def test_the_drawn_split_depends_on_seed_and_client(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, *[QA] * 40)
+
+    def tested(seed: int) -> list[list[object]]:
+        return [[s.meta["line"] for s in client.test] for client in load_folder(tmp_path, 0.25, seed)]
+
+    first = tested(0)
+    assert [len(lines) for lines in first] == [10, 10]
+    assert first[0] != first[1]
+    assert tested(0) == first != tested(1)
+
+
+@given(
+    parts=st.lists(st.sampled_from([None, None, "train", "test"]), min_size=1, max_size=12),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None)
+def test_both_parts_are_filled_where_they_can_be(parts: list[str | None], share: float, seed: int) -> None:
+    declared = dict(enumerate(parts, start=1))
+    drawn = _draw_test(declared, share, seed, "a")
+    assert all(declared[line] is None for line in drawn)
+    test = drawn | {line for line, part in declared.items() if part == "test"}
+    train = set(declared) - test
+    if None in parts:
+        assert train
+        assert test or len(parts) == 1
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])
+def test_an_impossible_test_share(tmp_path: Path, share: float) -> None:
+    write(tmp_path / "a", QA)
+    with pytest.raises(ExperimentError, match="between 0 and 1"):
+        load_folder(tmp_path, test_share=share)
+
+
+# Mistakes
+
+
+def test_the_root_is_missing(tmp_path: Path) -> None:
+    assert "There is no data folder" in refusal(tmp_path / "nowhere")
+
+
+def test_no_clients(tmp_path: Path) -> None:
+    (tmp_path / ".hidden").mkdir()
+    assert "holds no clients" in refusal(tmp_path)
+
+
+def test_a_client_without_metadata(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    assert "Client 'a' has no metadata.jsonl" in refusal(tmp_path)
+
+
+def test_empty_metadata(tmp_path: Path) -> None:
+    write(tmp_path / "a", "", "  ")
+    assert "Client 'a'" in refusal(tmp_path)
+    assert "is empty" in refusal(tmp_path)
+
+
+def test_metadata_that_is_no_text(tmp_path: Path) -> None:
+    write(tmp_path / "a")
+    (tmp_path / "a/metadata.jsonl").write_bytes(b'{"question": "\xff"}')
+    assert "cannot be read as UTF-8 text" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"question": "x"', "is no JSON object (Expecting ',' delimiter)."),
+        ("[" * 100_000, "is no JSON object"),
+        ('["question"]', "should be a JSON object, and is a list"),
+        ({**QA, "colour": "red"}, "the key 'colour' is unknown; known are image,"),
+        ({**QA, "imu": "x.npy"}, "the key 'imu' is unknown"),
+        ({**QA, "split": "valid"}, '"split" should be "train" or "test", and is \'valid\''),
+        ({"answer": "x"}, '"question" is missing'),
+        ({"question": "x"}, '"answer" is missing'),
+        ({"question": "x", "answer": 3}, '"answer" should be a text that is not empty, and is 3'),
+        ({"question": " ", "answer": "x"}, "\"question\" should be a text that is not empty, and is ' '"),
+        ({"question": "x", "answer": "\ud800"}, '"answer" holds half of a surrogate pair'),
+        ({**QA, "image": 3}, '"image" should be a file name, and is 3'),
+        ({**QA, "image": ""}, "\"image\" should be a file name, and is ''"),
+        ({**QA, "image": "no.png"}, "the image 'no.png' is missing"),
+        ({**QA, "image": "."}, "the image '.' is missing"),
+        ({**QA, "image": "x\0.png"}, "the image 'x\\x00.png' is "),
+        ({**QA, "image": "x" * 5000 + ".png"}, "xx.png' is "),
+        ({**QA, "image": "x.png", "file_name": "x.png"}, "names two image files"),
+        ({**QA, "image": "../b/x.png"}, "the image '../b/x.png' leads out of the client's folder"),
+        ({**QA, "image": "link.png"}, "the image 'link.png' leads out of the client's folder"),
+        ({**QA, "image": "linked/x.png"}, "the image 'linked/x.png' leads out of the client's folder"),
+        ({**QA, "audio": "/etc/hostname"}, "the audio '/etc/hostname' leads out of the client's folder"),
+        (
+            {**QA, "image": "x.npy"},
+            "'x.npy' cannot be used (its name should end in one of .png",
+        ),
+        (
+            {**QA, "audio": "x.png"},
+            "'x.png' cannot be used (its name should end in one of .wav",
+        ),
+        ({**QA, "depth": "x.png"}, "depth is a 16-bit grey PNG in millimetres, and this has mode RGB"),
+        ({**QA, "thermal": "x.png"}, "thermal is a grey PNG of 8 or 16 bits, and this has mode RGB"),
+    ],
+    ids=lambda value: None if isinstance(value, str) else "record",
+)
+def test_a_wrong_record(tmp_path: Path, line: object, says: str) -> None:
+    picture(tmp_path / "b/x.png")
+    write(tmp_path / "b", QA)
+    picture(tmp_path / "a/x.png")
+    np.save(tmp_path / "a/x.npy", np.zeros(3))
+    (tmp_path / "a/link.png").symlink_to(tmp_path / "b/x.png")
+    (tmp_path / "a/linked").symlink_to(tmp_path / "b")
+    write(tmp_path / "a", QA, "", line)
+    sentence = refusal(tmp_path)
+    assert sentence.startswith(f"Client 'a', line 3 of {tmp_path / 'a' / 'metadata.jsonl'}: ")
+    assert says in sentence
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    write(tmp_path / "a", {"image": "one.png", **QA})
+    (tmp_path / "a/one.png").symlink_to("two.png")
+    (tmp_path / "a/two.png").symlink_to("one.png")
+    assert "'one.png' is" in refusal(tmp_path)
+
+
+def test_metadata_that_is_a_link_to_outside(tmp_path: Path) -> None:
+    elsewhere = write(tmp_path / "elsewhere", QA)
+    (tmp_path / "data/a").mkdir(parents=True)
+    (tmp_path / "data/a/metadata.jsonl").symlink_to(elsewhere / "metadata.jsonl")
+    assert "links to a file outside the client's folder" in refusal(tmp_path / "data")
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+
+
+def cut(path: Path, share: float) -> None:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp"])
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.6])
+def test_a_broken_picture(tmp_path: Path, suffix: str, share: float) -> None:
+    cut(picture(tmp_path / f"a/x.{suffix}", NOISE), share)
+    write(tmp_path / "a", {"image": f"x.{suffix}", **QA})
+    assert f"Client 'a', line 1 of {tmp_path}" in refusal(tmp_path)
+    assert f"the image file 'x.{suffix}' cannot be used (" in refusal(tmp_path)
+    assert ("it is empty" in refusal(tmp_path)) == (share == 0)
+
+
+def test_a_picture_with_one_wrong_byte(tmp_path: Path) -> None:
+    file = picture(tmp_path / "a/x.png", NOISE)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    write(tmp_path / "a", {"image": "x.png", **QA})
+    assert "'x.png' cannot be used" in refusal(tmp_path)
+
+
+def test_a_picture_without_a_known_range(tmp_path: Path) -> None:
+    picture(tmp_path / "a/x.tiff", np.ones((3, 5), np.float32))
+    write(tmp_path / "a", {"image": "x.tiff", **QA})
+    assert "32-bit pixels have no agreed range" in refusal(tmp_path)
+
+
+def wav(samples: np.ndarray, **options: object):
+    return lambda path: soundfile.write(path, samples, SAMPLE_RATE, **options)
+
+
+def truncated_flac(path: Path) -> None:
+    soundfile.write(path, np.random.default_rng(0).uniform(-1, 1, 50_000), SAMPLE_RATE, format="FLAC")
+    cut(path, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("make", "file", "says"),
+    [
+        (lambda path: path.write_bytes(b""), "y.wav", "it is empty"),
+        (lambda path: path.write_bytes(b"no sound at all" * 20), "y.wav", "Format not recognised"),
+        (wav(np.zeros(0)), "y.wav", "it holds no sound"),
+        (wav(np.array([0.1, np.nan]), subtype="FLOAT"), "y.wav", "values that are not finite"),
+        (truncated_flac, "y.flac", ""),
+    ],
+    ids=["empty", "noise", "no frames", "not finite", "cut short"],
+)
+def test_a_broken_sound(tmp_path: Path, make, file: str, says: str) -> None:
+    write(tmp_path / "a", {"audio": file, **QA})
+    make(tmp_path / "a" / file)
+    sentence = refusal(tmp_path)
+    assert f"Client 'a', line 1 of {tmp_path}" in sentence
+    assert f"the audio file '{file}' cannot be used (" in sentence
+    assert says in sentence
