@@ -1,3 +1,32 @@
-"""fedloom: federated fine-tuning, personalisation, transfer and pre-training of multimodal foundation models."""
+"""fedloom: federated fine-tuning, personalisation, transfer and pre-training of multimodal foundation models.
+
+result = fedloom.run(fedloom.Experiment.load("experiments/uniflow/quickstart.yaml"), "runs/q")
+model = fedloom.load("runs/q")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedloom.errors import ExperimentError
+    from fedloom.experiment import Experiment
+    from fedloom.runner import Result, load, run
 
 __version__ = "0.1.0"
+__all__ = ["Experiment", "ExperimentError", "Result", "__version__", "load", "run"]
+
+_HOMES = {
+    "Experiment": "fedloom.experiment",
+    "ExperimentError": "fedloom.errors",
+    "Result": "fedloom.runner",
+    "load": "fedloom.runner",
+    "run": "fedloom.runner",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name where it is first used, so that `import fedloom` stays quick."""
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedloom' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

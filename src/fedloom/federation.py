@@ -56,6 +56,8 @@ class Progress:
     totals: Totals
     client: str | None = None
     """The client that has just answered; None when the round is over."""
+    clients: int = 0
+    """How many are asked in this round."""
 
 
 Observer = Callable[[Progress], None]
@@ -188,7 +190,9 @@ class Federation:
         return ask
 
     def _heard(self, number: int, client: str) -> None:
-        self.observe(Progress(number, self.experiment.rounds, {}, self.totals, client))
+        self.observe(
+            Progress(number, self.experiment.rounds, {}, self.totals, client, len(self.cohort(number)))
+        )
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum

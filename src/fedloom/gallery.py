@@ -14,6 +14,9 @@ from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.evaluation import TestSet
 from fedloom.runfolder import RunFolder, write_atomic
 
+SHOWN = ("image", "audio", "depth", "thermal")
+"""Modalities that a person can look at or listen to."""
+
 
 def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
     """Write `samples/samples.json` and its media: up to `per_kind` samples of each kind, in turn from every client."""
@@ -32,13 +35,15 @@ def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
             "after": after.get(sample.uid),
             "spoken": sample.meta.get("spoken"),
         }
-        for modality in ("image", "audio", "depth", "thermal"):
-            raw = sample.modalities.get(modality)
-            entry[modality] = (
-                None if raw is None else write_media(raw, modality, place, f"{number:03d}-{modality}")
-            )
-        entries.append(entry)
+        entries.append(entry | dict.fromkeys(SHOWN) | save_media(sample, place, f"{number:03d}"))
     write_atomic(place / "samples.json", (json.dumps(entries, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def save_media(sample: Sample, folder: Path, stem: str) -> dict[str, str]:
+    """Write what can be seen or heard of a sample; returns file names by modality."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = [m for m in SHOWN if m in sample.modalities]
+    return {m: write_media(sample.modalities[m], m, folder, f"{stem}-{m}") for m in held}
 
 
 def choose(tests: TestSet, per_kind: int) -> list[tuple[str, Sample]]:

@@ -202,3 +202,12 @@ def test_b_zero_gives_zero_and_a_zero_is_survived(cohort, mode) -> None:
     A_bar, B_star = lora.feda2(torch.zeros_like(cohort.A), cohort.B, cohort.p, mode=mode)
     assert torch.isfinite(B_star).all()
     assert lora.restoration_error(torch.zeros_like(cohort.A), cohort.B, A_bar, B_star, cohort.p) == 0
+
+
+@pytest.mark.parametrize(("mode", "ridge"), [("always", 1.0), ("relative", 0.01), ("centred", 0.01)])
+def test_default_ridges_are_those_of_the_spec(cohort, mode, ridge) -> None:
+    default = lora.feda2(cohort.A, cohort.B, cohort.p, mode=mode)[1]
+    assert torch.equal(default, lora.feda2(cohort.A, cohort.B, cohort.p, ridge, mode)[1])
+    assert torch.equal(
+        lora.feda2(cohort.A, cohort.B, cohort.p)[1], lora.feda2(cohort.A, cohort.B, cohort.p, 0.01)[1]
+    )

@@ -42,7 +42,16 @@ def digest(sample: Sample) -> str:
 
 
 # Change these only with a reason: everything trained on the world depends on the bytes.
-GOLDEN: dict[tuple[str, int, str], str] = {}
+GOLDEN: dict[tuple[str, int, str], str] = {
+    ("public", 0, "image"): "9b2650800df01974",
+    ("private", 1, "image"): "abef8263cf750c51",
+    ("private", 2, "audio"): "85ca63589d18539f",
+    ("public", 3, "depth"): "f07e08645fc4b20c",
+    ("private", 4, "thermal"): "1acdfc7fe8c69dab",
+    ("public", 5, "imu"): "8e6801961df1dda0",
+    ("private", 6, "image+audio"): "7fe5478e3edc3d7e",
+    ("public", 7, "entailment"): "bfd07f2cfe847727",
+}
 
 
 @pytest.mark.parametrize(("split", "index", "kind"), list(GOLDEN))
@@ -103,7 +112,7 @@ def test_styles_and_voices_of_a_split_are_its_own_and_all_used() -> None:
 
 
 def true_answer(scene: Scene, question: str) -> str:
-    """An independent reading of the question against the scene; fails if it names no thing or more than one."""
+    """An independent reading of the question; fails if it names no thing or more than one."""
 
     def the(**attributes: str) -> tuple[Thing, str]:
         found = [

@@ -77,6 +77,9 @@ def test_save_and_load(tiny: ImageBind, tmp_path: Path) -> None:
     assert loaded.config == tiny.config
     assert all(torch.equal(v, tiny.state_dict()[k]) for k, v in loaded.state_dict().items())
     assert all(p.requires_grad and not p.is_meta for p in loaded.parameters())
+    attention = loaded.trunks["image"].blocks[0].attn
+    q, v = attention.q_proj.weight, attention.v_proj.weight
+    assert v.data_ptr() - q.data_ptr() == 2 * q.nbytes  # views into the stored matrix, not copies
     loaded.save_pretrained(tmp_path)  # over the file that is mapped
     again = ImageBind.from_pretrained(tmp_path, dtype=torch.float16)
     assert torch.equal(again.heads["imu"].proj.weight, tiny.heads["imu"].proj.weight.half())

@@ -72,6 +72,9 @@ def test_order_and_chunks_change_no_bit_and_equal_pairs_are_scored_once() -> Non
     score = bert_score([p for p, _ in pairs], [r for _, r in pairs], embedder)
     assert len(embedder.calls) == 1
     assert len(embedder.calls[0]) == len(set(embedder.calls[0])) == 6
+    single = Words()
+    assert bert_score([p for p, _ in pairs], [r for _, r in pairs], single, chunk=1) == score
+    assert len(single.calls) == 4
     back = bert_score([p for p, _ in pairs[::-1]], [r for _, r in pairs[::-1]], Words(), chunk=2)
     assert back.f == score.f[::-1]
     assert back.means() == score.means()

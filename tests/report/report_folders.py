@@ -158,3 +158,22 @@ def make_rows(folder: Path, runs: dict[tuple[str, int], dict]) -> Path:
         entries.append({"row": row, "seed": seed, "path": path})
     (folder / "rows.json").write_text(json.dumps(entries))
     return folder
+
+
+def make_two_rows(folder: Path) -> Path:
+    """Two rows of two seeds; one run of the second row refused a client."""
+    broken = {"refused": {"c1": "not finite: tensor llm.q holds NaN"}}
+    return make_rows(
+        folder,
+        {
+            ("FedAvg-LoRA", 0): {"image": 0.5, "up": 1_000_000, "seconds": 10.0},
+            ("FedAvg-LoRA", 1): {"image": 0.6, "up": 3_000_000, "seconds": 12.0},
+            ("FedA²-LoRA", 0): {"image": 0.7, "error": 0.004},
+            ("FedA²-LoRA", 1): {
+                "image": 0.72,
+                "error": 0.002,
+                "status": "complete with refusals: 1 of 12 updates",
+                **broken,
+            },
+        },
+    )

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_folders import change, make_rows, make_run
+from report_folders import change, make_rows, make_run, make_two_rows
 
 from fedloom.errors import ExperimentError
 from fedloom.report import write_report
@@ -46,16 +46,27 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.words).split())
 
 
+@pytest.fixture(scope="module")
+def run_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+    """One plain run and its page, for the tests that only read it."""
+    run = make_run(tmp_path_factory.mktemp("page") / "q")
+    return run, page_of(run)
+
+
+@pytest.fixture(scope="module")
+def rows_page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Page]:
+    rows = make_two_rows(tmp_path_factory.mktemp("page") / "demo")
+    return rows, page_of(rows)
+
+
 def page_of(folder: Path) -> Page:
     return Page(write_report(folder).read_text(encoding="utf-8"))
 
 
-def test_the_page_asks_for_nothing_outside_itself(rows: Path) -> None:
-    path = write_report(rows)
-    assert path == rows / "report.html"
-    text = path.read_text(encoding="utf-8")
+def test_the_page_asks_for_nothing_outside_itself(rows_page: tuple[Path, Page]) -> None:
+    rows, page = rows_page
+    text = (rows / "report.html").read_text(encoding="utf-8")
     assert not re.search(r"https?://|//[a-z]", re.sub(r"data:[^\"]*", "", text))
-    page = Page(text)
     assert "script" not in {tag for tag, _ in page.tags}
     for tag, attributes in page.tags:
         for name in ("src", "href", "srcset", "action", "poster", "data"):
@@ -65,8 +76,8 @@ def test_the_page_asks_for_nothing_outside_itself(rows: Path) -> None:
     assert not re.search(r"url\((?!#)|@import", text)
 
 
-def test_media_in_the_page_are_the_run_folders_own_bytes(run: Path) -> None:
-    page = page_of(run)
+def test_media_in_the_page_are_the_run_folders_own_bytes(run_page: tuple[Path, Page]) -> None:
+    run, page = run_page
     picture = next(a["src"] for tag, a in page.tags if tag == "img")
     sound = next(a for tag, a in page.tags if tag == "audio")
     assert (
@@ -100,14 +111,14 @@ def test_every_text_from_data_is_escaped(tmp_path: Path) -> None:
     assert page.text.count("<script>alert(1)</script>") >= 10
 
 
-def test_a_plainly_complete_run_says_so(run: Path) -> None:
-    page = page_of(run)
+def test_a_plainly_complete_run_says_so(run_page: tuple[Path, Page]) -> None:
+    _, page = run_page
     assert "Complete. Every run ended" in page.text
     assert "Not plainly complete" not in page.text
 
 
-def test_a_refusal_is_loud_with_client_and_reason(rows: Path) -> None:
-    page = page_of(rows)
+def test_a_refusal_is_loud_with_client_and_reason(rows_page: tuple[Path, Page]) -> None:
+    _, page = rows_page
     status = next(a for tag, a in page.tags if a.get("aria-label") == "Status")
     assert "loud" in str(status["class"])
     assert "Not plainly complete" in page.text
@@ -121,8 +132,8 @@ def test_a_stopped_run_is_loud_even_without_refusals(tmp_path: Path) -> None:
     assert "stopped in round 3: no client answered" in page.text
 
 
-def test_answers_are_marked_right_and_wrong(run: Path) -> None:
-    text = page_of(run).text
+def test_answers_are_marked_right_and_wrong(run_page: tuple[Path, Page]) -> None:
+    text = run_page[1].text
     assert "blue ✗ wrong Red. ✓ right" in text  # "Red." matches "red" by the exact match metric
     assert "one ✗ wrong" in text
     assert is_right("the Red", "red") is True
@@ -130,22 +141,22 @@ def test_answers_are_marked_right_and_wrong(run: Path) -> None:
     assert is_right(None, "red") is None
 
 
-def test_rows_that_share_a_sample_share_its_media(rows: Path) -> None:
-    page = page_of(rows)
+def test_rows_that_share_a_sample_share_its_media(rows_page: tuple[Path, Page]) -> None:
+    _, page = rows_page
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 2  # image, image+audio
     assert len([tag for tag, _ in page.tags if tag == "audio"]) == 2
     assert "FedAvg-LoRA blue ✗ wrong green ✗ wrong FedA²-LoRA blue ✗ wrong Red. ✓ right" in page.text
 
 
-def test_controls_stand_beside_the_intact_figure(run: Path) -> None:
-    text = page_of(run).text
+def test_controls_stand_beside_the_intact_figure(run_page: tuple[Path, Page]) -> None:
+    text = run_page[1].text
     assert "row input metric intact zeroed shuffled removed" in text
     assert "FedAvg-LoRA image token accuracy 60.0 % 25.0 % 26.0 % 27.0 %" in text
     assert "question alone" in text
 
 
-def test_bytes_clients_restoration_and_commands_are_there(run: Path) -> None:
-    text = page_of(run).text
+def test_bytes_clients_restoration_and_commands_are_there(run_page: tuple[Path, Page]) -> None:
+    run, text = run_page[0], run_page[1].text
     assert "FedAvg-LoRA projector 4.00 kB 4.00 kB" in text  # 1000 bytes a round, four rounds
     assert "FedAvg-LoRA llm 1.50 MB 3.00 MB" in text
     assert "c2 image, audio 90 20 50.0 % 40.0 %" in text
@@ -154,8 +165,8 @@ def test_bytes_clients_restoration_and_commands_are_there(run: Path) -> None:
     assert "ridge: 0.01" in text
 
 
-def test_the_page_can_be_read_aloud(rows: Path) -> None:
-    page = page_of(rows)
+def test_the_page_can_be_read_aloud(rows_page: tuple[Path, Page]) -> None:
+    _, page = rows_page
     assert all(a.get("alt") for tag, a in page.tags if tag == "img")
     assert all(a.get("aria-label") for tag, a in page.tags if tag == "audio")
     assert all(a.get("aria-label") or a.get("aria-hidden") for tag, a in page.tags if tag == "svg")
@@ -167,7 +178,9 @@ def test_the_page_can_be_read_aloud(rows: Path) -> None:
 
 
 def test_the_same_run_gives_the_same_page(run: Path) -> None:
-    first = write_report(run).read_bytes()
+    path = write_report(run)
+    assert path == run / "report.html"
+    first = path.read_bytes()
     assert write_report(run).read_bytes() == first
     assert not list(run.glob("*.partial"))
 

@@ -13,10 +13,10 @@ from fedloom.foundations.prompt import Pieces
 class Layout:
     """A padded batch of B prompts, L positions long.
 
-    `ids` int64 (B, L), 0 at soft tokens and padding; `mask` int64 (B, L), 1 at real positions, from lengths and
-    never from ids; `slots`: (example, modalities) per slot, whose n soft tokens fill the next n entries of
-    `soft_rows` and `soft_cols`; `predict` int64 (N,): columns whose next token is an answer token; `rows` (N,): the
-    example of each; `labels` (N,): that answer token.
+    `ids` int64 (B, L), 0 at soft tokens and padding; `mask` int64 (B, L), 1 at real positions, from lengths
+    and never from ids; `slots`: (example, modalities) per slot, whose n soft tokens fill the next n entries of
+    `soft_rows` and `soft_cols`; `predict` int64 (N,): columns whose next token is an answer token; `rows` (N,):
+    the example of each; `labels` (N,): that answer token.
     """
 
     ids: Tensor

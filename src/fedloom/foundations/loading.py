@@ -37,6 +37,13 @@ def foundation_folder(name: str) -> Path:
     )
 
 
+def shipped() -> list[tuple[str, int, Path]]:
+    """Name, bytes on disk and folder of every foundation in the package."""
+    root = Path(str(files("fedloom.foundations")))
+    folders = sorted(p.parent for p in root.glob("*/mllm.json"))
+    return [(f.name, sum(p.stat().st_size for p in f.rglob("*") if p.is_file()), f) for f in folders]
+
+
 def choose_device(name: str) -> torch.device:
     """`auto` takes a GPU where there is one. Raises ExperimentError for a device that this machine lacks."""
     if name == "auto":

@@ -1,7 +1,7 @@
-"""The multimodal LLM (UniFLoW Eq. 2-6): encoder -> projector -> soft tokens in the prompt of a causal language model.
+"""The multimodal LLM (UniFLoW Eq. 2-6): encoder -> projector -> soft tokens in the prompt of a causal LM.
 
-Any encoder with `encode`, `preprocess`, `modalities`, `out_dim` and any Hugging Face causal LM fit. The LLM may be
-wrapped by PEFT or have layers replaced in place: it is only ever called with `inputs_embeds`.
+Any encoder with `encode`, `preprocess`, `modalities`, `out_dim` and any Hugging Face causal LM fit. The LLM may
+be wrapped by PEFT or have layers replaced in place: it is only ever called with `inputs_embeds`.
 """
 
 import inspect
@@ -31,15 +31,15 @@ class MLLMConfig(BaseModel, extra="forbid"):
     """How encoder and language model are joined."""
 
     pool: Pool = Field(
-        "head", description="state to project: published output, before its norm, or token mean"
+        "head", description="what is projected: published output, the same before its norm, token mean"
     )
     scale: ScaleMode = Field("unit", description="length of the encoder's output: 1, native, or pandagpt's")
     tokens: int = Field(1, ge=1, description="soft tokens per modality; more than one needs pool: mean")
     combine: Literal["concat", "sum"] = Field(
-        "concat", description="several modalities: side by side, or summed"
+        "concat", description="several modalities: side by side or summed"
     )
     projector: Literal["shared", "per_modality"] = Field("shared", description="one projector, or one each")
-    prompt: PromptConfig = Field(default_factory=PromptConfig)
+    prompt: PromptConfig = PromptConfig()
     max_text_tokens: int = Field(512, ge=1, description="token ids per sample, answer included")
 
 
@@ -81,7 +81,7 @@ class MLLM(nn.Module):
         super().__init__()
         if config.prompt.stop == "eos" and tokenizer.eos_token_id is None:
             raise ExperimentError(
-                'the tokenizer has no end-of-text token, which prompt.stop "eos" needs; set prompt.stop to a string'
+                'the tokenizer has no end-of-text token, which prompt.stop "eos" needs; give prompt.stop a string'
             )
         self.encoder, self.projector, self.llm = encoder, projector, llm
         self.tokenizer, self.config = tokenizer, config
@@ -134,7 +134,7 @@ class MLLM(nn.Module):
         )
 
     def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
-        """Encoder outputs before the projector, per example {modality: (tokens, out_dim)}; one pass per modality."""
+        """Encoder outputs before P, per example {modality: (tokens, out_dim)}; one pass per modality."""
         found: list[dict[str, Tensor]] = [{} for _ in examples]
         groups: dict[tuple[str, torch.Size], list[int]] = defaultdict(list)
         for i, example in enumerate(examples):
@@ -185,7 +185,7 @@ class MLLM(nn.Module):
         return [(text if stop == "eos" else text.split(stop)[0]).strip() for text in texts]
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write encoder/, llm/ (with the tokenizer), projector.safetensors and mllm.json; see `mllm_io.save`."""
+        """Write encoder/, llm/ (with the tokenizer), projector.safetensors, mllm.json; see `mllm_io.save`."""
         from fedloom.foundations import mllm_io
 
         mllm_io.save(self, Path(folder), dtype)
@@ -198,7 +198,7 @@ class MLLM(nn.Module):
         dtype: torch.dtype | None = None,
         device: str | torch.device | None = None,
     ) -> "MLLM":
-        """Read a folder of `save_pretrained`; float32 unless `dtype`; only the trunks of `modalities` if given."""
+        """Read a folder of `save_pretrained`, float32 unless `dtype`, only `modalities` if given."""
         from fedloom.foundations import mllm_io
 
         return mllm_io.load(Path(folder), modalities, dtype or torch.float32, device)
@@ -266,7 +266,9 @@ def new_projector(encoder: nn.Module, width: int, config: MLLMConfig, seed: int 
     out_dim = int(encoder.out_dim)  # type: ignore[arg-type]
 
     def linear(name: str) -> nn.Linear:
-        layer = nn.utils.skip_init(nn.Linear, out_dim, width)
+        with torch.device("meta"):
+            layer = nn.Linear(out_dim, width)
+        layer.to_empty(device="cpu")
         stream = torch_stream(seed, "projector", name)
         with torch.no_grad():
             for tensor in (layer.weight, layer.bias):

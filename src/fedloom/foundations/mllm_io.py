@@ -1,4 +1,4 @@
-"""Folders of a multimodal LLM: encoder/, llm/ (a Hugging Face model with its tokenizer), projector and mllm.json."""
+"""Folders of a multimodal LLM: encoder/, llm/ (a Hugging Face model and its tokenizer), projector, mllm.json."""
 
 import copy
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ def load(
 
     if not (folder / CONFIG).is_file():
         raise ExperimentError(
-            f"{folder} is no multimodal LLM: it has no {CONFIG}, which save_pretrained writes"
+            f"{folder} is no multimodal LLM: it lacks {CONFIG}, which save_pretrained writes"
         )
     config = MLLMConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
     encoder = ImageBind.from_pretrained(folder / "encoder", modalities)

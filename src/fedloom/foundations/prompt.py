@@ -1,8 +1,8 @@
-"""The prompt of a multimodal question (UniFLoW, Table 5): which token ids stand where, and where the soft tokens go.
+"""The prompt of a multimodal question (UniFLoW, Table 5): which token ids and soft tokens stand where.
 
     BOS | before | X_m1 X_m2 ... | gap | question | after | assistant marker | answer | stop
 
-Every piece is tokenised on its own, without special tokens, so that a soft token cannot change the ids beside it.
+Every piece is tokenised on its own, without special tokens: a soft token cannot change the ids beside it.
 """
 
 from collections.abc import Callable, Sequence
@@ -60,7 +60,7 @@ class Pieces:
 
 
 def before_and_gap(config: PromptConfig, modalities: Sequence[str], combine: str) -> list[str]:
-    """Texts and slots from the start to the question, alternating: text, slot, text, ..., text (joiners included)."""
+    """From the start to the question, alternating: text, slot, text, ..., text (joiners included)."""
     join = config.joiner
     ordered = [m for m in MODALITIES if m in modalities]
     start = START + join + HUMAN
@@ -94,8 +94,8 @@ def assemble(
 ) -> Pieces:
     """Token ids of one sample, at most `limit` of them (soft tokens not counted).
 
-    What does not fit is cut from the end of the question; only if the frame alone is too long, from the end of the
-    answer (which then has no stop, so that nothing is taught to stop there). The assistant marker always stays.
+    What does not fit is cut from the end of the question; only if the frame alone is too long, from the end of
+    the answer (which then has no stop: nothing is taught to stop there). The assistant marker always stays.
     """
     join = config.joiner
     head: list[list[int] | str] = []
@@ -108,10 +108,7 @@ def assemble(
         head[0] = [bos, *head[0]]
     body = encode(join + question) if question else []
     tail = encode(join + AFTER) + (encode(config.assistant) if config.assistant else [])
-    if config.stop == "eos":
-        stop = [] if eos is None else [eos]
-    else:
-        stop = encode(config.stop)
+    stop = ([] if eos is None else [eos]) if config.stop == "eos" else encode(config.stop)
     reply = (encode(join + answer) if answer else []) + stop
 
     frame = sum(len(run) for run in head if not isinstance(run, str)) + len(tail)

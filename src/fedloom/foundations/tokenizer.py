@@ -8,15 +8,15 @@ from fedloom.foundations.prompt import AFTER, ASSISTANT, GAP, GAP_TEXT, HUMAN, S
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
 
 PHRASES = (f"{START} {HUMAN}", f" {GAP}", f" {GAP_TEXT}", f" {AFTER}", ASSISTANT)
-"""Fixed sentences of the default prompt. As one token each they make a tiny model's sequences a third as long."""
+"""Fixed sentences of the default prompt: as one token each they make a tiny model's sequences far shorter."""
 
 
 def train_tokenizer(
     texts: Iterable[str], words: Iterable[str] = (), phrases: Sequence[str] = PHRASES, vocab_size: int = 1024
 ) -> Any:
-    """A `PreTrainedTokenizerFast` trained on `texts`, at most `vocab_size` entries besides the phrases; deterministic.
+    """A `PreTrainedTokenizerFast` trained on `texts`: at most `vocab_size` entries plus phrases; deterministic.
 
-    Each of `words`, after a space, becomes one token. Raises ValueError if `vocab_size` is too small for that.
+    Each of `words`, after a space, becomes one token. Raises ValueError if `vocab_size` is too small for it.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast

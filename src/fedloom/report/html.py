@@ -36,6 +36,7 @@ def render(study: Study) -> str:
     )
     environment.filters["ours"] = Markup  # style sheet, plots and tables: they escape their own texts
     template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
+    kinds = kinds_of(study)
     head, more = page.curves(study)
     restoration_plots, restoration_grid = page.restoration(study)
     traffic_plots, traffic_grid = page.traffic(study)
@@ -54,14 +55,14 @@ def render(study: Study) -> str:
         more_curves=more,
         modalities=page.modalities(study),
         clients=page.clients(study),
-        bar_swatches=[plots.swatch(i, f"bar{i}", bar=True) for i in range(plots.SERIES)],
+        bar_swatches=[plots.swatch(i, f"swatch{i}", bar=True) for i in range(plots.SERIES)],
         traffic_plots=traffic_plots,
         traffic=traffic_grid,
         sizes=page.sizes(study),
         restoration_plots=restoration_plots,
         restoration=restoration_grid,
         controls=page.controls(study),
-        kinds=kinds_of(study),
+        kinds=kinds,
         experiments=_experiments(study),
         commands=page.commands(study),
         description=str(study.runs[0].experiment.get("description") or ""),

@@ -24,6 +24,7 @@ SERIES = 8
 _INK = "#010203"
 _COLOURS = [f"#0{i}0b0c" for i in range(SERIES)]
 _MARKERS = "os^DvPX*<"
+_WIDTH = 3.9  # inches: a phone's width, so that letters stay readable there
 _STYLE = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
@@ -48,8 +49,8 @@ def curves(title: str, lines: Mapping[str, Mapping[int, Spread]], unit: Unit, ke
     the ids of several plots on one page apart.
     """
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(3.9, 2.5), layout="constrained")
-        axes = figure.add_subplot()
+        figure = Figure(figsize=(_WIDTH, 2.5))
+        axes = figure.add_axes((0.155, 0.17, 0.825, 0.79))
         divisor, sign = _scale(lines.values(), unit)
         for i, points in enumerate(lines.values()):
             colour, marker = _COLOURS[i % SERIES], _MARKERS[i % len(_MARKERS)]
@@ -86,9 +87,13 @@ def bars(
     means = [s.mean for group in shown.values() for s in group.values() if math.isfinite(s.mean)]
     top = 1.0 if unit == "percent" else max(means, default=0.0) or 1.0
     with matplotlib.rc_context(_STYLE):
-        rows = sum(max(len(group), 1) + 0.5 for group in shown.values())
-        figure = Figure(figsize=(3.9, 0.2 + 0.2 * rows), layout="constrained")
-        axes = figure.add_subplot()
+        height = 0.2 * sum(max(len(group), 1) + 0.5 for group in shown.values())
+        names = [_short(label) for label in groups]
+        # room for the labels on the left and for the figures beside the bars, both known before drawing
+        left = 0.15 + 0.075 * max(map(len, names), default=0)
+        right = 0.1 + 0.065 * max((len(show(s, unit)) for g in shown.values() for s in g.values()), default=0)
+        figure = Figure(figsize=(_WIDTH, height))
+        axes = figure.add_axes((left / _WIDTH, 0, 1 - (left + right) / _WIDTH, 1))
         y, ticks = 0.0, []
         for group in shown.values():
             ticks.append(y + (max(len(group), 1) - 1) / 2)
@@ -98,7 +103,7 @@ def bars(
                 axes.text(length + 0.02, y, show(spread, unit), va="center", fontsize=8)
                 y += 1
             y += 0.5 + (not group)
-        axes.set_yticks(ticks, [_short(label) for label in groups])
+        axes.set_yticks(ticks, names)
         axes.set_xlim(0, 1.0)
         axes.set_ylim(y - 0.5, -0.75)
         axes.set_xticks([])

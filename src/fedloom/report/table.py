@@ -63,7 +63,7 @@ class Table:
         """Header, lines and footnotes as plain unescaped text."""
         counts = sorted({row.seeds for row in self.rows})
         several = len(counts) > 1
-        titles = [f"{c.title}, %" if c.unit == "percent" else c.title for c in self.columns]
+        titles = [f"{c.title} %" if c.unit == "percent" else c.title for c in self.columns]
         header = ["", *(["seeds"] if several else []), *titles]
         lines: list[list[str]] = []
         notes: list[str] = []
@@ -90,15 +90,14 @@ class Table:
         header, lines, notes = self.grid()
         caption = Text("\n".join(notes)) if notes else None
         out = rich.table.Table(title=Text(self.title), caption=caption, caption_justify="left")
-        out.box, out.padding = rich.box.SIMPLE_HEAD, (0, 1, 0, 0)
+        out.box, out.padding = rich.box.SIMPLE_HEAD, 0
+        out.show_edge, out.pad_edge = False, False
         for i, title in enumerate(header):
-            # no narrower than its longest word (up to 12 letters), so that words stay whole on 80 columns
-            longest = " ".join([title, *(line[i] for line in lines)]).split()
-            least = max((min(len(word), 12) for word in longest), default=1)
             side: Literal["left", "right"] = "left" if i == 0 else "right"
-            out.add_column(Text(title), justify=side, overflow="fold", min_width=least)
+            whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= 20
+            out.add_column(Text(title), justify=side, overflow="fold", no_wrap=whole)
         for line in lines:
-            out.add_row(*(Text(field) for field in line))
+            out.add_row(*(Text(field.replace(" ± ", "±")) for field in line))
         return out
 
     def markdown(self) -> str:

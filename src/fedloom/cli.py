@@ -1,0 +1,325 @@
+"""The commands. A user's own mistake ends in one sentence and exit code 2; a run that was cut off can be resumed."""
+
+import os
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedloom.errors import ExperimentError
+
+app = typer.Typer(
+    name="fedloom",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Weave what many private, multimodal data silos know into one model, without moving their data.",
+)
+out = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+foundation_app = typer.Typer(
+    no_args_is_help=True, help="Frozen pre-trained models: list them, or build the small ones."
+)
+app.add_typer(foundation_app, name="foundation")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="settings that win over the file, such as method.ridge=0.1 rounds=10"),
+]
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        app()
+    except ExperimentError as error:
+        errors.print(Text(f"fedloom: {error}"), style="red", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print(
+            "fedloom: interrupted; `fedloom run --resume FOLDER` goes on from the last finished round"
+        )
+        sys.exit(130)
+
+
+@app.command(epilog="Example: fedloom demo --out runs/demo")
+def demo(
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="folder for the results; a new one in runs/ if none")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="the one seed", min=0)] = 0,
+) -> None:
+    """Train federated clients on images and speech, side by side with the bounds; show a table and a report."""
+    from fedloom.experiment import load_rows
+
+    rows = load_rows(Path(str(files("fedloom"))) / "demo.yaml", [f"seed={seed}"])
+    _run(rows, out_dir or _free(Path("runs/demo")), resume=False)
+
+
+@app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml method.ridge=0.1 --out runs/q")
+def run(
+    experiment: Annotated[Path | None, typer.Argument(help="the experiment's YAML file")] = None,
+    overrides: Overrides = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="folder for the results; a new one in runs/ if none")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="go on with the run in this folder, from its last finished round")
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="only this row of the file; may be repeated")] = None,
+) -> None:
+    """Run an experiment: one run, or every row and seed that its file names."""
+    from fedloom.experiment import load_rows
+    from fedloom.study import planned
+
+    if resume is not None:
+        if experiment is not None or overrides or out_dir is not None or row:
+            raise ExperimentError(
+                "--resume FOLDER stands alone: the folder holds the experiment as it was begun"
+            )
+        _run(planned(resume), resume, resume=True)
+        return
+    if experiment is None:
+        raise ExperimentError(
+            "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
+        )
+    rows = load_rows(experiment, overrides or (), only=row or ())
+    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False)
+
+
+@app.command(epilog="Example: fedloom compare runs/demo runs/q --markdown")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="run folders, or folders of rows")],
+    column: Annotated[
+        list[str] | None, typer.Option(help="a metric or summary field; may be repeated")
+    ] = None,
+    markdown: Annotated[bool, typer.Option(help="print a Markdown table")] = False,
+) -> None:
+    """Print runs side by side: mean and spread over seeds, of the last round."""
+    from fedloom.report.table import comparison
+
+    table = comparison(folders, column)
+    if markdown:
+        typer.echo(table.markdown())
+    else:
+        out.print(table.rich())
+
+
+@app.command(epilog="Example: fedloom report runs/demo")
+def report(folder: Annotated[Path, typer.Argument(help="a run folder, or a folder of rows")]) -> None:
+    """Write report.html anew: one page, no outside request."""
+    from fedloom.report import write_report
+
+    out.print(Text(str(write_report(folder))))
+
+
+@app.command(epilog='Example: fedloom ask runs/q --image scene.png --question "what colour is the cube?"')
+def ask(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    image: Annotated[Path | None, typer.Option(help="a picture")] = None,
+    audio: Annotated[Path | None, typer.Option(help="a sound file; it may be the spoken question")] = None,
+    question: Annotated[
+        str | None, typer.Option(help="the question in words; not needed if it is spoken")
+    ] = None,
+    client: Annotated[str | None, typer.Option(help="ask this client's personal model")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="length limit of the answer", min=1)] = 32,
+) -> None:
+    """Ask the trained model about a picture, a sound, or a text."""
+    from fedloom.data.sample import Sample
+    from fedloom.data.tabletop.language import ANSWER_SPOKEN
+    from fedloom.runner import load
+
+    if question is None and audio is None:
+        raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
+    given = {"image": image, "audio": audio}
+    inputs = {name: _media(name, path) for name, path in given.items() if path is not None}
+    model = load(run_dir, client)
+    example = model.prepare(Sample("asked", inputs, question or ANSWER_SPOKEN, ""))
+    typer.echo(model.generate([example], max_new_tokens)[0])
+
+
+@app.command(epilog="Example: fedloom methods feda2-lora")
+def methods(name: Annotated[str | None, typer.Argument(help="show this method's settings")] = None) -> None:
+    """List the methods and what each shares; with a name, its settings."""
+    from fedloom.methods import METHODS
+
+    if name is not None and name not in METHODS:
+        raise ExperimentError(f"unknown method {name}; known are {', '.join(sorted(METHODS))}")
+    if name is not None:
+        method = METHODS[name]
+        out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
+        rows = [
+            (f"method.{n}", _default(f.get_default()), f.description or "")
+            for n, f in method.model_fields.items()
+        ]
+        out.print(_table(("setting", "default", "meaning"), rows))
+        return
+    listed = [
+        (
+            m.name,
+            m.title,
+            m.paper,
+            ", ".join(m.scope.shared) or "nothing",
+            ", ".join(m.scope.personal) or "nothing",
+        )
+        for m in METHODS.values()
+    ]
+    out.print(_table(("method.name", "title", "paper", "shared", "personal"), listed))
+
+
+@app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")
+def data(
+    experiment: Annotated[Path, typer.Argument(help="the experiment's YAML file")],
+    overrides: Overrides = None,
+    show: Annotated[int, typer.Option(help="how many samples of each kind to show", min=0)] = 3,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="write the shown samples' pictures and sounds here")
+    ] = None,
+) -> None:
+    """Inspect an experiment's clients: what each holds, how much, and samples. Also checks the data."""
+    from collections import Counter
+
+    from fedloom.evaluation import TestSet
+    from fedloom.experiment import load_rows
+    from fedloom.gallery import choose, save_media
+
+    chosen = load_rows(experiment, overrides or ())[0]
+    clients = chosen.data.load(chosen.seed)
+    rows = []
+    for client in clients:
+        kinds = Counter(s.kind for part in (client.train, client.test) for s in part)
+        told = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+        rows.append(
+            (
+                client.name,
+                ", ".join(client.holds) or "text",
+                str(len(client.train)),
+                str(len(client.test)),
+                told,
+            )
+        )
+    out.print(_table(("client", "holds", "train", "test", "samples"), rows))
+    pairs = [(c.name, s) for c in clients for s in (*c.train, *c.test)]
+    picked = choose(TestSet([c for c, _ in pairs], [s for _, s in pairs], [None] * len(pairs)), show)
+    for number, (client_name, sample) in enumerate(picked):
+        out.print(Text(f"{client_name}  {sample.kind}  {sample.uid}", style="bold"))
+        if sample.meta.get("spoken"):
+            out.print(Text(f"  spoken: {sample.meta['spoken']}"))
+        out.print(Text(f"  Q: {sample.question}\n  A: {sample.answer}"))
+        if out_dir is not None:
+            for file in save_media(sample, out_dir, f"{number:03d}").values():
+                out.print(Text(f"  {out_dir / file}"))
+
+
+@foundation_app.command("list", epilog="Example: fedloom foundation list")
+def foundation_list() -> None:
+    """List the foundations that ship with the package."""
+    from fedloom.foundations.loading import shipped
+
+    rows = [(name, f"{size / 1e6:.1f} MB", str(folder)) for name, size, folder in shipped()]
+    out.print(_table(("name", "size", "folder"), rows))
+
+
+@foundation_app.command("build", epilog="Example: fedloom foundation build mllm --out runs/tiny-mllm")
+def foundation_build(
+    what: Annotated[str, typer.Argument(help="mllm: the tiny multimodal LLM")],
+    out_dir: Annotated[Path, typer.Option("--out", help="folder for the foundation")] = Path(
+        "runs/tiny-mllm"
+    ),
+    seed: Annotated[int, typer.Option(help="the one seed", min=0)] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="training steps; fewer are quicker and worse", min=2)
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+) -> None:
+    """Pre-train a small foundation on the Tabletop world's public split; the shipped one was made by this command."""
+    from fedloom.foundations.build_mllm import build
+    from fedloom.foundations.loading import choose_device
+    from fedloom.runfolder import RunFolder
+
+    if what != "mllm":
+        raise ExperimentError(f"unknown foundation {what}; mllm is what can be built")
+    RunFolder(out_dir).create()
+    options: dict[str, Any] = {} if steps is None else {"steps": steps}
+    build(
+        out_dir,
+        seed=seed,
+        device=str(choose_device(device)),
+        log=lambda line: out.print(Text(line)),
+        **options,
+    )
+
+
+@app.command(epilog="Example: fedloom doctor")
+def doctor() -> None:
+    """Check this installation: versions, device, shipped foundation, a place to write, optional parts."""
+    from fedloom.doctor import examine
+
+    found = examine()
+    rows = [("ok" if c.ok else "optional" if c.optional else "MISSING", c.name, c.detail) for c in found]
+    out.print(_table(("", "what", "found"), rows))
+    if bad := [c for c in found if not c.ok and not c.optional]:
+        raise ExperimentError(f"{bad[0].name}: {bad[0].detail}")
+
+
+def _run(experiments: list[Any], folder: Path, *, resume: bool) -> None:
+    """Run one or several experiments into a folder, then print the table and where things lie."""
+    from fedloom.console import watching
+    from fedloom.report.table import comparison
+    from fedloom.runner import run as run_one
+    from fedloom.study import run_rows
+
+    with watching(experiments, out) as watch:
+        if len(experiments) == 1 and not (resume and (folder / "plan.json").exists()):
+            finished = [run_one(experiments[0], folder, resume=resume, observe=watch(experiments[0], 1, 1))]
+        else:
+            finished = run_rows(experiments, folder, watch, resume=resume)
+    out.print(comparison(folder).rich())
+    for result in finished:
+        if result.summary["status"] != "complete":
+            errors.print(Text(f"{result.summary['row']}: {result.summary['status']}"), style="yellow")
+    out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
+    if len(finished) == 1:
+        out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)
+
+
+def _media(modality: str, path: Path) -> Any:
+    """The raw tensor of a file that the user named."""
+    from fedloom.data.media import check_media, decode_media
+
+    if not path.is_file():
+        raise ExperimentError(f"--{modality}: there is no file {path}")
+    try:
+        check_media(modality, path)
+        return decode_media(modality, path)
+    except Exception as error:  # decoders raise what they like; the user needs the file and the reason
+        raise ExperimentError(f"--{modality}: {path} cannot be read: {error}") from error
+
+
+def _free(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, ... that is not there yet."""
+    number, free = 1, folder
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
+
+
+def _default(value: object) -> str:
+    return "the mode's own" if value is None else str(value)
+
+
+def _table(header: tuple[str, ...], rows: list[Any]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for title in header:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table

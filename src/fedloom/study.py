@@ -1,0 +1,70 @@
+"""Several runs of one experiment file: the rows of a table, each with its seeds, in one folder with one report."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fedloom.errors import ExperimentError
+from fedloom.experiment import Experiment
+from fedloom.federation import Observer
+from fedloom.report import write_report
+from fedloom.runner import Result, read_experiment, run
+from fedloom.runfolder import RunFolder, write_atomic
+
+Watch = Callable[[Experiment, int, int], Observer]
+"""(experiment, its number from 1, how many) to the observer of that run."""
+
+
+def run_rows(
+    experiments: Sequence[Experiment], out: Path, watch: Watch, *, resume: bool = False
+) -> list[Result]:
+    """Run every row and seed into `out/<row>/seed-<n>` and write `rows.json` and the common report.
+
+    With `resume`, finished runs are read, the one that was cut off goes on, and the rest follow. Every row's data, model
+    and settings are checked before the first one trains. Raises ExperimentError.
+    """
+    paths = [f"{slug(e.row or e.method.name)}/seed-{e.seed}" for e in experiments]
+    if clash := next((p for i, p in enumerate(paths) if p in paths[:i]), None):
+        raise ExperimentError(
+            f"two rows would be written to {clash}; give them names that differ in their letters"
+        )
+    if not resume:
+        if (out / "rows.json").exists():
+            raise ExperimentError(
+                f"{out} already holds runs; choose another --out, or go on with --resume {out}"
+            )
+        RunFolder(out).create()
+    listed = [{"row": e.row, "seed": e.seed, "path": p} for e, p in zip(experiments, paths, strict=True)]
+    plan = [e.as_dict() for e in experiments]
+    write_atomic(out / "plan.json", (json.dumps(plan, ensure_ascii=False) + "\n").encode())
+    results = []
+    for number, (experiment, path) in enumerate(zip(experiments, paths, strict=True), 1):
+        folder = out / path
+        observer = watch(experiment, number, len(experiments))
+        if (folder / "summary.json").exists():
+            results.append(Result(json.loads((folder / "summary.json").read_text(encoding="utf-8")), folder))
+            continue
+        begun = (folder / "experiment.yaml").exists()
+        results.append(run(experiment, folder, resume=begun, observe=observer))
+    write_atomic(out / "rows.json", (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
+    write_report(out)
+    return results
+
+
+def planned(folder: Path) -> list[Experiment]:
+    """The experiments of a folder that `run_rows` or `run` began, for going on with them. Raises ExperimentError."""
+    if (folder / "plan.json").is_file():
+        plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        return [Experiment.parse(fields, str(folder / "plan.json")) for fields in plans]
+    if (folder / "experiment.yaml").is_file():
+        return [read_experiment(folder)]
+    raise ExperimentError(
+        f"there is no run to resume in {folder}; name the folder that `fedloom run` wrote to"
+    )
+
+
+def slug(text: str) -> str:
+    """A folder name made of a row's name: lower-case letters, digits and single dashes."""
+    plain = text.lower().replace("²", "2")
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "row"

@@ -1,0 +1,42 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedloom.experiment import Experiment
+from fedloom.federation import Federation
+from fedloom.runfolder import RunFolder
+from fedloom.runner import build
+
+QUICK: dict[str, Any] = {
+    "name": "quick",
+    "rounds": 2,
+    "data": {"clients": {"image": 1, "audio": 1, "both": 1}, "train": 12, "test": 4},
+    "model": {"foundation": "/tmp/work/rand-mllm", "llm_lora": {"rank": 4}, "encoder_lora": {"rank": 3}},
+    "training": {"batch_size": 6},
+    "evaluation": {"generate": False, "controls": False, "samples": 2},
+}
+
+
+@pytest.fixture
+def quick() -> Callable[..., Experiment]:
+    """An experiment of seconds on the shipped tiny foundation; keyword arguments replace whole top-level settings."""
+
+    def make(method: str | dict[str, Any] = "feda2-lora", **settings: Any) -> Experiment:
+        return Experiment.parse({**QUICK, "method": method, **settings})
+
+    return make
+
+
+@pytest.fixture
+def federate(tmp_path: Path) -> Callable[..., Federation]:
+    """A federation that has not run yet, writing to its own folder unless told not to."""
+
+    def make(experiment: Experiment, folder: str | None = None) -> Federation:
+        place = None if folder is None else RunFolder(tmp_path / folder)
+        if place is not None:
+            place.create()
+        return build(experiment, place, lambda progress: None)
+
+    return make

@@ -1,0 +1,241 @@
+"""The contract that every method keeps, on the shipped foundation: one matrix, all methods through all properties."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fedloom.engines import LocalEngine
+from fedloom.exchange import Payload, group_of
+from fedloom.federation import Federation
+from fedloom.firewall import Reply
+from fedloom.foundations.adapted import AdaptedMLLM
+from fedloom.methods import METHODS
+from fedloom.runfolder import RunFolder
+from fedloom.runner import build, finish, load, run
+from safetensors.torch import load_file
+
+every_method = pytest.mark.parametrize("method", sorted(METHODS))
+
+
+def everything(federation: Federation) -> dict[str, torch.Tensor]:
+    """All that a federation has learned: shared and personal tensors."""
+    found = dict(federation.state.shared)
+    for client in federation.clients.values():
+        found |= {f"{client.name}:{n}": t for n, t in client.personal.items()}
+    return found
+
+
+def assert_same_bits(one: Mapping[str, torch.Tensor], two: Mapping[str, torch.Tensor]) -> None:
+    assert one.keys() == two.keys()
+    for name in one:
+        assert torch.equal(one[name], two[name]), name
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+class Tampered(LocalEngine):
+    """A local engine whose replies pass through `change` first, and which can ask clients in reverse."""
+
+    change: Any = staticmethod(lambda reply: reply)
+    reverse = False
+
+    def ask(self, task: str, payloads: Mapping[str, Payload], *rest: Any) -> list[Reply]:
+        order = sorted(payloads, reverse=self.reverse)
+        replies = super().ask(task, {c: payloads[c] for c in order}, *rest)
+        return [changed for r in replies if (changed := self.change(r)) is not None]
+
+
+def tamper(federation: Federation, change: Any = None, reverse: bool = False) -> Federation:
+    federation.engine.__class__ = Tampered
+    federation.engine.reverse = reverse
+    if change is not None:
+        federation.engine.change = change
+    return federation
+
+
+@every_method
+def test_training_moves_the_model_and_one_seed_gives_one_result(method, quick, federate) -> None:
+    runs = [federate(quick(method)) for _ in range(2)]
+    start = everything(runs[0])
+    for federation in runs:
+        federation.run()
+    assert_same_bits(everything(runs[0]), everything(runs[1]))
+    moved = [n for n, t in everything(runs[0]).items() if not torch.equal(t, start[n])]
+    assert {group_of(n.rpartition(":")[2]) for n in moved} == {"encoder.audio", "encoder.image", "llm", "projector"}
+    other = federate(quick(method, seed=1))
+    other.run()
+    assert any(not torch.equal(t, everything(runs[0])[n]) for n, t in everything(other).items())
+
+
+@every_method
+def test_the_order_in_which_clients_work_changes_nothing(method, quick, federate) -> None:
+    forward, backward = federate(quick(method)), tamper(federate(quick(method)), reverse=True)
+    forward.run()
+    backward.run()
+    assert_same_bits(everything(forward), everything(backward))
+
+
+@every_method
+def test_payloads_through_their_bytes_give_the_same_bits(method, quick, federate) -> None:
+    shared, wired = federate(quick(method)), federate(quick(method, engine={"wire": True}))
+    shared.run()
+    wired.run()
+    assert_same_bits(everything(shared), everything(wired))
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+@every_method
+@pytest.mark.parametrize("moment", ["inside the first round", "inside the second round", "after the last round"])
+def test_a_run_cut_off_anywhere_and_resumed_ends_in_the_same_bytes(method, moment, quick, tmp_path) -> None:
+    experiment = quick(method)
+    whole = run(experiment, tmp_path / "whole")
+
+    def stop(told: Any) -> None:
+        inside = told.client is not None
+        if {
+            "inside the first round": inside and told.round == 1,
+            "inside the second round": inside and told.round == 2,
+            "after the last round": not inside and told.round == 2,
+        }[moment]:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(experiment, tmp_path / "cut", observe=stop)
+    again = run(experiment, tmp_path / "cut", resume=True)
+    assert files(tmp_path / "cut" / "model") == files(tmp_path / "whole" / "model")
+    strip = {"seconds"}
+    assert {k: v for k, v in again.summary.items() if k not in strip} == {
+        k: v for k, v in whole.summary.items() if k not in strip
+    }
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+@every_method
+def test_a_missing_client_is_in_the_ledger_and_in_the_status(method, quick, tmp_path) -> None:
+    experiment = quick(method)
+    federation = build(experiment, RunFolder(tmp_path), lambda p: None)
+    gone = sorted(federation.clients)[0]
+    tamper(federation, lambda reply: None if reply.client == gone else reply)
+    federation.run()
+    ledger = federation.folder.history("ledger.jsonl")
+    assert [entry["refused"] for entry in ledger] == [{gone: "missing: no reply"}] * 2
+    assert all(gone in entry["asked"] and gone not in entry["answered"] for entry in ledger)
+    assert federation.totals.status() != "complete"
+    assert "2 of" in federation.totals.status()
+
+
+def spoil(reply: Reply, how: str) -> Reply:
+    """The reply with one thing wrong in it."""
+    tensors, numbers = dict(reply.payload.tensors), dict(reply.payload.numbers)
+    if how == "nan":
+        name = sorted(tensors)[0]
+        tensors[name] = torch.full_like(tensors[name], float("nan"))
+    elif how == "shape":
+        name = sorted(tensors)[0]
+        tensors[name] = tensors[name][:1].repeat(2, *[1] * (tensors[name].ndim - 1))[:, :1]
+    elif how == "inflated":
+        numbers["examples"] = 10**9
+    elif how == "raised":
+        return Reply(reply.client, error="raised RuntimeError: disk on fire")
+    return dataclasses.replace(reply, payload=Payload(tensors, numbers))
+
+
+@every_method
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("raised", "raised RuntimeError"), ("nan", "not finite"), ("shape", "shape"), ("inflated", "weight: claims 1000000000")],
+)
+def test_a_bad_client_is_refused_by_name_and_changes_nothing(method, how, reason, quick, tmp_path) -> None:
+    if METHODS[method].scope.shared == () and how in ("nan", "shape"):
+        pytest.skip("nothing travels")
+    spoiled = build(quick(method), RunFolder(tmp_path / "spoiled"), lambda p: None)
+    absent = build(quick(method), None, lambda p: None)
+    bad = sorted(spoiled.clients)[0]
+    tamper(spoiled, lambda reply: spoil(reply, how) if reply.client == bad else reply).run()
+    tamper(absent, lambda reply: None if reply.client == bad else reply).run()
+    for entry in spoiled.folder.history("ledger.jsonl"):
+        assert list(entry["refused"]) == [bad]
+        assert entry["refused"][bad].startswith(reason)
+    assert_same_bits(dict(spoiled.state.shared), dict(absent.state.shared))
+    assert spoiled.totals.status().startswith("complete, but 2 of")
+
+
+@every_method
+def test_ledger_bytes_are_the_sizes_of_the_tensors_in_the_messages(method, quick, federate) -> None:
+    federation = federate(quick(method), "ledger")
+    seen = {"up": 0, "down": 0}
+    original = federation.engine._ask_one
+
+    def spy(client: Any, task: str, payload: Payload, at: Any) -> Reply:
+        seen["down"] += sum(t.numel() * t.element_size() for t in payload.tensors.values())
+        held = {f"encoder.{m}" for m in client.data.holds} | {"llm", "projector"}
+        assert {group_of(n) for n in payload.tensors} <= held
+        reply = original(client, task, payload, at)
+        seen["up"] += sum(t.numel() * t.element_size() for t in reply.payload.tensors.values())
+        return reply
+
+    federation.engine._ask_one = spy
+    federation.run()
+    ledger = federation.folder.history("ledger.jsonl")
+    assert sum(e["bytes_up"] for e in ledger) == seen["up"] == federation.totals.bytes_up
+    assert sum(e["bytes_down"] for e in ledger) == seen["down"] == federation.totals.bytes_down
+    assert (seen["up"] > 0) == bool(METHODS[method].scope.shared)
+    for entry in ledger:
+        assert sum(entry["groups_up"].values()) == entry["bytes_up"]
+
+
+@every_method
+def test_the_saved_model_loads_in_peft_and_in_fedloom_with_equal_logits(method, quick, federate) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from fedloom.foundations.loading import foundation_folder
+
+    federation = federate(quick(method), "saved")
+    federation.run()
+    finish(federation)
+    folder = federation.folder.path
+    client = None if federation.state.shared else sorted(federation.clients)[-1]
+    own = federation.clients[client].personal if client else {}
+    federation.engine.model.load({**federation.state.shared, **own})
+    adapters = folder / "model" if client is None else folder / "model" / "clients" / client
+    ids = torch.tensor([[1, 5, 9, 20, 33]])
+    with torch.no_grad():
+        wanted = federation.engine.model.mllm.llm(input_ids=ids).logits
+        fedloom_model = load(folder, client)
+        base = AutoModelForCausalLM.from_pretrained(foundation_folder(federation.experiment.model.foundation) / "llm", dtype=torch.float32)
+        plain = base(input_ids=ids).logits
+        peft_model = PeftModel.from_pretrained(base, adapters / "llm").eval()
+        assert torch.equal(fedloom_model.mllm.llm(input_ids=ids).logits, wanted)
+        assert torch.equal(peft_model(input_ids=ids).logits, wanted)
+    assert not torch.equal(plain, wanted)
+    assert_same_bits(
+        AdaptedMLLM.read_adapters(adapters), {n: p.detach() for n, p in fedloom_model.tensors.items()}
+    )
+    trunk = load_file(adapters / "encoder.image" / "adapter_model.safetensors")
+    assert all(key.startswith("base_model.model.") for key in trunk)
+
+
+def test_one_copy_of_the_foundation_serves_all_clients(quick, federate) -> None:
+    federation = federate(quick("feda2-lora", data={"clients": {"image": 4}, "train": 6, "test": 2}))
+    federation.run()
+    assert len({id(federation.engine.model)}) == 1
+    assert not any(isinstance(v, torch.nn.Module) for c in federation.clients.values() for v in vars(c).values())
+    base = [p for n, p in federation.engine.model.mllm.named_parameters() if "lora_" not in n and "projector" not in n]
+    assert all(p.grad is None and not p.requires_grad for p in base)
+
+
+def test_ledger_lines_are_plain_json(quick, federate) -> None:
+    federation = federate(quick("fedavg-lora"), "plain")
+    federation.run()
+    for line in (federation.folder.path / "ledger.jsonl").read_text().splitlines():
+        assert set(json.loads(line)) >= {"round", "task", "asked", "answered", "refused", "bytes_up", "bytes_down"}
