@@ -40,7 +40,7 @@ def espeak(word: str, voice: Voice, speed: int) -> NDArray[np.float64]:
     wave[:pad] *= fade
     wave[-pad:] *= fade[::-1]
     wave = wave * (LOUDNESS / np.sqrt(np.mean(wave**2)))
-    return wave * min(1.0, PEAK / np.abs(wave).max())
+    return np.asarray(wave * min(1.0, PEAK / np.abs(wave).max()), np.float64)
 
 
 def main(folder: Path) -> None:

@@ -145,3 +145,11 @@ def test_bad_options_are_refused(make_cohort) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             call()
+
+
+def test_weights_and_scales_of_plain_numbers_keep_double_precision(make_cohort) -> None:
+    c = make_cohort(9)
+    p, s = [0.3, 0.1, 0.25, 0.15, 0.2], [1 / 3, 0.7, 1.1, 2.3, 0.9]
+    want = sum(w * f * b @ a for w, f, a, b in zip(p, s, c.A, c.B, strict=True))
+    A, B = lora.flora(c.A, c.B, p, scales=s)
+    assert float((B @ A - want).norm()) < 1e-14 * float(want.norm())

@@ -107,7 +107,7 @@ def normalised(weights: Weights, count: int) -> Tensor:
         raise ValueError("there is no client to aggregate; at least one is needed.")
     if weights is None:
         return torch.full((count,), 1 / count, dtype=torch.float64)
-    p = torch.as_tensor(weights).detach().to("cpu", torch.float64)
+    p = torch.as_tensor(weights, dtype=torch.float64, device="cpu").detach()
     if p.shape != (count,):
         raise ValueError(f"weights have shape {tuple(p.shape)}; there must be one per client, {count}.")
     if not bool(torch.isfinite(p).all()) or bool((p < 0).any()):
@@ -129,7 +129,7 @@ def _nonzero(h: Tensor) -> Tensor:
 
 
 def _ratios(scales: Tensor | Sequence[float], count: int) -> Tensor:
-    s = torch.as_tensor(scales).detach().to("cpu", torch.float64)
+    s = torch.as_tensor(scales, dtype=torch.float64, device="cpu").detach()
     if s.shape != (count,) or not bool(torch.isfinite(s).all()) or bool((s <= 0).any()):
         raise ValueError(f"scales must be {count} finite positive numbers, one for each client.")
     return s

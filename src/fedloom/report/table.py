@@ -110,7 +110,7 @@ class Table:
     def html(self) -> str:
         """A <table> with header cells and a caption; every text is escaped."""
         header, lines, notes = self.grid()
-        head = "".join(f'<th scope="col">{html.escape(h) or "row"}</th>' for h in header)
+        head = "".join(f'<th scope="col">{html.escape(_joined(h)) or "row"}</th>' for h in header)
         body = "".join(
             f'<tr><th scope="row">{html.escape(line[0])}</th>'
             + "".join(f"<td>{html.escape(field)}</td>" for field in line[1:])
@@ -198,3 +198,8 @@ def _before(study: Study, keys: Sequence[str]) -> TableRow | None:
 def _markdown(text: str) -> str:
     one_line = " ".join(text.split("\n"))
     return one_line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _joined(title: str) -> str:
+    """The unit stays on its word's line."""
+    return title.replace(" %", "\u00a0%")

@@ -1,0 +1,73 @@
+"""First lesson of an encoder: linear read-outs of the words that its input stands for, one per place in the sentence.
+
+A language model on top learns to look much sooner once the words can be read from the encoder's output linearly.
+The read-outs are thrown away.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedloom.foundations.mllm import MLLM, Example
+from fedloom.streams import numpy_stream, torch_stream
+
+SHARPNESS = 10.0
+"""Factor on the unit vectors, so that read-outs need no large weights."""
+
+
+class Readout(nn.Module):
+    """Linear read-outs z (B, d) -> logits (B, places, words)."""
+
+    def __init__(self, dim: int, places: int, words: int, stream: torch.Generator) -> None:
+        super().__init__()
+        self.shape = (places, words)
+        draw = torch.randn(places * words, dim, generator=stream)
+        self.weight = nn.Parameter(draw * dim**-0.5)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Logits of the word at every place."""
+        return (SHARPNESS * z @ self.weight.T).unflatten(-1, self.shape)
+
+
+def align(
+    model: MLLM,
+    examples: Mapping[str, Sequence[Example]],
+    seed: int,
+    steps: int,
+    batch: int,
+    lr: float,
+    rate: Callable[[int, int], float],
+    log: Callable[[str], None],
+) -> None:
+    """Train the encoder alone, `steps` steps on each modality: `examples[m]` are answered by the words that m shows."""
+    for name, pool in examples.items():
+        vocabulary = ["", *sorted({word for e in pool for word in e.reference.split()})]
+        number = {word: i for i, word in enumerate(vocabulary)}
+        places = max(len(e.reference.split()) for e in pool)
+        labels = torch.zeros(len(pool), places, dtype=torch.int64)
+        for row, example in enumerate(pool):
+            for place, word in enumerate(example.reference.split()):
+                labels[row, place] = number[word]
+        stream = torch_stream(seed, "readout", name)
+        readout = Readout(int(model.encoder.out_dim), places, len(vocabulary), stream).to(model.device)  # type: ignore[arg-type]
+        weights = [p for p in model.encoder.parameters() if p.requires_grad] + [readout.weight]
+        optimiser = torch.optim.AdamW(weights, lr, betas=(0.9, 0.95), weight_decay=0.01)
+        rng = numpy_stream(seed, "readout", name, "batches")
+        right = torch.zeros(())
+        for step in range(steps):
+            picked = rng.integers(len(pool), size=batch)
+            features = model.features([pool[int(i)] for i in picked])
+            logits = readout(torch.cat([f[name][:1] for f in features]))
+            wanted = labels[torch.from_numpy(picked)].to(logits.device)
+            loss = cross_entropy(logits.flatten(0, 1), wanted.flatten())
+            for group in optimiser.param_groups:
+                group["lr"] = lr * rate(step, steps)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            nn.utils.clip_grad_norm_(weights, 1.0)
+            optimiser.step()
+            right = (logits.argmax(-1) == wanted).all(-1).float().mean()
+            if (step + 1) % 100 == 0:
+                log(f"align {name} {step + 1}/{steps}: loss {loss.item():.3f}, all words {right.item():.2f}")

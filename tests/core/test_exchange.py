@@ -1,0 +1,76 @@
+import json
+import struct
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedloom.exchange import Payload, PayloadError, Scope, group_of
+
+A, B, P = "encoder.image/blocks.0.q_proj.lora_A", "llm/layers.1.v_proj.lora_B", "projector/weight"
+
+
+def test_scope_splits_tensors_into_three_roles_personal_first() -> None:
+    scope = Scope(shared=("encoder.*", "projector"), personal=("*lora_B",))
+    tensors = {A: torch.zeros(1), B: torch.zeros(1), P: torch.zeros(1), "head/x.lora_B": torch.zeros(1), "head/x": torch.ones(1)}
+    assert list(scope.pick(tensors, "shared")) == [A, P]
+    assert list(scope.pick(tensors, "personal")) == ["head/x.lora_B", B]
+    assert list(scope.pick(tensors, "frozen")) == ["head/x"]
+    assert Scope(shared=("encoder",)).role(A) == "frozen", "a pattern names the whole group, not its beginning"
+
+
+def test_bytes_are_elements_times_element_size_by_group() -> None:
+    payload = Payload({A: torch.zeros(3, 5, dtype=torch.bfloat16), B: torch.zeros(7, 2), P: torch.zeros(4)})
+    assert payload.nbytes == 3 * 5 * 2 + 7 * 2 * 4 + 4 * 4
+    assert payload.nbytes_by_group() == {"encoder.image": 30, "llm": 56, "projector": 16}
+    assert payload.only(lambda n: group_of(n) == "llm").nbytes == 56
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64])
+def test_wire_round_trip_is_exact(dtype: torch.dtype) -> None:
+    tensors = {A: torch.arange(15).reshape(3, 5).to(dtype), B: torch.arange(6).reshape(2, 3).T.to(dtype), "llm/none": torch.zeros(0, 4, dtype=dtype)}
+    numbers = {"examples": 3, "loss": 0.1, "note": "grüße", "round": 2}
+    back = Payload.decode(Payload(tensors, numbers).encode())
+    assert back.numbers == numbers
+    for name, tensor in tensors.items():
+        assert torch.equal(back.tensors[name], tensor)
+        assert back.tensors[name].dtype == dtype
+
+
+def test_equal_payloads_give_equal_bytes_whatever_their_order() -> None:
+    one = Payload({A: torch.ones(2), B: torch.zeros(3)}, {"a": 1, "b": 2})
+    two = Payload({B: torch.zeros(3), A: torch.ones(2)}, {"b": 2, "a": 1})
+    assert one.encode() == two.encode()
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_and_never_raises_anything_else(data: bytes) -> None:
+    with pytest.raises(PayloadError):
+        Payload.decode(data)
+
+
+@given(st.integers(0, 10_000), st.integers(0, 255))
+def test_a_flipped_byte_is_refused_or_harmless(place: int, value: int) -> None:
+    data = bytearray(Payload({A: torch.ones(2, 3)}, {"round": 1}).encode())
+    data[place % len(data)] = value
+    try:
+        Payload.decode(bytes(data))
+    except PayloadError:
+        pass
+
+
+def test_numbers_that_are_no_object_are_refused() -> None:
+    header = json.dumps({"__metadata__": {"numbers": "[1, 2]"}}).encode()
+    header += b" " * (-len(header) % 8)
+    with pytest.raises(PayloadError, match="JSON object"):
+        Payload.decode(struct.pack("<Q", len(header)) + header)
+
+
+def test_a_detached_payload_shares_no_memory() -> None:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    kept = Payload({A: parameter}).detached()
+    with torch.no_grad():
+        parameter.add_(1)
+    assert kept.tensors[A].tolist() == [1.0, 1.0]
+    assert not kept.tensors[A].requires_grad

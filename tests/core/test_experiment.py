@@ -1,0 +1,92 @@
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fedloom.errors import ExperimentError
+from fedloom.experiment import Experiment, load_rows
+from fedloom.methods import FedA2LoRA, FedAvgLoRA
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "e.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_overrides_win_over_the_row_the_size_and_the_file(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+rounds: 1
+method: {name: feda2-lora, ridge: 0.5}
+training: {lr: 0.1}
+sizes: {small: {rounds: 20, training.lr: 0.2, training.batch_size: 4}}
+rows:
+  one: {training.lr: 0.3}
+  two: {method.name: fedavg-lora}
+seeds: [3, 4]
+""",
+    )
+    runs = load_rows(path, ["size=small", "training.tau=0.5"])
+    assert [(r.row, r.seed) for r in runs] == [("one", 3), ("one", 4), ("two", 3), ("two", 4)]
+    one, two = runs[0], runs[2]
+    assert (one.rounds, one.training.lr, one.training.batch_size, one.training.tau) == (20, 0.3, 4, 0.5)
+    assert two.training.lr == 0.2
+    assert one.method == FedA2LoRA(ridge=0.5)
+    assert two.method == FedAvgLoRA(), "another method does not inherit the fields of the first"
+    assert [r.row for r in load_rows(path, only=["two"])] == ["two", "two"]
+    assert {r.seed for r in load_rows(path, ["seed=9"])} == {9}
+
+
+def test_a_resolved_experiment_reads_back_equal() -> None:
+    first = Experiment.parse({"method": {"name": "feda2-lora", "mode": "strict"}, "rounds": 7, "data": {"train": 3}})
+    assert Experiment.parse(yaml.safe_load(yaml.safe_dump(first.as_dict()))) == first
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("rounds: 2", "method is missing"),
+        ("method: fedlora", "unknown method 'fedlora'; known are"),
+        ("method: feda2-lora\nroundz: 2", "unknown key roundz; did you mean rounds?"),
+        ("method: feda2-lora\ntraining: {learning_rate: 1}", "unknown key training.learning_rate"),
+        ("method: {name: feda2-lora, rige: 1}", "unknown key method.rige; did you mean ridge?"),
+        ("method: feda2-lora\ntraining: {lr: -0.1}", "training.lr: input should be greater than 0, not -0.1"),
+        ("method: feda2-lora\nrounds: two", "rounds: input should be a valid integer"),
+        ("method: feda2-lora\ndata: {clients: {image: 0}}", "needs at least one client"),
+        ("method: feda2-lora\ndata: {clients: {picture: 1}}", "data.clients.picture"),
+        ("method: feda2-lora\ndata: {source: folder}", "needs data.path"),
+        ("method: feda2-lora\nmodel: {llm_lora: {rank: 0}}", "model.llm_lora.rank: input should be greater than or equal to 1"),
+        ("method: [feda2-lora]", "method"),
+        ("- a list", "must hold a mapping"),
+        ("method: {unclosed", "no valid YAML"),
+        ("method: feda2-lora\nrows: [a]", "rows must map"),
+        ("method: feda2-lora\nseeds: 3", "seeds must be a list"),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_place(text: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        load_rows(write(tmp_path, text))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "e.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["method.ridge", "=3", "method.ridge=[", "rounds.deep=1"])
+def test_a_broken_override_is_named(override: str, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError):
+        load_rows(write(tmp_path, "method: feda2-lora\nrounds: 2"), [override])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError, match="no experiment file"):
+        load_rows(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").rglob("*.yaml")), ids=str)
+def test_every_shipped_experiment_is_valid_in_every_size_and_says_how_it_is_run(path: Path) -> None:
+    first = path.read_text().splitlines()[0]
+    assert first.startswith(f"# fedloom run {path}")
+    for size in ("tiny", "small", "paper"):
+        assert load_rows(path, [f"size={size}"])
