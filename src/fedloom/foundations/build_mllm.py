@@ -5,19 +5,20 @@ of word answers a question and never looks (it stays near 30 % exact; after capt
 """
 
 import json
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fedloom.data.tabletop import VOCABULARY, Tabletop
 from fedloom.foundations.imagebind import ImageBind, ImageBindConfig
 from fedloom.foundations.mllm import MLLM, Example
+from fedloom.foundations.readout import align
 from fedloom.foundations.tokenizer import train_tokenizer
 from fedloom.streams import numpy_stream, stream_seed
 
@@ -31,17 +32,34 @@ HELD_OUT = 1_000_000
 
 @dataclass(frozen=True)
 class Phase:
-    """`share` of all steps, each on one kind of sample, drawn with the weights of `mix`."""
+    """`steps` steps, each on one kind of sample, drawn with the weights of `mix`.
 
-    share: float
+    With `frozen` the encoder stays as it is, so that its outputs are computed once per scene.
+    """
+
+    steps: int
+    lr: float
+    frozen: bool
     mix: Mapping[str, float]
 
 
+ALIGN = {"image": ("caption", 1500), "audio": ("transcript", 400)}
+"""Kind of sample and steps that each trunk learns from alone, by reading out the words of what it saw or heard."""
+ALIGN_LR = 1.5e-3
+
 PHASES = (
-    Phase(0.45, {"caption": 0.6, "transcript": 0.2, "text": 0.2}),
+    Phase(600, 1e-3, True, {"text": 0.5, "caption": 0.3, "transcript": 0.2}),
     Phase(
-        0.55,
-        {"image": 0.3, "audio": 0.25, "image+audio": 0.1, "text": 0.1, "caption": 0.15, "transcript": 0.1},
+        1400,
+        1e-3,
+        True,
+        {"image": 0.4, "audio": 0.3, "image+audio": 0.1, "text": 0.1, "caption": 0.05, "transcript": 0.05},
+    ),
+    Phase(
+        600,
+        5e-4,
+        False,
+        {"image": 0.4, "audio": 0.3, "image+audio": 0.1, "text": 0.05, "caption": 0.1, "transcript": 0.05},
     ),
 )
 
@@ -49,12 +67,11 @@ PHASES = (
 def build(
     out_dir: str | Path,
     seed: int = 0,
-    steps: int = 8000,
     log: Log = print,
     device: str = "cpu",
-    scenes: int = 12_000,
+    scenes: int = 6000,
     batch: int = 64,
-    lr: float = 1e-3,
+    effort: float = 1.0,
     checks: int = 500,
 ) -> dict[str, Any]:
     """Train from scratch, write the folder, and measure what was written.
@@ -62,12 +79,11 @@ def build(
     Args:
         out_dir: folder for `MLLM.from_pretrained`; its weights are float16.
         seed: decides the scenes, the initial weights and the order of the batches.
-        steps: optimiser steps of both phases together.
         log: takes one line of progress at a time.
         device: where to train.
         scenes: size of the pool of public scenes, prepared once in memory (about 60 kB each).
         batch: samples per step.
-        lr: peak learning rate of AdamW (warm-up, then cosine).
+        effort: factor on the steps of every phase.
         checks: scenes per measurement.
 
     Returns:
@@ -79,7 +95,10 @@ def build(
     model = fresh_model(world, seed).to(device)
     examples = prepare_pool(model, world, scenes)
     log(f"{scenes} scenes ready after {time.monotonic() - began:.0f} s")
-    train(model, examples, seed, steps, batch, lr, log)
+    for name, (kind, steps) in ALIGN.items():
+        align(model, name, examples[kind], seed, round(effort * steps), batch, ALIGN_LR, rate, log)
+    for number, phase in enumerate(PHASES, 1):
+        train(model, examples, seed, number, replace(phase, steps=round(effort * phase.steps)), batch, log)
     model.eval().save_pretrained(out_dir, dtype=torch.float16)
     shipped = MLLM.from_pretrained(out_dir, device=device)
     found: dict[str, Any] = measure(shipped, world, checks)
@@ -111,17 +130,26 @@ def fresh_model(world: Tabletop, seed: int) -> MLLM:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "tiny-mllm", "llm"))
         llm = LlamaForCausalLM(shape)
+    return MLLM.assemble(ImageBind(encoder_config(), seed=seed), llm, tokenizer, seed=seed)
+
+
+def encoder_config() -> ImageBindConfig:
+    """The tiny encoder with image and audio only, and patches that learn in fewer steps: they overlap in pictures,
+    and in sound they span all frequencies."""
     tiny = ImageBindConfig.tiny()
-    kept = tiny.model_copy(update={"modalities": {m: tiny.modalities[m] for m in MODALITIES}})
-    return MLLM.assemble(ImageBind(kept, seed=seed), llm, tokenizer, seed=seed)
+    image = tiny.modalities["image"].model_copy(update={"kernel": (2, 16, 16), "stride": (2, 8, 8)})
+    audio = tiny.modalities["audio"].model_copy(update={"kernel": (64, 12), "stride": (64, 6)})
+    return tiny.model_copy(update={"modalities": {"image": image, "audio": audio}})
 
 
-def prepare_pool(model: MLLM, world: Tabletop, scenes: int) -> dict[str, list[Example]]:
+def prepare_pool(
+    model: MLLM, world: Tabletop, scenes: int, kinds: Sequence[str] = KINDS
+) -> dict[str, list[Example]]:
     """Examples of the first public scenes by kind; a scene's photo and spoken question are the same tensors in all."""
-    ready: dict[str, list[Example]] = {kind: [] for kind in KINDS}
+    ready: dict[str, list[Example]] = {kind: [] for kind in kinds}
     for index in range(scenes):
         shown: dict[str, torch.Tensor] = {}
-        for kind in KINDS:
+        for kind in kinds:
             sample = world.sample("public", index, kind)
             for name, raw in sample.modalities.items():
                 if name not in shown:
@@ -135,42 +163,49 @@ def train(
     model: MLLM,
     examples: Mapping[str, Sequence[Example]],
     seed: int,
-    steps: int,
+    number: int,
+    phase: Phase,
     batch: int,
-    lr: float,
     log: Log,
-    phases: Sequence[Phase] = PHASES,
 ) -> None:
-    """One optimiser over all phases; a batch holds one kind, so that its prompts are nearly equally long."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr, betas=(0.9, 0.95), weight_decay=0.01)
-    rng = numpy_stream(seed, "tiny-mllm", "batches")
-    began, step = time.monotonic(), 0
+    """One phase with its own optimiser; a batch holds one kind, so that its prompts are nearly equally long."""
+    model.encoder.requires_grad_(not phase.frozen)
+    weights = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(weights, phase.lr, betas=(0.9, 0.95), weight_decay=0.01)
+    known = {k: encode_pool(model, examples[k]) for k in phase.mix} if phase.frozen else None
+    rng = numpy_stream(seed, "tiny-mllm", "phase", number)
+    kinds = list(phase.mix)
+    odds = [phase.mix[k] / sum(phase.mix.values()) for k in kinds]
+    began = time.monotonic()
     recent: dict[str, float] = {}
-    for number, phase in enumerate(phases, 1):
-        kinds = list(phase.mix)
-        odds = [phase.mix[k] / sum(phase.mix.values()) for k in kinds]
-        for _ in range(round(phase.share * steps)):
-            kind = kinds[int(rng.choice(len(kinds), p=odds))]
-            picked = rng.integers(len(examples[kind]), size=batch)
-            for group in optimiser.param_groups:
-                group["lr"] = lr * rate(step, steps)
-            loss = model([examples[kind][int(i)] for i in picked]).loss
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            recent[kind] = 0.95 * recent.get(kind, loss.item()) + 0.05 * loss.item()
-            step += 1
-            if step % 100 == 0:
-                losses = ", ".join(f"{k} {v:.3f}" for k, v in sorted(recent.items()))
-                log(f"phase {number} step {step}/{steps} {time.monotonic() - began:.0f} s: {losses}")
+    for step in range(phase.steps):
+        kind = kinds[int(rng.choice(len(kinds), p=odds))]
+        picked = rng.integers(len(examples[kind]), size=batch)
+        for group in optimiser.param_groups:
+            group["lr"] = phase.lr * rate(step, phase.steps)
+        features = known and [known[kind][int(i)] for i in picked]
+        loss = model([examples[kind][int(i)] for i in picked], features).loss
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        recent[kind] = 0.9 * recent.get(kind, loss.item()) + 0.1 * loss.item()
+        if (step + 1) % 100 == 0:
+            losses = ", ".join(f"{k} {v:.3f}" for k, v in sorted(recent.items()))
+            log(f"phase {number} step {step + 1}/{phase.steps} {time.monotonic() - began:.0f} s: {losses}")
+    model.requires_grad_(True)
+
+
+@torch.no_grad()
+def encode_pool(model: MLLM, examples: Sequence[Example], batch: int = 256) -> list[dict[str, Tensor]]:
+    """Encoder outputs of every example."""
+    return [f for i in range(0, len(examples), batch) for f in model.features(examples[i : i + batch])]
 
 
 def rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate: linear warm-up over 100 steps, cosine to 2 %."""
-    if step < 100:
-        return (step + 1) / 100
-    return 0.02 + 0.98 * (1 + math.cos(math.pi * step / steps)) / 2
+    """Share of the peak learning rate: warm-up over 100 steps, a plateau to 60 %, then linear to 3 %."""
+    warm = min(1.0, (step + 1) / 100)
+    return warm * min(1.0, 0.03 + 0.97 * (steps - step) / (0.4 * steps))
 
 
 def measure(model: MLLM, world: Tabletop, checks: int, kinds: Sequence[str] = KINDS) -> dict[str, float]:

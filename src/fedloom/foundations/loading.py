@@ -20,7 +20,7 @@ def load_model(settings: Foundation, modalities: Sequence[str], device: str, see
         mllm = _assemble(settings, modalities, seed).to(where)
     else:
         mllm = MLLM.from_pretrained(
-            foundation_folder(settings.foundation), modalities=modalities, device=where
+            foundation_folder(settings.foundation), modalities=modalities or None, device=where
         )
     return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed)
 

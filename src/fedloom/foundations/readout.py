@@ -4,7 +4,7 @@ A language model on top learns to look much sooner once the words can be read fr
 The read-outs are thrown away.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,8 @@ class Readout(nn.Module):
 
 def align(
     model: MLLM,
-    examples: Mapping[str, Sequence[Example]],
+    name: str,
+    examples: Sequence[Example],
     seed: int,
     steps: int,
     batch: int,
@@ -41,33 +42,34 @@ def align(
     rate: Callable[[int, int], float],
     log: Callable[[str], None],
 ) -> None:
-    """Train the encoder alone, `steps` steps on each modality: `examples[m]` are answered by the words that m shows."""
-    for name, pool in examples.items():
-        vocabulary = ["", *sorted({word for e in pool for word in e.reference.split()})]
-        number = {word: i for i, word in enumerate(vocabulary)}
-        places = max(len(e.reference.split()) for e in pool)
-        labels = torch.zeros(len(pool), places, dtype=torch.int64)
-        for row, example in enumerate(pool):
-            for place, word in enumerate(example.reference.split()):
-                labels[row, place] = number[word]
-        stream = torch_stream(seed, "readout", name)
-        readout = Readout(int(model.encoder.out_dim), places, len(vocabulary), stream).to(model.device)  # type: ignore[arg-type]
-        weights = [p for p in model.encoder.parameters() if p.requires_grad] + [readout.weight]
-        optimiser = torch.optim.AdamW(weights, lr, betas=(0.9, 0.95), weight_decay=0.01)
-        rng = numpy_stream(seed, "readout", name, "batches")
-        right = torch.zeros(())
-        for step in range(steps):
-            picked = rng.integers(len(pool), size=batch)
-            features = model.features([pool[int(i)] for i in picked])
-            logits = readout(torch.cat([f[name][:1] for f in features]))
-            wanted = labels[torch.from_numpy(picked)].to(logits.device)
-            loss = cross_entropy(logits.flatten(0, 1), wanted.flatten())
-            for group in optimiser.param_groups:
-                group["lr"] = lr * rate(step, steps)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            nn.utils.clip_grad_norm_(weights, 1.0)
-            optimiser.step()
-            right = (logits.argmax(-1) == wanted).all(-1).float().mean()
-            if (step + 1) % 100 == 0:
-                log(f"align {name} {step + 1}/{steps}: loss {loss.item():.3f}, all words {right.item():.2f}")
+    """Train the trunk of modality `name` alone on `examples`, whose references are the words that it should show.
+
+    `rate(step, steps)` is the share of `lr` at each step.
+    """
+    vocabulary = ["", *sorted({word for e in examples for word in e.reference.split()})]
+    number = {word: i for i, word in enumerate(vocabulary)}
+    places = max(len(e.reference.split()) for e in examples)
+    labels = torch.zeros(len(examples), places, dtype=torch.int64)
+    for row, example in enumerate(examples):
+        for place, word in enumerate(example.reference.split()):
+            labels[row, place] = number[word]
+    stream = torch_stream(seed, "readout", name)
+    readout = Readout(int(model.encoder.out_dim), places, len(vocabulary), stream).to(model.device)  # type: ignore[arg-type]
+    weights = [*model.encoder.parameters(), readout.weight]
+    optimiser = torch.optim.AdamW(weights, lr, betas=(0.9, 0.95), weight_decay=0.01)
+    rng = numpy_stream(seed, "readout", name, "batches")
+    for step in range(steps):
+        picked = rng.integers(len(examples), size=batch)
+        features = model.features([examples[int(i)] for i in picked])
+        logits = readout(torch.cat([f[name][:1] for f in features]))
+        wanted = labels[torch.from_numpy(picked)].to(logits.device)
+        loss = cross_entropy(logits.flatten(0, 1), wanted.flatten())
+        for group in optimiser.param_groups:
+            group["lr"] = lr * rate(step, steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(weights, 1.0)
+        optimiser.step()
+        if (step + 1) % 100 == 0:
+            right = (logits.argmax(-1) == wanted).all(-1).float().mean().item()
+            log(f"align {name} {step + 1}/{steps}: loss {loss.item():.3f}, all words right {right:.2f}")
