@@ -13,10 +13,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedloom.data.config import Data
 from fedloom.errors import ExperimentError
@@ -27,6 +27,7 @@ from fedloom.methods import METHODS, Method
 from fedloom.training import Training
 
 Size = Literal["tiny", "small", "paper"]
+M = TypeVar("M", bound=BaseModel)
 
 
 class Cohort(BaseModel):
@@ -77,18 +78,6 @@ class Experiment(BaseModel):
     firewall: Firewall = Firewall()
     evaluation: Evaluation = Evaluation()
 
-    @field_validator("method", mode="before")
-    @classmethod
-    def _typed_method(cls, value: Any) -> Any:
-        """`feda2-lora` or `{name: feda2-lora, ridge: 0.1}` to the method's own class."""
-        if isinstance(value, Method):
-            return value
-        fields = {"name": value} if isinstance(value, str) else dict(value)
-        name = fields.pop("name", None)
-        if name not in METHODS:
-            raise ValueError(f"unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
-        return METHODS[name](**fields)
-
     def as_dict(self) -> dict[str, Any]:
         """Plain YAML values from which `parse` makes an equal experiment."""
         plain = self.model_dump(mode="json", exclude={"method"})
@@ -104,11 +93,22 @@ class Experiment(BaseModel):
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any], origin: str = "the experiment") -> "Experiment":
-        """The experiment of a plain mapping. `origin` is named in errors."""
-        try:
-            return cls.model_validate(dict(fields))
-        except ValidationError as error:
-            raise ExperimentError(explain(error, origin)) from error
+        """The experiment of a plain mapping. `origin` is named in errors. Raises ExperimentError."""
+        given = dict(fields)
+        if "method" in given and not isinstance(given["method"], Method):
+            given["method"] = _method(given["method"], origin)
+        return _validated(cls, given, origin)
+
+
+def _method(value: Any, origin: str) -> Method:
+    """`feda2-lora` or `{name: feda2-lora, ridge: 0.1}` to the method's own class."""
+    if not isinstance(value, str | dict):
+        raise ExperimentError(f"{origin}: method must be a name, or a mapping with a name, not {value!r}")
+    given = {"name": value} if isinstance(value, str) else dict(value)
+    name = given.pop("name", None)
+    if name not in METHODS:
+        raise ExperimentError(f"{origin}: unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
+    return _validated(METHODS[name], given, origin, "method.")
 
 
 def load_rows(
@@ -157,13 +157,16 @@ def load_rows(
     return runs
 
 
-def explain(error: ValidationError, origin: str) -> str:
-    """One sentence for the first mistake that pydantic found: where, what, and what would be right."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the top level"
+def _validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: str = "") -> M:
+    """An instance of `model`, or an ExperimentError with one sentence about the first mistake in `fields`."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+    place = prefix + ".".join(str(part) for part in first["loc"]) or "the top level"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
+        known = _known_keys(model, first["loc"][:-1])
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = (
             f"did you mean {near[0]}?"
@@ -172,16 +175,15 @@ def explain(error: ValidationError, origin: str) -> str:
             if known
             else "remove it"
         )
-        return f"{origin}: unknown key {place}; {hint}"
+        raise ExperimentError(f"{origin}: unknown key {place}; {hint}")
     if first["type"] == "missing":
-        return f"{origin}: {place} is missing"
+        raise ExperimentError(f"{origin}: {place} is missing")
     given = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""
-    return f"{origin}: {place}: {message[0].lower()}{message[1:]}{given}"
+    raise ExperimentError(f"{origin}: {place}: {message[0].lower()}{message[1:]}{given}")
 
 
-def _known_keys(location: Sequence[Any]) -> list[str]:
-    """The keys that the experiment knows at a location; empty where the location is no model of ours."""
-    model: Any = Experiment
+def _known_keys(model: Any, location: Sequence[Any]) -> list[str]:
+    """The keys that a model knows at a location; empty where no model of ours stands there."""
     for part in location:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field is not None else None

@@ -9,8 +9,8 @@ from fedloom.errors import ExperimentError
 from fedloom.experiment import Experiment
 from fedloom.federation import Observer
 from fedloom.report import write_report
-from fedloom.runner import Result, read_experiment, run
 from fedloom.runfolder import RunFolder, write_atomic
+from fedloom.runner import Result, read_experiment, run
 
 Watch = Callable[[Experiment, int, int], Observer]
 """(experiment, its number from 1, how many) to the observer of that run."""

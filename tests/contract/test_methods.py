@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from fedloom.engines import LocalEngine
 from fedloom.exchange import Payload, group_of
 from fedloom.federation import Federation
@@ -16,7 +18,6 @@ from fedloom.foundations.adapted import AdaptedMLLM
 from fedloom.methods import METHODS
 from fedloom.runfolder import RunFolder
 from fedloom.runner import build, finish, load, run
-from safetensors.torch import load_file
 
 every_method = pytest.mark.parametrize("method", sorted(METHODS))
 
@@ -67,7 +68,12 @@ def test_training_moves_the_model_and_one_seed_gives_one_result(method, quick, f
         federation.run()
     assert_same_bits(everything(runs[0]), everything(runs[1]))
     moved = [n for n, t in everything(runs[0]).items() if not torch.equal(t, start[n])]
-    assert {group_of(n.rpartition(":")[2]) for n in moved} == {"encoder.audio", "encoder.image", "llm", "projector"}
+    assert {group_of(n.rpartition(":")[2]) for n in moved} == {
+        "encoder.audio",
+        "encoder.image",
+        "llm",
+        "projector",
+    }
     other = federate(quick(method, seed=1))
     other.run()
     assert any(not torch.equal(t, everything(runs[0])[n]) for n, t in everything(other).items())
@@ -94,7 +100,9 @@ class Killed(BaseException):
 
 
 @every_method
-@pytest.mark.parametrize("moment", ["inside the first round", "inside the second round", "after the last round"])
+@pytest.mark.parametrize(
+    "moment", ["inside the first round", "inside the second round", "after the last round"]
+)
 def test_a_run_cut_off_anywhere_and_resumed_ends_in_the_same_bytes(method, moment, quick, tmp_path) -> None:
     experiment = quick(method)
     whole = run(experiment, tmp_path / "whole")
@@ -116,7 +124,9 @@ def test_a_run_cut_off_anywhere_and_resumed_ends_in_the_same_bytes(method, momen
     assert {k: v for k, v in again.summary.items() if k not in strip} == {
         k: v for k, v in whole.summary.items() if k not in strip
     }
-    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+    assert (tmp_path / "cut" / "metrics.jsonl").read_bytes() == (
+        tmp_path / "whole" / "metrics.jsonl"
+    ).read_bytes()
 
 
 @every_method
@@ -152,7 +162,12 @@ def spoil(reply: Reply, how: str) -> Reply:
 @every_method
 @pytest.mark.parametrize(
     ("how", "reason"),
-    [("raised", "raised RuntimeError"), ("nan", "not finite"), ("shape", "shape"), ("inflated", "weight: claims 1000000000")],
+    [
+        ("raised", "raised RuntimeError"),
+        ("nan", "not finite"),
+        ("shape", "shape"),
+        ("inflated", "weight: claims 1000000000"),
+    ],
 )
 def test_a_bad_client_is_refused_by_name_and_changes_nothing(method, how, reason, quick, tmp_path) -> None:
     if METHODS[method].scope.shared == () and how in ("nan", "shape"):
@@ -212,7 +227,9 @@ def test_the_saved_model_loads_in_peft_and_in_fedloom_with_equal_logits(method, 
     with torch.no_grad():
         wanted = federation.engine.model.mllm.llm(input_ids=ids).logits
         fedloom_model = load(folder, client)
-        base = AutoModelForCausalLM.from_pretrained(foundation_folder(federation.experiment.model.foundation) / "llm", dtype=torch.float32)
+        base = AutoModelForCausalLM.from_pretrained(
+            foundation_folder(federation.experiment.model.foundation) / "llm", dtype=torch.float32
+        )
         plain = base(input_ids=ids).logits
         peft_model = PeftModel.from_pretrained(base, adapters / "llm").eval()
         assert torch.equal(fedloom_model.mllm.llm(input_ids=ids).logits, wanted)
@@ -229,8 +246,14 @@ def test_one_copy_of_the_foundation_serves_all_clients(quick, federate) -> None:
     federation = federate(quick("feda2-lora", data={"clients": {"image": 4}, "train": 6, "test": 2}))
     federation.run()
     assert len({id(federation.engine.model)}) == 1
-    assert not any(isinstance(v, torch.nn.Module) for c in federation.clients.values() for v in vars(c).values())
-    base = [p for n, p in federation.engine.model.mllm.named_parameters() if "lora_" not in n and "projector" not in n]
+    assert not any(
+        isinstance(v, torch.nn.Module) for c in federation.clients.values() for v in vars(c).values()
+    )
+    base = [
+        p
+        for n, p in federation.engine.model.mllm.named_parameters()
+        if "lora_" not in n and "projector" not in n
+    ]
     assert all(p.grad is None and not p.requires_grad for p in base)
 
 
@@ -238,4 +261,12 @@ def test_ledger_lines_are_plain_json(quick, federate) -> None:
     federation = federate(quick("fedavg-lora"), "plain")
     federation.run()
     for line in (federation.folder.path / "ledger.jsonl").read_text().splitlines():
-        assert set(json.loads(line)) >= {"round", "task", "asked", "answered", "refused", "bytes_up", "bytes_down"}
+        assert set(json.loads(line)) >= {
+            "round",
+            "task",
+            "asked",
+            "answered",
+            "refused",
+            "bytes_up",
+            "bytes_down",
+        }

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import struct
 
@@ -13,11 +14,19 @@ A, B, P = "encoder.image/blocks.0.q_proj.lora_A", "llm/layers.1.v_proj.lora_B", 
 
 def test_scope_splits_tensors_into_three_roles_personal_first() -> None:
     scope = Scope(shared=("encoder.*", "projector"), personal=("*lora_B",))
-    tensors = {A: torch.zeros(1), B: torch.zeros(1), P: torch.zeros(1), "head/x.lora_B": torch.zeros(1), "head/x": torch.ones(1)}
+    tensors = {
+        A: torch.zeros(1),
+        B: torch.zeros(1),
+        P: torch.zeros(1),
+        "head/x.lora_B": torch.zeros(1),
+        "head/x": torch.ones(1),
+    }
     assert list(scope.pick(tensors, "shared")) == [A, P]
     assert list(scope.pick(tensors, "personal")) == ["head/x.lora_B", B]
     assert list(scope.pick(tensors, "frozen")) == ["head/x"]
-    assert Scope(shared=("encoder",)).role(A) == "frozen", "a pattern names the whole group, not its beginning"
+    assert Scope(shared=("encoder",)).role(A) == "frozen", (
+        "a pattern names the whole group, not its beginning"
+    )
 
 
 def test_bytes_are_elements_times_element_size_by_group() -> None:
@@ -29,7 +38,12 @@ def test_bytes_are_elements_times_element_size_by_group() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64])
 def test_wire_round_trip_is_exact(dtype: torch.dtype) -> None:
-    tensors = {A: torch.arange(15).reshape(3, 5).to(dtype), B: torch.arange(6).reshape(2, 3).T.to(dtype), "llm/none": torch.zeros(0, 4, dtype=dtype)}
+    transposed = torch.arange(6).reshape(2, 3).T.to(dtype)
+    tensors = {
+        A: torch.arange(15).reshape(3, 5).to(dtype),
+        B: transposed,
+        "llm/none": torch.zeros(0, 4, dtype=dtype),
+    }
     numbers = {"examples": 3, "loss": 0.1, "note": "grüße", "round": 2}
     back = Payload.decode(Payload(tensors, numbers).encode())
     assert back.numbers == numbers
@@ -54,10 +68,8 @@ def test_noise_is_refused_and_never_raises_anything_else(data: bytes) -> None:
 def test_a_flipped_byte_is_refused_or_harmless(place: int, value: int) -> None:
     data = bytearray(Payload({A: torch.ones(2, 3)}, {"round": 1}).encode())
     data[place % len(data)] = value
-    try:
+    with contextlib.suppress(PayloadError):
         Payload.decode(bytes(data))
-    except PayloadError:
-        pass
 
 
 def test_numbers_that_are_no_object_are_refused() -> None:

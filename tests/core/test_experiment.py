@@ -40,7 +40,9 @@ seeds: [3, 4]
 
 
 def test_a_resolved_experiment_reads_back_equal() -> None:
-    first = Experiment.parse({"method": {"name": "feda2-lora", "mode": "strict"}, "rounds": 7, "data": {"train": 3}})
+    first = Experiment.parse(
+        {"method": {"name": "feda2-lora", "mode": "strict"}, "rounds": 7, "data": {"train": 3}}
+    )
     assert Experiment.parse(yaml.safe_load(yaml.safe_dump(first.as_dict()))) == first
 
 
@@ -57,7 +59,10 @@ def test_a_resolved_experiment_reads_back_equal() -> None:
         ("method: feda2-lora\ndata: {clients: {image: 0}}", "needs at least one client"),
         ("method: feda2-lora\ndata: {clients: {picture: 1}}", "data.clients.picture"),
         ("method: feda2-lora\ndata: {source: folder}", "needs data.path"),
-        ("method: feda2-lora\nmodel: {llm_lora: {rank: 0}}", "model.llm_lora.rank: input should be greater than or equal to 1"),
+        (
+            "method: feda2-lora\nmodel: {llm_lora: {rank: 0}}",
+            "model.llm_lora.rank: input should be greater than or equal to 1",
+        ),
         ("method: [feda2-lora]", "method"),
         ("- a list", "must hold a mapping"),
         ("method: {unclosed", "no valid YAML"),

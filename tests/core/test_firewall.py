@@ -16,7 +16,9 @@ def reply(client: str, scale: float = 1.0, round: int = 3, **changes: Any) -> Re
     return Reply(client, Payload(tensors, {"round": round, "examples": 10, "loss": 0.5, **changes}))
 
 
-def check(*replies: Reply, asked: str = "abc", allowed: Any = None, **rules: Any) -> tuple[list[str], dict[str, str]]:
+def check(
+    *replies: Reply, asked: str = "abc", allowed: Any = None, **rules: Any
+) -> tuple[list[str], dict[str, str]]:
     kept, refused = inspect(
         replies,
         rules=Firewall(**rules),

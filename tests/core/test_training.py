@@ -27,7 +27,9 @@ def test_125_steps_at_a_quarter_are_31_and_94() -> None:
         (0.5, 10, [(5, {E, P}), (5, {L})]),
     ],
 )
-def test_the_stage_switch_goes_by_local_step(tau: float, steps: int, expected: list[tuple[int, set[str]]]) -> None:
+def test_the_stage_switch_goes_by_local_step(
+    tau: float, steps: int, expected: list[tuple[int, set[str]]]
+) -> None:
     assert parts(plan(Training(tau=tau), steps, 1, 10, True)) == expected
 
 
@@ -49,9 +51,13 @@ def test_simultaneous_trains_everything_in_every_step() -> None:
     ("when", "first", "second"),
     [("frozen", {E}, {L}), ("stage1", {E, P}, {L}), ("stage2", {E}, {L, P}), ("both", {E, P}, {L, P})],
 )
-def test_the_projector_belongs_to_the_stage_that_the_option_names(when: str, first: set[str], second: set[str]) -> None:
+def test_the_projector_belongs_to_the_stage_that_the_option_names(
+    when: str, first: set[str], second: set[str]
+) -> None:
     assert [s for _, s in parts(plan(Training(projector=when), 8, 1, 1, True))] == [first, second]
-    assert (P in parts(plan(Training(projector=when, schedule="simultaneous"), 8, 1, 1, True))[0][1]) == (when != "frozen")
+    assert (P in parts(plan(Training(projector=when, schedule="simultaneous"), 8, 1, 1, True))[0][1]) == (
+        when != "frozen"
+    )
 
 
 def test_a_text_only_client_trains_the_llm_in_all_steps_or_idles_in_the_encoder_stage() -> None:
@@ -64,7 +70,7 @@ def test_every_sample_comes_once_an_epoch_in_another_order_each_time() -> None:
     training = Training(batch_size=4, epochs=2)
     got = list(batches(10, training, 0, "a", 1))
     assert [len(b) for b in got] == [4, 4, 2, 4, 4, 2]
-    first, second = sum(got[:3], []), sum(got[3:], [])
+    first, second = [i for b in got[:3] for i in b], [i for b in got[3:] for i in b]
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
     assert got == list(batches(10, training, 0, "a", 1))

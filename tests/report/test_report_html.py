@@ -152,7 +152,7 @@ def test_controls_stand_beside_the_intact_figure(run_page: tuple[Path, Page]) ->
     text = run_page[1].text
     assert "row input metric intact zeroed shuffled removed" in text
     assert "FedAvg-LoRA image token accuracy 60.0 % 25.0 % 26.0 % 27.0 %" in text
-    assert "question alone" in text
+    assert "shows that the model answers without that input" in text
 
 
 def test_bytes_clients_restoration_and_commands_are_there(run_page: tuple[Path, Page]) -> None:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from fedloom.data.source import ClientData, Holding
 
+
 class Data(BaseModel):
     """Where the clients' samples come from."""
 

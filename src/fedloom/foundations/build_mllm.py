@@ -137,7 +137,7 @@ def encoder_config() -> ImageBindConfig:
     """The tiny encoder with image and audio only, and patches that learn in fewer steps: they overlap in pictures,
     and in sound they span all frequencies."""
     tiny = ImageBindConfig.tiny()
-    image = tiny.modalities["image"].model_copy(update={"kernel": (2, 16, 16), "stride": (2, 8, 8)})
+    image = tiny.modalities["image"].model_copy(update={"kernel": (2, 24, 24), "stride": (2, 12, 12)})
     audio = tiny.modalities["audio"].model_copy(update={"kernel": (64, 12), "stride": (64, 6)})
     return tiny.model_copy(update={"modalities": {"image": image, "audio": audio}})
 

@@ -1,0 +1,85 @@
+"""Peak memory of a federation against its number of clients: one shared foundation, and the rival, one model copy per client.
+
+`python -m benchmarks memory [few] [many]` (5 and 50 clients if none are given). Every measurement is a process of its own.
+The rival does the same local work on the same data, but loads the foundation and its adapters once per client, as
+frameworks do that give each client its own model.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+from typing import Any
+
+
+def experiment(clients: int) -> Any:
+    from fedloom.experiment import Experiment
+
+    half = clients // 2
+    return Experiment.parse(
+        {
+            "method": "feda2-lora",
+            "rounds": 1,
+            "data": {"clients": {"image": clients - half, "audio": half}, "train": 16, "test": 2},
+            "training": {"batch_size": 8},
+            "evaluation": {"generate": False, "controls": False},
+        }
+    )
+
+
+def measure(kind: str, clients: int) -> dict[str, int]:
+    """Train every client once; peak resident memory and the bytes that must grow with the clients."""
+    from fedloom.client import Round
+    from fedloom.exchange import Payload, group_of
+    from fedloom.foundations.loading import load_model
+    from fedloom.runner import build
+
+    chosen = experiment(clients)
+    federation = build(chosen, None, lambda told: None)
+    kept = []
+    if kind == "shared":
+        federation.run()
+    else:
+        for client in federation.clients.values():
+            held = sorted(g.removeprefix("encoder.") for g in client.groups if g.startswith("encoder."))
+            model = load_model(chosen.model, held, "cpu", chosen.seed)
+            down = Payload({n: t for n, t in federation.state.shared.items() if group_of(n) in client.groups})
+            client.answer(chosen.method, "train", down, model, chosen.training, Round(1, 1, 0))
+            kept.append(model)
+    data = sum(
+        x.numel() * x.element_size()
+        for client in federation.clients.values()
+        for e, s in zip(client.examples(federation.engine.model), client.data.train, strict=True)
+        for x in (*e.inputs.values(), *s.modalities.values())
+    )
+    adapters = sum(
+        t.numel() * t.element_size()
+        for client in federation.clients.values()
+        for n, t in federation.state.shared.items()
+        if group_of(n) in client.groups
+    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {"peak": peak, "data": data, "adapters": adapters}
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["--child"]:
+        print(json.dumps(measure(arguments[1], int(arguments[2]))))
+        return
+    few, many = (int(a) for a in arguments) if len(arguments) == 2 else (5, 50)
+    print(f"{'':16}{few:>8} clients{many:>8} clients   per extra client   of which data   adapters")
+    slopes = {}
+    for kind in ("shared", "copies"):
+        found = []
+        for clients in (few, many):
+            command = [sys.executable, "-m", "benchmarks", "memory", "--child", kind, str(clients)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found.append(json.loads(done.stdout.splitlines()[-1]))
+        extra = many - few
+        slope = {k: (found[1][k] - found[0][k]) / extra for k in found[0]}
+        slopes[kind] = slope["peak"]
+        print(
+            f"{kind:16}{found[0]['peak'] / 1e6:>13.1f} MB{found[1]['peak'] / 1e6:>13.1f} MB"
+            f"{slope['peak'] / 1e6:>16.2f} MB{slope['data'] / 1e6:>13.2f} MB{slope['adapters'] / 1e6:>8.2f} MB"
+        )
+    print(f"ratio of the slopes, copies to shared: {slopes['copies'] / slopes['shared']:.1f}")
