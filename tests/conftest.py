@@ -13,7 +13,7 @@ QUICK: dict[str, Any] = {
     "name": "quick",
     "rounds": 2,
     "data": {"clients": {"image": 1, "audio": 1, "both": 1}, "train": 12, "test": 4},
-    "model": {"foundation": "/tmp/work/rand-mllm", "llm_lora": {"rank": 4}, "encoder_lora": {"rank": 3}},
+    "model": {"llm_lora": {"rank": 4}, "encoder_lora": {"rank": 3}},
     "training": {"batch_size": 6},
     "evaluation": {"generate": False, "controls": False, "samples": 2},
 }

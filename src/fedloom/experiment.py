@@ -63,6 +63,7 @@ class Experiment(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field("experiment", min_length=1, description="what the run is called in tables")
+    description: str | None = Field(None, description="a sentence or two for the report")
     row: str | None = Field(None, description="the row of the table that this run fills")
     size: Size = Field(
         "tiny", description="tiny: seconds to minutes on two cores; small: one GPU; paper: the paper's models"
@@ -124,6 +125,7 @@ def load_rows(
     rows = fields.pop("rows", None) or {None: {}}
     seeds = fields.pop("seeds", None)
     sizes = fields.pop("sizes", None) or {}
+    fields.pop("versions", None)  # a run's own experiment.yaml says what it ran on
     if "seeds" in given:
         seeds = given.pop("seeds")
     elif "seed" in given:

@@ -40,6 +40,12 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
+def created(path: Path) -> RunFolder:
+    folder = RunFolder(path)
+    folder.create()
+    return folder
+
+
 class Tampered(LocalEngine):
     """A local engine whose replies pass through `change` first, and which can ask clients in reverse."""
 
@@ -132,7 +138,7 @@ def test_a_run_cut_off_anywhere_and_resumed_ends_in_the_same_bytes(method, momen
 @every_method
 def test_a_missing_client_is_in_the_ledger_and_in_the_status(method, quick, tmp_path) -> None:
     experiment = quick(method)
-    federation = build(experiment, RunFolder(tmp_path), lambda p: None)
+    federation = build(experiment, created(tmp_path), lambda p: None)
     gone = sorted(federation.clients)[0]
     tamper(federation, lambda reply: None if reply.client == gone else reply)
     federation.run()
@@ -172,7 +178,7 @@ def spoil(reply: Reply, how: str) -> Reply:
 def test_a_bad_client_is_refused_by_name_and_changes_nothing(method, how, reason, quick, tmp_path) -> None:
     if METHODS[method].scope.shared == () and how in ("nan", "shape"):
         pytest.skip("nothing travels")
-    spoiled = build(quick(method), RunFolder(tmp_path / "spoiled"), lambda p: None)
+    spoiled = build(quick(method), created(tmp_path / "spoiled"), lambda p: None)
     absent = build(quick(method), None, lambda p: None)
     bad = sorted(spoiled.clients)[0]
     tamper(spoiled, lambda reply: spoil(reply, how) if reply.client == bad else reply).run()
@@ -216,6 +222,7 @@ def test_the_saved_model_loads_in_peft_and_in_fedloom_with_equal_logits(method, 
     from fedloom.foundations.loading import foundation_folder
 
     federation = federate(quick(method), "saved")
+    federation.folder.write_experiment(federation.experiment.as_dict())
     federation.run()
     finish(federation)
     folder = federation.folder.path

@@ -4,7 +4,7 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -113,27 +113,3 @@ def save(folder: Path, factors: Mapping[str, Tensor], spec: LoRA, base: str | No
 def place(key: str) -> str:
     """The short name of a tensor in a PEFT file: `base_model.model.<place>.lora_A.weight` to `<place>.lora_A`."""
     return key.removeprefix(_PREFIX).removesuffix(".weight")
-
-
-def dead_tensors(wrapped: nn.Module, run: Sequence[Tensor]) -> list[str]:
-    """Names of adapter tensors that no gradient reaches; an adapter on a layer whose forward is never called is dead weight.
-
-    B is randomised for the check and put back. `run` holds the positional inputs of one forward pass.
-    """
-    factors = named_factors(wrapped)
-    kept = {name: p.detach().clone() for name, p in factors.items()}
-    with torch.enable_grad():
-        for name, parameter in factors.items():
-            parameter.requires_grad_(True)
-            parameter.grad = None
-            if name.endswith("lora_B"):
-                draw = torch.randn(parameter.shape, generator=torch_stream(0, "dead", name))
-                parameter.data.copy_(draw / parameter.shape[1])
-        out = wrapped(*run)
-        (out if isinstance(out, Tensor) else out[0]).square().sum().backward()
-    dead = [n for n, p in factors.items() if p.grad is None or not bool(p.grad.any())]
-    with torch.no_grad():
-        for name, parameter in factors.items():
-            parameter.copy_(kept[name])
-            parameter.grad = None
-    return sorted(dead)

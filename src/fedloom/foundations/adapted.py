@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from fedloom.adapters import lora
+from fedloom.adapters.guard import check_adapters
 from fedloom.adapters.lora import LoRA
 from fedloom.data.sample import Sample
 from fedloom.exchange import group_of
@@ -20,6 +21,7 @@ from fedloom.foundations.mllm import MLLM, Example
 from fedloom.metrics import CausalEmbedder, Embedder
 from fedloom.metrics.tokens import count_tokens
 from fedloom.model import AdaptedModel
+from fedloom.streams import torch_stream
 
 
 class AdaptedMLLM(AdaptedModel):
@@ -38,6 +40,9 @@ class AdaptedMLLM(AdaptedModel):
             group = f"encoder.{modality}"
             self.specs[group] = encoder_lora
             trunks[modality] = self._wrapped[group] = lora.attach(trunks[modality], encoder_lora, group, seed)
+            width = encoder.config.modalities[modality].embed_dim
+            probe = torch.randn(1, 3, width, generator=torch_stream(seed, "probe", group))
+            check_adapters(trunks[modality], probe.to(mllm.device))
         mllm.llm = self._wrapped["llm"] = lora.attach(mllm.llm, llm_lora, "llm", seed)
         named = {
             f"{group}/{name}": parameter

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fedloom.errors import ExperimentError
 from fedloom.foundations.mllm import MLLM, MLLMConfig, new_projector
+from fedloom.quiet import quiet
 
 CONFIG, PROJECTOR = "mllm.json", "projector.safetensors"
 
@@ -28,7 +29,8 @@ def save(model: MLLM, folder: Path, dtype: torch.dtype | None = None) -> None:
     encoder = model.encoder if dtype is None else copy.deepcopy(model.encoder).to(dtype)
     encoder.save_pretrained(folder / "encoder")  # type: ignore[operator]
     state = None if dtype is None else _cast(model.llm, dtype)
-    model.llm.save_pretrained(folder / "llm", state_dict=state)
+    with quiet():
+        model.llm.save_pretrained(folder / "llm", state_dict=state)
     model.tokenizer.save_pretrained(folder / "llm")
     save_file(_cast(model.projector, dtype), folder / PROJECTOR)
     (folder / CONFIG).write_text(model.config.model_dump_json(indent=2) + "\n", encoding="utf-8")
@@ -52,7 +54,8 @@ def load(
     config = MLLMConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
     encoder = ImageBind.from_pretrained(folder / "encoder", modalities)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    llm = AutoModelForCausalLM.from_pretrained(folder / "llm", dtype=dtype, use_safetensors=True, **local)
+    with quiet():
+        llm = AutoModelForCausalLM.from_pretrained(folder / "llm", dtype=dtype, use_safetensors=True, **local)
     tokenizer = AutoTokenizer.from_pretrained(folder / "llm", **local)
     projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config)
     kept = projector.state_dict().keys()

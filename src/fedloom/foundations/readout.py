@@ -28,7 +28,8 @@ class Readout(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Logits of the word at every place."""
-        return (SHARPNESS * z @ self.weight.T).unflatten(-1, self.shape)
+        logits: Tensor = SHARPNESS * z @ self.weight.T
+        return logits.reshape(-1, *self.shape)
 
 
 def align(
@@ -41,10 +42,11 @@ def align(
     lr: float,
     rate: Callable[[int, int], float],
     log: Callable[[str], None],
+    vary: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
     """Train the trunk of modality `name` alone on `examples`, whose references are the words that it should show.
 
-    `rate(step, steps)` is the share of `lr` at each step.
+    `rate(step, steps)` is the share of `lr` at each step; `vary` changes a batch of inputs as augmentation.
     """
     vocabulary = ["", *sorted({word for e in examples for word in e.reference.split()})]
     number = {word: i for i, word in enumerate(vocabulary)}
@@ -60,14 +62,15 @@ def align(
     rng = numpy_stream(seed, "readout", name, "batches")
     for step in range(steps):
         picked = rng.integers(len(examples), size=batch)
-        features = model.features([examples[int(i)] for i in picked])
-        logits = readout(torch.cat([f[name][:1] for f in features]))
+        raw = torch.stack([examples[int(i)].inputs[name] for i in picked]).to(model.device)
+        z = model.encoder.encode(name, raw if vary is None else vary(raw), pool=model.config.pool)  # type: ignore[operator]
+        logits = readout(z)
         wanted = labels[torch.from_numpy(picked)].to(logits.device)
         loss = cross_entropy(logits.flatten(0, 1), wanted.flatten())
         for group in optimiser.param_groups:
             group["lr"] = lr * rate(step, steps)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(weights, 1.0)
         optimiser.step()
         if (step + 1) % 100 == 0:

@@ -1,6 +1,5 @@
 """Token embedders for BERTScore: the packaged MiniLM, any Hugging Face encoder, or a causal model at hand."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.errors import ExperimentError
+from fedloom.quiet import quiet
 
 
 class HiddenStates:
@@ -133,7 +133,7 @@ class HFEmbedder(HiddenStates):
         name = Path(model_id).resolve().name if local else str(model_id)
         pinned: dict[str, Any] = {"local_files_only": local, "revision": revision or "main"}
         try:
-            with _quiet():
+            with quiet():
                 tokenizer = AutoTokenizer.from_pretrained(str(model_id), **pinned)
                 model = AutoModel.from_pretrained(str(model_id), use_safetensors=True, **pinned)
         except (OSError, ValueError) as error:
@@ -186,19 +186,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bar and no load report of transformers inside; its settings are as before afterwards."""
-    from transformers.utils import logging as hf
-
-    bar, level = hf.is_progress_bar_enabled(), hf.get_verbosity()
-    hf.disable_progress_bar()
-    hf.set_verbosity(logging.ERROR)
-    try:
-        yield
-    finally:
-        hf.set_verbosity(level)
-        if bar:
-            hf.enable_progress_bar()
