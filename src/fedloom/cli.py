@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,6 +38,9 @@ Overrides = Annotated[
 def main() -> None:
     """Run the command line; the console script's entry point."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module="transformers"
+    )  # nothing a user could act on
     try:
         app()
     except ExperimentError as error:

@@ -6,7 +6,7 @@ Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -154,7 +154,7 @@ class _FrozenStates:
     """CausalEmbedder over the LLM as it was before any adapter."""
 
     def __init__(self, mllm: MLLM) -> None:
-        self._peft: Any = mllm.llm
+        self._peft = cast(Any, mllm.llm)
         self._inner = CausalEmbedder(self._peft.get_base_model(), mllm.tokenizer, "world-llm")
 
     @property

@@ -10,13 +10,14 @@ SILENCE = -15.942385
 """Log-mel floor (spec: ln 1.1920929e-07)."""
 
 
-def vary_sound(x: Tensor, mel: MelConfig, stream: torch.Generator) -> Tensor:
+def vary_sound(x: Tensor, mel: MelConfig | None, stream: torch.Generator) -> Tensor:
     """Normalised log-mel clips (B, S, 1, bins, frames), each sample varied on its own.
 
     Pitch and formants (bands scaled by 0.85-1.15 and moved by up to 5 %), tempo (0.85-1.15) and start (up to 10 %),
     spectral tilt and level (up to 3 nepers), and a noise floor.
     """
-    batch, clips, one, bins, frames = x.shape
+    mel = mel or MelConfig()
+    batch, clips, _, bins, frames = x.shape
 
     def draw(low: float, high: float) -> Tensor:
         return (low + (high - low) * torch.rand(batch, generator=stream)).to(x.device)
@@ -27,7 +28,9 @@ def vary_sound(x: Tensor, mel: MelConfig, stream: torch.Generator) -> Tensor:
     grid = affine_grid(theta, [batch, clips, bins, frames], align_corners=False)
     moved = grid_sample(x.flatten(1, 2), grid, padding_mode="border", align_corners=False)
     energy = moved.view_as(x) * mel.std + mel.mean
-    padding = (energy.abs() < 1e-3).all(-2, keepdim=True)  # frames beyond the sound: exactly 0, whatever the voice
+    padding = (energy.abs() < 1e-3).all(
+        -2, keepdim=True
+    )  # frames beyond the sound: exactly 0, whatever the voice
     rise = torch.linspace(-1, 1, bins, device=x.device)[:, None]
     wide = (batch, 1, 1, 1, 1)
     energy = energy + draw(-1.5, 1.5).view(wide) + rise * draw(-1.5, 1.5).view(wide)

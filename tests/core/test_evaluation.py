@@ -1,0 +1,105 @@
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from fedloom.data.sample import Sample
+from fedloom.evaluation import Evaluation, TestSet, assess, control, measure_controls
+
+
+def sample(i: int, kind: str, answer: str) -> Sample:
+    inputs = {} if kind == "text" else {kind: torch.full((2,), float(i))}
+    return Sample(f"{kind}-{i}", inputs, "what?", answer)
+
+
+class Parrot:
+    """Answers with what it sees; what it sees is what it was loaded with, plus the input's first value."""
+
+    value = 0.0
+
+    def load(self, tensors: Any) -> None:
+        self.value = float(tensors["llm/v"])
+
+    def prepare(self, s: Sample) -> Sample:
+        return s
+
+    def features(self, examples: Sequence[Sample]) -> list[None]:
+        return [None] * len(examples)
+
+    def _say(self, s: Sample) -> str:
+        seen = next((float(t[0]) for t in s.modalities.values()), 0.0)
+        return str(int(self.value + seen))
+
+    def score(self, examples: Sequence[Sample], features: Any = None) -> list[tuple[int, int]]:
+        return [(2, 2 if self._say(s) == s.answer else 1) for s in examples]
+
+    def generate(self, examples: Sequence[Sample], limit: int, features: Any = None) -> list[str]:
+        return [self._say(s) for s in examples]
+
+
+@pytest.fixture
+def tests() -> TestSet:
+    parts = {
+        "b": [sample(i, "image", str(i)) for i in range(1, 5)],
+        "a": [sample(7, "text", "0"), sample(9, "audio", "9")],
+    }
+    return TestSet.prepare(parts, Parrot())
+
+
+def shared(value: float) -> dict[str, torch.Tensor]:
+    return {"llm/v": torch.tensor(value)}
+
+
+def test_global_is_the_shared_model_on_everybodys_samples(tests: TestSet) -> None:
+    found = assess(Parrot(), shared(0), {}, tests, Evaluation(), generate=True, everywhere=True)
+    assert found.metrics["global/image/exact_match"] == 1.0
+    assert found.metrics["global/image/token_accuracy"] == 1.0
+    off = assess(Parrot(), shared(5), {}, tests, Evaluation(), generate=True, everywhere=True)
+    assert off.metrics["global/image/exact_match"] == 0.0
+    assert off.metrics["global/image/token_accuracy"] == 0.5
+    assert set(found.clients) == {"a", "b"}
+
+
+def test_local_is_each_clients_own_model_on_its_own_samples(tests: TestSet) -> None:
+    personal = {"a": shared(1), "b": shared(0)}
+    found = assess(Parrot(), {}, personal, tests, Evaluation(), generate=True, everywhere=True).metrics
+    assert found["local/image/exact_match"] == 1.0, "b's model on b's pictures"
+    assert found["local/text/exact_match"] == 0.0, "a's model on a's text"
+    assert found["global/image/exact_match"] == 0.5, "the mean over both clients' models"
+    cheap = assess(Parrot(), {}, personal, tests, Evaluation(), generate=True, everywhere=False).metrics
+    assert not any(name.startswith("global/") for name in cheap)
+
+
+def test_batch_size_changes_no_figure(tests: TestSet) -> None:
+    one, many = (
+        assess(
+            Parrot(), shared(0), {}, tests, Evaluation(batch_size=b), generate=True, everywhere=True
+        ).metrics
+        for b in (1, 64)
+    )
+    assert one == many
+
+
+def test_controls_destroy_the_input_and_nothing_else(tests: TestSet) -> None:
+    model = Parrot()
+    removed = control(tests, "image", "removed", model)
+    zeroed = control(tests, "image", "zeroed", model)
+    shuffled = control(tests, "image", "shuffled", model)
+    assert all(not e.modalities for e in removed.examples)
+    assert all(not e.modalities["image"].any() for e in zeroed.examples)
+    assert [int(e.modalities["image"][0]) for e in shuffled.examples] == [2, 3, 4, 1], "each gets another's"
+    for part in (removed, zeroed, shuffled):
+        assert [e.answer for e in part.examples] == ["1", "2", "3", "4"]
+        assert [e.question for e in part.examples] == ["what?"] * 4
+        assert list(part.of) == ["b"] * 4
+
+
+def test_control_figures_are_named_for_what_was_destroyed(tests: TestSet) -> None:
+    model = Parrot()
+    model.load(shared(0))
+    found = measure_controls(model, tests, Evaluation())
+    assert found["control/image/shuffled/exact_match"] == 0.0
+    assert found["control/image/zeroed/exact_match"] == 0.0
+    assert found["control/audio/removed/token_accuracy"] == 0.5
+    assert not any("text" in name for name in found), "a text sample has no input to destroy"
