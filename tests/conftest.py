@@ -1,8 +1,13 @@
-from collections.abc import Callable
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers share two cores; set before torch is imported
+
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation
@@ -17,6 +22,13 @@ QUICK: dict[str, Any] = {
     "training": {"batch_size": 6},
     "evaluation": {"generate": False, "controls": False, "samples": 2},
 }
+
+
+@pytest.fixture(autouse=True)
+def _plain_floating_point() -> Iterator[None]:
+    """A run flushes denormals for the whole process; the tests beside it shall not notice."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture

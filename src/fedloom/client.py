@@ -77,7 +77,10 @@ class _Session:
             rounds=self.at.rounds,
         )
         trained = {n: p for n, p in self.model.tensors.items() if group_of(n) in report.groups}
-        return dict(trained), {"examples": len(examples), "loss": report.loss, "steps": report.steps}
+        numbers = {"examples": len(examples), "loss": report.loss, "steps": report.steps}
+        if cut := sum(bool(getattr(example, "truncated", False)) for example in examples):
+            numbers["truncated"] = cut
+        return dict(trained), numbers
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """The client's personal tensors from now on; those not named stay as they are."""

@@ -179,7 +179,11 @@ class Federation:
                     "groups_up": dict(sorted(groups_up.items())),
                     "groups_down": dict(sorted(groups_down.items())),
                     "seconds": round(time.perf_counter() - began, 4),
-                    "notes": [],
+                    "notes": [
+                        f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
+                        for r in replies
+                        if r.payload.numbers.get("truncated")
+                    ],
                 }
             )
             if not replies:
