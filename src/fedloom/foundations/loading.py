@@ -16,13 +16,16 @@ from fedloom.foundations.mllm import MLLM
 def load_model(settings: Foundation, modalities: Sequence[str], device: str, seed: int) -> AdaptedMLLM:
     """The frozen foundation with fresh adapters, only the trunks of `modalities` loaded. Raises ExperimentError."""
     where = choose_device(device)
-    if settings.llm is not None or settings.encoder is not None:
-        mllm = _assemble(settings, modalities, seed).to(where)
-    else:
-        mllm = MLLM.from_pretrained(
-            foundation_folder(settings.foundation), modalities=modalities or None, device=where
-        )
-    return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed)
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # transformers and PEFT draw initial weights that are replaced at once
+        if settings.llm is not None or settings.encoder is not None:
+            mllm = _assemble(settings, modalities, seed).to(where)
+        else:
+            mllm = MLLM.from_pretrained(
+                foundation_folder(settings.foundation), modalities=modalities or None, device=where
+            )
+        return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed)
 
 
 def foundation_folder(name: str) -> Path:
