@@ -240,14 +240,17 @@ class Federation:
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         personal = {c.name: c.personal for c in self.clients.values() if c.personal}
+        model = self.engine.model
+        # Before round 1 every client's model is the start model: evaluated once, not once per client.
+        shared = self.state.shared or (model.start if number == 0 else {})
         found = assess(
-            self.engine.model,
-            self.state.shared,
+            model,
+            shared,
             personal,
             self.tests,
             self.experiment.evaluation,
             generate=generate,
-            everywhere=number in (0, self.experiment.rounds),
+            everywhere=number == self.experiment.rounds,
         )
         if self.folder is not None and generate:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
