@@ -105,10 +105,26 @@ def compare(
         list[str] | None, typer.Option(help="a metric or summary field; may be repeated")
     ] = None,
     markdown: Annotated[bool, typer.Option(help="print a Markdown table")] = False,
+    cases: Annotated[
+        int | None,
+        typer.Option(help="instead: so many test samples of each kind, and every row's answers", min=1),
+    ] = None,
 ) -> None:
-    """Print runs side by side: mean and spread over seeds, of the last round."""
+    """Print runs side by side: mean and spread over seeds, of the last round; or, with --cases, their answers."""
+    from fedloom.report.cases import cases as cases_of
     from fedloom.report.table import comparison
 
+    if cases is not None:
+        if column:
+            raise ExperimentError("--cases and --column do not go together: cases have columns of their own")
+        found, notes = cases_of(folders, cases)
+        for case in found:
+            if markdown:
+                typer.echo(case.markdown())
+            else:
+                out.print(case.rich(), "")
+        typer.echo("\n".join(notes))
+        return
     table = comparison(folders, column)
     if markdown:
         typer.echo(table.markdown())
@@ -150,10 +166,34 @@ def ask(
 
 
 @app.command(epilog="Example: fedloom methods feda2-lora")
-def methods(name: Annotated[str | None, typer.Argument(help="show this method's settings")] = None) -> None:
-    """List the methods and what each shares; with a name, its settings."""
+def methods(
+    name: Annotated[str | None, typer.Argument(help="show this method's settings")] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            help="count what every method trains and sends, for roberta-large, uniflow, vicuna-7b ..."
+        ),
+    ] = None,
+    clients: Annotated[int, typer.Option(help="clients in a round, for --cost", min=1)] = 3,
+) -> None:
+    """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
     from fedloom.methods import METHODS
 
+    if cost is not None:
+        from fedloom.cost import table
+
+        counted = [c for c in table(cost, clients) if name in (None, c.method)]
+        columns = ("method", "trained", "up", "down", "mean", "down, dense", "mean, dense")
+        lines = [
+            (c.title, *(f"{n:,.0f}" for n in (c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense)))
+            for c in counted
+        ]
+        out.print(_table(columns, lines))
+        head = (
+            f"; the head's {counted[0].head:,} are trained and not in up and down" if counted[0].head else ""
+        )
+        out.print(f"{cost}, {clients} clients: numbers per client and round{head}.")
+        return
     if name is not None and name not in METHODS:
         raise ExperimentError(f"unknown method {name}; known are {', '.join(sorted(METHODS))}")
     if name is not None:
@@ -170,8 +210,8 @@ def methods(name: Annotated[str | None, typer.Argument(help="show this method's 
             m.name,
             m.title,
             m.paper,
-            ", ".join(m.scope.shared) or "nothing",
-            ", ".join(m.scope.personal) or "nothing",
+            ", ".join(m.shares.shared) or "nothing",
+            ", ".join(m.shares.personal) or "nothing",
         )
         for m in METHODS.values()
     ]
@@ -233,10 +273,10 @@ def foundation_list() -> None:
 
 @foundation_app.command("build", epilog="Example: fedloom foundation build mllm --out runs/tiny-mllm")
 def foundation_build(
-    what: Annotated[str, typer.Argument(help="mllm: the tiny multimodal LLM")],
-    out_dir: Annotated[Path, typer.Option("--out", help="folder for the foundation")] = Path(
-        "runs/tiny-mllm"
-    ),
+    what: Annotated[str, typer.Argument(help="mllm: the tiny multimodal LLM; text: the tiny RoBERTa")],
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="folder for the foundation; runs/tiny-... if none")
+    ] = None,
     seed: Annotated[int, typer.Option(help="the one seed", min=0)] = 0,
     steps: Annotated[
         int | None, typer.Option(help="training steps; fewer are quicker and worse", min=2)
@@ -244,16 +284,19 @@ def foundation_build(
     device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
 ) -> None:
     """Pre-train a small foundation on the Tabletop world's public split; the shipped one was made by this command."""
-    from fedloom.foundations.build_mllm import build
+    from fedloom.foundations import build_mllm, build_roberta
     from fedloom.foundations.loading import choose_device
     from fedloom.runfolder import RunFolder
 
-    if what != "mllm":
-        raise ExperimentError(f"unknown foundation {what}; mllm is what can be built")
-    RunFolder(out_dir).create()
+    builders = {"mllm": (build_mllm.build, "tiny-mllm"), "text": (build_roberta.build, "tiny-roberta")}
+    if what not in builders:
+        raise ExperimentError(f"unknown foundation {what}; mllm and text are what can be built")
+    build, name = builders[what]
+    folder = out_dir or Path("runs") / name
+    RunFolder(folder).create()
     options: dict[str, Any] = {} if steps is None else {"steps": steps}
     build(
-        out_dir,
+        folder,
         seed=seed,
         device=str(choose_device(device)),
         log=lambda line: out.print(Text(line)),

@@ -1,16 +1,20 @@
 """One client: its data, its personal state, and what it does when the server asks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
+from fedloom.adapters.lora import fresh_factor
+from fedloom.adapters.ranks import Shapes, cut, ratios, to_client
 from fedloom.data.source import ClientData
-from fedloom.exchange import Payload, group_of
+from fedloom.exchange import EVERYTHING, Payload, Scope, group_of
 from fedloom.methods import Method
 from fedloom.model import AdaptedModel
-from fedloom.training import Training, train
+from fedloom.streams import numpy_stream
+from fedloom.training import Penalty, Training, train
 
 
 @dataclass(frozen=True)
@@ -22,17 +26,40 @@ class Round:
     seed: int
 
 
+@dataclass
 class Client:
-    """A data silo. The model is lent to it while it works; only its personal tensors stay with it."""
+    """A data silo. The model is lent to it while it works; only its personal tensors stay with it.
 
-    def __init__(self, data: ClientData, groups: frozenset[str]) -> None:
-        """`groups` are those of the model that the client instantiates; `changed` is the last round that touched `personal`."""
-        self.name = data.name
-        self.data = data
-        self.groups = groups
-        self.personal: dict[str, Tensor] = {}
-        self.changed = 0
-        self._examples: list[Any] | None = None
+    `groups` are those of the model that it instantiates, `shapes` its ranks and scales where they differ from the model's,
+    `start` says whether it begins from the common adapter or draws its own, and `changed` is the last round that touched
+    `personal`.
+    """
+
+    data: ClientData
+    groups: frozenset[str]
+    shapes: Shapes = field(default_factory=dict)
+    start: Literal["common", "own"] = "common"
+    personal: dict[str, Tensor] = field(default_factory=dict)
+    changed: int = 0
+    _examples: list[Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The client's name."""
+        return self.data.name
+
+    def held(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the groups that the client instantiates, in its own ranks."""
+        return cut({n: t for n, t in tensors.items() if group_of(n) in self.groups}, self.shapes)
+
+    def kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Those of the tensors that are the client's own, such as the states of its prompts, which are no group's."""
+        return {n: t for n, t in tensors.items() if n in self.personal}
+
+    def view(self, payload: Payload) -> Payload:
+        """What is sent to this client of a payload meant for all."""
+        own = {n: t for n, t in payload.tensors.items() if group_of(n) in self.groups}
+        return Payload(to_client(own, self.shapes), payload.numbers)
 
     def examples(self, model: AdaptedModel) -> list[Any]:
         """The training samples as the model reads them; prepared once."""
@@ -44,9 +71,9 @@ class Client:
         self, method: Method, task: str, payload: Payload, model: AdaptedModel, training: Training, at: Round
     ) -> Payload:
         """Do `task` as the method's client function says. The reply shares no memory with the model."""
-        session = _Session(self, model, training, at)
+        session = _Session(self, model, training, method.scope, at)
         reply = method.client(task, payload, session)
-        return Payload(reply.tensors, {**reply.numbers, "round": at.number}).detached()
+        return Payload(reply.tensors, {**reply.numbers, "round": at.number})
 
 
 @dataclass(frozen=True)
@@ -56,31 +83,75 @@ class _Session:
     of: Client
     model: AdaptedModel
     training: Training
+    scope: Scope
     at: Round
+
+    @property
+    def round(self) -> int:
+        return self.at.number
 
     @property
     def personal(self) -> Mapping[str, Tensor]:
         return self.of.personal
 
-    def train(self, start: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Train all groups that the client holds from `start`; what `start` lacks begins at the model's start values."""
-        self.model.load(start)
-        examples = self.of.examples(self.model)
+    def fresh(self, *stream: str | int) -> dict[str, Tensor]:
+        """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
+        new: dict[str, Tensor] = {}
+        for name, value in self.model.start.items():
+            if name.endswith("lora_A"):
+                new[name] = fresh_factor(value, self.at.seed, "fresh", *stream, name).to(value)
+            elif name.endswith("lora_B"):
+                new[name] = torch.zeros_like(value)
+        return self.of.held(new)
+
+    def train(
+        self,
+        start: Mapping[str, Tensor],
+        *,
+        only: Scope = EVERYTHING,
+        local: float | None = 0.0,
+        penalty: Penalty | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Train from `start`; what it lacks begins at the model's start values. See Trainer."""
+        of, model = self.of, self.model
+        if of.start == "own" and self.at.number == 1:
+            own = {
+                n: fresh_factor(t, self.at.seed, "own", of.name, n).to(t)
+                for n, t in start.items()
+                if n.endswith("lora_A")
+            }
+            start = {**start, **own}
+        model.load(start, ratios(of.shapes))
+        model.mix(local)
+        examples = of.examples(model)
+        names = frozenset(
+            n
+            for n in model.tensors
+            if group_of(n) in of.groups and self.scope.role(n) != "frozen" and only.role(n) == "shared"
+        )
         report = train(
-            self.model,
+            model,
             examples,
             self.training,
-            held=self.of.groups,
+            names=names,
             seed=self.at.seed,
-            client=self.of.name,
+            client=of.name,
             round=self.at.number,
             rounds=self.at.rounds,
+            penalty=penalty,
         )
-        trained = {n: p for n, p in self.model.tensors.items() if group_of(n) in report.groups}
+        trained = cut({n: model.tensors[n] for n in sorted(report.names)}, of.shapes)
         numbers = {"examples": len(examples), "loss": report.loss, "steps": report.steps}
-        if cut := sum(bool(getattr(example, "truncated", False)) for example in examples):
-            numbers["truncated"] = cut
-        return dict(trained), numbers
+        if truncated := sum(bool(getattr(example, "truncated", False)) for example in examples):
+            numbers["truncated"] = truncated
+        return {n: t.detach().clone() for n, t in trained.items()}, numbers
+
+    def prompt_states(self, count: int) -> Tensor:
+        """(count, d): the frozen model's states of so many training prompts, drawn from the client's own stream."""
+        examples = self.of.examples(self.model)
+        rng = numpy_stream(self.at.seed, "prompts", self.of.name)
+        picked = rng.choice(len(examples), size=min(count, len(examples)), replace=False)
+        return self.model.prompt_states([examples[int(i)] for i in sorted(picked)]).detach()
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """The client's personal tensors from now on; those not named stay as they are."""

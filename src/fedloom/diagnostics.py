@@ -1,8 +1,8 @@
-"""What aggregation lost: per group, how far the combined adapter is from the mean of the clients' products."""
+"""What aggregation did: how far the combined adapters are from the mean of the clients' products, and how clients differ."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import isfinite, sqrt
 from statistics import fmean
 
 from torch import Tensor
@@ -10,38 +10,60 @@ from torch import Tensor
 from fedloom.aggregation import lora
 from fedloom.exchange import group_of
 from fedloom.firewall import Reply
-from fedloom.methods.base import stack_pair
+from fedloom.methods.combine import pairs
+
+NAMES = {
+    "restoration_error": "error",
+    "restoration_error_before": "error_mean",
+    "condition": "condition",
+    "norm_ratio": "norm_ratio",
+    "angle": "angle",
+}
+"""Metric and field of `lora.Diagnostics`."""
 
 
-def restoration(
-    replies: Sequence[Reply], weights: Sequence[float], shared: Mapping[str, Tensor]
+def aggregation(
+    replies: Sequence[Reply],
+    weights: Sequence[float],
+    product: Mapping[str, Tensor],
+    known: Mapping[str, Tensor],
 ) -> dict[str, float]:
-    """`restoration_error` (of what the server now holds) and `restoration_error_before` (of plain averaging).
+    """Per layer `layer/<place>/<metric>`, per group `<metric>/<group>`, and the mean over layers `<metric>`.
 
-    Relative Frobenius distances to U = sum p_k B_k A_k, as means over layers, in all and per group. Empty where the
-    clients did not send both factors.
+    restoration_error: relative Frobenius distance of the server's new product to U = sum p_k B_k A_k, and `_before` that of
+    plain averaging; condition: cond(A' A'^T); norm_ratio: ||B'|| over the averaged B's norm (what the solve shrinks);
+    angle: largest principal angle, in radians, between two clients' A. No d_out x d_in matrix is formed. A factor that is
+    not sent is taken from `known`; empty where a factor stays with the clients. Only per layer: cosine_A and cosine_B, how
+    alike the clients' factors are (UniFLoW Figure 4; a factor's basis is arbitrary, so that the angle says more).
     """
-    held = [reply.payload.tensors for reply in replies]
-    names = sorted({name for tensors in held for name in tensors})
-    after: defaultdict[str, list[float]] = defaultdict(list)
-    before: defaultdict[str, list[float]] = defaultdict(list)
-    for place in [n.removesuffix("lora_A") for n in names if n.endswith("lora_A")]:
-        holders = [
-            k for k, tensors in enumerate(held) if {place + "lora_A", place + "lora_B"} <= tensors.keys()
-        ]
-        if not holders:
+    found: dict[str, float] = {}
+    of_group: defaultdict[str, list[float]] = defaultdict(list)
+    for place, pair in pairs(replies, weights, known).items():
+        A_out = product.get(place + "lora_A", known.get(place + "lora_A"))
+        B_out = product.get(place + "lora_B", known.get(place + "lora_B"))
+        if A_out is None or B_out is None:
             continue
-        A, B, p = stack_pair(held, weights, place, holders)
-        group = group_of(place)
-        out = (shared[place + "lora_A"], shared[place + "lora_B"])
-        after[group].append(float(lora.restoration_error(A, B, *out, p)))
-        before[group].append(float(lora.restoration_error(A, B, *lora.fedavg(A, B, p), p)))
-    if not after:
-        return {}
-    found = {f"restoration_error/{group}": fmean(values) for group, values in after.items()}
-    found["restoration_error"] = fmean(v for values in after.values() for v in values)
-    found["restoration_error_before"] = fmean(v for values in before.values() for v in values)
-    return found
+        measured = lora.diagnostics(pair.A, pair.B, A_out, B_out, pair.weights, scales=pair.scales)
+        for metric, field in NAMES.items():
+            value = getattr(measured, field)
+            if isfinite(value):
+                found[f"layer/{place.rstrip('.')}/{metric}"] = value
+                of_group[f"{metric}/{group_of(place)}"].append(value)
+                of_group[metric].append(value)
+        for factor, stacked in (("A", pair.A), ("B", pair.B)):
+            if isinstance(stacked, Tensor) and len(stacked) > 1:
+                found[f"layer/{place.rstrip('.')}/cosine_{factor}"] = mean_cosine(stacked)
+    return found | {name: fmean(values) for name, values in of_group.items()}
+
+
+def mean_cosine(stacked: Tensor) -> float:
+    """Mean cosine between the flattened tensors of all pairs of clients, (K, ...); 1 where all are zero."""
+    flat = stacked.flatten(1).double()
+    norms = flat.norm(dim=1, keepdim=True)
+    unit = flat / norms.clamp_min(1e-300)
+    k = len(unit)
+    total = float(unit.sum(0).square().sum() - unit.square().sum())
+    return total / (k * (k - 1)) if bool((norms > 0).any()) else 1.0
 
 
 def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:

@@ -1,7 +1,7 @@
 """Evaluation on the clients' held-back samples; the name of a figure says which model it is of, and whose data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any, Literal, get_args
 
@@ -83,7 +83,16 @@ def evaluate(
             tests.of[part], tests.samples[part], counts, answers, strict=True
         ):
             records.append(
-                EvaluationRecord(client, sample.kind, sample.uid, sample.answer, answer, tokens, correct)
+                EvaluationRecord(
+                    client,
+                    sample.kind,
+                    sample.uid,
+                    sample.answer,
+                    answer,
+                    tokens,
+                    correct,
+                    labelled="labels" in sample.meta,
+                )
             )
     return records
 
@@ -117,6 +126,14 @@ def _other(samples: Sequence[Sample], position: int) -> Sample:
 
 
 @dataclass(frozen=True)
+class ClientModel:
+    """A client's own model: the tensors to load, and its scales over the model's by group."""
+
+    tensors: Mapping[str, Tensor]
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Assessment:
     """Named figures, and the records behind those that a report shows."""
 
@@ -128,36 +145,36 @@ class Assessment:
 
 def assess(
     model: AdaptedModel,
-    shared: Mapping[str, Tensor],
-    personal: Mapping[str, Mapping[str, Tensor]],
+    common: Mapping[str, Tensor],
+    own: Mapping[str, ClientModel],
     tests: TestSet,
     settings: Evaluation,
     *,
     generate: bool,
     everywhere: bool,
 ) -> Assessment:
-    """`global/...`: the shared model on every client's test samples. `local/...`: each client's own model on its own.
+    """`global/...`: the common model on every client's test samples. `local/...`: each client's own model on its own.
 
-    Where nothing is shared there is no global model; `global/...` is then the mean over the clients' own models, each on
-    every client's test samples, and is measured only if `everywhere`, because it costs clients x samples.
+    Where there is no common model, `global/...` is the mean over the clients' own models, each on every client's test
+    samples, and is measured only if `everywhere`, because it costs clients x samples.
     """
     embedder = _embedder(settings.bertscore, model) if generate else None
     metrics: dict[str, float] = {}
     records: list[EvaluationRecord] = []
-    if shared:
-        model.load(shared)
+    if common:
+        model.load(common)
         records = evaluate(model, tests, settings, generate=generate)
         metrics |= summarise(records, "global", embedder).metrics
     local: list[EvaluationRecord] = []
-    for client in sorted(personal):
-        model.load({**shared, **personal[client]})
+    for client in sorted(own):
+        model.load(own[client].tensors, own[client].ratios)
         local += evaluate(model, tests.only(client), settings, generate=generate)
     if local:
         metrics |= summarise(local, "local", embedder).metrics
-    if personal and not shared and everywhere:
+    if own and not common and everywhere:
         found = []
-        for client in sorted(personal):
-            model.load(personal[client])
+        for client in sorted(own):
+            model.load(own[client].tensors, own[client].ratios)
             found.append(
                 summarise(evaluate(model, tests, settings, generate=generate), "global", embedder).metrics
             )

@@ -32,11 +32,12 @@ def group_of(name: str) -> str:
 class Scope:
     """The partition of named tensors into shared, personal and frozen, as patterns over groups or full names.
 
-    `personal` is looked up first, then `shared`; what neither names is frozen.
+    `frozen` is looked up first, then `personal`, then `shared`; what none names is frozen.
     """
 
     shared: tuple[str, ...] = ()
     personal: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = ()
 
     def role(self, name: str) -> Role:
         """Who owns the tensor `name`."""
@@ -44,11 +45,16 @@ class Scope:
         def named(patterns: Iterable[str]) -> bool:
             return any(fnmatchcase(name, p) or fnmatchcase(group_of(name), p) for p in patterns)
 
+        if named(self.frozen):
+            return "frozen"
         return "personal" if named(self.personal) else "shared" if named(self.shared) else "frozen"
 
     def pick(self, tensors: Mapping[str, Tensor], role: Role) -> dict[str, Tensor]:
         """The tensors of one role, in name order."""
         return {name: tensors[name] for name in sorted(tensors) if self.role(name) == role}
+
+
+EVERYTHING = Scope(shared=("*",))
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@
     method: {name: feda2-lora, ridge: 0.01}
     rows:                       # optional: one run per row, each a set of overrides
       FedAvg-LoRA: {method.name: fedavg-lora}
+    across:                     # optional: every row once for each of these, such as the tasks of a table
+      MNLI: {data.task: mnli}
 
 Overrides use dots: `method.ridge=0.1`. Every mistake is an ExperimentError of one sentence.
 """
@@ -12,8 +14,9 @@ Overrides use dots: `method.ridge=0.1`. Every mistake is an ExperimentError of o
 import difflib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,7 +27,7 @@ from fedloom.evaluation import Evaluation
 from fedloom.firewall import Firewall
 from fedloom.foundations.config import Foundation
 from fedloom.methods import METHODS, Method
-from fedloom.training import Training
+from fedloom.training import Part, Training
 
 Size = Literal["tiny", "small", "paper"]
 M = TypeVar("M", bound=BaseModel)
@@ -41,6 +44,17 @@ class Cohort(BaseModel):
         ge=0,
         le=1,
         description="share of the asked clients whose updates must be usable, or the round changes nothing",
+    )
+    start: Literal["common", "own"] = Field(
+        "common", description="the first A: the same at every client, or each draws its own"
+    )
+    ranks: dict[Part, tuple[Annotated[int, Field(ge=1)], ...]] = Field(
+        {},
+        description="LoRA ranks of the clients in name order, repeating, such as {encoder: [8, 4]}; none = the model's",
+    )
+    alpha: Literal["scaled", "fixed"] = Field(
+        "scaled",
+        description="with `ranks`: alpha_k in proportion to the rank, so that all scales are equal, or the same alpha",
     )
 
 
@@ -65,6 +79,12 @@ class Experiment(BaseModel):
     name: str = Field("experiment", min_length=1, description="what the run is called in tables")
     description: str | None = Field(None, description="a sentence or two for the report")
     row: str | None = Field(None, description="the row of the table that this run fills")
+    across: str | None = Field(None, description="the column of the table that it fills, such as a task")
+    columns: tuple[str, ...] = Field(
+        (),
+        description="what `compare` and the report's table show, such as global/image/token_accuracy; "
+        "none = the headline figures",
+    )
     size: Size = Field(
         "tiny", description="tiny: seconds to minutes on two cores; small: one GPU; paper: the paper's models"
     )
@@ -78,6 +98,11 @@ class Experiment(BaseModel):
     engine: Engine = Engine()
     firewall: Firewall = Firewall()
     evaluation: Evaluation = Evaluation()
+
+    def method_in(self, round: int) -> Method:
+        """The method of a round: the warm start's in the first ones."""
+        warm = self.method.warm_start
+        return METHODS[warm.method]() if warm is not None and round <= warm.rounds else self.method
 
     def as_dict(self) -> dict[str, Any]:
         """Plain YAML values from which `parse` makes an equal experiment."""
@@ -98,7 +123,37 @@ class Experiment(BaseModel):
         given = dict(fields)
         if "method" in given and not isinstance(given["method"], Method):
             given["method"] = _method(given["method"], origin)
-        return _validated(cls, given, origin)
+        made = _validated(cls, given, origin)
+        if fault := made._contradiction():
+            raise ExperimentError(f"{origin}: {fault}")
+        return made
+
+    def _contradiction(self) -> str | None:
+        """What cannot go together in this experiment, in one sentence, or None."""
+        warm, scope = self.method.warm_start, self.method.scope
+        if warm is not None:
+            if warm.method not in METHODS:
+                return f"unknown method.warm_start.method {warm.method!r}; known are {', '.join(sorted(METHODS))}"
+            first = METHODS[warm.method](head=self.method.head, personal=self.method.personal)
+            if first.scope != scope or first.second != self.method.second:
+                return (
+                    f"method.warm_start: {warm.method} and {self.method.name} do not share the same tensors; "
+                    "take a method with the same scope, such as fedavg-lora before feda2-lora"
+                )
+        specs = {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
+        kinds = {self.model.body_lora.kind} if self.data.labels() else {s.kind for s in specs.values()}
+        for part, ranks in self.cohort.ranks.items():
+            if part not in specs or specs[part].kind == "vera":
+                return (
+                    f"cohort.ranks: {part} has no LoRA rank; give ranks for encoder or llm, with kind: lora"
+                )
+            if max(ranks, default=0) > specs[part].rank:
+                return (
+                    f"cohort.ranks: rank {max(ranks)} of {part} is above the model's {specs[part].rank}; "
+                    f"raise model.{part}_lora.rank to the largest client's"
+                )
+        unequal = any(len({*ranks, specs[part].rank}) > 1 for part, ranks in self.cohort.ranks.items())
+        return self.method.check(kinds, unequal, self.cohort.start)
 
 
 def _method(value: Any, origin: str) -> Method:
@@ -115,48 +170,57 @@ def _method(value: Any, origin: str) -> Method:
 def load_rows(
     path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
 ) -> list[Experiment]:
-    """Every run that a YAML file describes: its rows times its seeds, in the file's order.
+    """Every run that a YAML file describes: its rows times `across` times its seeds, in the file's order.
 
-    Order of application, later wins: the file, its `sizes` entry for the chosen size, the row, the overrides.
-    `only` keeps the rows of these names. Raises ExperimentError.
+    Order of application, later wins: the file, its `sizes` entry for the chosen size, `across`, the row, the overrides. A
+    `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's. `only` keeps the rows of these
+    names. Raises ExperimentError.
     """
     fields = read_yaml(Path(path))
     given = dict(_override(text) for text in overrides)
-    rows = fields.pop("rows", None) or {None: {}}
-    seeds = fields.pop("seeds", None)
     sizes = fields.pop("sizes", None) or {}
     fields.pop("versions", None)  # a run's own experiment.yaml says what it ran on
+    if not isinstance(sizes, dict) or not all(isinstance(s or {}, dict) for s in sizes.values()):
+        raise ExperimentError(f"{path}: sizes must map tiny, small or paper to settings")
+    size = given.get("size", fields.get("size", "tiny"))
+    sized = dict(sizes.get(size) or {})
+    found = {axis: fields.pop(axis, None) for axis in ("rows", "across", "seeds")}
+    found |= {axis: sized.pop(axis) for axis in found if axis in sized}
+    if isinstance(found["across"], str):  # a run's own experiment.yaml names the one that it is of
+        fields["across"], found["across"] = found["across"], None
+    rows = _axis(found["rows"], path, "rows", "a row's name", "'FedAvg: {method.name: fedavg-lora}'")
+    across = _axis(found["across"], path, "across", "a column's name", "'MNLI: {data.task: mnli}'")
+    seeds = found["seeds"]
     if "seeds" in given:
         seeds = given.pop("seeds")
     elif "seed" in given:
         seeds = None
-    if not isinstance(rows, dict) or not all(isinstance(r or {}, dict) for r in rows.values()):
-        raise ExperimentError(
-            f"{path}: rows must map a row's name to its overrides, such as 'FedAvg: {{method.name: fedavg-lora}}'"
-        )
     if seeds is not None and (
         not isinstance(seeds, list) or not all(type(s) is int for s in seeds) or not seeds
     ):
         raise ExperimentError(f"{path}: seeds must be a list of whole numbers, not {seeds!r}")
     if missing := [name for name in only if name not in rows]:
         raise ExperimentError(f"{path} has no row {missing[0]!r}; it has {', '.join(map(str, rows))}")
-    size = given.get("size", fields.get("size", "tiny"))
     runs = []
-    for row, changes in rows.items():
-        if only and row not in only:
-            continue
-        for seed in seeds or [None]:
-            merged = deepcopy(fields)
-            layers = [sizes.get(size) or {}, changes or {}, given]
-            for layer in layers:
-                for key, value in layer.items():
-                    _set(merged, key, value)
-            if row is not None:
-                merged["row"] = row
-            if seed is not None:
-                merged["seed"] = seed
-            runs.append(Experiment.parse(merged, str(path)))
+    for row, column, seed in product([r for r in rows if not only or r in only], across, seeds or [None]):
+        merged = deepcopy(fields)
+        for layer in (sized, across[column] or {}, rows[row] or {}, given):
+            for key, value in layer.items():
+                _set(merged, key, value)
+        names = {"row": row, "across": column, "seed": seed}
+        merged |= {key: value for key, value in names.items() if value is not None}
+        runs.append(Experiment.parse(merged, str(path)))
     return runs
+
+
+def _axis(found: Any, path: str | Path, axis: str, key: str, example: str) -> dict[Any, Any]:
+    """The entries of `rows` or `across`, each a name and its overrides; one nameless entry where there are none."""
+    named = found or {None: {}}
+    if not isinstance(named, dict) or not all(isinstance(r or {}, dict) for r in named.values()):
+        raise ExperimentError(f"{path}: {axis} must map {key} to its overrides, such as {example}")
+    if len({str(name) for name in named}) < len(named) or (found and None in named):
+        raise ExperimentError(f"{path}: {axis} must give every entry a name of its own")
+    return {name if name is None else str(name): changes for name, changes in named.items()}
 
 
 def _validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: str = "") -> M:

@@ -4,19 +4,21 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from fedloom.adapters.ranks import ratios, to_client
 from fedloom.client import Client, Round
-from fedloom.diagnostics import restoration, update_norm
+from fedloom.diagnostics import aggregation, update_norm
 from fedloom.engines import LocalEngine
-from fedloom.evaluation import TestSet, assess
-from fedloom.exchange import Payload, group_of
+from fedloom.evaluation import ClientModel, TestSet, assess
+from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.experiment import Experiment
 from fedloom.firewall import Reply, inspect
-from fedloom.methods import State
+from fedloom.methods import Method, State
 from fedloom.runfolder import Checkpoint, Personal, RunFolder
 from fedloom.streams import torch_stream
 
@@ -79,8 +81,8 @@ class Federation:
         self.method = self.experiment.method
         self.state: State = self.method.start(self.engine.model.start)
         for client in self.clients.values():
-            client.personal = self.method.scope.pick(self._held(client, self.engine.model.start), "personal")
-        self._replies: list[Reply] = []
+            client.personal = self.method.scope.pick(client.held(self.engine.model.start), "personal")
+        self.replies: list[Reply] = []
         self._fresh = True
         self.first_metrics: Mapping[str, float] = {}
         self.last_metrics: Mapping[str, float] = {}
@@ -97,10 +99,11 @@ class Federation:
             self._finish(0, time.perf_counter(), [])
         for number in range(self.round + 1, self.experiment.rounds + 1):
             began = time.perf_counter()
+            method = self.experiment.method_in(number)
             entries: list[dict[str, Any]] = []
-            before, self._replies = self.state, []
+            before, self.replies = self.state, []
             try:
-                after = self.method.round(before, self._door(number, entries))
+                after = method.round(before, _Door(self, method, number, entries))
             except NoReplies:
                 after = before
             if self._quorum(entries):
@@ -108,7 +111,7 @@ class Federation:
             else:
                 self.totals.skipped_rounds += 1
                 entries[-1]["notes"].append("no quorum: the round changed nothing on the server")
-            self._finish(number, began, entries, self._measure(before))
+            self._finish(number, began, entries, self._measure(method, before))
         if (
             not self.client_metrics
         ):  # resumed after the last round: the same evaluation gives the same figures
@@ -137,81 +140,40 @@ class Federation:
         ]
         return sorted(names[i] for i in drawn.tolist())
 
-    def _held(self, client: Client, tensors: Mapping[str, Any]) -> dict[str, Any]:
-        return {n: t for n, t in tensors.items() if group_of(n) in client.groups}
-
-    def _door(self, number: int, entries: list[dict[str, Any]]) -> Callable[..., list[Reply]]:
-        """`ask` of one round: sends each client its part, checks what comes back, writes the ledger."""
-
-        def ask(task: str, payload: Payload, cohort: Sequence[str] | None = None) -> list[Reply]:
-            began = time.perf_counter()
-            asked = sorted(cohort) if cohort is not None else self.cohort(number)
-            down = {c: payload.only(lambda n, c=c: group_of(n) in self.clients[c].groups) for c in asked}  # type: ignore[misc]
-            at = Round(number, self.experiment.rounds, self.experiment.seed)
-            heard = self.engine.ask(task, down, at, lambda client, seconds: self._heard(number, client))
-            allowed = {
-                c: frozenset(self.method.scope.pick(self._held(self.clients[c], self.state.shared), "shared"))
-                for c in asked
-            }
-            replies, refused = inspect(
-                heard,
-                rules=self.experiment.firewall,
-                round=number,
-                asked=asked,
-                reference=self.state.shared,
-                allowed=allowed,
-            )
-            groups_down = sum((p.nbytes_by_group() for p in down.values()), Counter())
-            groups_up = sum((r.payload.nbytes_by_group() for r in heard if r.error is None), Counter())
-            self.totals.bytes_down += groups_down.total()
-            self.totals.bytes_up += groups_up.total()
-            self.totals.asked += len(asked)
-            self.totals.refused += len(refused)
-            entries.append(
-                {
-                    "round": number,
-                    "task": task,
-                    "asked": asked,
-                    "answered": [r.client for r in replies],
-                    "refused": refused,
-                    "bytes_up": groups_up.total(),
-                    "bytes_down": groups_down.total(),
-                    "groups_up": dict(sorted(groups_up.items())),
-                    "groups_down": dict(sorted(groups_down.items())),
-                    "seconds": round(time.perf_counter() - began, 4),
-                    "notes": [
-                        f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
-                        for r in replies
-                        if r.payload.numbers.get("truncated")
-                    ],
-                }
-            )
-            if not replies:
-                raise NoReplies
-            self._replies = replies
-            return replies
-
-        return ask
-
-    def _heard(self, number: int, client: str) -> None:
+    def heard(self, number: int, client: str) -> None:
+        """Tell the observer that a client has answered."""
         self.observe(
             Progress(number, self.experiment.rounds, {}, self.totals, client, len(self.cohort(number)))
         )
+
+    def global_model(self) -> Mapping[str, Tensor]:
+        """The tensors of the model for everybody; empty where the method has none."""
+        return self.method.global_model(self.state, {c.name: c.personal for c in self.clients.values()})
+
+    def client_model(self, client: Client) -> ClientModel | None:
+        """A client's own model, or None where it has nothing of its own."""
+        own = self.method.client_model(self.state, client.personal)
+        if not own:
+            return None
+        common = client.view(Payload(self.state.shared)).tensors
+        return ClientModel({**common, **client.held(own), **client.kept(own)}, ratios(client.shapes))
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum
         return all(len(e["answered"]) >= max(1, math.ceil(share * len(e["asked"]))) for e in entries)
 
-    def _measure(self, before: State) -> dict[str, float]:
-        """Training losses and what aggregation lost."""
+    def _measure(self, method: Method, before: State) -> dict[str, float]:
+        """Training losses and what aggregation did."""
         losses = {
-            r.client: float(r.payload.numbers["loss"]) for r in self._replies if "loss" in r.payload.numbers
+            r.client: float(r.payload.numbers["loss"]) for r in self.replies if "loss" in r.payload.numbers
         }
         found = {f"train/{client}/loss": loss for client, loss in losses.items()}
         if losses:
             found["train/loss"] = sum(losses.values()) / len(losses)
-        if self._replies and before.shared:
-            found |= restoration(self._replies, self.method.client_weights(self._replies), self.state.shared)
+        if self.replies and before.shared:
+            weights = method.client_weights(self.replies)
+            known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
+            found |= aggregation(self.replies, weights, method.product(before, self.state), known)
             found["update_norm"] = update_norm(before.shared, self.state.shared)
         return found
 
@@ -239,14 +201,12 @@ class Federation:
         self.observe(Progress(number, self.experiment.rounds, metrics, self.totals))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
-        personal = {c.name: c.personal for c in self.clients.values() if c.personal}
         model = self.engine.model
-        # Before round 1 every client's model is the start model: evaluated once, not once per client.
-        shared = self.state.shared or (model.start if number == 0 else {})
         found = assess(
             model,
-            shared,
-            personal,
+            # Before round 1 every client's model is the start model: evaluated once, not once per client.
+            self.global_model() or (model.start if number == 0 else {}),
+            {c.name: own for c in self.clients.values() if (own := self.client_model(c)) is not None},
             self.tests,
             self.experiment.evaluation,
             generate=generate,
@@ -256,3 +216,78 @@ class Federation:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
         self.client_metrics = found.clients
         return dict(found.metrics)
+
+
+@dataclass(frozen=True)
+class _Door:
+    """`ask` of one round: sends each client its part, checks what comes back, writes the ledger."""
+
+    of: Federation
+    method: Method
+    round: int
+    entries: list[dict[str, Any]]
+
+    @property
+    def cohort(self) -> Sequence[str]:
+        return self.of.cohort(self.round)
+
+    @property
+    def frozen(self) -> Mapping[str, Tensor]:
+        model = self.of.engine.model
+        return {**model.frozen, **self.method.scope.pick(model.start, "frozen")}
+
+    @property
+    def unequal(self) -> bool:
+        return any(client.shapes for client in self.of.clients.values())
+
+    def __call__(
+        self,
+        task: str,
+        payload: Payload | Mapping[str, Payload],
+        cohort: Sequence[str] | None = None,
+        expect: Scope = EVERYTHING,
+    ) -> list[Reply]:
+        of, number = self.of, self.round
+        began = time.perf_counter()
+        asked = sorted(self.cohort if cohort is None else cohort)
+        down = {c: of.clients[c].view(payload if isinstance(payload, Payload) else payload[c]) for c in asked}
+        at = Round(number, of.experiment.rounds, of.experiment.seed)
+        heard = of.engine.ask(self.method, task, down, at, lambda client, seconds: of.heard(number, client))
+        heard = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in heard]
+        due = expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared")
+        replies, refused = inspect(
+            heard,
+            rules=of.experiment.firewall,
+            round=number,
+            asked=asked,
+            reference={c: to_client(of.clients[c].held(due), of.clients[c].shapes) for c in asked},
+        )
+        groups_down = sum((p.nbytes_by_group() for p in down.values()), Counter())
+        groups_up = sum((r.payload.nbytes_by_group() for r in heard if r.error is None), Counter())
+        of.totals.bytes_down += groups_down.total()
+        of.totals.bytes_up += groups_up.total()
+        of.totals.asked += len(asked)
+        of.totals.refused += len(refused)
+        self.entries.append(
+            {
+                "round": number,
+                "task": task,
+                "asked": asked,
+                "answered": [r.client for r in replies],
+                "refused": refused,
+                "bytes_up": groups_up.total(),
+                "bytes_down": groups_down.total(),
+                "groups_up": dict(sorted(groups_up.items())),
+                "groups_down": dict(sorted(groups_down.items())),
+                "seconds": round(time.perf_counter() - began, 4),
+                "notes": [
+                    f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
+                    for r in replies
+                    if r.payload.numbers.get("truncated")
+                ],
+            }
+        )
+        if not replies:
+            raise NoReplies
+        of.replies = replies
+        return replies

@@ -40,6 +40,8 @@ class Reply:
     client: str
     payload: Payload = field(default_factory=Payload)
     error: str | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    """The client's LoRA scale over the model's by group, as the server knows it; 1 where not named."""
 
     @property
     def examples(self) -> int:
@@ -53,18 +55,17 @@ def inspect(
     rules: Firewall,
     round: int,
     asked: Sequence[str],
-    reference: Mapping[str, Tensor],
-    allowed: Mapping[str, frozenset[str]],
+    reference: Mapping[str, Mapping[str, Tensor]],
 ) -> tuple[list[Reply], dict[str, str]]:
     """Split replies into the accepted ones, ordered by client name, and `{client: reason}` for the refused.
 
-    `reference` holds the server's tensors (shapes, dtypes, and the point from which a change is measured);
-    `allowed[client]` the names that the client may send. A client sends whole groups or leaves them out.
+    `reference[client]` holds the tensors that the client may send, as the server has them (names, shapes, dtypes, and the
+    point from which a change is measured). A client sends whole groups or leaves them out.
     """
     refused: dict[str, str] = {}
     accepted: dict[str, Reply] = {}
     for reply in replies:
-        reason = reply.error or _fault(reply, rules, round, asked, reference, allowed)
+        reason = reply.error or _fault(reply, rules, round, asked, reference)
         if reply.client in accepted or (reply.client in refused and reason is None):
             reason = "duplicate: a second reply in one round"
         if reason is None:
@@ -86,8 +87,7 @@ def _fault(
     rules: Firewall,
     round: int,
     asked: Sequence[str],
-    reference: Mapping[str, Tensor],
-    allowed: Mapping[str, frozenset[str]],
+    reference: Mapping[str, Mapping[str, Tensor]],
 ) -> str | None:
     """The first thing wrong with a reply on its own, or None."""
     if reply.client not in asked:
@@ -103,11 +103,12 @@ def _fault(
     for name, value in numbers.items():
         if isinstance(value, float) and not math.isfinite(value):
             return f"not finite: {name} is {value}"
-    return _wrong_names(tensors, allowed[reply.client]) or _wrong_values(tensors, reference)
+    own = reference[reply.client]
+    return _wrong_names(tensors, own) or _wrong_values(tensors, own)
 
 
-def _wrong_names(tensors: Mapping[str, Tensor], allowed: frozenset[str]) -> str | None:
-    if foreign := sorted(set(tensors) - allowed):
+def _wrong_names(tensors: Mapping[str, Tensor], allowed: Mapping[str, Tensor]) -> str | None:
+    if foreign := sorted(set(tensors) - set(allowed)):
         return f"names: sent {foreign[0]}, which it does not share"
     groups = {group_of(name) for name in tensors}
     if lacking := sorted(n for n in allowed if group_of(n) in groups and n not in tensors):
@@ -127,12 +128,14 @@ def _wrong_values(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]
     return None
 
 
-def _too_large(replies: Sequence[Reply], rules: Firewall, reference: Mapping[str, Tensor]) -> dict[str, str]:
+def _too_large(
+    replies: Sequence[Reply], rules: Firewall, reference: Mapping[str, Mapping[str, Tensor]]
+) -> dict[str, str]:
     """Refusals for a group's change that stands far outside what the cohort sent, or above the absolute cap."""
     squares: dict[str, dict[str, float]] = {}
     for reply in replies:
         for name, tensor in reply.payload.tensors.items():
-            change = float((tensor.double() - reference[name].double()).square().sum())
+            change = float((tensor.double() - reference[reply.client][name].double()).square().sum())
             of_group = squares.setdefault(group_of(name), {})
             of_group[reply.client] = of_group.get(reply.client, 0.0) + change
     refused: dict[str, str] = {}

@@ -29,7 +29,7 @@ def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
             "uid": sample.uid,
             "client": client,
             "kind": sample.kind,
-            "question": sample.question,
+            "question": _question(sample),
             "reference": sample.answer,
             "before": before.get(sample.uid),
             "after": after.get(sample.uid),
@@ -37,6 +37,12 @@ def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
         }
         entries.append(entry | dict.fromkeys(SHOWN) | save_media(sample, place, f"{number:03d}"))
     write_atomic(place / "samples.json", (json.dumps(entries, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _question(sample: Sample) -> str:
+    """The question in words; for a pair of sentences both."""
+    pair = sample.meta.get("pair")
+    return sample.question if pair is None else f"{sample.question} | {pair}"
 
 
 def save_media(sample: Sample, folder: Path, stem: str) -> dict[str, str]:

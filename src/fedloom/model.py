@@ -1,7 +1,7 @@
 """What a client trains: one frozen foundation with small named tensors on it, one per process whatever the clients."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,41 +12,128 @@ from fedloom.data.sample import Sample
 from fedloom.exchange import group_of
 from fedloom.metrics.bertscore import Embedder
 
+ANCHORS = "anchors/prompts"
+"""A client's personal states of a few of its prompts, (n, d): what FedDPA weighs its two adapters by."""
+
 
 class AdaptedModel(ABC):
     """A foundation and its adapters, as clients, engines and the federation see them.
 
     Subclasses say how a sample is read, trained on and answered; the bookkeeping of the trainable tensors is here.
-    `tensors` maps travelling names `<group>/<place>` to parameters, `start` to their values before round 1.
+    `tensors` maps travelling names `<group>/<place>` to parameters, `start` to their values before round 1, `layers`
+    PEFT's layer at each `<group>/<place>`, and `scales` each group's LoRA scale s.
     """
 
-    def __init__(self, tensors: Mapping[str, nn.Parameter]) -> None:
+    def __init__(
+        self,
+        tensors: Mapping[str, nn.Parameter],
+        layers: Mapping[str, Any],
+        scales: Mapping[str, float],
+    ) -> None:
         self.tensors: dict[str, nn.Parameter] = {name: tensors[name] for name in sorted(tensors)}
         self.start: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.tensors.items()}
+        self.layers = dict(layers)
+        self.scales = dict(scales)
+        self.merged: dict[str, Tensor] = {}
+        self.anchors: Tensor | None = None
+        self._bases: dict[str, Tensor] = {}
+        self._ratios: Mapping[str, float] = {}
+        self._second = False
         self.rest()
 
     @torch.no_grad()
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
+    def load(self, tensors: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> None:
         """Set every tensor to the value given, or else to its start value, so that nothing of the last client stays.
 
+        A factor of lower rank than the model's is padded with zeros, which no gradient reaches as long as both factors
+        have them. `<place>.merged_A` (q, d_in) and `merged_B` (d_out, q) change the frozen weight of that place by
+        s B A until the next `load`. `ratios` maps a group to s_k / s, where a client's scale differs from the model's.
+        With a second adapter among the tensors both count in full; with a client's prompts, too, they are mixed (FedDPA).
         Raises KeyError for a name that the model does not have.
         """
-        if unknown := sorted(set(tensors) - set(self.tensors)):
+        merged = {n: t for n, t in tensors.items() if n.endswith((".merged_A", ".merged_B"))}
+        known = {ANCHORS, *self.tensors, *(f"{p}.merged_{f}" for p in self.layers for f in "AB")}
+        if unknown := sorted(set(tensors) - known):
             raise KeyError(f"the model has no tensor {unknown[0]}")
         for name, parameter in self.tensors.items():
-            parameter.copy_(tensors.get(name, self.start[name]))
+            value = tensors.get(name, self.start[name])
+            if value.shape != parameter.shape:
+                parameter.zero_()
+                parameter[tuple(slice(n) for n in value.shape)].copy_(value)
+            else:
+                parameter.copy_(value)
+        self.anchors = tensors.get(ANCHORS)
+        self._merge(merged)
+        self._ratios = ratios or {}
+        self._second = any(".local_" in n for n in tensors)
+        self.mix(0.0 if not self._second else None if self.anchors is None else 0.5)
 
-    def begin(self, groups: frozenset[str]) -> list[nn.Parameter]:
-        """Make exactly these groups trainable; returns their parameters in name order."""
+    def mix(self, local: float | Tensor | None) -> None:
+        """Weigh every layer's two adapters: the first by 1 - local, the second by local; None gives both the weight 1.
+
+        Without a second adapter, or with VeRA, nothing changes.
+        """
+        for group in self.scales:
+            self.mix_group(group, local)
+
+    def mix_group(self, group: str, local: float | Tensor | None) -> None:
+        """`mix` in one group; `local` may be a tensor (B, 1, 1), one weight per example."""
+        s = self.scales[group] * self._ratios.get(group, 1.0)
+        for place, layer in self.layers.items():
+            if group_of(place) != group or not hasattr(layer, "scaling"):
+                continue
+            second = "local" in layer.scaling
+            layer.scaling["default"] = s if local is None or not second else s * (1 - local)
+            if second:
+                layer.scaling["local"] = s if local is None else s * local
+
+    def begin(self, names: Collection[str]) -> list[nn.Parameter]:
+        """Make exactly these tensors trainable; returns their parameters in name order."""
+        chosen = frozenset(names)
         for name, parameter in self.tensors.items():
-            parameter.requires_grad_(group_of(name) in groups)
+            parameter.requires_grad_(name in chosen)
             parameter.grad = None
-        self.dropout_in(groups)
-        return [p for n, p in self.tensors.items() if group_of(n) in groups]
+        self.dropout_in(frozenset(group_of(n) for n in chosen))
+        return [p for n, p in self.tensors.items() if n in chosen]
 
     def rest(self) -> None:
         """Freeze everything and switch every dropout off."""
         self.begin(frozenset())
+
+    def _merge(self, merged: Mapping[str, Tensor]) -> None:
+        """Add s B A to the frozen weights named in `merged`; every other weight is again what it was at first."""
+        for place, layer in self.layers.items():
+            weight = layer.get_base_layer().weight
+            A, B = merged.get(f"{place}.merged_A"), merged.get(f"{place}.merged_B")
+            if place in self._bases:
+                weight.data.copy_(self._bases[place])
+            if A is None or B is None or not A.numel():
+                continue
+            if place not in self._bases:
+                self._bases[place] = weight.detach().clone()  # subtracting again would not give the same bits
+            change = self.scales[group_of(place)] * (B.float() @ A.float())
+            weight.data.add_(change.to(weight))
+        self.merged = dict(merged)
+
+    def exported(self) -> dict[str, Tensor]:
+        """All tensors as they count with the model's own scale, what is merged into the base included.
+
+        A second adapter that was not loaded is left out.
+        """
+        own = {n: t for n, t in self.tensors.items() if self._second or ".local_" not in n}
+        found: dict[str, Tensor] = {**own, **self.merged}
+        for name in own:
+            ratio = self._ratios.get(group_of(name), 1.0)
+            if ratio != 1.0 and name.endswith(("lora_B", "local_B")):
+                found[name] = found[name] * ratio
+        return found
+
+    @property
+    def frozen(self) -> Mapping[str, Tensor]:
+        """Frozen tensors that everybody knows from the seed, and that an aggregation may need: VeRA's pairs."""
+        from fedloom.adapters.lora import frozen_pairs
+
+        return frozen_pairs(self.layers)
 
     @abstractmethod
     def dropout_in(self, groups: frozenset[str]) -> None:
@@ -77,6 +164,10 @@ class AdaptedModel(ABC):
         self, examples: Sequence[Any], max_new_tokens: int, features: Sequence[Any] | None = None
     ) -> list[str]:
         """Per example: the greedily decoded answer."""
+
+    @abstractmethod
+    def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+        """(B, d): the frozen model's last state of each example's prompt, adapters switched off."""
 
     @abstractmethod
     def embedder(self) -> Embedder:

@@ -2,13 +2,14 @@
 
 import importlib.metadata
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from fedloom.adapters.ranks import Shape, Shapes
 from fedloom.client import Client
 from fedloom.data.source import ClientData
 from fedloom.engines import LocalEngine
@@ -16,10 +17,13 @@ from fedloom.errors import ExperimentError
 from fedloom.evaluation import TestSet, measure_controls
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
-from fedloom.foundations.loading import load_model
+from fedloom.foundations.adapted import AdaptedMLLM
+from fedloom.foundations.classifier import AdaptedClassifier
+from fedloom.foundations.loading import load_classifier, load_model
 from fedloom.gallery import write_gallery
 from fedloom.model import AdaptedModel
 from fedloom.runfolder import RunFolder, write_atomic
+from fedloom.training import part_of
 
 POOLED = "pooled"
 """The name of the one client of a centralised run."""
@@ -75,25 +79,59 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
                 f"client {source.name} has no training samples; give it some, or leave it out"
             )
     held = sorted({m for source in sources for m in source.holds})
-    model = load_model(experiment.model, held, experiment.engine.device, experiment.seed)
+    model = _model(experiment, held)
     tests = TestSet.prepare({s.name: s.test for s in sources}, model)
     if not tests.samples:
         raise ExperimentError(
             'no client has a test sample; mark some with "split": "test" or raise data.test_share'
         )
     training = [_pool(sources)] if experiment.method.pooled else sources
-    clients = {s.name: Client(s, model.groups(s.holds)) for s in training}
-    engine = LocalEngine(model, clients, experiment.method, experiment.training, wire=experiment.engine.wire)
+    shapes = client_shapes(experiment, [s.name for s in training], model.scales)
+    clients = {
+        s.name: Client(s, model.groups(s.holds), shapes[s.name], experiment.cohort.start) for s in training
+    }
+    engine = LocalEngine(model, clients, experiment.training, wire=experiment.engine.wire)
     return Federation(experiment, engine, tests, folder, observe)
+
+
+def _model(experiment: Experiment, held: Sequence[str]) -> AdaptedMLLM | AdaptedClassifier:
+    """The foundation that the data need, with the adapters that the method needs."""
+    settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
+    second = experiment.method.second
+    if labels := experiment.data.labels():
+        return load_classifier(settings, labels, device, seed, second=second)
+    return load_model(settings, held, device, seed, second=second)
+
+
+def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:
+    """Each client's rank and scale per group, where `cohort.ranks` makes them differ from the model's."""
+    found: dict[str, Shapes] = {}
+    for position, name in enumerate(sorted(names)):
+        shapes = {}
+        for group in groups:
+            part = part_of(group)
+            ranks = experiment.cohort.ranks.get(part, ()) if part is not None else ()
+            spec = experiment.model.llm_lora if part == "llm" else experiment.model.encoder_lora
+            if ranks:
+                rank = ranks[position % len(ranks)]
+                same = experiment.cohort.alpha == "fixed"
+                shapes[group] = Shape(rank, spec.scale(rank) / spec.scale() if same else 1.0)
+        found[name] = {g: s for g, s in shapes.items() if s != Shape(_rank(experiment, g))}
+    return found
+
+
+def _rank(experiment: Experiment, group: str) -> int:
+    return experiment.model.llm_lora.rank if group == "llm" else experiment.model.encoder_lora.rank
 
 
 def finish(federation: Federation) -> Result:
     """The summary; and, where there is a folder, the model, the samples and the report."""
     experiment, model, folder = federation.experiment, federation.engine.model, federation.folder
-    model.load(federation.state.shared)
+    common = federation.global_model()
+    model.load(common)
     settings = experiment.evaluation
     metrics = dict(federation.last_metrics)
-    if settings.controls and federation.state.shared:
+    if settings.controls and common:
         metrics |= measure_controls(model, federation.tests, settings)
     summary = {
         "name": experiment.name,
@@ -105,7 +143,9 @@ def finish(federation: Federation) -> Result:
         "seconds": round(federation.totals.seconds, 3),
         "status": federation.totals.status(),
         "metrics": {**metrics, "start": dict(federation.first_metrics)},
-        "trainable_parameters": sum(p.numel() for p in model.tensors.values()),
+        "trainable_parameters": sum(
+            p.numel() for n, p in model.tensors.items() if experiment.method.scope.role(n) != "frozen"
+        ),
         "shared_parameters": sum(t.numel() for t in federation.state.shared.values()),
         "bytes_up": federation.totals.bytes_up,
         "bytes_down": federation.totals.bytes_down,
@@ -122,8 +162,8 @@ def finish(federation: Federation) -> Result:
     folder.append("metrics.jsonl", controls)
     model.save_adapters(folder.path / "model")
     for client in federation.clients.values():
-        if client.personal:
-            model.load({**federation.state.shared, **client.personal})
+        if own := federation.client_model(client):
+            model.load(own.tensors, own.ratios)
             model.save_adapters(folder.path / "model" / "clients" / client.name)
     write_gallery(folder, federation.tests, settings.samples)
     text = json.dumps(summary, indent=2, ensure_ascii=False)
@@ -139,16 +179,14 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
 
     Raises ExperimentError where the folder holds no finished run.
     """
-    from fedloom.foundations.adapted import AdaptedMLLM
-
     folder = Path(run_dir)
     adapters = folder / "model" if client is None else folder / "model" / "clients" / client
     if not (adapters / "fedloom.json").is_file():
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
-    held = [a.removeprefix("encoder.") for a in AdaptedMLLM.listed(adapters) if a.startswith("encoder.")]
-    model = load_model(experiment.model, held, experiment.engine.device, experiment.seed)
-    model.load(AdaptedMLLM.read_adapters(adapters))
+    listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))["adapters"]
+    model = _model(experiment, [a.removeprefix("encoder.") for a in listed if a.startswith("encoder.")])
+    model.load(model.read_adapters(adapters))
     return model
 
 

@@ -24,7 +24,7 @@ def run_rows(
     With `resume`, finished runs are read, the one that was cut off goes on, and the rest follow. Every row's data, model
     and settings are checked before the first one trains. Raises ExperimentError.
     """
-    paths = [f"{slug(e.row or e.method.name)}/seed-{e.seed}" for e in experiments]
+    paths = [place(e) for e in experiments]
     if clash := next((p for i, p in enumerate(paths) if p in paths[:i]), None):
         raise ExperimentError(
             f"two rows would be written to {clash}; give them names that differ in their letters"
@@ -35,7 +35,10 @@ def run_rows(
                 f"{out} already holds runs; choose another --out, or go on with --resume {out}"
             )
         RunFolder(out).create()
-    listed = [{"row": e.row, "seed": e.seed, "path": p} for e, p in zip(experiments, paths, strict=True)]
+    listed = [
+        {"row": e.row, "across": e.across, "seed": e.seed, "path": p}
+        for e, p in zip(experiments, paths, strict=True)
+    ]
     plan = [e.as_dict() for e in experiments]
     write_atomic(out / "plan.json", (json.dumps(plan, ensure_ascii=False) + "\n").encode())
     results = []
@@ -62,6 +65,12 @@ def planned(folder: Path) -> list[Experiment]:
     raise ExperimentError(
         f"there is no run to resume in {folder}; name the folder that `fedloom run` wrote to"
     )
+
+
+def place(experiment: Experiment) -> str:
+    """A run's folder within its study: `<row>/seed-<n>`, or `<row>/<across>/seed-<n>`."""
+    across = [] if experiment.across is None else [slug(experiment.across)]
+    return "/".join([slug(experiment.row or experiment.method.name), *across, f"seed-{experiment.seed}"])
 
 
 def slug(text: str) -> str:

@@ -4,18 +4,22 @@ One client's optimiser, schedule and random streams are made here, used once and
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from fedloom.exchange import group_of
 from fedloom.model import AdaptedModel
 from fedloom.streams import stream_seed, torch_stream
 
 Part = Literal["encoder", "projector", "llm"]
+Penalty = Callable[[Mapping[str, Tensor]], Tensor]
+"""A scalar of the tensors in training, by name, that is added to the loss of every step."""
 Schedule = Literal["two_stage", "simultaneous", "reverse", "rounds"]
 
 
@@ -116,11 +120,11 @@ def batches(n: int, training: Training, seed: int, *stream: str | int) -> Iterat
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What one local round did: mean loss over its steps, their number, and the groups that were trained."""
+    """What one local round did: mean loss over its steps, their number, and the names of the tensors that were trained."""
 
     loss: float
     steps: int
-    groups: frozenset[str]
+    names: frozenset[str]
 
 
 def train(
@@ -128,14 +132,18 @@ def train(
     examples: Sequence[object],
     training: Training,
     *,
-    held: frozenset[str],
+    names: Collection[str],
     seed: int,
     client: str,
     round: int,
     rounds: int,
+    penalty: Penalty | None = None,
 ) -> TrainingReport:
-    """Train the model's tensors of the groups `held` in place, stage by stage. Raises FloatingPointError if the loss blows up."""
-    has_encoder = any(part_of(g) == "encoder" for g in held)
+    """Train the model's tensors `names` in place, stage by stage; `penalty` of the trained tensors is added to the loss.
+
+    Raises FloatingPointError if the loss blows up.
+    """
+    has_encoder = any(part_of(group_of(n)) == "encoder" for n in names)
     stream = batches(len(examples), training, seed, client, round)
     losses: list[float] = []
     trained: set[str] = set()
@@ -143,9 +151,16 @@ def train(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "dropout", client, round))
         for stage in plan(training, local_steps(len(examples), training), round, rounds, has_encoder):
-            groups = frozenset(g for g in held if part_of(g) in stage.parts or part_of(g) is None)
-            trained |= groups
-            parameters = model.begin(groups)
+            chosen = frozenset(n for n in names if part_of(group_of(n)) in {*stage.parts, None})
+            trained |= chosen
+            parameters = model.begin(chosen)
+            if not parameters:  # this stage trains nothing that the method trains
+                for _ in range(stage.steps):
+                    next(stream)
+                continue
+            extra = (
+                None if penalty is None else partial(penalty, {n: model.tensors[n] for n in sorted(chosen)})
+            )
             optimiser = torch.optim.AdamW(
                 parameters,
                 lr=training.rate(round, rounds),
@@ -162,7 +177,7 @@ def train(
                     if new := [i for i in indices if i not in cache]:
                         cache.update(zip(new, model.features([examples[i] for i in new]), strict=True))
                     features = [cache[i] for i in indices]
-                losses.append(_step(model, optimiser, parameters, batch, features, training.clip))
+                losses.append(_step(model, optimiser, parameters, batch, features, training.clip, extra))
             cache.clear()
     model.rest()
     return TrainingReport(sum(losses) / max(len(losses), 1), len(losses), frozenset(trained))
@@ -175,12 +190,13 @@ def _step(
     batch: Sequence[object],
     features: Sequence[object] | None,
     clip: float | None,
+    extra: Callable[[], Tensor] | None,
 ) -> float:
     optimiser.zero_grad(set_to_none=True)
     loss: Tensor = model.loss(batch, features)
     if not torch.isfinite(loss):
         raise FloatingPointError(f"the training loss became {loss.item()}; a smaller training.lr may help")
-    loss.backward()  # type: ignore[no-untyped-call]
+    (loss if extra is None else loss + extra()).backward()  # type: ignore[no-untyped-call]
     if clip is not None:
         torch.nn.utils.clip_grad_norm_(parameters, clip)
     optimiser.step()

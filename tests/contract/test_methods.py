@@ -23,8 +23,8 @@ every_method = pytest.mark.parametrize("method", sorted(METHODS))
 
 
 def everything(federation: Federation) -> dict[str, torch.Tensor]:
-    """All that a federation has learned: shared and personal tensors."""
-    found = dict(federation.state.shared)
+    """All that a federation has learned: shared and personal tensors, and the method's own."""
+    found = {**federation.state.shared, **federation.state.tensors}
     for client in federation.clients.values():
         found |= {f"{client.name}:{n}": t for n, t in client.personal.items()}
     return found
@@ -52,9 +52,9 @@ class Tampered(LocalEngine):
     change: Any = staticmethod(lambda reply: reply)
     reverse = False
 
-    def ask(self, task: str, payloads: Mapping[str, Payload], *rest: Any) -> list[Reply]:
+    def ask(self, method: Any, task: str, payloads: Mapping[str, Payload], *rest: Any) -> list[Reply]:
         order = sorted(payloads, reverse=self.reverse)
-        replies = super().ask(task, {c: payloads[c] for c in order}, *rest)
+        replies = super().ask(method, task, {c: payloads[c] for c in order}, *rest)
         return [changed for r in replies if (changed := self.change(r)) is not None]
 
 
@@ -73,8 +73,8 @@ def test_training_moves_the_model_and_one_seed_gives_one_result(method, quick, f
     for federation in runs:
         federation.run()
     assert_same_bits(everything(runs[0]), everything(runs[1]))
-    moved = [n for n, t in everything(runs[0]).items() if not torch.equal(t, start[n])]
-    assert {group_of(n.rpartition(":")[2]) for n in moved} == {
+    moved = [n for n, t in everything(runs[0]).items() if n not in start or not torch.equal(t, start[n])]
+    assert {group_of(n.rpartition(":")[2]) for n in moved} - {"anchors"} == {
         "encoder.audio",
         "encoder.image",
         "llm",
@@ -82,7 +82,10 @@ def test_training_moves_the_model_and_one_seed_gives_one_result(method, quick, f
     }
     other = federate(quick(method, seed=1))
     other.run()
-    assert any(not torch.equal(t, everything(runs[0])[n]) for n, t in everything(other).items())
+    assert any(
+        t.shape != (here := everything(runs[0])[n]).shape or not torch.equal(t, here)
+        for n, t in everything(other).items()
+    )
 
 
 @every_method
@@ -105,25 +108,26 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing catches it."""
 
 
+MOMENTS = {
+    "inside the first round": lambda told: told.client is not None and told.round == 1,
+    "inside the second round": lambda told: told.client is not None and told.round == 2,
+    "after the last round": lambda told: told.client is None and told.round == 2,
+}
+
+
 @every_method
-@pytest.mark.parametrize(
-    "moment", ["inside the first round", "inside the second round", "after the last round"]
-)
-def test_a_run_cut_off_anywhere_and_resumed_ends_in_the_same_bytes(method, moment, quick, tmp_path) -> None:
+def test_a_run_cut_off_anywhere_and_resumed_ends_in_the_same_bytes(method, quick, tmp_path) -> None:
     experiment = quick(method)
     whole = run(experiment, tmp_path / "whole")
+    for begun, (moment, now) in enumerate(MOMENTS.items()):
 
-    def stop(told: Any) -> None:
-        inside = told.client is not None
-        if {
-            "inside the first round": inside and told.round == 1,
-            "inside the second round": inside and told.round == 2,
-            "after the last round": not inside and told.round == 2,
-        }[moment]:
-            raise Killed
+        def stop(told: Any, now: Any = now) -> None:
+            if now(told):
+                raise Killed
 
-    with pytest.raises(Killed):
-        run(experiment, tmp_path / "cut", observe=stop)
+        with pytest.raises(Killed):
+            run(experiment, tmp_path / "cut", resume=begun > 0, observe=stop)
+        assert not (tmp_path / "cut" / "summary.json").exists(), moment
     again = run(experiment, tmp_path / "cut", resume=True)
     assert files(tmp_path / "cut" / "model") == files(tmp_path / "whole" / "model")
     strip = {"seconds"}
@@ -165,29 +169,30 @@ def spoil(reply: Reply, how: str) -> Reply:
     return dataclasses.replace(reply, payload=Payload(tensors, numbers))
 
 
+REASONS = {
+    "raised": "raised RuntimeError",
+    "nan": "not finite",
+    "shape": "shape",
+    "inflated": "weight: claims 1000000000",
+}
+
+
 @every_method
-@pytest.mark.parametrize(
-    ("how", "reason"),
-    [
-        ("raised", "raised RuntimeError"),
-        ("nan", "not finite"),
-        ("shape", "shape"),
-        ("inflated", "weight: claims 1000000000"),
-    ],
-)
-def test_a_bad_client_is_refused_by_name_and_changes_nothing(method, how, reason, quick, tmp_path) -> None:
-    if METHODS[method].scope.shared == () and how in ("nan", "shape"):
-        pytest.skip("nothing travels")
-    spoiled = build(quick(method), created(tmp_path / "spoiled"), lambda p: None)
+def test_a_bad_client_is_refused_by_name_and_changes_nothing(method, quick, tmp_path) -> None:
     absent = build(quick(method), None, lambda p: None)
-    bad = sorted(spoiled.clients)[0]
-    tamper(spoiled, lambda reply: spoil(reply, how) if reply.client == bad else reply).run()
+    bad = sorted(absent.clients)[0]
     tamper(absent, lambda reply: None if reply.client == bad else reply).run()
-    for entry in spoiled.folder.history("ledger.jsonl"):
-        assert list(entry["refused"]) == [bad]
-        assert entry["refused"][bad].startswith(reason)
-    assert_same_bits(dict(spoiled.state.shared), dict(absent.state.shared))
-    assert spoiled.totals.status().startswith("complete, but 2 of")
+    travels = METHODS[method].shares.shared != ()
+    for how in REASONS if travels else ("raised", "inflated"):
+        spoiled = build(quick(method), created(tmp_path / how), lambda p: None)
+        tamper(spoiled, lambda reply, how=how: spoil(reply, how) if reply.client == bad else reply).run()
+        for entry in spoiled.folder.history("ledger.jsonl"):
+            assert list(entry["refused"]) == [bad]
+            assert entry["refused"][bad].startswith(REASONS[how])
+        assert_same_bits(
+            {**spoiled.state.shared, **spoiled.state.tensors}, {**absent.state.shared, **absent.state.tensors}
+        )
+        assert spoiled.totals.status().startswith("complete, but 2 of")
 
 
 @every_method
@@ -196,11 +201,11 @@ def test_ledger_bytes_are_the_sizes_of_the_tensors_in_the_messages(method, quick
     seen = {"up": 0, "down": 0}
     original = federation.engine._ask_one
 
-    def spy(client: Any, task: str, payload: Payload, at: Any) -> Reply:
+    def spy(client: Any, method: Any, task: str, payload: Payload, at: Any) -> Reply:
         seen["down"] += sum(t.numel() * t.element_size() for t in payload.tensors.values())
         held = {f"encoder.{m}" for m in client.data.holds} | {"llm", "projector"}
         assert {group_of(n) for n in payload.tensors} <= held
-        reply = original(client, task, payload, at)
+        reply = original(client, method, task, payload, at)
         seen["up"] += sum(t.numel() * t.element_size() for t in reply.payload.tensors.values())
         return reply
 
@@ -209,7 +214,7 @@ def test_ledger_bytes_are_the_sizes_of_the_tensors_in_the_messages(method, quick
     ledger = federation.folder.history("ledger.jsonl")
     assert sum(e["bytes_up"] for e in ledger) == seen["up"] == federation.totals.bytes_up
     assert sum(e["bytes_down"] for e in ledger) == seen["down"] == federation.totals.bytes_down
-    assert (seen["up"] > 0) == bool(METHODS[method].scope.shared)
+    assert (seen["up"] > 0) == bool(METHODS[method].shares.shared)
     for entry in ledger:
         assert sum(entry["groups_up"].values()) == entry["bytes_up"]
 
@@ -226,9 +231,9 @@ def test_the_saved_model_loads_in_peft_and_in_fedloom_with_equal_logits(method, 
     federation.run()
     finish(federation)
     folder = federation.folder.path
-    client = None if federation.state.shared else sorted(federation.clients)[-1]
-    own = federation.clients[client].personal if client else {}
-    federation.engine.model.load({**federation.state.shared, **own})
+    client = None if federation.global_model() else sorted(federation.clients)[-1]
+    own = federation.client_model(federation.clients[client]).tensors if client else federation.global_model()
+    federation.engine.model.load(own)
     adapters = folder / "model" if client is None else folder / "model" / "clients" / client
     ids = torch.tensor([[1, 5, 9, 20, 33]])
     with torch.no_grad():
@@ -240,10 +245,15 @@ def test_the_saved_model_loads_in_peft_and_in_fedloom_with_equal_logits(method, 
         plain = base(input_ids=ids).logits
         peft_model = PeftModel.from_pretrained(base, adapters / "llm").eval()
         assert torch.equal(fedloom_model.mllm.llm(input_ids=ids).logits, wanted)
-        assert torch.equal(peft_model(input_ids=ids).logits, wanted)
+        if any(
+            "merged" in name for name in own
+        ):  # merged into the weight here, further ranks of the adapter there
+            torch.testing.assert_close(peft_model(input_ids=ids).logits, wanted, rtol=1e-4, atol=1e-4)
+        else:
+            assert torch.equal(peft_model(input_ids=ids).logits, wanted)
     assert not torch.equal(plain, wanted)
     assert_same_bits(
-        AdaptedMLLM.read_adapters(adapters), {n: p.detach() for n, p in fedloom_model.tensors.items()}
+        AdaptedMLLM.read_adapters(adapters), {n: p.detach() for n, p in fedloom_model.exported().items()}
     )
     trunk = load_file(adapters / "encoder.image" / "adapter_model.safetensors")
     assert all(key.startswith("base_model.model.") for key in trunk)

@@ -51,8 +51,8 @@ def test_a_client_without_a_modality_changes_no_tensor_of_its_encoder(quick, fed
     asked = []
     original = federation.engine._ask_one
 
-    def spy(client, task, payload, at):
-        reply = original(client, task, payload, at)
+    def spy(client, method, task, payload, at):
+        reply = original(client, method, task, payload, at)
         asked.append(
             (
                 client.name,
@@ -78,8 +78,8 @@ def test_with_one_holder_the_aggregate_is_the_holders_own(method, quick, federat
     sent = {}
     original = federation.engine._ask_one
 
-    def spy(client, task, payload, at):
-        reply = original(client, task, payload, at)
+    def spy(client, method, task, payload, at):
+        reply = original(client, method, task, payload, at)
         sent.update(
             {n: t for n, t in reply.payload.tensors.items() if n.startswith(f"encoder.{client.name[:5]}")}
         )
@@ -97,7 +97,7 @@ def test_cached_features_give_the_losses_and_gradients_of_the_full_pass(quick, f
     model = federate(quick()).engine.model
     client = federate(quick()).clients["both-01"]
     examples = client.examples(model)[:6]
-    parameters = model.begin(frozenset({"llm"}))
+    parameters = model.begin([n for n in model.tensors if group_of(n) == "llm"])
     full = model.loss(examples)
     grads = torch.autograd.grad(full, parameters, allow_unused=True)
     cached = model.loss(examples, model.features(examples))
@@ -116,7 +116,7 @@ def test_gradients_reach_every_adapter_of_the_stage_and_nothing_else(quick, fede
                 p.normal_(generator=torch.Generator().manual_seed(len(name)))
     examples = federation.clients["both-01"].examples(model)
     for groups in ({"encoder.image", "encoder.audio", "projector"}, {"llm"}):
-        model.begin(frozenset(groups))
+        model.begin([n for n in model.tensors if group_of(n) in groups])
         model.loss(examples).backward()
         for name, p in model.tensors.items():
             reached = p.grad is not None and bool(p.grad.any())
@@ -132,10 +132,10 @@ def test_every_client_starts_from_the_broadcast_and_not_from_the_last_client(qui
     original = federation.engine._ask_one
     replies = {}
 
-    def spy(client, task, payload, when):
+    def spy(client, method, task, payload, when):
         nonlocal at
         at = when
-        replies[client.name] = original(client, task, payload, when)
+        replies[client.name] = original(client, method, task, payload, when)
         return replies[client.name]
 
     federation.engine._ask_one = spy
@@ -144,7 +144,7 @@ def test_every_client_starts_from_the_broadcast_and_not_from_the_last_client(qui
     federation.run()
     last = federation.clients["image-01"]
     down = Payload(start).only(lambda n: group_of(n) in last.groups)
-    alone = original(last, "train", down, at)
+    alone = original(last, federation.method, "train", down, at)
     assert all(
         torch.equal(t, replies["image-01"].payload.tensors[n]) for n, t in alone.payload.tensors.items()
     )

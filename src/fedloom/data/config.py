@@ -7,25 +7,42 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from fedloom.data.source import ClientData, Holding
 
+Task = Literal["entailment", "follows", "same", "warm", "mnli", "rte", "sst2", "qqp", "qnli"]
+
 
 class Data(BaseModel):
     """Where the clients' samples come from."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["tabletop", "folder"] = Field(
+    source: Literal["tabletop", "folder", "text"] = Field(
         "tabletop",
-        description="tabletop: the project's own small world; folder: <path>/<client>/metadata.jsonl",
+        description="tabletop: the project's own small world; folder: <path>/<client>/metadata.jsonl; "
+        "text: labelled sentences for a classifier",
     )
-    path: Path | None = Field(None, description="source folder: the folder that holds one folder per client")
+    path: Path | None = Field(
+        None,
+        description="source folder: the folder that holds one folder per client; source text: a folder with GLUE's "
+        "parquet files, <path>/<task>/train*.parquet, none = download",
+    )
     clients: dict[Holding, int] = Field(
         {"image": 3, "audio": 3},
-        description="source tabletop: how many clients hold images, speech, both, or text",
+        description="source tabletop: how many clients hold images, speech, both, or text; source text: {text: N}",
     )
-    train: int = Field(160, ge=1, description="source tabletop: training samples per client")
-    test: int = Field(40, ge=1, description="source tabletop: test samples per client")
+    train: int = Field(160, ge=1, description="sources tabletop and text: training samples per client")
+    test: int = Field(40, ge=1, description="sources tabletop and text: test samples per client")
     test_share: float = Field(
         0.2, gt=0, lt=1, description="source folder: share held back where the data name no split"
+    )
+    task: Task = Field(
+        "entailment",
+        description="source text: entailment, follows, same or warm, told of the small world; or GLUE's mnli, rte, "
+        "sst2, qqp or qnli",
+    )
+    dirichlet: float | None = Field(
+        0.5,
+        gt=0,
+        description="source text: Dirichlet parameter of the clients' label mixes; none = all clients alike",
     )
 
     @field_validator("clients")
@@ -41,6 +58,21 @@ class Data(BaseModel):
             raise ValueError("the source folder needs data.path, the folder that holds one folder per client")
         return self
 
+    @model_validator(mode="after")
+    def _text_alone(self) -> "Data":
+        others = [holding for holding, count in self.clients.items() if count and holding != "text"]
+        if self.source == "text" and others:
+            raise ValueError(
+                f"the source text has no clients that hold {others[0]}; set data.clients to {{text: N}}"
+            )
+        return self
+
+    def labels(self) -> tuple[str, ...]:
+        """The task's label words, in the order of their numbers; empty for a source other than text."""
+        from fedloom.data.text import LABELS
+
+        return LABELS[self.task] if self.source == "text" else ()
+
     def load(self, seed: int) -> list[ClientData]:
         """The clients, ordered by name. Raises ExperimentError for data that cannot be used."""
         if self.source == "folder":
@@ -48,6 +80,12 @@ class Data(BaseModel):
 
             assert self.path is not None  # noqa: S101 - the validator saw to it
             return load_folder(self.path, self.test_share, seed)
+        if self.source == "text":
+            from fedloom.data.text import text_clients
+
+            return text_clients(
+                self.task, self.clients["text"], self.train, self.test, self.dirichlet, seed, self.path
+            )
         from fedloom.data.tabletop.clients import tabletop_clients
 
         return tabletop_clients(self.clients, self.train, self.test, seed)

@@ -18,19 +18,18 @@ class LocalEngine:
         self,
         model: AdaptedModel,
         clients: Mapping[str, Client],
-        method: Method,
         training: Training,
         *,
         wire: bool = False,
     ) -> None:
         self.model = model
         self.clients = dict(clients)
-        self.method = method
         self.training = training
         self.wire = wire
 
     def ask(
         self,
+        method: Method,
         task: str,
         payloads: Mapping[str, Payload],
         at: Round,
@@ -40,16 +39,16 @@ class LocalEngine:
         replies = []
         for name, payload in payloads.items():
             began = time.perf_counter()
-            replies.append(self._ask_one(self.clients[name], task, payload, at))
+            replies.append(self._ask_one(self.clients[name], method, task, payload, at))
             done(name, time.perf_counter() - began)
         self.model.rest()
         return replies
 
-    def _ask_one(self, client: Client, task: str, payload: Payload, at: Round) -> Reply:
+    def _ask_one(self, client: Client, method: Method, task: str, payload: Payload, at: Round) -> Reply:
         if self.wire:
             payload = Payload.decode(payload.encode())
         try:
-            answer = client.answer(self.method, task, payload, self.model, self.training, at)
+            answer = client.answer(method, task, payload, self.model, self.training, at)
         except Exception as error:  # whatever goes wrong at one client is that client's refusal
             return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
         if self.wire:

@@ -4,15 +4,18 @@ Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
-from fedloom.adapters import lora
+from fedloom.adapters import files, lora
 from fedloom.adapters.guard import check_adapters
 from fedloom.adapters.lora import LoRA
 from fedloom.data.sample import Sample
@@ -20,30 +23,38 @@ from fedloom.exchange import group_of
 from fedloom.foundations.mllm import MLLM, Example
 from fedloom.metrics import CausalEmbedder, Embedder
 from fedloom.metrics.tokens import count_tokens
-from fedloom.model import AdaptedModel
+from fedloom.model import ANCHORS, AdaptedModel
 from fedloom.streams import torch_stream
 
 
 class AdaptedMLLM(AdaptedModel):
     """`mllm` is changed in place: its trunks and LLM are wrapped by PEFT, its own weights are frozen."""
 
-    def __init__(self, mllm: MLLM, llm_lora: LoRA, encoder_lora: LoRA, *, seed: int) -> None:
-        """Adapters start from the stream of `seed`. Raises ExperimentError where a rank or target does not fit."""
+    def __init__(
+        self, mllm: MLLM, llm_lora: LoRA, encoder_lora: LoRA, *, seed: int, second: bool = False
+    ) -> None:
+        """Adapters start from the stream of `seed`; `second` gives every layer a personal one besides.
+
+        Raises ExperimentError where a rank or target does not fit.
+        """
         mllm.requires_grad_(False)
         mllm.eval()
         self.mllm = mllm
         self.specs: dict[str, LoRA] = {"llm": llm_lora}
-        self._wrapped: dict[str, nn.Module] = {}
+        self._wrapped: dict[str, PeftModel] = {}
         encoder: Any = mllm.encoder
         trunks = encoder.trunks
         for modality in encoder.modalities:
             group = f"encoder.{modality}"
             self.specs[group] = encoder_lora
-            trunks[modality] = self._wrapped[group] = lora.attach(trunks[modality], encoder_lora, group, seed)
+            trunks[modality] = self._wrapped[group] = lora.attach(
+                trunks[modality], encoder_lora, group, seed, second
+            )
             width = encoder.config.modalities[modality].embed_dim
             probe = torch.randn(1, 3, width, generator=torch_stream(seed, "probe", group))
-            check_adapters(trunks[modality], probe.to(mllm.device))
-        mllm.llm = self._wrapped["llm"] = lora.attach(mllm.llm, llm_lora, "llm", seed)
+            marker = "vera_lambda" if encoder_lora.kind == "vera" else "lora_"
+            check_adapters(trunks[modality], probe.to(mllm.device), marker=marker)
+        mllm.llm = self._wrapped["llm"] = lora.attach(mllm.llm, llm_lora, "llm", seed, second)
         named = {
             f"{group}/{name}": parameter
             for group, module in self._wrapped.items()
@@ -57,14 +68,19 @@ class AdaptedMLLM(AdaptedModel):
         for group, module in parts.items():
             self._projector_groups.append(group)
             named.update({f"{group}/{n}": p for n, p in module.named_parameters()})
-        super().__init__(named)
+        layers = {
+            f"{group}/{place}": layer
+            for group, module in self._wrapped.items()
+            for place, layer in lora.adapted_layers(module).items()
+        }
+        super().__init__(named, layers, {group: spec.scale() for group, spec in self.specs.items()})
 
     def dropout_in(self, groups: frozenset[str]) -> None:
         """LoRA dropout in these groups only; everything else in eval mode."""
         self.mllm.eval()
         for group, module in self._wrapped.items():
             for name, child in module.named_modules():
-                if "lora_dropout" in name:
+                if "lora_dropout" in name or "vera_dropout" in name:
                     child.training = group in groups
 
     def groups(self, holds: Sequence[str]) -> frozenset[str]:
@@ -97,7 +113,8 @@ class AdaptedMLLM(AdaptedModel):
         self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
     ) -> list[tuple[int, int]]:
         """Answer tokens (the stop included) and correct ones, teacher forced."""
-        out = self.mllm(examples, features)
+        with self._mixed(examples, features):
+            out = self.mllm(examples, features)
         tokens, correct = count_tokens(out.logits.argmax(-1), out.labels, out.index, len(examples))
         return list(zip(tokens.tolist(), correct.tolist(), strict=True))
 
@@ -108,7 +125,32 @@ class AdaptedMLLM(AdaptedModel):
         features: Sequence[dict[str, Tensor]] | None = None,
     ) -> list[str]:
         """Greedy answers."""
-        return self.mllm.generate(examples, max_new_tokens, features)
+        with self._mixed(examples, features):
+            return self.mllm.generate(examples, max_new_tokens, features)
+
+    @torch.no_grad()
+    def prompt_states(
+        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
+    ) -> Tensor:
+        """(B, d_llm): the LLM's last layer at the prompt's last token, the LLM's adapters switched off."""
+        with self._wrapped["llm"].disable_adapter():
+            return self.mllm.prompt_states(examples, features)
+
+    @contextmanager
+    def _mixed(
+        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None
+    ) -> Iterator[None]:
+        """Per example, the weight of the personal adapter in the LLM, where a client's prompts are known (FedDPA)."""
+        if self.anchors is None:
+            yield
+            return
+        states = self.prompt_states(examples, features)
+        near = cosine_similarity(states[:, None], self.anchors.to(states)[None], dim=-1).mean(1)
+        self.mix_group("llm", (0.5 * near)[:, None, None])
+        try:
+            yield
+        finally:
+            self.mix_group("llm", 0.5)
 
     def embedder(self) -> Embedder:
         """The frozen LLM's hidden states, adapters switched off: the same for every method and round."""
@@ -117,10 +159,12 @@ class AdaptedMLLM(AdaptedModel):
     def save_adapters(self, folder: Path) -> None:
         """`<group>/` in PEFT's format for each adapter, `projector.safetensors`, and `fedloom.json`, which lists them."""
         folder.mkdir(parents=True, exist_ok=True)
+        everything = self.exported()
         for group, spec in self.specs.items():
-            prefix = f"{group}/"
-            factors = {n.removeprefix(prefix): p for n, p in self.tensors.items() if n.startswith(prefix)}
-            lora.save(folder / group, factors, spec, None, "CAUSAL_LM" if group == "llm" else None)
+            own = {n.removeprefix(f"{group}/"): t for n, t in everything.items() if group_of(n) == group}
+            files.save(folder / group, own, spec, "CAUSAL_LM" if group == "llm" else None)
+        if self.anchors is not None:
+            save_file({ANCHORS: self.anchors.contiguous()}, folder / "anchors.safetensors")
         projector = {
             n: p.detach().cpu().contiguous()
             for n, p in self.tensors.items()
@@ -133,11 +177,6 @@ class AdaptedMLLM(AdaptedModel):
         )
 
     @staticmethod
-    def listed(folder: Path) -> list[str]:
-        """The groups whose adapters a folder of `save_adapters` holds."""
-        return list(json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))["adapters"])
-
-    @staticmethod
     def read_adapters(folder: Path) -> dict[str, Tensor]:
         """The tensors that `save_adapters` wrote, by their travelling names."""
         from safetensors.torch import load_file
@@ -145,8 +184,9 @@ class AdaptedMLLM(AdaptedModel):
         listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
         tensors = load_file(folder / listed["projector"])
         for group in listed["adapters"]:
-            for name, tensor in load_file(folder / group / "adapter_model.safetensors").items():
-                tensors[f"{group}/{lora.place(name)}"] = tensor
+            tensors |= {f"{group}/{name}": tensor for name, tensor in files.read(folder / group).items()}
+        if (folder / "anchors.safetensors").is_file():
+            tensors |= load_file(folder / "anchors.safetensors")
         return tensors
 
 

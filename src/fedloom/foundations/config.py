@@ -6,7 +6,7 @@ from fedloom.adapters.lora import LoRA
 
 
 class Foundation(BaseModel):
-    """A frozen multimodal LLM and the shapes of its adapters."""
+    """A frozen multimodal LLM, or a text classifier, and the shapes of its adapters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -20,5 +20,13 @@ class Foundation(BaseModel):
     llm: str | None = Field(
         None, description="instead of a foundation: Hugging Face id or folder of a causal LM"
     )
+    classifier: str | None = Field(
+        None,
+        description="source text: Hugging Face id or folder of a sequence classifier or masked LM, such as "
+        "FacebookAI/roberta-large; none = tiny-roberta (shipped)",
+    )
     llm_lora: LoRA = Field(LoRA(), description="the LLM's adapter")
     encoder_lora: LoRA = Field(LoRA(), description="the adapter of every modality's trunk")
+    body_lora: LoRA = Field(
+        LoRA(alpha=16.0, targets=("query", "value")), description="the classifier's adapter"
+    )

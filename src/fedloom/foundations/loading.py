@@ -8,13 +8,20 @@ import torch
 
 from fedloom.errors import ExperimentError
 from fedloom.foundations.adapted import AdaptedMLLM
+from fedloom.foundations.classifier import AdaptedClassifier
+from fedloom.foundations.classifier_io import load_checkpoint
 from fedloom.foundations.config import Foundation
 from fedloom.foundations.imagebind import ImageBind
 from fedloom.foundations.mllm import MLLM
 
 
-def load_model(settings: Foundation, modalities: Sequence[str], device: str, seed: int) -> AdaptedMLLM:
-    """The frozen foundation with fresh adapters, only the trunks of `modalities` loaded. Raises ExperimentError."""
+def load_model(
+    settings: Foundation, modalities: Sequence[str], device: str, seed: int, *, second: bool = False
+) -> AdaptedMLLM:
+    """The frozen foundation with fresh adapters, only the trunks of `modalities` loaded. Raises ExperimentError.
+
+    `second` gives every layer a personal adapter besides.
+    """
     where = choose_device(device)
     with torch.random.fork_rng(
         devices=[]
@@ -25,7 +32,23 @@ def load_model(settings: Foundation, modalities: Sequence[str], device: str, see
             mllm = MLLM.from_pretrained(
                 foundation_folder(settings.foundation), modalities=modalities or None, device=where
             )
-        return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed)
+        return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
+
+
+def load_classifier(
+    settings: Foundation, labels: Sequence[str], device: str, seed: int, *, second: bool = False
+) -> AdaptedClassifier:
+    """A frozen text classifier with fresh adapters, its head for these labels in this order.
+
+    `second` gives every layer a personal adapter besides. Raises ExperimentError.
+    """
+    name = settings.classifier or "tiny-roberta"
+    shipped = Path(str(files("fedloom.foundations"))) / name
+    model, tokenizer = load_checkpoint(shipped if (shipped / "config.json").is_file() else name, labels, seed)
+    with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights that are replaced at once
+        return AdaptedClassifier(
+            model.to(choose_device(device)), tokenizer, settings.body_lora, labels, seed=seed, second=second
+        )
 
 
 def foundation_folder(name: str) -> Path:
@@ -43,7 +66,7 @@ def foundation_folder(name: str) -> Path:
 def shipped() -> list[tuple[str, int, Path]]:
     """Name, bytes on disk and folder of every foundation in the package."""
     root = Path(str(files("fedloom.foundations")))
-    folders = sorted(p.parent for p in root.glob("*/mllm.json"))
+    folders = sorted(p.parent for name in ("mllm.json", "config.json") for p in root.glob(f"*/{name}"))
     return [(f.name, sum(p.stat().st_size for p in f.rglob("*") if p.is_file()), f) for f in folders]
 
 

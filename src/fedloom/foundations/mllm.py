@@ -184,6 +184,20 @@ class MLLM(nn.Module):
         stop = self.config.prompt.stop
         return [(text if stop == "eos" else text.split(stop)[0]).strip() for text in texts]
 
+    @torch.no_grad()
+    def prompt_states(self, examples: Sequence[Example], features: Features | None = None) -> Tensor:
+        """(B, d_llm): the LLM's last hidden layer at the last token of each prompt."""
+        plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=False, left=True)
+        embeds = self._embed(plan, self.features(examples) if features is None else features)
+        out = self.llm(
+            inputs_embeds=embeds,
+            attention_mask=plan.mask.to(embeds.device),
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        states: Tensor = out.hidden_states[-1][:, -1]
+        return states
+
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write encoder/, llm/ (with the tokenizer), projector.safetensors, mllm.json; see `mllm_io.save`."""
         from fedloom.foundations import mllm_io

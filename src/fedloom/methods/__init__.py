@@ -4,19 +4,35 @@ from fedloom.methods.base import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.feda2_lora import FedA2LoRA
 from fedloom.methods.fedavg_lora import FedAvgLoRA
+from fedloom.methods.feddpa_lora import FedDPALoRA
+from fedloom.methods.fedex_lora import FedExLoRA
+from fedloom.methods.fedsa_lora import FedSALoRA
+from fedloom.methods.ffa_lora import FFALoRA
+from fedloom.methods.flexlora import FlexLoRA
+from fedloom.methods.flora import FLoRA
+from fedloom.methods.hetlora import HetLoRA
 from fedloom.methods.local_only import LocalOnly
+from fedloom.methods.lora_fair import LoRAFAIR
+from fedloom.methods.rolora import RoLoRA
 
-METHODS: dict[str, type[Method]] = {m.name: m for m in (FedAvgLoRA, FedA2LoRA, LocalOnly, Centralised)}
+METHODS: dict[str, type[Method]] = {
+    m.name: m
+    for m in (
+        FedAvgLoRA,
+        FedA2LoRA,
+        FFALoRA,
+        FedSALoRA,
+        FedExLoRA,
+        FedDPALoRA,
+        FLoRA,
+        FlexLoRA,
+        HetLoRA,
+        LoRAFAIR,
+        RoLoRA,
+        LocalOnly,
+        Centralised,
+    )
+}
 """Every method by the name that an experiment uses."""
 
-__all__ = [
-    "METHODS",
-    "Ask",
-    "Centralised",
-    "FedA2LoRA",
-    "FedAvgLoRA",
-    "LocalOnly",
-    "Method",
-    "State",
-    "Trainer",
-]
+__all__ = ["METHODS", "Ask", "Method", "State", "Trainer"]

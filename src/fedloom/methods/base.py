@@ -3,17 +3,25 @@
 Local training, bytes, checkpoints, privacy and deployment are not here: they follow from the scope.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from fedloom.aggregation.mean import weighted_mean
-from fedloom.exchange import Payload, Scope
+from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.firewall import Reply
+from fedloom.training import Penalty
+
+FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
+"""Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
+SECOND: tuple[str, ...] = ("*.lora_B", "*.lambda_b")
+"""Patterns of the factors that make the layer's output: B, or VeRA's λ_b."""
+Shape = tuple[int, int, int]
+"""(r, d_in, d_out) of one adapted layer."""
+FACTORS = (*FIRST, *SECOND)
+PROJECTOR: tuple[str, ...] = ("projector*",)
 
 
 @dataclass(frozen=True)
@@ -32,39 +40,144 @@ class State:
 class Ask(Protocol):
     """The one door to the clients: asks the round's cohort and returns the replies that passed the firewall."""
 
-    def __call__(self, task: str, payload: Payload, cohort: Sequence[str] | None = None) -> list[Reply]:
-        """Replies ordered by client name. `cohort` defaults to the round's."""
+    @property
+    def round(self) -> int:
+        """The round's number, from 1."""
+
+    @property
+    def cohort(self) -> Sequence[str]:
+        """The clients of this round."""
+
+    @property
+    def frozen(self) -> Mapping[str, Tensor]:
+        """Frozen tensors that server and clients know from the seed: VeRA's pairs, and factors that a scope freezes."""
+
+    @property
+    def unequal(self) -> bool:
+        """Whether clients' ranks or scales differ."""
+
+    def __call__(
+        self,
+        task: str,
+        payload: Payload | Mapping[str, Payload],
+        cohort: Sequence[str] | None = None,
+        expect: Scope = EVERYTHING,
+    ) -> list[Reply]:
+        """Replies ordered by client name.
+
+        `cohort` defaults to the round's; a mapping gives each client its own payload; `expect` names as shared which of
+        the shared tensors a reply has to hold.
+        """
 
 
 class Trainer(Protocol):
     """What a client offers to a method's client function."""
 
     @property
+    def round(self) -> int:
+        """The round's number, from 1."""
+
+    @property
     def personal(self) -> Mapping[str, Tensor]:
         """The client's own tensors."""
 
-    def train(self, start: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Train from these tensors; returns the trained tensors of the client's scope and numbers (examples, loss, steps)."""
+    def train(
+        self,
+        start: Mapping[str, Tensor],
+        *,
+        only: Scope = EVERYTHING,
+        local: float | None = 0.0,
+        penalty: Penalty | None = None,
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Train from these tensors; returns the trained tensors of the client's scope and numbers (examples, loss, steps).
+
+        `only` restricts what is trained to what it names as shared; `local` is the weight of the second adapter where there is
+        one (None: both count in full); `penalty` is added to the loss of every step.
+        """
+
+    def fresh(self, *stream: str | int) -> dict[str, Tensor]:
+        """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
+
+    def prompt_states(self, count: int) -> Tensor:
+        """(count, d): the frozen model's states of so many of the client's training prompts."""
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """Put these personal tensors into the client's own state."""
 
 
+class WarmStart(BaseModel):
+    """Another method for the first rounds. Paper: UniFLoW Table 4 (200 rounds of FedAvg-LoRA, then FedA²-LoRA)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(description="the method of the first rounds; it must share the same tensors")
+    rounds: int = Field(ge=1, description="how many rounds it runs")
+
+
 class Method(BaseModel):
-    """Base of every method. A subclass declares its scope and writes `round`; most need no other code."""
+    """Base of every method. A subclass declares what is shared and writes `round`; most need no other code."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
-    scope: ClassVar[Scope]
+    shares: ClassVar[Scope]
+    """Who owns which adapter tensors; `scope` adds the head and what the experiment makes personal."""
     pooled: ClassVar[bool] = False
     """True for the upper bound: all clients' data lie in one place."""
+    second: ClassVar[bool] = False
+    """Whether every layer has a second, personal adapter."""
+    unequal_ranks: ClassVar[bool] = False
+    """Whether clients may have adapters of different ranks and scales."""
+    vera: ClassVar[bool] = True
+    """Whether the method is defined for VeRA's vectors."""
+    both: ClassVar[bool] = False
+    """Whether it needs both factors of every client."""
 
     weights: Literal["uniform", "examples"] = Field(
         "uniform", description="clients' weights: equal (the paper's 1/K), or by their number of examples"
     )
+    head: Literal["shared", "personal", "frozen"] = Field(
+        "shared", description="a classifier's head: averaged, kept by each client, or as it was drawn"
+    )
+    personal: tuple[str, ...] = Field(
+        (), description="patterns of further tensors that stay with each client, such as 'encoder.*'"
+    )
+    warm_start: WarmStart | None = Field(None, description="another method for the first rounds")
+
+    @property
+    def scope(self) -> Scope:
+        """What is shared, personal and frozen in this run."""
+        base = self.shares
+        base = replace(base, **{self.head: (*getattr(base, self.head), "head")})
+        return replace(base, personal=(*base.personal, *self.personal))
+
+    def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
+        """What in the experiment this method cannot work with, in one sentence, or None.
+
+        `kinds` are the adapters' (lora, vera), `unequal` tells whether clients' ranks or scales differ, and `start`
+        whether clients draw their own first A.
+        """
+        if unequal and not self.unequal_ranks:
+            return (
+                f"method {self.name} combines adapters of one rank and scale; leave cohort.ranks out, "
+                "or take fedavg-lora, feda2-lora, flora, flexlora or hetlora"
+            )
+        if "vera" in kinds and not self.vera:
+            return (
+                f"method {self.name} is not defined for VeRA; take fedavg-lora, ffa-lora, fedsa-lora, feddpa-lora, "
+                "rolora or feda2-lora, or set kind: lora"
+            )
+        if start == "own" and "vera" in kinds:
+            return "VeRA's frozen pair must come from one seed at every client; set cohort.start: common"
+        kept = [n for n in ("lora_A", "lora_B") if self.scope.role(f"llm/layer.{n}") != "shared"]
+        if self.both and kept:
+            return (
+                f"method {self.name} needs both factors of every client, but {kept[0]} is personal here; "
+                "leave method.personal out, or take fedsa-lora"
+            )
+        return None
 
     def start(self, tensors: Mapping[str, Tensor]) -> State:
         """The state before round 1, from the model's start values."""
@@ -82,39 +195,33 @@ class Method(BaseModel):
         trainer.keep(self.scope.pick(trained, "personal"))
         return Payload(self.scope.pick(trained, "shared"), numbers)
 
+    def global_model(
+        self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """The tensors of the model that everybody may use; empty where the method has none.
+
+        `personal` holds the clients' tensors by name: only a method that says so may look at them.
+        """
+        return state.shared
+
+    def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a client's own model adds to or replaces in the shared tensors; empty where it has none of its own."""
+        return personal
+
+    def product(self, before: State, after: State) -> Mapping[str, Tensor]:
+        """Factors `<place>.lora_A`, `.lora_B` whose products stand for the mean update on the server after a round."""
+        return after.shared
+
+    @classmethod
+    def traffic(cls, shared: int, pairs: Sequence[Shape], clients: int) -> tuple[int, int, int]:
+        """Numbers up, down, and down in dense form, for one client and round in which all `clients` take part.
+
+        `shared` counts what the scope shares; `pairs` holds (r, d_in, d_out) of every adapted layer. For cost tables; the
+        ledger counts what really travels.
+        """
+        return shared, shared, shared
+
     def client_weights(self, replies: Sequence[Reply]) -> list[float]:
         """p_k of these replies, summing to 1."""
         raw = [1.0 if self.weights == "uniform" else float(reply.examples) for reply in replies]
         return [w / sum(raw) for w in raw]
-
-
-Combine = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
-"""(A (K, r, d_in), B (K, d_out, r), weights (K,)) to the combined pair (A, B)."""
-
-
-def combine_pairs(replies: Sequence[Reply], weights: Sequence[float], combine: Combine) -> dict[str, Tensor]:
-    """Every LoRA pair through `combine`, every other tensor by its mean, each over the clients that trained it.
-
-    Weights are renormalised over a tensor's holders (UniFLoW: an encoder's adapter is combined over the modality's holders).
-    """
-    held = [reply.payload.tensors for reply in replies]
-    names = sorted({name for tensors in held for name in tensors})
-    pairs = {n.removesuffix("lora_A") for n in names if n.endswith("lora_A")}
-    combined: dict[str, Tensor] = {}
-    for place in sorted(pairs):
-        holders = [k for k, tensors in enumerate(held) if place + "lora_A" in tensors]
-        A, B, p = stack_pair(held, weights, place, holders)
-        combined[place + "lora_A"], combined[place + "lora_B"] = combine(A, B, p)
-    single = {n for n in names if not n.endswith(("lora_A", "lora_B"))}
-    rest = [{n: t for n, t in tensors.items() if n in single} for tensors in held]
-    return combined | weighted_mean(rest, weights)
-
-
-def stack_pair(
-    held: Sequence[Mapping[str, Tensor]], weights: Sequence[float], place: str, holders: Sequence[int]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The holders' factors of one layer, stacked, with their weights renormalised to 1 (float64)."""
-    p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
-    A = torch.stack([held[k][place + "lora_A"] for k in holders])
-    B = torch.stack([held[k][place + "lora_B"] for k in holders])
-    return A, B, p / p.sum()

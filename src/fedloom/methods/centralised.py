@@ -2,9 +2,9 @@
 
 from typing import ClassVar
 
-from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State, combine_pairs
+from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.combine import mean_of
 
 
 class Centralised(Method):
@@ -13,10 +13,10 @@ class Centralised(Method):
     name: ClassVar[str] = "centralised"
     title: ClassVar[str] = "centralised"
     paper: ClassVar[str] = "upper bound"
-    scope: ClassVar[Scope] = Scope(shared=("*",))
+    shares: ClassVar[Scope] = Scope(shared=("*",))
     pooled: ClassVar[bool] = True
 
     def round(self, state: State, ask: Ask) -> State:
         """One pass over the pooled data. The mean over one client is that client's model."""
         replies = ask("train", Payload(state.shared))
-        return state.with_shared(combine_pairs(replies, self.client_weights(replies), lora.fedavg))
+        return state.with_shared(mean_of(replies, self.client_weights(replies)))

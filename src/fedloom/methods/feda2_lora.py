@@ -9,6 +9,7 @@ Deliberate differences:
 - B'A' is the projection of U on the row space of A', not U itself; what is left stands in the metrics as `restoration_error`.
 - Only adapters that were trained this round are combined; an always-on ridge would shrink the untouched ones.
 - The stage switch of lines 25-32 goes by local step (Eq. 7), and belongs to `training.schedule`, not to the method.
+- VeRA, which the paper leaves undefined, is the row-wise least squares of specification fedlora 3.15.
 """
 
 from functools import partial
@@ -18,7 +19,9 @@ from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State, combine_pairs
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State
+from fedloom.methods.combine import combine_pairs, combine_vectors, sort_directions
+from fedloom.methods.fedavg_lora import DOWNLOAD_HELP, TAIL_HELP, Download, Tail
 
 
 class FedA2LoRA(Method):
@@ -27,7 +30,9 @@ class FedA2LoRA(Method):
     name: ClassVar[str] = "feda2-lora"
     title: ClassVar[str] = "FedA²-LoRA"
     paper: ClassVar[str] = "UniFLoW (ICML 2026)"
-    scope: ClassVar[Scope] = Scope(shared=("encoder.*", "llm", "projector*"))
+    shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    unequal_ranks: ClassVar[bool] = True
+    both: ClassVar[bool] = True
 
     mode: Literal["strict", "always", "relative", "centred"] = Field(
         "centred",
@@ -36,9 +41,14 @@ class FedA2LoRA(Method):
     ridge: float | None = Field(
         None, ge=0, description="λ; none = the mode's own (strict and always 1.0, relative and centred 0.01)"
     )
+    tail: Tail = Field("rescale", description=TAIL_HELP)
+    download: Download = Field("svd", description=DOWNLOAD_HELP)
 
     def round(self, state: State, ask: Ask) -> State:
         """Lines 3-19: clients train from (A, B); every pair is combined over the clients that trained it."""
         replies = ask("train", Payload(state.shared))  # lines 3-8
-        solve = partial(lora.feda2, mode=self.mode, ridge=self.ridge)  # lines 9-18: Eq. 9-13
-        return state.with_shared(combine_pairs(replies, self.client_weights(replies), solve))  # line 19
+        weights = self.client_weights(replies)
+        solve = partial(lora.feda2, mode=self.mode, ridge=self.ridge, tail=self.tail)  # lines 9-18: Eq. 9-13
+        combined = combine_pairs(replies, weights, solve, like=state.shared)
+        combined |= combine_vectors(replies, weights, ask.frozen, mode=self.mode, ridge=self.ridge)
+        return state.with_shared(sort_directions(combined, ask.unequal and self.download == "svd"))  # line 19

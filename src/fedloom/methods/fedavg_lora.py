@@ -5,14 +5,27 @@ The average of products is not the product of averages: U - B'A' = sum p_k (B_k 
 (specification fedlora, identity 2) and stands in the metrics as `restoration_error`.
 
 Deliberate differences: weights are uniform by default (the paper's code: n_k / n, one word away); each tensor is averaged
-over the clients that trained it, so that clients without a modality change nothing of its encoder.
+over the clients that trained it, so that clients without a modality change nothing of its encoder. Unequal ranks are padded
+with zeros (UniFLoW E.4); `tail` and `download` mend what padding does to the product, and `tail=pad download=index` is the
+paper's. With VeRA the two vectors are averaged.
 """
 
-from typing import ClassVar
+from functools import partial
+from typing import ClassVar, Literal
+
+from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State, combine_pairs
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State
+from fedloom.methods.combine import combine_pairs, sort_directions
+
+Tail = Literal["rescale", "pad", "keep"]
+Download = Literal["svd", "index"]
+TAIL_HELP = "unequal ranks: rescale rows that few clients hold, pad them with zeros (the paper), or keep the holders' mean"
+DOWNLOAD_HELP = (
+    "unequal ranks: what a small client takes: the strongest directions, or the first by index (the paper)"
+)
 
 
 class FedAvgLoRA(Method):
@@ -21,9 +34,15 @@ class FedAvgLoRA(Method):
     name: ClassVar[str] = "fedavg-lora"
     title: ClassVar[str] = "FedAvg-LoRA"
     paper: ClassVar[str] = "FedIT (Zhang et al., 2023)"
-    scope: ClassVar[Scope] = Scope(shared=("encoder.*", "llm", "projector*"))
+    shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    unequal_ranks: ClassVar[bool] = True
+
+    tail: Tail = Field("rescale", description=TAIL_HELP)
+    download: Download = Field("svd", description=DOWNLOAD_HELP)
 
     def round(self, state: State, ask: Ask) -> State:
         """Ask the cohort to train from (A, B); average."""
         replies = ask("train", Payload(state.shared))
-        return state.with_shared(combine_pairs(replies, self.client_weights(replies), lora.fedavg))
+        mean = partial(lora.fedavg, tail=self.tail)
+        combined = combine_pairs(replies, self.client_weights(replies), mean, like=state.shared)
+        return state.with_shared(sort_directions(combined, ask.unequal and self.download == "svd"))

@@ -12,7 +12,7 @@ class LocalOnly(Method):
     name: ClassVar[str] = "local-only"
     title: ClassVar[str] = "local only"
     paper: ClassVar[str] = "baseline"
-    scope: ClassVar[Scope] = Scope(personal=("*",))
+    shares: ClassVar[Scope] = Scope(personal=("*",))
 
     def round(self, state: State, ask: Ask) -> State:
         """Every client trains on from where it stands."""

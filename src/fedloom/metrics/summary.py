@@ -23,6 +23,7 @@ class EvaluationRecord:
     `kind` is its modalities (`Sample.kind`). `prediction` is the generated answer, "" if it was empty
     (scores 0), None if nothing was generated (not asked for; the sample then counts for token accuracy
     alone). `tokens` and `correct` count answer tokens, teacher forced; 0 and 0 if that was not measured.
+    `labelled` marks a classification: 1 and 1 for a right label, and `accuracy` is all that is measured.
     """
 
     client: str
@@ -32,6 +33,7 @@ class EvaluationRecord:
     prediction: str | None
     tokens: int
     correct: int
+    labelled: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,9 @@ def score_samples(
 ) -> list[dict[str, float]]:
     """Every per-sample metric of every record, in order; a metric that was not measured is an absent key."""
     rows: list[dict[str, float]] = [
-        {"token_accuracy": r.correct / r.tokens} if r.tokens else {} for r in records
+        {"accuracy" if r.labelled else "token_accuracy": r.correct / r.tokens} if r.tokens else {} for r in records
     ]
-    asked = [i for i, record in enumerate(records) if record.prediction is not None]
+    asked = [i for i, r in enumerate(records) if r.prediction is not None and not r.labelled]
     if not asked:
         return rows
     predictions = [records[i].prediction or "" for i in asked]
@@ -124,6 +126,8 @@ def _corpus(
 ) -> dict[str, float]:
     """The metrics of the chosen records as one corpus."""
     part = [records[i] for i in chosen]
+    if all(r.labelled for r in part):
+        return {"samples": float(len(part)), "accuracy": _mean([samples[i]["accuracy"] for i in chosen])}
     counts = TokenAccuracy.of([r.tokens for r in part], [r.correct for r in part])
     asked = [r for r in part if r.prediction is not None]
     values = {"samples": float(len(part)), "generated": float(len(asked)), **counts.metrics()}
@@ -136,7 +140,7 @@ def _corpus(
 
 
 def _notes(records: Sequence[EvaluationRecord], embedder: Embedder | None) -> dict[str, str]:
-    if all(record.prediction is None for record in records):
+    if all(record.prediction is None or record.labelled for record in records):
         return {}
     notes = {
         "bleu": bleu([""], [""]).signature,  # the signature does not depend on the texts

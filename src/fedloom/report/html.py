@@ -8,7 +8,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from fedloom.report import page, plots
+from fedloom.report import layers, page, plots
 from fedloom.report.read import Study, read
 from fedloom.report.samples import kinds_of
 from fedloom.report.table import remark_of, table_of
@@ -36,32 +36,36 @@ def render(study: Study) -> str:
     )
     environment.filters["ours"] = Markup  # style sheet, plots and tables: they escape their own texts
     template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
-    kinds = kinds_of(study)
+    flat = study.flat()  # where the study is spread over tasks or the like: a line for each row and task
+    kinds = kinds_of(flat)
     head, more = page.curves(study)
-    restoration_plots, restoration_grid = page.restoration(study)
-    traffic_plots, traffic_grid = page.traffic(study)
+    aggregation_plots, aggregation_grid = layers.rounds(study)
+    traffic_plots, traffic_grid = page.traffic(flat)
     legend = [(row, plots.swatch(i, f"swatch{i}")) for i, row in enumerate(study.rows)]
     return template.render(
         css=(files / "report.css").read_text(encoding="utf-8"),
         study=study,
         facts=page.facts(study),
         complete=all(run.complete for run in study.runs),
-        statuses=[(row, remark_of(runs)) for row, runs in study.rows.items()],
-        refusals=page.refusals(study),
-        notes=page.notes(study),
+        statuses=[(row, remark_of(runs)) for row, runs in flat.rows.items()],
+        refusals=page.refusals(flat),
+        notes=page.notes(flat),
         headline=table_of(study, before=True).html(),
         legend=legend if len(legend) > 1 else [],
         curves=head,
         more_curves=more,
-        modalities=page.modalities(study),
-        clients=page.clients(study),
+        modalities=page.modalities(flat),
+        clients=page.clients(flat),
         bar_swatches=[plots.swatch(i, f"swatch{i}", bar=True) for i in range(plots.SERIES)],
+        factor_swatches=[plots.swatch(i, f"swatch{i}") for i in range(2)],
         traffic_plots=traffic_plots,
         traffic=traffic_grid,
-        sizes=page.sizes(study),
-        restoration_plots=restoration_plots,
-        restoration=restoration_grid,
-        controls=page.controls(study),
+        sizes=page.sizes(flat),
+        aggregation_plots=aggregation_plots,
+        aggregation=aggregation_grid,
+        aggregation_groups=layers.groups(study),
+        layers=layers.layers(study),
+        controls=page.controls(flat),
         kinds=kinds,
         experiments=_experiments(study),
         commands=page.commands(study),
@@ -72,7 +76,7 @@ def render(study: Study) -> str:
 def _experiments(study: Study) -> list[tuple[str, str]]:
     """The resolved experiment of each row's first run; rows that agree share one."""
     texts: dict[str, list[str]] = {}
-    for row, runs in study.rows.items():
+    for row, runs in study.flat().rows.items():
         text = runs[0].experiment_text.strip() or yaml.safe_dump(runs[0].experiment)
         texts.setdefault(text, []).append(row)
     return [(", ".join(rows), text) for text, rows in texts.items()]

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedloom.report import plots
+from fedloom.report.columns import HEADLINE, figure_of, is_diagnostic, spread_of, title_of
 from fedloom.report.read import ClientSummary, Run, Study
-from fedloom.report.table import HEADLINE, figure_of, spread_of
 from fedloom.report.units import Spread, Unit, show, unit_of, words
 
 CONDITIONS = ("zeroed", "shuffled", "removed")
@@ -46,34 +46,33 @@ def by_round(runs: Sequence[Run], name: str) -> dict[int, Spread]:
     return {r: Spread.of([one[r] for one in series if r in one]) for r in rounds}
 
 
-def curve(study: Study, name: str, key: str) -> Plot | None:
-    """A metric of every row over rounds; None if no row has it in two rounds."""
+def curve(study: Study, name: str, key: str, across: str | None = None) -> Plot | None:
+    """A metric of every row over rounds; None if no row has it in two rounds. `across` names the study's part in the title."""
     lines = {row: by_round(runs, name) for row, runs in study.rows.items()}
     if not any(len(points) > 1 for points in lines.values()):
         return None
-    return Plot(words(name), plots.curves(words(name), lines, unit_of(name), key))
+    title = title_of(name) if across is None else f"{across}, {title_of(name)}"
+    return Plot(title, plots.curves(title, lines, unit_of(name), key))
 
 
 def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
-    """The headline curves, and all others (no single client's loss, control or restoration error)."""
-    names = [n for n in study.names() if not n.startswith(("control/", "restoration_error"))]
+    """The headline curves, and all others (no single client's loss, no control, nothing of aggregation), part by part."""
+    names = [n for n in study.names() if not n.startswith("control/") and not is_diagnostic(n)]
     names = [n for n in names if not (n.startswith("train/") and n.count("/") > 1)]
     first = [n for n in names if n == "train/loss" or (n.startswith("global/") and n.endswith(HEADLINE))]
     first.sort(key=lambda n: n == "train/loss")
     rest = [n for n in names if n not in first]
-    head = [plot for i, n in enumerate(first) if (plot := curve(study, n, f"curve{i}"))]
-    more = [plot for i, n in enumerate(rest) if (plot := curve(study, n, f"more{i}"))]
+    parts = list(study.parts().items())
+    head, more = (
+        [
+            plot
+            for i, name in enumerate(group)
+            for j, (across, part) in enumerate(parts)
+            if (plot := curve(part, name, f"{key}{i}p{j}", across))
+        ]
+        for key, group in (("curve", first), ("more", rest))
+    )
     return (head, more) if head else (more, [])
-
-
-def restoration(study: Study) -> tuple[list[Plot], Grid | None]:
-    """Restoration error over rounds, and its last-round figure by group."""
-    names = [n for n in study.names() if n.startswith("restoration_error")]
-    drawn = [plot for i, n in enumerate(names) if (plot := curve(study, n, f"restoration{i}"))]
-    if not names:
-        return [], None
-    lines = [[row, *(_last(runs, n, "number") for n in names)] for row, runs in study.rows.items()]
-    return drawn, Grid("Restoration error, last round", ["row", *map(words, names)], lines)
 
 
 def modalities(study: Study) -> list[Grid]:
@@ -234,8 +233,10 @@ def facts(study: Study) -> Mapping[str, str]:
     """The few figures under the title."""
     runs = study.runs
     seeds = sorted({run.summary.seed for run in runs})
+    parts = {"columns": ", ".join(study.across)} if study.across else {}
     return {
         "rows": ", ".join(study.rows),
+        **parts,
         "seeds": ", ".join(map(str, seeds)),
         "rounds": "–".join(map(str, sorted({run.summary.rounds for run in runs}))),
         "clients": "–".join(map(str, sorted({len(run.summary.clients) for run in runs}))),

@@ -42,18 +42,20 @@ _STYLE = {
 }
 
 
-def curves(title: str, lines: Mapping[str, Mapping[int, Spread]], unit: Unit, key: str) -> str:
+def curves(
+    title: str, lines: Mapping[str, Mapping[int, Spread]], unit: Unit, key: str, x_axis: str = "round"
+) -> str:
     """One SVG: a line per row over rounds, with a band of one standard deviation over seeds.
 
     `lines` maps a row to its mean and spread by round; figures that are not finite are left out. `key` keeps
-    the ids of several plots on one page apart.
+    the ids of several plots on one page apart. `x_axis` names what the whole numbers are, if not rounds.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 2.5))
         axes = figure.add_axes((0.155, 0.17, 0.825, 0.79))
         divisor, sign = _scale(lines.values(), unit)
         for i, points in enumerate(lines.values()):
-            colour, marker = _COLOURS[i % SERIES], _MARKERS[i % len(_MARKERS)]
+            colour, marker = _COLOURS[i % SERIES], _marker(i)
             finite = {r: s for r, s in points.items() if math.isfinite(s.mean)}
             x, y = list(finite), [s.mean / divisor for s in finite.values()]
             axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.6)
@@ -62,13 +64,13 @@ def curves(title: str, lines: Mapping[str, Mapping[int, Spread]], unit: Unit, ke
                 low = [a - b for a, b in zip(y, sd, strict=True)]
                 high = [a + b for a, b in zip(y, sd, strict=True)]
                 axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.set_xlabel("round")
+        axes.set_xlabel(x_axis)
         axes.set_ylabel(sign)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
         axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.6)
         last = [f"{row} {show(points[max(points)], unit)}" for row, points in lines.items() if points]
-        return _svg(figure, key, f"{title} over rounds; last round: {'; '.join(last)}")
+        return _svg(figure, key, f"{title} over {x_axis}s; last {x_axis}: {'; '.join(last)}")
 
 
 def bars(
@@ -128,8 +130,13 @@ def swatch(index: int, key: str, bar: bool = False) -> str:
             axes.barh(0.5, 1, height=1, color=colour)
         else:
             axes.plot([0.05, 0.5, 0.95], [0.5] * 3, color=colour, linewidth=1.6)
-            axes.plot([0.5], [0.5], color=colour, marker=_MARKERS[index % len(_MARKERS)], markersize=5)
+            axes.plot([0.5], [0.5], color=colour, marker=_marker(index), markersize=5)
         return _svg(figure, key, None)
+
+
+def _marker(index: int) -> str:
+    """The ninth series has the first one's colour, and another marker."""
+    return _MARKERS[(index + index // SERIES) % len(_MARKERS)]
 
 
 def _scale(lines: Iterable[Mapping[int, Spread]], unit: Unit) -> tuple[float, str]:

@@ -1,9 +1,10 @@
-"""Typed records of a run folder and of a folder of rows (methods and seeds of one experiment file)."""
+"""Typed records of a run folder and of a folder of rows (methods, columns and seeds of one experiment file)."""
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +16,9 @@ from fedloom.errors import ExperimentError
 # A figure that could not be computed is null on disk; it stays visible as "not finite".
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 T = TypeVar("T")
+
+LAYER = "layer/"
+"""How the name of a single layer's metric begins: there are hundreds, so that only `layers.py` shows them."""
 
 NOT_THE_EXPERIMENT = ("seed", "versions", "commit", "out")
 """Keys of `experiment.yaml` that may differ between two runs of one and the same experiment."""
@@ -103,9 +107,10 @@ class SampleRecord(Record):
 
 
 class RowEntry(Record):
-    """One entry of `rows.json`: the run folder of a row (a method) and a seed, relative to the file."""
+    """One entry of `rows.json`: the run folder of a row (a method), a column (a task) and a seed, relative to the file."""
 
     row: str
+    across: str | None = None
     seed: int
     path: str
 
@@ -122,9 +127,22 @@ class Run:
     summary: Summary
     samples: tuple[SampleRecord, ...]
 
+    @property
+    def across(self) -> str | None:
+        """The column of the table that this run fills, such as a task; None where its study has no such axis."""
+        across = self.experiment.get("across")
+        return None if across is None else str(across)
+
+    @cached_property
+    def _by_name(self) -> dict[str, dict[int, float]]:
+        found: dict[str, dict[int, float]] = {}
+        for metric in self.metrics:
+            found.setdefault(metric.name, {})[metric.round] = metric.value
+        return {name: dict(sorted(series.items())) for name, series in found.items()}
+
     def series(self, name: str) -> dict[int, float]:
         """Value by round of the metric called `name`; of repeated lines the last one counts."""
-        return dict(sorted((m.round, m.value) for m in self.metrics if m.name == name))
+        return dict(self._by_name.get(name, {}))
 
     def final(self, name: str) -> float | None:
         """The last round's value of a metric, from the summary or else the lines; None if absent."""
@@ -144,7 +162,7 @@ class Run:
     def names(self) -> list[str]:
         """Every metric name of this run, in the order of first appearance."""
         told = [name for name, value in self.summary.metrics.items() if not isinstance(value, dict)]
-        return list(dict.fromkeys([*(m.name for m in self.metrics), *told]))
+        return list(dict.fromkeys([*self._by_name, *told]))
 
     @property
     def complete(self) -> bool:
@@ -160,7 +178,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Study:
-    """What a report is about: rows (methods) in order, each with its runs (seeds)."""
+    """What a report is about: rows (methods) in order, each with its runs (columns such as tasks, times seeds)."""
 
     name: str
     folder: Path
@@ -172,8 +190,41 @@ class Study:
         return [run for runs in self.rows.values() for run in runs]
 
     def names(self) -> list[str]:
-        """Every metric name of any run, in the order of first appearance."""
-        return list(dict.fromkeys(name for run in self.runs for name in run.names()))
+        """Every metric name of any run but those of single layers, in the order of first appearance."""
+        told = dict.fromkeys(name for run in self.runs for name in run.names())
+        return [name for name in told if not name.startswith(LAYER)]
+
+    @property
+    def across(self) -> tuple[str, ...]:
+        """The columns that the runs are spread over, in order; empty for a study without that axis."""
+        return tuple(dict.fromkeys(run.across for run in self.runs if run.across is not None))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that the experiment asks for; empty where it leaves the choice."""
+        told = (run.experiment.get("columns") for run in self.runs)
+        return tuple(next((map(str, c) for c in told if isinstance(c, list | tuple) and c), ()))
+
+    def parts(self) -> "dict[str | None, Study]":
+        """One study per column, all with the same rows, a row without runs there empty; itself under None if it has none."""
+        if not self.across:
+            return {None: self}
+        found: dict[str | None, Study] = {}
+        for across in self.across:
+            kept = {row: tuple(r for r in runs if r.across == across) for row, runs in self.rows.items()}
+            name = f"{self.name}, {across}"
+            found[across] = Study(name, self.folder, kept)
+        return found
+
+    def flat(self) -> "Study":
+        """The same runs with a row of its own for every row and column."""
+        if not self.across:
+            return self
+        named: dict[str, list[Run]] = {}
+        for row, runs in self.rows.items():
+            for run in runs:
+                named.setdefault(row if run.across is None else f"{row}, {run.across}", []).append(run)
+        return Study(self.name, self.folder, {row: tuple(runs) for row, runs in named.items()})
 
 
 def read_run(folder: Path) -> Run:
@@ -200,8 +251,8 @@ def read_run(folder: Path) -> Run:
         folder=folder,
         experiment=experiment,
         experiment_text=text,
-        metrics=_lines(folder / "metrics.jsonl", Metric),
-        ledger=_lines(folder / "ledger.jsonl", LedgerEntry),
+        metrics=lines(folder / "metrics.jsonl", Metric),
+        ledger=lines(folder / "ledger.jsonl", LedgerEntry),
         summary=_parse(folder / "summary.json", Summary),
         samples=samples,
     )
@@ -223,13 +274,14 @@ def read(folder: Path) -> Study:
     if not entries:
         raise ExperimentError(f"{folder / 'rows.json'} names no run: it must list at least one row.")
     rows: dict[str, list[Run]] = {}
-    seen: set[tuple[str, int]] = set()
+    seen: set[tuple[str, str | None, int]] = set()
     for entry in entries:
-        if (entry.row, entry.seed) in seen:
+        key = (entry.row, entry.across, entry.seed)
+        if key in seen:
             raise ExperimentError(
                 f"{folder / 'rows.json'} names row {entry.row!r} with seed {entry.seed} twice: once is right."
             )
-        seen.add((entry.row, entry.seed))
+        seen.add(key)
         rows.setdefault(entry.row, []).append(read_run(inside(folder, entry.path, folder / "rows.json")))
     name = next(iter(rows.values()))[0].summary.name
     return Study(name, folder, {row: tuple(runs) for row, runs in rows.items()})
@@ -251,8 +303,9 @@ def gather(folders: Path | Sequence[Path]) -> Study:
     for study in studies:
         for row, runs in study.rows.items():
             key: tuple[str, object] = (row, tuple(sorted({run.fingerprint for run in runs})))
-            taken = {run.summary.seed for _, run in groups.get(key, [])}
-            if taken & {run.summary.seed for run in runs}:  # the same seed again is no further evidence
+            taken = {(run.across, run.summary.seed) for _, run in groups.get(key, [])}
+            # the same seed again is no further evidence
+            if taken & {(run.across, run.summary.seed) for run in runs}:
                 key = (row, str(study.folder))
             groups.setdefault(key, []).extend((study, run) for run in runs)
     labels = [row for row, _ in groups]
@@ -287,17 +340,19 @@ def _text(path: Path) -> str:
 
 
 def _parse(path: Path, kind: type[T]) -> T:
-    return _check(path, _text(path), kind)
+    return _check(path, _text(path), TypeAdapter(kind))
 
 
-def _lines(path: Path, kind: type[T]) -> tuple[T, ...]:
-    lines: Iterable[tuple[int, str]] = enumerate(_text(path).split("\n"), start=1)
-    return tuple(_check(f"{path}, line {n}", line, kind) for n, line in lines if line.strip())
+def lines(path: Path, kind: type[T]) -> tuple[T, ...]:
+    """The records of a JSON lines file. Raises ExperimentError with the line that is not as a run writes it."""
+    adapter = TypeAdapter(kind)
+    numbered = enumerate(_text(path).split("\n"), start=1)
+    return tuple(_check(f"{path}, line {n}", line, adapter) for n, line in numbered if line.strip())
 
 
-def _check(where: object, text: str, kind: type[T]) -> T:
+def _check(where: object, text: str, adapter: TypeAdapter[T]) -> T:
     try:
-        return TypeAdapter(kind).validate_python(json.loads(text))
+        return adapter.validate_python(json.loads(text))
     except json.JSONDecodeError as error:
         raise ExperimentError(
             f"{where} is not valid JSON ({error.msg}): the file is torn or was edited."

@@ -1,4 +1,4 @@
-"""The comparison table: rows (methods) by columns (metrics, bytes, seconds), mean and spread over seeds."""
+"""The comparison table: rows (methods) by columns (metrics, bytes, seconds; tasks), mean and spread over seeds."""
 
 import html
 from collections.abc import Sequence
@@ -10,36 +10,17 @@ import rich.box
 import rich.table
 from rich.text import Text
 
+from fedloom.report.columns import Column, cell, columns_of, figure_of, keys_of, start_of, title_of
 from fedloom.report.read import Run, Study, gather
-from fedloom.report.units import Spread, Unit, show, unit_of, words
+from fedloom.report.units import Spread, show
 
-FIELDS = {
-    "bytes_up": "bytes up",
-    "bytes_down": "bytes down",
-    "seconds": "time",
-    "rounds": "rounds",
-    "trainable_parameters": "trainable parameters",
-    "shared_parameters": "shared parameters",
-}
-"""Columns that stand in the summary itself rather than among its metrics."""
-
-HEADLINE = ("token_accuracy", "exact_match")
 BEFORE = "before training"
 UNUSED = "the ledger holds clients that were not used"
 
 
 @dataclass(frozen=True)
-class Column:
-    """A metric name or a field of the summary, its title and the unit that it is shown in."""
-
-    key: str
-    title: str
-    unit: Unit
-
-
-@dataclass(frozen=True)
 class TableRow:
-    """One row: label, seeds, a figure per column key (None where the runs have none), remark."""
+    """One row: label, seeds, a figure per column's name (None where the runs have none), remark."""
 
     label: str
     seeds: int
@@ -54,10 +35,11 @@ class Table:
     title: str
     columns: tuple[Column, ...]
     rows: tuple[TableRow, ...]
+    notes: tuple[str, ...] = ()
 
-    def cell(self, row: str, key: str) -> Spread | None:
-        """The figure of one row and column; KeyError if there is no such row or column."""
-        return {r.label: r for r in self.rows}[row].cells[key]
+    def cell(self, row: str, name: str) -> Spread | None:
+        """The figure of one row and column, by the column's name; KeyError if there is no such row or column."""
+        return {r.label: r for r in self.rows}[row].cells[name]
 
     def grid(self) -> tuple[list[str], list[list[str]], list[str]]:
         """Header, lines and footnotes as plain unescaped text."""
@@ -77,11 +59,11 @@ class Table:
         if counts[-1:] > [1]:
             over = "the seeds" if several else f"{counts[0]} seeds"
             notes.append(f"mean ± sample standard deviation over {over}, last round")
-        return header, lines, notes
+        return header, lines, [*notes, *self.notes]
 
     @staticmethod
     def _figure(row: TableRow, column: Column) -> str:
-        spread = row.cells[column.key]
+        spread = row.cells[column.name]
         text = show(spread, column.unit).removesuffix(" %")
         return f"{text} (of {spread.n})" if spread is not None and spread.n < row.seeds else text
 
@@ -104,8 +86,8 @@ class Table:
         """A GitHub-flavoured table; pipes, line breaks and angle brackets in labels are escaped."""
         header, lines, notes = self.grid()
         align = ["---", *("---:" for _ in header[1:])]
-        text = "\n".join(f"| {' | '.join(map(_markdown, line))} |" for line in [header, align, *lines])
-        return text + "\n" + "".join(f"\n{_markdown(note)}\n" for note in notes)
+        text = "\n".join(f"| {' | '.join(map(markdown_cell, line))} |" for line in [header, align, *lines])
+        return text + "\n" + "".join(f"\n{markdown_cell(note)}\n" for note in notes)
 
     def html(self) -> str:
         """A <table> with header cells and a caption; every text is escaped."""
@@ -127,46 +109,35 @@ class Table:
 def comparison(folders: Path | Sequence[Path], columns: Sequence[str] | None = None) -> Table:
     """The comparison table of one or several folders (run folders or folders of rows).
 
-    `columns` names metrics (`global/image/exact_match`) or summary fields (`bytes_up`); by default
-    the headline of the modalities at hand, bytes and time. A broken or missing file raises ExperimentError.
+    `columns` names metrics (`global/image/exact_match`) or summary fields (`bytes_up`); by default those that the
+    experiment names, or else the headline of the modalities at hand, bytes and time. Runs that are spread over tasks or the
+    like get a column for each. A broken or missing file raises ExperimentError.
     """
     return table_of(gather(folders), columns)
 
 
 def table_of(study: Study, columns: Sequence[str] | None = None, before: bool = False) -> Table:
     """The comparison table of a study; `before` adds a line for the model that every run started from."""
-    keys = list(columns) if columns is not None else default_columns(study)
-    shown = tuple(Column(key, FIELDS.get(key) or words(key), unit_of(key)) for key in keys)
-    rows = [_row(label, runs, keys) for label, runs in study.rows.items()]
-    start = _before(study, keys) if before else None
-    return Table(study.name, shown, tuple([start, *rows] if start else rows))
+    keys = keys_of(study, columns)
+    shown = columns_of(study, keys)
+    rows = [_row(label, runs, shown) for label, runs in study.rows.items()]
+    start = _before(study, shown) if before else None
+    embedders = dict.fromkeys(key.partition("[")[2].rstrip("]") for key in keys if "bertscore" in key)
+    notes = [f"BERTScore by {name}" for name in embedders if name]
+    one = study.across and len(keys) == 1
+    title = f"{study.name}: {title_of(keys[0])}" if one else study.name
+    return Table(title, shown, tuple([start, *rows] if start else rows), tuple(notes))
 
 
-def default_columns(study: Study) -> list[str]:
-    """Image and audio headline metrics; where a study has none of them, its other global or local ones."""
-    names = set(study.names())
-    keys = [f"global/{kind}/{m}" for kind in ("image", "audio") for m in HEADLINE]
-    keys = [key for key in keys if key in names]
-    for scope in ("global/", "local/"):
-        keys = keys or [n for n in study.names() if n.startswith(scope) and n.rsplit("/", 1)[-1] in HEADLINE]
-        keys = keys or [n for n in study.names() if n.startswith(scope)][:4]
-    return [*keys, "bytes_up", "bytes_down", "seconds"]
+def _row(label: str, runs: Sequence[Run], columns: Sequence[Column]) -> TableRow:
+    found = {key: {_at(run): figure_of(run, key) for run in runs} for key in {c.key for c in columns}}
+    cells = {column.name: cell(found[column.key], column) for column in columns}
+    return TableRow(label, len({run.summary.seed for run in runs}), cells, remark_of(runs))
 
 
-def figure_of(run: Run, key: str) -> float | None:
-    """A summary field or the last round's value of a metric."""
-    return getattr(run.summary, key) if key in FIELDS else run.final(key)
-
-
-def spread_of(values: Sequence[float | None]) -> Spread | None:
-    """Mean and spread of the values that are there; None if there are none."""
-    there = [value for value in values if value is not None]
-    return Spread.of(there) if there else None
-
-
-def _row(label: str, runs: Sequence[Run], keys: Sequence[str]) -> TableRow:
-    cells = {key: spread_of([figure_of(run, key) for run in runs]) for key in keys}
-    return TableRow(label, len(runs), cells, remark_of(runs))
+def _at(run: Run) -> tuple[str | None, int]:
+    """The part of the study that a run belongs to, and its seed."""
+    return run.across, run.summary.seed
 
 
 def remark_of(runs: Sequence[Run]) -> str | None:
@@ -180,22 +151,24 @@ def remark_of(runs: Sequence[Run]) -> str | None:
     return "; ".join(dict.fromkeys(told)) + of
 
 
-def _before(study: Study, keys: Sequence[str]) -> TableRow | None:
-    """Round 0, if the runs of one seed all started alike: only then is it one line."""
-    by_seed: dict[int, dict[str, float]] = {}
+def _before(study: Study, columns: Sequence[Column]) -> TableRow | None:
+    """Round 0, if the runs of one part and seed all started alike: only then is it one line."""
+    found: dict[str, dict[tuple[str | None, int], float | None]] = {c.key: {} for c in columns}
     for run in study.runs:
-        for key in keys:
-            value = None if key in FIELDS else run.start(key)
+        for key in found:
+            value = start_of(run, key)
             if value is not None:
-                told = by_seed.setdefault(run.summary.seed, {}).setdefault(key, value)
-                if abs(told - value) > 1e-6:
+                told = found[key].setdefault(_at(run), value)
+                if told is None or abs(told - value) > 1e-6:
                     return None
-    if not by_seed:
+    seeds = {seed for values in found.values() for _, seed in values}
+    if not seeds:
         return None
-    return TableRow(BEFORE, len(by_seed), {k: spread_of([s.get(k) for s in by_seed.values()]) for k in keys})
+    return TableRow(BEFORE, len(seeds), {c.name: cell(found[c.key], c) for c in columns})
 
 
-def _markdown(text: str) -> str:
+def markdown_cell(text: str) -> str:
+    """A text as it can stand in a Markdown table."""
     one_line = " ".join(text.split("\n"))
     return one_line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
 

@@ -22,7 +22,15 @@ _WORDS = {
     "bleu": "BLEU",
     "rouge_l": "ROUGE-L",
     "meteor_exact": "METEOR (exact)",
+    "bertscore_p": "BERTScore P",
+    "bertscore_r": "BERTScore R",
     "bertscore_f": "BERTScore F",
+    "meteor": "METEOR",
+    "cosine_A": "similarity of A",
+    "cosine_B": "similarity of B",
+    "restoration_error_before": "restoration error before the solve",
+    "norm_ratio": "norm ratio of B",
+    "above_majority": "above majority from round",
     "llm": "LLM",
     "imu": "IMU",
 }
@@ -52,7 +60,7 @@ def unit_of(name: str) -> Unit:
         return "bytes"
     if name == "seconds":
         return "seconds"
-    if name in ("rounds", "trainable_parameters", "shared_parameters"):
+    if name in ("rounds", "trainable_parameters", "shared_parameters", "above_majority"):
         return "count"
     return "percent" if name.rsplit("/", 1)[-1].startswith(_FRACTIONS) else "number"
 
@@ -108,9 +116,16 @@ def human_bytes(value: float) -> str:
 
 def words(name: str) -> str:
     """A metric name in words: "global/image/token_accuracy" -> "image: token accuracy"."""
-    parts = [_WORDS.get(part, part.replace("_", " ")) for part in name.split("/")]
+    parts = [_word(part) for part in name.split("/")]
     if parts[0] == "global" and len(parts) > 1:
         parts = parts[1:]
     if len(parts) == 1:
         return parts[0]
     return f"{', '.join(parts[:-1])}: {parts[-1]}"
+
+
+def _word(part: str) -> str:
+    """One part of a name; what stands in brackets, such as a model's name, stays as it is."""
+    plain, bracket, rest = part.partition("[")
+    said = _WORDS.get(plain, plain.replace("_", " "))
+    return f"{said} [{rest}" if bracket else said

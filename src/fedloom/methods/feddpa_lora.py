@@ -1,0 +1,70 @@
+"""FedDPA-LoRA: a global adapter that travels and a local one that stays, mixed by how near a question is to the client's own.
+
+Paper: Yang et al., "Dual-Personalizing Adapter for Federated Foundation Models", NeurIPS 2024. From round 2 on a client first
+trains its local adapter with output W0 x + s [a B_l A_l x + (1 - a) B_g A_g x], the global one standing still, and then the
+global adapter alone, which is averaged. An answer weighs the local adapter by w = 0.5 times the mean cosine between its
+prompt's last state and those of a few training prompts.
+
+Deliberate differences:
+- Outputs are mixed, never factors (published ports interpolate A and B, which adds cross terms).
+- States come from the frozen LLM, adapters off, so that the training prompts' states never go stale.
+- In a multimodal LLM the weight of an example applies to the LLM; the encoders mix with the fixed a.
+- `variant=additive` is the simpler baseline of the FedSA-LoRA repository: both adapters count in full and train together. It is
+  the only one defined for VeRA.
+"""
+
+from collections.abc import Collection
+from typing import ClassVar, Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State, Trainer
+from fedloom.methods.combine import mean_of
+from fedloom.model import ANCHORS
+
+_LOCAL = ("*.local_*",)
+
+
+class FedDPALoRA(Method):
+    """A_g' = sum p_k A_g,k, B_g' = sum p_k B_g,k; (A_l, B_l) personal."""
+
+    name: ClassVar[str] = "feddpa-lora"
+    title: ClassVar[str] = "FedDPA-LoRA"
+    paper: ClassVar[str] = "Yang et al. (NeurIPS 2024)"
+    shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR), personal=(*_LOCAL, ANCHORS))
+    second: ClassVar[bool] = True
+
+    variant: Literal["dual", "additive"] = Field(
+        "dual", description="dual: the paper's; additive: always both"
+    )
+    mix: float = Field(0.5, gt=0, lt=1, description="a, the local adapter's weight while it is trained")
+    prompts: int = Field(5, ge=1, description="training prompts whose states weigh an answer")
+
+    def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
+        """The weights of `dual` are LoRA scales, which VeRA has not."""
+        if "vera" in kinds and self.variant == "dual":
+            return "feddpa-lora mixes two LoRA adapters by weight; for VeRA set method.variant: additive"
+        return super().check(kinds, unequal, start)
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Average the global adapter."""
+        replies = ask("train", Payload(state.shared))
+        return state.with_shared(mean_of(replies, self.client_weights(replies)))
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """Local adapter first (not in round 1), then the global one alone."""
+        start = {**payload.tensors, **trainer.personal}
+        if self.variant == "additive":
+            trained, numbers = trainer.train(start, local=None)
+            trainer.keep(self.scope.pick(trained, "personal"))
+            return Payload(self.scope.pick(trained, "shared"), numbers)
+        own: dict[str, Tensor] = {}
+        if trainer.round > 1:
+            own, _ = trainer.train(start, only=Scope(shared=_LOCAL), local=self.mix)
+        trained, numbers = trainer.train(start, only=Scope(shared=("*",), frozen=_LOCAL), local=0.0)
+        trainer.keep({**own, **self.scope.pick(trained, "personal")})
+        if trainer.round > 1:
+            trainer.keep({ANCHORS: trainer.prompt_states(self.prompts)})
+        return Payload(self.scope.pick(trained, "shared"), numbers)

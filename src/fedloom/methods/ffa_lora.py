@@ -1,0 +1,35 @@
+"""FFA-LoRA: A stays as it was drawn, the same everywhere; only B is trained and averaged.
+
+Paper: Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", ICLR 2024. With one frozen A the mean of
+products is the product of means: U = (sum p_k B_k) A_0, exactly.
+
+Deliberate differences: A comes from the run's seed at server and clients, so that it never travels (the paper's clients get
+it once). With VeRA the vector next to A, lambda_d, is the frozen one.
+"""
+
+from collections.abc import Collection
+from typing import ClassVar, Literal
+
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import PROJECTOR, SECOND, Ask, Method, State
+from fedloom.methods.combine import mean_of
+
+
+class FFALoRA(Method):
+    """A = A_0 frozen; B' = sum p_k B_k."""
+
+    name: ClassVar[str] = "ffa-lora"
+    title: ClassVar[str] = "FFA-LoRA"
+    paper: ClassVar[str] = "Sun et al. (ICLR 2024)"
+    shares: ClassVar[Scope] = Scope(shared=(*SECOND, *PROJECTOR))
+
+    def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
+        """All clients must have the same A."""
+        if start == "own":
+            return "method ffa-lora needs one A at every client, but cohort.start is own; set cohort.start: common"
+        return super().check(kinds, unequal, start)
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Clients train B from the common B; the mean is exact."""
+        replies = ask("train", Payload(state.shared))
+        return state.with_shared(mean_of(replies, self.client_weights(replies)))

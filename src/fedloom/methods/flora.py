@@ -1,0 +1,82 @@
+"""FLoRA: stack the clients' adapters, merge the stack into the base, and begin anew.
+
+Paper: Wang et al., "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations", NeurIPS 2024.
+[p_1 s_1 B_1, ..., p_K s_K B_K] [A_1; ...; A_K] = sum p_k s_k B_k A_k exactly, whatever the ranks. Everybody gets the stack.
+
+Deliberate differences: weight and scale stand on one factor only (published code puts neither or both); the fresh A of a round
+is drawn from the run's seed at every client, so that it does not travel; the merged stacks are state of their own, as in
+FedEx-LoRA, and never edit the frozen foundation.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from fedloom.aggregation import lora
+from fedloom.exchange import Payload, Scope
+from fedloom.methods import merged
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, Shape, State, Trainer
+from fedloom.methods.combine import mean_of, pairs
+
+_PAIR = ("lora_A", "lora_B")
+
+
+class FLoRA(Method):
+    """W0' = W0 + sum p_k s_k B_k A_k; then A fresh, B = 0."""
+
+    name: ClassVar[str] = "flora"
+    title: ClassVar[str] = "FLoRA"
+    paper: ClassVar[str] = "Wang et al. (NeurIPS 2024)"
+    shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    unequal_ranks: ClassVar[bool] = True
+    vera: ClassVar[bool] = False
+    both: ClassVar[bool] = True
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Stack and merge; the pair on the server stays as new."""
+        others = {n: t for n, t in state.shared.items() if not n.endswith(_PAIR)}
+        replies = ask("train", merged.send(state, ask.cohort, others))
+        weights = self.client_weights(replies)
+        changes = {}
+        for place, pair in pairs(replies, weights).items():
+            A, B = lora.flora(pair.A, pair.B, pair.weights, scales=pair.scales)
+            changes[place] = (B, A)
+        shared = mean_of(replies, weights, lambda name: not name.endswith(_PAIR))
+        return merged.extend(state.with_shared(shared), changes, replies, ask.round)
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """Move the base by the stacks that have come, then train a fresh adapter on it."""
+        tensors, base = merged.receive(payload, trainer.personal)
+        fresh = trainer.fresh("flora", trainer.round)
+        trained, numbers = trainer.train({**fresh, **tensors, **trainer.personal, **base})
+        trainer.keep({**base, **self.scope.pick(trained, "personal")})
+        return Payload(self.scope.pick(trained, "shared"), numbers)
+
+    def global_model(
+        self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """The moved base; the pair on it is new, so its product is zero."""
+        return {**state.shared, **state.tensors}
+
+    def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """A client has a model of its own only where the experiment makes tensors personal; its base is everybody's."""
+        own = self.scope.pick(personal, "personal")
+        return {**state.tensors, **own} if own else {}
+
+    @classmethod
+    def traffic(cls, shared: int, pairs: Sequence[Shape], clients: int) -> tuple[int, int, int]:
+        """Down comes the stack of all clients instead of one pair."""
+        one = sum(r * (d_in + d_out) for r, d_in, d_out in pairs)
+        dense = sum(d_in * d_out for _, d_in, d_out in pairs)
+        return shared, shared - one + clients * one, shared - one + dense
+
+    def product(self, before: State, after: State) -> Mapping[str, Tensor]:
+        """This round's stack."""
+        found: dict[str, Tensor] = {}
+        for name in after.shared:
+            place = name.removesuffix("lora_A")
+            change = merged.newest(after, place) if place != name else None
+            if change is not None:
+                found[place + "lora_B"], found[name] = change
+        return found

@@ -1,0 +1,39 @@
+"""LoRA-FAIR: average A and B, then correct B towards the mean of the products.
+
+Paper: Bian et al., "LoRA-FAIR: Federated LoRA Fine-Tuning with Aggregation and Initialization Refinement", ICCV 2025.
+B'' = B' + dB with dB minimising ||(B' + dB) A' - U||^2 + λ ||dB||^2.
+
+Deliberate differences: the paper finds dB by gradient steps on a similarity; here it is the closed form
+dB = (N - B'G)(G + λI)^-1, FedA²-LoRA's centred ridge with an absolute λ (specification fedlora 3.11).
+"""
+
+from functools import partial
+from typing import ClassVar
+
+from pydantic import Field
+
+from fedloom.aggregation import lora
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State
+from fedloom.methods.combine import combine_pairs
+
+
+class LoRAFAIR(Method):
+    """A' = sum p_k A_k, B'' = sum p_k B_k + dB."""
+
+    name: ClassVar[str] = "lora-fair"
+    title: ClassVar[str] = "LoRA-FAIR"
+    paper: ClassVar[str] = "Bian et al. (ICCV 2025)"
+    shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    vera: ClassVar[bool] = False
+    both: ClassVar[bool] = True
+
+    ridge: float = Field(0.01, ge=0, description="λ, the price of a correction; absolute")
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Ask the cohort to train from (A, B); average, then correct."""
+        replies = ask("train", Payload(state.shared))
+        fair = partial(lora.feda2, mode="centred", ridge=self.ridge, ridge_scale="absolute")
+        return state.with_shared(
+            combine_pairs(replies, self.client_weights(replies), fair, like=state.shared)
+        )

@@ -1,0 +1,45 @@
+"""RoLoRA: odd rounds train and average B with A fixed, even rounds A with B fixed.
+
+Paper: Chen et al., "Robust Federated Finetuning of LLMs via Alternating Optimization of LoRA", 2024. With one factor common to
+all, averaging the other is exact in every round.
+
+Deliberate differences: B comes first, because a round that trains A at B = 0 learns nothing. Both factors are sent down, so
+that clients need no memory and absent ones cannot fall behind: one unit instead of the paper's half.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import FACTORS, FIRST, PROJECTOR, SECOND, Ask, Method, Shape, State, Trainer
+from fedloom.methods.combine import mean_of
+
+
+class RoLoRA(Method):
+    """Odd rounds: B' = sum p_k B_k at common A. Even rounds: A' = sum p_k A_k at common B."""
+
+    name: ClassVar[str] = "rolora"
+    title: ClassVar[str] = "RoLoRA"
+    paper: ClassVar[str] = "Chen et al. (2024)"
+    shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    both: ClassVar[bool] = True
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Ask for one half; the other is everybody's."""
+        idle = FIRST if ask.round % 2 else SECOND
+        replies = ask("train", Payload(state.shared), expect=Scope(shared=("*",), frozen=idle))
+        return state.with_shared(mean_of(replies, self.client_weights(replies)))
+
+    @classmethod
+    def traffic(cls, shared: int, pairs: Sequence[Shape], clients: int) -> tuple[int, int, int]:
+        """Up goes one half; on average over both kinds of rounds."""
+        one = sum(r * (d_in + d_out) for r, d_in, d_out in pairs)
+        return shared - one + one // 2, shared, shared
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """Train this round's half from the common factors."""
+        idle = FIRST if trainer.round % 2 else SECOND
+        start = {**payload.tensors, **trainer.personal}
+        trained, numbers = trainer.train(start, only=Scope(shared=("*",), frozen=idle))
+        trainer.keep(self.scope.pick(trained, "personal"))
+        return Payload(self.scope.pick(trained, "shared"), numbers)

@@ -1,0 +1,138 @@
+"""Cases (UniFLoW Tables 17 and 18): a few test samples, what every row answers to them, and how each answer scores."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rich.box
+import rich.console
+import rich.table
+from rich.text import Text
+
+from fedloom.errors import ExperimentError
+from fedloom.metrics.bertscore import Embedder, bert_score
+from fedloom.report.predictions import Prediction, predictions
+from fedloom.report.read import Run, SampleRecord, gather
+from fedloom.report.samples import is_right
+from fedloom.report.table import BEFORE, markdown_cell
+
+FOOTNOTE = (
+    "Samples are the first of the run's gallery (samples/samples.json), the same for every row; first seed. "
+    "The paper's GPTScore and BLEURT are not built."
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test sample and its answers: a line holds row, answer, exact match and, where measured, BERTScore F."""
+
+    title: str
+    question: str
+    reference: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    def rich(self) -> rich.console.Group:
+        """For the terminal. Text from data is not read as markup."""
+        told = Text(f"{self.title}\nQ: {self.question}\nreference: {self.reference}\n")
+        out = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for title in self.header:
+            out.add_column(title, overflow="fold")
+        for line in self.lines:
+            out.add_row(*map(Text, line))
+        return rich.console.Group(told, out)
+
+    def markdown(self) -> str:
+        """A heading, question and reference, and a GitHub-flavoured table."""
+        head = [f"**{markdown_cell(self.title)}**", f"Q: {markdown_cell(self.question)}"]
+        head.append(f"Reference: {markdown_cell(self.reference)}")
+        lines = [self.header, ["---"] * len(self.header), *self.lines]
+        grid = "\n".join(f"| {' | '.join(map(markdown_cell, line))} |" for line in lines)
+        return "\n\n".join([*head, grid]) + "\n"
+
+
+def cases(folders: Path | Sequence[Path], count: int) -> tuple[list[Case], list[str]]:
+    """Up to `count` cases of each kind of sample, and notes on what they show. Raises ExperimentError where no run has any."""
+    study = gather(folders)
+    found: list[Case] = []
+    notes = [FOOTNOTE]
+    for across, part in study.parts().items():
+        runs = {row: own[0] for row, own in part.rows.items() if own}
+        embedder, note = _embedder(next(iter(runs.values())))
+        notes.append(note)
+        answers = dict(_answers(runs))
+        for sample in _chosen(runs, answers, count):
+            found.append(_case(sample, answers, embedder, across))
+    if not found:
+        raise ExperimentError(
+            f"{study.folder} holds no answers to show; run it with evaluation.generate=true and evaluation.samples above 0"
+        )
+    return found, list(dict.fromkeys(notes))
+
+
+def _answers(runs: dict[str, Run]) -> Iterator[tuple[str, dict[tuple[str, str], Prediction]]]:
+    """(label, answers by client and uid): before training, once if all rows agree, and every trained row."""
+    starts = {row: predictions(run.folder, "start") for row, run in runs.items()}
+    told = {row: start for row, start in starts.items() if start}
+    alike = all(start == next(iter(told.values())) for start in told.values())
+    if told and alike:
+        yield BEFORE, next(iter(told.values()))
+    for row, run in runs.items():
+        if not alike and row in told:
+            yield f"{row}, {BEFORE}", told[row]
+        if end := predictions(run.folder, "end"):
+            yield row, end
+
+
+def _chosen(
+    runs: dict[str, Run], answers: dict[str, dict[tuple[str, str], Prediction]], count: int
+) -> list[SampleRecord]:
+    """The first `count` samples of each kind in the gallery that every row has answered."""
+    gallery = next((run.samples for run in runs.values() if run.samples), ())
+    taken: dict[str, list[SampleRecord]] = {}
+    for sample in gallery if answers else ():
+        own = taken.setdefault(sample.kind, [])
+        if len(own) < count and all((sample.client, sample.uid) in found for found in answers.values()):
+            own.append(sample)
+    return [sample for own in taken.values() for sample in own]
+
+
+def _case(
+    sample: SampleRecord,
+    answers: dict[str, dict[tuple[str, str], Prediction]],
+    embedder: Embedder | None,
+    across: str | None,
+) -> Case:
+    given = {row: found[sample.client, sample.uid].prediction for row, found in answers.items()}
+    texts = [text or "" for text in given.values()]
+    scores: Sequence[float] = ()
+    if embedder is not None:
+        scores = bert_score(texts, [sample.reference] * len(texts), embedder).f
+    lines = []
+    for i, (row, text) in enumerate(given.items()):
+        right = is_right(text, sample.reference)
+        verdict = "—" if right is None else "yes" if right else "no"
+        line = (row, "—" if text is None else text or "(empty)", verdict)
+        lines.append((*line, f"{100 * scores[i]:.2f}") if scores else line)
+    header = ("row", "answer", "exact match", *(["BERTScore F %"] if scores else []))
+    spoken = f" (spoken: {sample.spoken})" if sample.spoken else ""
+    place = f"{across}, " if across is not None else ""
+    title = f"{place}{sample.kind}, {sample.uid} of {sample.client}"
+    return Case(title, sample.question + spoken, sample.reference, header, tuple(lines))
+
+
+def _embedder(run: Run) -> tuple[Embedder | None, str]:
+    """What scores the answers, as the experiment says, and a note that names it."""
+    evaluation = run.experiment.get("evaluation")
+    name = str(evaluation.get("bertscore", "off")) if isinstance(evaluation, dict) else "off"
+    if name == "off":
+        return None, "BERTScore is off in this experiment (evaluation.bertscore)."
+    if name == "world":
+        from fedloom.runner import load
+
+        embedder = load(run.folder).embedder()
+    else:
+        from fedloom.metrics import load_embedder
+
+        embedder = load_embedder(name)
+    return embedder, f"BERTScore F of each answer by {embedder.name}."

@@ -1,0 +1,180 @@
+"""The files of experiments/uniflow, and the second axis of an experiment file that they use."""
+
+from pathlib import Path
+
+import pytest
+
+from fedloom.errors import ExperimentError
+from fedloom.experiment import Experiment, load_rows
+from fedloom.runner import build
+from fedloom.study import place
+
+UNIFLOW = Path("experiments/uniflow")
+M5 = ["LoRA", "FFA-LoRA", "FedSA-LoRA", "FedEx-LoRA", "FedA²-LoRA"]
+TWICE = ["none", *(name for m in M5 for name in (m, f"{m} II"))]
+FIFTEEN = [
+    *("LoRA", "FFA-LoRA", "FedDPA-LoRA", "FedSA-LoRA", "FedA²-LoRA"),
+    *("rsLoRA", "FFA-rsLoRA", "FedDPA-rsLoRA", "FedSA-rsLoRA", "FedA²-rsLoRA"),
+    *("VeRA", "FFA-VeRA", "FedDPA-VeRA", "FedSA-VeRA", "FedA²-VeRA"),
+]
+MODES = ("strict", "always", "relative", "centred")
+ROWS = {
+    "table1": TWICE,
+    "table2": TWICE,
+    "table3": TWICE,
+    "table4": FIFTEEN,
+    "table8": TWICE,
+    "table9": ["LoRA", "FFA-LoRA", "FedSA-LoRA", "FedEx-LoRA, dense", "FedEx-LoRA, factors", "FedA²-LoRA"],
+    "table10": [
+        *("none", "LoRA, zero padding", "FedA²-LoRA, zero padding"),
+        *("FedA²-LoRA, rescaled", "FlexLoRA"),
+    ],
+    "table11": ["none", *M5],
+    "table12": ["LoRA", "FedA²-LoRA λ=0", *(f"{m} λ={v}" for v in ("0.1", "1") for m in MODES)],
+    "table13": ["none", "LoRA", "FedA²-LoRA", "FedA²-LoRA II"],
+    "table14": ["none", "LoRA", "FedA²-LoRA", "FedA²-LoRA reverse", "FedA²-LoRA II"],
+    "table15": ["none", "LoRA", "FedA²-LoRA", "FedA²-LoRA by rounds", "FedA²-LoRA II"],
+    "table16": FIFTEEN,
+    "fig3a": [f"{m} λ={v}" for v in ("0", "0.01", "0.1", "1", "10") for m in MODES],
+    "fig3b": [f"τ={v}" for v in ("0", "0.25", "0.5", "0.75", "1")],
+    "fig3c": [f"N_C={n}" for n in (5, 10, 15, 20, 25)],
+    "fig4": ["LoRA", "LoRA, own first A"],
+    "fig5": ["FedA²-LoRA", "FedA²-rsLoRA", "FedA²-VeRA"],
+    "cases": ["base", "LoRA", "FedA²-LoRA II"],
+}
+GLUE = ["mnli", "rte", "sst2", "qqp"]
+
+
+def rows_of(name: str, size: str) -> list[Experiment]:
+    return load_rows(UNIFLOW / f"{name}.yaml", [f"size={size}"])
+
+
+def test_every_table_and_figure_has_its_file() -> None:
+    assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, "quickstart"}
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "paper"])
+@pytest.mark.parametrize("name", ROWS)
+def test_a_file_has_the_papers_rows_in_every_size(name: str, size: str) -> None:
+    runs = rows_of(name, size)
+    assert list(dict.fromkeys(run.row for run in runs)) == ROWS[name]
+    assert len({place(run) for run in runs}) == len(runs), "every run has a folder of its own"
+    assert {run.name for run in runs} == {name}
+    assert all(run.columns for run in runs)
+    for run in runs:
+        assert run.method.name != "fedsa-lora" or run.method.unseen == "mean_b"  # type: ignore[attr-defined]
+        assert (run.rounds == 0) == (run.row in ("none", "base"))
+
+
+@pytest.mark.parametrize("name", ["table4", "table16", "fig5", "fig3a"])
+def test_text_tables_take_small_tasks_at_tiny_and_glue_above(name: str) -> None:
+    tiny, paper = rows_of(name, "tiny"), rows_of(name, "paper")
+    count = 3 if name == "fig3a" else 4
+    assert list(dict.fromkeys(r.data.task for r in tiny)) == ["entailment", "follows", "warm", "same"][:count]
+    assert list(dict.fromkeys(r.data.task for r in paper)) == GLUE[:count]
+    assert {r.model.classifier for r in paper} == {"FacebookAI/roberta-large"}
+    assert {r.rounds for r in paper} == ({200} if name == "table16" else {1000})
+    warm = {r.row for r in paper if r.method.warm_start is not None}
+    told = {r for r in ROWS[name] if r and (r.startswith("FedA²") or name == "fig3a")}
+    assert warm == (set() if name == "table16" else told)
+
+
+def test_the_ridge_study_shows_every_mode_and_what_it_does_to_the_norm() -> None:
+    for name in ("table12", "fig3a"):
+        runs = rows_of(name, "tiny")
+        assert {"norm_ratio", "restoration_error", "restoration_error_before", "update_norm"} <= {
+            *runs[0].columns
+        }
+        found = {(r.method.mode, r.method.ridge) for r in runs if r.method.name == "feda2-lora"}  # type: ignore[attr-defined]
+        assert {(mode, ridge) for mode in MODES for ridge in (0.1, 1.0)} <= found
+
+
+def test_the_number_of_clients_is_split_between_images_and_speech() -> None:
+    runs = rows_of("fig3c", "tiny")
+    assert [(r.data.clients["image"], r.data.clients["audio"]) for r in runs] == [
+        (3, 2),
+        (5, 5),
+        (8, 7),
+        (10, 10),
+        (13, 12),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("table3", "FedSA-LoRA II"), ("table4", "FedDPA-VeRA"), ("table10", "FlexLoRA")]
+)
+def test_a_row_of_the_tiny_size_can_be_built(name: str, row: str) -> None:
+    overrides = ["rounds=1", "data.train=8", "data.test=4"]
+    run = load_rows(UNIFLOW / f"{name}.yaml", overrides, only=[row])[0]
+    federation = build(run, None, lambda told: None)
+    assert len(federation.clients) == {"table3": 6, "table4": 3, "table10": 5}[name]
+    assert federation.tests.samples
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "e.yaml"
+    path.write_text(text)
+    return path
+
+
+TWO_AXES = """
+method: fedavg-lora
+data: {source: text, clients: {text: 2}, train: 5}
+rows: {a: {}, b: {rounds: 7}}
+across:
+  one: {data.task: follows, data.train: 6, rounds: 5}
+  two: {data.task: warm}
+seeds: [0, 1]
+sizes:
+  small: {data.train: 9, rounds: 3}
+  paper: {across: {RTE: {data.task: rte}}, seeds: [4], rows: {c: {}}}
+"""
+
+
+def test_rows_stand_across_columns_and_seeds(tmp_path: Path) -> None:
+    path = write(tmp_path, TWO_AXES)
+    runs = load_rows(path)
+    assert [(r.row, r.across, r.seed) for r in runs] == [
+        *(("a", "one", 0), ("a", "one", 1), ("a", "two", 0), ("a", "two", 1)),
+        *(("b", "one", 0), ("b", "one", 1), ("b", "two", 0), ("b", "two", 1)),
+    ]
+    assert [place(r) for r in runs][:3] == ["a/one/seed-0", "a/one/seed-1", "a/two/seed-0"]
+    assert [r.row for r in load_rows(path, only=["b"])] == ["b"] * 4
+
+
+def test_the_column_wins_over_the_size_and_the_row_over_the_column(tmp_path: Path) -> None:
+    runs = {(r.row, r.across): r for r in load_rows(write(tmp_path, TWO_AXES), ["size=small", "seed=0"])}
+    assert (runs["a", "one"].data.train, runs["a", "two"].data.train) == (6, 9)
+    assert [runs[key].rounds for key in (("a", "one"), ("a", "two"), ("b", "one"))] == [5, 3, 7]
+    assert runs["a", "one"].data.task == "follows"
+
+
+def test_a_size_may_bring_axes_of_its_own(tmp_path: Path) -> None:
+    runs = load_rows(write(tmp_path, TWO_AXES), ["size=paper"])
+    assert [(r.row, r.across, r.seed, r.data.task) for r in runs] == [("c", "RTE", 4, "rte")]
+
+
+def test_a_resolved_run_keeps_its_column(tmp_path: Path) -> None:
+    import yaml
+
+    first = load_rows(write(tmp_path, TWO_AXES))[2]
+    again = load_rows(write(tmp_path, yaml.safe_dump(first.as_dict())))
+    assert again == [first]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("across: [a]", "across must map a column's name"),
+        ("across: {a: 3}", "across must map a column's name"),
+        ("across: {1: {}, '1': {}}", "a name of its own"),
+        ("sizes: [tiny]", "sizes must map"),
+        ("sizes: {tiny: {rows: [a]}}", "rows must map"),
+        ("columns: 3", "columns"),
+    ],
+)
+def test_a_mistake_in_the_axes_is_one_sentence(text: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(ExperimentError) as caught:
+        load_rows(write(tmp_path, f"method: feda2-lora\n{text}"))
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
