@@ -1,8 +1,6 @@
 """The commands. A user's own mistake ends in one sentence and exit code 2; a run that was cut off can be resumed."""
 
-import os
 import sys
-import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedloom.errors import ExperimentError
+from fedloom.quiet import hush
 
 app = typer.Typer(
     name="fedloom",
@@ -45,10 +44,7 @@ Jobs = Annotated[
 
 def main() -> None:
     """Run the command line; the console script's entry point."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module="transformers"
-    )  # nothing a user could act on
+    hush()
     try:
         app()
     except ExperimentError as error:

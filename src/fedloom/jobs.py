@@ -14,6 +14,7 @@ from typing import Any
 from fedloom.experiment import Experiment
 from fedloom.federation import Observer, Progress
 from fedloom.foundations.loading import choose_device
+from fedloom.quiet import hush
 from fedloom.runner import Result, run
 
 _told: Any = None
@@ -100,6 +101,7 @@ def _begin(told: Any) -> None:
     """A worker's start: interrupts are the starting process's to handle."""
     global _told
     _told = told
+    hush()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
