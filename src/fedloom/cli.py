@@ -1,8 +1,6 @@
 """The commands. A user's own mistake ends in one sentence and exit code 2; a run that was cut off can be resumed."""
 
-import os
 import sys
-import warnings
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedloom.errors import ExperimentError
+from fedloom.quiet import hush
 
 app = typer.Typer(
     name="fedloom",
@@ -34,13 +33,18 @@ Overrides = Annotated[
     typer.Argument(help="settings that win over the file, such as method.ridge=0.1 rounds=10"),
 ]
 
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="runs side by side, each on its share of the cores; one per core for tiny models if not given",
+        min=1,
+    ),
+]
+
 
 def main() -> None:
     """Run the command line; the console script's entry point."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module="transformers"
-    )  # nothing a user could act on
+    hush()
     try:
         app()
     except ExperimentError as error:
@@ -59,12 +63,13 @@ def demo(
         Path | None, typer.Option("--out", help="folder for the results; a new one in runs/ if none")
     ] = None,
     seed: Annotated[int, typer.Option(help="the one seed", min=0)] = 0,
+    jobs: Jobs = None,
 ) -> None:
     """Train federated clients on images and speech, side by side with the bounds; show a table and a report."""
     from fedloom.experiment import load_rows
 
     rows = load_rows(Path(str(files("fedloom"))) / "demo.yaml", [f"seed={seed}"])
-    _run(rows, out_dir or _free(Path("runs/demo")), resume=False)
+    _run(rows, out_dir or _free(Path("runs/demo")), resume=False, jobs=jobs)
 
 
 @app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml method.ridge=0.1 --out runs/q")
@@ -78,6 +83,7 @@ def run(
         Path | None, typer.Option(help="go on with the run in this folder, from its last finished round")
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="only this row of the file; may be repeated")] = None,
+    jobs: Jobs = None,
 ) -> None:
     """Run an experiment: one run, or every row and seed that its file names."""
     from fedloom.experiment import load_rows
@@ -88,14 +94,14 @@ def run(
             raise ExperimentError(
                 "--resume FOLDER stands alone: the folder holds the experiment as it was begun"
             )
-        _run(planned(resume), resume, resume=True)
+        _run(planned(resume), resume, resume=True, jobs=jobs)
         return
     if experiment is None:
         raise ExperimentError(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
         )
     rows = load_rows(experiment, overrides or (), only=row or ())
-    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False)
+    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs)
 
 
 @app.command(epilog="Example: fedloom compare runs/demo runs/q --markdown")
@@ -316,9 +322,10 @@ def doctor() -> None:
         raise ExperimentError(f"{bad[0].name}: {bad[0].detail}")
 
 
-def _run(experiments: list[Any], folder: Path, *, resume: bool) -> None:
+def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None) -> None:
     """Run one or several experiments into a folder, then print the table and where things lie."""
     from fedloom.console import watching
+    from fedloom.jobs import suggested
     from fedloom.report.table import comparison
     from fedloom.runner import run as run_one
     from fedloom.study import run_rows
@@ -327,7 +334,8 @@ def _run(experiments: list[Any], folder: Path, *, resume: bool) -> None:
         if len(experiments) == 1 and not (resume and (folder / "plan.json").exists()):
             finished = [run_one(experiments[0], folder, resume=resume, observe=watch(experiments[0], 1, 1))]
         else:
-            finished = run_rows(experiments, folder, watch, resume=resume)
+            side_by_side = suggested(experiments) if jobs is None else jobs
+            finished = run_rows(experiments, folder, watch, resume=resume, jobs=side_by_side)
     out.print(comparison(folder).rich())
     for result in finished:
         if result.summary["status"] != "complete":

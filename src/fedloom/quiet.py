@@ -1,8 +1,16 @@
 """Keeps Hugging Face transformers from printing while it loads and saves."""
 
 import logging
+import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+
+def hush() -> None:
+    """For a process of the command line: no telemetry, and no warnings of transformers that a user cannot act on."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 @contextmanager

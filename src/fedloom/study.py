@@ -4,25 +4,27 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedloom.errors import ExperimentError
 from fedloom.experiment import Experiment
 from fedloom.federation import Observer
+from fedloom.jobs import Job, run_jobs, shared_out
 from fedloom.report import write_report
 from fedloom.runfolder import RunFolder, write_atomic
-from fedloom.runner import Result, read_experiment, run
+from fedloom.runner import Result, read_experiment
 
 Watch = Callable[[Experiment, int, int], Observer]
 """(experiment, its number from 1, how many) to the observer of that run."""
 
 
 def run_rows(
-    experiments: Sequence[Experiment], out: Path, watch: Watch, *, resume: bool = False
+    experiments: Sequence[Experiment], out: Path, watch: Watch, *, resume: bool = False, jobs: int = 1
 ) -> list[Result]:
-    """Run every row and seed into `out/<row>/seed-<n>` and write `rows.json` and the common report.
+    """Run every row and seed into `out/<row>/seed-<n>`, `jobs` at a time, and write `rows.json` and the common report.
 
-    With `resume`, finished runs are read, the one that was cut off goes on, and the rest follow. Every row's data, model
-    and settings are checked before the first one trains. Raises ExperimentError.
+    With `resume`, finished runs are read, those that were cut off go on, and the rest follow. The user's own data of every
+    row are checked before the first one trains. Raises ExperimentError.
     """
     paths = [place(e) for e in experiments]
     if clash := next((p for i, p in enumerate(paths) if p in paths[:i]), None):
@@ -35,24 +37,33 @@ def run_rows(
                 f"{out} already holds runs; choose another --out, or go on with --resume {out}"
             )
         RunFolder(out).create()
+    _check_folders(experiments)
+    experiments = shared_out(experiments, jobs) if jobs > 1 else experiments
     listed = [
         {"row": e.row, "across": e.across, "seed": e.seed, "path": p}
         for e, p in zip(experiments, paths, strict=True)
     ]
     plan = [e.as_dict() for e in experiments]
     write_atomic(out / "plan.json", (json.dumps(plan, ensure_ascii=False) + "\n").encode())
-    results = []
-    for number, (experiment, path) in enumerate(zip(experiments, paths, strict=True), 1):
-        folder = out / path
-        observer = watch(experiment, number, len(experiments))
-        if (folder / "summary.json").exists():
-            results.append(Result(json.loads((folder / "summary.json").read_text(encoding="utf-8")), folder))
-            continue
-        begun = (folder / "experiment.yaml").exists()
-        results.append(run(experiment, folder, resume=begun, observe=observer))
+    due = [n for n, path in enumerate(paths) if not (out / path / "summary.json").exists()]
+    begun = [Job(experiments[n], out / paths[n], (out / paths[n] / "experiment.yaml").exists()) for n in due]
+    run_jobs(begun, jobs, lambda i: watch(experiments[due[i]], due[i] + 1, len(experiments)))
+    results = [
+        Result(json.loads((out / path / "summary.json").read_text(encoding="utf-8")), out / path)
+        for path in paths
+    ]
     write_atomic(out / "rows.json", (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
     write_report(out)
     return results
+
+
+def _check_folders(experiments: Sequence[Experiment]) -> None:
+    """Read the users' own files once, so that a mistake in the last row does not come out after hours."""
+    seen: list[Any] = []
+    for experiment in experiments:
+        if experiment.data.source == "folder" and experiment.data not in seen:
+            experiment.data.load(experiment.seed)
+            seen.append(experiment.data)
 
 
 def planned(folder: Path) -> list[Experiment]:
