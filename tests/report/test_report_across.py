@@ -10,7 +10,7 @@ from report_folders import change, make_run, make_two_rows, write_lines
 
 from fedloom.report import comparison, read, write_report
 from fedloom.report.columns import AVERAGE
-from fedloom.report.read import gather
+from fedloom.report.study import gather
 
 KEY = "global/text/accuracy"
 

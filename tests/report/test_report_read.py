@@ -5,7 +5,8 @@ import pytest
 from report_folders import change, make_rows, make_run
 
 from fedloom.errors import ExperimentError
-from fedloom.report.read import gather, read, read_run
+from fedloom.report.read import read_run
+from fedloom.report.study import gather, read
 
 
 def test_a_run_is_read_as_it_was_written(run: Path) -> None:

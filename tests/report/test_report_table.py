@@ -6,7 +6,7 @@ import rich.console
 from report_folders import change, make_rows, make_run
 
 from fedloom.report import comparison
-from fedloom.report.read import read
+from fedloom.report.study import read
 from fedloom.report.table import BEFORE, table_of
 from fedloom.report.units import Spread, human_bytes, show, words
 

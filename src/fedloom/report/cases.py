@@ -12,8 +12,9 @@ from rich.text import Text
 from fedloom.errors import ExperimentError
 from fedloom.metrics.bertscore import Embedder, bert_score
 from fedloom.report.predictions import Prediction, predictions
-from fedloom.report.read import Run, SampleRecord, gather
+from fedloom.report.read import Run, SampleRecord
 from fedloom.report.samples import is_right
+from fedloom.report.study import gather
 from fedloom.report.table import BEFORE, markdown_cell
 
 FOOTNOTE = (

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from fedloom.report.predictions import rounds_above_majority
-from fedloom.report.read import LAYER, Run, Study
+from fedloom.report.read import LAYER, Run
+from fedloom.report.study import Study
 from fedloom.report.units import Spread, Unit, unit_of, words
 
 FIELDS = {

@@ -9,8 +9,8 @@ import yaml
 from markupsafe import Markup
 
 from fedloom.report import layers, page, plots
-from fedloom.report.read import Study, read
 from fedloom.report.samples import kinds_of
+from fedloom.report.study import Study, read
 from fedloom.report.table import remark_of, table_of
 
 

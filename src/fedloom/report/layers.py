@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from fedloom.report import plots
 from fedloom.report.columns import DIAGNOSTICS, MEASURES, spread_of
 from fedloom.report.page import Grid, Plot, curve
-from fedloom.report.read import LAYER, Run, Study
+from fedloom.report.read import LAYER, Run
+from fedloom.report.study import Study
 from fedloom.report.units import Spread, show, words
 
 DRAWN = 4

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from fedloom.report import plots
 from fedloom.report.columns import HEADLINE, figure_of, is_diagnostic, spread_of, title_of
-from fedloom.report.read import ClientSummary, Run, Study
+from fedloom.report.read import ClientSummary, Run
+from fedloom.report.study import Study
 from fedloom.report.units import Spread, Unit, show, unit_of, words
 
 CONDITIONS = ("zeroed", "shuffled", "removed")
@@ -56,12 +57,15 @@ def curve(study: Study, name: str, key: str, across: str | None = None) -> Plot 
 
 
 def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
-    """The headline curves, and all others (no single client's loss, no control, nothing of aggregation), part by part."""
+    """The headline curves, and all others (no single client's loss, no control, nothing of aggregation), part by part.
+
+    Of a study with parts only the headline is drawn: the rest would be hundreds, and stands in each run's own report.
+    """
     names = [n for n in study.names() if not n.startswith("control/") and not is_diagnostic(n)]
     names = [n for n in names if not (n.startswith("train/") and n.count("/") > 1)]
     first = [n for n in names if n == "train/loss" or (n.startswith("global/") and n.endswith(HEADLINE))]
     first.sort(key=lambda n: n == "train/loss")
-    rest = [n for n in names if n not in first]
+    rest = [n for n in names if n not in first and not study.across]
     parts = list(study.parts().items())
     head, more = (
         [

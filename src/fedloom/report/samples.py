@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fedloom.errors import ExperimentError
 from fedloom.metrics.text import exact_match
-from fedloom.report.read import Run, SampleRecord, Study, inside
+from fedloom.report.read import Run, SampleRecord, inside
+from fedloom.report.study import Study
 
 PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 SOUNDS = {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}

@@ -2,19 +2,23 @@
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import rich.box
 import rich.table
+from rich.console import Group
 from rich.text import Text
 
 from fedloom.report.columns import Column, cell, columns_of, figure_of, keys_of, start_of, title_of
-from fedloom.report.read import Run, Study, gather
+from fedloom.report.read import Run
+from fedloom.report.study import Study, gather
 from fedloom.report.units import Spread, show
 
 BEFORE = "before training"
+WIDE = 9
+"""More columns than this are printed part by part in a terminal."""
 UNUSED = "the ledger holds clients that were not used"
 
 
@@ -67,20 +71,12 @@ class Table:
         text = show(spread, column.unit).removesuffix(" %")
         return f"{text} (of {spread.n})" if spread is not None and spread.n < row.seeds else text
 
-    def rich(self) -> rich.table.Table:
-        """For the terminal. Text from data is not read as markup."""
-        header, lines, notes = self.grid()
-        caption = Text("\n".join(notes)) if notes else None
-        out = rich.table.Table(title=Text(self.title), caption=caption, caption_justify="left")
-        out.box, out.padding = rich.box.SIMPLE_HEAD, 0
-        out.show_edge, out.pad_edge = False, False
-        for i, title in enumerate(header):
-            side: Literal["left", "right"] = "left" if i == 0 else "right"
-            whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= 20
-            out.add_column(Text(title), justify=side, overflow="fold", no_wrap=whole)
-        for line in lines:
-            out.add_row(*(Text(field.replace(" ± ", "±")) for field in line))
-        return out
+    def rich(self) -> Group | rich.table.Table:
+        """For the terminal; a table with too many columns comes in parts. Text from data is not read as markup."""
+        parts = list(dict.fromkeys(c.across for c in self.columns))
+        if len(parts) < 2 or len(self.columns) <= WIDE:
+            return _terminal(self)
+        return Group(*(_terminal(_part(self, across)) for across in parts))
 
     def markdown(self) -> str:
         """A GitHub-flavoured table; pipes, line breaks and angle brackets in labels are escaped."""
@@ -165,6 +161,28 @@ def _before(study: Study, columns: Sequence[Column]) -> TableRow | None:
     if not seeds:
         return None
     return TableRow(BEFORE, len(seeds), {c.name: cell(found[c.key], c) for c in columns})
+
+
+def _part(table: Table, across: str | None) -> Table:
+    """The columns of one part of the study."""
+    kept = [c for c in table.columns if c.across == across]
+    plain = tuple(replace(c, title=c.title.removeprefix(f"{across}, ")) for c in kept)
+    return Table(f"{table.title}, {across}", plain, table.rows, table.notes)
+
+
+def _terminal(table: Table) -> rich.table.Table:
+    header, lines, notes = table.grid()
+    caption = Text("\n".join(notes)) if notes else None
+    out = rich.table.Table(title=Text(table.title), caption=caption, caption_justify="left")
+    out.box, out.padding = rich.box.SIMPLE_HEAD, 0
+    out.show_edge, out.pad_edge = False, False
+    for i, title in enumerate(header):
+        side: Literal["left", "right"] = "left" if i == 0 else "right"
+        whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= 20
+        out.add_column(Text(title), justify=side, overflow="fold", no_wrap=whole)
+    for line in lines:
+        out.add_row(*(Text(field.replace(" ± ", "±")) for field in line))
+    return out
 
 
 def markdown_cell(text: str) -> str:
