@@ -74,7 +74,7 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
         torch.set_num_threads(experiment.engine.threads)
     sources = experiment.data.load(experiment.seed)
     for source in sources:
-        if experiment.rounds > 0 and not source.train:
+        if experiment.rounds > 0 and not source.train and experiment.data.trains(source.name):
             raise ExperimentError(
                 f"client {source.name} has no training samples; give it some, or leave it out"
             )
@@ -85,7 +85,8 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
         raise ExperimentError(
             'no client has a test sample; mark some with "split": "test" or raise data.test_share'
         )
-    training = [_pool(sources)] if experiment.method.pooled else sources
+    learning = [s for s in sources if experiment.data.trains(s.name)]
+    training = [_pool(learning)] if experiment.method.pooled else learning
     shapes = client_shapes(experiment, [s.name for s in training], model.scales)
     clients = {
         s.name: Client(s, model.groups(s.holds), shapes[s.name], experiment.cohort.start) for s in training

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
 from fedloom.cli import app
+from fedloom.errors import ExperimentError
 from fedloom.experiment import Experiment
 from fedloom.runner import run
 
@@ -129,3 +130,21 @@ def test_samples_that_were_cut_to_fit_are_counted_in_the_ledger(silos: Path, tmp
     run(own(silos, rounds=1, evaluation={"generate": False, "controls": False}), tmp_path / "run")
     entry = json.loads((tmp_path / "run" / "ledger.jsonl").read_text())
     assert entry["notes"] == ["texts: 1 training samples were cut to fit"]
+
+
+def test_clients_that_only_test_are_measured_and_never_asked(quick, federate) -> None:
+    data = {"clients": {"image": 2, "audio": 1}, "train": 6, "test": 2, "test_only": ["audio-*"]}
+    federation = federate(quick("feda2-lora", rounds=1, data=data))
+    federation.run()
+    assert sorted(federation.clients) == ["image-01", "image-02"]
+    assert "global/audio/token_accuracy" in federation.last_metrics
+    assert federation.totals.asked == 2
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"), [("video-*", "no client is called video"), ("*", "names every client")]
+)
+def test_patterns_of_clients_that_only_test_are_checked(pattern, sentence, quick, federate) -> None:
+    data = {"clients": {"image": 1}, "train": 4, "test": 2, "test_only": [pattern]}
+    with pytest.raises(ExperimentError, match=sentence):
+        federate(quick(data=data))

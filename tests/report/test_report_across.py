@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import rich.console
 import yaml
 from report_folders import change, make_run, make_two_rows, write_lines
 
@@ -148,3 +149,13 @@ def test_single_layers_stand_only_in_their_own_table(tmp_path: Path) -> None:
     assert curves is not None
     assert "layer" not in curves.group(0)
     assert "restoration" not in curves.group(0)
+
+
+def test_too_many_columns_come_task_by_task_in_a_terminal(tasks: Path) -> None:
+    keys = [KEY, "bytes_up", "bytes_down", "seconds", "rounds"]
+    console = rich.console.Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison(tasks, keys).rich())
+    text = console.export_text()
+    assert "table4, RTE" in text
+    assert "table4, QQP" in text
+    assert text.count("text: accuracy %") == 2

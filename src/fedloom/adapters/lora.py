@@ -4,6 +4,7 @@ LoRA: `W = W0 + s B A` with A (r, d_in), B (d_out, r) and s = alpha / r, or alph
 VeRA: `W = W0 + diag(lambda_b) B diag(lambda_d) A` with A and B frozen, random, shared by all layers and drawn from one seed.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -55,14 +56,18 @@ class LoRA(BaseModel):
     def peft(self) -> LoraConfig | VeraConfig:
         """The same adapter as PEFT describes it."""
         if self.kind == "vera":
-            return VeraConfig(
-                r=self.rank,
-                target_modules=list(self.targets),
-                vera_dropout=self.dropout,
-                d_initial=0.1,
-                projection_prng_key=PROJECTION_KEY,
-                save_projection=False,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # that the frozen pair is drawn anew from its seed is what we want
+                return VeraConfig(
+                    r=self.rank,
+                    target_modules=list(self.targets),
+                    vera_dropout=self.dropout,
+                    d_initial=0.1,
+                    projection_prng_key=PROJECTION_KEY,
+                    save_projection=False,
+                )
         return LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,

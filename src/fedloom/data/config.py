@@ -1,11 +1,14 @@
 """The `data` part of an experiment, and the clients that it describes."""
 
+from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedloom.data.source import ClientData, Holding
+from fedloom.errors import ExperimentError
 
 Task = Literal["entailment", "follows", "same", "warm", "mnli", "rte", "sst2", "qqp", "qnli"]
 
@@ -33,6 +36,11 @@ class Data(BaseModel):
     test: int = Field(40, ge=1, description="sources tabletop and text: test samples per client")
     test_share: float = Field(
         0.2, gt=0, lt=1, description="source folder: share held back where the data name no split"
+    )
+    test_only: tuple[str, ...] = Field(
+        (),
+        description="clients that are tested on and do not train, by name or pattern, such as [audio-*]: what the others' "
+        "training is worth for them",
     )
     task: Task = Field(
         "entailment",
@@ -73,8 +81,26 @@ class Data(BaseModel):
 
         return LABELS[self.task] if self.source == "text" else ()
 
+    def trains(self, client: str) -> bool:
+        """Whether a client of this name trains."""
+        return not any(fnmatch(client, pattern) for pattern in self.test_only)
+
     def load(self, seed: int) -> list[ClientData]:
-        """The clients, ordered by name. Raises ExperimentError for data that cannot be used."""
+        """The clients, ordered by name; those that only test without training samples.
+
+        Raises ExperimentError for data that cannot be used.
+        """
+        clients = self._load(seed)
+        for pattern in self.test_only:
+            if not any(fnmatch(c.name, pattern) for c in clients):
+                raise ExperimentError(
+                    f"data.test_only: no client is called {pattern}; there are {clients[0].name} ..."
+                )
+        if not any(self.trains(c.name) for c in clients):
+            raise ExperimentError("data.test_only names every client; leave out those that are to train")
+        return [c if self.trains(c.name) else replace(c, train=()) for c in clients]
+
+    def _load(self, seed: int) -> list[ClientData]:
         if self.source == "folder":
             from fedloom.data.folder import load_folder
 

@@ -58,7 +58,8 @@ def score_samples(
 ) -> list[dict[str, float]]:
     """Every per-sample metric of every record, in order; a metric that was not measured is an absent key."""
     rows: list[dict[str, float]] = [
-        {"accuracy" if r.labelled else "token_accuracy": r.correct / r.tokens} if r.tokens else {} for r in records
+        {"accuracy" if r.labelled else "token_accuracy": r.correct / r.tokens} if r.tokens else {}
+        for r in records
     ]
     asked = [i for i, r in enumerate(records) if r.prediction is not None and not r.labelled]
     if not asked:

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from fedloom.metrics.summary import COUNTS
 from fedloom.report import plots
 from fedloom.report.columns import HEADLINE, figure_of, is_diagnostic, spread_of, title_of
 from fedloom.report.read import ClientSummary, Run
@@ -57,7 +58,7 @@ def curve(study: Study, name: str, key: str, across: str | None = None) -> Plot 
 
 
 def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
-    """The headline curves, and all others (no single client's loss, no control, nothing of aggregation), part by part.
+    """The headline curves, and the other figures of models and updates, part by part.
 
     Of a study with parts only the headline is drawn: the rest would be hundreds, and stands in each run's own report.
     """
@@ -65,7 +66,12 @@ def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
     names = [n for n in names if not (n.startswith("train/") and n.count("/") > 1)]
     first = [n for n in names if n == "train/loss" or (n.startswith("global/") and n.endswith(HEADLINE))]
     first.sort(key=lambda n: n == "train/loss")
-    rest = [n for n in names if n not in first and not study.across]
+    rest = [
+        n
+        for n in names
+        if n not in first and not study.across and n.startswith(("global/", "local/", "update"))
+    ]
+    rest = [n for n in rest if n.rsplit("/", 1)[-1] not in COUNTS]
     parts = list(study.parts().items())
     head, more = (
         [
