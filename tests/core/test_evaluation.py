@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedloom.data.sample import Sample
-from fedloom.evaluation import Evaluation, TestSet, assess, control, measure_controls
+from fedloom.evaluation import ClientModel, Evaluation, TestSet, assess, control, measure_controls
 
 
 def sample(i: int, kind: str, answer: str) -> Sample:
@@ -62,7 +62,7 @@ def test_global_is_the_shared_model_on_everybodys_samples(tests: TestSet) -> Non
 
 
 def test_local_is_each_clients_own_model_on_its_own_samples(tests: TestSet) -> None:
-    personal = {"a": shared(1), "b": shared(0)}
+    personal = {"a": ClientModel(shared(1)), "b": ClientModel(shared(0))}
     found = assess(Parrot(), {}, personal, tests, Evaluation(), generate=True, everywhere=True).metrics
     assert found["local/image/exact_match"] == 1.0, "b's model on b's pictures"
     assert found["local/text/exact_match"] == 0.0, "a's model on a's text"

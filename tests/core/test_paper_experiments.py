@@ -107,7 +107,7 @@ def test_a_row_of_the_tiny_size_can_be_built(name: str, row: str) -> None:
     overrides = ["rounds=1", "data.train=8", "data.test=4"]
     run = load_rows(UNIFLOW / f"{name}.yaml", overrides, only=[row])[0]
     federation = build(run, None, lambda told: None)
-    assert len(federation.clients) == {"table3": 6, "table4": 3, "table10": 5}[name]
+    assert len(federation.clients) == {"table3": 4, "table4": 3, "table10": 5}[name]
     assert federation.tests.samples
 
 
