@@ -18,7 +18,7 @@ class Parrot:
 
     value = 0.0
 
-    def load(self, tensors: Any) -> None:
+    def load(self, tensors: Any, ratios=None) -> None:
         self.value = float(tensors["llm/v"])
 
     def prepare(self, s: Sample) -> Sample:
