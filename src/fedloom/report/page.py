@@ -58,7 +58,7 @@ def curve(study: Study, name: str, key: str, across: str | None = None) -> Plot 
 
 
 def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
-    """The headline curves, and the other figures of models and updates, part by part.
+    """The headline curves, and the other figures of the common model (of the clients' own where there is none), part by part.
 
     Of a study with parts only the headline is drawn: the rest would be hundreds, and stands in each run's own report.
     """
@@ -66,12 +66,11 @@ def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
     names = [n for n in names if not (n.startswith("train/") and n.count("/") > 1)]
     first = [n for n in names if n == "train/loss" or (n.startswith("global/") and n.endswith(HEADLINE))]
     first.sort(key=lambda n: n == "train/loss")
+    wanted = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")
     rest = [
-        n
-        for n in names
-        if n not in first and not study.across and n.startswith(("global/", "local/", "update"))
+        n for n in names if n not in first and n.startswith(wanted) and n.rsplit("/", 1)[-1] not in COUNTS
     ]
-    rest = [n for n in rest if n.rsplit("/", 1)[-1] not in COUNTS]
+    rest = [] if study.across else rest
     parts = list(study.parts().items())
     head, more = (
         [
