@@ -102,7 +102,12 @@ class Experiment(BaseModel):
     def method_in(self, round: int) -> Method:
         """The method of a round: the warm start's in the first ones."""
         warm = self.method.warm_start
-        return METHODS[warm.method]() if warm is not None and round <= warm.rounds else self.method
+        return self._first(warm.method) if warm is not None and round <= warm.rounds else self.method
+
+    def _first(self, name: str) -> Method:
+        """The warm start's method, with the same clients' weights, head and personal tensors."""
+        method = self.method
+        return METHODS[name](weights=method.weights, head=method.head, personal=method.personal)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain YAML values from which `parse` makes an equal experiment."""
@@ -134,7 +139,7 @@ class Experiment(BaseModel):
         if warm is not None:
             if warm.method not in METHODS:
                 return f"unknown method.warm_start.method {warm.method!r}; known are {', '.join(sorted(METHODS))}"
-            first = METHODS[warm.method](head=self.method.head, personal=self.method.personal)
+            first = self._first(warm.method)
             if first.scope != scope or first.second != self.method.second:
                 return (
                     f"method.warm_start: {warm.method} and {self.method.name} do not share the same tensors; "

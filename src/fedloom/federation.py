@@ -170,10 +170,10 @@ class Federation:
         found = {f"train/{client}/loss": loss for client, loss in losses.items()}
         if losses:
             found["train/loss"] = sum(losses.values()) / len(losses)
-        if self.replies and before.shared:
+        if self.replies and self.state is not before and before.shared:
             weights = method.client_weights(self.replies)
             known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
-            found |= aggregation(self.replies, weights, method.product(before, self.state), known)
+            found |= aggregation(self.replies, weights, method.product(self.state), known)
             found["update_norm"] = update_norm(before.shared, self.state.shared)
         return found
 

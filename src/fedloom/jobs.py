@@ -5,7 +5,7 @@ import os
 import queue as queues
 import signal
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
+from concurrent.futures import ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
@@ -83,7 +83,7 @@ def run_jobs(jobs: Sequence[Job], workers: int, watch: Callable[[int], Observer]
         pending = set(futures)
         while pending:
             hear(0.2)
-            done, pending = wait(pending, timeout=0, return_when=FIRST_EXCEPTION)
+            done, pending = wait(pending, timeout=0)
             for future in done:
                 future.result()
         while hear(0.05):

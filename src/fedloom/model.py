@@ -1,13 +1,16 @@
 """What a client trains: one frozen foundation with small named tensors on it, one per process whatever the clients."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
+from fedloom.adapters.lora import frozen_pairs
 from fedloom.data.sample import Sample
 from fedloom.exchange import group_of
 from fedloom.metrics.bertscore import Embedder
@@ -87,6 +90,25 @@ class AdaptedModel(ABC):
             if second:
                 layer.scaling["local"] = s if local is None else s * local
 
+    @contextmanager
+    def mixed_by_prompts(
+        self, group: str, examples: Sequence[Any], features: Sequence[Any] | None = None
+    ) -> Iterator[None]:
+        """Where a client's prompts are known, weigh its personal adapter in `group` example by example (FedDPA-LoRA).
+
+        w = half the mean cosine between the example's prompt state and those of the client's own prompts.
+        """
+        if self.anchors is None:
+            yield
+            return
+        states = self.prompt_states(examples, features)
+        near = cosine_similarity(states[:, None], self.anchors.to(states)[None], dim=-1).mean(1)
+        self.mix_group(group, (0.5 * near)[:, None, None])
+        try:
+            yield
+        finally:
+            self.mix_group(group, 0.5)
+
     def begin(self, names: Collection[str]) -> list[nn.Parameter]:
         """Make exactly these tensors trainable; returns their parameters in name order."""
         chosen = frozenset(names)
@@ -131,8 +153,6 @@ class AdaptedModel(ABC):
     @property
     def frozen(self) -> Mapping[str, Tensor]:
         """Frozen tensors that everybody knows from the seed, and that an aggregation may need: VeRA's pairs."""
-        from fedloom.adapters.lora import frozen_pairs
-
         return frozen_pairs(self.layers)
 
     @abstractmethod

@@ -113,16 +113,12 @@ def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable
             part = part_of(group)
             ranks = experiment.cohort.ranks.get(part, ()) if part is not None else ()
             spec = experiment.model.llm_lora if part == "llm" else experiment.model.encoder_lora
-            if ranks:
-                rank = ranks[position % len(ranks)]
-                same = experiment.cohort.alpha == "fixed"
-                shapes[group] = Shape(rank, spec.scale(rank) / spec.scale() if same else 1.0)
-        found[name] = {g: s for g, s in shapes.items() if s != Shape(_rank(experiment, g))}
+            rank = ranks[position % len(ranks)] if ranks else spec.rank
+            if rank != spec.rank:
+                fixed = experiment.cohort.alpha == "fixed"
+                shapes[group] = Shape(rank, spec.scale(rank) / spec.scale() if fixed else 1.0)
+        found[name] = shapes
     return found
-
-
-def _rank(experiment: Experiment, group: str) -> int:
-    return experiment.model.llm_lora.rank if group == "llm" else experiment.model.encoder_lora.rank
 
 
 def finish(federation: Federation) -> Result:

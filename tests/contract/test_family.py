@@ -243,6 +243,59 @@ def test_warm_start_runs_another_method_first(quick, federate) -> None:
     assert not all(torch.equal(runs["warm"][2][n], runs["fedavg"][2][n]) for n in runs["warm"][2])
 
 
+def test_the_warm_starts_method_has_the_runs_weights_head_and_personal_tensors(quick) -> None:
+    own = {"weights": "examples", "head": "personal", "personal": ["encoder.*"]}
+    warm = {"name": "feda2-lora", "warm_start": {"method": "fedavg-lora", "rounds": 1}, **own}
+    experiment = quick(warm)
+    first = experiment.method_in(1)
+    assert (first.name, experiment.method_in(2).name) == ("fedavg-lora", "feda2-lora")
+    assert (first.weights, first.head, first.personal) == ("examples", "personal", ("encoder.*",))
+    assert first.scope == experiment.method.scope
+
+
+def test_a_round_without_quorum_measures_no_aggregation(quick, federate) -> None:
+    federation = federate(quick(data=IMAGES, rounds=2, cohort={"quorum": 1.0}))
+    original = federation.engine._ask_one
+
+    def spy(client, method, task, payload, at):
+        reply = original(client, method, task, payload, at)
+        lost = client.name == "image-02" and at.number == 1
+        return type(reply)(client.name, error="lost on the way") if lost else reply
+
+    federation.engine._ask_one = spy
+    seen = {}
+    federation.observe = lambda told: seen.update({told.round: told.metrics}) if told.client is None else None
+    federation.run()
+    assert federation.totals.skipped_rounds == 1
+    assert ("restoration_error" in seen[1], "restoration_error" in seen[2]) == (False, True)
+
+
+@pytest.mark.parametrize("method", ["fedex-lora", "flora"])
+def test_a_moved_base_in_rslora_scale_is_exported_with_the_same_logits(
+    method, quick, federate, tmp_path
+) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    from fedloom.foundations.loading import foundation_folder
+
+    model = {"llm_lora": {"rank": 4, "rslora": True}, "encoder_lora": {"rank": 3, "rslora": True}}
+    federation = federate(quick(method, data=IMAGES, model=model))
+    federation.run()
+    ours = federation.engine.model
+    ours.load(federation.global_model())
+    ours.save_adapters(tmp_path)
+    ids = torch.tensor([[1, 5, 9, 20, 33]])
+    folder = foundation_folder(federation.experiment.model.foundation) / "llm"
+    with torch.no_grad():
+        wanted = ours.mllm.llm(input_ids=ids).logits
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        plain = base(input_ids=ids).logits
+        exported = PeftModel.from_pretrained(base, tmp_path / "llm").eval()(input_ids=ids).logits
+    torch.testing.assert_close(exported, wanted, rtol=1e-4, atol=1e-4)
+    assert float((exported - plain).abs().max()) > 1e-3
+
+
 def test_feddpa_weighs_an_answer_by_how_near_it_is_to_the_clients_prompts(quick, federate) -> None:
     federation = federate(quick("feddpa-lora", data=IMAGES))
     federation.run()
@@ -283,6 +336,7 @@ def test_feddpa_weighs_an_answer_by_how_near_it_is_to_the_clients_prompts(quick,
             "rank 9 of llm is above the model's 4",
         ),
         ({"method": "fedavg-lora", "cohort": {"ranks": {"llm": [0]}}}, "cohort.ranks"),
+        ({"method": {"name": "hetlora", "weights": "examples"}}, "by the size of their updates"),
         ({"method": "fedavg-lora", "model": {"llm_lora": {"rank": 0}}}, "model.llm_lora.rank"),
         (
             {"method": {"name": "fedsa-lora", "warm_start": {"method": "fedavg-lora", "rounds": 1}}},

@@ -44,6 +44,11 @@ def test_29_fedex_down_dense_and_as_factors(roberta) -> None:
         assert (more.down, more.mean) == (down, mean * UNIT)
 
 
+def test_what_stacking_alternating_and_staying_local_cost(roberta) -> None:
+    of = {m: (roberta[m].up, roberta[m].down) for m in ("flora", "rolora", "local-only")}
+    assert of == {"flora": (UNIT, 3 * UNIT), "rolora": (UNIT // 2, UNIT), "local-only": (0, 0)}
+
+
 @pytest.mark.identities
 def test_29_table_6_of_the_paper() -> None:
     sizes = PRESETS["uniflow"]()

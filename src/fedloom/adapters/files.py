@@ -21,6 +21,9 @@ _KEYS = {
     "lambda_b": "vera_lambda_b",
 }
 
+_OF_SECOND = {"local_A": "lora_A", "local_B": "lora_B", "local_d": "lambda_d", "local_b": "lambda_b"}
+"""The second adapter's tensors, which stand in a folder of their own as any adapter's."""
+
 
 def save(folder: Path, tensors: Mapping[str, Tensor], spec: LoRA, task: str | None) -> None:
     """Write the tensors of one group, `<place>.lora_A` and so on; the same tensors give the same bytes.
@@ -41,8 +44,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], spec: LoRA, task: str | No
         place, kind = name.rsplit(".", 1)
         tensor = tensors[name].detach().cpu()
         if kind.startswith("local_"):
-            first = {"local_A": "lora_A", "local_B": "lora_B", "local_d": "lambda_d", "local_b": "lambda_b"}
-            second[f"{place}.{first[kind]}"] = tensor
+            second[f"{place}.{_OF_SECOND[kind]}"] = tensor
         if kind not in _KEYS:
             continue
         merged = tensors.get(f"{place}.merged_{kind[-1]}") if kind.startswith("lora_") else None
@@ -81,7 +83,7 @@ def read(folder: Path) -> dict[str, Tensor]:
             tensors[f"{place}.merged_{kind[-1]}"] = more.contiguous()
         tensors[f"{place}.{kind}"] = own.contiguous()
     if (folder / "local").is_dir():
-        of_second = {"lora_A": "local_A", "lora_B": "local_B", "lambda_d": "local_d", "lambda_b": "local_b"}
+        of_second = {first: own for own, first in _OF_SECOND.items()}
         for name, tensor in read(folder / "local").items():
             place, kind = name.rsplit(".", 1)
             tensors[f"{place}.{of_second[kind]}"] = tensor

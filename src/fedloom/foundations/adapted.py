@@ -4,8 +4,7 @@ Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.
 """
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +12,6 @@ import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
 
 from fedloom.adapters import files, lora
 from fedloom.adapters.guard import check_adapters
@@ -113,7 +111,7 @@ class AdaptedMLLM(AdaptedModel):
         self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
     ) -> list[tuple[int, int]]:
         """Answer tokens (the stop included) and correct ones, teacher forced."""
-        with self._mixed(examples, features):
+        with self.mixed_by_prompts("llm", examples, features):
             out = self.mllm(examples, features)
         tokens, correct = count_tokens(out.logits.argmax(-1), out.labels, out.index, len(examples))
         return list(zip(tokens.tolist(), correct.tolist(), strict=True))
@@ -125,7 +123,7 @@ class AdaptedMLLM(AdaptedModel):
         features: Sequence[dict[str, Tensor]] | None = None,
     ) -> list[str]:
         """Greedy answers."""
-        with self._mixed(examples, features):
+        with self.mixed_by_prompts("llm", examples, features):
             return self.mllm.generate(examples, max_new_tokens, features)
 
     @torch.no_grad()
@@ -135,22 +133,6 @@ class AdaptedMLLM(AdaptedModel):
         """(B, d_llm): the LLM's last layer at the prompt's last token, the LLM's adapters switched off."""
         with self._wrapped["llm"].disable_adapter():
             return self.mllm.prompt_states(examples, features)
-
-    @contextmanager
-    def _mixed(
-        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None
-    ) -> Iterator[None]:
-        """Per example, the weight of the personal adapter in the LLM, where a client's prompts are known (FedDPA)."""
-        if self.anchors is None:
-            yield
-            return
-        states = self.prompt_states(examples, features)
-        near = cosine_similarity(states[:, None], self.anchors.to(states)[None], dim=-1).mean(1)
-        self.mix_group("llm", (0.5 * near)[:, None, None])
-        try:
-            yield
-        finally:
-            self.mix_group("llm", 0.5)
 
     def embedder(self) -> Embedder:
         """The frozen LLM's hidden states, adapters switched off: the same for every method and round."""

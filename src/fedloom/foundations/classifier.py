@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, cross_entropy
+from torch.nn.functional import cross_entropy
 
 from fedloom.adapters import lora
 from fedloom.adapters.lora import LoRA
@@ -158,15 +158,8 @@ class AdaptedClassifier(AdaptedModel):
 
     def _guess(self, examples: Sequence[Example]) -> list[int]:
         """The likeliest label's number; where a client's prompts are known, with its own mix of adapters (FedDPA)."""
-        if self.anchors is not None:
-            states = self.prompt_states(examples)
-            near = cosine_similarity(states[:, None], self.anchors.to(states)[None], dim=-1).mean(1)
-            self.mix_group(BODY, (0.5 * near)[:, None, None])
-        try:
+        with self.mixed_by_prompts(BODY, examples):
             return self.logits(examples).argmax(-1).tolist()
-        finally:
-            if self.anchors is not None:
-                self.mix_group(BODY, 0.5)
 
     @torch.no_grad()
     def prompt_states(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 Local training, bytes, checkpoints, privacy and deployment are not here: they follow from the scope.
 """
 
+from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
@@ -18,7 +19,7 @@ FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
 """Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
 SECOND: tuple[str, ...] = ("*.lora_B", "*.lambda_b")
 """Patterns of the factors that make the layer's output: B, or VeRA's λ_b."""
-Shape = tuple[int, int, int]
+LayerShape = tuple[int, int, int]
 """(r, d_in, d_out) of one adapted layer."""
 FACTORS = (*FIRST, *SECOND)
 PROJECTOR: tuple[str, ...] = ("projector*",)
@@ -183,15 +184,18 @@ class Method(BaseModel):
         """The state before round 1, from the model's start values."""
         return State(self.scope.pick(tensors, "shared"))
 
+    @abstractmethod
     def round(self, state: State, ask: Ask) -> State:
         """One round: a pure function of the state and of what the clients answer."""
-        raise NotImplementedError
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """What a client does when asked: train from the shared and its personal tensors, keep the one, return the other."""
         if task != "train":
             raise ValueError(f"{self.name} clients know the task train, not {task}")
-        trained, numbers = trainer.train({**payload.tensors, **trainer.personal})
+        return self.answer(trainer, *trainer.train({**payload.tensors, **trainer.personal}))
+
+    def answer(self, trainer: Trainer, trained: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Payload:
+        """What every client function ends with: keep what is personal of the trained tensors, return what is shared."""
         trainer.keep(self.scope.pick(trained, "personal"))
         return Payload(self.scope.pick(trained, "shared"), numbers)
 
@@ -208,12 +212,12 @@ class Method(BaseModel):
         """What a client's own model adds to or replaces in the shared tensors; empty where it has none of its own."""
         return personal
 
-    def product(self, before: State, after: State) -> Mapping[str, Tensor]:
+    def product(self, after: State) -> Mapping[str, Tensor]:
         """Factors `<place>.lora_A`, `.lora_B` whose products stand for the mean update on the server after a round."""
         return after.shared
 
     @classmethod
-    def traffic(cls, shared: int, pairs: Sequence[Shape], clients: int) -> tuple[int, int, int]:
+    def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
         """Numbers up, down, and down in dense form, for one client and round in which all `clients` take part.
 
         `shared` counts what the scope shares; `pairs` holds (r, d_in, d_out) of every adapted layer. For cost tables; the

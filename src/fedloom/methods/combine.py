@@ -99,10 +99,10 @@ def combine_vectors(
     return combined
 
 
-def sort_directions(tensors: Mapping[str, Tensor], wanted: bool = True) -> dict[str, Tensor]:
-    """If `wanted`, every pair turned so that its directions fall in strength: the first rows are then the best ones to take."""
+def sort_directions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every pair turned so that its directions fall in strength: the first rows are then the best ones to take."""
     found = dict(tensors)
-    for name in tensors if wanted else ():
+    for name in tensors:
         place = name.removesuffix("lora_A")
         if place != name and place + "lora_B" in tensors:
             A, B = tensors[name], tensors[place + "lora_B"]

@@ -51,4 +51,6 @@ class FedA2LoRA(Method):
         solve = partial(lora.feda2, mode=self.mode, ridge=self.ridge, tail=self.tail)  # lines 9-18: Eq. 9-13
         combined = combine_pairs(replies, weights, solve, like=state.shared)
         combined |= combine_vectors(replies, weights, ask.frozen, mode=self.mode, ridge=self.ridge)
-        return state.with_shared(sort_directions(combined, ask.unequal and self.download == "svd"))  # line 19
+        if ask.unequal and self.download == "svd":
+            combined = sort_directions(combined)
+        return state.with_shared(combined)  # line 19

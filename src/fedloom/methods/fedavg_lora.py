@@ -45,4 +45,6 @@ class FedAvgLoRA(Method):
         replies = ask("train", Payload(state.shared))
         mean = partial(lora.fedavg, tail=self.tail)
         combined = combine_pairs(replies, self.client_weights(replies), mean, like=state.shared)
-        return state.with_shared(sort_directions(combined, ask.unequal and self.download == "svd"))
+        if ask.unequal and self.download == "svd":
+            combined = sort_directions(combined)
+        return state.with_shared(combined)

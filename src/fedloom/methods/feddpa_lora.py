@@ -57,14 +57,13 @@ class FedDPALoRA(Method):
         """Local adapter first (not in round 1), then the global one alone."""
         start = {**payload.tensors, **trainer.personal}
         if self.variant == "additive":
-            trained, numbers = trainer.train(start, local=None)
-            trainer.keep(self.scope.pick(trained, "personal"))
-            return Payload(self.scope.pick(trained, "shared"), numbers)
+            return self.answer(trainer, *trainer.train(start, local=None))
         own: dict[str, Tensor] = {}
         if trainer.round > 1:
             own, _ = trainer.train(start, only=Scope(shared=_LOCAL), local=self.mix)
-        trained, numbers = trainer.train(start, only=Scope(shared=("*",), frozen=_LOCAL), local=0.0)
-        trainer.keep({**own, **self.scope.pick(trained, "personal")})
-        if trainer.round > 1:
-            trainer.keep({ANCHORS: trainer.prompt_states(self.prompts)})
-        return Payload(self.scope.pick(trained, "shared"), numbers)
+            own[ANCHORS] = trainer.prompt_states(self.prompts)
+        reply = self.answer(
+            trainer, *trainer.train(start, only=Scope(shared=("*",), frozen=_LOCAL), local=0.0)
+        )
+        trainer.keep(own)
+        return reply

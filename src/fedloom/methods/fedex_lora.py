@@ -22,7 +22,7 @@ from torch import Tensor
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
 from fedloom.methods import merged
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, Shape, State, Trainer
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, LayerShape, Method, State, Trainer
 from fedloom.methods.combine import mean_of, pairs
 
 
@@ -54,28 +54,26 @@ class FedExLoRA(Method):
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """Move the base by what has come, then train as FedAvg-LoRA does."""
         tensors, base = merged.receive(payload, trainer.personal)
-        trained, numbers = trainer.train({**tensors, **trainer.personal, **base})
-        trainer.keep({**base, **self.scope.pick(trained, "personal")})
-        return Payload(self.scope.pick(trained, "shared"), numbers)
+        trainer.keep(base)
+        return self.answer(trainer, *trainer.train({**tensors, **trainer.personal, **base}))
 
     def global_model(
         self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
         """The averaged adapter on the moved base."""
-        return {**state.shared, **state.tensors}
+        return merged.common_model(state)
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A client has a model of its own only where the experiment makes tensors personal; its base is everybody's."""
-        own = self.scope.pick(personal, "personal")
-        return {**state.tensors, **own} if own else {}
+        """Its personal tensors, if the experiment makes any so, on the moved base."""
+        return merged.own_model(state, self.scope.pick(personal, "personal"))
 
     @classmethod
-    def traffic(cls, shared: int, pairs: Sequence[Shape], clients: int) -> tuple[int, int, int]:
+    def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
         """Down comes the residual, too: (K - 1) r directions of every layer, or the dense matrix."""
         factors = sum((clients - 1) * r * (d_in + d_out) for r, d_in, d_out in pairs)
         return shared, shared + factors, shared + sum(d_in * d_out for _, d_in, d_out in pairs)
 
-    def product(self, before: State, after: State) -> Mapping[str, Tensor]:
+    def product(self, after: State) -> Mapping[str, Tensor]:
         """The averaged pair and this round's residual, side by side."""
         found = dict(after.shared)
         for name in after.shared:

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
 from fedloom.methods import merged
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, Shape, State, Trainer
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, LayerShape, Method, State, Trainer
 from fedloom.methods.combine import mean_of, pairs
 
 _PAIR = ("lora_A", "lora_B")
@@ -49,29 +49,27 @@ class FLoRA(Method):
         """Move the base by the stacks that have come, then train a fresh adapter on it."""
         tensors, base = merged.receive(payload, trainer.personal)
         fresh = trainer.fresh("flora", trainer.round)
-        trained, numbers = trainer.train({**fresh, **tensors, **trainer.personal, **base})
-        trainer.keep({**base, **self.scope.pick(trained, "personal")})
-        return Payload(self.scope.pick(trained, "shared"), numbers)
+        trainer.keep(base)
+        return self.answer(trainer, *trainer.train({**fresh, **tensors, **trainer.personal, **base}))
 
     def global_model(
         self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
         """The moved base; the pair on it is new, so its product is zero."""
-        return {**state.shared, **state.tensors}
+        return merged.common_model(state)
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """A client has a model of its own only where the experiment makes tensors personal; its base is everybody's."""
-        own = self.scope.pick(personal, "personal")
-        return {**state.tensors, **own} if own else {}
+        """Its personal tensors, if the experiment makes any so, on the moved base."""
+        return merged.own_model(state, self.scope.pick(personal, "personal"))
 
     @classmethod
-    def traffic(cls, shared: int, pairs: Sequence[Shape], clients: int) -> tuple[int, int, int]:
+    def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
         """Down comes the stack of all clients instead of one pair."""
         one = sum(r * (d_in + d_out) for r, d_in, d_out in pairs)
         dense = sum(d_in * d_out for _, d_in, d_out in pairs)
         return shared, shared - one + clients * one, shared - one + dense
 
-    def product(self, before: State, after: State) -> Mapping[str, Tensor]:
+    def product(self, after: State) -> Mapping[str, Tensor]:
         """This round's stack."""
         found: dict[str, Tensor] = {}
         for name in after.shared:

@@ -5,13 +5,14 @@ Weights p_k ∝ ||B_k A_k||_F; clients add γ ||A[tail]||_F ||B[:, tail]||_F per
 from 0.99 r_k on.
 
 Deliberate differences: a client's rank stays as the experiment gives it (the paper lets it shrink where the tail's norm decays);
-`||BA||_F = sqrt(tr((B^T B)(A A^T)))` is computed without the product; `weights` has no effect, the norms are the weights.
+`||BA||_F = sqrt(tr((B^T B)(A A^T)))` is computed without the product. The norms are the weights: `weights=examples` is
+refused.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -38,6 +39,12 @@ class HetLoRA(Method):
     gamma: float = Field(0.01, ge=0, description="γ, the price of using the last ranks")
     kept: float = Field(0.99, gt=0, lt=1, description="share of a client's ranks that is free of the penalty")
 
+    def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
+        """The updates' norms are the weights."""
+        if self.weights != "uniform":
+            return "method hetlora weighs clients by the size of their updates; leave method.weights out"
+        return super().check(kinds, unequal, start)
+
     def round(self, state: State, ask: Ask) -> State:
         """Average what was padded; everybody takes its first r_k rows."""
         replies = ask("train", Payload(state.shared))
@@ -50,11 +57,8 @@ class HetLoRA(Method):
         """Train with the penalty on this client's last ranks."""
         ranks = {n: t.shape[0] for n, t in payload.tensors.items() if n.endswith("lora_A")}
         tails = {n: math.floor(self.kept * r) for n, r in ranks.items()}
-        trained, numbers = trainer.train(
-            {**payload.tensors, **trainer.personal}, penalty=partial(_tail_norms, tails, self.gamma)
-        )
-        trainer.keep(self.scope.pick(trained, "personal"))
-        return Payload(self.scope.pick(trained, "shared"), numbers)
+        start = {**payload.tensors, **trainer.personal}
+        return self.answer(trainer, *trainer.train(start, penalty=partial(_tail_norms, tails, self.gamma)))
 
     def client_weights(self, replies: Sequence[Reply]) -> list[float]:
         """p_k ∝ ||B_k A_k||_F over all layers; equal while every product is zero."""

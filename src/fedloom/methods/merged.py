@@ -72,6 +72,16 @@ def extend(
     return State(state.shared, tensors, {**values, "widths": widths, "rounds": rounds + 1, "known": known})
 
 
+def common_model(state: State) -> dict[str, Tensor]:
+    """The shared tensors on the moved base."""
+    return {**state.shared, **state.tensors}
+
+
+def own_model(state: State, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A client's own tensors on the moved base; empty where it has none, because the base alone is everybody's."""
+    return {**state.tensors, **own} if own else {}
+
+
 def newest(state: State, place: str) -> tuple[Tensor, Tensor] | None:
     """The last round's change at a place (`<group>/<layer>.`), as (B, A), or None."""
     name = place.rstrip(".")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, FIRST, PROJECTOR, SECOND, Ask, Method, Shape, State, Trainer
+from fedloom.methods.base import FACTORS, FIRST, PROJECTOR, SECOND, Ask, LayerShape, Method, State, Trainer
 from fedloom.methods.combine import mean_of
 
 
@@ -26,20 +26,21 @@ class RoLoRA(Method):
 
     def round(self, state: State, ask: Ask) -> State:
         """Ask for one half; the other is everybody's."""
-        idle = FIRST if ask.round % 2 else SECOND
-        replies = ask("train", Payload(state.shared), expect=Scope(shared=("*",), frozen=idle))
+        replies = ask("train", Payload(state.shared), expect=_half(ask.round))
         return state.with_shared(mean_of(replies, self.client_weights(replies)))
 
     @classmethod
-    def traffic(cls, shared: int, pairs: Sequence[Shape], clients: int) -> tuple[int, int, int]:
+    def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
         """Up goes one half; on average over both kinds of rounds."""
         one = sum(r * (d_in + d_out) for r, d_in, d_out in pairs)
         return shared - one + one // 2, shared, shared
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train this round's half from the common factors."""
-        idle = FIRST if trainer.round % 2 else SECOND
         start = {**payload.tensors, **trainer.personal}
-        trained, numbers = trainer.train(start, only=Scope(shared=("*",), frozen=idle))
-        trainer.keep(self.scope.pick(trained, "personal"))
-        return Payload(self.scope.pick(trained, "shared"), numbers)
+        return self.answer(trainer, *trainer.train(start, only=_half(trainer.round)))
+
+
+def _half(round: int) -> Scope:
+    """All but the factor that is idle in this round: A in odd ones, B in even ones."""
+    return Scope(shared=("*",), frozen=FIRST if round % 2 else SECOND)
