@@ -9,6 +9,7 @@ import json
 import resource
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 
@@ -33,6 +34,7 @@ def measure(kind: str, clients: int) -> dict[str, int]:
     from fedloom.exchange import Payload, group_of
     from fedloom.foundations.loading import load_model
     from fedloom.runner import build
+    from fedloom.work import alone
 
     chosen = experiment(clients)
     federation = build(chosen, None, lambda told: None)
@@ -44,7 +46,9 @@ def measure(kind: str, clients: int) -> dict[str, int]:
             held = sorted(g.removeprefix("encoder.") for g in client.groups if g.startswith("encoder."))
             model = load_model(chosen.model, held, "cpu", chosen.seed)
             down = Payload({n: t for n, t in federation.state.shared.items() if group_of(n) in client.groups})
-            client.answer(chosen.method, "train", down, model, chosen.training, Round(1, 1, 0))
+            client.answer(
+                chosen.method, "train", down, model, chosen.training, Round(1, 1, 0), partial(alone, model)
+            )
             kept.append(model)
     data = sum(
         x.numel() * x.element_size()

@@ -1,6 +1,6 @@
 """One client: its data, its personal state, and what it does when the server asks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +14,8 @@ from fedloom.exchange import EVERYTHING, Payload, Scope, group_of
 from fedloom.methods import Method
 from fedloom.model import AdaptedModel
 from fedloom.streams import numpy_stream
-from fedloom.training import Penalty, Training, train
+from fedloom.training import Penalty, Training
+from fedloom.work import Job, Outcome
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,17 @@ class Client:
         return self._examples
 
     def answer(
-        self, method: Method, task: str, payload: Payload, model: AdaptedModel, training: Training, at: Round
+        self,
+        method: Method,
+        task: str,
+        payload: Payload,
+        model: AdaptedModel,
+        training: Training,
+        at: Round,
+        work: Callable[[Job], Outcome],
     ) -> Payload:
-        """Do `task` as the method's client function says. The reply shares no memory with the model."""
-        session = _Session(self, model, training, method.scope, at)
+        """Do `task` as the method's client function says; `work` is who trains. The reply shares no memory with the model."""
+        session = _Session(self, model, training, method.scope, at, work)
         reply = method.client(task, payload, session)
         return Payload(reply.tensors, {**reply.numbers, "round": at.number})
 
@@ -85,6 +93,7 @@ class _Session:
     training: Training
     scope: Scope
     at: Round
+    work: Callable[[Job], Outcome]
 
     @property
     def round(self) -> int:
@@ -121,36 +130,41 @@ class _Session:
                 if n.endswith("lora_A")
             }
             start = {**start, **own}
-        model.load(start, ratios(of.shapes))
-        model.mix(local)
         examples = of.examples(model)
         names = frozenset(
             n
             for n in model.tensors
             if group_of(n) in of.groups and self.scope.role(n) != "frozen" and only.role(n) == "shared"
         )
-        report = train(
-            model,
-            examples,
-            self.training,
-            names=names,
-            seed=self.at.seed,
+        at = self.at
+        job = Job(
             client=of.name,
-            round=self.at.number,
-            rounds=self.at.rounds,
+            examples=examples,
+            start=start,
+            names=names,
+            training=self.training,
+            seed=at.seed,
+            round=at.number,
+            rounds=at.rounds,
+            ratios=ratios(of.shapes),
+            local=local,
             penalty=penalty,
         )
-        trained = cut({n: model.tensors[n] for n in sorted(report.names)}, of.shapes)
-        numbers = {"examples": len(examples), "loss": report.loss, "steps": report.steps}
+        outcome = self.work(job)
+        numbers = {"examples": len(examples), "loss": outcome.loss, "steps": outcome.steps}
         if truncated := sum(bool(getattr(example, "truncated", False)) for example in examples):
             numbers["truncated"] = truncated
-        return {n: t.detach().clone() for n, t in trained.items()}, numbers
+        return cut(outcome.tensors, of.shapes), numbers
 
-    def prompt_states(self, count: int) -> Tensor:
-        """(count, d): the frozen model's states of so many training prompts, drawn from the client's own stream."""
+    def prompt_states(
+        self, count: int, tensors: Mapping[str, Tensor], *, local: float | None = 0.0
+    ) -> Tensor:
+        """(count, d): states of so many training prompts, drawn from the client's own stream. See Trainer."""
         examples = self.of.examples(self.model)
         rng = numpy_stream(self.at.seed, "prompts", self.of.name)
         picked = rng.choice(len(examples), size=min(count, len(examples)), replace=False)
+        self.model.load(tensors, ratios(self.of.shapes))
+        self.model.mix(local)
         return self.model.prompt_states([examples[int(i)] for i in sorted(picked)]).detach()
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:

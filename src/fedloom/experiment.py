@@ -68,6 +68,11 @@ class Engine(BaseModel):
     device: str = Field(
         "auto", description="auto | cpu | cuda | cuda:1 ...; auto takes a GPU where there is one"
     )
+    cohort: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="how many clients are trained together, as a batch dimension: auto | off | a number; "
+        "results agree up to rounding",
+    )
     threads: int | None = Field(None, ge=1, description="CPU threads; none = PyTorch's choice")
 
 

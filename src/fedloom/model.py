@@ -14,6 +14,7 @@ from fedloom.adapters.lora import frozen_pairs
 from fedloom.data.sample import Sample
 from fedloom.exchange import group_of
 from fedloom.metrics.bertscore import Embedder
+from fedloom.rows import Rows
 
 ANCHORS = "anchors/prompts"
 """A client's personal states of a few of its prompts, (n, d): what FedDPA weighs its two adapters by."""
@@ -59,12 +60,7 @@ class AdaptedModel(ABC):
         if unknown := sorted(set(tensors) - known):
             raise KeyError(f"the model has no tensor {unknown[0]}")
         for name, parameter in self.tensors.items():
-            value = tensors.get(name, self.start[name])
-            if value.shape != parameter.shape:
-                parameter.zero_()
-                parameter[tuple(slice(n) for n in value.shape)].copy_(value)
-            else:
-                parameter.copy_(value)
+            parameter.copy_(padded(tensors.get(name, self.start[name]), parameter))
         self.anchors = tensors.get(ANCHORS)
         self._merge(merged)
         self._ratios = ratios or {}
@@ -155,6 +151,16 @@ class AdaptedModel(ABC):
         """Frozen tensors that everybody knows from the seed, and that an aggregation may need: VeRA's pairs."""
         return frozen_pairs(self.layers)
 
+    @property
+    @abstractmethod
+    def root(self) -> nn.Module:
+        """The module that holds foundation and adapters."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> Rows:
+        """Whose the rows are that the module sees which is at work."""
+
     @abstractmethod
     def dropout_in(self, groups: frozenset[str]) -> None:
         """Let adapter dropout be active in these groups only; the frozen base always stays in eval mode."""
@@ -168,12 +174,26 @@ class AdaptedModel(ABC):
         """A sample as the model reads it. Raises ExperimentError for a sample that it cannot read."""
 
     @abstractmethod
+    def positions(self, example: Any) -> int:
+        """How many token positions the foundation works on for an example, encoder and LLM together."""
+
+    @abstractmethod
     def features(self, examples: Sequence[Any]) -> Sequence[Any]:
         """What the encoder makes of each example, without gradients; may be handed to `loss`, `score` and `generate`."""
 
     @abstractmethod
     def loss(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """Scalar training loss of a batch, with gradients."""
+
+    @abstractmethod
+    def losses(
+        self,
+        examples: Sequence[Any],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """(count,): as `loss`, of each owner's part of a batch alone; `owners[i]` is that of example i, not decreasing."""
 
     @abstractmethod
     def score(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> list[tuple[int, int]]:
@@ -196,3 +216,18 @@ class AdaptedModel(ABC):
     @abstractmethod
     def save_adapters(self, folder: Path) -> None:
         """Write the tensors as they stand, in Hugging Face formats; equal tensors give equal bytes."""
+
+
+def padded(value: Tensor, like: Tensor) -> Tensor:
+    """`value` in the shape of `like`, zeros where it has nothing."""
+    if value.shape == like.shape:
+        return value
+    found = torch.zeros_like(like, requires_grad=False)
+    found[tuple(slice(n) for n in value.shape)] = value.to(found)
+    return found
+
+
+def means(values: Tensor, owners: Tensor, count: int) -> Tensor:
+    """(count,): the mean of `values` (N,) for each owner (N,)."""
+    total = values.new_zeros(count).index_add(0, owners, values)
+    return total / torch.bincount(owners, minlength=count).clamp(min=1)

@@ -13,6 +13,7 @@ from fedloom.adapters.ranks import Shape, Shapes
 from fedloom.client import Client
 from fedloom.data.source import ClientData
 from fedloom.engines import LocalEngine
+from fedloom.engines.size import cohort_size
 from fedloom.errors import ExperimentError
 from fedloom.evaluation import TestSet, measure_controls
 from fedloom.experiment import Experiment
@@ -60,7 +61,7 @@ def run(
         if checkpoint is not None:
             federation.resume(checkpoint)
     if folder is not None and not resume:
-        folder.write_experiment(experiment.as_dict() | {"versions": versions()})
+        folder.write_experiment(federation.experiment.as_dict() | {"versions": versions()})
     federation.run()
     return finish(federation)
 
@@ -91,7 +92,20 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
     clients = {
         s.name: Client(s, model.groups(s.holds), shapes[s.name], experiment.cohort.start) for s in training
     }
-    engine = LocalEngine(model, clients, experiment.training, wire=experiment.engine.wire)
+    cohort = experiment.engine.cohort
+    if cohort == "auto":
+        first = [sample for s in training[:8] for sample in s.train[:4]]
+        cohort = cohort_size(model, first, experiment.training.batch_size)
+        # Written into the run's experiment.yaml: another machine's choice could round differently.
+        engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
+        experiment = experiment.model_copy(update={"engine": engine_settings})
+    engine = LocalEngine(
+        model,
+        clients,
+        experiment.training,
+        wire=experiment.engine.wire,
+        cohort=1 if cohort == "off" else cohort,
+    )
     return Federation(experiment, engine, tests, folder, observe)
 
 

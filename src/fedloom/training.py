@@ -1,21 +1,15 @@
-"""Local training: which groups are trained in which step (UniFLoW Eq. 7), and the loop that does it.
-
-One client's optimiser, schedule and random streams are made here, used once and dropped: nothing of them reaches another client.
-"""
+"""How a client trains: settings, which groups are trained in which step (UniFLoW Eq. 7), and which samples make a batch."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from fedloom.exchange import group_of
-from fedloom.model import AdaptedModel
-from fedloom.streams import stream_seed, torch_stream
+from fedloom.streams import torch_stream
 
 Part = Literal["encoder", "projector", "llm"]
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]
@@ -116,88 +110,3 @@ def batches(n: int, training: Training, seed: int, *stream: str | int) -> Iterat
         order = torch.randperm(n, generator=torch_stream(seed, "order", epoch, *stream)).tolist()
         for start in range(0, n, training.batch_size):
             yield order[start : start + training.batch_size]
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """What one local round did: mean loss over its steps, their number, and the names of the tensors that were trained."""
-
-    loss: float
-    steps: int
-    names: frozenset[str]
-
-
-def train(
-    model: AdaptedModel,
-    examples: Sequence[object],
-    training: Training,
-    *,
-    names: Collection[str],
-    seed: int,
-    client: str,
-    round: int,
-    rounds: int,
-    penalty: Penalty | None = None,
-) -> TrainingReport:
-    """Train the model's tensors `names` in place, stage by stage; `penalty` of the trained tensors is added to the loss.
-
-    Raises FloatingPointError if the loss blows up.
-    """
-    has_encoder = any(part_of(group_of(n)) == "encoder" for n in names)
-    stream = batches(len(examples), training, seed, client, round)
-    losses: list[float] = []
-    trained: set[str] = set()
-    cache: dict[int, object] = {}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "dropout", client, round))
-        for stage in plan(training, local_steps(len(examples), training), round, rounds, has_encoder):
-            chosen = frozenset(n for n in names if part_of(group_of(n)) in {*stage.parts, None})
-            trained |= chosen
-            parameters = model.begin(chosen)
-            if not parameters:  # this stage trains nothing that the method trains
-                for _ in range(stage.steps):
-                    next(stream)
-                continue
-            extra = (
-                None if penalty is None else partial(penalty, {n: model.tensors[n] for n in sorted(chosen)})
-            )
-            optimiser = torch.optim.AdamW(
-                parameters,
-                lr=training.rate(round, rounds),
-                betas=training.betas,
-                weight_decay=training.weight_decay,
-            )
-            for _ in range(stage.steps):
-                indices = next(stream)
-                batch = [examples[i] for i in indices]
-                features = None
-                if (
-                    "encoder" not in stage.parts
-                ):  # the encoder is constant here: one forward per sample and stage
-                    if new := [i for i in indices if i not in cache]:
-                        cache.update(zip(new, model.features([examples[i] for i in new]), strict=True))
-                    features = [cache[i] for i in indices]
-                losses.append(_step(model, optimiser, parameters, batch, features, training.clip, extra))
-            cache.clear()
-    model.rest()
-    return TrainingReport(sum(losses) / max(len(losses), 1), len(losses), frozenset(trained))
-
-
-def _step(
-    model: AdaptedModel,
-    optimiser: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-    batch: Sequence[object],
-    features: Sequence[object] | None,
-    clip: float | None,
-    extra: Callable[[], Tensor] | None,
-) -> float:
-    optimiser.zero_grad(set_to_none=True)
-    loss: Tensor = model.loss(batch, features)
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the training loss became {loss.item()}; a smaller training.lr may help")
-    (loss if extra is None else loss + extra()).backward()  # type: ignore[no-untyped-call]
-    if clip is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, clip)
-    optimiser.step()
-    return float(loss.detach())

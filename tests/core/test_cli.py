@@ -125,8 +125,8 @@ def test_a_run_killed_in_the_middle_of_a_round_resumes_to_the_same_bytes(
     assert fedloom("run", quick_file, "--out", tmp_path / "whole", cwd=tmp_path).returncode == 0
     code = (
         "import sys, time; sys.argv = ['fedloom', *sys.argv[1:]]\n"
-        "import fedloom.training as t; step = t._step\n"
-        "t._step = lambda *a: (time.sleep(0.05), step(*a))[1]\n"  # slow enough to be hit in the middle
+        "from fedloom.foundations.adapted import AdaptedMLLM as M; step = M.losses\n"
+        "M.losses = lambda *a: (time.sleep(0.2), step(*a))[1]\n"  # slow enough to be hit in the middle
         "from fedloom.cli import main; main()"
     )
     command = [sys.executable, "-c", code, "run", str(quick_file), "--out", str(tmp_path / "cut")]

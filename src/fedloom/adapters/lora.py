@@ -137,6 +137,15 @@ def adapted_layers(wrapped: PeftModel) -> dict[str, Any]:
     }
 
 
+def dropouts(wrapped: PeftModel) -> list[nn.Module]:
+    """The dropouts on the adapters' inputs."""
+    return [
+        module
+        for name, module in wrapped.named_modules()
+        if isinstance(module, nn.Dropout) and ("lora_dropout" in name or "vera_dropout" in name)
+    ]
+
+
 def frozen_pairs(layers: Mapping[str, Any]) -> dict[str, Tensor]:
     """VeRA's frozen `<place>.vera_A` (r, d_in) and `<place>.vera_B` (d_out, r): slices of the one shared pair."""
     found = {}

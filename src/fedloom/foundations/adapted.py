@@ -12,16 +12,19 @@ import torch
 from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fedloom.adapters import files, lora
 from fedloom.adapters.guard import check_adapters
 from fedloom.adapters.lora import LoRA
 from fedloom.data.sample import Sample
 from fedloom.exchange import group_of
+from fedloom.foundations.layout import length_of
 from fedloom.foundations.mllm import MLLM, Example
 from fedloom.metrics import CausalEmbedder, Embedder
 from fedloom.metrics.tokens import count_tokens
-from fedloom.model import ANCHORS, AdaptedModel
+from fedloom.model import ANCHORS, AdaptedModel, means
+from fedloom.rows import Rows
 from fedloom.streams import torch_stream
 
 
@@ -51,8 +54,10 @@ class AdaptedMLLM(AdaptedModel):
             width = encoder.config.modalities[modality].embed_dim
             probe = torch.randn(1, 3, width, generator=torch_stream(seed, "probe", group))
             marker = "vera_lambda" if encoder_lora.kind == "vera" else "lora_"
-            check_adapters(trunks[modality], probe.to(mllm.device), marker=marker)
+            check_adapters(trunks[modality], probe.to(next(mllm.encoder.parameters())), marker=marker)
         mllm.llm = self._wrapped["llm"] = lora.attach(mllm.llm, llm_lora, "llm", seed, second)
+        mllm.eval()
+        self._dropouts = {group: lora.dropouts(module) for group, module in self._wrapped.items()}
         named = {
             f"{group}/{name}": parameter
             for group, module in self._wrapped.items()
@@ -73,13 +78,21 @@ class AdaptedMLLM(AdaptedModel):
         }
         super().__init__(named, layers, {group: spec.scale() for group, spec in self.specs.items()})
 
+    @property
+    def root(self) -> nn.Module:
+        """The MLLM."""
+        return self.mllm
+
+    @property
+    def rows(self) -> Rows:
+        """Whose the rows are that the encoder, the projector or the LLM sees."""
+        return self.mllm.rows
+
     def dropout_in(self, groups: frozenset[str]) -> None:
-        """LoRA dropout in these groups only; everything else in eval mode."""
-        self.mllm.eval()
-        for group, module in self._wrapped.items():
-            for name, child in module.named_modules():
-                if "lora_dropout" in name or "vera_dropout" in name:
-                    child.training = group in groups
+        """LoRA dropout in these groups only; everything else stays in eval mode."""
+        for group, dropouts in self._dropouts.items():
+            for dropout in dropouts:
+                dropout.training = group in groups
 
     def groups(self, holds: Sequence[str]) -> frozenset[str]:
         """The LLM for everybody; a trunk's adapter and the projector for those who hold the modality."""
@@ -95,6 +108,13 @@ class AdaptedMLLM(AdaptedModel):
         """Preprocessed inputs and token ids."""
         return self.mllm.prepare(sample)
 
+    def positions(self, example: Example) -> int:
+        """Those of the prompt with its answer, and of each input in its trunk."""
+        encoder: Any = self.mllm.encoder
+        parts = encoder.config.modalities
+        trunks: int = sum(parts[m].tokens for m in example.inputs)
+        return length_of(example.pieces, self.mllm.config.tokens) + trunks
+
     @torch.no_grad()
     def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
         """Per example {modality: (tokens, out_dim)}, before the projector."""
@@ -105,6 +125,19 @@ class AdaptedMLLM(AdaptedModel):
     ) -> Tensor:
         """Mean negative log-likelihood of the batch's answer tokens (Eq. 6)."""
         return self.mllm(examples, features).loss  # type: ignore[no-any-return]
+
+    def losses(
+        self,
+        examples: Sequence[Example],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[dict[str, Tensor]] | None = None,
+    ) -> Tensor:
+        """Mean negative log-likelihood of each owner's answer tokens."""
+        out = self.mllm(examples, features)
+        logits = out.logits if out.logits.dtype == torch.float64 else out.logits.float()
+        owner = torch.tensor(owners, device=logits.device)[out.index]
+        return means(cross_entropy(logits, out.labels, reduction="none"), owner, count)
 
     @torch.no_grad()
     def score(

@@ -19,7 +19,8 @@ from fedloom.data.sample import Sample
 from fedloom.errors import ExperimentError
 from fedloom.foundations import classifier_io
 from fedloom.metrics import Embedder
-from fedloom.model import ANCHORS, AdaptedModel
+from fedloom.model import ANCHORS, AdaptedModel, means
+from fedloom.rows import Rows
 
 BODY, HEAD = "body", "head"
 
@@ -72,23 +73,35 @@ class AdaptedClassifier(AdaptedModel):
         self.prefix: str = model.base_model_prefix
         self._body = lora.attach(getattr(model, self.prefix), body_lora, BODY, seed, second)
         setattr(model, self.prefix, self._body)
+        self._rows = Rows([])
         self._head = {n: m for n, m in model.named_children() if n != self.prefix}
+        model.eval()
+        heads = [m for part in self._head.values() for m in part.modules()]
+        self._dropouts: dict[str, list[nn.Module]] = {
+            BODY: lora.dropouts(self._body),
+            HEAD: [m for m in heads if isinstance(m, nn.Dropout)],
+        }
         named = {f"{BODY}/{n}": p for n, p in lora.named_factors(self._body).items()}
         for name, module in self._head.items():
             named.update({f"{HEAD}/{name}.{n}": p for n, p in module.named_parameters()})
         layers = {f"{BODY}/{place}": layer for place, layer in lora.adapted_layers(self._body).items()}
         super().__init__(named, layers, {BODY: body_lora.scale()})
 
+    @property
+    def root(self) -> nn.Module:
+        """The classifier."""
+        return self.model  # type: ignore[no-any-return]
+
+    @property
+    def rows(self) -> Rows:
+        """A row for every example."""
+        return self._rows
+
     def dropout_in(self, groups: frozenset[str]) -> None:
-        """LoRA dropout with the group body, the head's own dropout with the group head; everything else in eval mode."""
-        self.model.eval()
-        for name, module in self._body.named_modules():
-            if "lora_dropout" in name or "vera_dropout" in name:
-                module.training = BODY in groups
-        for module in self._head.values():
-            for child in module.modules():
-                if isinstance(child, nn.Dropout):
-                    child.training = HEAD in groups
+        """LoRA dropout with the group body, the head's own with the group head; everything else stays in eval mode."""
+        for group, dropouts in self._dropouts.items():
+            for dropout in dropouts:
+                dropout.training = group in groups
 
     def groups(self, holds: Sequence[str]) -> frozenset[str]:
         """Body and head for everybody."""
@@ -115,12 +128,17 @@ class AdaptedClassifier(AdaptedModel):
             whole = self.tokenizer(sample.question, pair, truncation=True, max_length=self.max_length)
         return Example(sample.uid, dict(whole), self.labels.index(sample.answer), truncated)
 
+    def positions(self, example: Example) -> int:
+        """The tokens of the text."""
+        return len(example.inputs["input_ids"])
+
     def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
         """Nothing: there is no frozen encoder before the adapters whose outputs could be kept."""
         return [{} for _ in examples]
 
     def logits(self, examples: Sequence[Example]) -> Tensor:
         """(examples, labels)."""
+        self._rows = Rows(range(len(examples)), [len(e.inputs["input_ids"]) for e in examples])
         return self.model(**self._batch(examples)).logits  # type: ignore[no-any-return]
 
     def _batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -140,7 +158,21 @@ class AdaptedClassifier(AdaptedModel):
         """Mean cross entropy."""
         logits = self.logits(examples)
         wanted = torch.tensor([e.label for e in examples], device=logits.device)
-        return cross_entropy(logits.float(), wanted)
+        return cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), wanted)
+
+    def losses(
+        self,
+        examples: Sequence[Example],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """Mean cross entropy of each owner's examples."""
+        logits = self.logits(examples)
+        wanted = torch.tensor([e.label for e in examples], device=logits.device)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        each = cross_entropy(logits, wanted, reduction="none")
+        return means(each, torch.tensor(owners, device=logits.device), count)
 
     @torch.no_grad()
     def score(

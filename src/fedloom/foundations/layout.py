@@ -31,7 +31,7 @@ class Layout:
 
 def lay_out(batch: Sequence[Pieces], tokens: int, *, answers: bool, left: bool) -> Layout:
     """Place `batch` with `tokens` soft tokens per slot; padded on the left if `left`, else on the right."""
-    lengths = [_length(p, tokens, answers) for p in batch]
+    lengths = [length_of(p, tokens, answers) for p in batch]
     width = max(lengths)
     ids = torch.zeros(len(batch), width, dtype=torch.int64)
     mask = torch.zeros(len(batch), width, dtype=torch.int64)
@@ -57,6 +57,7 @@ def lay_out(batch: Sequence[Pieces], tokens: int, *, answers: bool, left: bool) 
     return Layout(ids, mask, slots, *soft_index.unbind(1), *target_index.unbind(1))
 
 
-def _length(pieces: Pieces, tokens: int, answers: bool) -> int:
+def length_of(pieces: Pieces, tokens: int, answers: bool = True) -> int:
+    """Positions of a prompt with `tokens` soft tokens per slot, with its answer or without."""
     prompt = sum(tokens if isinstance(run, str) else len(run) for run in pieces.prompt)
     return prompt + (len(pieces.answer) if answers else 0)

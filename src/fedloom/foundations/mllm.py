@@ -21,6 +21,7 @@ from fedloom.errors import ExperimentError
 from fedloom.foundations.imagebind import Pool, ScaleMode
 from fedloom.foundations.layout import Layout, lay_out
 from fedloom.foundations.prompt import Pieces, PromptConfig, assemble
+from fedloom.rows import Rows
 from fedloom.streams import torch_stream
 
 Features = Sequence[Mapping[str, Tensor]]
@@ -85,6 +86,8 @@ class MLLM(nn.Module):
             )
         self.encoder, self.projector, self.llm = encoder, projector, llm
         self.tokenizer, self.config = tokenizer, config
+        self.rows = Rows([])
+        """Whose the rows are that encoder, projector or LLM sees, for layers that treat clients differently."""
         self._seen: dict[str, list[int]] = {}
 
     @classmethod
@@ -141,10 +144,11 @@ class MLLM(nn.Module):
             for name, value in example.inputs.items():
                 groups[name, value.shape].append(i)
         c, weight = self.config, next(self.encoder.parameters())
-        for (name, _), members in groups.items():
+        for (name, _), members in sorted(groups.items()):  # the same order whoever comes first
             batch = torch.stack([examples[i].inputs[name] for i in members]).to(weight.device)
             if batch.is_floating_point():
                 batch = batch.to(weight.dtype)
+            self.rows = Rows(members)
             out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)  # type: ignore[operator]
             for i, row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
                 found[i][name] = row
@@ -160,6 +164,7 @@ class MLLM(nn.Module):
         else:
             asked, column = {}, plan.predict
         mask = plan.mask.to(embeds.device)
+        self.rows = Rows(range(len(examples)), plan.mask.sum(1).tolist())
         out = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **asked)
         logits = out.logits[plan.rows, column]
         labels = plan.labels.to(logits.device)
@@ -247,8 +252,9 @@ class MLLM(nn.Module):
             for name in names.split("+"):
                 wanted[name].append(slot)
         soft = embeds.new_zeros(len(plan.slots), self.config.tokens, embeds.shape[-1])
-        for name, slots in wanted.items():
+        for name, slots in sorted(wanted.items()):
             found = torch.stack([features[plan.slots[s][0]][name] for s in slots]).to(self.device)
+            self.rows = Rows([plan.slots[s][0] for s in slots])
             value = self.project(name, found).to(embeds.dtype)
             soft = soft.index_add(0, torch.tensor(slots, device=soft.device), value)
         where = (plan.soft_rows.to(soft.device), plan.soft_cols.to(soft.device))

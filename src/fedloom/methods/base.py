@@ -99,8 +99,13 @@ class Trainer(Protocol):
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
         """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
 
-    def prompt_states(self, count: int) -> Tensor:
-        """(count, d): the frozen model's states of so many of the client's training prompts."""
+    def prompt_states(
+        self, count: int, tensors: Mapping[str, Tensor], *, local: float | None = 0.0
+    ) -> Tensor:
+        """(count, d): the language model's states of so many of the client's training prompts, its adapters switched off.
+
+        What comes before it, such as an encoder, has these tensors, with the second adapter weighed by `local`.
+        """
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """Put these personal tensors into the client's own state."""

@@ -61,7 +61,7 @@ class FedDPALoRA(Method):
         own: dict[str, Tensor] = {}
         if trainer.round > 1:
             own, _ = trainer.train(start, only=Scope(shared=_LOCAL), local=self.mix)
-            own[ANCHORS] = trainer.prompt_states(self.prompts)
+            own[ANCHORS] = trainer.prompt_states(self.prompts, {**start, **own}, local=self.mix)
         reply = self.answer(
             trainer, *trainer.train(start, only=Scope(shared=("*",), frozen=_LOCAL), local=0.0)
         )

@@ -1,0 +1,142 @@
+"""The training loop for several clients at once: a cohort is a batch dimension.
+
+Their tensors are stacked on a client axis, their batches stand one after another, and the frozen foundation works once for all
+of them. Each client has its own loss, gradient norm, optimiser state, step count and dropout stream, so that it ends where
+`work.alone` would bring it, up to rounding. A client with fewer steps leaves the batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.adapters.adamw import StackedAdamW
+from fedloom.adapters.stacked import Stack
+from fedloom.model import AdaptedModel
+from fedloom.work import Job, Outcome, blown_up
+
+
+def kind(model: AdaptedModel, job: Job) -> object:
+    """Jobs of one kind, with the same merged base, can be done together."""
+    stages = tuple((s.parts, bool(job.names_in(s.parts))) for s in job.stages())
+    second = any(".local_" in n for n in job.start)
+    settings = (job.training, job.round, job.rounds, tuple(sorted(job.ratios.items())), job.local)
+    return stages, second, settings, job.penalty is None
+
+
+def same_base(one: Job, other: Job) -> bool:
+    """Whether what is merged into the frozen weights is equal."""
+    mine, theirs = ({n: t for n, t in j.start.items() if ".merged_" in n} for j in (one, other))
+    return mine.keys() == theirs.keys() and all(_equal(mine[n], theirs[n]) for n in mine)
+
+
+def together(model: AdaptedModel, jobs: Sequence[Job]) -> list[Outcome | FloatingPointError]:
+    """Do jobs of one kind on the model, all at once; one outcome each, or the error of a client whose loss blew up."""
+    model.load(jobs[0].start, jobs[0].ratios)
+    model.mix(jobs[0].local)
+    stack = Stack(model, [j.start for j in jobs], _differing(model, jobs))
+    stack.seed([j.dropout_seed() for j in jobs])
+    run = _Run(model, jobs, stack)
+    with stack.installed():
+        for number in range(len(jobs[0].stages())):
+            run.stage(number)
+    model.rest()
+    return [run.outcome(k) for k in range(len(jobs))]
+
+
+def _differing(model: AdaptedModel, jobs: Sequence[Job]) -> list[str]:
+    """The tensors that need a client axis: those that somebody trains, and those that clients have in different values."""
+    found = []
+    for name, first in model.start.items():
+        values = [j.start.get(name, first) for j in jobs]
+        if any(name in j.names for j in jobs) or not all(_equal(values[0], v) for v in values[1:]):
+            found.append(name)
+    return found
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or (one.shape == other.shape and torch.equal(one, other))
+
+
+class _Run:
+    """The state of one cohort's training."""
+
+    def __init__(self, model: AdaptedModel, jobs: Sequence[Job], stack: Stack) -> None:
+        self.model, self.jobs, self.stack = model, jobs, stack
+        self.streams = [j.batches() for j in jobs]
+        self.losses: list[list[float]] = [[] for _ in jobs]
+        self.failed: dict[int, FloatingPointError] = {}
+        self.trained: set[str] = set()
+
+    def outcome(self, k: int) -> Outcome | FloatingPointError:
+        """What came of client k."""
+        if k in self.failed:
+            return self.failed[k]
+        losses = self.losses[k]
+        tensors = self.stack.of(k, frozenset(self.trained & self.jobs[k].names))
+        return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses))
+
+    def stage(self, number: int) -> None:
+        """One stage of every client."""
+        stages = [j.stages()[number] for j in self.jobs]
+        parts = stages[0].parts
+        names = [j.names_in(parts) for j in self.jobs]
+        chosen = frozenset().union(*names)
+        self.trained |= chosen
+        parameters = self.stack.begin(chosen)
+        if not parameters:
+            for stream, stage in zip(self.streams, stages, strict=True):
+                for _ in range(stage.steps):
+                    next(stream)
+            return
+        self.model.begin(chosen)  # for its dropouts; its own tensors are not read where the stack stands
+        settings = self.jobs[0].training
+        adam = StackedAdamW(
+            parameters,
+            lr=settings.rate(self.jobs[0].round, self.jobs[0].rounds),
+            betas=settings.betas,
+            weight_decay=settings.weight_decay,
+        )
+        cache: dict[tuple[int, int], Any] | None = None if "encoder" in parts else {}
+        for step in range(max(s.steps for s in stages)):
+            active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
+            if active:
+                self._step(active, names, adam, cache)
+
+    def _step(
+        self,
+        active: Sequence[int],
+        names: Sequence[frozenset[str]],
+        adam: StackedAdamW,
+        cache: dict[tuple[int, int], Any] | None,
+    ) -> None:
+        adam.zero_grad()
+        at = [(k, i) for k in active for i in next(self.streams[k])]
+        batch = [self.jobs[k].examples[i] for k, i in at]
+        features = None
+        if cache is not None:
+            if new := [p for p in at if p not in cache]:
+                self.stack.at([k for k, _ in new])
+                made = self.model.features([self.jobs[k].examples[i] for k, i in new])
+                cache.update(zip(new, made, strict=True))
+            features = [cache[p] for p in at]
+        owners = [k for k, _ in at]
+        self.stack.at(owners)
+        losses = self.model.losses(batch, owners, len(self.jobs), features)
+        total = losses.sum()
+        for k in active:
+            penalty = self.jobs[k].penalty
+            if penalty is not None:
+                total = total + penalty({n: self.stack.tensors[n][k] for n in sorted(names[k])})
+        total.backward()  # type: ignore[no-untyped-call]
+        if (clip := self.jobs[0].training.clip) is not None:
+            adam.clip(clip)
+        moves = self.stack.took_part(names)
+        if self.jobs[0].penalty is not None:  # it reaches tensors without any row, too
+            moves |= adam.touched()
+        adam.step(moves)
+        for k, loss in zip(active, losses.detach()[list(active)].tolist(), strict=True):
+            self.losses[k].append(loss)
+            if not torch.isfinite(torch.tensor(loss)):
+                self.failed[k] = blown_up(loss)
