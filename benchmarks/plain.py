@@ -57,8 +57,10 @@ class Plain:
         return found
 
     def write(self, tensors: Mapping[str, Tensor], groups: Sequence[str]) -> None:
-        """Put these parts' tensors into the model."""
+        """Put these parts' tensors into the model, as far as they are given."""
         for group in groups:
+            if not any(n.startswith(group + "/") for n in tensors):
+                continue
             state = {n.split("/", 1)[1]: t for n, t in tensors.items() if n.startswith(group + "/")}
             if group == "projector":
                 self.mllm.projector.load_state_dict(state)
@@ -137,3 +139,14 @@ def difference(ours: Mapping[str, Tensor], rival: Mapping[str, Tensor]) -> float
     if set(other) != set(ours):
         raise KeyError(f"the results differ in their names: {sorted(set(other) ^ set(ours))[:3]}")
     return max(float((ours[n] - other[n]).abs().max()) for n in ours)
+
+
+def flat(tensors: Mapping[str, Tensor]) -> Tensor:
+    """All tensors in name order as one vector."""
+    return torch.cat([tensors[n].flatten() for n in sorted(tensors)])
+
+
+def unflat(vector: Tensor, like: Mapping[str, Tensor]) -> Tensors:
+    """What `flat` joined, in the shapes of `like`."""
+    parts = vector.split([like[n].numel() for n in sorted(like)])
+    return {n: part.view_as(like[n]) for n, part in zip(sorted(like), parts, strict=True)}
