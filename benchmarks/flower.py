@@ -2,11 +2,11 @@
 
 `python -m benchmarks flower [clients] [batch] [repetitions]` (10 2 3 if none are given); needs the extra `bench`.
 
-The rival is what a user of Flower would write: a ClientApp that loads the model and prepares the data once per process (one Ray actor
-per core), receives the adapters, trains them as `benchmarks.plain` does and sends them back; and a ServerApp that sends to every node,
-waits, and combines by FedA²-LoRA over the clients that trained a tensor. Same samples, same steps, same combining, telemetry and update
-checks off. The two take turns, round by round, inside the ServerApp; the first round of both is not counted, and Flower's start-up
-(until its first round is through) is told apart.
+The rival is what a user of Flower would write: a ClientApp that loads the model and prepares the data once per process (one Ray
+actor per core), receives the adapters, trains them as `benchmarks.plain` does and sends them back; and a ServerApp that sends to
+every node, waits, and combines by FedA²-LoRA over the clients that trained a tensor. Same samples, same steps, same combining;
+telemetry and update checks are off. The two take turns, round by round, inside the ServerApp; the first round of both is not
+counted, and Flower's start-up (until its first round is through) is told apart.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """Federated averaging beside NVFlare's simulator, on the shipped tiny MLLM.
 
-`python -m benchmarks nvflare_simulator [clients] [batch] [kind] [repetitions]` (10 2 stage2 3 if none are given); needs nvflare
-(`pip install "fedloom[nvflare]"`; it does not go together with the extra `bench` in one environment).
+`python -m benchmarks nvflare_simulator [clients] [batch] [kind] [repetitions]` (10 2 stage2 3 if none are given).
+Needs the extra `bench`.
 
 The rival is NVFlare's FedAvg recipe in its simulation environment, one warm process per client, whose script (`nvflare_client`)
 holds one PEFT-wrapped model, trains it as `benchmarks.plain` does, and sends one vector. Only the kinds `text` and `stage2` of
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,14 @@ def simulate(folder: Path, clients: int, rounds: int) -> None:
 def measure(clients: int, batch: int, kind: str = "stage2", repetitions: int = 3) -> list[Row]:
     """The one row. Raises RuntimeError where the simulation does not end well."""
     what = f"whole round: {kind}, {clients} clients x batch {batch}, {STEPS} steps each"
-    told: dict[str, Any] = {"name": "nvflare", "what": what, "rival": "NVFlare's simulator", "target": "none set"}
+    told: dict[str, Any] = {
+        "name": "nvflare",
+        "what": what,
+        "rival": "NVFlare's simulator",
+        "target": "none set",
+    }
     if importlib.util.find_spec("nvflare") is None:
-        return [Row(**told, note="nvflare is not installed; pip install 'fedloom[nvflare]'")]
+        return [Row(**told, note="nvflare is not installed; pip install 'fedloom[bench]'")]
     chosen = experiment(kind, clients, batch, repetitions + 2)
     ours, states = Ours(chosen), []
     ours.between = lambda number: states.append(ours.federation.state.shared)
@@ -72,7 +78,7 @@ def measure(clients: int, batch: int, kind: str = "stage2", repetitions: int = 3
         if not (folder / f"{chosen.rounds}.time").exists():
             raise RuntimeError(f"the NVFlare simulation failed: {(done.stdout + done.stderr)[-2000:]}")
         at = [float((folder / f"{n}.time").read_text()) for n in range(1, chosen.rounds + 1)]
-        seconds = [b - a for a, b in zip(at, at[1:], strict=False)]
+        seconds = [b - a for a, b in pairwise(at)]
         found = [torch.from_numpy(np.load(folder / f"{n}.npy")) for n in range(2, chosen.rounds + 1)]
     gaps = [difference(s, {**start, **unflat(v, like)}) for s, v in zip(states, found, strict=True)]
     note = (

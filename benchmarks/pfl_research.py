@@ -1,7 +1,7 @@
 """Federated averaging beside pfl-research's simulator, on the shipped tiny MLLM.
 
-`python -m benchmarks pfl_research [clients] [batch] [kind] [repetitions]` (20 2 stage2 3 if none are given); needs pfl with PyTorch
-(`pip install "fedloom[bench]"`).
+`python -m benchmarks pfl_research [clients] [batch] [kind] [repetitions]` (20 2 stage2 3 if none are given).
+Needs the extra `bench`.
 
 The rival is pfl's `FederatedAveraging` over its `SimulatedBackend` in this process: one PEFT-wrapped model, a fresh AdamW per
 client, the same batches in the same order, a central SGD step of length 1. pfl trains one fixed set of tensors, so only the kinds
@@ -102,7 +102,12 @@ def simulator(ours: Ours, plain: Plain, batch: int) -> Any:
 def measure(clients: int, batch: int, kind: str = "stage2", repetitions: int = 3) -> list[Row]:
     """The one row."""
     what = f"whole round: {kind}, {clients} clients x batch {batch}, {STEPS} steps each"
-    told: dict[str, Any] = {"name": "pfl", "what": what, "rival": "pfl-research's simulator", "target": "none set"}
+    told: dict[str, Any] = {
+        "name": "pfl",
+        "what": what,
+        "rival": "pfl-research's simulator",
+        "target": "none set",
+    }
     if importlib.util.find_spec("pfl") is None:
         return [Row(**told, note="pfl is not installed; pip install 'fedloom[bench]'")]
     chosen = experiment(kind, clients, batch, repetitions + 2)
