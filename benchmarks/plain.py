@@ -2,8 +2,9 @@
 
 Per client: load the adapters' state dicts, a fresh AdamW per stage (UniFLoW Eq. 7), the same batches in the same order and the
 same loss, read the state dicts back; then every tensor's mean over the clients that sent it. The model's forward pass and the
-prepared examples are the project's own, so that only the way of training is compared. `benchmarks.flower` and
-`benchmarks.pfl_research` run the same client inside their frameworks.
+prepared examples are the project's own, so that only the way of training is compared. Parameters stand in name order:
+clipping sums their squares, another order rounds the norm otherwise, and AdamW blows that up to 1e-5 where gradients are near zero.
+`benchmarks.flower` and `benchmarks.nvflare_client` run the same client inside their frameworks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,10 +35,10 @@ class Plain:
             **{f"encoder.{m}": t for m, t in trunks.items()},
         }
         self.parameters: dict[str, list[nn.Parameter]] = {
-            group: [p for n, p in module.named_parameters() if "lora_" in n]
+            group: [p for n, p in sorted(module.named_parameters()) if "lora_" in n]
             for group, module in self.adapted.items()
         }
-        self.parameters["projector"] = list(self.mllm.projector.parameters())
+        self.parameters["projector"] = [p for _, p in sorted(self.mllm.projector.named_parameters())]
 
     def groups(self, holds: Sequence[str]) -> list[str]:
         """The parts that a client with these modalities trains."""
@@ -81,7 +82,7 @@ class Plain:
         order = batches(len(examples), chosen, self.seed, client, number)
         trained: set[str] = set()
         for stage in plan(chosen, local_steps(len(examples), chosen), number, self.rounds, bool(holds)):
-            active = [g for g in groups if g.split(".")[0] in stage.parts]
+            active = sorted(g for g in groups if g.split(".")[0] in stage.parts)
             trained.update(active)
             for group, parameters in self.parameters.items():
                 for parameter in parameters:
