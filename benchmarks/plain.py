@@ -3,7 +3,7 @@
 Per client: load the adapters' state dicts, a fresh AdamW per stage (UniFLoW Eq. 7), the same batches in the same order and the
 same loss, read the state dicts back; then every tensor's mean over the clients that sent it. The model's forward pass and the
 prepared examples are the project's own, so that only the way of training is compared. Parameters stand in name order:
-clipping sums their squares, another order rounds the norm otherwise, and AdamW blows that up to 1e-5 where gradients are near zero.
+clipping sums their squares, another order rounds the norm otherwise, which AdamW blows up to 1e-5 where gradients are near zero.
 `benchmarks.flower` and `benchmarks.nvflare_client` run the same client inside their frameworks.
 """
 
