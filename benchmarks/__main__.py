@@ -1,15 +1,26 @@
-"""`python -m benchmarks NAME [arguments]`; without a name, the list."""
+"""`python -m benchmarks NAME [arguments]` runs one row; without a name, all rows run and one table is printed."""
 
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("memory", "aggregation")
+from benchmarks.report import Row, surroundings, table
+
+ROWS = ("memory", "cohort", "aggregation", "flower", "pfl_research", "nvflare_simulator")
+"""Modules of this package whose `main(arguments)` measures, prints, and returns its rows (or nothing)."""
+PLOTS = ("scaling",)
+"""Run by name only."""
 
 
 def main() -> None:
-    if len(sys.argv) < 2 or sys.argv[1] not in BENCHMARKS:
-        sys.exit(f"usage: python -m benchmarks {{{','.join(BENCHMARKS)}}} [arguments]")
-    import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+    if len(sys.argv) < 2:
+        found: list[Row] = []
+        for name in ROWS:
+            found += import_module(f"benchmarks.{name}").main([]) or []
+        print("\n" + table(found) + "\n\n" + surroundings())
+    elif sys.argv[1] in (*ROWS, *PLOTS):
+        import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
+    else:
+        sys.exit(f"usage: python -m benchmarks [{'|'.join((*ROWS, *PLOTS))}] [arguments]")
 
 
 if __name__ == "__main__":

@@ -1,38 +1,81 @@
-"""FedA²-LoRA's server step through factors, against the paper's O(K r d^2) form that makes U = mean(B_k A_k) dense.
+"""FedA²-LoRA's server step through factors, beside the paper's form that makes U dense, and beside reading the factors once.
 
-`python -m benchmarks aggregation [d] [r] [K] [matrices]` (1024 8 10 4 if none are given).
+`python -m benchmarks aggregation [d] [r] [K] [matrices]` (4096 8 20 16 if none are given).
+
+(a) The rival is Eq. 9, 10 and 13 as printed, O(K r d^2): U = mean(B_k A_k) is summed up client by client in one d x d matrix.
+It is measured on one of the matrices and multiplied by their number.
+(b) The rival is one sum over all stacked factors: what it costs to read them.
 """
-
-import time
 
 import torch
 
+from benchmarks.report import Row, interleaved, tell
 from fedloom.aggregation import lora
 
+Layer = tuple[torch.Tensor, torch.Tensor]
 
-def dense(A: torch.Tensor, B: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eq. 9, 10 and 13 as they are printed."""
+
+def dense(A: torch.Tensor, B: torch.Tensor) -> Layer:
+    """Eq. 9, 10 and 13 as they are printed; the mean is a running sum, so that only one d x d matrix exists."""
     mean = A.mean(0)
-    U = torch.stack([b @ a for a, b in zip(A, B, strict=True)]).mean(0)
+    U = torch.zeros(B.shape[1], A.shape[2])
+    for a, b in zip(A, B, strict=True):
+        U.addmm_(b, a, alpha=1 / len(A))
     return mean, torch.linalg.solve(mean @ mean.T, mean @ U.T).T
 
 
-def main(arguments: list[str]) -> None:
-    d, r, K, matrices = (int(a) for a in arguments) if len(arguments) == 4 else (1024, 8, 10, 4)
+def layers(d: int, r: int, K: int, matrices: int) -> list[Layer]:
+    """Random factors (K, r, d) and (K, d, r) of so many adapted matrices."""
     draw = torch.Generator().manual_seed(0)
-    layers = [
+    return [
         (torch.randn(K, r, d, generator=draw), torch.randn(K, d, r, generator=draw)) for _ in range(matrices)
     ]
-    seconds = {}
-    for name, step in (("factors", lambda A, B: lora.feda2(A, B, mode="strict")), ("dense", dense)):
-        step(*layers[0])
-        began = time.perf_counter()
-        results = [step(A, B) for A, B in layers]
-        seconds[name] = time.perf_counter() - began
-        if name == "factors":
-            ours = results
-    gap = max(float((x[1] - y[1]).norm() / y[1].norm()) for x, y in zip(ours, results, strict=True))
-    print(
-        f"d={d} r={r} K={K}, {matrices} matrices: factors {seconds['factors']:.4f} s, dense {seconds['dense']:.4f} s, "
-        f"ratio {seconds['dense'] / seconds['factors']:.1f}; largest relative difference {gap:.1e}"
+
+
+def measure(d: int, r: int, K: int, matrices: int, repetitions: int = 5) -> list[Row]:
+    """Both rows, in the paper's mode; and (b) once more in the default one."""
+    drawn = layers(d, r, K, matrices)
+    size = f"d={d} r={r} K={K}"
+    gap = max(
+        float((x - y).norm() / y.norm())
+        for x, y in zip(lora.feda2(*drawn[0], mode="strict"), dense(*drawn[0]), strict=True)
     )
+    ours, rival = interleaved(
+        lambda: [lora.feda2(A, B, mode="strict") for A, B in drawn], lambda: dense(*drawn[0]), repetitions
+    )
+    rows = [
+        Row(
+            "aggregation (a)",
+            f"FedA² strict, {size}, {matrices} matrices",
+            "the paper's formula with dense U",
+            "200",
+            ours,
+            [t * matrices for t in rival],
+            gap,
+            f"the rival was measured on one matrix, times {matrices}; the difference is relative, target 1e-5",
+        )
+    ]
+    for mode in ("strict", "centred"):
+        ours, rival = interleaved(
+            lambda mode=mode: [lora.feda2(A, B, mode=mode) for A, B in drawn],
+            lambda: [(A.sum(), B.sum()) for A, B in drawn],
+            repetitions,
+        )
+        rows.append(
+            Row(
+                f"aggregation (b) {mode}",
+                f"FedA² {mode}, {size}, {matrices} matrices",
+                "one sum over the stacked factors",
+                "at least 0.33",
+                ours,
+                rival,
+            )
+        )
+    return rows
+
+
+def main(arguments: list[str]) -> list[Row]:
+    d, r, K, matrices = (int(a) for a in arguments) if len(arguments) == 4 else (4096, 8, 20, 16)
+    rows = measure(d, r, K, matrices)
+    tell(rows)
+    return rows

@@ -1,0 +1,122 @@
+"""A round's training beside a sequential plain PEFT loop (`benchmarks.plain`), on the shipped tiny MLLM.
+
+`python -m benchmarks cohort [clients] [batch] [kind] [repetitions]` (20 and 50 clients, batch 2, every kind if none are given).
+
+Kinds: `text`: clients without modalities, the LLM's adapter is trained on words alone. `stage2`: image clients with tau = 0, the
+LLM's adapter behind the frozen encoder, whose forward pass counts. `whole`: image clients with tau = 0.25, a quarter of the steps
+trains the trunk's adapter and the projector, the rest the LLM's. Every client has 4 batches. The method is FedAvg-LoRA.
+
+Preparing data, loading the foundation, evaluation and writing are not timed. Two figures are: training alone (asking the engine,
+against the loop over the clients) and the whole round (with the firewall, the diagnostics and the averaging, against the loop and
+its averaging). Rounds alternate, ours and the rival's; each goes on from its own last result.
+"""
+
+import time
+from typing import Any
+
+from benchmarks.plain import Plain, average, difference
+from benchmarks.report import Row, tell
+from fedloom.experiment import Engine, Experiment
+from fedloom.federation import Federation, Progress
+from fedloom.runner import build
+
+STEPS = 4
+KINDS = ("text", "stage2", "whole")
+
+
+def experiment(kind: str, clients: int, batch: int, rounds: int, method: str = "fedavg-lora") -> Experiment:
+    """A run whose evaluation is as small as it can be: before the first round and after the last, one sample per client."""
+    holding = {"text": {"text": clients}, "both": {"image": clients - clients // 2, "audio": clients // 2}}
+    engine: dict[str, Any] = {"device": "cpu"}
+    if "cohort" in Engine.model_fields:
+        engine["cohort"] = "auto"
+    return Experiment.parse(
+        {
+            "method": method,
+            "rounds": rounds,
+            "data": {"clients": holding.get(kind, {"image": clients}), "train": STEPS * batch, "test": 1},
+            "training": {"batch_size": batch, "tau": 0.0 if kind == "stage2" else 0.25},
+            "engine": engine,
+            "evaluation": {"every": rounds + 1, "generate": False, "controls": False},
+        }
+    )
+
+
+class Ours:
+    """A federation whose rounds are timed from outside, and `between`, called after each of them but the last."""
+
+    def __init__(self, chosen: Experiment) -> None:
+        self.federation: Federation = build(chosen, None, self._observe)
+        for client in self.federation.clients.values():
+            client.examples(self.federation.engine.model)
+        self.training: list[float] = []
+        self.whole: list[float] = []
+        self.between: Any = lambda number: None
+        self._ask, self.federation.engine.ask = self.federation.engine.ask, self._timed  # type: ignore[method-assign]
+
+    def run(self) -> None:
+        """All rounds. The last one ends in an evaluation and is not counted."""
+        self.federation.run()
+
+    def _timed(self, *given: Any, **named: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return self._ask(*given, **named)
+        finally:
+            self._trained = time.perf_counter() - began
+
+    def _observe(self, progress: Progress) -> None:
+        if progress.client is not None:
+            return
+        if 0 < progress.round < progress.rounds:
+            self.whole.append(time.perf_counter() - self._began)
+            self.training.append(self._trained)
+            self.between(progress.round)
+        self._began = time.perf_counter()
+
+
+def measure(kind: str, clients: int, batch: int, repetitions: int = 3) -> list[Row]:
+    """The two rows of one kind. The first round of both is not counted."""
+    chosen = experiment(kind, clients, batch, repetitions + 2)
+    ours = Ours(chosen)
+    federation = ours.federation
+    plain = Plain(chosen, [] if kind == "text" else ["image"])
+    prepared = {n: c.examples(federation.engine.model) for n, c in sorted(federation.clients.items())}
+    holds = {n: sorted(c.data.holds) for n, c in federation.clients.items()}
+    state = plain.read()
+    training, whole, gaps = [], [], []
+
+    def rival(number: int) -> None:
+        began = time.perf_counter()
+        replies = [plain.train(state, e, holds[n], n, number) for n, e in prepared.items()]
+        training.append(time.perf_counter() - began)
+        state.update(average(replies))
+        whole.append(time.perf_counter() - began)
+        gaps.append(difference(federation.state.shared, state))
+
+    ours.between = rival
+    ours.run()
+    what = f"{kind}, {clients} clients x batch {batch}, {STEPS} steps each"
+    note = f"difference after one round {gaps[0]:.1e}, after {len(gaps)} rounds {gaps[-1]:.1e}"
+    told = {"rival": "a sequential plain PEFT loop", "difference": gaps[0], "note": note}
+    target = "1.5 to 5"
+    return [
+        Row(
+            "cohort",
+            f"training alone: {what}",
+            target=target,
+            ours=ours.training[1:],
+            of_rival=training[1:],
+            **told,
+        ),
+        Row("cohort", f"whole round: {what}", target=target, ours=ours.whole[1:], of_rival=whole[1:], **told),
+    ]
+
+
+def main(arguments: list[str]) -> list[Row]:
+    kinds = arguments[2:3] or KINDS
+    sizes = [(int(arguments[0]), int(arguments[1]))] if len(arguments) > 1 else [(20, 2), (50, 2)]
+    repetitions = int(arguments[3]) if len(arguments) > 3 else 3
+    rows = [row for size in sizes for kind in kinds for row in measure(kind, *size, repetitions)]
+    tell(rows)
+    return rows

@@ -1,0 +1,153 @@
+"""The rival that a user would write: a sequential loop with plain PEFT, one wrapped model, clients one after another.
+
+Per client: load the adapters' state dicts, a fresh AdamW per stage (UniFLoW Eq. 7), the same batches in the same order and the
+same loss, read the state dicts back; then every tensor's mean over the clients that sent it. The model's forward pass and the
+prepared examples are the project's own, so that only the way of training is compared. Parameters stand in name order:
+clipping sums their squares, another order rounds the norm otherwise, which AdamW blows up to 1e-5 where gradients are near zero.
+`benchmarks.flower` and `benchmarks.nvflare_client` run the same client inside their frameworks.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor, nn
+
+from fedloom.aggregation import lora
+from fedloom.experiment import Experiment
+from fedloom.foundations.loading import load_model
+from fedloom.training import batches, local_steps, plan
+
+Tensors = dict[str, Tensor]
+ENDING, PREFIX = ".weight", "base_model.model."
+
+
+class Plain:
+    """One PEFT-wrapped model: the LLM for everybody, a trunk per modality, and the projector."""
+
+    def __init__(self, experiment: Experiment, modalities: Sequence[str]) -> None:
+        self.training, self.seed, self.rounds = experiment.training, experiment.seed, experiment.rounds
+        self.mllm = load_model(experiment.model, modalities, "cpu", experiment.seed).mllm.eval()
+        trunks: Any = self.mllm.encoder.trunks
+        self.adapted: dict[str, Any] = {
+            "llm": self.mllm.llm,
+            **{f"encoder.{m}": t for m, t in trunks.items()},
+        }
+        self.parameters: dict[str, list[nn.Parameter]] = {
+            group: [p for n, p in sorted(module.named_parameters()) if "lora_" in n]
+            for group, module in self.adapted.items()
+        }
+        self.parameters["projector"] = [p for _, p in sorted(self.mllm.projector.named_parameters())]
+
+    def groups(self, holds: Sequence[str]) -> list[str]:
+        """The parts that a client with these modalities trains."""
+        return ["llm", *(f"encoder.{m}" for m in sorted(holds)), *(["projector"] if holds else [])]
+
+    def read(self, groups: Sequence[str] = ()) -> Tensors:
+        """A copy of these parts' state dicts (all parts if none is named), under `<group>/<PEFT's name>`."""
+        found = {}
+        for group in groups or self.parameters:
+            module = self.adapted.get(group)
+            state = (
+                self.mllm.projector.state_dict()
+                if module is None
+                else get_peft_model_state_dict(module, save_embedding_layers=False)
+            )
+            found |= {f"{group}/{name}": tensor.detach().clone() for name, tensor in state.items()}
+        return found
+
+    def write(self, tensors: Mapping[str, Tensor], groups: Sequence[str]) -> None:
+        """Put these parts' tensors into the model, as far as they are given."""
+        for group in groups:
+            if not any(n.startswith(group + "/") for n in tensors):
+                continue
+            state = {n.split("/", 1)[1]: t for n, t in tensors.items() if n.startswith(group + "/")}
+            if group == "projector":
+                self.mllm.projector.load_state_dict(state)
+            else:
+                set_peft_model_state_dict(self.adapted[group], state)
+
+    def train(
+        self,
+        start: Mapping[str, Tensor],
+        examples: Sequence[Any],
+        holds: Sequence[str],
+        client: str,
+        number: int,
+    ) -> Tensors:
+        """One client's round `number`: from `start` to the tensors that it trained."""
+        chosen, groups = self.training, self.groups(holds)
+        self.write(start, groups)
+        order = batches(len(examples), chosen, self.seed, client, number)
+        trained: set[str] = set()
+        for stage in plan(chosen, local_steps(len(examples), chosen), number, self.rounds, bool(holds)):
+            active = sorted(g for g in groups if g.split(".")[0] in stage.parts)
+            trained.update(active)
+            for group, parameters in self.parameters.items():
+                for parameter in parameters:
+                    parameter.requires_grad_(group in active)
+            parameters = [p for g in active for p in self.parameters[g]]
+            optimiser = torch.optim.AdamW(
+                parameters,
+                lr=chosen.rate(number, self.rounds),
+                betas=chosen.betas,
+                weight_decay=chosen.weight_decay,
+            )
+            for _ in range(stage.steps):
+                batch = [examples[i] for i in next(order)]
+                features = None
+                if "encoder" not in stage.parts:
+                    with torch.no_grad():
+                        features = self.mllm.features(batch)
+                optimiser.zero_grad()
+                self.mllm(batch, features).loss.backward()
+                if chosen.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, chosen.clip)
+                optimiser.step()
+        return self.read([g for g in groups if g in trained])
+
+
+def average(replies: Sequence[Mapping[str, Tensor]]) -> Tensors:
+    """Every tensor's mean over the clients that sent it."""
+    names = sorted({name for reply in replies for name in reply})
+    return {n: torch.stack([r[n] for r in replies if n in r]).mean(0) for n in names}
+
+
+def restore(replies: Sequence[Mapping[str, Tensor]]) -> Tensors:
+    """`average`, and FedA²-LoRA's solve for every pair of factors: B' for which B'A' restores the mean product best."""
+    found = average(replies)
+    for a in [n for n in found if "lora_A" in n]:
+        b = a.replace("lora_A", "lora_B")
+        held = [r for r in replies if a in r]
+        found[a], found[b] = lora.feda2(torch.stack([r[a] for r in held]), torch.stack([r[b] for r in held]))
+    return found
+
+
+def travelling(tensors: Mapping[str, Tensor]) -> Tensors:
+    """The same tensors under the names that a federation gives them."""
+    found = {}
+    for name, tensor in tensors.items():
+        group, rest = name.split("/", 1)
+        short = rest if group == "projector" else rest.removeprefix(PREFIX).removesuffix(ENDING)
+        found[f"{group}/{short}"] = tensor
+    return found
+
+
+def difference(ours: Mapping[str, Tensor], rival: Mapping[str, Tensor]) -> float:
+    """Largest absolute difference of two sets of tensors; KeyError unless they have the same names."""
+    other = travelling(rival)
+    if set(other) != set(ours):
+        raise KeyError(f"the results differ in their names: {sorted(set(other) ^ set(ours))[:3]}")
+    return max(float((ours[n] - other[n]).abs().max()) for n in ours)
+
+
+def flat(tensors: Mapping[str, Tensor]) -> Tensor:
+    """All tensors in name order as one vector."""
+    return torch.cat([tensors[n].flatten() for n in sorted(tensors)])
+
+
+def unflat(vector: Tensor, like: Mapping[str, Tensor]) -> Tensors:
+    """What `flat` joined, in the shapes of `like`."""
+    parts = vector.split([like[n].numel() for n in sorted(like)])
+    return {n: part.view_as(like[n]) for n, part in zip(sorted(like), parts, strict=True)}

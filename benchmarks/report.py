@@ -1,0 +1,123 @@
+"""What every row of `python -m benchmarks` says: its ratio, and the machine, the versions and the commit that made it."""
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. `ours` and `rival` are seconds, one figure per interleaved repetition; empty if it could not run."""
+
+    name: str
+    what: str
+    rival: str
+    target: str
+    ours: Sequence[float] = ()
+    of_rival: Sequence[float] = ()
+    difference: float | None = None
+    """The largest difference of the two results; None where they are not comparable."""
+    note: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Median of the rival's seconds over the median of ours."""
+        return median(self.of_rival) / median(self.ours) if self.ours and self.of_rival else None
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """Smallest and largest ratio of a repetition and the rival's repetition beside it."""
+        found = [b / a for a, b in zip(self.ours, self.of_rival, strict=False)]
+        return min(found), max(found)
+
+
+def interleaved(
+    ours: Callable[[], object], rival: Callable[[], object], repetitions: int
+) -> tuple[list[float], list[float]]:
+    """Seconds of both, in the order A B A B, after one repetition of each that is not counted."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for repetition in range(repetitions + 1):
+        for kept, step in zip(seconds, (ours, rival), strict=True):
+            began = time.perf_counter()
+            step()
+            if repetition:
+                kept.append(time.perf_counter() - began)
+    return seconds
+
+
+def surroundings() -> str:
+    """Machine, versions and commit, in two lines."""
+    names = ("torch", "peft", "transformers", "fedloom")
+    versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names)
+    return (
+        f"machine: {cores()} cores ({torch.get_num_threads()} threads used, load {os.getloadavg()[0]:.1f}), "
+        f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB, {cpu()}\n"
+        f"versions: python {platform.python_version()}, {versions}; commit {commit()}"
+    )
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu() -> str:
+    """The processor's name."""
+    info = Path("/proc/cpuinfo")
+    named = [x for x in info.read_text().splitlines() if x.startswith("model name")] if info.exists() else []
+    return named[0].split(":", 1)[1].strip() if named else platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The commit of this folder, with a + where files differ from it."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if git("status", "--porcelain") else "")
+
+
+def tell(rows: Sequence[Row]) -> None:
+    """Every row in words, then where it was measured."""
+    for row in rows:
+        print(f"\n{row.name}: {row.what}, beside {row.rival}")
+        if row.ratio is not None:
+            low, high = row.spread
+            print(
+                f"  ratio {row.ratio:.2f} (repetitions {low:.2f} to {high:.2f}; target {row.target}): "
+                f"ours {_seconds(row.ours)}, rival {_seconds(row.of_rival)}"
+            )
+        if row.difference is not None:
+            print(f"  largest difference of the results {row.difference:.1e}")
+        if row.note:
+            print(f"  {row.note}")
+    print(surroundings())
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as one Markdown table."""
+    lines = ["| row | beside | ratio | repetitions | target | difference |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        ratio, spread = "not measured", ""
+        if row.ratio is not None:
+            low, high = row.spread
+            ratio, spread = f"{row.ratio:.2f}", f"{low:.2f} to {high:.2f}"
+        off = "" if row.difference is None else f"{row.difference:.1e}"
+        what = f"{row.name}: {row.what}"
+        lines.append(f"| {what} | {row.rival} | {ratio} | {spread} | {row.target} | {off} |")
+    return "\n".join(lines)
+
+
+def _seconds(values: Sequence[float]) -> str:
+    return f"{median(values):.4f} s ({min(values):.4f} to {max(values):.4f}, n={len(values)})"
