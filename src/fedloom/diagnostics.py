@@ -8,6 +8,7 @@ from statistics import fmean
 from torch import Tensor
 
 from fedloom.aggregation import lora
+from fedloom.aggregation.mean import squared_distance
 from fedloom.exchange import group_of
 from fedloom.firewall import Reply
 from fedloom.methods.combine import pairs
@@ -38,7 +39,7 @@ def aggregation(
     """
     found: dict[str, float] = {}
     of_group: defaultdict[str, list[float]] = defaultdict(list)
-    for place, pair in pairs(replies, weights, known).items():
+    for place, pair in pairs(replies, weights, known):
         A_out = product.get(place + "lora_A", known.get(place + "lora_A"))
         B_out = product.get(place + "lora_B", known.get(place + "lora_B"))
         if A_out is None or B_out is None:
@@ -68,4 +69,4 @@ def mean_cosine(stacked: Tensor) -> float:
 
 def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     """Frobenius norm of the change of all shared tensors."""
-    return sqrt(sum(float((after[n].double() - before[n].double()).square().sum()) for n in before))
+    return sqrt(sum(squared_distance(after[n], before[n]) for n in before))

@@ -69,6 +69,12 @@ class Engine(BaseModel):
         "auto", description="auto | cpu | cuda | cuda:1 ...; auto takes a GPU where there is one"
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; none = PyTorch's choice")
+    memory: int = Field(
+        4096,
+        ge=0,
+        description="MB for a round's uploads, and again for prepared samples; uploads beyond it wait in a file, samples "
+        "beyond it are prepared again; changes no figure",
+    )
 
 
 class Experiment(BaseModel):

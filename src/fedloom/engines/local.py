@@ -34,12 +34,16 @@ class LocalEngine:
         payloads: Mapping[str, Payload],
         at: Round,
         done: Callable[[str, float], None] = lambda client, seconds: None,
+        received: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> list[Reply]:
-        """One reply per asked client. A client that raises gives a reply with the error; it never ends the run."""
+        """One reply per asked client, each handed to `received` as it arrives, which says what to keep of it.
+
+        A client that raises gives a reply with the error; it never ends the run.
+        """
         replies = []
         for name, payload in payloads.items():
             began = time.perf_counter()
-            replies.append(self._ask_one(self.clients[name], method, task, payload, at))
+            replies.append(received(self._ask_one(self.clients[name], method, task, payload, at)))
             done(name, time.perf_counter() - began)
         self.model.rest()
         return replies

@@ -45,7 +45,7 @@ class FedExLoRA(Method):
         replies = ask("train", merged.send(state, ask.cohort, state.shared))
         weights = self.client_weights(replies)
         shared, changes = mean_of(replies, weights), {}
-        for place, pair in pairs(replies, weights).items():
+        for place, pair in pairs(replies, weights):
             A, B, residual = lora.fedex(pair.A, pair.B, pair.weights, residual_rank=self.residual_rank)
             shared[place + "lora_A"], shared[place + "lora_B"] = A, B
             changes[place] = residual

@@ -39,7 +39,7 @@ class FLoRA(Method):
         replies = ask("train", merged.send(state, ask.cohort, others))
         weights = self.client_weights(replies)
         changes = {}
-        for place, pair in pairs(replies, weights).items():
+        for place, pair in pairs(replies, weights):
             A, B = lora.flora(pair.A, pair.B, pair.weights, scales=pair.scales)
             changes[place] = (B, A)
         shared = mean_of(replies, weights, lambda name: not name.endswith(_PAIR))
