@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("memory", "aggregation")
+BENCHMARKS = ("memory", "scale", "overhead", "aggregation")
 
 
 def main() -> None:
