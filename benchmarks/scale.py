@@ -1,7 +1,7 @@
 """Ten thousand clients, a hundred of them in a round, against a hundred clients, all of them in a round.
 
-`python -m benchmarks scale [many] [asked] [rounds]` (10000 100 6 if none are given). The local work is the same: a hundred clients
-of four text samples each train the shipped foundation with FedSA-LoRA, whose B stays with the client. Samples are made when
+`python -m benchmarks scale [many] [asked] [rounds]` (10000 100 6 if none are given). The local work is the same: clients
+with four text samples each train the shipped foundation with FedSA-LoRA, whose B stays with the client. Samples are made when
 they are read, 20 clients are evaluated at the beginning and at the end, and each measurement is a process of its own that
 writes a run folder with a checkpoint after every round. A round's seconds are the median of those in which nothing is
 evaluated; resident memory is what the process holds after its last round, and at its peak.
