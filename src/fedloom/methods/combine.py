@@ -45,19 +45,23 @@ def pairs(
         holders = [k for k, tensors in enumerate(held) if any(n in tensors for n in names)]
         if not all(n in held[k] or n in known for k in holders for n in names):
             continue
-        A, B = ([held[k][n] if n in held[k] else known[n] for k in holders] for n in names)
         p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
         ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders]
-        even = len({a.shape for a in A}) == 1
+        # No name here holds a tensor of this layer: it goes when the receiver lets go of it.
         yield (
             place,
             Pair(
-                torch.stack(A) if even else A,
-                torch.stack(B) if even else B,
+                _stacked([held[k].get(names[0], known.get(names[0])) for k in holders]),
+                _stacked([held[k].get(names[1], known.get(names[1])) for k in holders]),
                 p / p.sum(),
                 ratios if any(r != 1.0 for r in ratios) else None,
             ),
         )
+
+
+def _stacked(factors: list[Any]) -> Any:
+    """The clients' factors in one tensor, or as they are where shapes differ."""
+    return torch.stack(factors) if len({f.shape for f in factors}) == 1 else factors
 
 
 def combine_pairs(
@@ -73,6 +77,7 @@ def combine_pairs(
         rank = like[place + "lora_A"].shape[0]
         out = rule(pair.A, pair.B, pair.weights, scales=pair.scales, rank=rank)
         combined[place + "lora_A"], combined[place + "lora_B"] = out
+        del pair  # before the next layer is read
     return mean_of(replies, weights, lambda name: name not in combined) | combined
 
 

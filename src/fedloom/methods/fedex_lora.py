@@ -49,6 +49,7 @@ class FedExLoRA(Method):
             A, B, residual = lora.fedex(pair.A, pair.B, pair.weights, residual_rank=self.residual_rank)
             shared[place + "lora_A"], shared[place + "lora_B"] = A, B
             changes[place] = residual
+            del pair  # before the next layer is read
         return merged.extend(state.with_shared(shared), changes, replies, ask.round)
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:

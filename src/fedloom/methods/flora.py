@@ -42,6 +42,7 @@ class FLoRA(Method):
         for place, pair in pairs(replies, weights):
             A, B = lora.flora(pair.A, pair.B, pair.weights, scales=pair.scales)
             changes[place] = (B, A)
+            del pair  # before the next layer is read
         shared = mean_of(replies, weights, lambda name: not name.endswith(_PAIR))
         return merged.extend(state.with_shared(shared), changes, replies, ask.round)
 
