@@ -3,7 +3,7 @@
 import sys
 from importlib import import_module
 
-BENCHMARKS = ("memory", "scale", "overhead", "aggregation")
+BENCHMARKS = ("memory", "scale", "overhead", "uploads", "aggregation")
 
 
 def main() -> None:

@@ -106,7 +106,16 @@ def plain(clients: int, megabytes: int, rounds: int, *, checked: bool) -> list[f
     return seconds
 
 
-def engine(clients: int, megabytes: int, rounds: int, *, checked: bool, folder: Path | None) -> list[float]:
+def engine(
+    clients: int,
+    megabytes: int,
+    rounds: int,
+    *,
+    checked: bool,
+    folder: Path | None,
+    method: Method | None = None,
+    memory: int = 10**6,
+) -> list[float]:
     model = Weights({n: nn.Parameter(t) for n, t in weights(megabytes).items()}, {}, {})
     everybody = {
         name: Client(ClientData(name, (), ()), frozenset({"weights"}))
@@ -114,8 +123,9 @@ def engine(clients: int, megabytes: int, rounds: int, *, checked: bool, folder: 
     }
     chosen = Experiment.parse(
         {
-            "method": Echo(),
+            "method": method or Echo(),
             "rounds": rounds + 1,
+            "engine": {"memory": memory},
             "evaluation": {"generate": False, "controls": False, "every": 10**6},
         }
     )
