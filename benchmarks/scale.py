@@ -104,7 +104,8 @@ def main(arguments: list[str]) -> None:
         return
     many, asked, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10_000, 100, 6)
     print(
-        f"{asked} clients a round, {rounds} rounds{'s/round':>12}{'processor':>12}{'after round 1':>16}{'at the end':>14}{'peak':>12}"
+        f"{asked} clients a round, {rounds} rounds{'s/round':>12}{'processor':>12}"
+        f"{'after round 1':>16}{'at the end':>14}{'peak':>12}"
     )
     found = []
     for clients in (asked, many):
