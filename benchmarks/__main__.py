@@ -5,7 +5,17 @@ from importlib import import_module
 
 from benchmarks.report import Row, surroundings, table
 
-ROWS = ("memory", "cohort", "aggregation", "flower", "pfl_research", "nvflare_simulator")
+ROWS = (
+    "cohort",
+    "aggregation",
+    "memory",
+    "uploads",
+    "scale",
+    "overhead",
+    "flower",
+    "pfl_research",
+    "nvflare_simulator",
+)
 """Modules of this package whose `main(arguments)` measures, prints, and returns its rows (or nothing)."""
 PLOTS = ("scaling",)
 """Run by name only."""

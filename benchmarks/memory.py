@@ -1,6 +1,13 @@
 """Peak memory of a federation against its number of clients: one shared foundation, and the rival, one model copy per client.
 
-`python -m benchmarks memory [few] [many]` (5 and 50 clients if none are given). Every measurement is a process of its own.
+`python -m benchmarks memory [few] [many] [kind]` (5 and 50 clients, and both kinds, `shared` and `copies`, if none are given).
+Every measurement is a process of its own.
+
+A further client needs its data (training and test samples, as they came and as the model reads them) and its adapter, which
+waits on the server until everybody has answered; the ratio is the slope over these two. Optimiser state is no part of it: it
+lives while a client trains, one at a time, and is dropped before the next. Test samples are evaluated eight at a time, so that
+more of them make no larger batch.
+
 The rival does the same local work on the same data, but loads the foundation and its adapters once per client, as
 frameworks do that give each client its own model.
 """
@@ -23,7 +30,7 @@ def experiment(clients: int) -> Any:
             "rounds": 1,
             "data": {"clients": {"image": clients - half, "audio": half}, "train": 16, "test": 2},
             "training": {"batch_size": 8},
-            "evaluation": {"generate": False, "controls": False},
+            "evaluation": {"generate": False, "controls": False, "batch_size": 8},
         }
     )
 
@@ -33,6 +40,7 @@ def measure(kind: str, clients: int) -> dict[str, int]:
     from fedloom.client import Round
     from fedloom.exchange import Payload, group_of
     from fedloom.foundations.loading import load_model
+    from fedloom.prepared import nbytes
     from fedloom.runner import build
     from fedloom.work import alone
 
@@ -50,11 +58,10 @@ def measure(kind: str, clients: int) -> dict[str, int]:
                 chosen.method, "train", down, model, chosen.training, Round(1, 1, 0), partial(alone, model)
             )
             kept.append(model)
-    data = sum(
-        x.numel() * x.element_size()
+    model = federation.engine.model
+    data = nbytes(federation.tests.examples) + sum(
+        nbytes([*client.data.train, *client.data.test, *client.examples(model)])
         for client in federation.clients.values()
-        for e, s in zip(client.examples(federation.engine.model), client.data.train, strict=True)
-        for x in (*e.inputs.values(), *s.modalities.values())
     )
     adapters = sum(
         t.numel() * t.element_size()
@@ -70,10 +77,11 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
         print(json.dumps(measure(arguments[1], int(arguments[2]))))
         return
-    few, many = (int(a) for a in arguments) if len(arguments) == 2 else (5, 50)
-    print(f"{'':16}{few:>8} clients{many:>8} clients   per extra client   of which data   adapters")
+    few, many = (int(a) for a in arguments[:2]) if len(arguments) >= 2 else (5, 50)
+    kinds = arguments[2:] or ["shared", "copies"]
+    print(f"{'':16}{few:>8} clients{many:>8} clients   per extra client   of which data   adapters   ratio")
     slopes = {}
-    for kind in ("shared", "copies"):
+    for kind in kinds:
         found = []
         for clients in (few, many):
             command = [sys.executable, "-m", "benchmarks", "memory", "--child", kind, str(clients)]
@@ -85,5 +93,7 @@ def main(arguments: list[str]) -> None:
         print(
             f"{kind:16}{found[0]['peak'] / 1e6:>13.1f} MB{found[1]['peak'] / 1e6:>13.1f} MB"
             f"{slope['peak'] / 1e6:>16.2f} MB{slope['data'] / 1e6:>13.2f} MB{slope['adapters'] / 1e6:>8.2f} MB"
+            f"{slope['peak'] / (slope['data'] + slope['adapters']):>8.2f}"
         )
-    print(f"ratio of the slopes, copies to shared: {slopes['copies'] / slopes['shared']:.1f}")
+    if len(slopes) == 2:
+        print(f"ratio of the slopes, copies to shared: {slopes['copies'] / slopes['shared']:.1f}")

@@ -142,6 +142,15 @@ def difference(ours: Mapping[str, Tensor], rival: Mapping[str, Tensor]) -> float
     return max(float((ours[n] - other[n]).abs().max()) for n in ours)
 
 
+def relative(ours: Mapping[str, Tensor], rival: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
+    """How far ours is from the rival's, over how far the rival's has come from `start`; Frobenius norms over all tensors."""
+    names = sorted(ours)
+    mine, theirs, first = (
+        torch.cat([t[n].flatten() for n in names]) for t in (ours, travelling(rival), travelling(start))
+    )
+    return float((mine - theirs).norm() / (theirs - first).norm())
+
+
 def flat(tensors: Mapping[str, Tensor]) -> Tensor:
     """All tensors in name order as one vector."""
     return torch.cat([tensors[n].flatten() for n in sorted(tensors)])

@@ -10,9 +10,11 @@ from torch import Tensor
 from fedloom.adapters.lora import fresh_factor
 from fedloom.adapters.ranks import Shapes, cut, ratios, to_client
 from fedloom.data.source import ClientData
-from fedloom.exchange import EVERYTHING, Payload, Scope, group_of
+from fedloom.exchange import EVERYTHING, Payload, Scope, group_of, lent
 from fedloom.methods import Method
 from fedloom.model import AdaptedModel
+from fedloom.personal import PersonalStates
+from fedloom.prepared import Prepared
 from fedloom.streams import numpy_stream
 from fedloom.training import Penalty, Training
 from fedloom.work import Job, Outcome
@@ -29,20 +31,21 @@ class Round:
 
 @dataclass
 class Client:
-    """A data silo. The model is lent to it while it works; only its personal tensors stay with it.
+    """A data silo. The model is lent to it while it works; only its personal tensors stay with it, in a file.
 
-    `groups` are those of the model that it instantiates, `shapes` its ranks and scales where they differ from the model's,
-    `start` says whether it begins from the common adapter or draws its own, and `changed` is the last round that touched
-    `personal`.
+    `groups` are those of the model that it instantiates, `shapes` its ranks and scales where they differ from the model's, and
+    `start` says whether it begins from the common adapter or draws its own. `states` and `prepared` are shared by a
+    federation's clients: where their own tensors lie, and the samples of those asked last. `begin` holds the personal
+    tensors' values before the client has any of its own.
     """
 
     data: ClientData
     groups: frozenset[str]
     shapes: Shapes = field(default_factory=dict)
     start: Literal["common", "own"] = "common"
-    personal: dict[str, Tensor] = field(default_factory=dict)
-    changed: int = 0
-    _examples: list[Any] | None = None
+    states: PersonalStates = field(default_factory=PersonalStates)
+    prepared: Prepared = field(default_factory=lambda: Prepared(2**30))
+    begin: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,9 +56,11 @@ class Client:
         """The tensors of the groups that the client instantiates, in its own ranks."""
         return cut({n: t for n, t in tensors.items() if group_of(n) in self.groups}, self.shapes)
 
-    def kept(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Those of the tensors that are the client's own, such as the states of its prompts, which are no group's."""
-        return {n: t for n, t in tensors.items() if n in self.personal}
+    @property
+    def personal(self) -> dict[str, Tensor]:
+        """The client's own tensors, read from where they lie; nothing keeps them."""
+        own = self.states.read(self.name)
+        return {n: lent(t) for n, t in self.held(self.begin).items()} if own is None else own
 
     def view(self, payload: Payload) -> Payload:
         """What is sent to this client of a payload meant for all."""
@@ -63,10 +68,8 @@ class Client:
         return Payload(to_client(own, self.shapes), payload.numbers)
 
     def examples(self, model: AdaptedModel) -> list[Any]:
-        """The training samples as the model reads them; prepared once."""
-        if self._examples is None:
-            self._examples = [model.prepare(sample) for sample in self.data.train]
-        return self._examples
+        """The training samples as the model reads them; prepared again where others needed the memory since."""
+        return self.prepared.of(self.name, lambda: [model.prepare(sample) for sample in self.data.train])
 
     def answer(
         self,
@@ -78,9 +81,14 @@ class Client:
         at: Round,
         work: Callable[[Job], Outcome],
     ) -> Payload:
-        """Do `task` as the method's client function says; `work` is who trains. The reply shares no memory with the model."""
-        session = _Session(self, model, training, method.scope, at, work)
+        """Do `task` as the method's client function says; `work` is who trains. The reply shares no memory with the model.
+
+        What the method keeps is put down at the end: a client that raises is left as it was.
+        """
+        session = _Session(self, model, training, method.scope, at, work, self.personal)
         reply = method.client(task, payload, session)
+        if session.kept:
+            self.states.write(self.name, at.number, session.personal)
         return Payload(reply.tensors, {**reply.numbers, "round": at.number})
 
 
@@ -94,14 +102,12 @@ class _Session:
     scope: Scope
     at: Round
     work: Callable[[Job], Outcome]
+    personal: dict[str, Tensor]
+    kept: set[str] = field(default_factory=set)
 
     @property
     def round(self) -> int:
         return self.at.number
-
-    @property
-    def personal(self) -> Mapping[str, Tensor]:
-        return self.of.personal
 
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
         """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
@@ -169,6 +175,5 @@ class _Session:
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """The client's personal tensors from now on; those not named stay as they are."""
-        if tensors:
-            self.of.personal.update({n: t.detach().clone() for n, t in tensors.items()})
-            self.of.changed = self.at.number
+        self.personal.update({n: lent(t) for n, t in tensors.items()})
+        self.kept.update(tensors)

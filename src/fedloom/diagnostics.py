@@ -8,9 +8,10 @@ from statistics import fmean
 from torch import Tensor
 
 from fedloom.aggregation import lora
+from fedloom.aggregation.mean import squared_distance
 from fedloom.exchange import group_of
 from fedloom.firewall import Reply
-from fedloom.methods.combine import pairs
+from fedloom.methods.combine import Pair, pairs
 
 NAMES = {
     "restoration_error": "error",
@@ -38,22 +39,30 @@ def aggregation(
     """
     found: dict[str, float] = {}
     of_group: defaultdict[str, list[float]] = defaultdict(list)
-    for place, pair in pairs(replies, weights, known).items():
+    for place, pair in pairs(replies, weights, known):
         A_out = product.get(place + "lora_A", known.get(place + "lora_A"))
         B_out = product.get(place + "lora_B", known.get(place + "lora_B"))
         if A_out is None or B_out is None:
             continue
-        measured = lora.diagnostics(pair.A, pair.B, A_out, B_out, pair.weights, scales=pair.scales)
-        for metric, field in NAMES.items():
-            value = getattr(measured, field)
-            if isfinite(value):
-                found[f"layer/{place.rstrip('.')}/{metric}"] = value
+        measured = _of_layer(pair, A_out, B_out)
+        del pair  # before the next layer is read
+        for metric, value in measured.items():
+            found[f"layer/{place.rstrip('.')}/{metric}"] = value
+            if metric in NAMES:
                 of_group[f"{metric}/{group_of(place)}"].append(value)
                 of_group[metric].append(value)
-        for factor, stacked in (("A", pair.A), ("B", pair.B)):
-            if isinstance(stacked, Tensor) and len(stacked) > 1:
-                found[f"layer/{place.rstrip('.')}/cosine_{factor}"] = mean_cosine(stacked)
     return found | {name: fmean(values) for name, values in of_group.items()}
+
+
+def _of_layer(pair: Pair, A_out: Tensor, B_out: Tensor) -> dict[str, float]:
+    """One layer's figures by metric; those that are not finite are left out."""
+    measured = lora.diagnostics(pair.A, pair.B, A_out, B_out, pair.weights, scales=pair.scales)
+    values = {metric: getattr(measured, field) for metric, field in NAMES.items()}
+    found = {metric: value for metric, value in values.items() if isfinite(value)}
+    for factor, stacked in (("A", pair.A), ("B", pair.B)):
+        if isinstance(stacked, Tensor) and len(stacked) > 1:
+            found[f"cosine_{factor}"] = mean_cosine(stacked)
+    return found
 
 
 def mean_cosine(stacked: Tensor) -> float:
@@ -68,4 +77,4 @@ def mean_cosine(stacked: Tensor) -> float:
 
 def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
     """Frobenius norm of the change of all shared tensors."""
-    return sqrt(sum(float((after[n].double() - before[n].double()).square().sum()) for n in before))
+    return sqrt(sum(squared_distance(after[n], before[n]) for n in before))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, get_args
 
@@ -13,6 +14,7 @@ from fedloom.data.sample import Sample
 from fedloom.metrics import EvaluationRecord, load_embedder, summarise
 from fedloom.metrics.bertscore import Embedder
 from fedloom.model import AdaptedModel
+from fedloom.streams import torch_stream
 
 
 class Evaluation(BaseModel):
@@ -35,6 +37,11 @@ class Evaluation(BaseModel):
     controls: bool = Field(
         True, description="repeat the last evaluation with inputs removed, zeroed and shuffled"
     )
+    clients: int | None = Field(
+        None,
+        ge=1,
+        description="how many clients' test samples and own models are evaluated: a draw from the seed; none = all",
+    )
     samples: int = Field(8, ge=0, description="test samples per modality shown in the report")
 
 
@@ -51,6 +58,14 @@ class TestSet:
     samples: Sequence[Sample]
     examples: Sequence[Any]
 
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Where each client's samples stand."""
+        found: dict[str, list[int]] = {}
+        for i, client in enumerate(self.of):
+            found.setdefault(client, []).append(i)
+        return found
+
     @classmethod
     def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: AdaptedModel) -> "TestSet":
         """The union of the clients' test samples."""
@@ -59,10 +74,19 @@ class TestSet:
 
     def only(self, client: str) -> "TestSet":
         """One client's part."""
-        keep = [i for i, c in enumerate(self.of) if c == client]
+        keep = self._places.get(client, [])
         return TestSet(
             [client] * len(keep), [self.samples[i] for i in keep], [self.examples[i] for i in keep]
         )
+
+
+def drawn(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
+    """The clients that are evaluated, in name order: all, or the same seeded draw in every round."""
+    ordered = sorted(names)
+    if settings.clients is None or settings.clients >= len(ordered):
+        return ordered
+    order = torch.randperm(len(ordered), generator=torch_stream(seed, "evaluated clients"))
+    return sorted(ordered[i] for i in order[: settings.clients].tolist())
 
 
 @torch.no_grad()

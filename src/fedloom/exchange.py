@@ -57,6 +57,17 @@ class Scope:
 EVERYTHING = Scope(shared=("*",))
 
 
+def lent(tensor: Tensor) -> Tensor:
+    """The tensor's values, detached and safe from edits on either side: copied when one side writes, not before.
+
+    Memory that PyTorch did not allocate itself, such as a mapped file's, is copied at once.
+    """
+    try:
+        return tensor.detach()._lazy_clone()
+    except (AttributeError, RuntimeError):  # a PyTorch without it, or somebody else's memory
+        return tensor.detach().clone()
+
+
 @dataclass(frozen=True)
 class Payload:
     """Named tensors and JSON values. Nothing else ever travels between server and clients."""
@@ -81,8 +92,8 @@ class Payload:
         return Payload({n: t for n, t in self.tensors.items() if keep(n)}, self.numbers)
 
     def detached(self) -> "Payload":
-        """A copy that shares no memory with anybody's parameters."""
-        return Payload({n: t.detach().clone() for n, t in self.tensors.items()}, dict(self.numbers))
+        """A copy that nobody's later edit reaches; its memory is shared until somebody writes to it (see `lent`)."""
+        return Payload({n: lent(t) for n, t in self.tensors.items()}, dict(self.numbers))
 
     def encode(self) -> bytes:
         """Safetensors bytes; the numbers stand as JSON in the header."""

@@ -74,6 +74,12 @@ class Engine(BaseModel):
         "results agree up to rounding",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; none = PyTorch's choice")
+    memory: int = Field(
+        4096,
+        ge=0,
+        description="MB for a round's uploads, and again for prepared samples; uploads beyond it wait in a file, samples "
+        "beyond it are prepared again; changes no figure",
+    )
 
 
 class Experiment(BaseModel):

@@ -3,14 +3,15 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from functools import cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from fedloom.adapters.ranks import ratios, to_client
+from fedloom.adapters.ranks import ratios
 from fedloom.client import Client, Round
 from fedloom.diagnostics import aggregation, update_norm
 from fedloom.engines import LocalEngine
@@ -19,8 +20,13 @@ from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.experiment import Experiment
 from fedloom.firewall import Reply, inspect
 from fedloom.methods import Method, State
-from fedloom.runfolder import Checkpoint, Personal, RunFolder
+from fedloom.personal import PersonalStates
+from fedloom.prepared import Prepared
+from fedloom.runfolder import Checkpoint, RunFolder
 from fedloom.streams import torch_stream
+from fedloom.uploads import Uploads
+
+T = TypeVar("T")
 
 
 class NoReplies(Exception):  # noqa: N818 - not an error: the round simply has nothing to combine
@@ -79,9 +85,16 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
-        self.state: State = self.method.start(self.engine.model.start)
+        start = self.engine.model.start
+        self.state: State = self.method.start(start)
+        memory = self.experiment.engine.memory * 10**6
+        kept = None if self.folder is None else self.folder.state
+        device = next((t.device for t in start.values()), torch.device("cpu"))
+        self.uploads = Uploads(memory, kept)
+        self.personal = PersonalStates(None if kept is None else kept / "clients", device)
+        prepared, begin = Prepared(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():
-            client.personal = self.method.scope.pick(client.held(self.engine.model.start), "personal")
+            client.states, client.prepared, client.begin = self.personal, prepared, begin
         self.replies: list[Reply] = []
         self._fresh = True
         self.first_metrics: Mapping[str, float] = {}
@@ -93,6 +106,16 @@ class Federation:
         """The engine's clients by name."""
         return self.engine.clients
 
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """The clients' names in order."""
+        return sorted(self.clients)
+
+    @cached_property
+    def unequal(self) -> bool:
+        """Whether clients' ranks or scales differ."""
+        return any(client.shapes for client in self.clients.values())
+
     def run(self) -> None:
         """All rounds that are left. Every round ends in a checkpoint, if there is a folder."""
         if self.round == 0 and self._fresh:
@@ -101,7 +124,7 @@ class Federation:
             began = time.perf_counter()
             method = self.experiment.method_in(number)
             entries: list[dict[str, Any]] = []
-            before, self.replies = self.state, []
+            before = self.state
             try:
                 after = method.round(before, _Door(self, method, number, entries))
             except NoReplies:
@@ -111,52 +134,60 @@ class Federation:
             else:
                 self.totals.skipped_rounds += 1
                 entries[-1]["notes"].append("no quorum: the round changed nothing on the server")
-            self._finish(number, began, entries, self._measure(method, before))
-        if (
-            not self.client_metrics
-        ):  # resumed after the last round: the same evaluation gives the same figures
+            measured = self._measure(method, before)
+            self.replies = []
+            self.uploads.clear()
+            self._finish(number, began, entries, measured)
+        if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
             self._assess(self.round, generate=self.experiment.evaluation.generate)
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Stand where the checkpoint stood."""
         self._fresh = False
         self.round = checkpoint.round
-        self.state = checkpoint.state
+        self.state = self._here(checkpoint.state)
         self.totals = Totals(**checkpoint.totals)
-        for name, own in checkpoint.personal.items():
-            self.clients[name].personal = dict(own.tensors)
-            self.clients[name].changed = own.changed
+        self.personal.restore(checkpoint.round)
         if self.folder is not None:
             lines = self.folder.history("metrics.jsonl")
             self.first_metrics = {x["name"]: x["value"] for x in lines if x["round"] == 0}
             self.last_metrics = {x["name"]: x["value"] for x in lines if x["round"] == self.round}
 
+    def _here(self, state: State) -> State:
+        """The state in memory on the model's device: what was read is mapped from a file that the next round removes."""
+        device = self.personal.device
+        shared, own = (
+            {n: t.to(device, copy=True) for n, t in x.items()} for x in (state.shared, state.tensors)
+        )
+        return State(shared, own, state.values)
+
     def cohort(self, number: int) -> list[str]:
         """The clients of a round: a seeded draw from the sorted names."""
-        names = sorted(self.clients)
-        size = max(1, math.ceil(self.experiment.cohort.fraction * len(names)))
-        drawn = torch.randperm(len(names), generator=torch_stream(self.experiment.seed, "cohort", number))[
-            :size
-        ]
-        return sorted(names[i] for i in drawn.tolist())
+        size = max(1, math.ceil(self.experiment.cohort.fraction * len(self.names)))
+        stream = torch_stream(self.experiment.seed, "cohort", number)
+        drawn = torch.randperm(len(self.names), generator=stream)[:size]
+        return sorted(self.names[i] for i in drawn.tolist())
 
-    def heard(self, number: int, client: str) -> None:
-        """Tell the observer that a client has answered."""
-        self.observe(
-            Progress(number, self.experiment.rounds, {}, self.totals, client, len(self.cohort(number)))
-        )
+    def heard(self, number: int, client: str, clients: int) -> None:
+        """Tell the observer that one of `clients` has answered."""
+        self.observe(Progress(number, self.experiment.rounds, {}, self.totals, client, clients))
 
     def global_model(self) -> Mapping[str, Tensor]:
         """The tensors of the model for everybody; empty where the method has none."""
-        return self.method.global_model(self.state, {c.name: c.personal for c in self.clients.values()})
+        personal = _Each(self.names, lambda name: self.clients[name].personal)
+        return self.method.global_model(self.state, personal)
 
     def client_model(self, client: Client) -> ClientModel | None:
         """A client's own model, or None where it has nothing of its own."""
-        own = self.method.client_model(self.state, client.personal)
+        personal = client.personal
+        own = self.method.client_model(self.state, personal)
         if not own:
             return None
         common = client.view(Payload(self.state.shared)).tensors
-        return ClientModel({**common, **client.held(own), **client.kept(own)}, ratios(client.shapes))
+        kept = {
+            n: t for n, t in own.items() if n in personal
+        }  # such as its prompts' states, which are no group's
+        return ClientModel({**common, **client.held(own), **kept}, ratios(client.shapes))
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum
@@ -196,17 +227,20 @@ class Federation:
             lines = ({"round": number, "name": n, "value": v} for n, v in metrics.items() if math.isfinite(v))
             self.folder.append("metrics.jsonl", lines)
             self.folder.append("ledger.jsonl", entries)
-            personal = {c.name: Personal(c.changed, c.personal) for c in self.clients.values()}
-            self.folder.save(Checkpoint(number, self.state, personal, asdict(self.totals)))
+            self.personal.record(number)
+            self.folder.save(Checkpoint(number, self.state, asdict(self.totals)))
+        self.personal.forget_replaced()
         self.observe(Progress(number, self.experiment.rounds, metrics, self.totals))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         model = self.engine.model
+        tested = self.names if self.experiment.evaluation.clients is None else set(self.tests.of)
+        own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
         found = assess(
             model,
             # Before round 1 every client's model is the start model: evaluated once, not once per client.
             self.global_model() or (model.start if number == 0 else {}),
-            {c.name: own for c in self.clients.values() if (own := self.client_model(c)) is not None},
+            _Each(own, lambda name: self.client_model(self.clients[name]) or ClientModel({})),
             self.tests,
             self.experiment.evaluation,
             generate=generate,
@@ -227,7 +261,7 @@ class _Door:
     round: int
     entries: list[dict[str, Any]]
 
-    @property
+    @cached_property
     def cohort(self) -> Sequence[str]:
         return self.of.cohort(self.round)
 
@@ -238,7 +272,7 @@ class _Door:
 
     @property
     def unequal(self) -> bool:
-        return any(client.shapes for client in self.of.clients.values())
+        return self.of.unequal
 
     def __call__(
         self,
@@ -250,20 +284,32 @@ class _Door:
         of, number = self.of, self.round
         began = time.perf_counter()
         asked = sorted(self.cohort if cohort is None else cohort)
-        down = {c: of.clients[c].view(payload if isinstance(payload, Payload) else payload[c]) for c in asked}
-        at = Round(number, of.experiment.rounds, of.experiment.seed)
-        heard = of.engine.ask(self.method, task, down, at, lambda client, seconds: of.heard(number, client))
+        groups_up: Counter[str] = Counter()
+
+        def received(reply: Reply) -> Reply:
+            if reply.error is None:
+                groups_up.update(reply.payload.nbytes_by_group())
+            return of.uploads.take(reply)
+
+        views = dict(self._views(asked, payload))
+        groups_down = sum((p.nbytes_by_group() for p in views.values()), Counter())
+        heard = of.engine.ask(
+            self.method,
+            task,
+            _Each(asked, lambda client: views[client].detached()),
+            Round(number, of.experiment.rounds, of.experiment.seed),
+            lambda client, seconds: of.heard(number, client, len(asked)),
+            received,
+        )
         heard = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in heard]
-        due = expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared")
+        due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
         replies, refused = inspect(
             heard,
             rules=of.experiment.firewall,
             round=number,
             asked=asked,
-            reference={c: to_client(of.clients[c].held(due), of.clients[c].shapes) for c in asked},
+            reference={c: view.tensors for c, view in self._views(asked, due)},
         )
-        groups_down = sum((p.nbytes_by_group() for p in down.values()), Counter())
-        groups_up = sum((r.payload.nbytes_by_group() for r in heard if r.error is None), Counter())
         of.totals.bytes_down += groups_down.total()
         of.totals.bytes_up += groups_up.total()
         of.totals.asked += len(asked)
@@ -291,3 +337,35 @@ class _Door:
             raise NoReplies
         of.replies = replies
         return replies
+
+    def _views(
+        self, asked: Sequence[str], payload: Payload | Mapping[str, Payload]
+    ) -> Iterator[tuple[str, Payload]]:
+        """What each client is to see of a payload; one and the same object for all clients of one kind."""
+        kinds: dict[Any, Payload] = {}
+        for name in asked:
+            client = self.of.clients[name]
+            if not isinstance(payload, Payload):
+                yield name, client.view(payload[name])
+                continue
+            kind = client.groups, frozenset(client.shapes.items())
+            if kind not in kinds:
+                kinds[kind] = client.view(payload)
+            yield name, kinds[kind]
+
+
+@dataclass(frozen=True)
+class _Each(Mapping[str, T]):
+    """Something of every client, made when it is asked for and kept by nobody."""
+
+    clients: Sequence[str]
+    make: Callable[[str], T]
+
+    def __getitem__(self, client: str) -> T:
+        return self.make(client)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.clients)
+
+    def __len__(self) -> int:
+        return len(self.clients)

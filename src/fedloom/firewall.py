@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from fedloom.aggregation.mean import squared_distance
 from fedloom.exchange import Payload, group_of
 
 
@@ -64,8 +65,11 @@ def inspect(
     """
     refused: dict[str, str] = {}
     accepted: dict[str, Reply] = {}
+    changes: dict[str, dict[str, float]] = {}
     for reply in replies:
-        reason = reply.error or _fault(reply, rules, round, asked, reference)
+        reason = reply.error or _fault(reply, rules, round, asked)
+        if reason is None:
+            reason, changes[reply.client] = _changes(reply.payload.tensors, reference[reply.client])
         if reply.client in accepted or (reply.client in refused and reason is None):
             reason = "duplicate: a second reply in one round"
         if reason is None:
@@ -76,23 +80,17 @@ def inspect(
     for client in asked:
         if client not in accepted and client not in refused:
             refused[client] = "missing: no reply"
-    for client, reason in _too_large(list(accepted.values()), rules, reference).items():
+    for client, reason in _too_large({c: changes[c] for c in accepted}, rules).items():
         refused[client] = reason
         del accepted[client]
     return [accepted[c] for c in sorted(accepted)], dict(sorted(refused.items()))
 
 
-def _fault(
-    reply: Reply,
-    rules: Firewall,
-    round: int,
-    asked: Sequence[str],
-    reference: Mapping[str, Mapping[str, Tensor]],
-) -> str | None:
-    """The first thing wrong with a reply on its own, or None."""
+def _fault(reply: Reply, rules: Firewall, round: int, asked: Sequence[str]) -> str | None:
+    """The first thing wrong with a reply apart from its tensors, or None."""
     if reply.client not in asked:
         return "uninvited: not in this round's cohort"
-    numbers, tensors = reply.payload.numbers, reply.payload.tensors
+    numbers = reply.payload.numbers
     if numbers.get("round") != round:
         return f"stale: answers round {numbers.get('round')}, this is round {round}"
     examples = numbers.get("examples")
@@ -103,8 +101,7 @@ def _fault(
     for name, value in numbers.items():
         if isinstance(value, float) and not math.isfinite(value):
             return f"not finite: {name} is {value}"
-    own = reference[reply.client]
-    return _wrong_names(tensors, own) or _wrong_values(tensors, own)
+    return None
 
 
 def _wrong_names(tensors: Mapping[str, Tensor], allowed: Mapping[str, Tensor]) -> str | None:
@@ -116,28 +113,35 @@ def _wrong_names(tensors: Mapping[str, Tensor], allowed: Mapping[str, Tensor]) -
     return None
 
 
-def _wrong_values(tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str | None:
+def _changes(
+    tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]
+) -> tuple[str | None, dict[str, float]]:
+    """The first thing wrong with a reply's tensors, or None; and the squared norm of its change by group.
+
+    Each tensor is read once: values that are not finite show in their change.
+    """
+    squares: dict[str, float] = {}
+    if fault := _wrong_names(tensors, reference):
+        return fault, squares
     for name, tensor in tensors.items():
         right = reference[name]
         if tensor.shape != right.shape:
-            return f"shape: {name} is {tuple(tensor.shape)}, {tuple(right.shape)} is right"
+            return f"shape: {name} is {tuple(tensor.shape)}, {tuple(right.shape)} is right", squares
         if tensor.dtype != right.dtype:
-            return f"dtype: {name} is {tensor.dtype}, {right.dtype} is right"
-        if not torch.isfinite(tensor).all():
-            return f"not finite: {name} holds NaN or infinity"
-    return None
+            return f"dtype: {name} is {tensor.dtype}, {right.dtype} is right", squares
+        change = squared_distance(tensor, right)
+        if not math.isfinite(change) and not bool(torch.isfinite(tensor).all()):
+            return f"not finite: {name} holds NaN or infinity", squares
+        squares[group_of(name)] = squares.get(group_of(name), 0.0) + change
+    return None, squares
 
 
-def _too_large(
-    replies: Sequence[Reply], rules: Firewall, reference: Mapping[str, Mapping[str, Tensor]]
-) -> dict[str, str]:
+def _too_large(changes: Mapping[str, Mapping[str, float]], rules: Firewall) -> dict[str, str]:
     """Refusals for a group's change that stands far outside what the cohort sent, or above the absolute cap."""
     squares: dict[str, dict[str, float]] = {}
-    for reply in replies:
-        for name, tensor in reply.payload.tensors.items():
-            change = float((tensor.double() - reference[reply.client][name].double()).square().sum())
-            of_group = squares.setdefault(group_of(name), {})
-            of_group[reply.client] = of_group.get(reply.client, 0.0) + change
+    for client, of_groups in changes.items():
+        for group, square in of_groups.items():
+            squares.setdefault(group, {})[client] = square
     refused: dict[str, str] = {}
     for group, of_client in sorted(squares.items()):
         norms = {client: math.sqrt(value) for client, value in of_client.items()}

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.evaluation import TestSet
-from fedloom.runfolder import RunFolder, write_atomic
+from fedloom.files import write_atomic
+from fedloom.runfolder import RunFolder
 
 SHOWN = ("image", "audio", "depth", "thermal")
 """Modalities that a person can look at or listen to."""

@@ -1,12 +1,11 @@
 """A run's folder on disk: what is written when, atomically, and what a resumed run reads back.
 
-A checkpoint is a folder `state/round-000003` that appears by one rename; a client's personal tensors lie in
-`state/clients/<client>/round-000003.safetensors` and the checkpoint says which file belongs to it. The histories
-(`metrics.jsonl`, `ledger.jsonl`) may run ahead of the last checkpoint; resuming cuts them back to it.
+A checkpoint is a folder `state/round-000003` that appears by one rename; the clients' own tensors lie beside it in
+`state/clients` (see `fedloom.personal`). The histories (`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors
+may run ahead of the last checkpoint; resuming cuts them back to it.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -15,31 +14,22 @@ from typing import Any
 
 import yaml
 from safetensors.torch import load_file, save_file
-from safetensors.torch import save as tensors_to_bytes
-from torch import Tensor
 
 from fedloom.errors import ExperimentError
+from fedloom.files import sync, write_atomic
 from fedloom.methods import State
 from fedloom.metrics import EvaluationRecord
+from fedloom.uploads import PREFIX
 
 HISTORIES = ("metrics.jsonl", "ledger.jsonl")
 
 
 @dataclass(frozen=True)
-class Personal:
-    """One client's own tensors, and the round in which they last changed."""
-
-    changed: int
-    tensors: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on: the last finished round, the method's state, the clients' personal tensors."""
+    """What a run needs to go on, beside the clients' own tensors: the last finished round and the method's state."""
 
     round: int
     state: State
-    personal: Mapping[str, Personal]
     totals: Mapping[str, Any]
 
 
@@ -48,6 +38,11 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def state(self) -> Path:
+        """Where checkpoints, and what lies beside them, are."""
+        return self.path / "state"
 
     def create(self) -> None:
         """Make the folder. Raises ExperimentError if it cannot be written to, or already holds a run."""
@@ -103,37 +98,30 @@ class RunFolder:
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint; it counts only once its folder has its final name."""
-        state_folder = self.path / "state"
         label = f"round-{checkpoint.round:06d}"
-        part = state_folder / f".{label}"
+        part = self.state / f".{label}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         save_file(dict(checkpoint.state.shared), part / "shared.safetensors")
         save_file(dict(checkpoint.state.tensors), part / "method.safetensors")
-        files = {
-            client: self._save_personal(client, own)
-            for client, own in checkpoint.personal.items()
-            if own.tensors
-        }
-        changed = {client: checkpoint.personal[client].changed for client in files}
         described = {
             "round": checkpoint.round,
             "values": dict(checkpoint.state.values),
             "totals": dict(checkpoint.totals),
-            "personal": files,
-            "changed": changed,
         }
         write_atomic(part / "state.json", json.dumps(described, sort_keys=True).encode())
         for file in part.iterdir():
-            _sync(file)
-        shutil.rmtree(state_folder / label, ignore_errors=True)
-        part.rename(state_folder / label)
-        _sync(state_folder)
-        self._forget_before(checkpoint.round, set(files.values()))
+            sync(file)
+        shutil.rmtree(self.state / label, ignore_errors=True)
+        part.rename(self.state / label)
+        sync(self.state)
+        self._forget_before(checkpoint.round)
 
     def last(self) -> Checkpoint | None:
         """The newest complete checkpoint, or None."""
-        found = sorted((self.path / "state").glob("round-*")) if (self.path / "state").is_dir() else []
+        for left in self.state.glob(f"{PREFIX}*"):  # uploads of a round in which the run was cut off
+            shutil.rmtree(left, ignore_errors=True)
+        found = sorted(self.state.glob("round-*")) if self.state.is_dir() else []
         if not found:
             return None
         folder = found[-1]
@@ -143,44 +131,11 @@ class RunFolder:
             load_file(folder / "method.safetensors"),
             described["values"],
         )
-        personal = {
-            client: Personal(described["changed"][client], load_file(self.path / "state" / file))
-            for client, file in described["personal"].items()
-        }
-        self._forget_before(described["round"], set(described["personal"].values()))
-        return Checkpoint(described["round"], state, personal, described["totals"])
+        self._forget_before(described["round"])
+        return Checkpoint(described["round"], state, described["totals"])
 
-    def _save_personal(self, client: str, own: "Personal") -> str:
-        """Write a client's tensors unless they are there already; returns the file, relative to `state/`."""
-        file = Path("clients") / client / f"round-{own.changed:06d}.safetensors"
-        target = self.path / "state" / file
-        if not target.exists():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(target, tensors_to_bytes({n: t.contiguous() for n, t in own.tensors.items()}))
-        return str(file)
-
-    def _forget_before(self, round: int, used: set[str]) -> None:
-        """Remove checkpoints older than `round`, and personal files that it does not use."""
-        folder = self.path / "state"
-        for old in folder.glob("round-*"):
+    def _forget_before(self, round: int) -> None:
+        """Remove checkpoints older than `round`."""
+        for old in self.state.glob("round-*"):
             if old.name < f"round-{round:06d}":
                 shutil.rmtree(old, ignore_errors=True)
-        for file in folder.glob("clients/*/*.safetensors"):
-            if str(file.relative_to(folder)) not in used:
-                file.unlink(missing_ok=True)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    _sync(part)
-    part.replace(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

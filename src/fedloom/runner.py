@@ -15,15 +15,16 @@ from fedloom.data.source import ClientData
 from fedloom.engines import LocalEngine
 from fedloom.engines.size import cohort_size
 from fedloom.errors import ExperimentError
-from fedloom.evaluation import TestSet, measure_controls
+from fedloom.evaluation import TestSet, drawn, measure_controls
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
+from fedloom.files import write_atomic
 from fedloom.foundations.adapted import AdaptedMLLM
 from fedloom.foundations.classifier import AdaptedClassifier
 from fedloom.foundations.loading import load_classifier, load_model
 from fedloom.gallery import write_gallery
 from fedloom.model import AdaptedModel
-from fedloom.runfolder import RunFolder, write_atomic
+from fedloom.runfolder import RunFolder
 from fedloom.training import part_of
 
 POOLED = "pooled"
@@ -73,7 +74,13 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    sources = experiment.data.load(experiment.seed)
+    return build_from(experiment, experiment.data.load(experiment.seed), folder, observe)
+
+
+def build_from(
+    experiment: Experiment, sources: Sequence[ClientData], folder: RunFolder | None, observe: Observer
+) -> Federation:
+    """`build` with clients that are at hand already, ordered by name."""
     for source in sources:
         if experiment.rounds > 0 and not source.train and experiment.data.trains(source.name):
             raise ExperimentError(
@@ -81,7 +88,10 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
             )
     held = sorted({m for source in sources for m in source.holds})
     model = _model(experiment, held)
-    tests = TestSet.prepare({s.name: s.test for s in sources}, model)
+    tested = {s.name: s.test for s in sources if len(s.test)}
+    tests = TestSet.prepare(
+        {name: tested[name] for name in drawn(list(tested), experiment.evaluation, experiment.seed)}, model
+    )
     if not tests.samples:
         raise ExperimentError(
             'no client has a test sample; mark some with "split": "test" or raise data.test_share'

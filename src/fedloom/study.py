@@ -9,9 +9,10 @@ from typing import Any
 from fedloom.errors import ExperimentError
 from fedloom.experiment import Experiment
 from fedloom.federation import Observer
+from fedloom.files import write_atomic
 from fedloom.jobs import Job, run_jobs, shared_out
 from fedloom.report import write_report
-from fedloom.runfolder import RunFolder, write_atomic
+from fedloom.runfolder import RunFolder
 from fedloom.runner import Result, read_experiment
 
 Watch = Callable[[Experiment, int, int], Observer]

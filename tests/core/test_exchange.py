@@ -2,12 +2,13 @@ import contextlib
 import json
 import struct
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom.exchange import Payload, PayloadError, Scope, group_of
+from fedloom.exchange import Payload, PayloadError, Scope, group_of, lent
 
 A, B, P = "encoder.image/blocks.0.q_proj.lora_A", "llm/layers.1.v_proj.lora_B", "projector/weight"
 
@@ -86,3 +87,25 @@ def test_a_detached_payload_shares_no_memory() -> None:
         parameter.add_(1)
     assert kept.tensors[A].tolist() == [1.0, 1.0]
     assert not kept.tensors[A].requires_grad
+
+
+def test_a_lent_tensor_is_copied_when_one_side_writes_and_not_before() -> None:
+    own = torch.ones(3, 4)
+    first, second = lent(own), lent(own[:, 1:])
+    assert torch._C._is_cow_tensor(first)
+    assert first.sum() == 12
+    assert torch._C._is_cow_tensor(first), "reading copies nothing"
+    first.add_(1)
+    second.zero_()
+    assert own.eq(1).all()
+    third = lent(own)
+    own.fill_(5)
+    assert third.eq(1).all()
+    assert first.eq(2).all()
+
+
+def test_memory_of_another_library_is_copied_at_once() -> None:
+    array = np.ones(3, dtype=np.float32)
+    kept = lent(torch.from_numpy(array))
+    array[:] = 7
+    assert kept.tolist() == [1.0, 1.0, 1.0]

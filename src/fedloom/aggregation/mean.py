@@ -1,16 +1,19 @@
 """Weighted means of named tensors, each name over the clients that hold it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from fedloom.aggregation.stack import wide
 
+_PIECE = 1 << 18
+"""Elements that are looked at together: what fits into a core's cache."""
+
 
 def weighted_mean(
-    tensors: Sequence[Mapping[str, Tensor]], weights: Sequence[float] | None = None
+    tensors: Collection[Mapping[str, Tensor]], weights: Sequence[float] | None = None
 ) -> dict[str, Tensor]:
     """For each name the mean over the mappings that hold it, with their weights made to sum to 1.
 
@@ -34,16 +37,27 @@ def weighted_mean(
                 raise ValueError(f"{name} is {tensor.dtype}; only floating-point tensors have a mean.")
             if share == 0:
                 continue
-            value = wide(tensor.detach())
+            value = tensor.detach()
             if name not in sums:
-                sums[name], held[name], dtypes[name] = value * share, share, tensor.dtype
+                sums[name], held[name], dtypes[name] = wide(value) * share, share, tensor.dtype
                 continue
             if value.shape != sums[name].shape:
                 raise ValueError(
                     f"{name} has shape {tuple(tensor.shape)} at one client and "
                     f"{tuple(sums[name].shape)} at another; they must agree."
                 )
-            sums[name].add_(value, alpha=share)
+            sums[name].add_(value, alpha=share)  # widens as it adds, without a wide copy
             held[name] += share
             dtypes[name] = torch.promote_types(dtypes[name], tensor.dtype)
     return {name: total.div_(held[name]).to(dtypes[name]) for name, total in sums.items()}
+
+
+def squared_distance(one: Tensor, other: Tensor) -> float:
+    """Sum of squared differences of two tensors of one shape, in at least float32; inf or NaN where one is not finite.
+
+    Piece by piece, so that no copy of a large tensor is made.
+    """
+    work = torch.promote_types(torch.promote_types(one.dtype, other.dtype), torch.float32)
+    ones, others = (torch.split(t.detach().flatten(), _PIECE) for t in (one, other))
+    pieces = zip(ones, others, strict=True)
+    return sum(float((a.to(work) - b.to(work)).square_().sum()) for a, b in pieces)

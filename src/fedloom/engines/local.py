@@ -5,7 +5,7 @@ trained together; a method knows nothing of it. One after another is the referen
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -51,38 +51,43 @@ class LocalEngine:
         payloads: Mapping[str, Payload],
         at: Round,
         done: Done = lambda client, seconds: None,
+        received: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> list[Reply]:
-        """One reply per asked client. A client that raises gives a reply with the error; it never ends the run."""
+        """One reply per asked client, each handed to `received` as it arrives, which says what to keep of it.
+
+        A client that raises gives a reply with the error; it never ends the run.
+        """
         names = sorted(payloads)  # who is trained with whom shall not depend on the order of asking
         replies: dict[str, Reply] = {}
         for first in range(0, len(names), self.cohort):
-            chosen = names[first : first + self.cohort]
             calls = {
-                n: partial(self._ask_one, self.clients[n], method, task, payloads[n], at) for n in chosen
+                n: partial(self._ask_one, self.clients[n], method, task, payloads[n], at)
+                for n in names[first : first + self.cohort]
             }
-            for name, reply, seconds in self._run(calls):
-                replies[name] = reply
-                done(name, seconds)
+            began = time.perf_counter()
+
+            def arrive(reply: Reply, began: float = began, shared: int = len(calls)) -> None:
+                replies[reply.client] = received(reply)
+                done(reply.client, (time.perf_counter() - began) / shared)
+
+            self._run(calls, arrive)
         self.model.rest()
         return [replies[name] for name in payloads]
 
-    def _run(self, calls: Mapping[str, Callable[[], Reply]]) -> Iterator[tuple[str, Reply, float]]:
-        """Run the calls until each has returned: to its next job each, then the jobs, and on."""
-        began = time.perf_counter()
-        waiting = {name: greenlet(call) for name, call in calls.items()}
-        heard = {name: one.switch() for name, one in waiting.items()}
-        while heard:
+    def _run(self, calls: Mapping[str, Callable[[], Reply]], arrive: Callable[[Reply], None]) -> None:
+        """Run each call to its next job, then the jobs, and so on; a reply is handed over before anybody else goes on."""
+        clients = {name: greenlet(call) for name, call in calls.items()}
+        outcomes: Mapping[str, Outcome | Exception | None] = dict.fromkeys(clients)
+        while outcomes:
             jobs: dict[str, Job] = {}
-            for name, said in heard.items():
+            for name, outcome in outcomes.items():
+                go_on = clients[name].throw if isinstance(outcome, Exception) else clients[name].switch
+                said = go_on() if outcome is None else go_on(outcome)
                 if isinstance(said, Job):
                     jobs[name] = said
                 else:
-                    yield name, said, (time.perf_counter() - began) / len(calls)
+                    arrive(said)
             outcomes = self._train(jobs)
-            heard = {
-                n: waiting[n].throw(o) if isinstance(o, BaseException) else waiting[n].switch(o)
-                for n, o in outcomes.items()
-            }
 
     def _train(self, jobs: Mapping[str, Job]) -> dict[str, Outcome | Exception]:
         """An outcome or an error for every job, in their order."""

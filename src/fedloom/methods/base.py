@@ -209,7 +209,8 @@ class Method(BaseModel):
     ) -> Mapping[str, Tensor]:
         """The tensors of the model that everybody may use; empty where the method has none.
 
-        `personal` holds the clients' tensors by name: only a method that says so may look at them.
+        `personal` holds the clients' tensors by name, in name order, each read when it is asked for: only a method that
+        says so may look at them.
         """
         return state.shared
 

@@ -1,6 +1,6 @@
 """Combining the replies of a round, layer by layer, each over the clients that trained it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,28 +32,36 @@ class Pair:
 
 def pairs(
     replies: Sequence[Reply], weights: Sequence[float], known: Mapping[str, Tensor] | None = None
-) -> dict[str, Pair]:
-    """The LoRA pairs of a round by place (`<group>/<layer>.`). A factor that nobody sends is taken from `known`, if there."""
+) -> Iterator[tuple[str, Pair]]:
+    """The LoRA pairs of a round by place (`<group>/<layer>.`), one at a time: only one layer's stack is ever in memory.
+
+    A factor that nobody sends is taken from `known`, if there.
+    """
     known = known or {}
     held = [reply.payload.tensors for reply in replies]
     places = {n[: -len("lora_A")] for tensors in held for n in tensors if n.endswith(("lora_A", "lora_B"))}
-    found = {}
     for place in sorted(places):
         names = (place + "lora_A", place + "lora_B")
         holders = [k for k, tensors in enumerate(held) if any(n in tensors for n in names)]
         if not all(n in held[k] or n in known for k in holders for n in names):
             continue
-        A, B = ([held[k].get(n, known.get(n)) for k in holders] for n in names)
         p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
         ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders]
-        even = len({a.shape for a in A}) == 1  # type: ignore[union-attr]
-        found[place] = Pair(
-            torch.stack(A) if even else A,  # type: ignore[arg-type]
-            torch.stack(B) if even else B,  # type: ignore[arg-type]
-            p / p.sum(),
-            ratios if any(r != 1.0 for r in ratios) else None,
+        # No name here holds a tensor of this layer: it goes when the receiver lets go of it.
+        yield (
+            place,
+            Pair(
+                _stacked([held[k].get(names[0], known.get(names[0])) for k in holders]),
+                _stacked([held[k].get(names[1], known.get(names[1])) for k in holders]),
+                p / p.sum(),
+                ratios if any(r != 1.0 for r in ratios) else None,
+            ),
         )
-    return found
+
+
+def _stacked(factors: list[Any]) -> Any:
+    """The clients' factors in one tensor, or as they are where shapes differ."""
+    return torch.stack(factors) if len({f.shape for f in factors}) == 1 else factors
 
 
 def combine_pairs(
@@ -65,10 +73,11 @@ def combine_pairs(
     `like` has the factors in the server's rank.
     """
     combined: dict[str, Tensor] = {}
-    for place, pair in pairs(replies, weights).items():
+    for place, pair in pairs(replies, weights):
         rank = like[place + "lora_A"].shape[0]
         out = rule(pair.A, pair.B, pair.weights, scales=pair.scales, rank=rank)
         combined[place + "lora_A"], combined[place + "lora_B"] = out
+        del pair  # before the next layer is read
     return mean_of(replies, weights, lambda name: name not in combined) | combined
 
 
@@ -113,7 +122,9 @@ def sort_directions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def mean_of(
     replies: Sequence[Reply], weights: Sequence[float], keep: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Tensor]:
-    """The weighted mean of every tensor whose name `keep` accepts, over the clients that sent it."""
-    return weighted_mean(
-        [{n: t for n, t in reply.payload.tensors.items() if keep(n)} for reply in replies], weights
-    )
+    """The weighted mean of every tensor whose name `keep` accepts, over the clients that sent it; one tensor at a time."""
+    held = [reply.payload.tensors for reply in replies]
+    found: dict[str, Tensor] = {}
+    for name in sorted({n for tensors in held for n in tensors if keep(n)}):
+        found |= weighted_mean([{name: t[name]} if name in t else {} for t in held], weights)
+    return found

@@ -45,10 +45,11 @@ class FedExLoRA(Method):
         replies = ask("train", merged.send(state, ask.cohort, state.shared))
         weights = self.client_weights(replies)
         shared, changes = mean_of(replies, weights), {}
-        for place, pair in pairs(replies, weights).items():
+        for place, pair in pairs(replies, weights):
             A, B, residual = lora.fedex(pair.A, pair.B, pair.weights, residual_rank=self.residual_rank)
             shared[place + "lora_A"], shared[place + "lora_B"] = A, B
             changes[place] = residual
+            del pair  # before the next layer is read
         return merged.extend(state.with_shared(shared), changes, replies, ask.round)
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:

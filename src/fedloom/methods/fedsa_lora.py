@@ -46,4 +46,4 @@ class FedSALoRA(Method):
         """None, or by explicit choice the shared A with the mean of the clients' B."""
         if self.unseen == "clients" or not any(personal.values()):
             return {}
-        return {**state.shared, **weighted_mean([personal[name] for name in sorted(personal)])}
+        return {**state.shared, **weighted_mean(personal.values())}

@@ -39,9 +39,10 @@ class FLoRA(Method):
         replies = ask("train", merged.send(state, ask.cohort, others))
         weights = self.client_weights(replies)
         changes = {}
-        for place, pair in pairs(replies, weights).items():
+        for place, pair in pairs(replies, weights):
             A, B = lora.flora(pair.A, pair.B, pair.weights, scales=pair.scales)
             changes[place] = (B, A)
+            del pair  # before the next layer is read
         shared = mean_of(replies, weights, lambda name: not name.endswith(_PAIR))
         return merged.extend(state.with_shared(shared), changes, replies, ask.round)
 

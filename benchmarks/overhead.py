@@ -1,0 +1,175 @@
+"""What a round costs beside the clients' work: ten clients that return what they got, 98 MB down and up, against a plain loop.
+
+`python -m benchmarks overhead [clients] [MB] [rounds]` (10 98 5 if none are given). Every line is measured three times in
+turn, each time in a process of its own with one thread; the fastest round counts, because others may use the machine.
+
+In the plain loop the clients' dictionaries hold the server's tensors, as they do in a careless script, and the server makes one
+new model a round: per tensor a float64 sum to which each client's tensor is added with its weight, rounded to float32. That
+is all the copying which the engine does: payloads are lent down and up, and copied only if somebody writes to them. Nothing is
+evaluated and nothing is written to disk, unless a line says so.
+
+The engine's other lines leave out, in turn, what the loop does not do: `without checks` has no firewall (one pass over every
+upload: finite values and the norm of the change); the engine always measures how far the model moved (one pass over the
+model). `plain, checked` is the loop with `isfinite` and the norm of the change of every upload written down the usual way.
+"""
+
+import itertools
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from fedloom import federation as loop
+from fedloom.client import Client
+from fedloom.data.source import ClientData
+from fedloom.engines import LocalEngine
+from fedloom.evaluation import TestSet
+from fedloom.exchange import Payload, Scope
+from fedloom.experiment import Experiment
+from fedloom.methods import Ask, Method, State, Trainer
+from fedloom.methods.combine import mean_of
+from fedloom.model import AdaptedModel
+from fedloom.runfolder import RunFolder
+
+KINDS = ("plain", "plain, checked", "engine, without checks", "engine", "engine, with checkpoints")
+TENSORS = 100
+
+
+class Echo(Method):
+    """Clients return what they got; the server averages it."""
+
+    name: ClassVar[str] = "echo"
+    title: ClassVar[str] = "echo"
+    paper: ClassVar[str] = "none"
+    shares: ClassVar[Scope] = Scope(shared=("*",))
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Average everything."""
+        replies = ask("echo", Payload(state.shared))
+        return state.with_shared(mean_of(replies, self.client_weights(replies)))
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """What came."""
+        return Payload(payload.tensors, {"examples": 1})
+
+
+class Weights(AdaptedModel):
+    """Named tensors and nothing else."""
+
+    def groups(self, holds: Any) -> frozenset[str]:
+        return frozenset({"weights"})
+
+    def dropout_in(self, groups: frozenset[str]) -> None:
+        pass
+
+    def _none(self, *given: Any) -> Any:
+        raise NotImplementedError
+
+    prepare = features = loss = score = generate = prompt_states = embedder = save_adapters = _none
+
+
+Weights.__abstractmethods__ = frozenset()
+
+
+def weights(megabytes: int) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    each = megabytes * 10**6 // 4 // TENSORS
+    return {f"weights/{i:03d}": torch.randn(each // 100, 100, generator=draw) for i in range(TENSORS)}
+
+
+def plain(clients: int, megabytes: int, rounds: int, *, checked: bool) -> list[float]:
+    shared, share, seconds = weights(megabytes), 1 / clients, []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        replies = [dict(shared) for _ in range(clients)]
+        if checked:
+            for reply in replies:
+                square = 0.0
+                for name, tensor in reply.items():
+                    if not torch.isfinite(tensor).all():
+                        raise ValueError(name)
+                    square += float((tensor - shared[name]).square().sum())
+        new = {}
+        for name in shared:
+            total = replies[0][name].double() * share
+            for reply in replies[1:]:
+                total.add_(reply[name], alpha=share)
+            new[name] = total.float()
+        shared = new
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def engine(
+    clients: int,
+    megabytes: int,
+    rounds: int,
+    *,
+    checked: bool,
+    folder: Path | None,
+    method: Method | None = None,
+    memory: int = 10**6,
+) -> list[float]:
+    model = Weights({n: nn.Parameter(t) for n, t in weights(megabytes).items()}, {}, {})
+    everybody = {
+        name: Client(ClientData(name, (), ()), frozenset({"weights"}))
+        for name in (f"client-{i:02d}" for i in range(clients))
+    }
+    chosen = Experiment.parse(
+        {
+            "method": method or Echo(),
+            "rounds": rounds + 1,
+            "engine": {"memory": memory},
+            "evaluation": {"generate": False, "controls": False, "every": 10**6},
+        }
+    )
+    if not checked:
+        loop.inspect = lambda replies, **rules: (sorted(replies, key=lambda r: r.client), {})  # type: ignore[assignment]
+    place = None if folder is None else RunFolder(folder / "run")
+    if place is not None:
+        place.create()
+    ends = []
+    federation = loop.Federation(
+        chosen,
+        LocalEngine(model, everybody, chosen.training),
+        TestSet([], [], []),
+        place,
+        lambda told: ends.append(told.totals.seconds) if told.client is None else None,
+    )
+    federation.run()
+    return [after - before for before, after in itertools.pairwise(ends)]
+
+
+def measure(kind: str, clients: int, megabytes: int, rounds: int) -> float:
+    """Seconds of the fastest round."""
+    torch.set_num_threads(1)
+    if kind.startswith("plain"):
+        return min(plain(clients, megabytes, rounds, checked="checked" in kind))
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) if "checkpoints" in kind else None
+        return min(engine(clients, megabytes, rounds, checked="without" not in kind, folder=folder))
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["--child"]:
+        print(json.dumps(measure(arguments[1], *(int(a) for a in arguments[2:]))))
+        return
+    clients, megabytes, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10, 98, 5)
+    print(f"{clients} clients, {megabytes} MB each way, fastest of 3 x {rounds} rounds")
+    found: dict[str, float] = {}
+    for kind in KINDS * 3:
+        command = [sys.executable, "-m", "benchmarks", "overhead", "--child", kind]
+        command += [str(a) for a in (clients, megabytes, rounds)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found[kind] = min(json.loads(done.stdout.splitlines()[-1]), found.get(kind, float("inf")))
+    for kind, seconds in found.items():
+        print(
+            f"{kind:28}{seconds:>8.3f} s   {seconds / found['plain']:>5.2f} x plain"
+            f"   {seconds / found['plain, checked']:>5.2f} x plain, checked"
+        )

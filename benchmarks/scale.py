@@ -1,0 +1,128 @@
+"""Ten thousand clients, a hundred of them in a round, against a hundred clients, all of them in a round.
+
+`python -m benchmarks scale [many] [asked] [rounds]` (10000 100 6 if none are given). The local work is the same: clients
+with four text samples each train the shipped foundation with FedSA-LoRA, whose B stays with the client. Samples are made when
+they are read, 20 clients are evaluated at the beginning and at the end, and each measurement is a process of its own that
+writes a run folder with a checkpoint after every round. A round's seconds are those of the fastest round in which nothing is
+evaluated, by the clock and of processor time, which other processes disturb less; resident memory is what the process holds
+after its last round, and at its peak.
+"""
+
+import itertools
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+HELD = 4
+"""Training samples of a client."""
+
+
+@dataclass(frozen=True)
+class Sums(Sequence[Any]):
+    """Text samples that are made when they are read."""
+
+    first: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        from fedloom.data.sample import Sample
+
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        number = self.first + index
+        return Sample(f"sum-{number}", {}, f"what is {number % 7} and {number % 5} ?", str(number % 10))
+
+
+def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
+    """Run the federation; seconds per round and resident bytes."""
+    from fedloom.data.source import ClientData
+    from fedloom.experiment import Experiment
+    from fedloom.federation import Progress
+    from fedloom.runfolder import RunFolder
+    from fedloom.runner import build_from
+
+    chosen = Experiment.parse(
+        {
+            "method": "fedsa-lora",
+            "rounds": rounds,
+            "cohort": {"fraction": asked / clients},
+            "engine": {"threads": 1, "device": "cpu"},
+            "training": {"batch_size": HELD, "schedule": "simultaneous"},
+            "evaluation": {"generate": False, "controls": False, "clients": 20, "every": 10**6},
+        }
+    )
+    sources = [
+        ClientData(f"client-{i:05d}", Sums(i * 100, HELD), Sums(i * 100 + HELD, 1)) for i in range(clients)
+    ]
+    seconds, processor, resident = [0.0], [0.0], []
+
+    def told(progress: Progress) -> None:
+        if progress.client is None:
+            seconds.append(progress.totals.seconds)
+            processor.append(time.process_time())
+            resident.append(_resident())
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = RunFolder(Path(place) / "run")
+        folder.create()
+        build_from(chosen, sources, folder, told).run()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "seconds": _fastest(seconds),
+        "processor": _fastest(processor),
+        "first": resident[1],
+        "last": resident[-1],
+        "peak": peak,
+    }
+
+
+def _fastest(ends: list[float]) -> float:
+    """Of rounds 1 to the last but one: nothing is evaluated in them."""
+    return min(after - before for before, after in itertools.pairwise(ends[1:-1]))
+
+
+def _resident() -> int:
+    """Bytes that the process holds now; 0 where the system does not say."""
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["--child"]:
+        print(json.dumps(measure(*(int(a) for a in arguments[1:]))))
+        return
+    many, asked, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10_000, 100, 6)
+    print(
+        f"{asked} clients a round, {rounds} rounds{'s/round':>12}{'processor':>12}"
+        f"{'after round 1':>16}{'at the end':>14}{'peak':>12}"
+    )
+    found = []
+    for clients in (asked, many):
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks",
+            "scale",
+            "--child",
+            *map(str, (clients, asked, rounds)),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        found.append(json.loads(done.stdout.splitlines()[-1]))
+        sizes = "".join(f"{found[-1][k] / 1e6:>11.1f} MB" for k in ("first", "last", "peak"))
+        print(f"{clients:>8} clients{found[-1]['seconds']:>21.3f}{found[-1]['processor']:>12.3f}{sizes}")
+    few, lots = found
+    print(
+        "ratios: "
+        + ", ".join(f"{k} {lots[k] / few[k]:.2f}" for k in ("seconds", "processor", "last", "peak") if few[k])
+    )
