@@ -10,9 +10,9 @@ Preparing data, loading the foundation, evaluation and writing are not timed. Tw
 against the loop over the clients) and the whole round (with the firewall, the diagnostics and the averaging, against the loop and
 its averaging). Rounds alternate, ours and the rival's; each goes on from its own last result.
 
-Both sides end with the same adapters: one more round in float64, not timed, gives the difference that is shown. In float32 AdamW
-divides the rounding noise of an almost zero gradient by itself, so that single entries come out up to the learning rate apart; the
-note says how far, and how far the two are apart against how far they moved.
+Both sides end with the same adapters: one more round in float64, not timed, gives the difference that is shown. In float32
+AdamW divides the rounding noise of an almost zero gradient by itself, so that single entries come out up to the learning rate
+apart; the note says how far, and how far the two are apart against how far they moved.
 """
 
 import time

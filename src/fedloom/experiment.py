@@ -21,13 +21,14 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from fedloom.adapters.lora import LoRA
 from fedloom.data.config import Data
 from fedloom.errors import ExperimentError
 from fedloom.evaluation import Evaluation
 from fedloom.firewall import Firewall
 from fedloom.foundations.config import Foundation
 from fedloom.methods import METHODS, Method
-from fedloom.training import Part, Training
+from fedloom.training import Training
 
 Size = Literal["tiny", "small", "paper"]
 M = TypeVar("M", bound=BaseModel)
@@ -48,7 +49,7 @@ class Cohort(BaseModel):
     start: Literal["common", "own"] = Field(
         "common", description="the first A: the same at every client, or each draws its own"
     )
-    ranks: dict[Part, tuple[Annotated[int, Field(ge=1)], ...]] = Field(
+    ranks: dict[Literal["encoder", "llm", "body"], tuple[Annotated[int, Field(ge=1)], ...]] = Field(
         {},
         description="LoRA ranks of the clients in name order, repeating, such as {encoder: [8, 4]}; none = the model's",
     )
@@ -110,6 +111,12 @@ class Experiment(BaseModel):
     firewall: Firewall = Firewall()
     evaluation: Evaluation = Evaluation()
 
+    def adapters(self) -> dict[str, LoRA]:
+        """The shapes of what is adapted, by part: `body` of a classifier, `llm` and `encoder` of a multimodal LLM."""
+        if self.data.labels():
+            return {"body": self.model.body_lora}
+        return {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
+
     def method_in(self, round: int) -> Method:
         """The method of a round: the warm start's in the first ones."""
         warm = self.method.warm_start
@@ -156,13 +163,11 @@ class Experiment(BaseModel):
                     f"method.warm_start: {warm.method} and {self.method.name} do not share the same tensors; "
                     "take a method with the same scope, such as fedavg-lora before feda2-lora"
                 )
-        specs = {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
-        kinds = {self.model.body_lora.kind} if self.data.labels() else {s.kind for s in specs.values()}
+        specs = self.adapters()
+        kinds = {s.kind for s in specs.values()}
         for part, ranks in self.cohort.ranks.items():
             if part not in specs or specs[part].kind == "vera":
-                return (
-                    f"cohort.ranks: {part} has no LoRA rank; give ranks for encoder or llm, with kind: lora"
-                )
+                return f"cohort.ranks: {part} has no LoRA rank; give ranks for {' or '.join(specs)}, with kind: lora"
             if max(ranks, default=0) > specs[part].rank:
                 return (
                     f"cohort.ranks: rank {max(ranks)} of {part} is above the model's {specs[part].rank}; "

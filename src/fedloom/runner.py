@@ -25,7 +25,6 @@ from fedloom.foundations.loading import load_classifier, load_model
 from fedloom.gallery import write_gallery
 from fedloom.model import AdaptedModel
 from fedloom.runfolder import RunFolder
-from fedloom.training import part_of
 
 POOLED = "pooled"
 """The name of the one client of a centralised run."""
@@ -131,12 +130,12 @@ def _model(experiment: Experiment, held: Sequence[str]) -> AdaptedMLLM | Adapted
 def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:
     """Each client's rank and scale per group, where `cohort.ranks` makes them differ from the model's."""
     found: dict[str, Shapes] = {}
+    given = {str(part): ranks for part, ranks in experiment.cohort.ranks.items()}
     for position, name in enumerate(sorted(names)):
         shapes = {}
         for group in groups:
-            part = part_of(group)
-            ranks = experiment.cohort.ranks.get(part, ()) if part is not None else ()
-            spec = experiment.model.llm_lora if part == "llm" else experiment.model.encoder_lora
+            part = group.split(".", 1)[0]
+            ranks, spec = given.get(part, ()), experiment.adapters()[part]
             rank = ranks[position % len(ranks)] if ranks else spec.rank
             if rank != spec.rank:
                 fixed = experiment.cohort.alpha == "fixed"

@@ -197,6 +197,24 @@ def test_a_small_client_starts_from_the_strongest_directions(quick, federate) ->
     assert float((whole - small).norm()) == pytest.approx(float(best), rel=1e-4, abs=1e-9)
 
 
+TEXT = {"source": "text", "clients": {"text": 3}, "train": 8, "test": 2, "task": "entailment"}
+
+
+def test_clients_of_a_text_classifier_may_have_unequal_ranks(quick, federate) -> None:
+    ranks = {"ranks": {"body": [8, 2]}}
+    federation = federate(quick("hetlora", data=TEXT, model={}, rounds=1, cohort=ranks))
+    rounds = listen(federation)
+    federation.run()
+    sent = {name: reply.payload.tensors for name, (_, reply) in rounds[0].items()}
+    ranks_sent = [
+        next(t for n, t in sorted(tensors.items()) if n.endswith("lora_A")).shape[0]
+        for _, tensors in sorted(sent.items())
+    ]
+    assert ranks_sent == [8, 2, 8]
+    with pytest.raises(ExperimentError, match="llm has no LoRA rank; give ranks for body"):
+        quick("hetlora", data=TEXT, model={}, cohort={"ranks": {"llm": [4, 2]}})
+
+
 VERA = {
     "llm_lora": {"kind": "vera", "rank": 16},
     "encoder_lora": {"kind": "vera", "rank": 16},
