@@ -34,6 +34,11 @@ class Evaluation(BaseModel):
         "off",
         description="embedder of BERTScore: off | world (the foundation's own LLM) | minilm | Hugging Face id",
     )
+    gptscore: str = Field(
+        "off",
+        description="language model that scores the cases of `compare --cases`: off | world (the foundation's own LLM) | "
+        "Hugging Face id",
+    )
     controls: bool = Field(
         True, description="repeat the last evaluation with inputs removed, zeroed and shuffled"
     )

@@ -12,8 +12,10 @@ from torch.nn.functional import cosine_similarity
 
 from fedloom.adapters.lora import frozen_pairs
 from fedloom.data.sample import Sample
+from fedloom.errors import ExperimentError
 from fedloom.exchange import group_of
 from fedloom.metrics.bertscore import Embedder
+from fedloom.metrics.gptscore import GPTScore
 from fedloom.rows import Rows
 
 ANCHORS = "anchors/prompts"
@@ -212,6 +214,12 @@ class AdaptedModel(ABC):
     @abstractmethod
     def embedder(self) -> Embedder:
         """The foundation's own contextual token vectors, for BERTScore without any download."""
+
+    def judge(self) -> GPTScore:
+        """The foundation's own language model as a judge of answers. Raises ExperimentError where it has none."""
+        raise ExperimentError(
+            "evaluation.gptscore: world is the language model of a multimodal LLM, which this foundation has not; use off"
+        )
 
     @abstractmethod
     def save_adapters(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ from fedloom.data.sample import Sample
 from fedloom.exchange import group_of
 from fedloom.foundations.layout import length_of
 from fedloom.foundations.mllm import MLLM, Example
-from fedloom.metrics import CausalEmbedder, Embedder
+from fedloom.metrics import CausalEmbedder, Embedder, GPTScore
 from fedloom.metrics.tokens import count_tokens
 from fedloom.model import ANCHORS, AdaptedModel, means
 from fedloom.rows import Rows
@@ -171,6 +171,10 @@ class AdaptedMLLM(AdaptedModel):
         """The frozen LLM's hidden states, adapters switched off: the same for every method and round."""
         return _FrozenStates(self.mllm)
 
+    def judge(self) -> GPTScore:
+        """GPTScore by the frozen LLM, adapters switched off."""
+        return _FrozenJudge(self.mllm)
+
     def save_adapters(self, folder: Path) -> None:
         """`<group>/` in PEFT's format for each adapter, `projector.safetensors`, and `fedloom.json`, which lists them."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -219,3 +223,15 @@ class _FrozenStates:
     def embed(self, texts: Sequence[str]) -> list[Tensor]:
         with self._peft.disable_adapter():
             return self._inner.embed(texts)
+
+
+class _FrozenJudge(GPTScore):
+    """GPTScore by the LLM as it was before any adapter."""
+
+    def __init__(self, mllm: MLLM) -> None:
+        self._peft = cast(Any, mllm.llm)
+        super().__init__(self._peft.get_base_model(), mllm.tokenizer, "world-llm")
+
+    def score(self, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
+        with self._peft.disable_adapter():
+            return super().score(questions, answers)

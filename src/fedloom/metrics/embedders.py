@@ -89,7 +89,7 @@ class HiddenStates:
         # Padding stands on the right and is masked, so its id does not matter; 0 is always in the vocabulary.
         ids = torch.tensor([row + [0] * (length - len(row)) for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (length - len(row)) for row in rows], device=device)
-        with _evaluating(self.model):
+        with evaluating(self.model):
             body = getattr(self.model, "base_model", self.model)
             out: Any = body(input_ids=ids, attention_mask=mask, output_hidden_states=True)
         states: Tensor = out.hidden_states[self.layer]
@@ -177,7 +177,7 @@ def load_embedder(text: str, *, device: str = "cpu") -> HiddenStates:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Dropout off inside; afterwards every module is in the mode in which it was, mixed modes included."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -1,8 +1,10 @@
 """Cases (UniFLoW Tables 17 and 18): a few test samples, what every row answers to them, and how each answer scores."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import rich.box
 import rich.console
@@ -10,7 +12,7 @@ import rich.table
 from rich.text import Text
 
 from fedloom.errors import ExperimentError
-from fedloom.metrics.bertscore import Embedder, bert_score
+from fedloom.metrics import Embedder, GPTScore, bert_score, load_embedder
 from fedloom.report.predictions import Prediction, predictions
 from fedloom.report.read import Run, SampleRecord
 from fedloom.report.samples import is_right
@@ -19,13 +21,13 @@ from fedloom.report.table import BEFORE, markdown_cell
 
 FOOTNOTE = (
     "Samples are the first of the run's gallery (samples/samples.json), the same for every row; first seed. "
-    "The paper's GPTScore and BLEURT are not built."
+    "BLEURT, which the paper shows too, is not built."
 )
 
 
 @dataclass(frozen=True)
 class Case:
-    """One test sample and its answers: a line holds row, answer, exact match and, where measured, BERTScore F."""
+    """One test sample and its answers: a line holds row, answer, exact match and, where measured, BERTScore F and GPTScore."""
 
     title: str
     question: str
@@ -59,11 +61,11 @@ def cases(folders: Path | Sequence[Path], count: int) -> tuple[list[Case], list[
     notes = [FOOTNOTE]
     for across, part in study.parts().items():
         runs = {row: own[0] for row, own in part.rows.items() if own}
-        embedder, note = _embedder(next(iter(runs.values())))
-        notes.append(note)
+        judges, told = _judges(next(iter(runs.values())))
+        notes += told
         answers = dict(_answers(runs))
         for sample in _chosen(runs, answers, count):
-            found.append(_case(sample, answers, embedder, across))
+            found.append(_case(sample, answers, judges, across))
     if not found:
         raise ExperimentError(
             f"{study.folder} holds no answers to show; run it with evaluation.generate=true and evaluation.samples above 0"
@@ -98,42 +100,63 @@ def _chosen(
     return [sample for own in taken.values() for sample in own]
 
 
+@dataclass(frozen=True)
+class _Judges:
+    """What scores answers besides exact match; None where the experiment has it off."""
+
+    bertscore: Embedder | None
+    gptscore: GPTScore | None
+
+
 def _case(
     sample: SampleRecord,
     answers: dict[str, dict[tuple[str, str], Prediction]],
-    embedder: Embedder | None,
+    judges: _Judges,
     across: str | None,
 ) -> Case:
     given = {row: found[sample.client, sample.uid].prediction for row, found in answers.items()}
     texts = [text or "" for text in given.values()]
-    scores: Sequence[float] = ()
-    if embedder is not None:
-        scores = bert_score(texts, [sample.reference] * len(texts), embedder).f
+    scores: dict[str, list[str]] = {}
+    if judges.bertscore is not None:
+        found = bert_score(texts, [sample.reference] * len(texts), judges.bertscore).f
+        scores["BERTScore F %"] = [f"{100 * f:.2f}" for f in found]
+    if judges.gptscore is not None:
+        logs = judges.gptscore.score([sample.question] * len(texts), texts)
+        scores["GPTScore"] = [f"{log:.2f}" if math.isfinite(log) else "—" for log in logs]
     lines = []
     for i, (row, text) in enumerate(given.items()):
         right = is_right(text, sample.reference)
         verdict = "—" if right is None else "yes" if right else "no"
-        line = (row, "—" if text is None else text or "(empty)", verdict)
-        lines.append((*line, f"{100 * scores[i]:.2f}") if scores else line)
-    header = ("row", "answer", "exact match", *(["BERTScore F %"] if scores else []))
+        answer = "—" if text is None else text or "(empty)"
+        lines.append((row, answer, verdict, *(column[i] for column in scores.values())))
     spoken = f" (spoken: {sample.spoken})" if sample.spoken else ""
     place = f"{across}, " if across is not None else ""
     title = f"{place}{sample.kind}, {sample.uid} of {sample.client}"
+    header = ("row", "answer", "exact match", *scores)
     return Case(title, sample.question + spoken, sample.reference, header, tuple(lines))
 
 
-def _embedder(run: Run) -> tuple[Embedder | None, str]:
-    """What scores the answers, as the experiment says, and a note that names it."""
+def _judges(run: Run) -> tuple[_Judges, list[str]]:
+    """What scores the answers, as the experiment says, and notes that name it."""
     evaluation = run.experiment.get("evaluation")
-    name = str(evaluation.get("bertscore", "off")) if isinstance(evaluation, dict) else "off"
-    if name == "off":
-        return None, "BERTScore is off in this experiment (evaluation.bertscore)."
-    if name == "world":
+    settings = evaluation if isinstance(evaluation, dict) else {}
+    bert, gpt = (str(settings.get(name, "off")) for name in ("bertscore", "gptscore"))
+    model: Any = None
+    if "world" in (bert, gpt):
         from fedloom.runner import load
 
-        embedder = load(run.folder).embedder()
+        model = load(run.folder)
+    embedder: Embedder | None = None
+    notes = []
+    if bert == "off":
+        notes.append("BERTScore is off in this experiment (evaluation.bertscore).")
     else:
-        from fedloom.metrics import load_embedder
-
-        embedder = load_embedder(name)
-    return embedder, f"BERTScore F of each answer by {embedder.name}."
+        embedder = model.embedder() if bert == "world" else load_embedder(bert)
+        notes.append(f"BERTScore F of each answer by {embedder.name}.")
+    judge: GPTScore | None = None
+    if gpt != "off":
+        judge = model.judge() if gpt == "world" else GPTScore.load(gpt)
+        notes.append(
+            f"GPTScore: mean log-probability of the answer's tokens given the question, by {judge.name}; not the paper's scale."
+        )
+    return _Judges(embedder, judge), notes
