@@ -194,7 +194,10 @@ def methods(
             (c.title, *(f"{n:,.0f}" for n in (c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense)))
             for c in counted
         ]
-        out.print(_table(columns, lines))
+        told = _table(columns, lines)
+        # A narrow terminal may break lines, but never a number.
+        needed = out.measure(told, options=out.options.update(width=1000)).maximum
+        Console(highlight=False, width=max(out.width, needed)).print(told)
         head = (
             f"; the head's {counted[0].head:,} are trained and not in up and down" if counted[0].head else ""
         )

@@ -75,3 +75,9 @@ def test_the_command_prints_the_table_and_refuses_an_unknown_preset() -> None:
         assert figure in shown.output
     with pytest.raises(ExperimentError, match="unknown cost preset roberta; known are"):
         table("roberta", 3)
+
+
+def test_a_narrow_terminal_breaks_no_number() -> None:
+    told = CliRunner().invoke(app, ["methods", "--cost", "uniflow"], env={"COLUMNS": "60"})
+    assert told.exit_code == 0
+    assert "43,618,304" in told.output

@@ -50,7 +50,9 @@ def test_a_folder_gives_the_same_scores(judge, tmp_path) -> None:
     judge.tokenizer.save_pretrained(tmp_path / "lm")
     loaded = GPTScore.load(tmp_path / "lm")
     assert loaded.name == "lm"
-    assert loaded.score(["what"], ["red cube"]) == pytest.approx(judge.score(["what"], ["red cube"]), abs=1e-6)
+    assert loaded.score(["what"], ["red cube"]) == pytest.approx(
+        judge.score(["what"], ["red cube"]), abs=1e-6
+    )
 
 
 def test_a_model_that_is_not_there_is_told_in_one_sentence(tmp_path) -> None:

@@ -22,11 +22,11 @@ from torch import Tensor
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
 from fedloom.methods import merged
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, LayerShape, Method, State, Trainer
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, LayerShape, State, Trainer
 from fedloom.methods.combine import mean_of, pairs
 
 
-class FedExLoRA(Method):
+class FedExLoRA(merged.MovesBase):
     """A' = sum p_k A_k, B' = sum p_k B_k, W0' = W0 + s (U - B'A')."""
 
     name: ClassVar[str] = "fedex-lora"
@@ -57,16 +57,6 @@ class FedExLoRA(Method):
         tensors, base = merged.receive(payload, trainer.personal)
         trainer.keep(base)
         return self.answer(trainer, *trainer.train({**tensors, **trainer.personal, **base}))
-
-    def global_model(
-        self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
-    ) -> Mapping[str, Tensor]:
-        """The averaged adapter on the moved base."""
-        return merged.common_model(state)
-
-    def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Its personal tensors, if the experiment makes any so, on the moved base."""
-        return merged.own_model(state, self.scope.pick(personal, "personal"))
 
     @classmethod
     def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:

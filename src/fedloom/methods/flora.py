@@ -16,13 +16,13 @@ from torch import Tensor
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
 from fedloom.methods import merged
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, LayerShape, Method, State, Trainer
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, LayerShape, State, Trainer
 from fedloom.methods.combine import mean_of, pairs
 
 _PAIR = ("lora_A", "lora_B")
 
 
-class FLoRA(Method):
+class FLoRA(merged.MovesBase):
     """W0' = W0 + sum p_k s_k B_k A_k; then A fresh, B = 0."""
 
     name: ClassVar[str] = "flora"
@@ -52,16 +52,6 @@ class FLoRA(Method):
         fresh = trainer.fresh("flora", trainer.round)
         trainer.keep(base)
         return self.answer(trainer, *trainer.train({**fresh, **tensors, **trainer.personal, **base}))
-
-    def global_model(
-        self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
-    ) -> Mapping[str, Tensor]:
-        """The moved base; the pair on it is new, so its product is zero."""
-        return merged.common_model(state)
-
-    def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Its personal tensors, if the experiment makes any so, on the moved base."""
-        return merged.own_model(state, self.scope.pick(personal, "personal"))
 
     @classmethod
     def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedloom.exchange import Payload
 from fedloom.firewall import Reply
-from fedloom.methods.base import State
+from fedloom.methods.base import Method, State
 
 _AT = "merged_at"
 """A payload's number: how many directions of each place its receiver should have already."""
@@ -72,14 +72,19 @@ def extend(
     return State(state.shared, tensors, {**values, "widths": widths, "rounds": rounds + 1, "known": known})
 
 
-def common_model(state: State) -> dict[str, Tensor]:
-    """The shared tensors on the moved base."""
-    return {**state.shared, **state.tensors}
+class MovesBase(Method):
+    """A method whose models stand on the moved base."""
 
+    def global_model(
+        self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """The shared tensors on the moved base."""
+        return {**state.shared, **state.tensors}
 
-def own_model(state: State, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A client's own tensors on the moved base; empty where it has none, because the base alone is everybody's."""
-    return {**state.tensors, **own} if own else {}
+    def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The client's personal tensors on the moved base; empty where it has none, because the base alone is everybody's."""
+        own = self.scope.pick(personal, "personal")
+        return {**state.tensors, **own} if own else {}
 
 
 def newest(state: State, place: str) -> tuple[Tensor, Tensor] | None:
