@@ -102,8 +102,9 @@ class RunFolder:
         part = self.state / f".{label}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        save_file(dict(checkpoint.state.shared), part / "shared.safetensors")
-        save_file(dict(checkpoint.state.tensors), part / "method.safetensors")
+        for name, tensors in (("shared", checkpoint.state.shared), ("method", checkpoint.state.tensors)):
+            # A solve may give its result transposed.
+            save_file({n: t.contiguous() for n, t in tensors.items()}, part / f"{name}.safetensors")
         described = {
             "round": checkpoint.round,
             "values": dict(checkpoint.state.values),
