@@ -38,6 +38,11 @@ class Training(BaseModel):
         description="what a client without modalities does in the encoder stage: train the LLM, or nothing",
     )
     epochs: int = Field(1, ge=1, description="passes over the client's data in one round (E)")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="local steps in one round instead of whole epochs; the next round goes on where this one ended",
+    )
     batch_size: int = Field(16, ge=1, description="samples in one step")
     lr: float = Field(2e-3, gt=0, description="AdamW learning rate")
     lr_schedule: Literal["cosine", "constant"] = Field(
@@ -63,8 +68,8 @@ class Stage:
 
 
 def local_steps(examples: int, training: Training) -> int:
-    """S = E * ceil(n_k / batch)."""
-    return training.epochs * math.ceil(examples / training.batch_size)
+    """S = E * ceil(n_k / batch), or as many as the experiment says."""
+    return training.steps or training.epochs * math.ceil(examples / training.batch_size)
 
 
 def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: bool) -> list[Stage]:
@@ -104,9 +109,22 @@ def part_of(group: str) -> Part | None:
     return head if head in ("encoder", "projector", "llm") else None  # type: ignore[return-value]
 
 
-def batches(n: int, training: Training, seed: int, *stream: str | int) -> Iterator[list[int]]:
-    """Index batches over all local steps: one seeded shuffle per epoch, running on across stage boundaries."""
-    for epoch in range(training.epochs):
-        order = torch.randperm(n, generator=torch_stream(seed, "order", epoch, *stream)).tolist()
-        for start in range(0, n, training.batch_size):
-            yield order[start : start + training.batch_size]
+def batches(n: int, training: Training, seed: int, client: str, round: int) -> Iterator[list[int]]:
+    """Index batches over all local steps of a round: one seeded shuffle per epoch, running on across stage boundaries.
+
+    With a fixed number of steps, epochs run on across rounds, too, also across those in which the client was not asked.
+    """
+    if training.steps is None:
+        for epoch in range(training.epochs):
+            yield from _epoch(n, training, seed, epoch, client, round)
+        return
+    per_epoch = math.ceil(n / training.batch_size)
+    first, last = (round - 1) * training.steps, round * training.steps
+    for epoch in range(first // per_epoch, math.ceil(last / per_epoch)):
+        of_epoch = _epoch(n, training, seed, epoch, client)
+        yield from of_epoch[max(first - epoch * per_epoch, 0) : last - epoch * per_epoch]
+
+
+def _epoch(n: int, training: Training, seed: int, epoch: int, *stream: str | int) -> list[list[int]]:
+    order = torch.randperm(n, generator=torch_stream(seed, "order", epoch, *stream)).tolist()
+    return [order[start : start + training.batch_size] for start in range(0, n, training.batch_size)]

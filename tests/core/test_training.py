@@ -90,3 +90,16 @@ def test_training_leaves_the_global_random_state_alone(quick, federate) -> None:
     torch.manual_seed(7)
     federate(quick("feda2-lora", model={"llm_lora": {"rank": 4, "dropout": 0.3}})).run()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_fixed_number_of_steps_runs_on_through_the_epochs() -> None:
+    training = Training(batch_size=4, steps=2)
+    assert local_steps(10, training) == 2
+    rounds = [list(batches(10, training, 0, "a", t)) for t in range(1, 7)]  # an epoch is three batches
+    assert [len(r) for r in rounds] == [2] * 6
+    flat = [b for r in rounds for b in r]
+    for epoch in range(4):
+        assert sorted(i for b in flat[3 * epoch : 3 * epoch + 3] for i in b) == list(range(10))
+    assert flat[:3] != flat[3:6]
+    many = Training(batch_size=4, steps=7)
+    assert list(batches(10, many, 0, "a", 1)) == flat[:7]
