@@ -87,7 +87,7 @@ def feda2(
     the solve.
     """
     s = stack(A, B, weights, scales, rank, tail, checked=False)
-    A_bar = s.mean_A()
+    A_bar = s.mean_first()
     # [k, i, j] = row i of A_k times row j of Ā, in one product.
     inner = linear(A_bar, s.A.flatten(0, 1)).view(len(A_bar), *s.A.shape[:2]).permute(1, 2, 0)
     s.refuse_unless_finite(inner)
@@ -98,7 +98,7 @@ def feda2(
     B_t = s.B.new_empty(s.B.shape[2], s.B.shape[1])
     B_t = torch.addbmm(B_t, C.transpose(1, 2).contiguous(), s.B.transpose(1, 2), beta=0)
     s.refuse_unless_finite(B_t)
-    return s.out(A_bar, B_t.T)
+    return s.out(A_bar, B_t.T.contiguous())
 
 
 def fedex(

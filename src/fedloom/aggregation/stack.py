@@ -34,9 +34,9 @@ class Stack:
 
     def mean(self) -> tuple[Tensor, Tensor]:
         """Ā (r, d_in) and B̄ (d_out, r); padded rows of Ā are rescaled unless `tail` is "pad"."""
-        return self.mean_A(), torch.tensordot(self.weights, self.B, dims=1)
+        return self.mean_first(), torch.tensordot(self.weights, self.B, dims=1)
 
-    def mean_A(self) -> Tensor:
+    def mean_first(self) -> Tensor:
         """Ā (r, d_in) alone."""
         A_bar: Tensor = torch.tensordot(self.weights, self.A, dims=1)
         if self.holders is not None and self.tail != "pad":
