@@ -32,7 +32,7 @@ def layers(d: int, r: int, K: int, matrices: int) -> list[Layer]:
     ]
 
 
-def measure(d: int, r: int, K: int, matrices: int, repetitions: int = 5) -> list[Row]:
+def measure(d: int, r: int, K: int, matrices: int, repetitions: int = 15) -> list[Row]:
     """Both rows, in the paper's mode; and (b) once more in the default one."""
     drawn = layers(d, r, K, matrices)
     size = f"d={d} r={r} K={K}"

@@ -50,6 +50,8 @@ class Evaluation(BaseModel):
     samples: int = Field(8, ge=0, description="test samples per modality shown in the report")
 
 
+TESTS = ("test samples",)
+"""Owner of the test samples' features; no client has a tuple for a name."""
 Control = Literal["removed", "zeroed", "shuffled"]
 
 
@@ -62,6 +64,10 @@ class TestSet:
     of: Sequence[str]
     samples: Sequence[Sample]
     examples: Sequence[Any]
+    places: Sequence[int] = ()
+    """Where the samples stand in the whole test set."""
+    whole: Sequence[Any] = ()
+    """The whole set's examples; empty where features must not be kept."""
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
@@ -75,13 +81,18 @@ class TestSet:
     def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: AdaptedModel) -> "TestSet":
         """The union of the clients' test samples."""
         pairs = [(client, sample) for client in sorted(parts) for sample in parts[client]]
-        return cls([c for c, _ in pairs], [s for _, s in pairs], [model.prepare(s) for _, s in pairs])
+        examples = [model.prepare(s) for _, s in pairs]
+        return cls([c for c, _ in pairs], [s for _, s in pairs], examples, range(len(pairs)), examples)
 
     def only(self, client: str) -> "TestSet":
         """One client's part."""
         keep = self._places.get(client, [])
         return TestSet(
-            [client] * len(keep), [self.samples[i] for i in keep], [self.examples[i] for i in keep]
+            [client] * len(keep),
+            [self.samples[i] for i in keep],
+            [self.examples[i] for i in keep],
+            [self.places[i] for i in keep] if self.whole else (),
+            self.whole,
         )
 
 
@@ -100,10 +111,14 @@ def evaluate(
 ) -> list[EvaluationRecord]:
     """One record per test sample, by the model as it is loaded."""
     records = []
+    version = model.feature_version() if tests.whole and model.store.on else None
     for start in range(0, len(tests.examples), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         batch = tests.examples[part]
-        features = model.features(batch)
+        if version is None:
+            features = model.features(batch)
+        else:
+            features = model.kept_features(version, TESTS, tests.places[part], tests.whole)
         counts = model.score(batch, features)
         answers: Sequence[str | None] = [None] * len(batch)
         if generate:

@@ -78,8 +78,13 @@ class Engine(BaseModel):
     memory: int = Field(
         4096,
         ge=0,
-        description="MB for a round's uploads, and again for prepared samples; uploads beyond it wait in a file, samples "
-        "beyond it are prepared again; changes no figure",
+        description="MB for a round's uploads, again for prepared samples, and again for kept features; uploads and features "
+        "beyond it lie in a file, samples beyond it are prepared again; changes no figure",
+    )
+    reuse: bool = Field(
+        True,
+        description="let an encoder that is not trained work once on each sample, and keep what it makes; results agree up "
+        "to rounding",
     )
 
 

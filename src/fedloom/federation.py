@@ -16,14 +16,16 @@ from fedloom.client import Client, Round
 from fedloom.diagnostics import aggregation, update_norm
 from fedloom.engines import LocalEngine
 from fedloom.evaluation import ClientModel, TestSet, assess
-from fedloom.exchange import EVERYTHING, Payload, Scope
+from fedloom.exchange import EVERYTHING, Payload, Scope, group_of
 from fedloom.experiment import Experiment
+from fedloom.features import FeatureStore
 from fedloom.firewall import Reply, inspect
 from fedloom.methods import Method, State
 from fedloom.personal import PersonalStates
 from fedloom.prepared import Prepared
 from fedloom.runfolder import Checkpoint, RunFolder
 from fedloom.streams import torch_stream
+from fedloom.training import ever_trained, part_of
 from fedloom.uploads import Uploads
 
 T = TypeVar("T")
@@ -91,6 +93,8 @@ class Federation:
         kept = None if self.folder is None else self.folder.state
         device = next((t.device for t in start.values()), torch.device("cpu"))
         self.uploads = Uploads(memory, kept)
+        if self.experiment.engine.reuse:
+            self.engine.model.store = FeatureStore(memory, kept, constant=self._constant())
         self.personal = PersonalStates(None if kept is None else kept / "clients", device)
         prepared, begin = Prepared(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():
@@ -189,6 +193,14 @@ class Federation:
         }  # such as its prompts' states, which are no group's
         return ClientModel({**common, **client.held(own), **kept}, ratios(client.shapes))
 
+    def _constant(self) -> bool:
+        """Whether no client ever trains what the model's features depend on."""
+        parts = ever_trained(self.experiment.training, self.experiment.rounds)
+        return not any(
+            self.method.scope.role(n) != "frozen" and part_of(group_of(n)) in {*parts, None}
+            for n in self.engine.model.prefix
+        )
+
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum
         return all(len(e["answered"]) >= max(1, math.ceil(share * len(e["asked"]))) for e in entries)
@@ -234,6 +246,8 @@ class Federation:
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         model = self.engine.model
+        if not model.store.constant:
+            model.store.clear()
         tested = self.names if self.experiment.evaluation.clients is None else set(self.tests.of)
         own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
         found = assess(

@@ -1,8 +1,10 @@
 """What a client trains: one frozen foundation with small named tensors on it, one per process whatever the clients."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from fedloom.adapters.lora import frozen_pairs
 from fedloom.data.sample import Sample
 from fedloom.errors import ExperimentError
 from fedloom.exchange import group_of
+from fedloom.features import FeatureStore
 from fedloom.metrics.bertscore import Embedder
 from fedloom.metrics.gptscore import GPTScore
 from fedloom.rows import Rows
+from fedloom.training import part_of
+from fedloom.uploads import bytes_of
 
 ANCHORS = "anchors/prompts"
 """A client's personal states of a few of its prompts, (n, d): what FedDPA weighs its two adapters by."""
@@ -42,6 +47,7 @@ class AdaptedModel(ABC):
         self.scales = dict(scales)
         self.merged: dict[str, Tensor] = {}
         self.anchors: Tensor | None = None
+        self.store = FeatureStore()
         self._bases: dict[str, Tensor] = {}
         self._ratios: Mapping[str, float] = {}
         self._second = False
@@ -147,6 +153,39 @@ class AdaptedModel(ABC):
             if ratio != 1.0 and name.endswith(("lora_B", "local_B")):
                 found[name] = found[name] * ratio
         return found
+
+    @cached_property
+    def prefix(self) -> Collection[str]:
+        """The tensors on which `features` depends: here those of the encoder. A stage that trains none of them may use features.
+
+        A model whose `features` stop before the first adapted layer overrides it with nothing.
+        """
+        return [n for n in self.tensors if part_of(group_of(n)) == "encoder"]
+
+    def feature_version(self, own: Mapping[str, Tensor] | None = None) -> bytes:
+        """A fingerprint of all that `features` depends on besides the examples, as loaded; `own` replaces tensors by name."""
+        digest, groups = blake2b(digest_size=16), {group_of(n) for n in self.prefix}
+        values: dict[str, Tensor] = {n: self.tensors[n] for n in self.prefix}
+        values |= {n: t for n, t in (own or {}).items() if n in values}
+        values |= {n: t for n, t in self.merged.items() if group_of(n) in groups}
+        for name, tensor in sorted(values.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(bytes_of(tensor.detach().cpu().contiguous()))
+        for place, layer in sorted(self.layers.items()):
+            if group_of(place) in groups:
+                scales = getattr(layer, "scaling", {})
+                digest.update(
+                    repr([(n, torch.as_tensor(s).tolist()) for n, s in sorted(scales.items())]).encode()
+                )
+        return digest.digest()
+
+    def kept_features(
+        self, version: bytes, owner: Hashable, wanted: Sequence[int], examples: Sequence[Any]
+    ) -> list[Any]:
+        """The features of some of an owner's examples, by the model as loaded; those that are kept are not made again."""
+        return self.store.of(
+            version, owner, wanted, len(examples), lambda part: self.features([examples[i] for i in part])
+        )
 
     @property
     def frozen(self) -> Mapping[str, Tensor]:

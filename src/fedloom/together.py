@@ -5,7 +5,9 @@ of them. Each client has its own loss, gradient norm, optimiser state, step coun
 `work.alone` would bring it, up to rounding. A client with fewer steps leaves the batch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from fedloom.adapters.adamw import StackedAdamW
 from fedloom.adapters.stacked import Stack
 from fedloom.model import AdaptedModel
 from fedloom.work import Job, Outcome, blown_up
+
+Features = Callable[[Sequence[tuple[int, int]]], Sequence[Any] | None]
 
 
 def kind(model: AdaptedModel, job: Job) -> object:
@@ -46,11 +50,12 @@ def together(model: AdaptedModel, jobs: Sequence[Job]) -> list[Outcome | Floatin
 
 
 def _differing(model: AdaptedModel, jobs: Sequence[Job]) -> list[str]:
-    """The tensors that need a client axis: those that somebody trains, and those that clients have in different values."""
+    """The tensors that need a client axis: those that some stage trains, and those that clients have in different values."""
+    trained = frozenset(n for j in jobs for stage in j.stages() for n in j.names_in(stage.parts))
     found = []
     for name, first in model.start.items():
         values = [j.start.get(name, first) for j in jobs]
-        if any(name in j.names for j in jobs) or not all(_equal(values[0], v) for v in values[1:]):
+        if name in trained or not all(_equal(values[0], v) for v in values[1:]):
             found.append(name)
     return found
 
@@ -98,29 +103,67 @@ class _Run:
             betas=settings.betas,
             weight_decay=settings.weight_decay,
         )
-        cache: dict[tuple[int, int], Any] | None = None if "encoder" in parts else {}
+        made = self._features()
         for step in range(max(s.steps for s in stages)):
             active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
             if active:
-                self._step(active, names, adam, cache)
+                self._step(active, names, adam, made)
+
+    def _features(self) -> Features:
+        """What makes, of pairs of a client and an index of its examples, their features: see `work.alone`."""
+        model, stack = self.model, self.stack
+        if any(n in stack.tensors and stack.tensors[n].requires_grad for n in model.prefix):
+            return lambda at: None
+        if model.store.constant and self.trained.isdisjoint(model.prefix):
+            return self._kept()
+        cache: dict[tuple[int, int], Any] = {}
+
+        def made(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
+            if new := [p for p in at if p not in cache]:
+                stack.at([k for k, _ in new])
+                found = model.features([self.jobs[k].examples[i] for k, i in new])
+                cache.update(zip(new, found, strict=True))
+            return [cache[p] for p in at]
+
+        return made
+
+    def _kept(self) -> Features:
+        """Features from the model's store, client by client, so that they are the same whoever is trained beside."""
+        model, stack, jobs = self.model, self.stack, self.jobs
+        own = [n for n in model.prefix if n in stack.tensors]
+        common = None if own else model.feature_version()
+        versions = [
+            common or model.feature_version({n: stack.tensors[n][k] for n in own}) for k in range(len(jobs))
+        ]
+
+        def made(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
+            found: list[Any] = []
+            for k, pairs in groupby(at, key=itemgetter(0)):
+                examples = jobs[k].examples
+
+                def work(
+                    part: Sequence[int], k: int = k, examples: Sequence[Any] = examples
+                ) -> Sequence[Any]:
+                    stack.at([k] * len(part))
+                    return model.features([examples[i] for i in part])
+
+                wanted = [i for _, i in pairs]
+                found += model.store.of(versions[k], jobs[k].client, wanted, len(examples), work)
+            return found
+
+        return made
 
     def _step(
         self,
         active: Sequence[int],
         names: Sequence[frozenset[str]],
         adam: StackedAdamW,
-        cache: dict[tuple[int, int], Any] | None,
+        made: Features,
     ) -> None:
         adam.zero_grad()
         at = [(k, i) for k in active for i in next(self.streams[k])]
         batch = [self.jobs[k].examples[i] for k, i in at]
-        features = None
-        if cache is not None:
-            if new := [p for p in at if p not in cache]:
-                self.stack.at([k for k, _ in new])
-                made = self.model.features([self.jobs[k].examples[i] for k, i in new])
-                cache.update(zip(new, made, strict=True))
-            features = [cache[p] for p in at]
+        features = made(at)
         owners = [k for k, _ in at]
         self.stack.at(owners)
         losses = self.model.losses(batch, owners, len(self.jobs), features)

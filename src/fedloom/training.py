@@ -103,6 +103,12 @@ def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: b
     return [s for s in stages if s.steps > 0]
 
 
+def ever_trained(training: Training, rounds: int) -> frozenset[Part]:
+    """The parts that some stage of some round may train."""
+    asked = [plan(training, 2, r, rounds, True) for r in {1, max(rounds, 1)}]
+    return frozenset(part for stages in asked for stage in stages for part in stage.parts)
+
+
 def part_of(group: str) -> Part | None:
     """The part of UniFLoW that a group belongs to; None for a group of another system."""
     head = group.split(".", 1)[0]

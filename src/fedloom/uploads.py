@@ -13,7 +13,7 @@ from fedloom.exchange import Payload
 from fedloom.firewall import Reply
 
 PREFIX = ".uploads-"
-"""Beginning of the temporary folder's name; one that a killed run left may be removed."""
+"""Beginning of a temporary folder's name; one that a killed run left may be removed."""
 
 
 class Uploads:
@@ -37,7 +37,7 @@ class Uploads:
             self._held += size
             return replace(reply, payload=reply.payload.detached())
         try:
-            tensors = _write(self._next_file(), reply.payload.tensors)
+            tensors = write_tensors(self._next_file(), reply.payload.tensors)
         except OSError as error:
             raise ExperimentError(
                 f"a client's upload cannot be written to {self._inside or 'the temporary folder'} ({error.strerror}); "
@@ -82,7 +82,7 @@ class Stored(Mapping[str, Tensor]):
         place = self.places[name]
         tensor = torch.empty(place.shape, dtype=place.dtype)
         if tensor.numel():
-            buffer = _bytes_of(tensor)
+            buffer = bytes_of(tensor)
             with self.file.open("rb", buffering=0) as file:
                 file.seek(place.start)
                 while buffer:
@@ -102,16 +102,16 @@ class Stored(Mapping[str, Tensor]):
         return len(self.places)
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor]) -> Stored:
-    """The tensors' bytes one after another: only this process reads them, and only while the round lasts."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Stored:
+    """The tensors' bytes one after another: only this process reads them, and only while it runs."""
     places = {}
     with path.open("wb") as file:
         for name, tensor in tensors.items():
             places[name] = _Place(file.tell(), tensor.shape, tensor.dtype, tensor.device)
-            file.write(_bytes_of(tensor.detach().cpu().contiguous()))
+            file.write(bytes_of(tensor.detach().cpu().contiguous()))
     return Stored(path, places)
 
 
-def _bytes_of(tensor: Tensor) -> memoryview:
+def bytes_of(tensor: Tensor) -> memoryview:
     """The memory of a contiguous tensor."""
     return tensor.flatten().view(torch.uint8).numpy().data  # flatten: a scalar has no last dimension to split

@@ -3,7 +3,7 @@
 Optimiser, schedule and random streams are made here, used once and dropped: nothing of them reaches another client.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,8 +85,7 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
                 for _ in range(stage.steps):
                     next(stream)
                 continue
-            # Without the encoder's parts it is constant: one forward per sample and stage.
-            cache: dict[int, Any] | None = None if "encoder" in stage.parts else {}
+            features = _features(model, job, trained)
             settings = job.training
             adam = torch.optim.AdamW(
                 parameters,
@@ -97,18 +96,38 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
             for _ in range(stage.steps):
                 indices = next(stream)
                 batch = [job.examples[i] for i in indices]
-                features = None
-                if cache is not None:
-                    if new := [i for i in indices if i not in cache]:
-                        cache.update(zip(new, model.features([job.examples[i] for i in new]), strict=True))
-                    features = [cache[i] for i in indices]
                 extra = None
                 if job.penalty is not None:
                     extra = job.penalty({n: model.tensors[n] for n in sorted(names)})
-                losses.append(_step(model, adam, parameters, batch, features, job.training.clip, extra))
+                losses.append(
+                    _step(model, adam, parameters, batch, features(indices), job.training.clip, extra)
+                )
     model.rest()
     tensors = {n: model.tensors[n].detach().clone() for n in sorted(trained)}
     return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses))
+
+
+def _features(
+    model: AdaptedModel, job: Job, trained: Collection[str]
+) -> Callable[[Sequence[int]], Sequence[Any] | None]:
+    """What makes, of indices of the job's examples, their features: made once each, as far as nothing of the prefix is trained.
+
+    `trained` are the tensors of this stage and those before.
+    """
+    parameters = model.tensors
+    if any(parameters[n].requires_grad for n in model.prefix):
+        return lambda indices: None
+    if model.store.constant and not any(n in trained for n in model.prefix):
+        version = model.feature_version()
+        return lambda indices: model.kept_features(version, job.client, indices, job.examples)
+    cache: dict[int, Any] = {}
+
+    def made(indices: Sequence[int]) -> Sequence[Any]:
+        if new := [i for i in indices if i not in cache]:
+            cache.update(zip(new, model.features([job.examples[i] for i in new]), strict=True))
+        return [cache[i] for i in indices]
+
+    return made
 
 
 def _step(

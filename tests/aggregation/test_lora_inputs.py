@@ -153,3 +153,33 @@ def test_weights_and_scales_of_plain_numbers_keep_double_precision(make_cohort) 
     want = sum(w * f * b @ a for w, f, a, b in zip(p, s, c.A, c.B, strict=True))
     A, B = lora.flora(c.A, c.B, p, scales=s)
     assert float((B @ A - want).norm()) < 1e-14 * float(want.norm())
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("mode", ["strict", "centred"])
+@pytest.mark.parametrize("weights", [None, [0.5, 0.0, 0.5]])
+def test_one_value_that_is_not_finite_is_seen_wherever_it_stands(mode, value, weights) -> None:
+    draw = torch.Generator().manual_seed(0)
+    A, B = torch.randn(3, 8, 96, generator=draw), torch.randn(3, 160, 8, generator=draw)
+    for factor, name, place in [
+        (A, "A", (1, 7, 95)),
+        (A, "A", (2, 0, 0)),
+        (B, "B", (1, 159, 7)),
+        (B, "B", (2, 0, 0)),
+    ]:
+        kept = factor[place].clone()
+        factor[place] = value
+        for a in (
+            (A, torch.where(A.isfinite(), 0.0, A)) if name == "B" else (A,)
+        ):  # where nothing of B counts, too
+            with pytest.raises(ValueError, match=f"{name} holds values that are not finite"):
+                lora.feda2(a, B, weights, mode=mode)
+        factor[place] = kept
+    lora.feda2(A, B, weights, mode=mode)
+
+
+def test_large_finite_values_are_no_fault() -> None:
+    A, B = torch.full((4, 2, 9), 3e38), torch.full((4, 7, 2), -3e38)  # their sums are not finite
+    A_bar, B_bar = lora.fedavg(A, B)
+    assert torch.isfinite(A_bar).all()
+    assert torch.isfinite(B_bar).all()

@@ -6,6 +6,7 @@ import torch
 
 from fedloom.data.sample import Sample
 from fedloom.evaluation import ClientModel, Evaluation, TestSet, assess, control, measure_controls
+from fedloom.features import FeatureStore
 
 
 def sample(i: int, kind: str, answer: str) -> Sample:
@@ -17,6 +18,7 @@ class Parrot:
     """Answers with what it sees; what it sees is what it was loaded with, plus the input's first value."""
 
     value = 0.0
+    store = FeatureStore()
 
     def load(self, tensors: Any, ratios=None) -> None:
         self.value = float(tensors["llm/v"])

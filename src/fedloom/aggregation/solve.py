@@ -13,7 +13,7 @@ RidgeScale = Literal["relative", "absolute"]
 
 DEFAULT_RIDGE: dict[Mode, float] = {"strict": 1.0, "always": 1.0, "relative": 0.01, "centred": 0.01}
 ILL_CONDITIONED = 1e-6  # strict: eigmin / eigmax of G under which the paper's "singular" case applies
-_SINGULAR = 1e-12  # below this ratio a Cholesky factor is noise: use the pseudo-inverse
+_SINGULAR = 1e-12  # below this ratio an eigenvalue is noise: use the pseudo-inverse
 
 
 def feda2_project(A_k: Tensor, B_k: Tensor, A_bar: Tensor) -> Tensor:
@@ -45,29 +45,53 @@ def feda2_solve(
     Computed in float64, returned in N's dtype. Raises ValueError on shapes that do not fit, an unknown
     mode or scale, and a ridge that is negative or not finite.
     """
-    lam = _checked(ridge, mode, ridge_scale)
     shapes = [tuple(t.shape) for t in (N, A_bar)]
     if A_bar.ndim != 2 or N.ndim != 2 or N.shape[1] != A_bar.shape[0]:
         raise ValueError(f"N and A_bar have shapes {shapes}; they must be (d_out, r) and (r, d_in).")
-    A64, N64 = wide(A_bar.detach()), wide(N.detach())
+    if mode == "centred" and (B_bar is None or B_bar.shape != N.shape):
+        raise ValueError(f"mode 'centred' needs the mean of B too, in the shape {shapes[0]} of N.")
+    M, R = feda2_inverse(A_bar, ridge, mode, ridge_scale=ridge_scale)
+    out = wide(N.detach()) @ M
+    if B_bar is not None and mode == "centred":
+        out += wide(B_bar.detach()) @ R
+    return out.to(N.dtype)
+
+
+def feda2_inverse(
+    A_bar: Tensor,
+    ridge: float | None = None,
+    mode: Mode = "centred",
+    *,
+    ridge_scale: RidgeScale = "relative",
+) -> tuple[Tensor, Tensor]:
+    """M and R, (r, r) in float64, with B' = N M + B̄ R; arguments as in `feda2_solve`.
+
+    M is (G + λI)⁻¹ and R = I − G M = λM in mode "centred", else 0: centred is the ridge towards B̄, B' = (N + λB̄)(G + λI)⁻¹.
+    Both come from the eigenvectors of G, so that the pseudo-inverse is the same formula with fewer of them.
+    """
+    lam = _checked(ridge, mode, ridge_scale)
+    A64 = wide(A_bar.detach())
     G = A64 @ A64.T
     live = G.diagonal() > 0
-    start = torch.zeros_like(N64)
-    if mode == "centred":
-        if B_bar is None or B_bar.shape != N.shape:
-            raise ValueError(f"mode 'centred' needs the mean of B too, in the shape {shapes[0]} of N.")
-        start = wide(B_bar.detach()).clone()
-    if not bool(live.any()):
-        return start.to(N.dtype)
-    G = G[live][:, live]
-    target = N64[:, live] - start[:, live] @ G
-    if mode == "relative" or (mode == "centred" and ridge_scale == "relative"):
+    keeps = mode == "centred"
+    M = torch.zeros_like(G)
+    R = torch.eye(len(G), dtype=G.dtype, device=G.device) if keeps else M.clone()
+    if not bool(live.all()):
+        if bool(live.any()):
+            both = live[:, None] & live
+            inner = feda2_inverse(A_bar[live], ridge, mode, ridge_scale=ridge_scale)
+            M[both], R[both] = (part.flatten() for part in inner)
+        return M, R
+    if mode == "relative" or (keeps and ridge_scale == "relative"):
         lam *= float(G.diagonal().mean())
-    eig = torch.linalg.eigvalsh(G)
-    if mode == "strict" and float(eig[0]) >= ILL_CONDITIONED * float(eig[-1]):
+    e, V = torch.linalg.eigh(G)
+    low, high = float(e[0]), float(e[-1])
+    if mode == "strict" and low >= ILL_CONDITIONED * high:
         lam = 0.0
-    start[:, live] += _right_solve(target, G, eig, lam)
-    return start.to(N.dtype)
+    cut = max(_SINGULAR, len(G) * torch.finfo(G.dtype).eps)
+    kept = e > cut * high if low + lam <= cut * (high + lam) else torch.ones_like(live)
+    M = (V * torch.where(kept, 1 / (e + lam), 0.0)) @ V.T
+    return M, (V * torch.where(kept, lam / (e + lam), 1.0)) @ V.T if keeps else R
 
 
 def _checked(ridge: float | None, mode: Mode, ridge_scale: RidgeScale) -> float:
@@ -81,16 +105,3 @@ def _checked(ridge: float | None, mode: Mode, ridge_scale: RidgeScale) -> float:
     if not math.isfinite(lam) or lam < 0:
         raise ValueError(f"ridge is {lam}; it must be a finite number that is not negative.")
     return lam
-
-
-def _right_solve(M: Tensor, G: Tensor, eig: Tensor, lam: float) -> Tensor:
-    """M (G + λI)⁻¹ by Cholesky; by the pseudo-inverse where G + λI is singular."""
-    cut = max(_SINGULAR, len(G) * torch.finfo(G.dtype).eps)
-    if float(eig[0]) + lam > cut * (float(eig[-1]) + lam):
-        L = torch.linalg.cholesky(G + lam * torch.eye(len(G), dtype=G.dtype, device=G.device))
-        solved: Tensor = torch.cholesky_solve(M.T, L).T
-        return solved
-    e, V = torch.linalg.eigh(G)
-    kept = e > cut * e[-1]
-    pinned: Tensor = ((M @ V[:, kept]) / (e[kept] + lam)) @ V[:, kept].T
-    return pinned

@@ -34,11 +34,26 @@ class Stack:
 
     def mean(self) -> tuple[Tensor, Tensor]:
         """Ā (r, d_in) and B̄ (d_out, r); padded rows of Ā are rescaled unless `tail` is "pad"."""
-        A_bar = torch.tensordot(self.weights, self.A, dims=1)
-        B_bar = torch.tensordot(self.weights, self.B, dims=1)
+        return self.mean_first(), torch.tensordot(self.weights, self.B, dims=1)
+
+    def mean_first(self) -> Tensor:
+        """Ā (r, d_in) alone."""
+        A_bar: Tensor = torch.tensordot(self.weights, self.A, dims=1)
         if self.holders is not None and self.tail != "pad":
             A_bar = A_bar / _nonzero(self.holders)[:, None]
-        return A_bar, B_bar
+        return A_bar
+
+    def refuse_unless_finite(self, *made: Tensor) -> None:
+        """ValueError if a factor holds a value that is not finite. `made` are results to which every element contributes.
+
+        NaN and infinity show in them, so that the factors themselves are looked at only where a result is not finite;
+        large finite factors may give such a result, too.
+        """
+        if all(math.isfinite(float(t.sum())) for t in made):
+            return
+        for name, factor in (("A", self.A), ("B", self.B)):
+            if not bool(torch.isfinite(factor).all()):
+                raise ValueError(f"{name} holds values that are not finite; refuse such clients first.")
 
     def joined(self) -> tuple[Tensor, Tensor]:
         """`[A_1; ...]` (n, d_in) and `[p_1 B_1, ...]` (d_out, n), n the sum of ranks; their product is U."""
@@ -61,6 +76,8 @@ def stack(
     scales: Weights = None,
     rank: int | None = None,
     tail: Tail = "rescale",
+    *,
+    checked: bool = True,
 ) -> Stack:
     """Check and stack the factors of K clients; bf16 and fp16 become float32.
 
@@ -68,28 +85,21 @@ def stack(
     `scales[k]` is s_k / s, the client's LoRA scale over the one the result will be used with. `rank` is
     what to pad to, by default the largest of the cohort. `tail` says what becomes of rows that some clients
     lack (fedlora.md section 5). Raises ValueError on shapes, dtypes, ranks or weights that do not fit, and
-    on values that are not finite.
+    on values that are not finite; who takes `checked` = False has to call `refuse_unless_finite` on its results.
     """
-    A_k, B_k = _items("A", A), _items("B", B)
-    _check_shapes(A_k, B_k)
     if tail not in _TAILS:
         raise ValueError(f"tail is {tail!r}; it must be one of {', '.join(_TAILS)}.")
-    p = normalised(weights, len(A_k))
-    ranks = tuple(a.shape[0] for a in A_k)
+    ranks, dtypes = _looked_at(A, B)
+    p = normalised(weights, len(ranks))
     r = max(ranks) if rank is None else rank
     if r < max(ranks):
         raise ValueError(f"rank is {r}, but a client has rank {max(ranks)}; pad to that or more.")
-    dtypes = (A_k[0].dtype, B_k[0].dtype)
     work = torch.promote_types(torch.promote_types(*dtypes), torch.float32)
     padded = any(r_k != r for r_k in ranks)
     if padded:
-        A_k = [torch.nn.functional.pad(a, (0, 0, 0, r - a.shape[0])) for a in A_k]
-        B_k = [torch.nn.functional.pad(b, (0, r - b.shape[1])) for b in B_k]
-    A_all = (A if isinstance(A, Tensor) and not padded else torch.stack(A_k)).detach().to(work)
-    B_all = (B if isinstance(B, Tensor) and not padded else torch.stack(B_k)).detach().to(work)
-    for name, factor in (("A", A_all), ("B", B_all)):
-        if not bool(torch.isfinite(factor).all()):
-            raise ValueError(f"{name} holds values that are not finite; refuse such clients first.")
+        A = [torch.nn.functional.pad(a, (0, 0, 0, r - a.shape[0])) for a in A]
+        B = [torch.nn.functional.pad(b, (0, r - b.shape[1])) for b in B]
+    A_all, B_all = ((f if isinstance(f, Tensor) else torch.stack(list(f))).detach().to(work) for f in (A, B))
     holders = None
     if scales is not None:
         B_all = B_all * _ratios(scales, len(ranks)).to(B_all)[:, None, None]
@@ -98,7 +108,10 @@ def stack(
         holders = (p @ holds).to(A_all)
         if tail == "keep":
             B_all = B_all / _nonzero(holders)
-    return Stack(A_all, B_all, p.to(A_all), ranks, holders, tail, dtypes)
+    made = Stack(A_all, B_all, p.to(A_all), ranks, holders, tail, dtypes)
+    if checked or bool((made.weights == 0).any()):  # what weighs nothing need not show in a result
+        made.refuse_unless_finite(A_all, B_all)
+    return made
 
 
 def normalised(weights: Weights, count: int) -> Tensor:
@@ -141,6 +154,17 @@ def _items(name: str, factor: Factors) -> list[Tensor]:
             raise ValueError(f"{name} has shape {tuple(factor.shape)}; stacked factors are 3-D.")
         return list(factor.unbind(0))
     return list(factor)
+
+
+def _looked_at(A: Factors, B: Factors) -> tuple[tuple[int, ...], tuple[torch.dtype, torch.dtype]]:
+    """The clients' ranks and the dtypes of their factors, after checking that they fit one another."""
+    if isinstance(A, Tensor) and isinstance(B, Tensor) and A.ndim == B.ndim == 3 and len(A) == len(B) > 0:
+        # One client speaks for all of a stack: to look at each costs as much as the arithmetic of a small layer.
+        _check_shapes([A[0]], [B[0]])
+        return (A.shape[1],) * len(A), (A.dtype, B.dtype)
+    A_k, B_k = _items("A", A), _items("B", B)
+    _check_shapes(A_k, B_k)
+    return tuple(len(a) for a in A_k), (A_k[0].dtype, B_k[0].dtype)
 
 
 def _check_shapes(A: list[Tensor], B: list[Tensor]) -> None:

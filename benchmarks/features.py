@@ -1,0 +1,93 @@
+"""Frozen work is done once: an epoch whose features are kept, beside the epoch that makes them.
+
+`python -m benchmarks features [clients] [samples] [repetitions]` (4 16 5 if none are given).
+
+Image clients train only behind the encoder: the projector alone (a method that freezes encoder and LLM), or the LLM's adapter
+(tau = 0). `shipped` is the tiny foundation; `wide` puts an encoder of eight layers, width 192 and 145 tokens before its LLM, drawn at
+random, so that the encoder dominates as ImageBind-huge does. A repetition forgets all features, trains one epoch, and another.
+"""
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.report import Row, tell
+from fedloom.client import Round
+from fedloom.exchange import Payload, Scope
+from fedloom.experiment import Experiment
+from fedloom.foundations.imagebind import ImageBind
+from fedloom.foundations.imagebind_config import ImageBindConfig
+from fedloom.foundations.loading import foundation_folder
+from fedloom.methods import METHODS
+from fedloom.runner import build
+
+
+class ProjectorOnly(METHODS["fedavg-lora"]):  # type: ignore[misc, name-defined]
+    """Federated pre-training of the projector."""
+
+    @property
+    def scope(self) -> Scope:
+        return replace(super().scope, frozen=("encoder*", "llm*"))
+
+
+def wide(folder: Path) -> dict[str, str]:
+    """The `model` settings of a foundation whose encoder dominates."""
+    image = ImageBindConfig.tiny().modalities["image"]
+    part = image.model_copy(update={"embed_dim": 192, "depth": 8, "kernel": (2, 4, 4)})
+    ImageBind(ImageBindConfig(out_dim=128, modalities={"image": part})).save_pretrained(folder)
+    return {"encoder": str(folder), "llm": str(foundation_folder("tiny-mllm") / "llm")}
+
+
+def measure(what: str, model: dict[str, Any], clients: int, samples: int, repetitions: int) -> Row:
+    """Second epoch (ours) beside the first one (the rival)."""
+    alone = what.startswith("projector")
+    chosen = Experiment.parse(
+        {
+            "method": ProjectorOnly() if alone else "fedavg-lora",
+            "rounds": 2,
+            "data": {"clients": {"image": clients}, "train": samples, "test": 1},
+            "model": model,
+            "training": {"batch_size": 4, **({"schedule": "simultaneous"} if alone else {"tau": 0.0})},
+            "engine": {"device": "cpu"},
+            "evaluation": {"generate": False, "controls": False},
+        }
+    )
+    federation = build(chosen, None, lambda told: None)
+    engine, shared = federation.engine, federation.state.shared
+    for client in federation.clients.values():
+        client.examples(engine.model)
+    first, second, losses = [], [], []
+    for _ in range(repetitions + 1):
+        engine.model.store.clear()
+        for kept in (first, second):
+            payloads = {n: c.view(Payload(shared)) for n, c in federation.clients.items()}
+            began = time.perf_counter()
+            replies = engine.ask(federation.method, "train", payloads, Round(1, 2, 0))
+            kept.append(time.perf_counter() - began)
+            losses.append([r.payload.numbers["loss"] for r in replies])
+    gap = max(abs(a - b) for found in losses for a, b in zip(found, losses[0], strict=True))
+    return Row(
+        "features",
+        f"{what}, {clients} clients x {samples} samples, second epoch",
+        "the first epoch",
+        "2 where the encoder dominates",
+        second[1:],
+        first[1:],
+        gap,
+        "the difference is that of the clients' losses",
+    )
+
+
+def main(arguments: list[str]) -> list[Row]:
+    clients, samples, repetitions = (int(a) for a in arguments) if len(arguments) == 3 else (4, 16, 5)
+    with tempfile.TemporaryDirectory() as place:
+        large = wide(Path(place))
+        rows = [
+            measure(f"{trained}, {size}", model, clients, samples, repetitions)
+            for size, model in (("wide", large), ("shipped", {}))
+            for trained in ("projector only", "LLM only")
+        ]
+    tell(rows)
+    return rows
