@@ -84,7 +84,7 @@ def draw_cuts(
         if not shares.sum() > 0:  # a small beta can put all of a class on clients that are full
             return None
         ends = np.cumsum(shares / shares.sum())
-        cuts[number] = (ends * size[:, None]).astype(np.int64)
+        cuts[number] = np.rint(ends * size[:, None]).astype(np.int64)
         cuts[number, :, -1] = size
         held += np.diff(cuts[number], prepend=0)
     return cuts if held.min() >= least else None
