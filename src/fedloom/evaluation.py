@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.data.sample import Sample
+from fedloom.features import Features
 from fedloom.metrics import EvaluationRecord, load_embedder, summarise
 from fedloom.metrics.bertscore import Embedder
 from fedloom.model import AdaptedModel
@@ -74,9 +75,13 @@ class TestSet:
 
     def only(self, client: str) -> "TestSet":
         """One client's part."""
-        keep = self._places.get(client, [])
+        return self.part([client])
+
+    def part(self, clients: Sequence[str]) -> "TestSet":
+        """The part of these clients, one after another."""
+        keep = [(client, i) for client in clients for i in self._places.get(client, [])]
         return TestSet(
-            [client] * len(keep), [self.samples[i] for i in keep], [self.examples[i] for i in keep]
+            [c for c, _ in keep], [self.samples[i] for _, i in keep], [self.examples[i] for _, i in keep]
         )
 
 
@@ -91,14 +96,20 @@ def drawn(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
 
 @torch.no_grad()
 def evaluate(
-    model: AdaptedModel, tests: TestSet, settings: Evaluation, *, generate: bool
+    model: AdaptedModel,
+    tests: TestSet,
+    settings: Evaluation,
+    *,
+    generate: bool,
+    kept: Features | None = None,
 ) -> list[EvaluationRecord]:
-    """One record per test sample, by the model as it is loaded."""
+    """One record per test sample, by the model as it is loaded; `kept` holds features of earlier evaluations."""
     records = []
     for start in range(0, len(tests.examples), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         batch = tests.examples[part]
-        features = model.features(batch)
+        uids = [s.uid for s in tests.samples[part]]
+        features = model.features(batch) if kept is None else kept.of(model, uids, batch)
         counts = model.score(batch, features)
         answers: Sequence[str | None] = [None] * len(batch)
         if generate:
@@ -115,7 +126,7 @@ def evaluate(
                     answer,
                     tokens,
                     correct,
-                    labelled="labels" in sample.meta,
+                    labelled="labels" in sample.meta or "classes" in sample.meta,
                 )
             )
     return records
