@@ -289,6 +289,10 @@ class _Door:
         return self.of.cohort(self.round)
 
     @property
+    def seed(self) -> int:
+        return self.of.experiment.seed
+
+    @property
     def frozen(self) -> Mapping[str, Tensor]:
         model = self.of.engine.model
         return {**model.frozen, **self.method.scope.pick(model.start, "frozen")}
