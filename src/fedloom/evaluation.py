@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.data.sample import Sample
-from fedloom.features import Features
 from fedloom.metrics import EvaluationRecord, load_embedder, summarise
 from fedloom.metrics.bertscore import Embedder
 from fedloom.model import AdaptedModel
@@ -96,20 +95,14 @@ def drawn(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
 
 @torch.no_grad()
 def evaluate(
-    model: AdaptedModel,
-    tests: TestSet,
-    settings: Evaluation,
-    *,
-    generate: bool,
-    kept: Features | None = None,
+    model: AdaptedModel, tests: TestSet, settings: Evaluation, *, generate: bool
 ) -> list[EvaluationRecord]:
-    """One record per test sample, by the model as it is loaded; `kept` holds features of earlier evaluations."""
+    """One record per test sample, by the model as it is loaded."""
     records = []
     for start in range(0, len(tests.examples), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         batch = tests.examples[part]
-        uids = [s.uid for s in tests.samples[part]]
-        features = model.features(batch) if kept is None else kept.of(model, uids, batch)
+        features = model.features(batch)
         counts = model.score(batch, features)
         answers: Sequence[str | None] = [None] * len(batch)
         if generate:

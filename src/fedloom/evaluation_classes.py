@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fedloom.data.sample import Sample
 from fedloom.evaluation import Assessment, ClientModel, Evaluation, TestSet, evaluate
-from fedloom.features import Features
 from fedloom.metrics import EvaluationRecord, harmonic_mean
 from fedloom.model import AdaptedModel
 
@@ -44,7 +43,16 @@ class ClassTests:
             replace(s, meta={**s.meta, "allowed": s.meta["own"]}) for s in tests.samples if "own" in s.meta
         ]
         own = TestSet(tests.of, restricted, [model.prepare(s) for s in restricted]) if restricted else None
-        sets = {name: TestSet.prepare({name: samples}, model) for name, samples in common.items()}
+        # A picture of the common sets that is some client's, too, is one example: its features are kept once.
+        same = {(s.uid, s.meta["classes"]): e for s, e in zip(tests.samples, tests.examples, strict=True)}
+        sets = {
+            name: TestSet(
+                [name] * len(samples),
+                samples,
+                [same.get((s.uid, s.meta["classes"])) or model.prepare(s) for s in samples],
+            )
+            for name, samples in common.items()
+        }
         return cls(sets, own, domains)
 
 
@@ -57,7 +65,6 @@ def assess_classes(
     settings: Evaluation,
     *,
     generate: bool,
-    kept: Features | None = None,
 ) -> Assessment:
     """`local/...` on the client's own test part, `base/...` and `novel/...` on the whole sets, `hm` and `hm2` of their means.
 
@@ -76,14 +83,14 @@ def assess_classes(
             model.load(common)
         else:
             model.load(mine.tensors, mine.ratios)
-        home = evaluate(model, tests.part(group), settings, generate=generate, kept=kept)
+        home = evaluate(model, tests.part(group), settings, generate=generate)
         narrow = (
             []
             if sets.own_classes is None
-            else evaluate(model, sets.own_classes.part(group), settings, generate=False, kept=kept)
+            else evaluate(model, sets.own_classes.part(group), settings, generate=False)
         )
         everywhere = {
-            name: _accuracy(evaluate(model, test, settings, generate=False, kept=kept))
+            name: _accuracy(evaluate(model, test, settings, generate=False))
             for name, test in sets.common.items()
         }
         for client in group:

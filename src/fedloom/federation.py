@@ -19,7 +19,6 @@ from fedloom.evaluation import Assessment, ClientModel, TestSet, assess
 from fedloom.evaluation_classes import ClassTests, assess_classes
 from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.experiment import Experiment
-from fedloom.features import Features
 from fedloom.firewall import Reply, inspect
 from fedloom.methods import Method, State
 from fedloom.personal import PersonalStates
@@ -99,7 +98,6 @@ class Federation:
         prepared, begin = Prepared(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():
             client.states, client.prepared, client.begin = self.personal, prepared, begin
-        self.features = Features(memory)
         self.replies: list[Reply] = []
         self._fresh = True
         self.first_metrics: Mapping[str, float] = {}
@@ -262,7 +260,6 @@ class Federation:
                 self.class_tests,
                 settings,
                 generate=generate,
-                kept=self.features,
             )
         return assess(
             model,

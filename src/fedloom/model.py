@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,6 @@ class AdaptedModel(ABC):
     `tensors` maps travelling names `<group>/<place>` to parameters, `start` to their values before round 1, `layers`
     PEFT's layer at each `<group>/<place>`, and `scales` each group's LoRA scale s.
     """
-
-    frozen_features: ClassVar[bool] = False
-    """Whether `features` depend on the example alone, whatever is loaded: an evaluation may then keep them."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Local, base, novel and their harmonic means on a stub model; features kept; domains; two label spaces."""
+"""Local, base, novel and their harmonic means on a stub model, domains; two label spaces."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,6 @@ import torch
 from fedloom.data.sample import Sample
 from fedloom.evaluation import ClientModel, Evaluation, TestSet
 from fedloom.evaluation_classes import ClassTests, assess_classes
-from fedloom.features import Features
 from fedloom.metrics import harmonic_mean
 
 
@@ -22,12 +21,10 @@ def sample(uid: str, classes: str, label: int, **meta: Any) -> Sample:
 class Stub:
     """Knows the labels that it was loaded with, by list; of a restricted label space it knows everything."""
 
-    frozen_features = True
     known: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         self.loads = 0
-        self.encoded: list[str] = []
         self.scored: list[str] = []
 
     def load(self, tensors: Any, ratios: Any = None) -> None:
@@ -38,7 +35,6 @@ class Stub:
         return s
 
     def features(self, examples: Sequence[Sample]) -> list[torch.Tensor]:
-        self.encoded += [e.uid for e in examples]
         return [torch.ones(4) for _ in examples]
 
     def score(self, examples: Sequence[Sample], features: Any = None) -> list[tuple[int, int]]:
@@ -110,23 +106,12 @@ def test_one_own_model_among_others_that_share_theirs() -> None:
     assert found.metrics["base/image/accuracy"] == pytest.approx((3 / 5 + 2 / 5) / 2)
 
 
-def test_frozen_features_are_encoded_once_and_within_the_budget() -> None:
-    own = {"a": ClientModel(known(0)), "b": ClientModel(known(1))}
-    results = []
-    for frozen, limit, encoded in ((True, 10**6, 9), (True, 0, 5 + 2 * 9), (False, 10**6, 5 + 2 * 9)):
-        model = Stub()
-        model.frozen_features = frozen
-        tests, sets = prepared(model)
-        kept = Features(limit)
-        results.append(
-            assess_classes(model, {}, own, tests, sets, Evaluation(), generate=False, kept=kept).metrics
-        )
-        assert len(model.encoded) == encoded
-        assess_classes(model, {}, own, tests, sets, Evaluation(), generate=False, kept=kept)
-        assert len(model.encoded) == (9 if frozen and limit else 2 * encoded), (
-            "from one round to the next, too"
-        )
-    assert results[0] == results[1] == results[2]
+def test_a_picture_that_stands_in_two_sets_is_one_example() -> None:
+    """So that what a model keeps of its frozen part is kept once."""
+    tests, sets = prepared(Stub())
+    home = {id(e) for e in tests.examples}
+    assert {id(e) for e in sets.common["base"].examples} == home
+    assert not {id(e) for e in sets.common["novel"].examples} & home
 
 
 def test_label_skew_is_scored_over_all_classes_and_over_the_clients_own() -> None:
