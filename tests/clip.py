@@ -1,8 +1,13 @@
 """A CLIP of random weights, a few words and a few pictures: what tests of methods on CLIP stand on. Nothing is square."""
 
+import json
+from itertools import product
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
@@ -98,3 +103,37 @@ def silos(clients: int = 3, train: int = 7, test: int = 2) -> list[ClientData]:
         )
         for k in range(clients)
     ]
+
+
+def write(folder: Path) -> Path:
+    """The CLIP in `folder/clip`, as `from_pretrained` reads it, and 16 classes of four pictures each in `folder/pictures`."""
+    clip().save_pretrained(folder / "clip")
+    tokenizer().save_pretrained(folder / "clip")
+    (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR), encoding="utf-8")
+    draw = np.random.default_rng(0)
+    for i, (colour, shape) in enumerate(product(("red", "blue", "green", "pink"), ("cube", "ball", "cone", "ring"))):
+        place = folder / "pictures" / f"{colour}_{shape}"
+        place.mkdir(parents=True)
+        for number in range(4):
+            pixels = draw.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+            pixels[: 1 + i, :, i % 3] = 255
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    return folder
+
+
+def quick_settings(folder: Path, clients: int) -> dict[str, Any]:
+    """What `quick` runs a method on CLIP with."""
+    return {
+        "name": "quick",
+        "rounds": 2,
+        "data": {
+            "source": "classes",
+            "dataset": "things",
+            "path": str(folder / "pictures"),
+            "clients": {"image": clients},
+            "partition": {"kind": "few-shot", "shots": 3},
+        },
+        "model": {"clip": str(folder / "clip")},
+        "training": {"batch_size": 4, "optimizer": "sgd", "lr": 0.02, "clip": None},
+        "evaluation": {"generate": False, "controls": False, "samples": 2},
+    }

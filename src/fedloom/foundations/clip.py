@@ -26,8 +26,12 @@ from fedloom.metrics import Embedder
 from fedloom.model import AdaptedModel, means
 from fedloom.rows import Rows
 
-FEATURES = 2**30
-"""Bytes of kept features, unless told otherwise."""
+
+def room_for_features(device: torch.device) -> int:
+    """Bytes of frozen features that are kept, unless told otherwise: 2 GiB, or a quarter of a GPU's memory."""
+    return (
+        torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2 * 2**30
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,7 @@ class AdaptedCLIP(AdaptedModel):
         attachment: Attachment,
         *,
         seed: int,
-        memory: int = FEATURES,
+        memory: int | None = None,
     ) -> None:
         """Trained tensors start from the streams of `seed`; up to `memory` bytes of frozen features are kept.
 
@@ -66,7 +70,7 @@ class AdaptedCLIP(AdaptedModel):
         self.part.draw(seed)
         self.part.to(towers.like)
         self._root = nn.ModuleDict({"clip": towers.clip, "part": self.part})
-        self._memory = memory
+        self._memory = room_for_features(towers.like.device) if memory is None else memory
         self._features: WeakKeyDictionary[Example, Tensor] = WeakKeyDictionary()
         super().__init__(self.part.named(), {}, {})
         for names in (
@@ -126,21 +130,24 @@ class AdaptedCLIP(AdaptedModel):
 
     @torch.no_grad()
     def features(self, examples: Sequence[Example]) -> list[Tensor]:
-        """What everything below the first trained block makes of each picture; kept for the next time while there is room."""
+        """What everything below the first trained block makes of each picture; kept for the next time while there is room.
+
+        Each picture passes alone: products of another shape round otherwise, and a resumed run must end in the same bits
+        whichever pictures it meets first.
+        """
         like = self.towers.like
-        found = [self._features.get(e) for e in examples]
-        usable = [f is not None and f.dtype == like.dtype and f.device == like.device for f in found]
-        if new := [i for i, ok in enumerate(usable) if not ok]:
-            images = torch.stack([examples[i].image for i in new]).to(like.device)
-            made = self.part.features(self.pixels.normal(images))
-            room = self._memory - sum(f.numel() * f.element_size() for f in self._features.values())
-            size = made[0].numel() * made.element_size()
-            for i, feature in zip(new, made, strict=True):
-                found[i] = feature
-                if size <= room:
-                    self._features[examples[i]] = feature.clone()
+        room = self._memory - sum(f.numel() * f.element_size() for f in self._features.values())
+        found = []
+        for example in examples:
+            feature = self._features.get(example)
+            if feature is None or feature.dtype != like.dtype or feature.device != like.device:
+                pixels = self.pixels.normal(example.image[None].to(like.device))
+                feature = self.part.features(pixels)[0].clone()
+                if (size := feature.numel() * feature.element_size()) <= room:
+                    self._features[example] = feature
                     room -= size
-        return [f for f in found if f is not None]
+            found.append(feature)
+        return found
 
     def logits(self, examples: Sequence[Example], features: Sequence[Tensor] | None, kind: str) -> Tensor:
         """(B, C) over all names of one list, as the model is loaded."""
