@@ -111,7 +111,9 @@ def write(folder: Path) -> Path:
     tokenizer().save_pretrained(folder / "clip")
     (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR), encoding="utf-8")
     draw = np.random.default_rng(0)
-    for i, (colour, shape) in enumerate(product(("red", "blue", "green", "pink"), ("cube", "ball", "cone", "ring"))):
+    for i, (colour, shape) in enumerate(
+        product(("red", "blue", "green", "pink"), ("cube", "ball", "cone", "ring"))
+    ):
         place = folder / "pictures" / f"{colour}_{shape}"
         place.mkdir(parents=True)
         for number in range(4):

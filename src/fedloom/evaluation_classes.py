@@ -70,7 +70,7 @@ def assess_classes(
 
     Clients without a model of their own have the common one, which is measured once. `local/image/accuracy_own_classes` scores
     over the client's own classes only. `domain/<name>/accuracy` is over the clients of a domain, or of a held-out one over all
-    clients, with its standard deviation over these clients beside it (pFedMMA, section 4.2 of its protocol).
+    clients (`held_out/image/accuracy`, too), with its standard deviation over these clients beside it (pFedMMA, section 4.2 of its protocol).
     """
     clients = sorted(set(tests.of))
     figures: dict[str, dict[str, float]] = {}
@@ -130,6 +130,7 @@ def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str
     for name in names:
         if name.startswith("domain/"):
             groups[name] = [found[name] for found in figures.values()]
+            metrics[f"held_out/{ACCURACY}"] = mean[name]
     for name, values in groups.items():
         metrics[f"{name}/accuracy"] = fmean(values)
         if len(values) > 1:

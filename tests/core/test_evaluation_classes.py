@@ -142,6 +142,7 @@ def test_domains_have_their_clients_mean_and_spread_and_a_held_out_one_everybody
     assert found["domain/dusk/accuracy"] == 1.0
     assert "domain/dusk/accuracy_sd" not in found
     assert found["domain/grain/accuracy"] == pytest.approx((3 / 5 + 1 / 5 + 1 / 5) / 3)
+    assert found["held_out/image/accuracy"] == found["domain/grain/accuracy"]
     assert found["local/image/accuracy"] == pytest.approx(2.5 / 3)
 
 

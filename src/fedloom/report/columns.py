@@ -31,8 +31,10 @@ CLASSES = {
     "base/image/accuracy": "base",
     "novel/image/accuracy": "novel",
     "hm": "HM",
+    "held_out/image/accuracy": "held out",
 }
-"""The headline of image classification: what is asked of a personalised model, and the paper's titles."""
+"""The headline of image classification, and the papers' titles."""
+OTHERS = {"local/image/accuracy_own_classes": "local, own classes"}
 AVERAGE = "average"
 AVERAGED = "average/"
 """How a column begins that is the mean over the study's parts alone, such as data sets; in a study without parts the figure."""
@@ -101,9 +103,9 @@ def columns_of(study: Study, keys: Sequence[str]) -> tuple[Column, ...]:
         return tuple(Column(key, title_of(key), unit_of(key)) for key in keys)
     plain = [Column(key, title_of(key), unit_of(key)) for key in keys if not key.startswith(AVERAGED)]
     if averaged:
-        means = (Column(k, title_of(k), unit_of(k), AVERAGE, len(study.across)) for k in averaged)
-        parts = (Column(c.key, f"{part}, {c.title}", c.unit, part) for part in study.across for c in plain)
-        return (*parts, *means)
+        count = len(study.across)
+        each = [Column(c.key, f"{part}, {c.title}", c.unit, part) for part in study.across for c in plain]
+        return (*each, *(Column(k, title_of(k), unit_of(k), AVERAGE, count) for k in averaged))
     if len(plain) == 1:
         key, unit = plain[0].key, plain[0].unit
         parts = len(study.across)
@@ -119,7 +121,7 @@ def title_of(key: str) -> str:
     parts = plain.split("/")
     if parts[0] == "domain" and len(parts) == 3:
         return parts[1] if parts[2] == "accuracy" else f"{parts[1]}, {words(parts[2])}"
-    return FIELDS.get(plain) or CLASSES.get(plain) or words(plain)
+    return FIELDS.get(plain) or CLASSES.get(plain) or OTHERS.get(plain) or words(plain)
 
 
 def is_diagnostic(name: str) -> bool:
