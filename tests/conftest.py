@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+import tests.clip
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation
+from fedloom.methods import METHODS
+from fedloom.methods.on_clip import OnCLIP
 from fedloom.runfolder import RunFolder
 from fedloom.runner import build
 
@@ -31,11 +34,26 @@ def _plain_floating_point() -> Iterator[None]:
     torch.set_flush_denormal(False)
 
 
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CLIP and pictures for it; see tests/clip.py."""
+    return tests.clip.write(tmp_path_factory.mktemp("clip"))
+
+
 @pytest.fixture
-def quick() -> Callable[..., Experiment]:
-    """An experiment of seconds on the shipped tiny foundation; keyword arguments replace whole top-level settings."""
+def quick(request: pytest.FixtureRequest) -> Callable[..., Experiment]:
+    """An experiment of seconds on the shipped tiny foundation; keyword arguments replace whole top-level settings.
+
+    A method on CLIP runs on a random one, with as many clients as `data` asks for.
+    """
 
     def make(method: str | dict[str, Any] = "feda2-lora", **settings: Any) -> Experiment:
+        name = method if isinstance(method, str) else method["name"]
+        if issubclass(METHODS[name], OnCLIP):
+            clients = settings.pop("data", {}).get("clients", {"image": 3})
+            usual = tests.clip.quick_settings(request.getfixturevalue("clip_folder"), sum(clients.values()))
+            training = {**usual["training"], **settings.pop("training", {})}
+            return Experiment.parse({**usual, "method": method, "training": training, **settings})
         return Experiment.parse({**QUICK, "method": method, **settings})
 
     return make

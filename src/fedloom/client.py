@@ -126,6 +126,7 @@ class _Session:
         only: Scope = EVERYTHING,
         local: float | None = 0.0,
         penalty: Penalty | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train from `start`; what it lacks begins at the model's start values. See Trainer."""
         of, model = self.of, self.model
@@ -155,6 +156,7 @@ class _Session:
             ratios=ratios(of.shapes),
             local=local,
             penalty=penalty,
+            rates=rates or {},
         )
         outcome = self.work(job)
         numbers = {"examples": len(examples), "loss": outcome.loss, "steps": outcome.steps}

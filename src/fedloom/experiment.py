@@ -28,6 +28,7 @@ from fedloom.evaluation import Evaluation
 from fedloom.firewall import Firewall
 from fedloom.foundations.config import Foundation
 from fedloom.methods import METHODS, Method
+from fedloom.methods.on_clip import OnCLIP
 from fedloom.training import Training
 
 Size = Literal["tiny", "small", "paper"]
@@ -117,7 +118,9 @@ class Experiment(BaseModel):
     evaluation: Evaluation = Evaluation()
 
     def adapters(self) -> dict[str, LoRA]:
-        """The shapes of what is adapted, by part: `body` of a classifier, `llm` and `encoder` of a multimodal LLM."""
+        """The shapes of what LoRA adapts, by part: `body` of a classifier, `llm` and `encoder` of a multimodal LLM."""
+        if self.data.pictured:  # what is trained on CLIP, the method says
+            return {}
         if self.data.labels():
             return {"body": self.model.body_lora}
         return {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
@@ -159,6 +162,13 @@ class Experiment(BaseModel):
     def _contradiction(self) -> str | None:
         """What cannot go together in this experiment, in one sentence, or None."""
         warm, scope = self.method.warm_start, self.method.scope
+        if self.data.pictured and self.method.attachment is None:
+            known = ", ".join(name for name, m in METHODS.items() if issubclass(m, OnCLIP))
+            return f"method {self.method.name} trains nothing on CLIP, which data.source classes needs; take {known}"
+        if not self.data.pictured and self.method.attachment is not None:
+            return f"method {self.method.name} trains a part of CLIP; set data.source: classes, or take another method"
+        if fault := self.method.check_training(self.training):
+            return fault
         if warm is not None:
             if warm.method not in METHODS:
                 return f"unknown method.warm_start.method {warm.method!r}; known are {', '.join(sorted(METHODS))}"

@@ -11,17 +11,20 @@ import torch
 
 from fedloom.adapters.ranks import Shape, Shapes
 from fedloom.client import Client
+from fedloom.data.classes import Classes
 from fedloom.data.source import ClientData
 from fedloom.engines import LocalEngine
 from fedloom.engines.size import cohort_size
 from fedloom.errors import ExperimentError
 from fedloom.evaluation import TestSet, drawn, measure_controls
+from fedloom.evaluation_classes import ClassTests
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
 from fedloom.files import write_atomic
 from fedloom.foundations.adapted import AdaptedMLLM
 from fedloom.foundations.classifier import AdaptedClassifier
-from fedloom.foundations.loading import load_classifier, load_model
+from fedloom.foundations.clip import AdaptedCLIP
+from fedloom.foundations.loading import load_classifier, load_clip, load_model
 from fedloom.gallery import write_gallery
 from fedloom.model import AdaptedModel
 from fedloom.runfolder import RunFolder
@@ -86,7 +89,7 @@ def build_from(
                 f"client {source.name} has no training samples; give it some, or leave it out"
             )
     held = sorted({m for source in sources for m in source.holds})
-    model = _model(experiment, held)
+    model = _model(experiment, held, experiment.data.classes())
     tested = {s.name: s.test for s in sources if len(s.test)}
     tests = TestSet.prepare(
         {name: tested[name] for name in drawn(list(tested), experiment.evaluation, experiment.seed)}, model
@@ -115,13 +118,27 @@ def build_from(
         wire=experiment.engine.wire,
         cohort=1 if cohort == "off" else cohort,
     )
-    return Federation(experiment, engine, tests, folder, observe)
+    class_tests = _class_tests(experiment, tests, model) if experiment.data.pictured else None
+    return Federation(experiment, engine, tests, folder, observe, class_tests=class_tests)
 
 
-def _model(experiment: Experiment, held: Sequence[str]) -> AdaptedMLLM | AdaptedClassifier:
+def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> ClassTests:
+    """The test sets of image classification that are nobody's own."""
+    from fedloom.data.classes import domain_of
+
+    parts = {client: tests.only(client).samples for client in sorted(set(tests.of))}
+    domains = domain_of(parts) if experiment.data.partition.kind == "domains" else {}
+    return ClassTests.prepare(tests, experiment.data.load_common(experiment.seed), domains, model)
+
+
+def _model(
+    experiment: Experiment, held: Sequence[str], classes: Classes | None
+) -> AdaptedMLLM | AdaptedClassifier | AdaptedCLIP:
     """The foundation that the data need, with the adapters that the method needs."""
     settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
-    second = experiment.method.second
+    second, attachment = experiment.method.second, experiment.method.attachment
+    if classes is not None and attachment is not None:
+        return load_clip(settings, classes, attachment, device, seed)
     if labels := experiment.data.labels():
         return load_classifier(settings, labels, device, seed, second=second)
     return load_model(settings, held, device, seed, second=second)
@@ -151,7 +168,7 @@ def finish(federation: Federation) -> Result:
     model.load(common)
     settings = experiment.evaluation
     metrics = dict(federation.last_metrics)
-    if settings.controls and common:
+    if settings.controls and common and not experiment.data.pictured:
         metrics |= measure_controls(model, federation.tests, settings)
     summary = {
         "name": experiment.name,
@@ -204,8 +221,10 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     if not (adapters / "fedloom.json").is_file():
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
-    listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))["adapters"]
-    model = _model(experiment, [a.removeprefix("encoder.") for a in listed if a.startswith("encoder.")])
+    listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
+    trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
+    names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}
+    model = _model(experiment, trunks, Classes(**names) if names else None)
     model.load(model.read_adapters(adapters))
     return model
 

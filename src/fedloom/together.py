@@ -11,9 +11,11 @@ from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedloom.adapters.adamw import StackedAdamW
+from fedloom.adapters.optimiser import Stacked
+from fedloom.adapters.sgd import StackedSGD
 from fedloom.adapters.stacked import Stack
 from fedloom.model import AdaptedModel
 from fedloom.work import Job, Outcome, blown_up
@@ -25,7 +27,8 @@ def kind(model: AdaptedModel, job: Job) -> object:
     """Jobs of one kind, with the same merged base, can be done together."""
     stages = tuple((s.parts, bool(job.names_in(s.parts))) for s in job.stages())
     second = any(".local_" in n for n in job.start)
-    settings = (job.training, job.round, job.rounds, tuple(sorted(job.ratios.items())), job.local)
+    scales, rates = (tuple(sorted(x.items())) for x in (job.ratios, job.rates))
+    settings = (job.training, job.round, job.rounds, scales, rates, job.local)
     return stages, second, settings, job.penalty is None
 
 
@@ -96,18 +99,20 @@ class _Run:
                     next(stream)
             return
         self.model.begin(chosen)  # for its dropouts; its own tensors are not read where the stack stands
-        settings = self.jobs[0].training
-        adam = StackedAdamW(
-            parameters,
-            lr=settings.rate(self.jobs[0].round, self.jobs[0].rounds),
-            betas=settings.betas,
-            weight_decay=settings.weight_decay,
-        )
+        optimiser = self._optimiser(parameters, [n for n in self.stack.tensors if n in chosen])
         made = self._features()
         for step in range(max(s.steps for s in stages)):
             active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
             if active:
-                self._step(active, names, adam, made)
+                self._step(active, names, optimiser, made)
+
+    def _optimiser(self, parameters: Sequence[nn.Parameter], names: Sequence[str]) -> Stacked:
+        settings, rates = self.jobs[0].training, [self.jobs[0].rate(n) for n in names]
+        if settings.optimizer == "sgd":
+            return StackedSGD(
+                parameters, rates, momentum=settings.momentum, weight_decay=settings.weight_decay
+            )
+        return StackedAdamW(parameters, rates, betas=settings.betas, weight_decay=settings.weight_decay)
 
     def _features(self) -> Features:
         """What makes, of pairs of a client and an index of its examples, their features: see `work.alone`."""
@@ -157,10 +162,10 @@ class _Run:
         self,
         active: Sequence[int],
         names: Sequence[frozenset[str]],
-        adam: StackedAdamW,
+        optimiser: Stacked,
         made: Features,
     ) -> None:
-        adam.zero_grad()
+        optimiser.zero_grad()
         at = [(k, i) for k in active for i in next(self.streams[k])]
         batch = [self.jobs[k].examples[i] for k, i in at]
         features = made(at)
@@ -174,11 +179,11 @@ class _Run:
                 total = total + penalty({n: self.stack.tensors[n][k] for n in sorted(names[k])})
         total.backward()  # type: ignore[no-untyped-call]
         if (clip := self.jobs[0].training.clip) is not None:
-            adam.clip(clip)
+            optimiser.clip(clip)
         moves = self.stack.took_part(names)
         if self.jobs[0].penalty is not None:  # it reaches tensors without any row, too
-            moves |= adam.touched()
-        adam.step(moves)
+            moves |= optimiser.touched()
+        optimiser.step(moves)
         for k, loss in zip(active, losses.detach()[list(active)].tolist(), strict=True):
             self.losses[k].append(loss)
             if not torch.isfinite(torch.tensor(loss)):

@@ -44,11 +44,17 @@ class Training(BaseModel):
         description="local steps in one round instead of whole epochs; the next round goes on where this one ended",
     )
     batch_size: int = Field(16, ge=1, description="samples in one step")
-    lr: float = Field(2e-3, gt=0, description="AdamW learning rate")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="adamw | sgd with momentum; made anew whenever a client takes part"
+    )
+    lr: float = Field(2e-3, gt=0, description="learning rate")
     lr_schedule: Literal["cosine", "constant"] = Field(
         "cosine", description="course of the rate over the rounds"
     )
-    weight_decay: float = Field(0.0, ge=0, description="AdamW weight decay")
+    weight_decay: float = Field(
+        0.0, ge=0, description="decoupled in adamw; with sgd it is added to the gradient"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: share of the last step that is kept")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW moment decay rates")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm per step; none = no clipping")
 

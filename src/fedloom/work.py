@@ -4,7 +4,7 @@ Optimiser, schedule and random streams are made here, used once and dropped: not
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ from fedloom.training import Part, Penalty, Stage, Training, batches, local_step
 class Job:
     """What a client trains: from `start` (missing tensors begin at the model's start values) the tensors `names`.
 
-    `ratios` are its scales over the model's by group, `local` weighs a second adapter, `penalty` is added to every loss.
+    `ratios` are its scales over the model's by group, `local` weighs a second adapter, `penalty` is added to every loss, and
+    `rates` holds constant learning rates of groups that do not have the run's.
     """
 
     client: str
@@ -34,6 +35,11 @@ class Job:
     ratios: Mapping[str, float]
     local: float | None = 0.0
     penalty: Penalty | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+    def rate(self, name: str) -> float:
+        """The learning rate of a tensor in this round."""
+        return self.rates.get(group_of(name), self.training.rate(self.round, self.rounds))
 
     def stages(self) -> list[Stage]:
         """The stages of this round."""
@@ -86,22 +92,16 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
                     next(stream)
                 continue
             features = _features(model, job, trained)
-            settings = job.training
-            adam = torch.optim.AdamW(
-                parameters,
-                lr=settings.rate(job.round, job.rounds),
-                betas=settings.betas,
-                weight_decay=settings.weight_decay,
-            )
+            rates = [job.rate(n) for n in model.tensors if n in names]
+            optimiser = _optimiser(job.training, parameters, rates)
             for _ in range(stage.steps):
                 indices = next(stream)
                 batch = [job.examples[i] for i in indices]
                 extra = None
                 if job.penalty is not None:
                     extra = job.penalty({n: model.tensors[n] for n in sorted(names)})
-                losses.append(
-                    _step(model, adam, parameters, batch, features(indices), job.training.clip, extra)
-                )
+                made = features(indices)
+                losses.append(_step(model, optimiser, parameters, batch, made, job.training.clip, extra))
     model.rest()
     tensors = {n: model.tensors[n].detach().clone() for n in sorted(trained)}
     return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses))
@@ -130,21 +130,35 @@ def _features(
     return made
 
 
+def _optimiser(
+    settings: Training, parameters: Sequence[torch.nn.Parameter], rates: Sequence[float]
+) -> torch.optim.Optimizer:
+    """A fresh optimiser; a rate for each parameter, in as few groups as there are rates."""
+    groups = [
+        {"params": [p for p, r in zip(parameters, rates, strict=True) if r == rate], "lr": rate}
+        for rate in dict.fromkeys(rates)
+    ]
+    decay = settings.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=decay)
+    return torch.optim.AdamW(groups, betas=settings.betas, weight_decay=decay)
+
+
 def _step(
     model: AdaptedModel,
-    adam: torch.optim.Optimizer,
+    optimiser: torch.optim.Optimizer,
     parameters: list[torch.nn.Parameter],
     batch: Sequence[Any],
     features: Sequence[Any] | None,
     clip: float | None,
     extra: Tensor | None,
 ) -> float:
-    adam.zero_grad(set_to_none=True)
+    optimiser.zero_grad(set_to_none=True)
     loss = model.loss(batch, features)
     if not torch.isfinite(loss):
         raise blown_up(loss.item())
     (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
     if clip is not None:
         torch.nn.utils.clip_grad_norm_(parameters, clip)
-    adam.step()
+    optimiser.step()
     return float(loss.detach())

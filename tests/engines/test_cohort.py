@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fedloom.adapters.adamw import StackedAdamW
+from fedloom.adapters.sgd import StackedSGD
 from fedloom.experiment import Experiment
 from fedloom.methods import METHODS
 from fedloom.training import Training
@@ -124,16 +125,24 @@ def test_auto_is_written_down_as_a_number(quick, federate) -> None:
     assert again.engine.cohort == federation.engine.cohort
 
 
+@pytest.mark.parametrize("rates", [(0.1, 0.1, 0.1), (0.1, 0.02, 0.3)], ids=["one-rate", "rates"])
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
 @pytest.mark.parametrize("decay", [0.0, 0.3])
-def test_the_stacked_optimiser_is_one_adamw_per_client(decay) -> None:
+def test_the_stacked_optimiser_is_one_optimiser_per_client(decay, name, rates) -> None:
     draw = torch.Generator().manual_seed(0)
     shapes, clients = [(3, 5), (4,), (2, 3)], 3
     starts = [torch.randn(clients, *s, generator=draw, dtype=torch.float64) for s in shapes]
-    settings = {"lr": 0.1, "betas": Training().betas, "weight_decay": decay}
     stacked = [nn.Parameter(t.clone()) for t in starts]
-    ours = StackedAdamW(stacked, **settings)
+    if name == "adamw":
+        settings = {"betas": Training().betas, "weight_decay": decay}
+        ours, kind = StackedAdamW(stacked, rates, **settings), torch.optim.AdamW
+    else:
+        settings = {"momentum": 0.9, "weight_decay": decay}
+        ours, kind = StackedSGD(stacked, rates, **settings), torch.optim.SGD
     single = [[nn.Parameter(t[k].clone()) for t in starts] for k in range(clients)]
-    theirs = [torch.optim.AdamW(p, **settings) for p in single]
+    theirs = [
+        kind([{"params": [t], "lr": lr} for t, lr in zip(p, rates, strict=True)], **settings) for p in single
+    ]
     for _ in range(6):
         active = torch.rand(clients, len(shapes), generator=draw) < 0.7
         ours.zero_grad()

@@ -5,58 +5,32 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fedloom.adapters.optimiser import Stacked
 
-class StackedAdamW:
-    """Steps stacked parameters (K, ...) as one `torch.optim.AdamW` per client would.
 
-    The parameters become views of one buffer and their gradients views of another, so that a step is a few operations whatever
-    the number of tensors. Where a client's tensor took no part in the loss, nothing of it moves, as with a gradient of None: no
-    decay, no momentum, no step count.
-    """
+class StackedAdamW(Stacked):
+    """One `torch.optim.AdamW` per client."""
 
     def __init__(
         self,
         parameters: Sequence[nn.Parameter],
+        rates: Sequence[float],
         *,
-        lr: float,
         betas: tuple[float, float],
         weight_decay: float,
         eps: float = 1e-8,
     ) -> None:
-        self.lr, self.betas, self.decay, self.eps = lr, betas, weight_decay, eps
-        self.clients = len(parameters[0])
-        self.values = torch.cat([p.detach().flatten() for p in parameters])
-        self.gradients, self.first, self.second = (torch.zeros_like(self.values) for _ in range(3))
+        super().__init__(parameters, rates)
+        self.betas, self.decay, self.eps = betas, weight_decay, eps
+        self.first, self.second = (torch.zeros_like(self.values) for _ in range(2))
         self.steps = torch.zeros(self.clients, len(parameters), dtype=torch.float64)
-        self.sizes = [p.numel() for p in parameters]
-        self.parts: list[Tensor] = []
-        slices = zip(*(torch.split(t, self.sizes) for t in (self.values, self.gradients)), strict=True)
-        for parameter, (value, gradient) in zip(parameters, slices, strict=True):
-            parameter.data = value.view(parameter.shape)
-            parameter.grad = gradient.view(parameter.shape)
-            self.parts.append(gradient.view(self.clients, -1))
 
-    def zero_grad(self) -> None:
-        """Forget all gradients."""
-        self.gradients.zero_()
+    def state(self) -> tuple[Tensor, ...]:
+        """Values and moments."""
+        return self.values, self.first, self.second
 
-    def touched(self) -> Tensor:
-        """(K, tensors), bool: which have a gradient other than zero."""
-        return torch.stack([g.any(1) for g in self.parts], dim=1).cpu()
-
-    def clip(self, largest: float) -> None:
-        """As `clip_grad_norm_` for each client, by its own norm over all tensors."""
-        norms = torch.stack([g.square().sum(1) for g in self.parts]).sum(0).sqrt()
-        factors = (largest / (norms + 1e-6)).clamp(max=1.0)[:, None]
-        for gradient in self.parts:
-            gradient.mul_(factors)
-
-    @torch.no_grad()
-    def step(self, active: Tensor) -> None:
-        """One step of the tensors that `active` (K, tensors), bool, names."""
-        state = (self.values, self.first, self.second)
-        still = None if bool(active.all()) else self._wide(~active)
-        before = [] if still is None else [t.clone() for t in state]
+    def move(self, active: Tensor) -> None:
+        """A step of everything; only what is active counts it."""
         self.steps += active
         one, two = self.betas
         bias, root = 1 - one**self.steps, (1 - two**self.steps).sqrt()
@@ -65,20 +39,9 @@ class StackedAdamW:
         if bool((self.steps == self.steps[0, 0]).all()):
             size, scale = self.lr / bias[0, 0].item(), root[0, 0].item()
         else:  # a tensor that has never moved has no bias to correct, and does not move now
-            size = self._wide((self.lr / bias).nan_to_num(posinf=0.0))
-            scale = self._wide(root.clamp(min=self.eps))
+            size = self.wide((self.table / bias).nan_to_num(posinf=0.0))
+            scale = self.wide(root.clamp(min=self.eps))
         self.values.mul_(1 - self.lr * self.decay)
         self.first.lerp_(self.gradients, 1 - one)
         self.second.mul_(two).addcmul_(self.gradients, self.gradients, value=1 - two)
         self.values.sub_(self.first / (self.second.sqrt().div_(scale).add_(self.eps)) * size)
-        if still is not None:
-            for tensor, old in zip(state, before, strict=True):
-                torch.where(still, old, tensor, out=tensor)
-
-    def _wide(self, table: Tensor) -> Tensor:
-        """(K, tensors) to one entry for each number in the buffers."""
-        each = (
-            torch.tensor(self.sizes).div(self.clients, rounding_mode="floor").repeat_interleave(self.clients)
-        )
-        wide = table.t().flatten().repeat_interleave(each, output_size=len(self.values))
-        return wide.to(self.values.device, torch.bool if table.dtype == torch.bool else self.values.dtype)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from fedloom.adapters.attachment import Single
 from fedloom.adapters.split import Split
 from fedloom.model import AdaptedModel, padded
 from fedloom.rows import Rows
@@ -84,8 +85,11 @@ class Stack:
                     f"{place}.{e}" in self.tensors for pair in (*LORA.values(), *VERA.values()) for e in pair
                 ):
                     put(layer, partial(self._lora if hasattr(layer, "scaling") else self._vera, layer, place))
-            for linear, names in plain_layers(self.model, self.tensors).items():
-                put(linear, partial(self._linear, linear, names))
+            for layer, names in plain_layers(self.model, self.tensors).items():
+                if isinstance(layer, Single):
+                    put(layer, partial(self._single, names["value"]))
+                else:
+                    put(layer, partial(self._linear, layer, names))
             for module in self.model.root.modules():
                 if isinstance(module, nn.Dropout) and module.p > 0:
                     put(module, partial(self._dropout, module))
@@ -143,6 +147,14 @@ class Stack:
             return out
         return out + split.rows(bias, layer.bias, x.dim())
 
+    def _single(self, name: str) -> Tensor:
+        """A tensor that is no layer's weight: (P, ...) of the clients that have examples in the batch."""
+        members = sorted(set(self._owners))
+        if torch.is_grad_enabled():
+            self._seen.setdefault(name, set()).update(members)
+        stack = self.tensors[name]
+        return stack if len(members) == self.clients else stack[members]
+
     def _dropout(self, module: nn.Dropout, x: Tensor) -> Tensor:
         """Each client's mask from its own stream, drawn in the shape that its batch would have alone."""
         if not module.training:
@@ -161,8 +173,8 @@ class Stack:
         return x * mask / (1 - module.p)
 
 
-def plain_layers(model: AdaptedModel, names: Mapping[str, Any]) -> dict[nn.Linear, dict[str, str]]:
-    """The Linear layers outside adapters that hold these tensors: `{layer: {weight or bias: travelling name}}`.
+def plain_layers(model: AdaptedModel, names: Mapping[str, Any]) -> dict[nn.Linear | Single, dict[str, str]]:
+    """The layers outside PEFT's adapters that hold these tensors: `{layer: {weight, bias or value: travelling name}}`.
 
     Raises TypeError for a tensor that another kind of module holds: it cannot be stacked.
     """
@@ -171,12 +183,12 @@ def plain_layers(model: AdaptedModel, names: Mapping[str, Any]) -> dict[nn.Linea
         for name, p in model.tensors.items()
         if name in names and name.rsplit(".", 1)[0] not in model.layers
     }
-    found: dict[nn.Linear, dict[str, str]] = {}
+    found: dict[nn.Linear | Single, dict[str, str]] = {}
     for module in model.root.modules():
         for attribute, parameter in module.named_parameters(recurse=False):
             if id(parameter) not in wanted:
                 continue
-            if not isinstance(module, nn.Linear):
+            if not isinstance(module, nn.Linear | Single):
                 raise TypeError(
                     f"{wanted[id(parameter)]} is in a {type(module).__name__}, which cannot be stacked"
                 )

@@ -1,14 +1,22 @@
 """The `data` part of an experiment, and the clients that it describes."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fedloom.data.protocol import DomainShift, FewShot, Partition
+from fedloom.data.sample import Sample
 from fedloom.data.source import ClientData, Holding
+from fedloom.data.tabletop.styles import PRIVATE_STYLES
 from fedloom.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from fedloom.data.classes import Classes
+    from fedloom.data.pictures import Pictures
 
 Task = Literal["entailment", "follows", "same", "warm", "mnli", "rte", "sst2", "qqp", "qnli"]
 
@@ -18,24 +26,37 @@ class Data(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["tabletop", "folder", "text"] = Field(
+    source: Literal["tabletop", "folder", "text", "classes"] = Field(
         "tabletop",
         description="tabletop: the project's own small world; folder: <path>/<client>/metadata.jsonl; "
-        "text: labelled sentences for a classifier",
+        "text: labelled sentences for a classifier; classes: pictures by class for CLIP",
     )
     path: Path | None = Field(
         None,
         description="source folder: the folder that holds one folder per client; source text: a folder with GLUE's "
-        "parquet files, <path>/<task>/train*.parquet, none = download",
+        "parquet files, <path>/<task>/train*.parquet, none = download; source classes: <path>/<class>/<image>, a folder with a "
+        "split file or parquet files, none = generate or download",
     )
     clients: dict[Holding, int] = Field(
         {"image": 3, "audio": 3},
-        description="source tabletop: how many clients hold images, speech, both, or text; source text: {text: N}",
+        description="source tabletop: how many clients hold images, speech, both, or text; source text: {text: N}; "
+        "source classes: {image: N}",
     )
-    train: int = Field(160, ge=1, description="sources tabletop and text: training samples per client")
-    test: int = Field(40, ge=1, description="sources tabletop and text: test samples per client")
+    train: int = Field(
+        160,
+        ge=1,
+        description="sources tabletop and text: training samples per client; data set tabletop: pictures per class",
+    )
+    test: int = Field(
+        40,
+        ge=1,
+        description="sources tabletop and text: test samples per client; data set tabletop: pictures per class",
+    )
     test_share: float = Field(
-        0.2, gt=0, lt=1, description="source folder: share held back where the data name no split"
+        0.2,
+        gt=0,
+        lt=1,
+        description="sources folder and classes: share held back where the data name no split",
     )
     test_only: tuple[str, ...] = Field(
         (),
@@ -51,6 +72,21 @@ class Data(BaseModel):
         0.5,
         gt=0,
         description="source text: Dirichlet parameter of the clients' label mixes; none = all clients alike",
+    )
+
+    dataset: str = Field(
+        "tabletop",
+        description="source classes: tabletop, digits, caltech101, oxford-pets, flowers102, food101, dtd, sun397, ucf101, "
+        "domainnet, office-caltech10, cifar10, cifar100, a Hugging Face id, or any name beside data.path",
+    )
+    styles: tuple[str, ...] = Field(
+        PRIVATE_STYLES,
+        min_length=1,
+        description="data set tabletop: the pictures' styles, which are its domains",
+    )
+    partition: Partition = Field(
+        FewShot(),
+        description="source classes: how pictures are dealt to clients; kind: few-shot, labeldir, pachinko or domains",
     )
 
     @field_validator("clients")
@@ -73,6 +109,11 @@ class Data(BaseModel):
             raise ValueError(
                 f"the source text has no clients that hold {others[0]}; set data.clients to {{text: N}}"
             )
+        wrong = [holding for holding, count in self.clients.items() if count and holding != "image"]
+        if self.pictured and wrong:
+            raise ValueError(
+                f"the source classes has no clients that hold {wrong[0]}; set data.clients to {{image: N}}"
+            )
         return self
 
     def labels(self) -> tuple[str, ...]:
@@ -80,6 +121,38 @@ class Data(BaseModel):
         from fedloom.data.text import LABELS
 
         return LABELS[self.task] if self.source == "text" else ()
+
+    @property
+    def pictured(self) -> bool:
+        """Whether the source is image classification; reads nothing."""
+        return self.source == "classes"
+
+    def classes(self) -> "Classes | None":
+        """The class names of image classification; None for every other source.
+
+        Reads names alone where the data set allows it, and no picture. Raises ExperimentError for data that cannot be used.
+        """
+        if not self.pictured:
+            return None
+        from fedloom.data.classes import classes_of
+
+        return classes_of(self._pictures(0).names, self.partition)
+
+    def load_common(self, seed: int) -> Mapping[str, Sequence[Sample]]:
+        """Test sets on which every client's model is measured, by name: base and novel, or domain/<name>; mostly none."""
+        if not self.pictured:
+            return {}
+        from fedloom.data.classes import common_sets
+
+        return common_sets(self._pictures(seed), self.partition)
+
+    def _pictures(self, seed: int) -> "Pictures":
+        from fedloom.data.classes import open_pictures
+
+        by_domain = isinstance(self.partition, DomainShift)
+        return open_pictures(
+            self.dataset, self.path, self.styles, self.train, self.test, self.test_share, seed, by_domain
+        )
 
     def trains(self, client: str) -> bool:
         """Whether a client of this name trains."""
@@ -112,6 +185,10 @@ class Data(BaseModel):
             return text_clients(
                 self.task, self.clients["text"], self.train, self.test, self.dirichlet, seed, self.path
             )
+        if self.pictured:
+            from fedloom.data.classes import class_clients
+
+            return class_clients(self._pictures(seed), self.partition, self.clients["image"], seed)
         from fedloom.data.tabletop.clients import tabletop_clients
 
         return tabletop_clients(self.clients, self.train, self.test, seed)

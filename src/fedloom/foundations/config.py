@@ -6,7 +6,7 @@ from fedloom.adapters.lora import LoRA
 
 
 class Foundation(BaseModel):
-    """A frozen multimodal LLM, or a text classifier, and the shapes of its adapters."""
+    """A frozen multimodal LLM, a text classifier or a CLIP, and the shapes of LoRA adapters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,6 +24,11 @@ class Foundation(BaseModel):
         None,
         description="source text: Hugging Face id or folder of a sequence classifier or masked LM, such as "
         "FacebookAI/roberta-large; none = tiny-roberta (shipped)",
+    )
+    clip: str | None = Field(
+        None,
+        description="source classes: Hugging Face id or folder of a CLIPModel, such as openai/clip-vit-base-patch16; "
+        "none = tiny-clip (shipped)",
     )
     llm_lora: LoRA = Field(LoRA(), description="the LLM's adapter")
     encoder_lora: LoRA = Field(LoRA(), description="the adapter of every modality's trunk")

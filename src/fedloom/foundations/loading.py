@@ -6,10 +6,14 @@ from pathlib import Path
 
 import torch
 
+from fedloom.adapters.attachment import Attachment
+from fedloom.data.classes import Classes
 from fedloom.errors import ExperimentError
 from fedloom.foundations.adapted import AdaptedMLLM
 from fedloom.foundations.classifier import AdaptedClassifier
 from fedloom.foundations.classifier_io import load_checkpoint
+from fedloom.foundations.clip import AdaptedCLIP
+from fedloom.foundations.clip_io import load_clip_checkpoint
 from fedloom.foundations.config import Foundation
 from fedloom.foundations.imagebind import ImageBind
 from fedloom.foundations.mllm import MLLM
@@ -49,6 +53,14 @@ def load_classifier(
         return AdaptedClassifier(
             model.to(choose_device(device)), tokenizer, settings.body_lora, labels, seed=seed, second=second
         )
+
+
+def load_clip(
+    settings: Foundation, classes: Classes, attachment: Attachment, device: str, seed: int
+) -> AdaptedCLIP:
+    """A frozen CLIP with what the method trains on it, for these classes. Raises ExperimentError."""
+    towers, pixels = load_clip_checkpoint(settings.clip or "tiny-clip", choose_device(device))
+    return AdaptedCLIP(towers, pixels, classes, attachment, seed=seed)
 
 
 def foundation_folder(name: str) -> Path:

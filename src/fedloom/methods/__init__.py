@@ -2,10 +2,13 @@
 
 from fedloom.methods.base import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
+from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
 from fedloom.methods.feda2_lora import FedA2LoRA
 from fedloom.methods.fedavg_lora import FedAvgLoRA
 from fedloom.methods.feddpa_lora import FedDPALoRA
 from fedloom.methods.fedex_lora import FedExLoRA
+from fedloom.methods.fedotp import FedOTP
+from fedloom.methods.fedpgp import FedPGP
 from fedloom.methods.fedsa_lora import FedSALoRA
 from fedloom.methods.ffa_lora import FFALoRA
 from fedloom.methods.flexlora import FlexLoRA
@@ -13,7 +16,12 @@ from fedloom.methods.flora import FLoRA
 from fedloom.methods.hetlora import HetLoRA
 from fedloom.methods.local_only import LocalOnly
 from fedloom.methods.lora_fair import LoRAFAIR
+from fedloom.methods.mma import MMA
+from fedloom.methods.pfedmma import PFedMMA
+from fedloom.methods.pfedmoap import PFedMoAP
+from fedloom.methods.promptfl import PromptFL
 from fedloom.methods.rolora import RoLoRA
+from fedloom.methods.zero_shot import ZeroShot
 
 METHODS: dict[str, type[Method]] = {
     m.name: m
@@ -31,6 +39,14 @@ METHODS: dict[str, type[Method]] = {
         RoLoRA,
         LocalOnly,
         Centralised,
+        PFedMMA,
+        ZeroShot,
+        PromptFL,
+        CoCoOpFedAvg,
+        FedPGP,
+        FedOTP,
+        PFedMoAP,
+        MMA,
     )
 }
 """Every method by the name that an experiment uses."""

@@ -8,12 +8,13 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from fedloom.adapters.attachment import Attachment
 from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.firewall import Reply
-from fedloom.training import Penalty
+from fedloom.training import Penalty, Training
 
 FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
 """Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
@@ -48,6 +49,10 @@ class Ask(Protocol):
     @property
     def cohort(self) -> Sequence[str]:
         """The clients of this round."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
 
     @property
     def frozen(self) -> Mapping[str, Tensor]:
@@ -89,11 +94,13 @@ class Trainer(Protocol):
         only: Scope = EVERYTHING,
         local: float | None = 0.0,
         penalty: Penalty | None = None,
+        rates: Mapping[str, float] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train from these tensors; returns the trained tensors of the client's scope and numbers (examples, loss, steps).
 
         `only` restricts what is trained to what it names as shared; `local` is the weight of the second adapter where there is
-        one (None: both count in full); `penalty` is added to the loss of every step.
+        one (None: both count in full); `penalty` is added to the loss of every step; `rates` gives groups a constant learning
+        rate of their own.
         """
 
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
@@ -140,6 +147,8 @@ class Method(BaseModel):
     """Whether the method is defined for VeRA's vectors."""
     both: ClassVar[bool] = False
     """Whether it needs both factors of every client."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Values of fields by the name of a preset, for a method with a field `preset`; what is given explicitly wins."""
 
     weights: Literal["uniform", "examples"] = Field(
         "uniform", description="clients' weights: equal (the paper's 1/K), or by their number of examples"
@@ -151,6 +160,20 @@ class Method(BaseModel):
         (), description="patterns of further tensors that stay with each client, such as 'encoder.*'"
     )
     warm_start: WarmStart | None = Field(None, description="another method for the first rounds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        """The preset's values below those that are given."""
+        if not cls.presets or not isinstance(given, Mapping):
+            return given
+        name = given.get("preset", cls.model_fields["preset"].default)
+        return {**cls.presets.get(name, {}), **given}  # an unknown name is the field's own mistake
+
+    @property
+    def attachment(self) -> Attachment | None:
+        """What is trained on a CLIP model; None for a method that is for other models."""
+        return None
 
     @property
     def scope(self) -> Scope:
@@ -183,6 +206,10 @@ class Method(BaseModel):
                 f"method {self.name} needs both factors of every client, but {kept[0]} is personal here; "
                 "leave method.personal out, or take fedsa-lora"
             )
+        return None
+
+    def check_training(self, training: Training) -> str | None:
+        """What in the clients' training this method cannot work with, in one sentence, or None."""
         return None
 
     def start(self, tensors: Mapping[str, Tensor]) -> State:

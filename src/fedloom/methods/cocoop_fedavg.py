@@ -1,0 +1,34 @@
+"""CoCoOp with federated averaging: a context that a small net moves by what the picture shows. A reconstruction.
+
+Paper: Zhou et al., "Conditional Prompt Learning for Vision-Language Models", CVPR 2022, which is not federated. No
+federated release exists: its form here (context and net both shared, averaged with n_i / n) is our reconstruction of a baseline
+that papers name.
+
+Deliberate differences: 16 vectors drawn at random, the budget of the other prompt methods (the original: 4, from "a photo of a");
+the texts of a batch pass the tower in pieces and are computed again in the backward pass.
+"""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from fedloom.adapters.conditional import ConditionalContext
+from fedloom.exchange import Scope
+from fedloom.methods.on_clip import LENGTH, OnCLIP
+
+
+class CoCoOpFedAvg(OnCLIP):
+    """V' = sum p_i V_i and the same for the net."""
+
+    name: ClassVar[str] = "cocoop-fedavg"
+    title: ClassVar[str] = "CoCoOp + FedAvg"
+    paper: ClassVar[str] = "Zhou et al. (CVPR 2022); a reconstruction"
+    shares: ClassVar[Scope] = Scope(shared=("prompt", "meta"))
+
+    length: int = LENGTH
+    chunk: int = Field(256, ge=1, description="texts that pass the tower together; changes no figure")
+
+    @property
+    def attachment(self) -> ConditionalContext:
+        """A context and the net."""
+        return ConditionalContext(length=self.length, chunk=self.chunk)

@@ -1,0 +1,47 @@
+"""FedPGP: a shared context plus a personal one of low rank.
+
+Paper: Cui et al., "Harmonizing Generalization and Personalization in Federated Prompt Learning", ICML 2024. P_i = P_G + U_i V_i
+answers; the loss is cross entropy plus mu L_con, which pulls P_G to CLIP's own text and pushes P_i from P_G.
+
+Deliberate differences from the released code: the fixed text of L_con is "a photo of a <name>." (released: a row of X before the
+name, here z0: placeholder); one prompt only (released scripts set two and then classify among 2 C columns, half of them wrong);
+the pass over U V alone, whose result nobody uses, is left out.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from fedloom.adapters.context import LowRankContext
+from fedloom.exchange import Scope
+from fedloom.methods.on_clip import LENGTH, TEMPLATE, OnCLIP
+
+
+class FedPGP(OnCLIP):
+    """P_G' = sum p_i P_G,i; U_i and V_i stay."""
+
+    name: ClassVar[str] = "fedpgp"
+    title: ClassVar[str] = "FedPGP"
+    paper: ClassVar[str] = "Cui et al. (ICML 2024)"
+    shares: ClassVar[Scope] = Scope(shared=("prompt",), personal=("lowrank",))
+
+    length: int = LENGTH
+    rank: int = Field(8, ge=1, description="b, rank of U_i V_i")
+    con_weight: float = Field(0.5, ge=0, description="mu, weight of L_con")
+    con_tau: float = Field(0.5, gt=0, description="tau of L_con")
+    z0: Literal["template", "placeholder"] = Field(
+        "template", description="the fixed text of L_con: the template, or the released code's row of X"
+    )
+    template: str = TEMPLATE
+
+    @property
+    def attachment(self) -> LowRankContext:
+        """Context, U and V."""
+        return LowRankContext(
+            template=self.template,
+            length=self.length,
+            rank=self.rank,
+            con_weight=self.con_weight,
+            con_tau=self.con_tau,
+            z0=self.z0,
+        )

@@ -1,0 +1,50 @@
+"""Zero-shot CLIP: nothing is trained and nothing travels. What every method on CLIP has to beat.
+
+logit_c = s <f(x), E_T("a photo of a c.")>, on the same splits and with the same metrics (specification pfedmma, 3.1).
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+
+from fedloom.adapters.nothing import Nothing
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import Ask, State, Trainer
+from fedloom.methods.on_clip import TEMPLATE, OnCLIP
+
+
+class ZeroShot(OnCLIP):
+    """The foundation as it is."""
+
+    name: ClassVar[str] = "zero-shot"
+    title: ClassVar[str] = "zero-shot CLIP"
+    paper: ClassVar[str] = "Radford et al. (ICML 2021)"
+    shares: ClassVar[Scope] = Scope()
+
+    template: str = TEMPLATE
+
+    @property
+    def attachment(self) -> Nothing:
+        """Nothing."""
+        return Nothing(template=self.template)
+
+    def start(self, tensors: Mapping[str, Tensor]) -> State:
+        """The one tensor that names the foundation, as it is."""
+        return State({}, dict(tensors))
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Clients answer that they are there."""
+        ask("train", Payload())
+        return state
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """Train nothing."""
+        _, numbers = trainer.train({})
+        return Payload({}, {"examples": numbers["examples"]})
+
+    def global_model(
+        self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """The foundation's."""
+        return state.tensors
