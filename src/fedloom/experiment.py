@@ -125,7 +125,9 @@ class Experiment(BaseModel):
     def _first(self, name: str) -> Method:
         """The warm start's method, with the same clients' weights, head and personal tensors."""
         method = self.method
-        return METHODS[name](weights=method.weights, head=method.head, personal=method.personal)
+        return METHODS[name](
+            weights=method.weights, head=method.head, personal=method.personal, server=method.server
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain YAML values from which `parse` makes an equal experiment."""

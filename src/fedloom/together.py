@@ -14,7 +14,7 @@ from torch import Tensor
 from fedloom.adapters.adamw import StackedAdamW
 from fedloom.adapters.stacked import Stack
 from fedloom.model import AdaptedModel
-from fedloom.work import Job, Outcome, blown_up
+from fedloom.work import Job, Outcome, blown_up, constant_encoder
 
 
 def kind(model: AdaptedModel, job: Job) -> object:
@@ -22,7 +22,7 @@ def kind(model: AdaptedModel, job: Job) -> object:
     stages = tuple((s.parts, bool(job.names_in(s.parts))) for s in job.stages())
     second = any(".local_" in n for n in job.start)
     settings = (job.training, job.round, job.rounds, tuple(sorted(job.ratios.items())), job.local)
-    return stages, second, settings, job.penalty is None
+    return stages, second, settings, job.penalty is None, job.gradients
 
 
 def same_base(one: Job, other: Job) -> bool:
@@ -68,6 +68,8 @@ class _Run:
         self.losses: list[list[float]] = [[] for _ in jobs]
         self.failed: dict[int, FloatingPointError] = {}
         self.trained: set[str] = set()
+        self.sums: dict[str, Tensor] = {}
+        self.at = 0
 
     def outcome(self, k: int) -> Outcome | FloatingPointError:
         """What came of client k."""
@@ -75,7 +77,9 @@ class _Run:
             return self.failed[k]
         losses = self.losses[k]
         tensors = self.stack.of(k, frozenset(self.trained & self.jobs[k].names))
-        return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses))
+        own = self.trained & self.jobs[k].names
+        means = {n: t[k] / max(len(losses), 1) for n, t in self.sums.items() if n in own}
+        return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses), means)
 
     def stage(self, number: int) -> None:
         """One stage of every client."""
@@ -89,20 +93,23 @@ class _Run:
             for stream, stage in zip(self.streams, stages, strict=True):
                 for _ in range(stage.steps):
                     next(stream)
+            self.at += max(s.steps for s in stages)
             return
         self.model.begin(chosen)  # for its dropouts; its own tensors are not read where the stack stands
         settings = self.jobs[0].training
         adam = StackedAdamW(
             parameters,
-            lr=settings.rate(self.jobs[0].round, self.jobs[0].rounds),
+            lr=settings.lr,
             betas=settings.betas,
             weight_decay=settings.weight_decay,
         )
-        cache: dict[tuple[int, int], Any] | None = None if "encoder" in parts else {}
+        cache: dict[tuple[int, int], Any] | None = {} if constant_encoder(chosen) else None
         for step in range(max(s.steps for s in stages)):
             active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
+            adam.lr = [j.rate(self.at + step) for j in self.jobs]
             if active:
                 self._step(active, names, adam, cache)
+        self.at += max(s.steps for s in stages)
 
     def _step(
         self,
@@ -130,6 +137,11 @@ class _Run:
             if penalty is not None:
                 total = total + penalty({n: self.stack.tensors[n][k] for n in sorted(names[k])})
         total.backward()  # type: ignore[no-untyped-call]
+        if self.jobs[0].gradients:
+            for name, parameter in self.stack.tensors.items():
+                if parameter.requires_grad and parameter.grad is not None:
+                    known = self.sums.get(name)
+                    self.sums[name] = parameter.grad.clone() if known is None else known + parameter.grad
         if (clip := self.jobs[0].training.clip) is not None:
             adam.clip(clip)
         moves = self.stack.took_part(names)

@@ -3,8 +3,9 @@
 Optimiser, schedule and random streams are made here, used once and dropped: nothing of them reaches another client.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,14 +14,25 @@ from torch import Tensor
 from fedloom.exchange import group_of
 from fedloom.model import AdaptedModel
 from fedloom.streams import stream_seed
-from fedloom.training import Part, Penalty, Stage, Training, batches, local_steps, part_of, plan
+from fedloom.training import (
+    Part,
+    Penalty,
+    Stage,
+    Training,
+    batches,
+    local_steps,
+    part_of,
+    part_of_round,
+    plan,
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
     """What a client trains: from `start` (missing tensors begin at the model's start values) the tensors `names`.
 
-    `ratios` are its scales over the model's by group, `local` weighs a second adapter, `penalty` is added to every loss.
+    `ratios` are its scales over the model's by group, `local` weighs a second adapter, `penalty` is added to every loss, and
+    `gradients` asks for the mean gradients.
     """
 
     client: str
@@ -34,12 +46,28 @@ class Job:
     ratios: Mapping[str, float]
     local: float | None = 0.0
     penalty: Penalty | None = None
+    gradients: bool = False
+
+    @cached_property
+    def chosen(self) -> list[int]:
+        """Numbers of the examples that this round trains on."""
+        return part_of_round(
+            len(self.examples), self.training, self.seed, self.client, self.round, self.rounds
+        )
+
+    @property
+    def steps(self) -> int:
+        """Local steps of this round."""
+        return local_steps(len(self.chosen), self.training)
+
+    def rate(self, step: int) -> float:
+        """Learning rate at a local step of this round, counted from 0 over all stages."""
+        return self.training.rate(self.round, self.rounds, step, max(self.steps, 1))
 
     def stages(self) -> list[Stage]:
         """The stages of this round."""
         has_encoder = any(part_of(group_of(n)) == "encoder" for n in self.names)
-        steps = local_steps(len(self.examples), self.training)
-        return plan(self.training, steps, self.round, self.rounds, has_encoder)
+        return plan(self.training, self.steps, self.round, self.rounds, has_encoder)
 
     def names_in(self, parts: frozenset[Part]) -> frozenset[str]:
         """The tensors that a stage with these parts trains."""
@@ -47,7 +75,8 @@ class Job:
 
     def batches(self) -> Iterator[list[int]]:
         """Index batches over all steps."""
-        return batches(len(self.examples), self.training, self.seed, self.client, self.round)
+        for batch in batches(len(self.chosen), self.training, self.seed, self.client, self.round):
+            yield [self.chosen[i] for i in batch]
 
     def dropout_seed(self) -> int:
         """Seed of the client's stream for dropout in this round."""
@@ -56,11 +85,12 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a job: the tensors that were trained, the mean loss over its steps, their number."""
+    """What came of a job: the tensors that were trained, the mean loss over its steps, their number; mean gradients by name."""
 
     tensors: Mapping[str, Tensor]
     loss: float
     steps: int
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def blown_up(loss: float) -> FloatingPointError:
@@ -75,6 +105,8 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
     stream = job.batches()
     losses: list[float] = []
     trained: set[str] = set()
+    sums: dict[str, Tensor] = {}
+    at = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.dropout_seed())
         for stage in job.stages():
@@ -84,13 +116,14 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
             if not parameters:  # this stage trains nothing that the method trains
                 for _ in range(stage.steps):
                     next(stream)
+                at += stage.steps
                 continue
-            # Without the encoder's parts it is constant: one forward per sample and stage.
-            cache: dict[int, Any] | None = None if "encoder" in stage.parts else {}
+            # Without the encoder's adapters it is constant: one forward per sample and stage.
+            cache: dict[int, Any] | None = {} if constant_encoder(names) else None
             settings = job.training
             adam = torch.optim.AdamW(
                 parameters,
-                lr=settings.rate(job.round, job.rounds),
+                lr=job.rate(at),
                 betas=settings.betas,
                 weight_decay=settings.weight_decay,
             )
@@ -105,27 +138,45 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
                 extra = None
                 if job.penalty is not None:
                     extra = job.penalty({n: model.tensors[n] for n in sorted(names)})
-                losses.append(_step(model, adam, parameters, batch, features, job.training.clip, extra))
+                for group in adam.param_groups:
+                    group["lr"] = job.rate(at)
+                loss = _backward(model, adam, batch, features, extra)
+                if job.gradients:
+                    _add(sums, {n: model.tensors[n].grad for n in names})
+                if settings.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
+                adam.step()
+                losses.append(loss)
+                at += 1
     model.rest()
     tensors = {n: model.tensors[n].detach().clone() for n in sorted(trained)}
-    return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses))
+    means = {n: t / max(len(losses), 1) for n, t in sums.items()}
+    return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses), means)
 
 
-def _step(
+def constant_encoder(names: Collection[str]) -> bool:
+    """Whether training these tensors leaves the encoder's output as it is."""
+    return not any(part_of(group_of(n)) == "encoder" for n in names)
+
+
+def _backward(
     model: AdaptedModel,
     adam: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
     batch: Sequence[Any],
     features: Sequence[Any] | None,
-    clip: float | None,
     extra: Tensor | None,
 ) -> float:
+    """The loss of a batch, and fresh gradients of it and of `extra`."""
     adam.zero_grad(set_to_none=True)
     loss = model.loss(batch, features)
     if not torch.isfinite(loss):
         raise blown_up(loss.item())
     (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
-    if clip is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, clip)
-    adam.step()
     return float(loss.detach())
+
+
+def _add(sums: dict[str, Tensor], gradients: Mapping[str, Tensor | None]) -> None:
+    """Add a step's gradients; a tensor that took no part has none."""
+    for name, gradient in gradients.items():
+        if gradient is not None:
+            sums[name] = sums[name] + gradient if name in sums else gradient.clone()

@@ -18,12 +18,13 @@ class StackedAdamW:
         self,
         parameters: Sequence[nn.Parameter],
         *,
-        lr: float,
+        lr: float | Sequence[float],
         betas: tuple[float, float],
         weight_decay: float,
         eps: float = 1e-8,
     ) -> None:
-        self.lr, self.betas, self.decay, self.eps = lr, betas, weight_decay, eps
+        self.lr: float | Sequence[float] = lr
+        self.betas, self.decay, self.eps = betas, weight_decay, eps
         self.clients = len(parameters[0])
         self.values = torch.cat([p.detach().flatten() for p in parameters])
         self.gradients, self.first, self.second = (torch.zeros_like(self.values) for _ in range(3))
@@ -60,14 +61,21 @@ class StackedAdamW:
         self.steps += active
         one, two = self.betas
         bias, root = 1 - one**self.steps, (1 - two**self.steps).sqrt()
+        rates = [self.lr] if isinstance(self.lr, float) else list(self.lr)
         size: float | Tensor
         scale: float | Tensor
-        if bool((self.steps == self.steps[0, 0]).all()):
-            size, scale = self.lr / bias[0, 0].item(), root[0, 0].item()
+        kept: float | Tensor
+        if bool((self.steps == self.steps[0, 0]).all()) and len({*rates}) == 1:
+            size, scale = rates[0] / bias[0, 0].item(), root[0, 0].item()
         else:  # a tensor that has never moved has no bias to correct, and does not move now
-            size = self._wide((self.lr / bias).nan_to_num(posinf=0.0))
+            each = torch.tensor(rates, dtype=torch.float64)[:, None]
+            size = self._wide((each / bias).nan_to_num(posinf=0.0))
             scale = self._wide(root.clamp(min=self.eps))
-        self.values.mul_(1 - self.lr * self.decay)
+        if len({*rates}) == 1:
+            kept = 1 - rates[0] * self.decay
+        else:
+            kept = self._wide((1 - torch.tensor(rates)[:, None] * self.decay).expand_as(self.steps))
+        self.values.mul_(kept)
         self.first.lerp_(self.gradients, 1 - one)
         self.second.mul_(two).addcmul_(self.gradients, self.gradients, value=1 - two)
         self.values.sub_(self.first / (self.second.sqrt().div_(scale).add_(self.eps)) * size)

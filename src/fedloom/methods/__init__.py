@@ -3,9 +3,14 @@
 from fedloom.methods.base import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.feda2_lora import FedA2LoRA
+from fedloom.methods.fedadam import FedAdam
+from fedloom.methods.fedavg import FedAvg
 from fedloom.methods.fedavg_lora import FedAvgLoRA
+from fedloom.methods.fedavgm import FedAvgM
+from fedloom.methods.fedcmp import FedCMP
 from fedloom.methods.feddpa_lora import FedDPALoRA
 from fedloom.methods.fedex_lora import FedExLoRA
+from fedloom.methods.fedprox import FedProx
 from fedloom.methods.fedsa_lora import FedSALoRA
 from fedloom.methods.ffa_lora import FFALoRA
 from fedloom.methods.flexlora import FlexLoRA
@@ -14,6 +19,8 @@ from fedloom.methods.hetlora import HetLoRA
 from fedloom.methods.local_only import LocalOnly
 from fedloom.methods.lora_fair import LoRAFAIR
 from fedloom.methods.rolora import RoLoRA
+from fedloom.methods.scaffold import Scaffold
+from fedloom.methods.scalar_reliability import ScalarReliability
 
 METHODS: dict[str, type[Method]] = {
     m.name: m
@@ -29,6 +36,13 @@ METHODS: dict[str, type[Method]] = {
         HetLoRA,
         LoRAFAIR,
         RoLoRA,
+        FedAvg,
+        FedProx,
+        FedAvgM,
+        FedAdam,
+        Scaffold,
+        ScalarReliability,
+        FedCMP,
         LocalOnly,
         Centralised,
     )
