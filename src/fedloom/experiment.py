@@ -115,7 +115,8 @@ class Experiment(BaseModel):
         """The shapes of what is adapted, by part: `body` of a classifier, `llm` and `encoder` of a multimodal LLM."""
         if self.data.labels():
             return {"body": self.model.body_lora}
-        return {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
+        parts = {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
+        return {part: spec for part, spec in parts.items() if spec is not None}
 
     def method_in(self, round: int) -> Method:
         """The method of a round: the warm start's in the first ones."""

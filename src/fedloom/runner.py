@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 
 from fedloom.adapters.ranks import Shape, Shapes
 from fedloom.client import Client
+from fedloom.data.sample import Sample
 from fedloom.data.source import ClientData
 from fedloom.engines import LocalEngine
 from fedloom.engines.size import cohort_size
@@ -73,7 +75,19 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    return build_from(experiment, experiment.data.load(experiment.seed), folder, observe)
+    sources = experiment.data.load(experiment.seed, partial(picture_features, experiment))
+    return build_from(experiment, sources, folder, observe)
+
+
+@torch.no_grad()
+def picture_features(experiment: Experiment, samples: Sequence[Sample], batch: int = 64) -> torch.Tensor:
+    """(N, d), on the CPU: the frozen encoder's mean output for each sample's picture, before any projector."""
+    model = load_model(experiment.model, ["image"], experiment.engine.device, experiment.seed)
+    rows = []
+    for start in range(0, len(samples), batch):
+        examples = [model.prepare(s) for s in samples[start : start + batch]]
+        rows += [f["image"].mean(0).float().cpu() for f in model.features(examples)]
+    return torch.stack(rows)
 
 
 def build_from(
@@ -84,6 +98,11 @@ def build_from(
         if experiment.rounds > 0 and not source.train and experiment.data.trains(source.name):
             raise ExperimentError(
                 f"client {source.name} has no training samples; give it some, or leave it out"
+            )
+        if experiment.training.one_pass and 0 < len(source.train) < experiment.rounds:
+            raise ExperimentError(
+                f"client {source.name} has {len(source.train)} training samples for {experiment.rounds} rounds of one pass; "
+                "give it more (data.captions.least), or lower rounds"
             )
     held = sorted({m for source in sources for m in source.holds})
     model = _model(experiment, held)
@@ -204,8 +223,9 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     if not (adapters / "fedloom.json").is_file():
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
-    listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))["adapters"]
-    model = _model(experiment, [a.removeprefix("encoder.") for a in listed if a.startswith("encoder.")])
+    listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
+    held = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
+    model = _model(experiment, listed.get("modalities", held))
     model.load(model.read_adapters(adapters))
     return model
 

@@ -1,15 +1,20 @@
 """The `data` part of an experiment, and the clients that it describes."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor
 
+from fedloom.data.captioned import Captions
+from fedloom.data.sample import Sample
 from fedloom.data.source import ClientData, Holding
 from fedloom.errors import ExperimentError
 
+Features = Callable[[Sequence[Sample]], Tensor]
 Task = Literal["entailment", "follows", "same", "warm", "mnli", "rte", "sst2", "qqp", "qnli"]
 
 
@@ -18,15 +23,16 @@ class Data(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["tabletop", "folder", "text"] = Field(
+    source: Literal["tabletop", "folder", "text", "captions"] = Field(
         "tabletop",
         description="tabletop: the project's own small world; folder: <path>/<client>/metadata.jsonl; "
-        "text: labelled sentences for a classifier",
+        "text: labelled sentences for a classifier; captions: captioned pictures for pre-training a projector",
     )
     path: Path | None = Field(
         None,
         description="source folder: the folder that holds one folder per client; source text: a folder with GLUE's "
-        "parquet files, <path>/<task>/train*.parquet, none = download",
+        "parquet files, <path>/<task>/train*.parquet, none = download; source captions: a data set of captioned pictures "
+        "(ImageFolder, parquet, saved, or on the hub), none = the small world's",
     )
     clients: dict[Holding, int] = Field(
         {"image": 3, "audio": 3},
@@ -53,6 +59,10 @@ class Data(BaseModel):
         description="source text: Dirichlet parameter of the clients' label mixes; none = all clients alike",
     )
 
+    captions: Captions = Field(
+        Captions(), description="source captions: how pictures are dealt to the clients"
+    )
+
     @field_validator("clients")
     @classmethod
     def _some_clients(cls, value: dict[Holding, int]) -> dict[Holding, int]:
@@ -75,6 +85,15 @@ class Data(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _pictures_alone(self) -> "Data":
+        others = [holding for holding, count in self.clients.items() if count and holding != "image"]
+        if self.source == "captions" and others:
+            raise ValueError(
+                f"the source captions has no clients that hold {others[0]}; set data.clients to {{image: N}}"
+            )
+        return self
+
     def labels(self) -> tuple[str, ...]:
         """The task's label words, in the order of their numbers; empty for a source other than text."""
         from fedloom.data.text import LABELS
@@ -85,12 +104,14 @@ class Data(BaseModel):
         """Whether a client of this name trains."""
         return not any(fnmatch(client, pattern) for pattern in self.test_only)
 
-    def load(self, seed: int) -> list[ClientData]:
+    def load(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """The clients, ordered by name; those that only test without training samples.
+
+        `features` encodes pictures, for a scenario that sorts them by what they show.
 
         Raises ExperimentError for data that cannot be used.
         """
-        clients = self._load(seed)
+        clients = self._load(seed, features)
         for pattern in self.test_only:
             if not any(fnmatch(c.name, pattern) for c in clients):
                 raise ExperimentError(
@@ -100,7 +121,18 @@ class Data(BaseModel):
             raise ExperimentError("data.test_only names every client; leave out those that are to train")
         return [c if self.trains(c.name) else replace(c, train=()) for c in clients]
 
-    def _load(self, seed: int) -> list[ClientData]:
+    def _load(self, seed: int, features: Features | None) -> list[ClientData]:
+        if self.source == "captions":
+            count = self.clients["image"]
+            if self.path is not None:
+                from fedloom.data.captioned_files import clients_from_files
+
+                return clients_from_files(
+                    str(self.path), self.captions, count, self.train, self.test, seed, features
+                )
+            from fedloom.data.tabletop.captioned import captioned_clients
+
+            return list(captioned_clients(self.captions, count, self.train, self.test, seed))
         if self.source == "folder":
             from fedloom.data.folder import load_folder
 
