@@ -16,7 +16,7 @@ from fedloom.model import AdaptedModel
 from fedloom.personal import PersonalStates
 from fedloom.prepared import Prepared
 from fedloom.streams import numpy_stream
-from fedloom.training import Penalty, Training
+from fedloom.training import Penalty, Training, proximal
 from fedloom.work import Job, Outcome
 
 
@@ -127,6 +127,7 @@ class _Session:
         local: float | None = 0.0,
         penalty: Penalty | None = None,
         rates: Mapping[str, float] | None = None,
+        gradients: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train from `start`; what it lacks begins at the model's start values. See Trainer."""
         of, model = self.of, self.model
@@ -144,6 +145,9 @@ class _Session:
             if group_of(n) in of.groups and self.scope.role(n) != "frozen" and only.role(n) == "shared"
         )
         at = self.at
+        if self.training.prox:
+            near, other = proximal(self.training.prox, start), penalty
+            penalty = near if other is None else lambda tensors: near(tensors) + other(tensors)
         job = Job(
             client=of.name,
             examples=examples,
@@ -157,12 +161,14 @@ class _Session:
             local=local,
             penalty=penalty,
             rates=rates or {},
+            gradients=gradients,
         )
         outcome = self.work(job)
-        numbers = {"examples": len(examples), "loss": outcome.loss, "steps": outcome.steps}
-        if truncated := sum(bool(getattr(example, "truncated", False)) for example in examples):
+        numbers = {"examples": len(job.chosen), "loss": outcome.loss, "steps": outcome.steps}
+        if truncated := sum(bool(getattr(examples[i], "truncated", False)) for i in job.chosen):
             numbers["truncated"] = truncated
-        return cut(outcome.tensors, of.shapes), numbers
+        found = {**outcome.tensors, **{f"{n}.gradient": t for n, t in outcome.gradients.items()}}
+        return cut(found, of.shapes), numbers
 
     def prompt_states(
         self, count: int, tensors: Mapping[str, Tensor], *, local: float | None = 0.0

@@ -123,7 +123,8 @@ class Experiment(BaseModel):
             return {}
         if self.data.labels():
             return {"body": self.model.body_lora}
-        return {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
+        parts = {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
+        return {part: spec for part, spec in parts.items() if spec is not None}
 
     def method_in(self, round: int) -> Method:
         """The method of a round: the warm start's in the first ones."""
@@ -133,7 +134,9 @@ class Experiment(BaseModel):
     def _first(self, name: str) -> Method:
         """The warm start's method, with the same clients' weights, head and personal tensors."""
         method = self.method
-        return METHODS[name](weights=method.weights, head=method.head, personal=method.personal)
+        return METHODS[name](
+            weights=method.weights, head=method.head, personal=method.personal, server=method.server
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain YAML values from which `parse` makes an equal experiment."""

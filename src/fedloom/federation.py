@@ -133,7 +133,7 @@ class Federation:
             entries: list[dict[str, Any]] = []
             before = self.state
             try:
-                after = method.round(before, _Door(self, method, number, entries))
+                after = method.moved(before, method.round(before, _Door(self, method, number, entries)))
             except NoReplies:
                 after = before
             if self._quorum(entries):
@@ -221,6 +221,7 @@ class Federation:
             known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
             found |= aggregation(self.replies, weights, method.product(self.state), known)
             found["update_norm"] = update_norm(before.shared, self.state.shared)
+            found |= method.measured(self.state)
         return found
 
     def _finish(

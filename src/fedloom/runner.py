@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from fedloom.adapters.ranks import Shape, Shapes
 from fedloom.client import Client
 from fedloom.data.classes import Classes
+from fedloom.data.sample import Sample
 from fedloom.data.source import ClientData
 from fedloom.engines import LocalEngine
 from fedloom.engines.size import cohort_size
@@ -76,7 +78,19 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    return build_from(experiment, experiment.data.load(experiment.seed), folder, observe)
+    sources = experiment.data.load(experiment.seed, partial(picture_features, experiment))
+    return build_from(experiment, sources, folder, observe)
+
+
+@torch.no_grad()
+def picture_features(experiment: Experiment, samples: Sequence[Sample], batch: int = 64) -> torch.Tensor:
+    """(N, d), on the CPU: the frozen encoder's mean output for each sample's picture, before any projector."""
+    model = load_model(experiment.model, ["image"], experiment.engine.device, experiment.seed)
+    rows = []
+    for start in range(0, len(samples), batch):
+        examples = [model.prepare(s) for s in samples[start : start + batch]]
+        rows += [f["image"].mean(0).float().cpu() for f in model.features(examples)]
+    return torch.stack(rows)
 
 
 def build_from(
@@ -87,6 +101,11 @@ def build_from(
         if experiment.rounds > 0 and not source.train and experiment.data.trains(source.name):
             raise ExperimentError(
                 f"client {source.name} has no training samples; give it some, or leave it out"
+            )
+        if experiment.training.one_pass and 0 < len(source.train) < experiment.rounds:
+            raise ExperimentError(
+                f"client {source.name} has {len(source.train)} training samples for {experiment.rounds} rounds of one pass; "
+                "give it more (data.captions.least), or lower rounds"
             )
     held = sorted({m for source in sources for m in source.holds})
     model = _model(experiment, held, experiment.data.classes())
@@ -224,7 +243,7 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
     trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
     names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}
-    model = _model(experiment, trunks, Classes(**names) if names else None)
+    model = _model(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
     model.load(model.read_adapters(adapters))
     return model
 

@@ -29,7 +29,7 @@ def kind(model: AdaptedModel, job: Job) -> object:
     second = any(".local_" in n for n in job.start)
     scales, rates = (tuple(sorted(x.items())) for x in (job.ratios, job.rates))
     settings = (job.training, job.round, job.rounds, scales, rates, job.local)
-    return stages, second, settings, job.penalty is None
+    return stages, second, settings, job.penalty is None, job.gradients
 
 
 def same_base(one: Job, other: Job) -> bool:
@@ -76,6 +76,8 @@ class _Run:
         self.losses: list[list[float]] = [[] for _ in jobs]
         self.failed: dict[int, FloatingPointError] = {}
         self.trained: set[str] = set()
+        self.sums: dict[str, Tensor] = {}
+        self.at = [0] * len(jobs)
 
     def outcome(self, k: int) -> Outcome | FloatingPointError:
         """What came of client k."""
@@ -83,7 +85,9 @@ class _Run:
             return self.failed[k]
         losses = self.losses[k]
         tensors = self.stack.of(k, frozenset(self.trained & self.jobs[k].names))
-        return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses))
+        own = self.trained & self.jobs[k].names
+        means = {n: t[k] / max(len(losses), 1) for n, t in self.sums.items() if n in own}
+        return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses), means)
 
     def stage(self, number: int) -> None:
         """One stage of every client."""
@@ -97,17 +101,25 @@ class _Run:
             for stream, stage in zip(self.streams, stages, strict=True):
                 for _ in range(stage.steps):
                     next(stream)
+            self.at = [at + s.steps for at, s in zip(self.at, stages, strict=True)]
             return
         self.model.begin(chosen)  # for its dropouts; its own tensors are not read where the stack stands
-        optimiser = self._optimiser(parameters, [n for n in self.stack.tensors if n in chosen])
+        optimiser = self._optimiser(parameters)
+        order = [n for n in self.stack.tensors if n in chosen]
         made = self._features()
         for step in range(max(s.steps for s in stages)):
             active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
+            if step == 0 or self.jobs[0].training.by_step:
+                optimiser.at_rates(
+                    [[j.rate(n, at + step) for n in order] for j, at in zip(self.jobs, self.at, strict=True)]
+                )
             if active:
                 self._step(active, names, optimiser, made)
+        self.at = [at + s.steps for at, s in zip(self.at, stages, strict=True)]
 
-    def _optimiser(self, parameters: Sequence[nn.Parameter], names: Sequence[str]) -> Stacked:
-        settings, rates = self.jobs[0].training, [self.jobs[0].rate(n) for n in names]
+    def _optimiser(self, parameters: Sequence[nn.Parameter]) -> Stacked:
+        settings = self.jobs[0].training
+        rates = [settings.lr] * len(parameters)
         if settings.optimizer == "sgd":
             return StackedSGD(
                 parameters, rates, momentum=settings.momentum, weight_decay=settings.weight_decay
@@ -178,6 +190,11 @@ class _Run:
             if penalty is not None:
                 total = total + penalty({n: self.stack.tensors[n][k] for n in sorted(names[k])})
         total.backward()  # type: ignore[no-untyped-call]
+        if self.jobs[0].gradients:
+            for name, parameter in self.stack.tensors.items():
+                if parameter.requires_grad and parameter.grad is not None:
+                    known = self.sums.get(name)
+                    self.sums[name] = parameter.grad.clone() if known is None else known + parameter.grad
         if (clip := self.jobs[0].training.clip) is not None:
             optimiser.clip(clip)
         moves = self.stack.took_part(names)

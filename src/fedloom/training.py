@@ -48,8 +48,21 @@ class Training(BaseModel):
         "adamw", description="adamw | sgd with momentum; made anew whenever a client takes part"
     )
     lr: float = Field(2e-3, gt=0, description="learning rate")
-    lr_schedule: Literal["cosine", "constant"] = Field(
-        "cosine", description="course of the rate over the rounds"
+    lr_schedule: Literal["cosine", "constant", "run_cosine"] = Field(
+        "cosine",
+        description="cosine: falls from round to round; constant; run_cosine: one warm-up and cosine over all steps of the run",
+    )
+    warmup: float = Field(
+        0.03, ge=0, lt=1, description="run_cosine: share of the run in which the rate rises from zero"
+    )
+    one_pass: bool = Field(
+        False,
+        description="every sample once in the whole run: round t trains on the t-th part of a client's data",
+    )
+    prox: float = Field(
+        0.0,
+        ge=0,
+        description="price of half the squared distance to the tensors that a client was sent (FedProx)",
     )
     weight_decay: float = Field(
         0.0, ge=0, description="decoupled in adamw; with sgd it is added to the gradient"
@@ -58,10 +71,24 @@ class Training(BaseModel):
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW moment decay rates")
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm per step; none = no clipping")
 
-    def rate(self, round: int, rounds: int) -> float:
-        """Learning rate in round 1..rounds: half a cosine from `lr` down towards, never to, zero."""
+    @property
+    def by_step(self) -> bool:
+        """Whether the learning rate changes within a round."""
+        return self.lr_schedule == "run_cosine"
+
+    def rate(self, round: int, rounds: int, step: int = 0, steps: int = 1) -> float:
+        """Learning rate at step 0..steps-1 of round 1..rounds: half a cosine from `lr` down towards, never to, zero.
+
+        `run_cosine` goes by the run's progress u = (round - 1 + step / steps) / rounds, so that clients with different numbers
+        of steps stay in phase; it rises from zero over the first `warmup` of the run and falls towards zero at its end.
+        """
         if self.lr_schedule == "constant":
             return self.lr
+        if self.lr_schedule == "run_cosine":
+            u = (round - 1 + step / steps) / rounds
+            if u < self.warmup:
+                return self.lr * u / self.warmup
+            return self.lr * 0.5 * (1 + math.cos(math.pi * (u - self.warmup) / (1 - self.warmup)))
         return self.lr * 0.5 * (1 + math.cos(math.pi * (round - 1) / rounds))
 
 
@@ -113,6 +140,29 @@ def ever_trained(training: Training, rounds: int) -> frozenset[Part]:
     """The parts that some stage of some round may train."""
     asked = [plan(training, 2, r, rounds, True) for r in {1, max(rounds, 1)}]
     return frozenset(part for stages in asked for stage in stages for part in stage.parts)
+
+
+def part_of_round(
+    examples: int, training: Training, seed: int, client: str, round: int, rounds: int
+) -> list[int]:
+    """The examples that a client trains on in a round: all, or in one pass the round's part of its seeded order.
+
+    The parts of all rounds are disjoint, together everything, and differ in size by one at most.
+    """
+    if not training.one_pass:
+        return list(range(examples))
+    order: list[int] = torch.randperm(examples, generator=torch_stream(seed, "one pass", client)).tolist()
+    return order[examples * (round - 1) // rounds : examples * round // rounds]
+
+
+def proximal(mu: float, at: Mapping[str, Tensor]) -> Penalty:
+    """mu / 2 times the squared distance of the tensors in training from `at`, over the names in both (FedProx)."""
+
+    def penalty(tensors: Mapping[str, Tensor]) -> Tensor:
+        parts = [(t - at[n].to(t)).square().sum() for n, t in tensors.items() if n in at]
+        return 0.5 * mu * torch.stack(parts).sum() if parts else torch.zeros(())
+
+    return penalty
 
 
 def part_of(group: str) -> Part | None:

@@ -5,6 +5,7 @@ Optimiser, schedule and random streams are made here, used once and dropped: not
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,7 +14,17 @@ from torch import Tensor
 from fedloom.exchange import group_of
 from fedloom.model import AdaptedModel
 from fedloom.streams import stream_seed
-from fedloom.training import Part, Penalty, Stage, Training, batches, local_steps, part_of, plan
+from fedloom.training import (
+    Part,
+    Penalty,
+    Stage,
+    Training,
+    batches,
+    local_steps,
+    part_of,
+    part_of_round,
+    plan,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +32,7 @@ class Job:
     """What a client trains: from `start` (missing tensors begin at the model's start values) the tensors `names`.
 
     `ratios` are its scales over the model's by group, `local` weighs a second adapter, `penalty` is added to every loss, and
-    `rates` holds constant learning rates of groups that do not have the run's.
+    `rates` holds constant learning rates of groups that do not have the run's, and `gradients` asks for the mean gradients.
     """
 
     client: str
@@ -36,16 +47,29 @@ class Job:
     local: float | None = 0.0
     penalty: Penalty | None = None
     rates: Mapping[str, float] = field(default_factory=dict)
+    gradients: bool = False
 
-    def rate(self, name: str) -> float:
-        """The learning rate of a tensor in this round."""
-        return self.rates.get(group_of(name), self.training.rate(self.round, self.rounds))
+    @cached_property
+    def chosen(self) -> list[int]:
+        """Numbers of the examples that this round trains on."""
+        return part_of_round(
+            len(self.examples), self.training, self.seed, self.client, self.round, self.rounds
+        )
+
+    @property
+    def steps(self) -> int:
+        """Local steps of this round."""
+        return local_steps(len(self.chosen), self.training)
+
+    def rate(self, name: str, step: int) -> float:
+        """The learning rate of a tensor at a local step of this round, counted from 0 over all stages."""
+        own = self.rates.get(group_of(name))
+        return self.training.rate(self.round, self.rounds, step, max(self.steps, 1)) if own is None else own
 
     def stages(self) -> list[Stage]:
         """The stages of this round."""
         has_encoder = any(part_of(group_of(n)) == "encoder" for n in self.names)
-        steps = local_steps(len(self.examples), self.training)
-        return plan(self.training, steps, self.round, self.rounds, has_encoder)
+        return plan(self.training, self.steps, self.round, self.rounds, has_encoder)
 
     def names_in(self, parts: frozenset[Part]) -> frozenset[str]:
         """The tensors that a stage with these parts trains."""
@@ -53,7 +77,8 @@ class Job:
 
     def batches(self) -> Iterator[list[int]]:
         """Index batches over all steps."""
-        return batches(len(self.examples), self.training, self.seed, self.client, self.round)
+        for batch in batches(len(self.chosen), self.training, self.seed, self.client, self.round):
+            yield [self.chosen[i] for i in batch]
 
     def dropout_seed(self) -> int:
         """Seed of the client's stream for dropout in this round."""
@@ -62,11 +87,12 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a job: the tensors that were trained, the mean loss over its steps, their number."""
+    """What came of a job: the tensors that were trained, the mean loss over its steps, their number; mean gradients by name."""
 
     tensors: Mapping[str, Tensor]
     loss: float
     steps: int
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def blown_up(loss: float) -> FloatingPointError:
@@ -81,6 +107,8 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
     stream = job.batches()
     losses: list[float] = []
     trained: set[str] = set()
+    sums: dict[str, Tensor] = {}
+    at = 0
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.dropout_seed())
         for stage in job.stages():
@@ -90,21 +118,29 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
             if not parameters:  # this stage trains nothing that the method trains
                 for _ in range(stage.steps):
                     next(stream)
+                at += stage.steps
                 continue
             features = _features(model, job, trained)
-            rates = [job.rate(n) for n in model.tensors if n in names]
-            optimiser = _optimiser(job.training, parameters, rates)
+            optimiser = _optimiser(job, [n for n in model.tensors if n in names], parameters)
             for _ in range(stage.steps):
                 indices = next(stream)
                 batch = [job.examples[i] for i in indices]
                 extra = None
                 if job.penalty is not None:
                     extra = job.penalty({n: model.tensors[n] for n in sorted(names)})
-                made = features(indices)
-                losses.append(_step(model, optimiser, parameters, batch, made, job.training.clip, extra))
+                for group in optimiser.param_groups:
+                    group["lr"] = job.rate(group["name"], at)
+                losses.append(_backward(model, optimiser, batch, features(indices), extra))
+                if job.gradients:
+                    _add(sums, {n: model.tensors[n].grad for n in names})
+                if job.training.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, job.training.clip)
+                optimiser.step()
+                at += 1
     model.rest()
     tensors = {n: model.tensors[n].detach().clone() for n in sorted(trained)}
-    return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses))
+    means = {n: t / max(len(losses), 1) for n, t in sums.items()}
+    return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses), means)
 
 
 def _features(
@@ -131,34 +167,37 @@ def _features(
 
 
 def _optimiser(
-    settings: Training, parameters: Sequence[torch.nn.Parameter], rates: Sequence[float]
+    job: Job, names: Sequence[str], parameters: Sequence[torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """A fresh optimiser; a rate for each parameter, in as few groups as there are rates."""
-    groups = [
-        {"params": [p for p, r in zip(parameters, rates, strict=True) if r == rate], "lr": rate}
-        for rate in dict.fromkeys(rates)
-    ]
-    decay = settings.weight_decay
+    """A fresh optimiser; parameters with one course of the rate are one group, which has a name of theirs."""
+    groups: dict[float | None, dict[str, Any]] = {}
+    for name, parameter in zip(names, parameters, strict=True):
+        own = job.rates.get(group_of(name))
+        groups.setdefault(own, {"name": name, "params": []})["params"].append(parameter)
+    settings, decay = job.training, job.training.weight_decay
     if settings.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=settings.momentum, weight_decay=decay)
-    return torch.optim.AdamW(groups, betas=settings.betas, weight_decay=decay)
+        return torch.optim.SGD(groups.values(), settings.lr, momentum=settings.momentum, weight_decay=decay)
+    return torch.optim.AdamW(groups.values(), settings.lr, betas=settings.betas, weight_decay=decay)
 
 
-def _step(
+def _backward(
     model: AdaptedModel,
     optimiser: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
     batch: Sequence[Any],
     features: Sequence[Any] | None,
-    clip: float | None,
     extra: Tensor | None,
 ) -> float:
+    """The loss of a batch, and fresh gradients of it and of `extra`."""
     optimiser.zero_grad(set_to_none=True)
     loss = model.loss(batch, features)
     if not torch.isfinite(loss):
         raise blown_up(loss.item())
     (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
-    if clip is not None:
-        torch.nn.utils.clip_grad_norm_(parameters, clip)
-    optimiser.step()
     return float(loss.detach())
+
+
+def _add(sums: dict[str, Tensor], gradients: Mapping[str, Tensor | None]) -> None:
+    """Add a step's gradients; a tensor that took no part has none."""
+    for name, gradient in gradients.items():
+        if gradient is not None:
+            sums[name] = sums[name] + gradient if name in sums else gradient.clone()

@@ -36,7 +36,7 @@ class StackedAdamW(Stacked):
         bias, root = 1 - one**self.steps, (1 - two**self.steps).sqrt()
         size: float | Tensor
         scale: float | Tensor
-        if bool((self.steps == self.steps[0, 0]).all()):
+        if isinstance(self.lr, float) and bool((self.steps == self.steps[0, 0]).all()):
             size, scale = self.lr / bias[0, 0].item(), root[0, 0].item()
         else:  # a tensor that has never moved has no bias to correct, and does not move now
             size = self.wide((self.table / bias).nan_to_num(posinf=0.0))

@@ -11,7 +11,7 @@ class Stacked:
 
     The parameters become views of one buffer and their gradients views of another, so that a step is a few operations whatever
     the number of tensors. Where a client's tensor took no part in the loss, nothing of it moves, as with a gradient of None: no
-    decay, no momentum, no step count. `rates[i]` is the learning rate of parameter i.
+    decay, no momentum, no step count. `rates[i]` is the learning rate of parameter i at first.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], rates: Sequence[float]) -> None:
@@ -25,8 +25,15 @@ class Stacked:
             parameter.data = value.view(parameter.shape)
             parameter.grad = gradient.view(parameter.shape)
             self.parts.append(gradient.view(self.clients, -1))
-        self.table = torch.tensor(rates, dtype=torch.float64).expand(self.clients, -1)
-        self.lr: float | Tensor = rates[0] if len(set(rates)) == 1 else self.wide(self.table)
+        self.table = torch.empty(0)
+        self.lr: float | Tensor = 0.0
+        self.at_rates([rates] * self.clients)
+
+    def at_rates(self, rates: Sequence[Sequence[float]]) -> None:
+        """The learning rates from now on: of every client (K) and parameter."""
+        known = {rate for own in rates for rate in own}
+        self.table = torch.tensor(rates, dtype=torch.float64)
+        self.lr = known.pop() if len(known) == 1 else self.wide(self.table)
 
     def zero_grad(self) -> None:
         """Forget all gradients."""

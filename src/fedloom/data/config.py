@@ -1,13 +1,15 @@
 """The `data` part of an experiment, and the clients that it describes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from torch import Tensor
 
+from fedloom.data.captioned import Captions
 from fedloom.data.protocol import DomainShift, FewShot, Partition
 from fedloom.data.sample import Sample
 from fedloom.data.source import ClientData, Holding
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from fedloom.data.classes import Classes
     from fedloom.data.pictures import Pictures
 
+Features = Callable[[Sequence[Sample]], Tensor]
 Task = Literal["entailment", "follows", "same", "warm", "mnli", "rte", "sst2", "qqp", "qnli"]
 
 
@@ -26,16 +29,18 @@ class Data(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["tabletop", "folder", "text", "classes"] = Field(
+    source: Literal["tabletop", "folder", "text", "classes", "captions"] = Field(
         "tabletop",
         description="tabletop: the project's own small world; folder: <path>/<client>/metadata.jsonl; "
-        "text: labelled sentences for a classifier; classes: pictures by class for CLIP",
+        "text: labelled sentences for a classifier; classes: pictures by class for CLIP; "
+        "captions: captioned pictures for pre-training a projector",
     )
     path: Path | None = Field(
         None,
         description="source folder: the folder that holds one folder per client; source text: a folder with GLUE's "
         "parquet files, <path>/<task>/train*.parquet, none = download; source classes: <path>/<class>/<image>, a folder with a "
-        "split file or parquet files, none = generate or download",
+        "split file or parquet files, none = generate or download; source captions: a data set of captioned pictures "
+        "(ImageFolder, parquet, saved, or on the hub), none = the small world's",
     )
     clients: dict[Holding, int] = Field(
         {"image": 3, "audio": 3},
@@ -88,6 +93,9 @@ class Data(BaseModel):
         FewShot(),
         description="source classes: how pictures are dealt to clients; kind: few-shot, labeldir, pachinko or domains",
     )
+    captions: Captions = Field(
+        Captions(), description="source captions: how pictures are dealt to the clients"
+    )
 
     @field_validator("clients")
     @classmethod
@@ -113,6 +121,15 @@ class Data(BaseModel):
         if self.pictured and wrong:
             raise ValueError(
                 f"the source classes has no clients that hold {wrong[0]}; set data.clients to {{image: N}}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _pictures_alone(self) -> "Data":
+        others = [holding for holding, count in self.clients.items() if count and holding != "image"]
+        if self.source == "captions" and others:
+            raise ValueError(
+                f"the source captions has no clients that hold {others[0]}; set data.clients to {{image: N}}"
             )
         return self
 
@@ -158,12 +175,14 @@ class Data(BaseModel):
         """Whether a client of this name trains."""
         return not any(fnmatch(client, pattern) for pattern in self.test_only)
 
-    def load(self, seed: int) -> list[ClientData]:
+    def load(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """The clients, ordered by name; those that only test without training samples.
+
+        `features` encodes pictures, for a scenario that sorts them by what they show.
 
         Raises ExperimentError for data that cannot be used.
         """
-        clients = self._load(seed)
+        clients = self._load(seed, features)
         for pattern in self.test_only:
             if not any(fnmatch(c.name, pattern) for c in clients):
                 raise ExperimentError(
@@ -173,7 +192,18 @@ class Data(BaseModel):
             raise ExperimentError("data.test_only names every client; leave out those that are to train")
         return [c if self.trains(c.name) else replace(c, train=()) for c in clients]
 
-    def _load(self, seed: int) -> list[ClientData]:
+    def _load(self, seed: int, features: Features | None) -> list[ClientData]:
+        if self.source == "captions":
+            count = self.clients["image"]
+            if self.path is not None:
+                from fedloom.data.captioned_files import clients_from_files
+
+                return clients_from_files(
+                    str(self.path), self.captions, count, self.train, self.test, seed, features
+                )
+            from fedloom.data.tabletop.captioned import captioned_clients
+
+            return list(captioned_clients(self.captions, count, self.train, self.test, seed))
         if self.source == "folder":
             from fedloom.data.folder import load_folder
 

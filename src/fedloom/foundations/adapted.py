@@ -5,6 +5,7 @@ Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.
 
 import json
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,20 +33,22 @@ class AdaptedMLLM(AdaptedModel):
     """`mllm` is changed in place: its trunks and LLM are wrapped by PEFT, its own weights are frozen."""
 
     def __init__(
-        self, mllm: MLLM, llm_lora: LoRA, encoder_lora: LoRA, *, seed: int, second: bool = False
+        self, mllm: MLLM, llm_lora: LoRA | None, encoder_lora: LoRA | None, *, seed: int, second: bool = False
     ) -> None:
-        """Adapters start from the stream of `seed`; `second` gives every layer a personal one besides.
+        """Adapters start from the stream of `seed`; None attaches none; `second` gives every layer a personal one besides.
 
         Raises ExperimentError where a rank or target does not fit.
         """
         mllm.requires_grad_(False)
         mllm.eval()
         self.mllm = mllm
-        self.specs: dict[str, LoRA] = {"llm": llm_lora}
+        self.specs: dict[str, LoRA] = {}
         self._wrapped: dict[str, PeftModel] = {}
         encoder: Any = mllm.encoder
         trunks = encoder.trunks
         for modality in encoder.modalities:
+            if encoder_lora is None:
+                break
             group = f"encoder.{modality}"
             self.specs[group] = encoder_lora
             trunks[modality] = self._wrapped[group] = lora.attach(
@@ -55,7 +58,9 @@ class AdaptedMLLM(AdaptedModel):
             probe = torch.randn(1, 3, width, generator=torch_stream(seed, "probe", group))
             marker = "vera_lambda" if encoder_lora.kind == "vera" else "lora_"
             check_adapters(trunks[modality], probe.to(next(mllm.encoder.parameters())), marker=marker)
-        mllm.llm = self._wrapped["llm"] = lora.attach(mllm.llm, llm_lora, "llm", seed, second)
+        if llm_lora is not None:
+            self.specs = {"llm": llm_lora, **self.specs}
+            mllm.llm = self._wrapped["llm"] = lora.attach(mllm.llm, llm_lora, "llm", seed, second)
         mllm.eval()
         self._dropouts = {group: lora.dropouts(module) for group, module in self._wrapped.items()}
         named = {
@@ -164,7 +169,7 @@ class AdaptedMLLM(AdaptedModel):
         self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
     ) -> Tensor:
         """(B, d_llm): the LLM's last layer at the prompt's last token, the LLM's adapters switched off."""
-        with self._wrapped["llm"].disable_adapter():
+        with without_adapter(self.mllm.llm):
             return self.mllm.prompt_states(examples, features)
 
     def embedder(self) -> Embedder:
@@ -190,7 +195,12 @@ class AdaptedMLLM(AdaptedModel):
             if group_of(n) in self._projector_groups
         }
         save_file(projector, folder / "projector.safetensors")
-        listed = {"format": 1, "adapters": sorted(self.specs), "projector": "projector.safetensors"}
+        listed: dict[str, Any] = {
+            "format": 1,
+            "adapters": sorted(self.specs),
+            "projector": "projector.safetensors",
+        }
+        listed["modalities"] = list(cast(Any, self.mllm.encoder).modalities)
         (folder / "fedloom.json").write_text(
             json.dumps(listed, indent=2, sort_keys=True) + "\n", encoding="utf-8"
         )
@@ -213,15 +223,17 @@ class _FrozenStates:
     """CausalEmbedder over the LLM as it was before any adapter."""
 
     def __init__(self, mllm: MLLM) -> None:
-        self._peft = cast(Any, mllm.llm)
-        self._inner = CausalEmbedder(self._peft.get_base_model(), mllm.tokenizer, "world-llm")
+        self._llm = mllm.llm
+        base = cast(Any, mllm.llm)
+        base = base.get_base_model() if isinstance(mllm.llm, PeftModel) else base
+        self._inner = CausalEmbedder(base, mllm.tokenizer, "world-llm")
 
     @property
     def name(self) -> str:
         return self._inner.name
 
     def embed(self, texts: Sequence[str]) -> list[Tensor]:
-        with self._peft.disable_adapter():
+        with without_adapter(self._llm):
             return self._inner.embed(texts)
 
 
@@ -235,3 +247,8 @@ class _FrozenJudge(GPTScore):
     def score(self, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
         with self._peft.disable_adapter():
             return super().score(questions, answers)
+
+
+def without_adapter(llm: nn.Module) -> AbstractContextManager[Any]:
+    """The LLM as it was before any adapter, while the context lasts."""
+    return llm.disable_adapter() if isinstance(llm, PeftModel) else nullcontext()

@@ -1,5 +1,8 @@
 """The `model` part of an experiment: which frozen foundation, and what is trained on it."""
 
+from pathlib import Path
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedloom.adapters.lora import LoRA
@@ -30,8 +33,26 @@ class Foundation(BaseModel):
         description="source classes: Hugging Face id or folder of a CLIPModel, such as openai/clip-vit-base-patch16; "
         "none = tiny-clip (shipped)",
     )
-    llm_lora: LoRA = Field(LoRA(), description="the LLM's adapter")
-    encoder_lora: LoRA = Field(LoRA(), description="the adapter of every modality's trunk")
+    llm_lora: LoRA | None = Field(LoRA(), description="the LLM's adapter; null = none, the LLM is frozen")
+    encoder_lora: LoRA | None = Field(
+        LoRA(), description="the adapter of every modality's trunk; null = none, the encoder is frozen"
+    )
+    projector: Literal["own", "linear", "mlp2x"] = Field(
+        "own",
+        description="own: the foundation's; linear: a random linear layer; mlp2x: two random layers with a GELU between",
+    )
+    projector_from: Path | None = Field(
+        None, description="folder of a finished run whose projector this run starts from"
+    )
+    tokens: int | None = Field(
+        None,
+        ge=1,
+        description="soft tokens per picture: means over so many groups of patches; none = the foundation's number",
+    )
+    frame: Literal["conversation", "bare"] | None = Field(
+        None,
+        description="what stands around the soft tokens: a conversation, or nothing; none = the foundation's",
+    )
     body_lora: LoRA = Field(
         LoRA(alpha=16.0, targets=("query", "value")), description="the classifier's adapter"
     )

@@ -16,7 +16,7 @@ from fedloom.foundations.clip import AdaptedCLIP
 from fedloom.foundations.clip_io import load_clip_checkpoint
 from fedloom.foundations.config import Foundation
 from fedloom.foundations.imagebind import ImageBind
-from fedloom.foundations.mllm import MLLM
+from fedloom.foundations.mllm import MLLM, new_projector
 
 
 def load_model(
@@ -36,7 +36,49 @@ def load_model(
             mllm = MLLM.from_pretrained(
                 foundation_folder(settings.foundation), modalities=modalities or None, device=where
             )
+        mllm = joined(mllm, settings, seed)
         return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
+
+
+def joined(mllm: MLLM, settings: Foundation, seed: int) -> MLLM:
+    """The model with the projector, the number of soft tokens and the prompt's frame that the settings ask for.
+
+    Raises ExperimentError for a `projector_from` that does not fit.
+    """
+    changes: dict[str, object] = {}
+    if settings.tokens is not None:
+        changes |= {"tokens": settings.tokens, "pool": "mean" if settings.tokens > 1 else mllm.config.pool}
+    if settings.frame is not None:
+        changes["prompt"] = mllm.config.prompt.model_copy(update={"frame": settings.frame})
+    if settings.projector != "own":
+        changes["layers"] = settings.projector
+    mllm.config = mllm.config.model_copy(update=changes)
+    if settings.projector != "own":
+        width = mllm.llm.get_input_embeddings().embedding_dim  # type: ignore[operator]
+        fresh = new_projector(mllm.encoder, width, mllm.config, seed)
+        mllm.projector = fresh.to(device=mllm.device, dtype=next(mllm.projector.parameters()).dtype)
+    if settings.projector_from is not None:
+        _take_projector(mllm, settings.projector_from)
+    return mllm
+
+
+def _take_projector(mllm: MLLM, run: Path) -> None:
+    """Put a finished run's projector in the model's place of it."""
+    from safetensors.torch import load_file
+
+    file = run / "model" / "projector.safetensors"
+    if not file.is_file():
+        raise ExperimentError(
+            f"model.projector_from: {file} is missing; name the folder of a run that has ended"
+        )
+    found = {name.partition("/")[2]: tensor for name, tensor in load_file(file).items()}
+    wanted = {name: tensor.shape for name, tensor in mllm.projector.state_dict().items()}
+    if {name: tensor.shape for name, tensor in found.items()} != wanted:
+        raise ExperimentError(
+            f"model.projector_from: the projector of {run} has other layers than this model's; give both runs the same "
+            "model.projector, model.encoder and model.llm"
+        )
+    mllm.projector.load_state_dict(found)
 
 
 def load_classifier(

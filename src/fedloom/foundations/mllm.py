@@ -40,6 +40,9 @@ class MLLMConfig(BaseModel, extra="forbid"):
         "concat", description="several modalities: side by side or summed"
     )
     projector: Literal["shared", "per_modality"] = Field("shared", description="one projector, or one each")
+    layers: Literal["linear", "mlp2x"] = Field(
+        "linear", description="the projector: one linear layer, or two with a GELU between"
+    )
     prompt: PromptConfig = PromptConfig()
     max_text_tokens: int = Field(512, ge=1, description="token ids per sample, answer included")
 
@@ -282,22 +285,32 @@ class MLLM(nn.Module):
 
 
 def new_projector(encoder: nn.Module, width: int, config: MLLMConfig, seed: int = 0) -> nn.Module:
-    """A fresh P (Linear out_dim -> width with bias, or one per modality) from the named stream of `seed`."""
+    """A fresh P from the named stream of `seed`: Linear out_dim -> width with bias, or Linear, GELU, Linear(width -> width).
+
+    One for all modalities or one each; U(-1/sqrt(d_in), 1/sqrt(d_in)), PyTorch's own bounds.
+    """
     out_dim = int(encoder.out_dim)  # type: ignore[arg-type]
 
-    def linear(name: str) -> nn.Linear:
-        with torch.device("meta"):
-            layer = nn.Linear(out_dim, width)
-        layer.to_empty(device="cpu")
+    def fresh(name: str) -> nn.Module:
         stream = torch_stream(seed, "projector", name)
-        with torch.no_grad():
-            for tensor in (layer.weight, layer.bias):
-                tensor.uniform_(-(out_dim**-0.5), out_dim**-0.5, generator=stream)
-        return layer
+        first = _linear(out_dim, width, stream)
+        if config.layers == "linear":
+            return first
+        return nn.Sequential(first, nn.GELU(), _linear(width, width, stream))
 
     if config.projector == "shared":
-        return linear("shared")
-    return nn.ModuleDict({m: linear(m) for m in encoder.modalities})  # type: ignore[union-attr]
+        return fresh("shared")
+    return nn.ModuleDict({m: fresh(m) for m in encoder.modalities})  # type: ignore[union-attr]
+
+
+def _linear(d_in: int, d_out: int, stream: torch.Generator) -> nn.Linear:
+    with torch.device("meta"):
+        layer = nn.Linear(d_in, d_out)
+    layer.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (layer.weight, layer.bias):
+            tensor.uniform_(-(d_in**-0.5), d_in**-0.5, generator=stream)
+    return layer
 
 
 def keeps_logits(llm: nn.Module) -> bool:

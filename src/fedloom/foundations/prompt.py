@@ -27,6 +27,9 @@ ASSISTANT = "\n### Assistant:"
 class PromptConfig(BaseModel, extra="forbid"):
     """The open choices of the prompt; the defaults are our reading of the paper's table."""
 
+    frame: Literal["conversation", "bare"] = Field(
+        "conversation", description="bare: soft tokens, question (if any) and answer, with no other text"
+    )
     tags: Literal["names", "literal", "pandagpt", "per_modality"] = Field(
         "names", description="<image,audio>, <modality>, <Img>, or one pair of tags around each modality"
     )
@@ -63,6 +66,9 @@ def before_and_gap(config: PromptConfig, modalities: Sequence[str], combine: str
     """From the start to the question, alternating: text, slot, text, ..., text (joiners included)."""
     join = config.joiner
     ordered = [m for m in MODALITIES if m in modalities]
+    if config.frame == "bare":
+        found = ["+".join(ordered)] if combine == "sum" and ordered else ordered
+        return ["", *_separated(found), ""] if found else [""]
     start = START + join + HUMAN
     if not ordered and config.text_only == "plain":
         return [start + join + GAP_TEXT]
@@ -108,6 +114,8 @@ def assemble(
         head[0] = [bos, *head[0]]
     body = encode(join + question) if question else []
     tail = encode(join + AFTER) + (encode(config.assistant) if config.assistant else [])
+    if config.frame == "bare":
+        tail = []
     stop = ([] if eos is None else [eos]) if config.stop == "eos" else encode(config.stop)
     reply = (encode(join + answer) if answer else []) + stop
 

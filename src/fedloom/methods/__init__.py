@@ -4,11 +4,16 @@ from fedloom.methods.base import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
 from fedloom.methods.feda2_lora import FedA2LoRA
+from fedloom.methods.fedadam import FedAdam
+from fedloom.methods.fedavg import FedAvg
 from fedloom.methods.fedavg_lora import FedAvgLoRA
+from fedloom.methods.fedavgm import FedAvgM
+from fedloom.methods.fedcmp import FedCMP
 from fedloom.methods.feddpa_lora import FedDPALoRA
 from fedloom.methods.fedex_lora import FedExLoRA
 from fedloom.methods.fedotp import FedOTP
 from fedloom.methods.fedpgp import FedPGP
+from fedloom.methods.fedprox import FedProx
 from fedloom.methods.fedsa_lora import FedSALoRA
 from fedloom.methods.ffa_lora import FFALoRA
 from fedloom.methods.flexlora import FlexLoRA
@@ -21,6 +26,8 @@ from fedloom.methods.pfedmma import PFedMMA
 from fedloom.methods.pfedmoap import PFedMoAP
 from fedloom.methods.promptfl import PromptFL
 from fedloom.methods.rolora import RoLoRA
+from fedloom.methods.scaffold import Scaffold
+from fedloom.methods.scalar_reliability import ScalarReliability
 from fedloom.methods.zero_shot import ZeroShot
 
 METHODS: dict[str, type[Method]] = {
@@ -37,6 +44,13 @@ METHODS: dict[str, type[Method]] = {
         HetLoRA,
         LoRAFAIR,
         RoLoRA,
+        FedAvg,
+        FedProx,
+        FedAvgM,
+        FedAdam,
+        Scaffold,
+        ScalarReliability,
+        FedCMP,
         LocalOnly,
         Centralised,
         PFedMMA,

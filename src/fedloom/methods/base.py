@@ -14,6 +14,7 @@ from torch import Tensor
 from fedloom.adapters.attachment import Attachment
 from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.firewall import Reply
+from fedloom.methods.moving import ServerStep
 from fedloom.training import Penalty, Training
 
 FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
@@ -95,12 +96,14 @@ class Trainer(Protocol):
         local: float | None = 0.0,
         penalty: Penalty | None = None,
         rates: Mapping[str, float] | None = None,
+        gradients: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train from these tensors; returns the trained tensors of the client's scope and numbers (examples, loss, steps).
 
         `only` restricts what is trained to what it names as shared; `local` is the weight of the second adapter where there is
         one (None: both count in full); `penalty` is added to the loss of every step; `rates` gives groups a constant learning
-        rate of their own.
+        rate of their own; `gradients` adds `<name>.gradient`, the mean over the steps of the gradient before clipping, the
+        penalty's included.
         """
 
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
@@ -160,6 +163,9 @@ class Method(BaseModel):
         (), description="patterns of further tensors that stay with each client, such as 'encoder.*'"
     )
     warm_start: WarmStart | None = Field(None, description="another method for the first rounds")
+    server: ServerStep | None = Field(
+        None, description="a server optimiser on what the round would change: {name: avgm} or {name: adam}"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -219,6 +225,18 @@ class Method(BaseModel):
     @abstractmethod
     def round(self, state: State, ask: Ask) -> State:
         """One round: a pure function of the state and of what the clients answer."""
+
+    def moved(self, before: State, after: State) -> State:
+        """The state after a round with the server's step in place of the change that the round made of the shared tensors."""
+        if self.server is None:
+            return after
+        new = {n: t for n, t in after.shared.items() if t is not before.shared.get(n, t)}
+        shared, kept = self.server.move(before.shared, new, before.tensors)
+        return replace(after, shared={**after.shared, **shared}, tensors={**after.tensors, **kept})
+
+    def measured(self, state: State) -> Mapping[str, float]:
+        """Named figures of the last round that the method itself knows."""
+        return {}
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """What a client does when asked: train from the shared and its personal tensors, keep the one, return the other."""

@@ -62,6 +62,19 @@ def caption(scene: Scene) -> str:
     return f"{describe(scene.left)} on the left and {describe(scene.right)} on the right"
 
 
+def caption_by_place(scene: Scene) -> str:
+    """Another writer's: places first, nouns before their adjectives.
+
+    For instance "on the left is a cube small red and striped and on the right is a ball large blue and plain".
+    """
+    left, right = (f"a {t.shape} {t.size} {t.colour} and {t.texture}" for t in scene.things)
+    return f"on the left is {left} and on the right is {right}"
+
+
+WRITERS = {"plain": caption, "by_place": caption_by_place}
+"""Who wrote a caption: the same facts in another form."""
+
+
 def depth_caption(scene: Scene) -> str:
     """What a depth camera can know: sizes, shapes, sides."""
     left, right = (describe(t, without=("colour", "texture")) for t in scene.things)

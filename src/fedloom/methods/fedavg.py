@@ -1,0 +1,27 @@
+"""FedAvg: the mean of whatever the clients share, tensor by tensor.
+
+Paper: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017, Algorithm 1.
+
+Deliberate differences: weights are uniform by default (`weights: examples` is the paper's n_k / n); each tensor is averaged over
+the clients that trained it. On LoRA factors this is FedAvg-LoRA without its provisions for unequal ranks.
+"""
+
+from typing import ClassVar
+
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.combine import mean_of
+
+
+class FedAvg(Method):
+    """w' = sum p_k w_k."""
+
+    name: ClassVar[str] = "fedavg"
+    title: ClassVar[str] = "FedAvg"
+    paper: ClassVar[str] = "McMahan et al., 2017"
+    shares: ClassVar[Scope] = Scope(shared=("*",))
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Ask the cohort to train from w; average."""
+        replies = ask("train", Payload(state.shared))
+        return state.with_shared(mean_of(replies, self.client_weights(replies)))

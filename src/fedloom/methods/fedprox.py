@@ -1,0 +1,39 @@
+"""FedProx: clients pay for their distance to the model that they were sent; the server averages.
+
+Paper: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, Algorithm 2:
+h_k(w) = F_k(w) + mu/2 ||w - w^t||^2.
+
+Deliberate differences: the local solver is the experiment's AdamW; clients do the same number of epochs (no inexactness). With
+one local step a round the term has no gradient, and FedProx is FedAvg. `training.prox` gives any method the same term.
+"""
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import Ask, Method, State, Trainer
+from fedloom.methods.combine import mean_of
+from fedloom.training import proximal
+
+
+class FedProx(Method):
+    """w' = sum p_k w_k, with w_k near w."""
+
+    name: ClassVar[str] = "fedprox"
+    title: ClassVar[str] = "FedProx"
+    paper: ClassVar[str] = "Li et al. (MLSys 2020)"
+    shares: ClassVar[Scope] = Scope(shared=("*",))
+
+    mu: float = Field(0.1, ge=0, description="price of the squared distance to the model that was sent")
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Ask the cohort to train near w; average."""
+        replies = ask("train", Payload(state.shared))
+        return state.with_shared(mean_of(replies, self.client_weights(replies)))
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """Train with the proximal term on what travels."""
+        start = {**payload.tensors, **trainer.personal}
+        near = proximal(self.mu, payload.tensors)
+        return self.answer(trainer, *trainer.train(start, penalty=near))
