@@ -122,9 +122,15 @@ def _model(experiment: Experiment, held: Sequence[str]) -> AdaptedMLLM | Adapted
     """The foundation that the data need, with the adapters that the method needs."""
     settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
     second = experiment.method.second
+    model: AdaptedMLLM | AdaptedClassifier
+    told: Any = {"second": second, "precision": experiment.engine.dtype}
     if labels := experiment.data.labels():
-        return load_classifier(settings, labels, device, seed, second=second)
-    return load_model(settings, held, device, seed, second=second)
+        model = load_classifier(settings, labels, device, seed, **told)
+    else:
+        model = load_model(settings, held, device, seed, **told)
+    if experiment.engine.compile:
+        model.compile_frozen()
+    return model
 
 
 def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:

@@ -13,14 +13,22 @@ from fedloom.foundations.classifier_io import load_checkpoint
 from fedloom.foundations.config import Foundation
 from fedloom.foundations.imagebind import ImageBind
 from fedloom.foundations.mllm import MLLM
+from fedloom.precision import DTYPES, Precision
 
 
 def load_model(
-    settings: Foundation, modalities: Sequence[str], device: str, seed: int, *, second: bool = False
+    settings: Foundation,
+    modalities: Sequence[str],
+    device: str,
+    seed: int,
+    *,
+    second: bool = False,
+    precision: Precision = "float32",
 ) -> AdaptedMLLM:
     """The frozen foundation with fresh adapters, only the trunks of `modalities` loaded. Raises ExperimentError.
 
-    `second` gives every layer a personal adapter besides.
+    `second` gives every layer a personal adapter besides. `precision` is that of the frozen weights and of the products; what is
+    trained is in float32.
     """
     where = choose_device(device)
     with torch.random.fork_rng(
@@ -32,23 +40,33 @@ def load_model(
             mllm = MLLM.from_pretrained(
                 foundation_folder(settings.foundation), modalities=modalities or None, device=where
             )
-        return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
+        model = AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
+    model.cast_frozen(DTYPES[precision])
+    return model
 
 
 def load_classifier(
-    settings: Foundation, labels: Sequence[str], device: str, seed: int, *, second: bool = False
+    settings: Foundation,
+    labels: Sequence[str],
+    device: str,
+    seed: int,
+    *,
+    second: bool = False,
+    precision: Precision = "float32",
 ) -> AdaptedClassifier:
     """A frozen text classifier with fresh adapters, its head for these labels in this order.
 
-    `second` gives every layer a personal adapter besides. Raises ExperimentError.
+    `second` gives every layer a personal adapter besides; `precision` as in `load_model`. Raises ExperimentError.
     """
     name = settings.classifier or "tiny-roberta"
     shipped = Path(str(files("fedloom.foundations"))) / name
     model, tokenizer = load_checkpoint(shipped if (shipped / "config.json").is_file() else name, labels, seed)
     with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights that are replaced at once
-        return AdaptedClassifier(
+        adapted = AdaptedClassifier(
             model.to(choose_device(device)), tokenizer, settings.body_lora, labels, seed=seed, second=second
         )
+    adapted.cast_frozen(DTYPES[precision])
+    return adapted
 
 
 def foundation_folder(name: str) -> Path:
