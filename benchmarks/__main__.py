@@ -13,6 +13,7 @@ ROWS = (
     "uploads",
     "scale",
     "overhead",
+    "gpu",
     "flower",
     "pfl_research",
     "nvflare_simulator",

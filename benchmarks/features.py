@@ -2,10 +2,10 @@
 
 `python -m benchmarks features [clients] [samples] [repetitions]` (4 16 5 if none are given).
 
-Image clients train only behind the encoder: the projector alone (a method that freezes encoder and LLM), or the LLM's
-adapter (tau = 0). `shipped` is the tiny foundation; `wide` puts an encoder of eight layers, width 192 and 145 tokens
-before its LLM, drawn at random, so that the encoder dominates as ImageBind-huge does. A repetition forgets all
-features, trains one epoch, and another.
+Image clients train only behind the encoder: the projector alone (a method that freezes encoder and LLM), or the LLM's adapter
+(tau = 0). `shipped` is the tiny foundation; `wide` puts an encoder of eight layers, width 192 and 145 tokens before its LLM,
+drawn at random, so that the encoder dominates as ImageBind-huge does. A repetition forgets all features, trains one epoch, and
+then another.
 """
 
 import tempfile

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any, Literal
 
 from safetensors import SafetensorError
@@ -42,16 +43,23 @@ class Scope:
     def role(self, name: str) -> Role:
         """Who owns the tensor `name`."""
 
-        def named(patterns: Iterable[str]) -> bool:
-            return any(fnmatchcase(name, p) or fnmatchcase(group_of(name), p) for p in patterns)
-
-        if named(self.frozen):
-            return "frozen"
-        return "personal" if named(self.personal) else "shared" if named(self.shared) else "frozen"
+        return _role(self, name)
 
     def pick(self, tensors: Mapping[str, Tensor], role: Role) -> dict[str, Tensor]:
         """The tensors of one role, in name order."""
         return {name: tensors[name] for name in sorted(tensors) if self.role(name) == role}
+
+
+@lru_cache(maxsize=65_536)
+def _role(scope: Scope, name: str) -> Role:
+    """`Scope.role`, looked up once for every client and round."""
+
+    def named(patterns: Iterable[str]) -> bool:
+        return any(fnmatchcase(name, p) or fnmatchcase(group_of(name), p) for p in patterns)
+
+    if named(scope.frozen):
+        return "frozen"
+    return "personal" if named(scope.personal) else "shared" if named(scope.shared) else "frozen"
 
 
 EVERYTHING = Scope(shared=("*",))

@@ -29,6 +29,7 @@ from fedloom.firewall import Firewall
 from fedloom.foundations.config import Foundation
 from fedloom.methods import METHODS, Method
 from fedloom.methods.on_clip import OnCLIP
+from fedloom.precision import Precision
 from fedloom.training import Training
 
 Size = Literal["tiny", "small", "paper"]
@@ -69,6 +70,14 @@ class Engine(BaseModel):
     wire: bool = Field(False, description="send every payload through its bytes, as a deployment does")
     device: str = Field(
         "auto", description="auto | cpu | cuda | cuda:1 ...; auto takes a GPU where there is one"
+    )
+    dtype: Precision = Field(
+        "float32",
+        description="float32 | bfloat16, of frozen weights and of products; adapters, optimiser and server stay in float32",
+    )
+    compile: bool = Field(
+        False,
+        description="let torch.compile work on the blocks without adapters; pays on a GPU, where a run is long",
     )
     cohort: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
         "auto",

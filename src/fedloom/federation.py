@@ -201,7 +201,7 @@ class Federation:
         parts = ever_trained(self.experiment.training, self.experiment.rounds)
         return not any(
             self.method.scope.role(n) != "frozen" and part_of(group_of(n)) in {*parts, None}
-            for n in self.engine.model.prefix
+            for n in self.engine.model.feature_tensors
         )
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:

@@ -66,10 +66,15 @@ def inspect(
     refused: dict[str, str] = {}
     accepted: dict[str, Reply] = {}
     changes: dict[str, dict[str, float]] = {}
-    for reply in replies:
-        reason = reply.error or _fault(reply, rules, round, asked)
+    faults = [r.error or _fault(r, rules, round, asked) for r in replies]
+    sound = {i: r for i, (r, fault) in enumerate(zip(replies, faults, strict=True)) if fault is None}
+    looked_at = _changes(
+        {i: r.payload.tensors for i, r in sound.items()}, {i: reference[r.client] for i, r in sound.items()}
+    )
+    for i, reply in enumerate(replies):
+        reason = faults[i]
         if reason is None:
-            reason, changes[reply.client] = _changes(reply.payload.tensors, reference[reply.client])
+            reason, changes[reply.client] = looked_at[i]
         if reply.client in accepted or (reply.client in refused and reason is None):
             reason = "duplicate: a second reply in one round"
         if reason is None:
@@ -114,26 +119,34 @@ def _wrong_names(tensors: Mapping[str, Tensor], allowed: Mapping[str, Tensor]) -
 
 
 def _changes(
-    tensors: Mapping[str, Tensor], reference: Mapping[str, Tensor]
-) -> tuple[str | None, dict[str, float]]:
-    """The first thing wrong with a reply's tensors, or None; and the squared norm of its change by group.
+    sent: Mapping[int, Mapping[str, Tensor]], references: Mapping[int, Mapping[str, Tensor]]
+) -> dict[int, tuple[str | None, dict[str, float]]]:
+    """For every reply the first thing wrong with its tensors, or None; and the squared norm of its change by group.
 
-    Each tensor is read once: values that are not finite show in their change.
+    Each tensor is read once: values that are not finite show in their change. All replies' tensors of one name come one
+    after another, so that the server's own is read from memory once and not for every client.
     """
-    squares: dict[str, float] = {}
-    if fault := _wrong_names(tensors, reference):
-        return fault, squares
-    for name, tensor in tensors.items():
-        right = reference[name]
-        if tensor.shape != right.shape:
-            return f"shape: {name} is {tuple(tensor.shape)}, {tuple(right.shape)} is right", squares
-        if tensor.dtype != right.dtype:
-            return f"dtype: {name} is {tensor.dtype}, {right.dtype} is right", squares
-        change = squared_distance(tensor, right)
-        if not math.isfinite(change) and not bool(torch.isfinite(tensor).all()):
-            return f"not finite: {name} holds NaN or infinity", squares
-        squares[group_of(name)] = squares.get(group_of(name), 0.0) + change
-    return None, squares
+    faults = {i: _wrong_names(tensors, references[i]) for i, tensors in sent.items()}
+    squares: dict[int, dict[str, float]] = {i: {} for i in sent}
+    for name in dict.fromkeys(n for tensors in sent.values() for n in tensors):
+        group = group_of(name)
+        for i, tensors in sent.items():
+            if faults[i] is None and name in tensors:
+                faults[i], change = _change(name, tensors[name], references[i][name])
+                squares[i][group] = squares[i].get(group, 0.0) + change
+    return {i: (faults[i], squares[i]) for i in sent}
+
+
+def _change(name: str, tensor: Tensor, right: Tensor) -> tuple[str | None, float]:
+    """What is wrong with a tensor, or None; and its squared distance to the server's."""
+    if tensor.shape != right.shape:
+        return f"shape: {name} is {tuple(tensor.shape)}, {tuple(right.shape)} is right", 0.0
+    if tensor.dtype != right.dtype:
+        return f"dtype: {name} is {tensor.dtype}, {right.dtype} is right", 0.0
+    change = squared_distance(tensor, right)
+    if not math.isfinite(change) and not bool(torch.isfinite(tensor).all()):
+        return f"not finite: {name} holds NaN or infinity", change
+    return None, change
 
 
 def _too_large(changes: Mapping[str, Mapping[str, float]], rules: Firewall) -> dict[str, str]:

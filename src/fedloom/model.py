@@ -19,6 +19,7 @@ from fedloom.exchange import group_of
 from fedloom.features import FeatureStore
 from fedloom.metrics.bertscore import Embedder
 from fedloom.metrics.gptscore import GPTScore
+from fedloom.precision import compile_frozen
 from fedloom.rows import Rows
 from fedloom.training import part_of
 from fedloom.uploads import bytes_of
@@ -48,6 +49,7 @@ class AdaptedModel(ABC):
         self.merged: dict[str, Tensor] = {}
         self.anchors: Tensor | None = None
         self.store = FeatureStore()
+        self.precision = torch.float32
         self._bases: dict[str, Tensor] = {}
         self._ratios: Mapping[str, float] = {}
         self._second = False
@@ -154,8 +156,29 @@ class AdaptedModel(ABC):
                 found[name] = found[name] * ratio
         return found
 
+    @property
+    def device(self) -> torch.device:
+        """Where the trained tensors are, and the foundation with them."""
+        return next((t.device for t in self.tensors.values()), torch.device("cpu"))
+
+    def cast_frozen(self, dtype: torch.dtype) -> None:
+        """Let the frozen weights be of `dtype`, and the foundation work in it; what is trained stays as it is."""
+        self.precision = dtype
+        own = {id(t) for t in self.tensors.values()}
+        for parameter in self.root.parameters():
+            if id(parameter) not in own and parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+
+    def compile_frozen(self, **options: Any) -> int:
+        """`torch.compile` the blocks that hold nothing trained; how many these are. See `precision.compile_frozen`."""
+        own = {id(t) for t in self.tensors.values()}
+        adapted = {
+            id(m) for m in self.root.modules() if any(id(p) in own for p in m.parameters(recurse=False))
+        }
+        return compile_frozen(self.root, adapted | {id(layer) for layer in self.layers.values()}, **options)
+
     @cached_property
-    def prefix(self) -> Collection[str]:
+    def feature_tensors(self) -> Collection[str]:
         """The tensors on which `features` depends: here those of the encoder. A stage that trains none of them may use features.
 
         A model whose `features` stop before the first adapted layer overrides it with nothing.
@@ -164,8 +187,8 @@ class AdaptedModel(ABC):
 
     def feature_version(self, own: Mapping[str, Tensor] | None = None) -> bytes:
         """A fingerprint of all that `features` depends on besides the examples, as loaded; `own` replaces tensors by name."""
-        digest, groups = blake2b(digest_size=16), {group_of(n) for n in self.prefix}
-        values: dict[str, Tensor] = {n: self.tensors[n] for n in self.prefix}
+        digest, groups = blake2b(digest_size=16), {group_of(n) for n in self.feature_tensors}
+        values: dict[str, Tensor] = {n: self.tensors[n] for n in self.feature_tensors}
         values |= {n: t for n, t in (own or {}).items() if n in values}
         values |= {n: t for n, t in self.merged.items() if group_of(n) in groups}
         for name, tensor in sorted(values.items()):

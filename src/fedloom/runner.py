@@ -156,11 +156,17 @@ def _model(
     """The foundation that the data need, with the adapters that the method needs."""
     settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
     second, attachment = experiment.method.second, experiment.method.attachment
+    model: AdaptedMLLM | AdaptedClassifier | AdaptedCLIP
+    told: Any = {"precision": experiment.engine.dtype}
     if classes is not None and attachment is not None:
-        return load_clip(settings, classes, attachment, device, seed)
-    if labels := experiment.data.labels():
-        return load_classifier(settings, labels, device, seed, second=second)
-    return load_model(settings, held, device, seed, second=second)
+        model = load_clip(settings, classes, attachment, device, seed, **told)
+    elif labels := experiment.data.labels():
+        model = load_classifier(settings, labels, device, seed, second=second, **told)
+    else:
+        model = load_model(settings, held, device, seed, second=second, **told)
+    if experiment.engine.compile:
+        model.compile_frozen()
+    return model
 
 
 def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:

@@ -129,9 +129,9 @@ class _Run:
     def _features(self) -> Features:
         """What makes, of pairs of a client and an index of its examples, their features: see `work.alone`."""
         model, stack = self.model, self.stack
-        if any(n in stack.tensors and stack.tensors[n].requires_grad for n in model.prefix):
+        if any(n in stack.tensors and stack.tensors[n].requires_grad for n in model.feature_tensors):
             return lambda at: None
-        if model.store.constant and self.trained.isdisjoint(model.prefix):
+        if model.store.constant and self.trained.isdisjoint(model.feature_tensors):
             return self._kept()
         cache: dict[tuple[int, int], Any] = {}
 
@@ -147,7 +147,7 @@ class _Run:
     def _kept(self) -> Features:
         """Features from the model's store, client by client, so that they are the same whoever is trained beside."""
         model, stack, jobs = self.model, self.stack, self.jobs
-        own = [n for n in model.prefix if n in stack.tensors]
+        own = [n for n in model.feature_tensors if n in stack.tensors]
         common = None if own else model.feature_version()
         versions = [
             common or model.feature_version({n: stack.tensors[n][k] for n in own}) for k in range(len(jobs))

@@ -151,9 +151,9 @@ def _features(
     `trained` are the tensors of this stage and those before.
     """
     parameters = model.tensors
-    if any(parameters[n].requires_grad for n in model.prefix):
+    if any(parameters[n].requires_grad for n in model.feature_tensors):
         return lambda indices: None
-    if model.store.constant and not any(n in trained for n in model.prefix):
+    if model.store.constant and not any(n in trained for n in model.feature_tensors):
         version = model.feature_version()
         return lambda indices: model.kept_features(version, job.client, indices, job.examples)
     cache: dict[int, Any] = {}

@@ -175,7 +175,7 @@ def test_a_version_names_all_that_features_depend_on(quick, federate) -> None:
 def test_a_model_whose_features_stop_before_its_adapters_may_use_them_while_these_are_trained(
     trained, monkeypatch
 ) -> None:
-    monkeypatch.setattr(AdaptedMLLM, "prefix", ())
+    monkeypatch.setattr(AdaptedMLLM, "feature_tensors", ())
     made: list[int] = []
 
     def nothing(

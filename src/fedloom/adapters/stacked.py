@@ -135,7 +135,9 @@ class Stack:
             B = layer.vera_B[adapter][: layer.out_features]
             inner = linear(layer.vera_dropout[adapter](x), A)
             inner = inner * split.rows(d, layer.vera_lambda_d[adapter], x.dim())
-            out = out + linear(inner, B) * split.rows(b, layer.vera_lambda_b[adapter], x.dim())
+            out = out + (linear(inner, B) * split.rows(b, layer.vera_lambda_b[adapter], x.dim())).to(
+                out.dtype
+            )
         return out
 
     def _linear(self, layer: nn.Linear, names: Mapping[str, str], x: Tensor) -> Tensor:

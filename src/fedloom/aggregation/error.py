@@ -79,7 +79,7 @@ def _errors(s: Stack, results: list[tuple[Tensor, Tensor]]) -> list[float]:
             raise ValueError(f"the result's A has rank {A_out.shape[0]} and its B rank {B_out.shape[1]}.")
     columns = torch.cat([wide(B_all), *(wide(b.detach()).to(B_all.device) for _, b in results)], dim=1)
     rows = torch.cat([wide(A_all), *(wide(a.detach()).to(A_all.device) for a, _ in results)])
-    R_B, R_A = torch.linalg.qr(columns, mode="r").R, torch.linalg.qr(rows.T, mode="r").R
+    R_B, R_A = _triangular(columns), _triangular(rows.T)
     n = len(A_all)
     core = R_B[:, :n] @ R_A[:, :n].T
     size, errors, start = float(core.norm()), [], n
@@ -88,6 +88,11 @@ def _errors(s: Stack, results: list[tuple[Tensor, Tensor]]) -> list[float]:
         miss = core - R_B[:, own] @ R_A[:, own].T
         errors.append(_ratio(float(miss.norm()), size, empty=0.0))
     return errors
+
+
+def _triangular(tall: Tensor) -> Tensor:
+    """R of M = QR, for norms of products with M; M itself where it has no more rows than columns, because R is no smaller."""
+    return tall if tall.shape[0] <= tall.shape[1] else torch.linalg.qr(tall, mode="r").R
 
 
 def _ratio(top: float, bottom: float, empty: float) -> float:
@@ -112,8 +117,10 @@ def _angle(s: Stack) -> float:
     width = min(s.A.shape[1:])
     Q = torch.zeros(len(members), s.A.shape[2], width, dtype=wide(s.A[:0]).dtype, device=s.A.device)
     sizes = torch.tensor([min(s.ranks[k], s.A.shape[2]) for k in members])
-    for i, k in enumerate(members):
-        Q[i, :, : int(sizes[i])] = torch.linalg.qr(wide(s.A[k, : s.ranks[k]]).T).Q
+    for rank in set(sizes.tolist()):  # clients of one rank together
+        alike = [i for i, k in enumerate(members) if int(sizes[i]) == rank]
+        rows = wide(s.A[[members[i] for i in alike]])[:, : max(s.ranks[members[i]] for i in alike)]
+        Q[alike, :, :rank] = torch.linalg.qr(rows.mT).Q
     i, j = torch.triu_indices(len(members), len(members), offset=1)
     cosines = torch.linalg.svdvals(torch.einsum("kdr,lds->klrs", Q, Q)[i, j])
     # Padding adds zero cosines at the end, so the smallest true one stands at the smaller rank.

@@ -58,6 +58,12 @@ def squared_distance(one: Tensor, other: Tensor) -> float:
     Piece by piece, so that no copy of a large tensor is made.
     """
     work = torch.promote_types(torch.promote_types(one.dtype, other.dtype), torch.float32)
+    if one.numel() <= _PIECE:  # most adapters' tensors: three operations
+        return _squared(one.detach().flatten(), other.detach().flatten(), work)
     ones, others = (torch.split(t.detach().flatten(), _PIECE) for t in (one, other))
-    pieces = zip(ones, others, strict=True)
-    return sum(float((a.to(work) - b.to(work)).square_().sum()) for a, b in pieces)
+    return sum(_squared(a, b, work) for a, b in zip(ones, others, strict=True))
+
+
+def _squared(one: Tensor, other: Tensor, work: torch.dtype) -> float:
+    change = one.to(work) - other.to(work)
+    return float(torch.dot(change, change))

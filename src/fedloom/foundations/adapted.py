@@ -25,6 +25,7 @@ from fedloom.foundations.mllm import MLLM, Example
 from fedloom.metrics import CausalEmbedder, Embedder, GPTScore
 from fedloom.metrics.tokens import count_tokens
 from fedloom.model import ANCHORS, AdaptedModel, means
+from fedloom.precision import in_precision
 from fedloom.rows import Rows
 from fedloom.streams import torch_stream
 
@@ -120,17 +121,20 @@ class AdaptedMLLM(AdaptedModel):
         trunks: int = sum(parts[m].tokens for m in example.inputs)
         return length_of(example.pieces, self.mllm.config.tokens) + trunks
 
+    @in_precision
     @torch.no_grad()
     def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
         """Per example {modality: (tokens, out_dim)}, before the projector."""
         return self.mllm.features(examples)
 
+    @in_precision
     def loss(
         self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
     ) -> Tensor:
         """Mean negative log-likelihood of the batch's answer tokens (Eq. 6)."""
         return self.mllm(examples, features).loss  # type: ignore[no-any-return]
 
+    @in_precision
     def losses(
         self,
         examples: Sequence[Example],
@@ -144,6 +148,7 @@ class AdaptedMLLM(AdaptedModel):
         owner = torch.tensor(owners, device=logits.device)[out.index]
         return means(cross_entropy(logits, out.labels, reduction="none"), owner, count)
 
+    @in_precision
     @torch.no_grad()
     def score(
         self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
@@ -154,6 +159,7 @@ class AdaptedMLLM(AdaptedModel):
         tokens, correct = count_tokens(out.logits.argmax(-1), out.labels, out.index, len(examples))
         return list(zip(tokens.tolist(), correct.tolist(), strict=True))
 
+    @in_precision
     def generate(
         self,
         examples: Sequence[Example],
@@ -164,6 +170,7 @@ class AdaptedMLLM(AdaptedModel):
         with self.mixed_by_prompts("llm", examples, features):
             return self.mllm.generate(examples, max_new_tokens, features)
 
+    @in_precision
     @torch.no_grad()
     def prompt_states(
         self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None

@@ -20,6 +20,7 @@ from fedloom.errors import ExperimentError
 from fedloom.foundations import classifier_io
 from fedloom.metrics import Embedder
 from fedloom.model import ANCHORS, AdaptedModel, means
+from fedloom.precision import in_precision
 from fedloom.rows import Rows
 
 BODY, HEAD = "body", "head"
@@ -136,6 +137,7 @@ class AdaptedClassifier(AdaptedModel):
         """Nothing: there is no frozen encoder before the adapters whose outputs could be kept."""
         return [{} for _ in examples]
 
+    @in_precision
     def logits(self, examples: Sequence[Example]) -> Tensor:
         """(examples, labels)."""
         self._rows = Rows(range(len(examples)), [len(e.inputs["input_ids"]) for e in examples])
@@ -193,6 +195,7 @@ class AdaptedClassifier(AdaptedModel):
         with self.mixed_by_prompts(BODY, examples):
             return self.logits(examples).argmax(-1).tolist()
 
+    @in_precision
     @torch.no_grad()
     def prompt_states(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:
         """(B, d): the frozen body's last state at the first token, which RoBERTa's head reads."""

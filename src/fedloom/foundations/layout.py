@@ -33,28 +33,31 @@ def lay_out(batch: Sequence[Pieces], tokens: int, *, answers: bool, left: bool) 
     """Place `batch` with `tokens` soft tokens per slot; padded on the left if `left`, else on the right."""
     lengths = [length_of(p, tokens, answers) for p in batch]
     width = max(lengths)
-    ids = torch.zeros(len(batch), width, dtype=torch.int64)
-    mask = torch.zeros(len(batch), width, dtype=torch.int64)
+    ids = [[0] * width for _ in batch]
+    mask = [[0] * width for _ in batch]
     slots: list[tuple[int, str]] = []
     soft: list[tuple[int, int]] = []
     targets: list[tuple[int, int, int]] = []
     for row, (pieces, length) in enumerate(zip(batch, lengths, strict=True)):
         col = width - length if left else 0
-        mask[row, col : col + length] = 1
+        mask[row][col : col + length] = [1] * length
         for run in pieces.prompt:
             if isinstance(run, str):
                 slots.append((row, run))
                 soft += [(row, col + i) for i in range(tokens)]
                 col += tokens
             else:
-                ids[row, col : col + len(run)] = torch.tensor(run)
+                ids[row][col : col + len(run)] = run
                 col += len(run)
         if answers and pieces.answer:
-            ids[row, col : col + len(pieces.answer)] = torch.tensor(pieces.answer)
+            ids[row][col : col + len(pieces.answer)] = pieces.answer
             targets += [(row, col + i - 1, label) for i, label in enumerate(pieces.answer)]
     soft_index = torch.tensor(soft, dtype=torch.int64).reshape(-1, 2)
     target_index = torch.tensor(targets, dtype=torch.int64).reshape(-1, 3)
-    return Layout(ids, mask, slots, *soft_index.unbind(1), *target_index.unbind(1))
+    id_table, mask_table = (
+        torch.tensor(x, dtype=torch.int64).reshape(len(batch), width) for x in (ids, mask)
+    )
+    return Layout(id_table, mask_table, slots, *soft_index.unbind(1), *target_index.unbind(1))
 
 
 def length_of(pieces: Pieces, tokens: int, answers: bool = True) -> int:

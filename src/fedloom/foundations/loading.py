@@ -17,14 +17,22 @@ from fedloom.foundations.clip_io import load_clip_checkpoint
 from fedloom.foundations.config import Foundation
 from fedloom.foundations.imagebind import ImageBind
 from fedloom.foundations.mllm import MLLM, new_projector
+from fedloom.precision import DTYPES, Precision
 
 
 def load_model(
-    settings: Foundation, modalities: Sequence[str], device: str, seed: int, *, second: bool = False
+    settings: Foundation,
+    modalities: Sequence[str],
+    device: str,
+    seed: int,
+    *,
+    second: bool = False,
+    precision: Precision = "float32",
 ) -> AdaptedMLLM:
     """The frozen foundation with fresh adapters, only the trunks of `modalities` loaded. Raises ExperimentError.
 
-    `second` gives every layer a personal adapter besides.
+    `second` gives every layer a personal adapter besides. `precision` is that of the frozen weights and of the products; what is
+    trained is in float32.
     """
     where = choose_device(device)
     with torch.random.fork_rng(
@@ -37,7 +45,9 @@ def load_model(
                 foundation_folder(settings.foundation), modalities=modalities or None, device=where
             )
         mllm = joined(mllm, settings, seed)
-        return AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
+        model = AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
+    model.cast_frozen(DTYPES[precision])
+    return model
 
 
 def joined(mllm: MLLM, settings: Foundation, seed: int) -> MLLM:
@@ -82,27 +92,43 @@ def _take_projector(mllm: MLLM, run: Path) -> None:
 
 
 def load_classifier(
-    settings: Foundation, labels: Sequence[str], device: str, seed: int, *, second: bool = False
+    settings: Foundation,
+    labels: Sequence[str],
+    device: str,
+    seed: int,
+    *,
+    second: bool = False,
+    precision: Precision = "float32",
 ) -> AdaptedClassifier:
     """A frozen text classifier with fresh adapters, its head for these labels in this order.
 
-    `second` gives every layer a personal adapter besides. Raises ExperimentError.
+    `second` gives every layer a personal adapter besides; `precision` as in `load_model`. Raises ExperimentError.
     """
     name = settings.classifier or "tiny-roberta"
     shipped = Path(str(files("fedloom.foundations"))) / name
     model, tokenizer = load_checkpoint(shipped if (shipped / "config.json").is_file() else name, labels, seed)
     with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights that are replaced at once
-        return AdaptedClassifier(
+        adapted = AdaptedClassifier(
             model.to(choose_device(device)), tokenizer, settings.body_lora, labels, seed=seed, second=second
         )
+    adapted.cast_frozen(DTYPES[precision])
+    return adapted
 
 
 def load_clip(
-    settings: Foundation, classes: Classes, attachment: Attachment, device: str, seed: int
+    settings: Foundation,
+    classes: Classes,
+    attachment: Attachment,
+    device: str,
+    seed: int,
+    *,
+    precision: Precision = "float32",
 ) -> AdaptedCLIP:
     """A frozen CLIP with what the method trains on it, for these classes. Raises ExperimentError."""
     towers, pixels = load_clip_checkpoint(settings.clip or "tiny-clip", choose_device(device))
-    return AdaptedCLIP(towers, pixels, classes, attachment, seed=seed)
+    model = AdaptedCLIP(towers, pixels, classes, attachment, seed=seed)
+    model.cast_frozen(DTYPES[precision])
+    return model
 
 
 def foundation_folder(name: str) -> Path:

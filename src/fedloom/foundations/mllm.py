@@ -21,6 +21,7 @@ from fedloom.errors import ExperimentError
 from fedloom.foundations.imagebind import Pool, ScaleMode
 from fedloom.foundations.layout import Layout, lay_out
 from fedloom.foundations.prompt import Pieces, PromptConfig, assemble
+from fedloom.precision import moved
 from fedloom.rows import Rows
 from fedloom.streams import torch_stream
 
@@ -148,7 +149,7 @@ class MLLM(nn.Module):
                 groups[name, value.shape].append(i)
         c, weight = self.config, next(self.encoder.parameters())
         for (name, _), members in sorted(groups.items()):  # the same order whoever comes first
-            batch = torch.stack([examples[i].inputs[name] for i in members]).to(weight.device)
+            batch = moved(torch.stack([examples[i].inputs[name] for i in members]), weight.device)
             if batch.is_floating_point():
                 batch = batch.to(weight.dtype)
             self.rows = Rows(members)
@@ -166,11 +167,11 @@ class MLLM(nn.Module):
             asked = {"logits_to_keep": keep.to(embeds.device)}
         else:
             asked, column = {}, plan.predict
-        mask = plan.mask.to(embeds.device)
+        mask = moved(plan.mask, embeds.device)
         self.rows = Rows(range(len(examples)), plan.mask.sum(1).tolist())
         out = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **asked)
         logits = out.logits[plan.rows, column]
-        labels = plan.labels.to(logits.device)
+        labels = moved(plan.labels, logits.device)
         loss = cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), labels)
         return MLLMOutput(loss, logits, labels, plan.rows.to(logits.device))
 
@@ -247,7 +248,7 @@ class MLLM(nn.Module):
     def _embed(self, plan: Layout, features: Features) -> Tensor:
         """Embeddings (B, L, d_llm) of a layout, soft tokens in place."""
         table = self.llm.get_input_embeddings()  # type: ignore[operator]
-        embeds: Tensor = table(plan.ids.to(self.device))
+        embeds: Tensor = table(moved(plan.ids, self.device))
         if not plan.slots:
             return embeds
         wanted: dict[str, list[int]] = defaultdict(list)
@@ -256,7 +257,7 @@ class MLLM(nn.Module):
                 wanted[name].append(slot)
         soft = embeds.new_zeros(len(plan.slots), self.config.tokens, embeds.shape[-1])
         for name, slots in sorted(wanted.items()):
-            found = torch.stack([features[plan.slots[s][0]][name] for s in slots]).to(self.device)
+            found = moved(torch.stack([features[plan.slots[s][0]][name] for s in slots]), self.device)
             self.rows = Rows([plan.slots[s][0] for s in slots])
             value = self.project(name, found).to(embeds.dtype)
             soft = soft.index_add(0, torch.tensor(slots, device=soft.device), value)

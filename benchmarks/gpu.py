@@ -1,0 +1,197 @@
+"""Cohort training at the size of the papers' models, with random weights: tokens/s, share of the device's matrix rate, memory.
+
+`python -m benchmarks gpu [--size full|tiny] [--clients N] [--repetitions N] [--compile] [--device NAME]`
+
+`full` is Vicuna-7B's and ImageBind-huge's shapes (its image trunk) in bfloat16, `tiny` the same classes in a small size, for a
+CPU. Weights are made on the device, from the meta device by a seeded draw, and never lie in the CPU's memory. Ten clients with 4
+samples of 128 positions in a step train two stages of two steps each: a quarter of an epoch would be Eq. 7's, half makes both
+stages count. The rival is the same jobs one PEFT client after another, in the same run and precision.
+
+The share is the floating-point operations that PyTorch's counter finds in one cohort, over its seconds, over the rate of one
+large matrix product in the foundation's precision.
+"""
+
+import argparse
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from benchmarks.report import Row, interleaved, surroundings, tell
+from fedloom.adapters.lora import LoRA
+from fedloom.foundations.adapted import AdaptedMLLM
+from fedloom.foundations.imagebind import ImageBind
+from fedloom.foundations.imagebind_config import ImageBindConfig
+from fedloom.foundations.loading import choose_device, foundation_folder
+from fedloom.foundations.mllm import MLLM, Example
+from fedloom.foundations.prompt import Pieces
+from fedloom.streams import torch_stream
+from fedloom.together import together
+from fedloom.training import Training
+from fedloom.work import Job, alone
+
+BATCH, POSITIONS, ANSWER, STEPS = 4, 128, 16, 4
+VICUNA_7B = {
+    "hidden_size": 4096,
+    "intermediate_size": 11008,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+}
+SMALL = {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 3, "num_attention_heads": 4}
+
+
+def foundation(size: str, device: torch.device, precision: torch.dtype) -> AdaptedMLLM:
+    """The assembled model with fresh adapters, its frozen weights drawn on the device."""
+    tokenizer = AutoTokenizer.from_pretrained(foundation_folder("tiny-mllm") / "llm")
+    full = size == "full"
+    config = LlamaConfig(
+        vocab_size=32000 if full else 512, max_position_embeddings=2048, **(VICUNA_7B if full else SMALL)
+    )
+    with torch.device("meta"):
+        llm = LlamaForCausalLM(config)
+        encoder = ImageBind(ImageBindConfig.huge() if full else ImageBindConfig.tiny(), ["image"])
+    for name, module in (("llm", llm), ("encoder", encoder)):
+        draw(module.to(precision), name, device)
+    rotary = llm.model.rotary_emb  # its buffers are computed, not stored
+    llm.model.rotary_emb = type(rotary)(config=config).to(device)
+    mllm = MLLM.assemble(encoder.eval(), llm.eval(), tokenizer)
+    mllm.projector.to(device)
+    model = AdaptedMLLM(mllm, LoRA(), LoRA(), seed=0)
+    model.cast_frozen(precision)
+    return model
+
+
+@torch.no_grad()
+def draw(module: nn.Module, name: str, device: torch.device) -> None:
+    """Give a module on the meta device memory on `device`, matrices N(0, 0.02^2) and vectors 1 for norms, else 0."""
+    module.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(torch_stream(0, "benchmark", name).initial_seed())
+    for part in module.modules():
+        for place, parameter in part.named_parameters(recurse=False):
+            if parameter.dim() > 1:
+                parameter.normal_(0.0, 0.02, generator=generator)
+            else:
+                parameter.fill_(1.0 if type(part).__name__.endswith("Norm") and place == "weight" else 0.0)
+
+
+def jobs(model: AdaptedMLLM, clients: int) -> list[Job]:
+    """One for each client: STEPS steps in two stages, every tensor."""
+    training = Training(batch_size=BATCH, tau=0.5)
+    names = frozenset(model.tensors)
+    return [
+        Job(f"client-{k:02d}", samples(model, k), model.start, names, training, 0, 1, 1, {})
+        for k in range(clients)
+    ]
+
+
+def samples(model: AdaptedMLLM, client: int) -> list[Example]:
+    """Images of noise and random token ids: one soft token, and POSITIONS positions in all."""
+    generator = torch_stream(0, "samples", client)
+    shape = model.mllm.encoder.config.modalities["image"].input_shape  # type: ignore[union-attr, union-attr]
+    vocab = model.mllm.llm.config.vocab_size
+    found = []
+    for i in range(BATCH * STEPS):
+        ids = torch.randint(3, vocab, (POSITIONS - 1,), generator=generator).tolist()
+        pieces = Pieces((tuple(ids[:8]), "image", tuple(ids[8:-ANSWER])), tuple(ids[-ANSWER:]), False)
+        found.append(
+            Example(f"{client}/{i}", "image", {"image": torch.randn(shape, generator=generator)}, pieces, "")
+        )
+    return found
+
+
+def seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of one call, until the device has done all of it."""
+    _wait(device)
+    began = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - began
+
+
+def matrix_rate(device: torch.device, precision: torch.dtype, n: int) -> float:
+    """Floating-point operations per second of an n x n product, the best of 5."""
+    a, b = (torch.randn(n, n, device=device).to(precision) for _ in range(2))
+    a @ b
+    return 2 * n**3 / min(seconds(lambda: a @ b, device) for _ in range(5))
+
+
+def peak(device: torch.device) -> int:
+    """Bytes: of the device's memory, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def measure(size: str, device: torch.device, clients: int, repetitions: int, compiled: bool) -> list[Row]:
+    precision = torch.bfloat16 if size == "full" else torch.float32
+    model = foundation(size, device, precision)
+    if compiled:
+        print(f"compiled blocks: {model.compile_frozen()}")
+    work = jobs(model, clients)
+    with FlopCounterMode(display=False) as counter:
+        outcomes = together(model, work)
+    done = [o for o in outcomes if not isinstance(o, Exception)]
+    one = [alone(model, job) for job in work]
+    gap = max(_apart(a.tensors, b.tensors) for a, b in zip(done, one, strict=True))
+
+    def all_alone() -> None:
+        for job in work:
+            alone(model, job)
+        _wait(device)
+
+    def all_together() -> None:
+        together(model, work)
+        _wait(device)
+
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    ours = [seconds(all_together, device) for _ in range(2)]
+    most = peak(device)
+    ours, rival = interleaved(all_together, all_alone, repetitions)
+    middle = statistics.median(ours)
+    rate = matrix_rate(device, precision, 8192 if device.type == "cuda" else 1024)
+    tokens = clients * BATCH * STEPS * POSITIONS
+    achieved = counter.get_total_flops() / middle
+    note = (
+        f"{tokens / middle:.0f} positions/s; {achieved / 1e12:.3f} TFLOP/s, {achieved / rate:.0%} of a matrix product's "
+        f"{rate / 1e12:.3f}; peak memory {most / 2**30:.2f} GiB; "
+        f"{sum(p.numel() for p in model.root.parameters()) / 1e6:.1f} M parameters in {str(precision).removeprefix('torch.')}"
+    )
+    what = f"{size}, {clients} clients x batch {BATCH} x {POSITIONS} positions, two stages, on {device}"
+    return [Row("gpu", what, "one PEFT client after another", "none", ours, rival, gap, note)]
+
+
+def _apart(one: Any, other: Any) -> float:
+    return max(float((one[n] - other[n]).abs().max()) for n in one)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def main(arguments: list[str]) -> list[Row]:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks gpu")
+    parser.add_argument(
+        "--size", choices=("full", "tiny"), default="full" if torch.cuda.is_available() else "tiny"
+    )
+    parser.add_argument("--clients", type=int, default=10)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default="auto")
+    chosen = parser.parse_args(arguments)
+    device = choose_device(chosen.device)
+    if chosen.size == "full" and device.type == "cpu":
+        print(
+            f"gpu: --size full needs a GPU, and there is none here; --size tiny runs on the CPU\n{surroundings()}"
+        )
+        return []
+    rows = measure(chosen.size, device, chosen.clients, chosen.repetitions, chosen.compile)
+    tell(rows)
+    return rows

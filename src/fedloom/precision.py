@@ -1,0 +1,59 @@
+"""In which precision a foundation works, and how tensors come to its device."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, Literal, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+Precision = Literal["float32", "bfloat16"]
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def arithmetic(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
+    """Autocast for a bfloat16 foundation: products in bfloat16, sums that need it in float32; else nothing."""
+    return torch.autocast(device.type, dtype) if dtype == torch.bfloat16 else nullcontext()
+
+
+def in_precision(method: F) -> F:
+    """A model's method, run in the precision of its foundation (`self.precision`)."""
+
+    @wraps(method)
+    def run(self: Any, *given: Any, **named: Any) -> Any:
+        with arithmetic(self.device, self.precision):
+            return method(self, *given, **named)
+
+    return cast(F, run)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`; to a GPU through pinned memory, so that the copy runs beside what is computed."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
+def compile_frozen(root: torch.nn.Module, adapted: set[int], **options: Any) -> int:
+    """`torch.compile` every block without an adapter in it, such as an LLM's MLPs; how many these are.
+
+    `adapted` holds ids of the modules that adapters or trained tensors sit in. Blocks around them are left alone: their layers'
+    `forward` is replaced while a cohort is trained. Sizes are dynamic, because batches differ in length.
+    """
+    count = 0
+    for child in root.children():
+        inside = list(child.modules())
+        listed = isinstance(child, torch.nn.ModuleList | torch.nn.ModuleDict)  # has no forward of its own
+        if listed or any(id(m) in adapted or _noisy(m) for m in inside):
+            count += compile_frozen(child, adapted, **options)
+        elif len(inside) > 1 and next(child.parameters(), None) is not None:
+            child.compile(dynamic=True, **options)
+            count += 1
+    return count
+
+
+def _noisy(module: torch.nn.Module) -> bool:
+    """Whether it is a dropout, which draws from its client's stream while a cohort is trained."""
+    return isinstance(module, torch.nn.Dropout) and module.p > 0
