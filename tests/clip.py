@@ -18,7 +18,9 @@ from fedloom.foundations.clip import AdaptedCLIP
 from fedloom.foundations.clip_pixels import Pixels
 from fedloom.foundations.clip_towers import Towers
 
-CLASSES = Classes(("red cube", "blue ball", "green_cone", "star", "pink ring"), ("red star", "green cube", "ball"))
+CLASSES = Classes(
+    ("red cube", "blue ball", "green_cone", "star", "pink ring"), ("red star", "green cube", "ball")
+)
 SIDE = 16
 PREPROCESSOR = {
     "size": {"shortest_edge": SIDE},
@@ -37,13 +39,21 @@ def tokenizer() -> Any:
     core = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="X"))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<start>", eos_token="<end>", pad_token="<end>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<start>", eos_token="<end>", pad_token="<end>"
+    )
 
 
 def clip(seed: int = 0, **text: Any) -> CLIPModel:
     """Random weights, larger than a fresh CLIP's, so that nothing is nearly zero."""
     ids = {"vocab_size": len(WORDS), "bos_token_id": len(WORDS) - 2, "eos_token_id": len(WORDS) - 1}
-    shape = {**TEXT, **ids, "pad_token_id": len(WORDS) - 1, "max_position_embeddings": 30, "projection_dim": 32}
+    shape = {
+        **TEXT,
+        **ids,
+        "pad_token_id": len(WORDS) - 1,
+        "max_position_embeddings": 30,
+        "projection_dim": 32,
+    }
     vision = {**VISION, "image_size": SIDE, "patch_size": 8, "projection_dim": 32}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -60,7 +70,9 @@ def towers(seed: int = 0, dtype: torch.dtype = torch.float32, **text: Any) -> To
     return Towers(clip(seed, **text).to(dtype), tokenizer())
 
 
-def adapted(method: Any, seed: int = 0, dtype: torch.dtype = torch.float32, on: Towers | None = None) -> AdaptedCLIP:
+def adapted(
+    method: Any, seed: int = 0, dtype: torch.dtype = torch.float32, on: Towers | None = None
+) -> AdaptedCLIP:
     """The model that a method needs."""
     made = on or towers(dtype=dtype)
     return AdaptedCLIP(made, Pixels.of(PREPROCESSOR), CLASSES, method.attachment, seed=seed)
@@ -72,7 +84,13 @@ def sample(number: int, label: int, kind: str = "base", **meta: Any) -> Sample:
     image = torch.randint(0, 256, (3, SIDE, SIDE), generator=draw, dtype=torch.uint8)
     image[label % 3] //= 2 + label
     names = CLASSES.base if kind == "base" else CLASSES.novel
-    return Sample(f"{kind}/{label}/{number}", {"image": image}, "", names[label], {"classes": kind, "label": label, **meta})
+    return Sample(
+        f"{kind}/{label}/{number}",
+        {"image": image},
+        "",
+        names[label],
+        {"classes": kind, "label": label, **meta},
+    )
 
 
 def silos(clients: int = 3, train: int = 7, test: int = 2) -> list[ClientData]:
@@ -93,7 +111,9 @@ def write(folder: Path) -> Path:
     tokenizer().save_pretrained(folder / "clip")
     (folder / "clip" / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR), encoding="utf-8")
     draw = np.random.default_rng(0)
-    for i, (colour, shape) in enumerate(product(("red", "blue", "green", "pink"), ("cube", "ball", "cone", "ring"))):
+    for i, (colour, shape) in enumerate(
+        product(("red", "blue", "green", "pink"), ("cube", "ball", "cone", "ring"))
+    ):
         place = folder / "pictures" / f"{colour}_{shape}"
         place.mkdir(parents=True)
         for number in range(4):

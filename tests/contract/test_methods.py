@@ -291,11 +291,14 @@ def test_the_saved_part_of_clip_gives_equal_logits_on_an_untouched_clip(method, 
         model.load({})
         assert torch.equal(model.logits(examples, None, "base"), wanted) == (method == "zero-shot")
     adapters = folder / "model" if client is None else folder / "model" / "clients" / client
-    assert_same_bits(type(again).read_adapters(adapters), {n: p.detach() for n, p in again.exported().items()})
+    assert_same_bits(
+        type(again).read_adapters(adapters), {n: p.detach() for n, p in again.exported().items()}
+    )
     from transformers import CLIPModel
 
     assert_same_bits(
-        CLIPModel.from_pretrained(federation.experiment.model.clip).state_dict(), model.towers.clip.state_dict()
+        CLIPModel.from_pretrained(federation.experiment.model.clip).state_dict(),
+        model.towers.clip.state_dict(),
     )
 
 

@@ -29,9 +29,7 @@ from fedloom.rows import Rows
 
 def room_for_features(device: torch.device) -> int:
     """Bytes of frozen features that are kept, unless told otherwise: 2 GiB, or a quarter of a GPU's memory."""
-    return (
-        torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2 * 2**30
-    )
+    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
