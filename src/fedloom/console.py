@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from fedloom.experiment import Experiment
 from fedloom.federation import Observer
 from fedloom.federation import Progress as Told
+from fedloom.report.columns import CLASSES
 from fedloom.report.units import human_bytes
 
 
@@ -77,14 +78,16 @@ def label(experiment: Experiment) -> str:
 
 
 def describe(told: Told) -> str:
-    """One line about a finished round: training loss, token accuracy per modality, bytes, seconds."""
+    """One line about a finished round: training loss, accuracy per modality or of image classification, bytes, seconds."""
     parts = [f"round {told.round}/{told.rounds}"]
     if "train/loss" in told.metrics:
         parts.append(f"loss {told.metrics['train/loss']:.3f}")
     for name, value in told.metrics.items():
         scope, _, rest = name.partition("/")
-        if scope == "global" and rest.endswith("/token_accuracy"):
-            parts.append(f"{rest.removesuffix('/token_accuracy')} {value:.1%}")
+        if scope == "global" and rest.endswith(("/token_accuracy", "/accuracy")):
+            parts.append(f"{rest.rpartition('/')[0]} {value:.1%}")
+        elif name in CLASSES:
+            parts.append(f"{CLASSES[name]} {value:.1%}")
     parts.append(human_bytes(told.totals.bytes_up + told.totals.bytes_down))
     parts.append(f"{told.totals.seconds:.0f} s")
     return "  ".join(parts)

@@ -74,9 +74,13 @@ class TestSet:
 
     def only(self, client: str) -> "TestSet":
         """One client's part."""
-        keep = self._places.get(client, [])
+        return self.part([client])
+
+    def part(self, clients: Sequence[str]) -> "TestSet":
+        """The part of these clients, one after another."""
+        keep = [(client, i) for client in clients for i in self._places.get(client, [])]
         return TestSet(
-            [client] * len(keep), [self.samples[i] for i in keep], [self.examples[i] for i in keep]
+            [c for c, _ in keep], [self.samples[i] for _, i in keep], [self.examples[i] for _, i in keep]
         )
 
 
@@ -115,7 +119,7 @@ def evaluate(
                     answer,
                     tokens,
                     correct,
-                    labelled="labels" in sample.meta,
+                    labelled="labels" in sample.meta or "classes" in sample.meta,
                 )
             )
     return records

@@ -15,7 +15,8 @@ from fedloom.adapters.ranks import ratios
 from fedloom.client import Client, Round
 from fedloom.diagnostics import aggregation, update_norm
 from fedloom.engines import LocalEngine
-from fedloom.evaluation import ClientModel, TestSet, assess
+from fedloom.evaluation import Assessment, ClientModel, TestSet, assess
+from fedloom.evaluation_classes import ClassTests, assess_classes
 from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.experiment import Experiment
 from fedloom.firewall import Reply, inspect
@@ -82,6 +83,8 @@ class Federation:
     observe: Observer = lambda progress: None
     round: int = 0
     totals: Totals = field(default_factory=Totals)
+    class_tests: ClassTests | None = None
+    """For image classification: what is measured besides the clients' own test parts."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -233,23 +236,40 @@ class Federation:
         self.observe(Progress(number, self.experiment.rounds, metrics, self.totals))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
-        model = self.engine.model
-        tested = self.names if self.experiment.evaluation.clients is None else set(self.tests.of)
-        own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
-        found = assess(
-            model,
-            # Before round 1 every client's model is the start model: evaluated once, not once per client.
-            self.global_model() or (model.start if number == 0 else {}),
-            _Each(own, lambda name: self.client_model(self.clients[name]) or ClientModel({})),
-            self.tests,
-            self.experiment.evaluation,
-            generate=generate,
-            everywhere=number == self.experiment.rounds,
-        )
+        found = self._assessed(number, generate)
         if self.folder is not None and generate:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
         self.client_metrics = found.clients
         return dict(found.metrics)
+
+    def _assessed(self, number: int, generate: bool) -> Assessment:
+        model, settings = self.engine.model, self.experiment.evaluation
+        tested = self.names if settings.clients is None else set(self.tests.of)
+        own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
+        models = _Each(own, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
+        # Before round 1 every client's model is the start model: evaluated once, not once per client.
+        if self.class_tests is not None:
+            common, models = (
+                (model.start, _Each([], models.make)) if number == 0 else (self.global_model(), models)
+            )
+            return assess_classes(
+                model,
+                common,
+                models,
+                self.tests,
+                self.class_tests,
+                settings,
+                generate=generate,
+            )
+        return assess(
+            model,
+            self.global_model() or (model.start if number == 0 else {}),
+            models,
+            self.tests,
+            settings,
+            generate=generate,
+            everywhere=number == self.experiment.rounds,
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from fedloom.engines import LocalEngine
 from fedloom.engines.size import cohort_size
 from fedloom.errors import ExperimentError
 from fedloom.evaluation import TestSet, drawn, measure_controls
+from fedloom.evaluation_classes import ClassTests
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
 from fedloom.files import write_atomic
@@ -117,7 +118,17 @@ def build_from(
         wire=experiment.engine.wire,
         cohort=1 if cohort == "off" else cohort,
     )
-    return Federation(experiment, engine, tests, folder, observe)
+    class_tests = _class_tests(experiment, tests, model) if experiment.data.pictured else None
+    return Federation(experiment, engine, tests, folder, observe, class_tests=class_tests)
+
+
+def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> ClassTests:
+    """The test sets of image classification that are nobody's own."""
+    from fedloom.data.classes import domain_of
+
+    parts = {client: tests.only(client).samples for client in sorted(set(tests.of))}
+    domains = domain_of(parts) if experiment.data.partition.kind == "domains" else {}
+    return ClassTests.prepare(tests, experiment.data.load_common(experiment.seed), domains, model)
 
 
 def _model(
@@ -157,7 +168,7 @@ def finish(federation: Federation) -> Result:
     model.load(common)
     settings = experiment.evaluation
     metrics = dict(federation.last_metrics)
-    if settings.controls and common:
+    if settings.controls and common and not experiment.data.pictured:
         metrics |= measure_controls(model, federation.tests, settings)
     summary = {
         "name": experiment.name,

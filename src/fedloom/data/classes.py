@@ -30,7 +30,6 @@ class Classes:
     novel: tuple[str, ...] = ()
 
 
-@lru_cache(maxsize=4)
 def open_pictures(
     dataset: str,
     path: Path | None,
@@ -42,27 +41,33 @@ def open_pictures(
     by_domain: bool,
 ) -> Pictures:
     """The data set of this name, from its folder `path` where one is given. Raises ExperimentError."""
+    known = KNOWN.get(dataset, Known())
+    if path is None or dataset in ("tabletop", "digits"):
+        return _without_folder(dataset, known, styles, train, test, share, seed)
+    if path.is_dir() and pictures_hub.has_parquet(path):
+        return pictures_hub.read_parquet(path, known, share, seed)
+    return pictures_folder.read_folder(path, known, share, seed, by_domain=by_domain or bool(known.domains))
+
+
+@lru_cache(maxsize=4)
+def _without_folder(
+    dataset: str, known: Known, styles: tuple[str, ...], train: int, test: int, share: float, seed: int
+) -> Pictures:
     if dataset == "tabletop":
         return pictures_small.tabletop(styles, train, test, seed)
     if dataset == "digits":
         return pictures_small.digits()
-    known = KNOWN.get(dataset, Known())
-    if path is not None:
-        if path.is_dir() and pictures_hub.has_parquet(path):
-            return pictures_hub.read_parquet(path, known, share, seed)
-        return pictures_folder.read_folder(
-            path, known, share, seed, by_domain=by_domain or bool(known.domains)
-        )
     hub = known.hub if dataset in KNOWN else dataset if "/" in dataset else None
-    if hub is None:
-        advice = (
+    if hub is not None:
+        return pictures_hub.read_hub(hub, known, share, seed)
+    if dataset in KNOWN:
+        raise ExperimentError(
             f"data.dataset: {dataset} has to lie on this machine; name its folder in data.path"
-            if dataset in KNOWN
-            else f"data.dataset: there is no data set {dataset}; known are tabletop, digits, {', '.join(KNOWN)}, "
-            "a Hugging Face id with a slash in it, or any name beside data.path"
         )
-        raise ExperimentError(advice)
-    return pictures_hub.read_hub(hub, known, share, seed)
+    raise ExperimentError(
+        f"data.dataset: there is no data set {dataset}; known are tabletop, digits, {', '.join(KNOWN)}, "
+        "a Hugging Face id with a slash in it, or any name beside data.path"
+    )
 
 
 def classes_of(names: Sequence[str], partition: Partition) -> Classes:

@@ -7,6 +7,7 @@ that `HFEmbedder` fetches a Hugging Face id that is not cached.
 
 from fedloom.metrics.bertscore import BertScore, Embedder, bert_score, match
 from fedloom.metrics.embedders import CausalEmbedder, HFEmbedder, HiddenStates, MiniLM, load_embedder
+from fedloom.metrics.harmonic import harmonic_mean
 from fedloom.metrics.resample import Interval, bootstrap_interval, paired_difference
 from fedloom.metrics.summary import EvaluationRecord, Scope, Summary, score_samples, summarise
 from fedloom.metrics.text import Bleu, bleu, exact_match, meteor, normalise, rouge_l, sentence_bleu, token_f1
@@ -31,6 +32,7 @@ __all__ = [
     "count_tokens",
     "count_tokens_shifted",
     "exact_match",
+    "harmonic_mean",
     "load_embedder",
     "match",
     "meteor",

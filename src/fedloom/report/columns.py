@@ -26,7 +26,18 @@ CLIENTS = "clients/"
 """How a column begins that is the mean over the clients' own figures, each by its own model where it has one."""
 
 HEADLINE = ("token_accuracy", "exact_match", "accuracy")
+CLASSES = {
+    "local/image/accuracy": "local",
+    "base/image/accuracy": "base",
+    "novel/image/accuracy": "novel",
+    "hm": "HM",
+    "held_out/image/accuracy": "held out",
+}
+"""The headline of image classification, and the papers' titles."""
+OTHERS = {"local/image/accuracy_own_classes": "local, own classes"}
 AVERAGE = "average"
+AVERAGED = "average/"
+"""How a column begins that is the mean over the study's parts alone, such as data sets; in a study without parts the figure."""
 
 MEASURES = ("restoration_error_before", "restoration_error", "norm_ratio", "condition", "angle")
 """What aggregation did, measured in every layer; a round's figure is the mean over the layers."""
@@ -56,21 +67,25 @@ def keys_of(study: Study, asked: Sequence[str] | None) -> list[str]:
     if asked is not None or study.columns:
         return [resolved(key, names) for key in (study.columns if asked is None else asked)]
     keys = default_columns(study)
-    return keys[:1] if study.across else keys  # a column for every part of the study: one figure is enough
+    first = ["hm"] if "hm" in keys else keys[:1]
+    return first if study.across else keys  # a column for every part of the study: one figure is enough
 
 
 def resolved(key: str, names: Sequence[str]) -> str:
     """The metric that a column means: `.../bertscore_f` is that of whichever embedder was used, `meteor` may be the exact one."""
     if key in names:
         return key
+    if key.startswith(AVERAGED):
+        return AVERAGED + resolved(key[len(AVERAGED) :], names)
     near = (n for n in names if n.startswith(f"{key}[") or n == f"{key}_exact")
     return next(near, key)
 
 
 def default_columns(study: Study) -> list[str]:
-    """Image and audio headline metrics; where a study has none of them, its other global or local ones."""
+    """The headline of image classification, or image and audio headline metrics; else other global or local ones."""
     names = set(study.names())
-    keys = [f"global/{kind}/{m}" for kind in ("image", "audio") for m in HEADLINE]
+    domains = [n for n in study.names() if n.startswith("domain/") and n.endswith("/accuracy")]
+    keys = [*CLASSES, *domains, *(f"global/{kind}/{m}" for kind in ("image", "audio") for m in HEADLINE)]
     keys = [key for key in keys if key in names]
     for scope in ("global/", "local/"):
         keys = keys or [n for n in study.names() if n.startswith(scope) and n.rsplit("/", 1)[-1] in HEADLINE]
@@ -82,9 +97,15 @@ def columns_of(study: Study, keys: Sequence[str]) -> tuple[Column, ...]:
     """One column per key; for a study that is spread over tasks or the like, one per part and key, and with a single key the
     average of the parts.
     """
-    plain = [Column(key, title_of(key), unit_of(key)) for key in keys]
+    averaged = [k[len(AVERAGED) :] for k in keys if k.startswith(AVERAGED)]
     if not study.across:
-        return tuple(plain)
+        keys = [k.removeprefix(AVERAGED) for k in keys]
+        return tuple(Column(key, title_of(key), unit_of(key)) for key in keys)
+    plain = [Column(key, title_of(key), unit_of(key)) for key in keys if not key.startswith(AVERAGED)]
+    if averaged:
+        count = len(study.across)
+        each = [Column(c.key, f"{part}, {c.title}", c.unit, part) for part in study.across for c in plain]
+        return (*each, *(Column(k, title_of(k), unit_of(k), AVERAGE, count) for k in averaged))
     if len(plain) == 1:
         key, unit = plain[0].key, plain[0].unit
         parts = len(study.across)
@@ -97,7 +118,10 @@ def title_of(key: str) -> str:
     plain = key.partition("[")[0]  # the embedder stands in a note below the table
     if plain.startswith(CLIENTS):
         return f"{words(plain[len(CLIENTS) :].removeprefix('text/'))}, clients' mean"
-    return FIELDS.get(plain) or words(plain)
+    parts = plain.split("/")
+    if parts[0] == "domain" and len(parts) == 3:
+        return parts[1] if parts[2] == "accuracy" else f"{parts[1]}, {words(parts[2])}"
+    return FIELDS.get(plain) or CLASSES.get(plain) or OTHERS.get(plain) or words(plain)
 
 
 def is_diagnostic(name: str) -> bool:

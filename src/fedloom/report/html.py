@@ -8,7 +8,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from fedloom.report import layers, page, plots
+from fedloom.report import layers, page, plots, tradeoff
 from fedloom.report.samples import kinds_of
 from fedloom.report.study import Study, read
 from fedloom.report.table import remark_of, table_of
@@ -54,6 +54,7 @@ def render(study: Study) -> str:
         legend=legend if len(legend) > 1 else [],
         curves=head,
         more_curves=more,
+        tradeoffs=tradeoff.tradeoffs(study),
         modalities=page.modalities(flat),
         clients=page.clients(flat),
         bar_swatches=[plots.swatch(i, f"swatch{i}", bar=True) for i in range(plots.SERIES)],

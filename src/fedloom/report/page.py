@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from fedloom.metrics.summary import COUNTS
 from fedloom.report import plots
-from fedloom.report.columns import HEADLINE, figure_of, is_diagnostic, spread_of, title_of
+from fedloom.report.columns import CLASSES, HEADLINE, figure_of, is_diagnostic, spread_of, title_of
 from fedloom.report.read import ClientSummary, Run
 from fedloom.report.study import Study
 from fedloom.report.units import Spread, Unit, show, unit_of, words
@@ -65,6 +65,8 @@ def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
     names = [n for n in study.names() if not n.startswith("control/") and not is_diagnostic(n)]
     names = [n for n in names if not (n.startswith("train/") and n.count("/") > 1)]
     first = [n for n in names if n == "train/loss" or (n.startswith("global/") and n.endswith(HEADLINE))]
+    classes = [n for n in CLASSES if n in names]
+    first = [*(["hm"] if study.across and "hm" in classes else classes), *first]
     first.sort(key=lambda n: n == "train/loss")
     wanted = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")
     rest = [

@@ -117,6 +117,56 @@ def bars(
         return _svg(figure, key, f"{title}. {'; '.join(told)}")
 
 
+def points(
+    title: str,
+    found: Mapping[str, tuple[Spread, Spread]],
+    x_axis: tuple[str, Unit],
+    y_axis: tuple[str, Unit],
+    key: str,
+) -> str:
+    """One SVG: a point per row, with a bar of one standard deviation over seeds in either direction.
+
+    `found` maps a row to its (x, y); the axes are (title, unit). Bytes stand on a logarithmic axis that holds zero.
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH, 2.9))
+        axes = figure.add_axes((0.155, 0.16, 0.815, 0.8))
+        values = [[pair[i].mean for pair in found.values() if math.isfinite(pair[i].mean)] for i in (0, 1)]
+        scales = [scale_of(max(v, default=0.0), a[1]) for v, a in zip(values, (x_axis, y_axis), strict=True)]
+        for i, pair in enumerate(found.values()):
+            if not all(math.isfinite(s.mean) for s in pair):
+                continue
+            (x, dx), (y, dy) = (
+                (s.mean / divisor, (s.sd or 0.0) / divisor)
+                for s, (divisor, _) in zip(pair, scales, strict=True)
+            )
+            axes.errorbar(
+                [x],
+                [y],
+                xerr=[dx] if dx else None,
+                yerr=[dy] if dy else None,
+                color=_COLOURS[i % SERIES],
+                marker=_marker(i),
+                markersize=7,
+                linewidth=1.2,
+            )
+        for i, (axis, (name, unit)) in enumerate(
+            zip((axes.xaxis, axes.yaxis), (x_axis, y_axis), strict=True)
+        ):
+            axis.set_label_text(f"{name}, {scales[i][1]}" if scales[i][1] else name)
+            if unit == "bytes":
+                least = min((v / scales[i][0] for v in values[i] if v > 0), default=1.0)
+                (axes.set_xscale if i == 0 else axes.set_yscale)("symlog", linthresh=least / 2)
+            else:
+                axis.set_major_locator(MaxNLocator(nbins=5))
+        axes.grid(color=_INK, alpha=0.15, linewidth=0.6)
+        told = [
+            f"{row}: {x_axis[0]} {show(x, x_axis[1])}, {y_axis[0]} {show(y, y_axis[1])}"
+            for row, (x, y) in found.items()
+        ]
+        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+
+
 def swatch(index: int, key: str, bar: bool = False) -> str:
     """The line and marker (or the bar's colour) of series number `index`, for a legend outside the plots."""
     with matplotlib.rc_context(_STYLE):

@@ -11,7 +11,7 @@ import rich.table
 from rich.console import Group
 from rich.text import Text
 
-from fedloom.report.columns import Column, cell, columns_of, figure_of, keys_of, start_of, title_of
+from fedloom.report.columns import AVERAGED, Column, cell, columns_of, figure_of, keys_of, start_of, title_of
 from fedloom.report.read import Run
 from fedloom.report.study import Study, gather
 from fedloom.report.units import Spread, show
@@ -121,7 +121,9 @@ def table_of(study: Study, columns: Sequence[str] | None = None, before: bool = 
     embedders = dict.fromkeys(key.partition("[")[2].rstrip("]") for key in keys if "bertscore" in key)
     notes = [f"BERTScore by {name}" for name in embedders if name]
     one = study.across and len(keys) == 1
-    title = f"{study.name}: {title_of(keys[0])}" if one else study.name
+    title = f"{study.name}: {title_of(keys[0].removeprefix(AVERAGED))}" if one else study.name
+    if study.across and any(key.startswith(AVERAGED) for key in keys):
+        notes.append(f"columns without a name before them are means over {', '.join(study.across)}")
     return Table(title, shown, tuple([start, *rows] if start else rows), tuple(notes))
 
 

@@ -17,6 +17,7 @@ _FRACTIONS = (
     "rouge_l",
     "meteor",
     "bertscore",
+    "hm",
 )
 _WORDS = {
     "bleu": "BLEU",
@@ -31,6 +32,8 @@ _WORDS = {
     "restoration_error_before": "restoration error before the solve",
     "norm_ratio": "norm ratio of B",
     "above_majority": "above majority from round",
+    "hm": "HM",
+    "hm2": "HM2",
     "llm": "LLM",
     "imu": "IMU",
 }

@@ -1,0 +1,142 @@
+"""Evaluation of image classification: at home, on base and on novel classes, and by domain.
+
+Every client has one model, its own or else the common one, and every figure is an unweighted mean over clients.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean, stdev
+
+from torch import Tensor
+
+from fedloom.data.sample import Sample
+from fedloom.evaluation import Assessment, ClientModel, Evaluation, TestSet, evaluate
+from fedloom.metrics import EvaluationRecord, harmonic_mean
+from fedloom.model import AdaptedModel
+
+ACCURACY = "image/accuracy"
+
+
+@dataclass(frozen=True)
+class ClassTests:
+    """What is measured besides the clients' own test parts.
+
+    `common`: sets that every client's model is measured on, by name. `own_classes`: the clients' own test parts again, each
+    scored over the classes that its client holds; None where every client is scored over all. `domains`: the domain of each
+    client that has but one.
+    """
+
+    common: Mapping[str, TestSet]
+    own_classes: TestSet | None
+    domains: Mapping[str, str]
+
+    @classmethod
+    def prepare(
+        cls,
+        tests: TestSet,
+        common: Mapping[str, Sequence[Sample]],
+        domains: Mapping[str, str],
+        model: AdaptedModel,
+    ) -> "ClassTests":
+        """The sets as the model reads them."""
+        restricted = [
+            replace(s, meta={**s.meta, "allowed": s.meta["own"]}) for s in tests.samples if "own" in s.meta
+        ]
+        own = TestSet(tests.of, restricted, [model.prepare(s) for s in restricted]) if restricted else None
+        # A picture of the common sets that is some client's, too, is one example: its features are kept once.
+        same = {(s.uid, s.meta["classes"]): e for s, e in zip(tests.samples, tests.examples, strict=True)}
+        sets = {
+            name: TestSet(
+                [name] * len(samples),
+                samples,
+                [same.get((s.uid, s.meta["classes"])) or model.prepare(s) for s in samples],
+            )
+            for name, samples in common.items()
+        }
+        return cls(sets, own, domains)
+
+
+def assess_classes(
+    model: AdaptedModel,
+    common: Mapping[str, Tensor],
+    own: Mapping[str, ClientModel],
+    tests: TestSet,
+    sets: ClassTests,
+    settings: Evaluation,
+    *,
+    generate: bool,
+) -> Assessment:
+    """`local/...` on the client's own test part, `base/...` and `novel/...` on the whole sets, `hm` and `hm2` of their means.
+
+    Clients without a model of their own have the common one, which is measured once. `local/image/accuracy_own_classes` scores
+    over the client's own classes only. `domain/<name>/accuracy` is over the clients of a domain, or of a held-out one over all
+    clients (`held_out/image/accuracy`, too), with its standard deviation over these clients beside it (pFedMMA, section 4.2 of its protocol).
+    """
+    clients = sorted(set(tests.of))
+    figures: dict[str, dict[str, float]] = {}
+    records: list[EvaluationRecord] = []
+    for group in [[c for c in clients if c not in own], *([c] for c in clients if c in own)]:
+        if not group:
+            continue
+        mine = own.get(group[0])
+        if mine is None:
+            model.load(common)
+        else:
+            model.load(mine.tensors, mine.ratios)
+        home = evaluate(model, tests.part(group), settings, generate=generate)
+        narrow = (
+            []
+            if sets.own_classes is None
+            else evaluate(model, sets.own_classes.part(group), settings, generate=False)
+        )
+        everywhere = {
+            name: _accuracy(evaluate(model, test, settings, generate=False))
+            for name, test in sets.common.items()
+        }
+        for client in group:
+            figures[client] = {"local": _accuracy(r for r in home if r.client == client)}
+            if narrow:
+                figures[client]["own classes"] = _accuracy(r for r in narrow if r.client == client)
+            figures[client] |= everywhere
+        records += home
+    of_client = {
+        client: {
+            ACCURACY: found["local"],
+            **{f"{n}/accuracy": v for n, v in found.items() if n not in ("local", "own classes")},
+            **({f"{ACCURACY}_own_classes": found["own classes"]} if "own classes" in found else {}),
+        }
+        for client, found in figures.items()
+    }
+    return Assessment(_means(figures, sets.domains), of_client, records)
+
+
+def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str]) -> dict[str, float]:
+    """The figures of a run out of every client's."""
+    names = next(iter(figures.values()))
+    mean = {name: fmean(found[name] for found in figures.values()) for name in names}
+    metrics = {
+        f"local/{ACCURACY}": mean["local"],
+        f"local/worst_client/{ACCURACY}": min(found["local"] for found in figures.values()),
+    }
+    if "own classes" in mean:
+        metrics[f"local/{ACCURACY}_own_classes"] = mean["own classes"]
+    metrics |= {f"{name}/{ACCURACY}": mean[name] for name in ("base", "novel") if name in mean}
+    if "base" in mean and "novel" in mean:
+        metrics["hm"] = harmonic_mean(mean["local"], mean["base"], mean["novel"])
+        metrics["hm2"] = harmonic_mean(mean["base"], mean["novel"])
+    groups: dict[str, list[float]] = {}
+    for client, domain in sorted(domains.items()):
+        groups.setdefault(f"domain/{domain}", []).append(figures[client]["local"])
+    for name in names:
+        if name.startswith("domain/"):
+            groups[name] = [found[name] for found in figures.values()]
+            metrics[f"held_out/{ACCURACY}"] = mean[name]
+    for name, values in groups.items():
+        metrics[f"{name}/accuracy"] = fmean(values)
+        if len(values) > 1:
+            metrics[f"{name}/accuracy_sd"] = stdev(values)
+    return metrics
+
+
+def _accuracy(records: Iterable[EvaluationRecord]) -> float:
+    return fmean(r.correct / r.tokens for r in records)

@@ -1,0 +1,160 @@
+"""Local, base, novel and their harmonic means on a stub model, domains; two label spaces."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from fedloom.data.sample import Sample
+from fedloom.evaluation import ClientModel, Evaluation, TestSet
+from fedloom.evaluation_classes import ClassTests, assess_classes
+from fedloom.metrics import harmonic_mean
+
+
+def sample(uid: str, classes: str, label: int, **meta: Any) -> Sample:
+    return Sample(
+        uid, {"image": torch.zeros(1)}, "", str(label), {"classes": classes, "label": label, **meta}
+    )
+
+
+class Stub:
+    """Knows the labels that it was loaded with, by list; of a restricted label space it knows everything."""
+
+    known: frozenset[int] = frozenset()
+
+    def __init__(self) -> None:
+        self.loads = 0
+        self.scored: list[str] = []
+
+    def load(self, tensors: Any, ratios: Any = None) -> None:
+        self.known = frozenset(int(v) for v in tensors.get("clip/known", torch.tensor([])))
+        self.loads += 1
+
+    def prepare(self, s: Sample) -> Sample:
+        return s
+
+    def features(self, examples: Sequence[Sample]) -> list[torch.Tensor]:
+        return [torch.ones(4) for _ in examples]
+
+    def score(self, examples: Sequence[Sample], features: Any = None) -> list[tuple[int, int]]:
+        self.scored += [e.uid for e in examples]
+        return [(1, int(e.meta["label"] in self.known or "allowed" in e.meta)) for e in examples]
+
+    def generate(self, examples: Sequence[Sample], limit: int, features: Any = None) -> list[str]:
+        return ["named" for _ in examples]
+
+
+def known(*labels: int) -> dict[str, torch.Tensor]:
+    return {"clip/known": torch.tensor(labels)}
+
+
+# a: three pictures of class 0; b: one of class 1 and one of class 2
+PARTS = {
+    "a": [sample(f"a{i}", "base", 0) for i in range(3)],
+    "b": [sample("b0", "base", 1), sample("b1", "base", 2)],
+}
+COMMON = {
+    "base": [s for part in PARTS.values() for s in part],
+    "novel": [sample(f"n{i}", "novel", i) for i in range(4)],
+}
+
+
+def prepared(model: Stub, parts=PARTS, common=COMMON, domains=None) -> tuple[TestSet, ClassTests]:
+    tests = TestSet.prepare(parts, model)
+    return tests, ClassTests.prepare(tests, common, domains or {}, model)
+
+
+def test_every_clients_own_model_is_measured_at_home_on_base_and_on_novel() -> None:
+    model = Stub()
+    tests, sets = prepared(model)
+    own = {"a": ClientModel(known(0)), "b": ClientModel(known(1))}
+    found = assess_classes(model, {}, own, tests, sets, Evaluation(), generate=True)
+    assert found.metrics["local/image/accuracy"] == pytest.approx((1 + 1 / 2) / 2), "clients weigh alike"
+    assert found.metrics["local/worst_client/image/accuracy"] == 0.5
+    assert found.metrics["base/image/accuracy"] == pytest.approx((3 / 5 + 1 / 5) / 2)
+    assert found.metrics["novel/image/accuracy"] == pytest.approx(1 / 4)
+    assert found.metrics["hm"] == pytest.approx(3 / (1 / 0.75 + 1 / 0.4 + 1 / 0.25)), (
+        "of the means over clients"
+    )
+    assert found.metrics["hm2"] == pytest.approx(2 / (1 / 0.4 + 1 / 0.25))
+    assert found.clients["b"] == {"image/accuracy": 0.5, "base/accuracy": 0.2, "novel/accuracy": 0.25}
+    assert [(r.client, r.prediction, r.labelled) for r in found.records] == [("a", "named", True)] * 3 + [
+        ("b", "named", True)
+    ] * 2
+    assert not any(name.startswith("domain/") for name in found.metrics)
+
+
+def test_a_common_model_is_measured_once() -> None:
+    model = Stub()
+    tests, sets = prepared(model)
+    found = assess_classes(model, known(0, 1), {}, tests, sets, Evaluation(), generate=False)
+    assert model.loads == 1
+    assert sorted(model.scored) == sorted(["a0", "a1", "a2", "b0", "b1"] * 2 + ["n0", "n1", "n2", "n3"])
+    assert found.metrics["local/image/accuracy"] == 0.75
+    assert found.metrics["base/image/accuracy"] == 0.8
+    assert found.clients["a"]["novel/accuracy"] == 0.5
+
+
+def test_one_own_model_among_others_that_share_theirs() -> None:
+    model = Stub()
+    tests, sets = prepared(model)
+    found = assess_classes(
+        model, known(1, 2), {"a": ClientModel(known(0))}, tests, sets, Evaluation(), generate=False
+    )
+    assert {c: f["image/accuracy"] for c, f in found.clients.items()} == {"a": 1.0, "b": 1.0}
+    assert found.metrics["base/image/accuracy"] == pytest.approx((3 / 5 + 2 / 5) / 2)
+
+
+def test_a_picture_that_stands_in_two_sets_is_one_example() -> None:
+    """So that what a model keeps of its frozen part is kept once."""
+    tests, sets = prepared(Stub())
+    home = {id(e) for e in tests.examples}
+    assert {id(e) for e in sets.common["base"].examples} == home
+    assert not {id(e) for e in sets.common["novel"].examples} & home
+
+
+def test_label_skew_is_scored_over_all_classes_and_over_the_clients_own() -> None:
+    parts = {
+        "a": [sample("a0", "base", 0, own=(0, 1)), sample("a1", "base", 1, own=(0, 1))],
+        "b": [sample("b0", "base", 2, own=(2,))],
+    }
+    model = Stub()
+    tests, sets = prepared(model, parts, {})
+    assert sets.own_classes is not None
+    assert [s.meta["allowed"] for s in sets.own_classes.samples] == [(0, 1), (0, 1), (2,)]
+    assert all("allowed" not in s.meta for s in tests.samples)
+    found = assess_classes(model, known(0), {}, tests, sets, Evaluation(), generate=False)
+    assert found.metrics["local/image/accuracy"] == 0.25
+    assert found.metrics["local/image/accuracy_own_classes"] == 1.0
+    assert not {"hm", "hm2", "base/image/accuracy"} & set(found.metrics)
+
+
+def test_domains_have_their_clients_mean_and_spread_and_a_held_out_one_everybodys() -> None:
+    parts = {"fog-1": PARTS["a"], "fog-2": PARTS["b"], "dusk-1": [sample("d0", "base", 1)]}
+    domains = {"fog-1": "fog", "fog-2": "fog", "dusk-1": "dusk"}
+    model = Stub()
+    tests, sets = prepared(model, parts, {"domain/grain": COMMON["base"]}, domains)
+    own = {"fog-1": ClientModel(known(0)), "fog-2": ClientModel(known(1)), "dusk-1": ClientModel(known(1))}
+    found = assess_classes(model, {}, own, tests, sets, Evaluation(), generate=False).metrics
+    assert found["domain/fog/accuracy"] == 0.75
+    assert found["domain/fog/accuracy_sd"] == pytest.approx(0.5 / 2**0.5)
+    assert found["domain/dusk/accuracy"] == 1.0
+    assert "domain/dusk/accuracy_sd" not in found
+    assert found["domain/grain/accuracy"] == pytest.approx((3 / 5 + 1 / 5 + 1 / 5) / 3)
+    assert found["held_out/image/accuracy"] == found["domain/grain/accuracy"]
+    assert found["local/image/accuracy"] == pytest.approx(2.5 / 3)
+
+
+def test_the_published_harmonic_mean_is_over_three() -> None:
+    assert harmonic_mean(97.17, 77.40, 81.49) == pytest.approx(84.55, abs=0.005)
+    assert harmonic_mean(0.5, 0.0, 1.0) == 0.0
+
+
+def test_the_mean_of_harmonic_means_is_at_most_that_of_the_means() -> None:
+    """Concavity: why a table's figure, averaged over data sets, lies below the HM of its own columns."""
+    drawn = torch.rand(200, 7, 3, generator=torch.Generator().manual_seed(0)).double().clamp(min=0.01)
+    for table in drawn.tolist():
+        mean_of = sum(harmonic_mean(*row) for row in table) / len(table)
+        of_mean = harmonic_mean(*(sum(column) / len(table) for column in zip(*table, strict=True)))
+        assert mean_of <= of_mean + 1e-12
