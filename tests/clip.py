@@ -29,7 +29,24 @@ PREPROCESSOR = {
     "image_mean": [0.5, 0.4, 0.6],
     "image_std": [0.25, 0.3, 0.2],
 }
-WORDS = "a photo of red blue green pink cube ball cone star ring X . <start> <end>".split()
+WORDS = [
+    "a",
+    "photo",
+    "of",
+    "red",
+    "blue",
+    "green",
+    "pink",
+    "cube",
+    "ball",
+    "cone",
+    "star",
+    "ring",
+    "X",
+    ".",
+    "<start>",
+    "<end>",
+]
 TEXT = {"hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 3}
 VISION = {"hidden_size": 20, "intermediate_size": 36, "num_hidden_layers": 4, "num_attention_heads": 2}
 
