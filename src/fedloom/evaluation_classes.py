@@ -70,7 +70,7 @@ def assess_classes(
 
     Clients without a model of their own have the common one, which is measured once. `local/image/accuracy_own_classes` scores
     over the client's own classes only. `domain/<name>/accuracy` is over the clients of a domain, or of a held-out one over all
-    clients (`held_out/image/accuracy`, too), with its standard deviation over these clients beside it.
+    clients (`held_out/image/accuracy`, too), with its standard deviation over these clients beside it (pFedMMA's protocol).
     """
     clients = sorted(set(tests.of))
     figures: dict[str, dict[str, float]] = {}

@@ -26,8 +26,8 @@ def plan(
 ) -> Tensor:
     """T (..., M, N) without gradient, in float32 (float64 for float64 input).
 
-    Every item (..., ) iterates until its own mean |dv| (below eps 0.05: |d log v|) is under `tolerance`, so that no item depends
-    on the others; with None always all `iterations`. `uniform` gives T = mass / (M N). mass is clipped to at most 1.
+    Every item (..., ) iterates until its own mean |dv| is under `tolerance`, so that no item depends on the others; with None
+    always all `iterations`. `uniform` gives T = mass / (M N). mass is clipped to at most 1.
     """
     S = S if S.dtype == torch.float64 else S.float()
     m, n = S.shape[-2:]
@@ -67,8 +67,13 @@ def _in_logs(
         new_u = log_a - torch.logsumexp(K + v[:, None], 2)
         new_u = new_u.clamp(max=0.0) if capped else new_u
         new_v = log_b - torch.logsumexp(K + new_u[:, :, None], 1)
-        moved = (new_v - v).abs().mean(-1, keepdim=True)
+        moved = (
+            (new_v.exp() - v.exp()).abs().mean(-1, keepdim=True)
+        )  # not a number where exp overflows: not small
         u, v = torch.where(going, new_u, u), torch.where(going, new_v, v)
-        if tolerance is not None and not bool((going := going & (moved >= tolerance)).any()):
+        if tolerance is not None and not bool((going := going & ~(moved < tolerance)).any()):
             break
-    return torch.exp(u[:, :, None] + K + v[:, None])
+    T = torch.exp(u[:, :, None] + K + v[:, None])
+    return T * (
+        b / T.sum(1, keepdim=True)
+    )  # large logarithms cost digits, which the columns' sums shall not show

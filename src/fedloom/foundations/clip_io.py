@@ -27,11 +27,14 @@ def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu")
 
     Raises ExperimentError for one that cannot be read.
     """
-    from transformers import AutoTokenizer, CLIPModel
+    from transformers import AutoConfig, AutoTokenizer, CLIPModel
 
     shipped = Path(str(files("fedloom.foundations"))) / str(source)
     where = shipped if (shipped / "config.json").is_file() else source
     try:
+        kind = AutoConfig.from_pretrained(where, trust_remote_code=False).model_type
+        if kind != "clip":
+            raise ExperimentError(f"model.clip: {source} is a {kind} model; name a CLIP")
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         with quiet(), torch.random.fork_rng(devices=[]):
             clip, report = CLIPModel.from_pretrained(
