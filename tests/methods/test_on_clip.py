@@ -262,6 +262,11 @@ def test_the_personal_half_never_travels(method, quick, federate) -> None:
     assert all(not torch.equal(one[n], two[n]) for n in one)
 
 
+def test_everybody_may_be_asked_in_the_first_round(quick, federate) -> None:
+    federation = federate(quick("promptfl", cohort={"fraction": 0.3, "full_first_round": True}))
+    assert [len(federation.cohort(number)) for number in (1, 2)] == [3, 1]
+
+
 def test_13_the_seed_0_is_a_seed(quick, federate) -> None:
     starts = [federate(quick("promptfl", seed=seed)).engine.model.start[CONTEXT] for seed in (0, 0, 1)]
     assert torch.equal(starts[0], starts[1])
