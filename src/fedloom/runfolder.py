@@ -8,12 +8,13 @@ may run ahead of the last checkpoint; resuming cuts them back to it.
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fedloom.errors import ExperimentError
 from fedloom.files import sync, write_atomic
@@ -21,6 +22,7 @@ from fedloom.methods import State
 from fedloom.metrics import EvaluationRecord
 from fedloom.uploads import PREFIX
 
+CHANGE = "change.safetensors"
 HISTORIES = ("metrics.jsonl", "ledger.jsonl")
 
 
@@ -31,6 +33,8 @@ class Checkpoint:
     round: int
     state: State
     totals: Mapping[str, Any]
+    change: Mapping[str, Tensor] = field(default_factory=dict)
+    """The last round's change of the model, where the next round's is to be compared with it."""
 
 
 class RunFolder:
@@ -104,6 +108,8 @@ class RunFolder:
         part.mkdir(parents=True)
         save_file(dict(checkpoint.state.shared), part / "shared.safetensors")
         save_file(dict(checkpoint.state.tensors), part / "method.safetensors")
+        if checkpoint.change:
+            save_file(dict(checkpoint.change), part / CHANGE)
         described = {
             "round": checkpoint.round,
             "values": dict(checkpoint.state.values),
@@ -132,7 +138,8 @@ class RunFolder:
             described["values"],
         )
         self._forget_before(described["round"])
-        return Checkpoint(described["round"], state, described["totals"])
+        change = load_file(folder / CHANGE) if (folder / CHANGE).is_file() else {}
+        return Checkpoint(described["round"], state, described["totals"], change)
 
     def _forget_before(self, round: int) -> None:
         """Remove checkpoints older than `round`."""
