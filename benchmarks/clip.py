@@ -1,9 +1,10 @@
-"""Seconds and peak memory of one local epoch of every method on CLIP: `python -m benchmarks clip [size] [classes] [shots] [batch]`.
+"""Seconds and peak memory of one local epoch of every method on CLIP: `python -m benchmarks clip [size] [classes]
+[shots] [batch]`.
 
-size is `tiny` (the shipped CLIP) or `vit-b16` (its published shape with random weights); without a word, vit-b16 where there is a
-GPU. Every method is a process of its own. Memory is what training adds to the loaded model and its prepared pictures: resident
-memory on a CPU, allocated memory on a GPU. The first epoch is not counted: it passes every picture through the frozen blocks once,
-which the column `first epoch` shows.
+size is `tiny` (the shipped CLIP) or `vit-b16` (its published shape with random weights); without a word, vit-b16
+where there is a GPU. Every method is a process of its own. Memory is what training adds to the loaded model and its
+prepared pictures: resident memory on a CPU, allocated memory on a GPU. The first epoch is not counted: it passes
+every picture through the frozen blocks once, which the column `first epoch` shows.
 """
 
 import json
@@ -103,7 +104,9 @@ def main(arguments: list[str]) -> list[Row]:
         return []
     usual = ["vit-b16" if torch.cuda.is_available() else "tiny", "10", "16", "16"]
     given = [*arguments, *usual[len(arguments) :]]
-    print(f"{given[0]}, {given[1]} classes, {given[2]} pictures of each, batch {given[3]}; one epoch of one client")
+    print(
+        f"{given[0]}, {given[1]} classes, {given[2]} pictures of each, batch {given[3]}; one epoch of one client"
+    )
     print("| method | epoch s | first epoch s | steps | MiB more |\n|---|---|---|---|---|")
     for name in METHODS:
         command = [sys.executable, "-m", "benchmarks", "clip", name, *given]

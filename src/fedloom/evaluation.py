@@ -47,6 +47,14 @@ class Evaluation(BaseModel):
         ge=1,
         description="how many clients' test samples and own models are evaluated: a draw from the seed; none = all",
     )
+    loss: bool = Field(
+        False,
+        description="also measure the held-out loss per answer token; one more pass over the test samples",
+    )
+    updates: bool = Field(
+        False,
+        description="per round: how the clients' changes agree with each other, and this round's with the last one's",
+    )
     samples: int = Field(8, ge=0, description="test samples per modality shown in the report")
 
 
@@ -127,8 +135,11 @@ def evaluate(
         answers: Sequence[str | None] = [None] * len(batch)
         if generate:
             answers = model.generate(batch, settings.max_new_tokens, features)
-        for client, sample, (tokens, correct), answer in zip(
-            tests.of[part], tests.samples[part], counts, answers, strict=True
+        lost: Sequence[float | None] = [None] * len(batch)
+        if settings.loss:
+            lost = model.losses(batch, range(len(batch)), len(batch), features).tolist()
+        for client, sample, (tokens, correct), answer, loss in zip(
+            tests.of[part], tests.samples[part], counts, answers, lost, strict=True
         ):
             records.append(
                 EvaluationRecord(
@@ -140,6 +151,7 @@ def evaluate(
                     tokens,
                     correct,
                     labelled="labels" in sample.meta or "classes" in sample.meta,
+                    loss=loss,
                 )
             )
     return records

@@ -21,6 +21,7 @@ from fedloom.exchange import EVERYTHING, Payload, Scope, group_of
 from fedloom.experiment import Experiment
 from fedloom.features import FeatureStore
 from fedloom.firewall import Reply, inspect
+from fedloom.interference import agreement, turn
 from fedloom.methods import Method, State
 from fedloom.personal import PersonalStates
 from fedloom.prepared import Prepared
@@ -104,6 +105,7 @@ class Federation:
             client.states, client.prepared, client.begin = self.personal, prepared, begin
         self.replies: list[Reply] = []
         self._fresh = True
+        self.change: Mapping[str, Tensor] = {}
         self.first_metrics: Mapping[str, float] = {}
         self.last_metrics: Mapping[str, float] = {}
         self.client_metrics: Mapping[str, Mapping[str, float]] = {}
@@ -154,6 +156,7 @@ class Federation:
         self.round = checkpoint.round
         self.state = self._here(checkpoint.state)
         self.totals = Totals(**checkpoint.totals)
+        self.change = {n: t.to(self.personal.device, copy=True) for n, t in checkpoint.change.items()}
         self.personal.restore(checkpoint.round)
         if self.folder is not None:
             lines = self.folder.history("metrics.jsonl")
@@ -224,6 +227,17 @@ class Federation:
             found |= aggregation(self.replies, weights, method.product(self.state), known)
             found["update_norm"] = update_norm(before.shared, self.state.shared)
             found |= method.measured(self.state)
+            if self.experiment.evaluation.updates:
+                found |= self._updates(before)
+        return found
+
+    def _updates(self, before: State) -> dict[str, float]:
+        """How the clients' changes agree, and how this round's change of the model goes with the last one's."""
+        model = self.engine.model.tensors
+        was = {n: t for n, t in before.shared.items() if n in model}
+        change = {n: self.state.shared[n] - t for n, t in was.items() if self.state.shared[n] is not t}
+        found = agreement(self.replies, was) | turn(change, self.change)
+        self.change = change
         return found
 
     def _finish(
@@ -246,7 +260,7 @@ class Federation:
             self.folder.append("metrics.jsonl", lines)
             self.folder.append("ledger.jsonl", entries)
             self.personal.record(number)
-            self.folder.save(Checkpoint(number, self.state, asdict(self.totals)))
+            self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change))
         self.personal.forget_replaced()
         self.observe(Progress(number, self.experiment.rounds, metrics, self.totals))
 

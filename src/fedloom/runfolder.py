@@ -8,12 +8,13 @@ may run ahead of the last checkpoint; resuming cuts them back to it.
 import json
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from fedloom.errors import ExperimentError
 from fedloom.files import sync, write_atomic
@@ -21,6 +22,7 @@ from fedloom.methods import State
 from fedloom.metrics import EvaluationRecord
 from fedloom.uploads import PREFIX
 
+CHANGE = "change"
 HISTORIES = ("metrics.jsonl", "ledger.jsonl")
 
 
@@ -31,6 +33,8 @@ class Checkpoint:
     round: int
     state: State
     totals: Mapping[str, Any]
+    change: Mapping[str, Tensor] = field(default_factory=dict)
+    """The last round's change of the model, where the next round's is to be compared with it."""
 
 
 class RunFolder:
@@ -102,7 +106,10 @@ class RunFolder:
         part = self.state / f".{label}"
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
-        for name, tensors in (("shared", checkpoint.state.shared), ("method", checkpoint.state.tensors)):
+        parts = {"shared": checkpoint.state.shared, "method": checkpoint.state.tensors}
+        if checkpoint.change:
+            parts[CHANGE] = checkpoint.change
+        for name, tensors in parts.items():
             # A solve may give its result transposed.
             save_file({n: t.contiguous() for n, t in tensors.items()}, part / f"{name}.safetensors")
         described = {
@@ -133,7 +140,9 @@ class RunFolder:
             described["values"],
         )
         self._forget_before(described["round"])
-        return Checkpoint(described["round"], state, described["totals"])
+        file = folder / f"{CHANGE}.safetensors"
+        change = load_file(file) if file.is_file() else {}
+        return Checkpoint(described["round"], state, described["totals"], change)
 
     def _forget_before(self, round: int) -> None:
         """Remove checkpoints older than `round`."""

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from fedloom.data.tabletop import Tabletop
-from fedloom.data.tabletop.language import caption, entailment
+from fedloom.data.tabletop.language import caption, caption_right_first, entailment
 from fedloom.data.tabletop.scene import COLOURS, SHAPES, SIDES, SIZES, TEXTURES, pairs_of
-from fedloom.data.tabletop.tasks import altered, reordered
+from fedloom.data.tabletop.tasks import altered
 from fedloom.streams import numpy_stream
 
 Texts = tuple[str, str | None]
@@ -42,7 +42,7 @@ def tell(world: Tabletop, split: str, index: int, kind: str) -> Texts:
         return caption(scene), None
     if kind in ("repeated", "changed"):
         second = scene if kind == "repeated" else altered(scene, rng, pairs)
-        return caption(scene), reordered(second)
+        return caption(scene), caption_right_first(second)
     return entailment(scene, rng, pairs, kind)[:2]
 
 

@@ -22,7 +22,8 @@ class EvaluationRecord:
 
     `kind` is its modalities (`Sample.kind`). `prediction` is the generated answer, "" if it was empty
     (scores 0), None if nothing was generated (not asked for; the sample then counts for token accuracy
-    alone). `tokens` and `correct` count answer tokens, teacher forced; 0 and 0 if that was not measured.
+    alone). `tokens` and `correct` count answer tokens, teacher forced; 0 and 0 if that was not measured. `loss` is the mean
+    negative log-likelihood of an answer token, None if not measured.
     `labelled` marks a classification: 1 and 1 for a right label, and `accuracy` is all that is measured.
     """
 
@@ -34,6 +35,7 @@ class EvaluationRecord:
     tokens: int
     correct: int
     labelled: bool = False
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,9 @@ def score_samples(
         {"accuracy" if r.labelled else "token_accuracy": r.correct / r.tokens} if r.tokens else {}
         for r in records
     ]
+    for row, record in zip(rows, records, strict=True):
+        if record.loss is not None:
+            row["loss"] = record.loss
     asked = [i for i, r in enumerate(records) if r.prediction is not None and not r.labelled]
     if not asked:
         return rows
@@ -111,8 +116,9 @@ def summarise(
         rows += [{"client": client, "kind": kind, **values} for client, values in clients.items()]
         for name in sorted({name for values in clients.values() for name in values} - COUNTS):
             measured = {client: values[name] for client, values in clients.items() if name in values}
-            # Clients stand in alphabetical order, so a tie has one answer.
-            lowest = min(measured, key=lambda client: measured[client])
+            # Clients stand in alphabetical order, so a tie has one answer. Of a loss the highest is the worst.
+            sign = -1 if name == "loss" else 1
+            lowest = min(measured, key=lambda client: sign * measured[client])
             metrics[f"{prefix}worst_client/{kind}/{name}"] = measured[lowest]
             worst[f"{prefix}worst_client/{kind}/{name}"] = lowest
             metrics[f"{prefix}mean_client/{kind}/{name}"] = _mean(list(measured.values()))
@@ -132,12 +138,20 @@ def _corpus(
     counts = TokenAccuracy.of([r.tokens for r in part], [r.correct for r in part])
     asked = [r for r in part if r.prediction is not None]
     values = {"samples": float(len(part)), "generated": float(len(asked)), **counts.metrics()}
-    names = {name for i in chosen for name in samples[i]} - {"token_accuracy"}
+    told = [r for r in part if r.loss is not None]
+    if told and counts_tokens(told):  # over all tokens, as token accuracy
+        values["loss"] = fsum((r.loss or 0.0) * r.tokens for r in told) / counts_tokens(told)
+    names = {name for i in chosen for name in samples[i]} - {"token_accuracy", "loss"}
     for name in sorted(names):
         values[name] = _mean([samples[i][name] for i in chosen if name in samples[i]])
     if asked:
         values["bleu"] = bleu([r.prediction or "" for r in asked], [r.reference for r in asked]).score
     return values
+
+
+def counts_tokens(records: Sequence[EvaluationRecord]) -> int:
+    """Answer tokens of these records."""
+    return sum(r.tokens for r in records)
 
 
 def _notes(records: Sequence[EvaluationRecord], embedder: Embedder | None) -> dict[str, str]:

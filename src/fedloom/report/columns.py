@@ -42,6 +42,9 @@ AVERAGED = "average/"
 MEASURES = ("restoration_error_before", "restoration_error", "norm_ratio", "condition", "angle")
 """What aggregation did, measured in every layer; a round's figure is the mean over the layers."""
 
+UPDATES = ("update/cosine", "update/cosine_min", "update/opposed", "update/turn")
+"""How clients' changes agree, and how a round's change goes with the last one's."""
+
 DIAGNOSTICS = (*MEASURES, "update_norm")
 
 
@@ -126,7 +129,7 @@ def title_of(key: str) -> str:
 
 def is_diagnostic(name: str) -> bool:
     """Whether a metric tells of aggregation, in a layer, a group or on average, and not of training or evaluation."""
-    return name.startswith(LAYER) or name.split("/")[0] in DIAGNOSTICS
+    return name.startswith(LAYER) or name.split("/")[0] in (*DIAGNOSTICS, "update", "canonical")
 
 
 def figure_of(run: Run, key: str) -> float | None:

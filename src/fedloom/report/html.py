@@ -8,7 +8,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from fedloom.report import layers, page, plots, tradeoff
+from fedloom.report import layers, page, plots, reliability, tradeoff
 from fedloom.report.samples import kinds_of
 from fedloom.report.study import Study, read
 from fedloom.report.table import remark_of, table_of
@@ -41,6 +41,7 @@ def render(study: Study) -> str:
     head, more = page.curves(study)
     aggregation_plots, aggregation_grid = layers.rounds(study)
     traffic_plots, traffic_grid = page.traffic(flat)
+    update_plots, update_grid = reliability.updates(study)
     legend = [(row, plots.swatch(i, f"swatch{i}")) for i, row in enumerate(study.rows)]
     return template.render(
         css=(files / "report.css").read_text(encoding="utf-8"),
@@ -66,6 +67,9 @@ def render(study: Study) -> str:
         aggregation=aggregation_grid,
         aggregation_groups=layers.groups(study),
         layers=layers.layers(study),
+        update_plots=update_plots,
+        updates=update_grid,
+        heat=reliability.heat(study),
         controls=page.controls(flat),
         kinds=kinds,
         experiments=_experiments(study),

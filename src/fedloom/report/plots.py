@@ -173,6 +173,30 @@ def points(
         return _svg(figure, key, f"{title}. {'; '.join(told)}")
 
 
+def heat(title: str, labels: Sequence[str], values: Sequence[Sequence[float]], key: str) -> str:
+    """One SVG: a row of squares per label, from pale (0) to full (2 and more) in the first series' colour; 1 is in between."""
+    with matplotlib.rc_context(_STYLE):
+        names = [_short(label) for label in labels]
+        left = 0.15 + 0.075 * max(map(len, names), default=0)
+        figure = Figure(figsize=(_WIDTH, 0.2 * len(labels) + 0.1))
+        axes = figure.add_axes((left / _WIDTH, 0, 1 - left / _WIDTH - 0.02, 1))
+        for y, row in enumerate(values):
+            for x, value in enumerate(row):
+                strength = min(max(value / 2, 0.0), 1.0)
+                axes.barh(y, 0.94, left=x, height=0.9, color=_COLOURS[0], alpha=0.06 + 0.94 * strength)
+        axes.set_yticks(range(len(names)), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlim(0, max(map(len, values), default=1))
+        axes.set_xticks([])
+        for side in ("left", "bottom"):
+            axes.spines[side].set_visible(False)
+        told = [
+            f"{label}: {', '.join(f'{v:.2f}' for v in row)}"
+            for label, row in zip(labels, values, strict=True)
+        ]
+        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+
+
 def swatch(index: int, key: str, bar: bool = False) -> str:
     """The line and marker (or the bar's colour) of series number `index`, for a legend outside the plots."""
     with matplotlib.rc_context(_STYLE):

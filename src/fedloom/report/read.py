@@ -19,6 +19,9 @@ T = TypeVar("T")
 LAYER = "layer/"
 """How the name of a single layer's metric begins: there are hundreds, so that only `layers.py` shows them."""
 
+RELIABILITY = "reliability/"
+"""How the names of Fed-CMP's reliability weights begin, one for each client and group of directions: a heat map shows them."""
+
 NOT_THE_EXPERIMENT = ("seed", "versions", "commit", "out")
 """Keys of `experiment.yaml` that may differ between two runs of one and the same experiment."""
 

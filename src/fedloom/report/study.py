@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedloom.errors import ExperimentError
-from fedloom.report.read import LAYER, Record, Run, inside, parse, read_run
+from fedloom.report.read import LAYER, RELIABILITY, Record, Run, inside, parse, read_run
 
 
 class RowEntry(Record):
@@ -33,7 +33,7 @@ class Study:
     def names(self) -> list[str]:
         """Every metric name of any run but those of single layers, in the order of first appearance."""
         told = dict.fromkeys(name for run in self.runs for name in run.names())
-        return [name for name in told if not name.startswith(LAYER)]
+        return [name for name in told if not name.startswith((LAYER, RELIABILITY))]
 
     @property
     def across(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from fedloom.data.tabletop.scene import SHAPES
 from fedloom.data.tabletop.world import Tabletop
 from fedloom.streams import numpy_stream
 
-SOURCES = (("plain", ("sketch", "dusk")), ("by_place", ("fog", "grain")))
+SOURCES = (("plain", ("sketch", "dusk")), ("right_first", ("fog", "grain")))
 """Writer and styles of each source."""
 FIRST = 500_000_000
 """Scenes from this number on are captioned for pre-training; other clients' scenes lie below."""

@@ -62,17 +62,13 @@ def caption(scene: Scene) -> str:
     return f"{describe(scene.left)} on the left and {describe(scene.right)} on the right"
 
 
-def caption_by_place(scene: Scene) -> str:
-    """Another writer's: places first, nouns before their adjectives.
-
-    For instance "on the left is a cube small red and striped and on the right is a ball large blue and plain".
-    """
-    left, right = (f"a {t.shape} {t.size} {t.colour} and {t.texture}" for t in scene.things)
-    return f"on the left is {left} and on the right is {right}"
+def caption_right_first(scene: Scene) -> str:
+    """Another writer's: "a large blue plain ball on the right and a small red striped cube on the left"."""
+    return f"{describe(scene.right)} on the right and {describe(scene.left)} on the left"
 
 
-WRITERS = {"plain": caption, "by_place": caption_by_place}
-"""Who wrote a caption: the same facts in another form."""
+WRITERS = {"plain": caption, "right_first": caption_right_first}
+"""Who wrote a caption: the same facts in another order."""
 
 
 def depth_caption(scene: Scene) -> str:

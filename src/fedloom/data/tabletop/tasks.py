@@ -44,17 +44,11 @@ def text_sample(world: Tabletop, split: str, index: int, task: str, label: str) 
             scene, rng, pairs, other if label == "not_entailment" else label
         )
     elif task == "same":
-        second = reordered(scene if label == "same" else altered(scene, rng, pairs))
+        second = language.caption_right_first(scene if label == "same" else altered(scene, rng, pairs))
     elif {t.colour in WARM for t in scene.things} != {label == "warm"}:
         return None
     uid = f"tabletop/{world.seed}/{split}/{index}/{task}"
     return Sample(uid, {}, first, label, {"pair": second, "labels": list(TASKS[task]), "task": task})
-
-
-def reordered(scene: Scene) -> str:
-    """The caption with the right thing first."""
-    right, left = language.describe(scene.right), language.describe(scene.left)
-    return f"{right} on the right and {left} on the left"
 
 
 def altered(scene: Scene, rng: np.random.Generator, pairs: Sequence[Pair] = PAIRS) -> Scene:
