@@ -12,7 +12,7 @@ import torch
 import tests.clip
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation
-from fedloom.methods import METHODS
+from fedloom.methods import METHODS, Method
 from fedloom.methods.on_clip import OnCLIP
 from fedloom.runfolder import RunFolder
 from fedloom.runner import build
@@ -47,9 +47,10 @@ def quick(request: pytest.FixtureRequest) -> Callable[..., Experiment]:
     A method on CLIP runs on a random one, with as many clients as `data` asks for.
     """
 
-    def make(method: str | dict[str, Any] = "feda2-lora", **settings: Any) -> Experiment:
-        name = method if isinstance(method, str) else method["name"]
-        if issubclass(METHODS[name], OnCLIP):
+    def make(method: str | dict[str, Any] | Method = "feda2-lora", **settings: Any) -> Experiment:
+        name = method["name"] if isinstance(method, dict) else method
+        kind = type(name) if isinstance(name, Method) else METHODS[name]
+        if issubclass(kind, OnCLIP):
             clients = settings.pop("data", {}).get("clients", {"image": 3})
             usual = tests.clip.quick_settings(request.getfixturevalue("clip_folder"), sum(clients.values()))
             training = {**usual["training"], **settings.pop("training", {})}

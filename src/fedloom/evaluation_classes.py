@@ -39,18 +39,13 @@ class ClassTests:
         model: AdaptedModel,
     ) -> "ClassTests":
         """The sets as the model reads them."""
-        restricted = [
-            replace(s, meta={**s.meta, "allowed": s.meta["own"]}) for s in tests.samples if "own" in s.meta
-        ]
-        own = TestSet(tests.of, restricted, [model.prepare(s) for s in restricted]) if restricted else None
-        # A picture of the common sets that is some client's, too, is one example: its features are kept once.
-        same = {(s.uid, s.meta["classes"]): e for s, e in zip(tests.samples, tests.examples, strict=True)}
+        narrow: dict[str, list[Sample]] = {}
+        for client, s in zip(tests.of, tests.samples, strict=True):
+            if "own" in s.meta:
+                narrow.setdefault(client, []).append(replace(s, meta={**s.meta, "allowed": s.meta["own"]}))
+        own = TestSet.prepare(narrow, model, ("own classes",)) if narrow else None
         sets = {
-            name: TestSet(
-                [name] * len(samples),
-                samples,
-                [same.get((s.uid, s.meta["classes"])) or model.prepare(s) for s in samples],
-            )
+            name: TestSet.prepare({name: samples}, model, ("common", name))
             for name, samples in common.items()
         }
         return cls(sets, own, domains)

@@ -9,6 +9,7 @@ import torch
 from fedloom.data.sample import Sample
 from fedloom.evaluation import ClientModel, Evaluation, TestSet
 from fedloom.evaluation_classes import ClassTests, assess_classes
+from fedloom.features import FeatureStore
 from fedloom.metrics import harmonic_mean
 
 
@@ -22,6 +23,7 @@ class Stub:
     """Knows the labels that it was loaded with, by list; of a restricted label space it knows everything."""
 
     known: frozenset[int] = frozenset()
+    store = FeatureStore()  # keeps nothing
 
     def __init__(self) -> None:
         self.loads = 0

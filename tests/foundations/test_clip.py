@@ -6,6 +6,7 @@ import torch
 from fedloom.adapters.attachment import Who
 from fedloom.data.sample import Sample
 from fedloom.errors import ExperimentError
+from fedloom.features import FeatureStore
 from fedloom.foundations.clip_io import load_clip_checkpoint
 from fedloom.foundations.clip_pixels import Pixels
 from fedloom.methods import METHODS
@@ -97,24 +98,14 @@ def test_what_is_frozen_is_read_once(monkeypatch) -> None:
         return original(tower, hidden, first, stop, branch)
 
     monkeypatch.setattr(model.towers, "run", run)
+    model.store = FeatureStore(constant=True, limit=10**6)
     for bias in (0.0, 0.1):
         model.load({n: t + bias for n, t in model.start.items()})
-        logits(model, examples)
+        model.logits(examples, model.kept_features(model.feature_version(), "a", range(5), examples), "base")
     assert ran.count(("text", 0, 2)) == 1  # the frozen blocks, once for the class list
-    assert ran.count(("vision", 0, 3)) == 5  # and once for each picture
+    assert ran.count(("vision", 0, 3)) == 1  # and once for all pictures
+    assert model.store.made == 5
     assert ran.count(("text", 2, None)) == 2
-
-
-def test_a_small_memory_changes_no_figure() -> None:
-    on = towers()
-    method = METHODS["pfedmma"]()
-    roomy, tight = (adapted(method, on=on) for _ in range(2))
-    tight._memory = 1000
-    examples = [roomy.prepare(sample(i, i)) for i in range(5)]
-    assert torch.equal(logits(roomy, examples), logits(tight, examples))
-    assert len(tight._features) < len(roomy._features) == 5
-    del examples
-    assert len(roomy._features) == 0
 
 
 def test_several_methods_stand_on_one_clip_and_leave_it_as_it_is() -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +23,8 @@ from fedloom.foundations.clip_pixels import Pixels
 from fedloom.foundations.clip_towers import Towers
 from fedloom.metrics import Embedder
 from fedloom.model import AdaptedModel, means
+from fedloom.precision import in_precision, moved
 from fedloom.rows import Rows
-
-
-def room_for_features(device: torch.device) -> int:
-    """Bytes of frozen features that are kept, unless told otherwise: 2 GiB, or a quarter of a GPU's memory."""
-    return torch.cuda.get_device_properties(device).total_memory // 4 if device.type == "cuda" else 2 * 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +52,8 @@ class AdaptedCLIP(AdaptedModel):
         attachment: Attachment,
         *,
         seed: int,
-        memory: int | None = None,
     ) -> None:
-        """Trained tensors start from the streams of `seed`; up to `memory` bytes of frozen features are kept.
+        """Trained tensors start from the streams of `seed`.
 
         Raises ExperimentError where the attachment does not fit the towers, or a class name not the text tower.
         """
@@ -68,8 +62,6 @@ class AdaptedCLIP(AdaptedModel):
         self.part.draw(seed)
         self.part.to(towers.like)
         self._root = nn.ModuleDict({"clip": towers.clip, "part": self.part})
-        self._memory = room_for_features(towers.like.device) if memory is None else memory
-        self._features: WeakKeyDictionary[Example, Tensor] = WeakKeyDictionary()
         super().__init__(self.part.named(), {}, {})
         for names in (
             classes.base,
@@ -126,36 +118,30 @@ class AdaptedCLIP(AdaptedModel):
         """Those of the picture, and one for each class, whose texts are read in every step."""
         return 1 + self.towers.patches + len(self.classes.base)
 
+    @in_precision
     @torch.no_grad()
     def features(self, examples: Sequence[Example]) -> list[Tensor]:
-        """What everything below the first trained block makes of each picture; kept for the next time while there is room.
-
-        Each picture passes alone: products of another shape round otherwise, and a resumed run must end in the same bits
-        whichever pictures it meets first.
-        """
+        """What everything below the first trained block makes of each picture: nothing of it is ever trained."""
         like = self.towers.like
-        room = self._memory - sum(f.numel() * f.element_size() for f in self._features.values())
-        found = []
-        for example in examples:
-            feature = self._features.get(example)
-            if feature is None or feature.dtype != like.dtype or feature.device != like.device:
-                pixels = self.pixels.normal(example.image[None].to(like.device))
-                feature = self.part.features(pixels)[0].clone()
-                if (size := feature.numel() * feature.element_size()) <= room:
-                    self._features[example] = feature
-                    room -= size
-            found.append(feature)
-        return found
+        pixels = self.pixels.normal(torch.stack([e.image for e in examples]).to(like.device))
+        return list(self.part.features(pixels))
 
+    @in_precision
     def logits(self, examples: Sequence[Example], features: Sequence[Tensor] | None, kind: str) -> Tensor:
         """(B, C) over all names of one list, as the model is loaded."""
-        feats = torch.stack(list(self.features(examples) if features is None else features))
+        feats = self._stacked(examples, features)
         return self.part.logits(feats, self.names(kind), Who((0,) * len(examples)))
+
+    def _stacked(self, examples: Sequence[Example], features: Sequence[Tensor] | None) -> Tensor:
+        """The examples' features (B, ...) on the model's device."""
+        made = self.features(examples) if features is None else features
+        return moved(torch.stack(list(made)), self.towers.like.device)
 
     def loss(self, examples: Sequence[Example], features: Sequence[Tensor] | None = None) -> Tensor:
         """Mean cross entropy over all base classes, and what the method adds."""
         return self.losses(examples, [0] * len(examples), 1, features)[0]
 
+    @in_precision
     def losses(
         self,
         examples: Sequence[Example],
@@ -166,7 +152,7 @@ class AdaptedCLIP(AdaptedModel):
         """The same for each owner's examples."""
         if any(e.kind != "base" for e in examples):
             raise ValueError("training is over the base classes, and a sample of a novel one is among them")
-        feats = torch.stack(list(self.features(examples) if features is None else features))
+        feats = self._stacked(examples, features)
         who = Who.owned(owners)
         logits, extra = self.part.learn(feats, self.classes.base, who)
         wanted = torch.tensor([e.label for e in examples], device=logits.device)
