@@ -17,8 +17,8 @@ ROWS = (
     "nvflare_simulator",
 )
 """Modules of this package whose `main(arguments)` measures, prints, and returns its rows (or nothing)."""
-PLOTS = ("scaling",)
-"""Run by name only."""
+PLOTS = ("scaling", "clip")
+"""Run by name only: a plot, and a table of measurements without a rival."""
 
 
 def main() -> None:

@@ -177,7 +177,7 @@ def methods(
     cost: Annotated[
         str | None,
         typer.Option(
-            help="count what every method trains and sends, for roberta-large, uniflow, vicuna-7b ..."
+            help="count what every method trains and sends, for clip-vit-b16, roberta-large, uniflow, vicuna-7b ..."
         ),
     ] = None,
     clients: Annotated[int, typer.Option(help="clients in a round, for --cost", min=1)] = 3,
@@ -186,8 +186,15 @@ def methods(
     from fedloom.methods import METHODS
 
     if cost is not None:
+        from fedloom import cost_clip
         from fedloom.cost import table
 
+        if cost in cost_clip.PRESETS:
+            parts = [c for c in cost_clip.table(cost, clients) if name in (None, c.method)]
+            rows = [(c.title, *(f"{n:,}" for n in (c.trained, c.up, c.down, c.kept))) for c in parts]
+            out.print(_table(("method", "trained", "up", "down", "kept local"), rows))
+            out.print(f"{cost}, {clients} clients: numbers per client and round.")
+            return
         counted = [c for c in table(cost, clients) if name in (None, c.method)]
         columns = ("method", "trained", "up", "down", "mean", "down, dense", "mean, dense")
         lines = [
@@ -285,7 +292,9 @@ def foundation_list() -> None:
 
 @foundation_app.command("build", epilog="Example: fedloom foundation build mllm --out runs/tiny-mllm")
 def foundation_build(
-    what: Annotated[str, typer.Argument(help="mllm: the tiny multimodal LLM; text: the tiny RoBERTa")],
+    what: Annotated[
+        str, typer.Argument(help="mllm: the tiny multimodal LLM; text: the tiny RoBERTa; clip: the tiny CLIP")
+    ],
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="folder for the foundation; runs/tiny-... if none")
     ] = None,
@@ -296,13 +305,17 @@ def foundation_build(
     device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
 ) -> None:
     """Pre-train a small foundation on the Tabletop world's public split; the shipped one was made by this command."""
-    from fedloom.foundations import build_mllm, build_roberta
+    from fedloom.foundations import build_clip, build_mllm, build_roberta
     from fedloom.foundations.loading import choose_device
     from fedloom.runfolder import RunFolder
 
-    builders = {"mllm": (build_mllm.build, "tiny-mllm"), "text": (build_roberta.build, "tiny-roberta")}
+    builders: dict[str, tuple[Any, str]] = {
+        "mllm": (build_mllm.build, "tiny-mllm"),
+        "text": (build_roberta.build, "tiny-roberta"),
+        "clip": (build_clip.build, "tiny-clip"),
+    }
     if what not in builders:
-        raise ExperimentError(f"unknown foundation {what}; mllm and text are what can be built")
+        raise ExperimentError(f"unknown foundation {what}; mllm, text and clip are what can be built")
     build, name = builders[what]
     folder = out_dir or Path("runs") / name
     RunFolder(folder).create()

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from fedloom import cost_clip
 from fedloom.adapters import lora
 from fedloom.adapters.lora import LoRA
 from fedloom.errors import ExperimentError
 from fedloom.methods import METHODS, Method
+from fedloom.methods.on_clip import OnCLIP
 
 Sizes = Mapping[str, torch.Size]
 
@@ -59,9 +61,10 @@ def cost(method: type[Method], sizes: Sizes, clients: int) -> Cost:
 def table(preset: str, clients: int) -> list[Cost]:
     """Every method's cost for a preset. Raises ExperimentError for an unknown one."""
     if preset not in PRESETS:
-        raise ExperimentError(f"unknown cost preset {preset}; known are {', '.join(PRESETS)}")
+        known = ", ".join((*PRESETS, *cost_clip.PRESETS))
+        raise ExperimentError(f"unknown cost preset {preset}; known are {known}")
     sizes = PRESETS[preset]()
-    return [cost(m, sizes, clients) for m in METHODS.values() if not m.pooled]
+    return [cost(m, sizes, clients) for m in METHODS.values() if not m.pooled and not issubclass(m, OnCLIP)]
 
 
 def _roberta(labels: int) -> Sizes:

@@ -41,6 +41,9 @@ class Cohort(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fraction: float = Field(1.0, gt=0, le=1, description="share of the clients drawn for a round")
+    full_first_round: bool = Field(
+        False, description="ask everybody in round 1 whatever the share, as several released codes do"
+    )
     quorum: float = Field(
         0.5,
         ge=0,

@@ -166,7 +166,9 @@ class Federation:
 
     def cohort(self, number: int) -> list[str]:
         """The clients of a round: a seeded draw from the sorted names."""
-        size = max(1, math.ceil(self.experiment.cohort.fraction * len(self.names)))
+        settings = self.experiment.cohort
+        share = 1.0 if number == 1 and settings.full_first_round else settings.fraction
+        size = max(1, math.ceil(share * len(self.names)))
         stream = torch_stream(self.experiment.seed, "cohort", number)
         drawn = torch.randperm(len(self.names), generator=stream)[:size]
         return sorted(self.names[i] for i in drawn.tolist())

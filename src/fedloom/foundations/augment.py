@@ -1,4 +1,4 @@
-"""Variety for pre-training's few voices: sounds moved, stretched, coloured and made noisy in the log-mel domain."""
+"""Variety for pre-training's few voices and styles: sounds moved, stretched and noisy as log-mels; pictures in other light."""
 
 import torch
 from torch import Tensor
@@ -38,3 +38,18 @@ def vary_sound(x: Tensor, mel: MelConfig | None, stream: torch.Generator) -> Ten
     floor = draw(SILENCE, -7.0).view(wide) + 0.5 * rise + ripple
     varied = torch.logaddexp(energy, floor).masked_fill(padding, 0.0)
     return (varied - mel.mean) / mel.std
+
+
+def vary_light(images: Tensor, stream: torch.Generator) -> Tensor:
+    """uint8 (B, 3, H, W) under another light: gains of the colours, a haze of some grey, noise; a third stays as it is."""
+    count = len(images)
+    draw = torch.rand(count, 6, generator=stream)
+    on = (draw[:, 5] > 1 / 3)[:, None, None, None].float()
+    gains = 1 + on * (0.6 * draw[:, :3, None, None] - 0.3)
+    haze = on * 0.5 * draw[:, 3, None, None, None] ** 2
+    grey = 255 * (0.3 + 0.6 * draw[:, 4, None, None, None])
+    noise = on * 25 * torch.rand(count, 1, 1, 1, generator=stream) ** 2
+    seen = images.cpu().float() * gains
+    seen = seen + (grey - seen) * haze
+    seen = seen + noise * torch.randn(count, 1, *images.shape[2:], generator=stream)
+    return seen.round().clamp(0, 255).to(torch.uint8)

@@ -2,7 +2,8 @@
 
 Pictures of the 72 public combinations in the four public styles against captions that name them. In a batch several pictures
 have the same name, so that the targets of the contrastive loss are soft: equal names share the mass. Captions vary in what
-stands before the name, up to twenty words of filler, so that a name is read at any place, as it is behind a learned context.
+stands before the name, up to twenty words of filler in every fourth batch, so that a name is read at any place, as it is behind
+a learned context. Light, haze and noise of the pictures vary, so that something is left where a style was never seen.
 """
 
 import copy
@@ -29,15 +30,16 @@ from fedloom.data.tabletop.objects import (
     object_sample,
 )
 from fedloom.data.tabletop.scene import COLOURS, SHAPES, TEXTURES
+from fedloom.foundations.augment import vary_light
 from fedloom.foundations.build_mllm import rate
 from fedloom.foundations.clip_pixels import Pixels
 from fedloom.foundations.clip_towers import Towers
 from fedloom.quiet import quiet
-from fedloom.streams import numpy_stream, stream_seed
+from fedloom.streams import numpy_stream, stream_seed, torch_stream
 
 Log = Callable[[str], None]
 FOLDER = Path(__file__).parent / "tiny-clip"
-STEPS = 1500
+STEPS = 2000
 LR = 1e-3
 HELD_OUT = 1_000_000
 """Pictures from this number on are never trained on."""
@@ -201,15 +203,16 @@ def train(
     model.requires_grad_(True)
     weights = list(model.parameters())
     optimiser = torch.optim.AdamW(weights, LR, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
-    rng = numpy_stream(seed, "tiny-clip", "batches")
+    rng, stream = numpy_stream(seed, "tiny-clip", "batches"), torch_stream(seed, "tiny-clip", "light")
     pixels = Pixels.of(PREPROCESSOR)
     words = [class_name(c) for c in PUBLIC_COMBINATIONS]
     began, recent = time.monotonic(), 0.0
     for step in range(steps):
         picked = torch.from_numpy(rng.integers(len(images), size=batch))
         own = names[picked]
-        tokens = towers.tokens([caption(words[int(i)], rng) for i in own])
-        f = towers.vision_out(towers.run("vision", towers.vision_in(pixels.normal(images[picked]))))
+        tokens = towers.tokens([caption(words[int(i)], rng, long=step % 4 == 0) for i in own])
+        shown = pixels.normal(vary_light(images[picked], stream).to(model.device))
+        f = towers.vision_out(towers.run("vision", towers.vision_in(shown)))
         g = towers.text_out(towers.run("text", towers.text_in(towers.embed(tokens.ids))), tokens.end)
         equal = (own[:, None] == own[None]).to(f)
         wanted = equal / equal.sum(1, keepdim=True)
@@ -229,10 +232,10 @@ def train(
             log(f"step {step + 1}/{steps} {time.monotonic() - began:.0f} s: loss {recent:.3f}")
 
 
-def caption(name: str, rng: np.random.Generator) -> str:
-    """A caption of a thing with this name; one in three begins with up to twenty words that say nothing."""
+def caption(name: str, rng: np.random.Generator, *, long: bool) -> str:
+    """A caption of a thing with this name; with `long` up to twenty words that say nothing stand before it."""
     frame, words = FRAMES[int(rng.integers(len(FRAMES)))], FILLER.split()
-    before = int(rng.integers(21)) if rng.random() < 1 / 3 else 0
+    before = int(rng.integers(21)) if long else 0
     return " ".join([*(words[int(i)] for i in rng.integers(len(words), size=before)), frame.format(name)])
 
 

@@ -1,0 +1,118 @@
+"""Seconds and peak memory of one local epoch of every method on CLIP: `python -m benchmarks clip [size] [classes] [shots] [batch]`.
+
+size is `tiny` (the shipped CLIP) or `vit-b16` (its published shape with random weights); without a word, vit-b16 where there is a
+GPU. Every method is a process of its own. Memory is what training adds to the loaded model and its prepared pictures: resident
+memory on a CPU, allocated memory on a GPU. The first epoch is not counted: it passes every picture through the frozen blocks once,
+which the column `first epoch` shows.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import torch
+
+from benchmarks.report import Row, surroundings
+
+METHODS: dict[str, dict[str, Any]] = {
+    "promptfl": {},
+    "cocoop-fedavg": {},
+    "fedpgp": {},
+    "fedotp": {},
+    "pfedmoap": {},
+    "pfedmma": {},
+    "mma": {"preset": "released"},
+}
+
+
+def model(method: Any, size: str, classes: int) -> Any:
+    """The method's model with `classes` classes."""
+    from transformers import CLIPConfig, CLIPModel
+
+    from fedloom.data.classes import Classes
+    from fedloom.foundations.clip import AdaptedCLIP
+    from fedloom.foundations.clip_io import load_clip_checkpoint
+    from fedloom.foundations.clip_pixels import Pixels
+    from fedloom.foundations.clip_towers import Towers
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    towers, pixels = load_clip_checkpoint("tiny-clip", device)
+    if size == "vit-b16":
+        torch.manual_seed(0)
+        clip = CLIPModel(CLIPConfig(vision_config={"patch_size": 16})).to(device)
+        towers, pixels = Towers(clip, towers.tokenizer), Pixels.of({})
+    names = tuple(f"thing {i}" for i in range(classes))
+    return AdaptedCLIP(towers, pixels, Classes(names), method.attachment, seed=0)
+
+
+def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: int = 3) -> dict[str, float]:
+    """One client's epoch over `classes` x `shots` random pictures, with a second participation's experts where there are some."""
+    from fedloom.data.sample import Sample
+    from fedloom.methods import METHODS as ALL
+    from fedloom.training import Training
+    from fedloom.work import Job, alone
+
+    fields = dict(METHODS[name])
+    depth = 3 if size == "tiny" else 12
+    if fields.get("preset") == "released" and depth < 8:
+        fields["blocks"] = depth
+    method = ALL[name].model_validate(fields)
+    made = model(method, size, classes)
+    draw = torch.Generator().manual_seed(0)
+    examples = [
+        made.prepare(
+            Sample(
+                str(i),
+                {"image": torch.randint(0, 256, (3, 32, 32), generator=draw, dtype=torch.uint8)},
+                "",
+                f"thing {i % classes}",
+                {"classes": "base", "label": i % classes},
+            )
+        )
+        for i in range(classes * shots)
+    ]
+    start = dict(made.start)
+    if "experts/contexts" in start:
+        start["experts/contexts"] = 0.02 * torch.randn(start["experts/contexts"].shape, generator=draw)
+    training = Training(optimizer="sgd", lr=1e-3, clip=None, batch_size=batch)
+    names = frozenset(n for n in made.tensors if method.scope.role(n) != "frozen")
+    before, seconds = _memory(), []
+    for number in range(epochs + 1):
+        job = Job("one", examples, start, names, training, 0, number + 1, epochs + 1, {})
+        began = time.perf_counter()
+        outcome = alone(made, job)
+        seconds.append(time.perf_counter() - began)
+    found = {"first": seconds[0], "seconds": sorted(seconds[1:])[epochs // 2], "steps": outcome.steps}
+    return found | {"mib": (_memory() - before) / 2**20}
+
+
+def _memory() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        return float(torch.cuda.max_memory_allocated())
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
+
+
+def main(arguments: list[str]) -> list[Row]:
+    if len(arguments) == 5:  # the process of one method
+        name, size, *rest = arguments
+        print(json.dumps(measure(name, size, *map(int, rest))))
+        return []
+    usual = ["vit-b16" if torch.cuda.is_available() else "tiny", "10", "16", "16"]
+    given = [*arguments, *usual[len(arguments) :]]
+    print(f"{given[0]}, {given[1]} classes, {given[2]} pictures of each, batch {given[3]}; one epoch of one client")
+    print("| method | epoch s | first epoch s | steps | MiB more |\n|---|---|---|---|---|")
+    for name in METHODS:
+        command = [sys.executable, "-m", "benchmarks", "clip", name, *given]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            print(f"| {name} | not measured: {(done.stderr.splitlines() or ['failed'])[-1]} |")
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        told = f"{found['seconds']:.3f} | {found['first']:.3f} | {found['steps']} | {found['mib']:.0f}"
+        print(f"| {name} | {told} |", flush=True)
+    print(surroundings())
+    return []
