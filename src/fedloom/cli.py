@@ -259,6 +259,8 @@ def data(
     for client in clients:
         kinds = Counter(s.kind for part in (client.train, client.test) for s in part)
         told = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+        if chosen.data.pictured:
+            told += f" of {len({s.answer for part in (client.train, client.test) for s in part})} classes"
         rows.append(
             (
                 client.name,
@@ -269,13 +271,17 @@ def data(
             )
         )
     out.print(_table(("client", "holds", "train", "test", "samples"), rows))
+    for name, common in chosen.data.load_common(chosen.seed).items():
+        out.print(
+            Text(f"everybody is tested on {name}: {len(common)} of {len({s.answer for s in common})} classes")
+        )
     pairs = [(c.name, s) for c in clients for s in (*c.train, *c.test)]
     picked = choose(TestSet([c for c, _ in pairs], [s for _, s in pairs], [None] * len(pairs)), show)
     for number, (client_name, sample) in enumerate(picked):
         out.print(Text(f"{client_name}  {sample.kind}  {sample.uid}", style="bold"))
         if sample.meta.get("spoken"):
             out.print(Text(f"  spoken: {sample.meta['spoken']}"))
-        out.print(Text(f"  Q: {sample.question}\n  A: {sample.answer}"))
+        out.print(Text(f"  Q: {sample.question}\n" * bool(sample.question) + f"  A: {sample.answer}"))
         if out_dir is not None:
             for file in save_media(sample, out_dir, f"{number:03d}").values():
                 out.print(Text(f"  {out_dir / file}"))

@@ -62,7 +62,10 @@ def _check_folders(experiments: Sequence[Experiment]) -> None:
     """Read the users' own files once, so that a mistake in the last row does not come out after hours."""
     seen: list[Any] = []
     for experiment in experiments:
-        if experiment.data.source == "folder" and experiment.data not in seen:
+        own = experiment.data.source == "folder" or (
+            experiment.data.pictured and experiment.data.path is not None
+        )
+        if own and experiment.data not in seen:
             experiment.data.load(experiment.seed)
             seen.append(experiment.data)
 

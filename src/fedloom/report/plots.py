@@ -21,6 +21,9 @@ from fedloom.report.units import Spread, Unit, scale_of, show
 SERIES = 8
 """Colours in the style sheet (`--series-0` to `--series-7`)."""
 
+SPREAD_OUT = 20
+"""The ratio of the most to the fewest bytes from which on their axis is logarithmic."""
+
 _INK = "#010203"
 _COLOURS = [f"#0{i}0b0c" for i in range(SERIES)]
 _MARKERS = "os^DvPX*<"
@@ -126,7 +129,8 @@ def points(
 ) -> str:
     """One SVG: a point per row, with a bar of one standard deviation over seeds in either direction.
 
-    `found` maps a row to its (x, y); the axes are (title, unit). Bytes stand on a logarithmic axis that holds zero.
+    `found` maps a row to its (x, y); the axes are (title, unit). Bytes begin at zero, on a logarithmic axis where they are far
+    apart.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 2.9))
@@ -155,9 +159,11 @@ def points(
         ):
             axis.set_label_text(f"{name}, {scales[i][1]}" if scales[i][1] else name)
             if unit == "bytes":
-                least = min((v / scales[i][0] for v in values[i] if v > 0), default=1.0)
-                (axes.set_xscale if i == 0 else axes.set_yscale)("symlog", linthresh=least / 2)
-            else:
+                sent = [v / scales[i][0] for v in values[i] if v > 0]
+                if sent and max(sent) > SPREAD_OUT * min(sent):
+                    (axes.set_xscale if i == 0 else axes.set_yscale)("symlog", linthresh=min(sent) / 2)
+                (axes.set_xlim if i == 0 else axes.set_ylim)(0, 1.3 * max(sent, default=1.0))
+            elif unit == "percent":
                 axis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(color=_INK, alpha=0.15, linewidth=0.6)
         told = [
