@@ -67,17 +67,16 @@ def assess_classes(
     over the client's own classes only. `domain/<name>/accuracy` is over the clients of a domain, or of a held-out one over all
     clients (`held_out/image/accuracy`, too), with its standard deviation over these clients beside it (pFedMMA's protocol).
     """
-    clients = sorted(set(tests.of))
+    clients, having = sorted(set(tests.of)), set(own)
     figures: dict[str, dict[str, float]] = {}
     records: list[EvaluationRecord] = []
-    for group in [[c for c in clients if c not in own], *([c] for c in clients if c in own)]:
-        if not group:
-            continue
-        mine = own.get(group[0])
-        if mine is None:
-            model.load(common)
-        else:
+    alike = [c for c in clients if c not in having]
+    for group in [*([alike] if alike else []), *([c] for c in clients if c in having)]:
+        if group[0] in having:
+            mine = own[group[0]]
             model.load(mine.tensors, mine.ratios)
+        else:
+            model.load(common)
         home = evaluate(model, tests.part(group), settings, generate=generate)
         narrow = (
             []

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from fedloom.metrics import harmonic_mean
 from fedloom.report import comparison
@@ -48,6 +49,41 @@ def test_a_run_ends_with_local_base_and_novel_accuracy(method: str, quick, tmp_p
     assert metrics["local/image/accuracy"] == pytest.approx(sum(own.values()) / len(own))
     titles = [c.title for c in comparison(tmp_path / "r").columns]
     assert titles == ["local", "base", "novel", "HM", "bytes up", "bytes down", "time"]
+
+
+def test_a_common_model_is_loaded_once_an_evaluation_and_its_training_shows(
+    quick, federate, monkeypatch
+) -> None:
+    federation = federate(quick("promptfl", rounds=1, training={"lr": 5.0, "epochs": 3}))
+    model = federation.engine.model
+    loaded = []
+    load = type(model).load
+
+    def spy(self, tensors, ratios=None) -> None:
+        loaded.append({name: tensor.clone() for name, tensor in tensors.items()})
+        load(self, tensors, ratios)
+
+    federation._assess(0, generate=False)
+    monkeypatch.setattr(type(model), "load", spy)
+    federation._assess(0, generate=False)
+    assert len(loaded) == 1
+    federation.run()
+    loaded.clear()
+    federation._assess(1, generate=False)
+    assert len(loaded) == 1
+    assert torch.equal(loaded[0]["prompt/context"], federation.state.shared["prompt/context"])
+    assert not torch.equal(loaded[0]["prompt/context"], model.start["prompt/context"])
+
+
+def test_a_personal_model_is_loaded_for_each_client(quick, federate, monkeypatch) -> None:
+    federation = federate(quick("pfedmma", rounds=1, training={"lr": 1.0}))
+    federation.run()
+    model, loaded = federation.engine.model, []
+    monkeypatch.setattr(type(model), "load", lambda self, tensors, ratios=None: loaded.append(tensors))
+    federation._assess(1, generate=False)
+    assert len(loaded) == 3
+    name = next(n for n in loaded[0] if n.startswith("adapter/text"))
+    assert not torch.equal(loaded[0][name], loaded[1][name])
 
 
 def test_zero_shot_stays_where_it_began_and_sends_nothing(quick) -> None:
