@@ -103,7 +103,9 @@ def main(arguments: list[str]) -> list[Row]:
         return []
     usual = ["vit-b16" if torch.cuda.is_available() else "tiny", "10", "16", "16"]
     given = [*arguments, *usual[len(arguments) :]]
-    print(f"{given[0]}, {given[1]} classes, {given[2]} pictures of each, batch {given[3]}; one epoch of one client")
+    print(
+        f"{given[0]}, {given[1]} classes, {given[2]} pictures of each, batch {given[3]}; one epoch of one client"
+    )
     print("| method | epoch s | first epoch s | steps | MiB more |\n|---|---|---|---|---|")
     for name in METHODS:
         command = [sys.executable, "-m", "benchmarks", "clip", name, *given]

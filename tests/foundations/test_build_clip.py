@@ -19,9 +19,21 @@ def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path, monkeypatc
     state = torch.get_rng_state()
     build_clip.build(tmp_path / "b", log=lambda line: None, **settings)
     assert torch.equal(torch.get_rng_state(), state)
-    assert {"public/seen", "public-styles/novel", "private/novel/fog", "private/seen", "seconds"} <= found.keys()
+    assert {
+        "public/seen",
+        "public-styles/novel",
+        "private/novel/fog",
+        "private/seen",
+        "seconds",
+    } <= found.keys()
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
-    wanted = ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
+    wanted = [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert names == wanted
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
@@ -37,7 +49,9 @@ def test_the_shipped_one_loads_in_transformers_and_knows_combinations_that_it_ne
     known = tokenizer([class_name(c) for c in COMBINATIONS])["input_ids"]
     assert {len(ids) for ids in known} == {5}  # a token for each word, start and end
     for name in ("an otter", "Ångström"):
-        assert tokenizer.decode(tokenizer(name)["input_ids"], skip_special_tokens=True).strip() == name.lower()
+        assert (
+            tokenizer.decode(tokenizer(name)["input_ids"], skip_special_tokens=True).strip() == name.lower()
+        )
     found = build_clip.accuracy(towers, 0, "private", NOVEL_COMBINATIONS, PUBLIC_STYLES[:2], 1)
     assert found > 20 / len(NOVEL_COMBINATIONS)  # chance is 1 in 36
 
