@@ -15,12 +15,11 @@ AdamW divides the rounding noise of an almost zero gradient by itself, so that s
 apart; the note says how far, and how far the two are apart against how far they moved.
 """
 
-import time
 from dataclasses import replace
 from typing import Any
 
 from benchmarks.plain import Plain, average, difference, relative
-from benchmarks.report import Row, tell
+from benchmarks.report import Row, clock, tell
 from fedloom.experiment import Engine, Experiment
 from fedloom.federation import Federation, Progress
 from fedloom.runner import build
@@ -70,20 +69,20 @@ class Ours:
         self.federation.run()
 
     def _timed(self, *given: Any, **named: Any) -> Any:
-        began = time.perf_counter()
+        began = clock()
         try:
             return self._ask(*given, **named)
         finally:
-            self._trained = time.perf_counter() - began
+            self._trained = clock() - began
 
     def _observe(self, progress: Progress) -> None:
         if progress.client is not None:
             return
         if 0 < progress.round < progress.rounds:
-            self.whole.append(time.perf_counter() - self._began)
+            self.whole.append(clock() - self._began)
             self.training.append(self._trained)
             self.between(progress.round)
-        self._began = time.perf_counter()
+        self._began = clock()
 
 
 def agreement(kind: str, clients: int, batch: int) -> float:
@@ -113,11 +112,11 @@ def measure(kind: str, clients: int, batch: int, repetitions: int = 3) -> list[R
     training, whole, gaps, shares = [], [], [], []
 
     def rival(number: int) -> None:
-        began = time.perf_counter()
+        began = clock()
         replies = [plain.train(state, e, holds[n], n, number) for n, e in prepared.items()]
-        training.append(time.perf_counter() - began)
+        training.append(clock() - began)
         state.update(average(replies))
-        whole.append(time.perf_counter() - began)
+        whole.append(clock() - began)
         gaps.append(difference(federation.state.shared, state))
         shares.append(relative(federation.state.shared, state, start))
 

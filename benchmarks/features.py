@@ -9,12 +9,11 @@ then another.
 """
 
 import tempfile
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.report import Row, tell
+from benchmarks.report import Row, clock, tell
 from fedloom.client import Round
 from fedloom.exchange import Payload, Scope
 from fedloom.experiment import Experiment
@@ -64,9 +63,9 @@ def measure(what: str, model: dict[str, Any], clients: int, samples: int, repeti
         engine.model.store.clear()
         for kept in (first, second):
             payloads = {n: c.view(Payload(shared)) for n, c in federation.clients.items()}
-            began = time.perf_counter()
+            began = clock()
             replies = engine.ask(federation.method, "train", payloads, Round(1, 2, 0))
-            kept.append(time.perf_counter() - began)
+            kept.append(clock() - began)
             losses.append([r.payload.numbers["loss"] for r in replies])
     gap = max(abs(a - b) for found in losses for a, b in zip(found, losses[0], strict=True))
     return Row(

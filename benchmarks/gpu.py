@@ -14,7 +14,6 @@ large matrix product in the foundation's precision.
 import argparse
 import resource
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.report import Row, interleaved, surroundings, tell
+from benchmarks.report import Row, clock, interleaved, surroundings, tell
 from fedloom.adapters.lora import LoRA
 from fedloom.foundations.adapted import AdaptedMLLM
 from fedloom.foundations.imagebind import ImageBind
@@ -108,10 +107,10 @@ def samples(model: AdaptedMLLM, client: int) -> list[Example]:
 def seconds(work: Callable[[], object], device: torch.device) -> float:
     """Of one call, until the device has done all of it."""
     _wait(device)
-    began = time.perf_counter()
+    began = clock()
     work()
     _wait(device)
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def matrix_rate(device: torch.device, precision: torch.dtype, n: int) -> float:

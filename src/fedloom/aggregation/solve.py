@@ -50,48 +50,65 @@ def feda2_solve(
         raise ValueError(f"N and A_bar have shapes {shapes}; they must be (d_out, r) and (r, d_in).")
     if mode == "centred" and (B_bar is None or B_bar.shape != N.shape):
         raise ValueError(f"mode 'centred' needs the mean of B too, in the shape {shapes[0]} of N.")
-    M, R = feda2_inverse(A_bar, ridge, mode, ridge_scale=ridge_scale)
+    M, R = feda2_inverse(gram(A_bar), ridge, mode, ridge_scale=ridge_scale)
     out = wide(N.detach()) @ M
-    if B_bar is not None and mode == "centred":
+    if B_bar is not None and R is not None:
         out += wide(B_bar.detach()) @ R
     return out.to(N.dtype)
 
 
+def gram(A_bar: Tensor) -> Tensor:
+    """G = Ā Āᵀ, (r, r) in float64."""
+    A64 = wide(A_bar.detach())
+    return A64 @ A64.T
+
+
 def feda2_inverse(
-    A_bar: Tensor,
+    G: Tensor,
     ridge: float | None = None,
     mode: Mode = "centred",
     *,
     ridge_scale: RidgeScale = "relative",
-) -> tuple[Tensor, Tensor]:
-    """M and R, (r, r) in float64, with B' = N M + B̄ R; arguments as in `feda2_solve`.
+) -> tuple[Tensor, Tensor | None]:
+    """M and R, (r, r) and symmetric, with B' = N M + B̄ R; arguments as in `feda2_solve`.
 
-    M is (G + λI)⁻¹ and R = I − G M = λM in mode "centred", else 0: centred is the ridge towards B̄, B' = (N + λB̄)(G + λI)⁻¹.
-    Both come from the eigenvectors of G, so that the pseudo-inverse is the same formula with fewer of them.
+    M is (G + λI)⁻¹ and R = I − G M = λM in mode "centred", else None for zero: centred is the ridge towards B̄,
+    B' = (N + λB̄)(G + λI)⁻¹. Both come from the eigenvectors of G, so that the pseudo-inverse is the same formula with fewer.
     """
-    lam = _checked(ridge, mode, ridge_scale)
-    A64 = wide(A_bar.detach())
-    G = A64 @ A64.T
-    live = G.diagonal() > 0
-    keeps = mode == "centred"
-    M = torch.zeros_like(G)
-    R = torch.eye(len(G), dtype=G.dtype, device=G.device) if keeps else M.clone()
-    if not bool(live.all()):
-        if bool(live.any()):
-            both = live[:, None] & live
-            inner = feda2_inverse(A_bar[live], ridge, mode, ridge_scale=ridge_scale)
-            M[both], R[both] = (part.flatten() for part in inner)
-        return M, R
-    if mode == "relative" or (keeps and ridge_scale == "relative"):
-        lam *= float(G.diagonal().mean())
-    e, V = torch.linalg.eigh(G)
-    low, high = float(e[0]), float(e[-1])
-    if mode == "strict" and low >= ILL_CONDITIONED * high:
+    lam, centred = _checked(ridge, mode, ridge_scale), mode == "centred"
+    diagonal = G.diagonal().tolist()
+    if not all(g > 0 for g in diagonal):
+        return _of_live(G, [j for j, g in enumerate(diagonal) if g > 0], ridge, mode, ridge_scale)
+    if mode == "relative" or (centred and ridge_scale == "relative"):
+        lam *= sum(diagonal) / len(diagonal)
+    values, V = torch.linalg.eigh(G)
+    e: list[float] = values.tolist()
+    if mode == "strict" and e[0] >= ILL_CONDITIONED * e[-1]:
         lam = 0.0
-    cut = max(_SINGULAR, len(G) * torch.finfo(G.dtype).eps)
-    kept = e > cut * high if low + lam <= cut * (high + lam) else torch.ones_like(live)
-    M = (V * torch.where(kept, 1 / (e + lam), 0.0)) @ V.T
-    return M, (V * torch.where(kept, lam / (e + lam), 1.0)) @ V.T if keeps else R
+    # r numbers: plain ones are faster than as many operations on a tensor.
+    cut = max(_SINGULAR, len(e) * torch.finfo(G.dtype).eps)
+    singular = e[0] + lam <= cut * (e[-1] + lam)
+    kept = [not singular or x > cut * e[-1] for x in e]
+    M = (V * V.new_tensor([1 / (x + lam) if k else 0.0 for x, k in zip(e, kept, strict=True)])) @ V.T
+    if not centred:
+        return M, None
+    return M, (V * V.new_tensor([lam / (x + lam) if k else 1.0 for x, k in zip(e, kept, strict=True)])) @ V.T
+
+
+def _of_live(
+    G: Tensor, live: list[int], ridge: float | None, mode: Mode, ridge_scale: RidgeScale
+) -> tuple[Tensor, Tensor | None]:
+    """`feda2_inverse` where rows of Ā are zero: M is zero there, and R leaves B̄ as it is."""
+    M = torch.zeros_like(G)
+    R = torch.eye(len(G), dtype=G.dtype, device=G.device) if mode == "centred" else None
+    if live:
+        at = torch.tensor(live, device=G.device)
+        own = (at[:, None], at)
+        M_live, R_live = feda2_inverse(G[own], ridge, mode, ridge_scale=ridge_scale)
+        M[own] = M_live
+        if R is not None and R_live is not None:
+            R[own] = R_live
+    return M, R
 
 
 def _checked(ridge: float | None, mode: Mode, ridge_scale: RidgeScale) -> float:

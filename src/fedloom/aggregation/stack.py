@@ -109,7 +109,7 @@ def stack(
         if tail == "keep":
             B_all = B_all / _nonzero(holders)
     made = Stack(A_all, B_all, p.to(A_all), ranks, holders, tail, dtypes)
-    if checked or bool((made.weights == 0).any()):  # what weighs nothing need not show in a result
+    if checked or not float(made.weights.min()) > 0:  # what weighs nothing need not show in a result
         made.refuse_unless_finite(A_all, B_all)
     return made
 
