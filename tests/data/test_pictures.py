@@ -61,12 +61,19 @@ def test_few_shot_clients_hold_disjoint_base_classes_and_nobody_holds_a_novel_on
     assert all(classes.novel[s.meta["label"]] == s.answer for s in common["novel"])
 
 
-def test_base_and_novel_classes_of_tabletop_are_alike_before_training() -> None:
-    for half in (TABLETOP_CLASSES[:54], TABLETOP_CLASSES[54:]):
-        assert set(Counter(c.shape for c in half).values()) == {9}
-        assert set(Counter(c.colour for c in half).values()) == {9}
-        assert set(Counter(c.texture for c in half).values()) == {18}
-        assert sum(c.novel for c in half) == 18
+@pytest.mark.parametrize(
+    ("name", "each", "textures", "unseen"), [("tabletop", 9, 18, [18, 18]), ("tabletop48", 6, 8, [7, 8])]
+)
+def test_base_and_novel_classes_of_tabletop_are_alike_before_training(
+    name: str, each: int, textures: int, unseen: list[int]
+) -> None:
+    classes = TABLETOP_CLASSES[name]
+    halves = classes[: len(classes) // 2], classes[len(classes) // 2 :]
+    for half in halves:
+        assert set(Counter(c.shape for c in half).values()) == {each}
+        assert set(Counter(c.colour for c in half).values()) == {each}
+        assert set(Counter(c.texture for c in half).values()) == {textures}
+    assert [sum(c.novel for c in half) for half in halves] == unseen
 
 
 def test_the_runs_seed_draws_the_shots_and_not_who_holds_which_class() -> None:
@@ -151,7 +158,10 @@ def test_a_held_out_domain_has_test_pictures_alone_and_no_client() -> None:
         ({"dataset": "digits", "partition": {"kind": "domains"}}, "these data have no domains"),
         ({"styles": ["neon"]}, "unknown Tabletop style 'neon'"),
         ({"dataset": "flowers102"}, "flowers102 has to lie on this machine; name its folder in data.path"),
-        ({"dataset": "birds"}, "there is no data set birds; known are tabletop, digits, caltech101"),
+        (
+            {"dataset": "birds"},
+            "there is no data set birds; known are tabletop, tabletop48, digits, caltech101",
+        ),
         ({"dataset": "birds", "path": Path("nowhere")}, "there is no folder nowhere"),
         ({"clients": {"image": 60}, "train": 1, "test": 1}, "54 base classes dealt to 60 clients"),
     ],
@@ -313,6 +323,10 @@ def test_a_broken_picture_and_an_empty_class_are_told_with_their_file(tmp_path: 
     )
     with pytest.raises(ExperimentError, match=r"a/0\d\.png cannot be used"):
         source.load(0)
+    paint(tmp_path / "a_b", 10, 5)
+    paint(tmp_path / "a b", 10, 5)
+    with pytest.raises(ExperimentError, match="two classes are called 'a b'"):
+        source.classes()
     (tmp_path / "c").mkdir()
     with pytest.raises(ExperimentError, match="c holds no picture"):
         data(path=tmp_path, dataset="mine", clients={"image": 1}).load(0)

@@ -42,7 +42,7 @@ def open_pictures(
 ) -> Pictures:
     """The data set of this name, from its folder `path` where one is given. Raises ExperimentError."""
     known = KNOWN.get(dataset, Known())
-    if path is None or dataset in ("tabletop", "digits"):
+    if path is None or dataset in (*pictures_small.TABLETOP_CLASSES, "digits"):
         return _without_folder(dataset, known, styles, train, test, share, seed)
     if path.is_dir() and pictures_hub.has_parquet(path):
         return pictures_hub.read_parquet(path, known, share, seed)
@@ -53,8 +53,8 @@ def open_pictures(
 def _without_folder(
     dataset: str, known: Known, styles: tuple[str, ...], train: int, test: int, share: float, seed: int
 ) -> Pictures:
-    if dataset == "tabletop":
-        return pictures_small.tabletop(styles, train, test, seed)
+    if dataset in pictures_small.TABLETOP_CLASSES:
+        return pictures_small.tabletop(dataset, styles, train, test, seed)
     if dataset == "digits":
         return pictures_small.digits()
     hub = known.hub if dataset in KNOWN else dataset if "/" in dataset else None
@@ -65,7 +65,7 @@ def _without_folder(
             f"data.dataset: {dataset} has to lie on this machine; name its folder in data.path"
         )
     raise ExperimentError(
-        f"data.dataset: there is no data set {dataset}; known are tabletop, digits, {', '.join(KNOWN)}, "
+        f"data.dataset: there is no data set {dataset}; known are tabletop, tabletop48, digits, {', '.join(KNOWN)}, "
         "a Hugging Face id with a slash in it, or any name beside data.path"
     )
 

@@ -45,12 +45,13 @@ class Data(BaseModel):
     train: int = Field(
         160,
         ge=1,
-        description="sources tabletop and text: training samples per client; data set tabletop: pictures per class",
+        description="sources tabletop and text: training samples per client; data sets tabletop and tabletop48: pictures per "
+        "class",
     )
     test: int = Field(
         40,
         ge=1,
-        description="sources tabletop and text: test samples per client; data set tabletop: pictures per class",
+        description="sources tabletop and text: test samples per client; data sets tabletop and tabletop48: pictures per class",
     )
     test_share: float = Field(
         0.2,
@@ -76,13 +77,13 @@ class Data(BaseModel):
 
     dataset: str = Field(
         "tabletop",
-        description="source classes: tabletop, digits, caltech101, oxford-pets, flowers102, food101, dtd, sun397, ucf101, "
-        "domainnet, office-caltech10, cifar10, cifar100, a Hugging Face id, or any name beside data.path",
+        description="source classes: tabletop, tabletop48, digits, caltech101, oxford-pets, flowers102, food101, dtd, sun397, "
+        "ucf101, domainnet, office-caltech10, cifar10, cifar100, a Hugging Face id, or any name beside data.path",
     )
     styles: tuple[str, ...] = Field(
         PRIVATE_STYLES,
         min_length=1,
-        description="data set tabletop: the pictures' styles, which are its domains",
+        description="data sets tabletop and tabletop48: the pictures' styles, which are its domains",
     )
     partition: Partition = Field(
         FewShot(),

@@ -29,11 +29,14 @@ def _odd(combination: Combination) -> bool:
     return sum(places) % 2 == 1
 
 
-TABLETOP_CLASSES: tuple[Combination, ...] = tuple(sorted(COMBINATIONS, key=_odd))
-"""The 108 classes in an order whose halves, base and novel, are alike: each holds every shape and colour nine times, every
-texture 18 times, and 18 combinations that no public picture shows."""
-
-TABLETOP_NAMES = tuple(class_name(c) for c in TABLETOP_CLASSES)
+TABLETOP_CLASSES: dict[str, tuple[Combination, ...]] = {
+    "tabletop": tuple(sorted(COMBINATIONS, key=_odd)),
+    "tabletop48": tuple(
+        sorted((c for c in COMBINATIONS if c.shape in SHAPES[:4] and c.colour in COLOURS[:4]), key=_odd)
+    ),
+}
+"""All 108 classes, and the 48 of four shapes and four colours, in an order whose halves, base and novel, are alike: each holds
+every shape and colour equally often, and as many combinations that no public picture shows (18 and 18; 7 and 8)."""
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -44,31 +47,33 @@ _EVERY = 5
 """Every fifth digit is a test picture: the data set names no split of its own."""
 
 
-def tabletop(styles: Sequence[str], train: int, test: int, seed: int) -> Pictures:
-    """`train` and `test` private pictures of every combination, in these styles by turns; a style is a domain.
+def tabletop(name: str, styles: Sequence[str], train: int, test: int, seed: int) -> Pictures:
+    """`train` and `test` private pictures of every class of `name`, in these styles by turns; a style is a domain.
 
     Raises ExperimentError for an unknown style.
     """
     for style in styles:
         style_of(style)
 
+    combinations = TABLETOP_CLASSES[name]
+
     def part(first: int, count: int) -> tuple[Picture, ...]:
         return tuple(
-            _object(seed, label, first + i, styles[i % len(styles)])
-            for label in range(len(TABLETOP_CLASSES))
+            _object(seed, label, combination, first + i, styles[i % len(styles)])
+            for label, combination in enumerate(combinations)
             for i in range(count)
         )
 
-    return Pictures(TABLETOP_NAMES, part(0, train), part(_TEST, test), tuple(styles))
+    return Pictures(tuple(map(class_name, combinations)), part(0, train), part(_TEST, test), tuple(styles))
 
 
-def _object(seed: int, label: int, index: int, style: str) -> Picture:
-    uid = f"tabletop/{seed}/{TABLETOP_NAMES[label].replace(' ', '-')}/{style}/{index}"
-    return Picture(uid, label, partial(_render, seed, index, label, style), style)
+def _object(seed: int, label: int, combination: Combination, index: int, style: str) -> Picture:
+    uid = f"tabletop/{seed}/{class_name(combination).replace(' ', '-')}/{style}/{index}"
+    return Picture(uid, label, partial(_render, seed, index, combination, style), style)
 
 
-def _render(seed: int, index: int, label: int, style: str) -> Tensor:
-    return object_sample(seed, "private", index, TABLETOP_CLASSES[label], style).modalities["image"]
+def _render(seed: int, index: int, combination: Combination, style: str) -> Tensor:
+    return object_sample(seed, "private", index, combination, style).modalities["image"]
 
 
 def digits() -> Pictures:
