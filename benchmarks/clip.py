@@ -1,9 +1,9 @@
-"""Seconds and peak memory of one local epoch of every method on CLIP: `python -m benchmarks clip [size] [classes] [shots] [batch]`.
+"""Seconds and peak memory of one local epoch of every method on CLIP.
 
-size is `tiny` (the shipped CLIP) or `vit-b16` (its published shape with random weights); without a word, vit-b16 where there is a
-GPU. Every method is a process of its own. Memory is what training adds to the loaded model and its prepared pictures: resident
-memory on a CPU, allocated memory on a GPU. The first epoch is not counted: it passes every picture through the frozen blocks once,
-which the column `first epoch` shows.
+`python -m benchmarks clip [size] [classes] [shots] [batch]`. size is `tiny` (the shipped CLIP) or `vit-b16` (its published shape
+with random weights); without a word, vit-b16 where there is a GPU. Every method is a process of its own. Memory is what
+training adds to the loaded model and its prepared pictures: resident memory on a CPU, allocated memory on a GPU. The first epoch
+is not counted: it passes every picture through the frozen blocks once, which the column `first epoch` shows.
 """
 
 import json

@@ -154,5 +154,5 @@ def quick_settings(folder: Path, clients: int) -> dict[str, Any]:
         },
         "model": {"clip": str(folder / "clip")},
         "training": {"batch_size": 4, "optimizer": "sgd", "lr": 0.02, "clip": None},
-        "evaluation": {"generate": False, "controls": False, "samples": 2},
+        "evaluation": {"every": 2, "generate": False, "controls": False, "samples": 2},
     }

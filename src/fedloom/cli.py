@@ -160,13 +160,19 @@ def ask(
     """Ask the trained model about a picture, a sound, or a text."""
     from fedloom.data.sample import Sample
     from fedloom.data.tabletop.language import ANSWER_SPOKEN
+    from fedloom.foundations.clip import AdaptedCLIP
     from fedloom.runner import load
 
-    if question is None and audio is None:
-        raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
     given = {"image": image, "audio": audio}
     inputs = {name: _media(name, path) for name, path in given.items() if path is not None}
     model = load(run_dir, client)
+    if isinstance(model, AdaptedCLIP):
+        if image is None or audio is not None or question is not None:
+            raise ExperimentError("CLIP names what is in a picture; give --image alone")
+        typer.echo(model.classify(inputs["image"]))
+        return
+    if question is None and audio is None:
+        raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
     example = model.prepare(Sample("asked", inputs, question or ANSWER_SPOKEN, ""))
     typer.echo(model.generate([example], max_new_tokens)[0])
 

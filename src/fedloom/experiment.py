@@ -171,7 +171,8 @@ class Experiment(BaseModel):
             if warm.method not in METHODS:
                 return f"unknown method.warm_start.method {warm.method!r}; known are {', '.join(sorted(METHODS))}"
             first = self._first(warm.method)
-            if first.scope != scope or first.second != self.method.second:
+            same = (first.scope, first.second, first.attachment)
+            if same != (scope, self.method.second, self.method.attachment):
                 return (
                     f"method.warm_start: {warm.method} and {self.method.name} do not share the same tensors; "
                     "take a method with the same scope, such as fedavg-lora before feda2-lora"

@@ -147,6 +147,9 @@ def test_an_example_is_judged_in_its_own_list_and_among_what_is_allowed() -> Non
     scores = logits(model, two)
     right = [(1, int(row[0] > row[3])) for row in scores]
     assert model.score(two) == right
+    picture = sample(3, 3).modalities["image"]
+    assert model.classify(picture) in {*CLASSES.base, *CLASSES.novel}
+    assert model.classify(picture) in {*model.generate([model.prepare(sample(3, 3))], 1), *CLASSES.novel}
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,11 @@ def test_13_the_released_preset_runs_two_rounds(name, quick, federate) -> None:
         ({"method": "fedavg-lora"}, "method fedavg-lora trains nothing on CLIP.*take pfedmma"),
         ({"method": "centralised"}, "method centralised trains nothing on CLIP"),
         ({"cohort": {"start": "own"}}, "set cohort.start: common"),
+        ({"method": {"name": "pfedmoap", "personal": ["prompt"]}}, "leave method.personal out"),
+        (
+            {"method": {"name": "pfedmma", "blocks": 2, "warm_start": {"method": "pfedmma", "rounds": 1}}},
+            "do not share the same tensors",
+        ),
         ({"data": {"source": "tabletop"}}, "method pfedmma trains a part of CLIP; set data.source: classes"),
         ({"method": {"name": "pfedmma", "preset": "mine"}}, "method.preset"),
     ],

@@ -213,6 +213,13 @@ class AdaptedCLIP(AdaptedModel):
                 guesses[i] = guess
         return guesses
 
+    @torch.no_grad()
+    def classify(self, image: Tensor) -> str:
+        """The likeliest name of a picture, uint8 (3, H, W), among all base and novel classes."""
+        names = (*self.classes.base, *self.classes.novel)
+        features = self.features([Example("asked", self.pixels.sized(image), 0, "base")])
+        return names[int(self.part.logits(torch.stack(features), names, Who((0,))).argmax())]
+
     def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """None: a picture's classification has no prompt. Raises ExperimentError."""
         raise ExperimentError("CLIP has no prompt's states; feddpa-lora is for language models")

@@ -6,10 +6,11 @@ and trains context and gating: logit_c = lambda s <f, t_L(c)> + s <R(f), h(c)>. 
 
 Deliberate differences from the released code: experts are those that stood before the round, so that nothing depends on the order
 of clients; "nearest" takes as many as there are (released: an error where more clients have trained than K); the gating is the
-client's own from its first use (released: the second participation inherits the last client's).
+client's own from its first use (released: the second participation inherits the last client's); who comes late begins from the
+mean as it stands, not from the first draw, which is the same where all take part in round 1.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -50,6 +51,12 @@ class PFedMoAP(OnCLIP):
     def attachment(self) -> Experts:
         """Context, gating, and room for K-1 experts."""
         return Experts(length=self.length, experts=self.contexts - 1, heads=self.heads, mix=self.mix)
+
+    def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
+        """Contexts are what clients learn of each other."""
+        if self.scope.role(CONTEXT) != "shared":
+            return "pfedmoap sends clients' contexts to others, but prompt is personal here; leave method.personal out"
+        return super().check(kinds, unequal, start)
 
     def round(self, state: State, ask: Ask) -> State:
         """Send everybody the mean and its experts of before the round; average, and remember who sent what."""
