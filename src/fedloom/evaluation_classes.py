@@ -3,14 +3,16 @@
 Every client has one model, its own or else the common one, and every figure is an unweighted mean over clients.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fedloom.data.sample import Sample
-from fedloom.evaluation import Assessment, ClientModel, Evaluation, TestSet, evaluate
+from fedloom.evaluation import Assessment, ClientModel, Evaluation, TestSet
 from fedloom.metrics import EvaluationRecord, harmonic_mean
 from fedloom.model import AdaptedModel
 
@@ -51,6 +53,7 @@ class ClassTests:
         return cls(sets, own, domains)
 
 
+@torch.no_grad()
 def assess_classes(
     model: AdaptedModel,
     common: Mapping[str, Tensor],
@@ -77,22 +80,34 @@ def assess_classes(
             model.load(mine.tensors, mine.ratios)
         else:
             model.load(common)
-        home = evaluate(model, tests.part(group), settings, generate=generate)
-        narrow = (
-            []
-            if sets.own_classes is None
-            else evaluate(model, sets.own_classes.part(group), settings, generate=False)
-        )
+        told: dict[int, str] = {}  # by the example: one that stands in several sets is asked about once
         everywhere = {
-            name: _accuracy(evaluate(model, test, settings, generate=False))
+            name: fmean(_right(test, _names(model, test.examples, settings, told)))
             for name, test in sets.common.items()
         }
+        home = tests.part(group)
+        answers = _names(model, home.examples, settings, told)
+        found = [
+            EvaluationRecord(
+                client,
+                s.kind,
+                s.uid,
+                s.answer,
+                answer if generate else None,
+                1,
+                int(answer == s.answer),
+                labelled=True,
+            )
+            for client, s, answer in zip(home.of, home.samples, answers, strict=True)
+        ]
+        narrow = None if sets.own_classes is None else sets.own_classes.part(group)
+        narrowly = [] if narrow is None else _right(narrow, _names(model, narrow.examples, settings, told))
         for client in group:
-            figures[client] = {"local": _accuracy(r for r in home if r.client == client)}
-            if narrow:
-                figures[client]["own classes"] = _accuracy(r for r in narrow if r.client == client)
-            figures[client] |= everywhere
-        records += home
+            figures[client] = {"local": fmean(r.correct for r in found if r.client == client), **everywhere}
+            if narrow is not None:
+                right = [r for c, r in zip(narrow.of, narrowly, strict=True) if c == client]
+                figures[client]["own classes"] = fmean(right)
+        records += found
     of_client = {
         client: {
             ACCURACY: found["local"],
@@ -132,5 +147,17 @@ def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str
     return metrics
 
 
-def _accuracy(records: Iterable[EvaluationRecord]) -> float:
-    return fmean(r.correct / r.tokens for r in records)
+def _names(
+    model: AdaptedModel, examples: Sequence[Any], settings: Evaluation, told: dict[int, str]
+) -> list[str]:
+    """The class that the model names for each example; `told` holds what it has said already, and is added to."""
+    due = [e for e in examples if id(e) not in told]
+    for start in range(0, len(due), settings.batch_size):
+        batch = due[start : start + settings.batch_size]
+        answers = model.generate(batch, settings.max_new_tokens, model.features(batch))
+        told.update(zip(map(id, batch), answers, strict=True))
+    return [told[id(e)] for e in examples]
+
+
+def _right(tests: TestSet, answers: Sequence[str]) -> list[int]:
+    return [int(answer == s.answer) for answer, s in zip(answers, tests.samples, strict=True)]

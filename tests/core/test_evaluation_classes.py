@@ -27,7 +27,7 @@ class Stub:
 
     def __init__(self) -> None:
         self.loads = 0
-        self.scored: list[str] = []
+        self.asked: list[str] = []
 
     def load(self, tensors: Any, ratios: Any = None) -> None:
         self.known = frozenset(int(v) for v in tensors.get("clip/known", torch.tensor([])))
@@ -39,12 +39,12 @@ class Stub:
     def features(self, examples: Sequence[Sample]) -> list[torch.Tensor]:
         return [torch.ones(4) for _ in examples]
 
-    def score(self, examples: Sequence[Sample], features: Any = None) -> list[tuple[int, int]]:
-        self.scored += [e.uid for e in examples]
-        return [(1, int(e.meta["label"] in self.known or "allowed" in e.meta)) for e in examples]
-
     def generate(self, examples: Sequence[Sample], limit: int, features: Any = None) -> list[str]:
-        return ["named" for _ in examples]
+        self.asked += [e.uid for e in examples]
+        return [
+            e.answer if e.meta["label"] in self.known or "allowed" in e.meta else "something else"
+            for e in examples
+        ]
 
 
 def known(*labels: int) -> dict[str, torch.Tensor]:
@@ -81,9 +81,10 @@ def test_every_clients_own_model_is_measured_at_home_on_base_and_on_novel() -> N
     )
     assert found.metrics["hm2"] == pytest.approx(2 / (1 / 0.4 + 1 / 0.25))
     assert found.clients["b"] == {"image/accuracy": 0.5, "base/accuracy": 0.2, "novel/accuracy": 0.25}
-    assert [(r.client, r.prediction, r.labelled) for r in found.records] == [("a", "named", True)] * 3 + [
-        ("b", "named", True)
-    ] * 2
+    assert [(r.client, r.prediction, r.correct) for r in found.records] == [("a", "0", 1)] * 3 + [
+        ("b", "1", 1),
+        ("b", "something else", 0),
+    ]
     assert not any(name.startswith("domain/") for name in found.metrics)
 
 
@@ -92,7 +93,9 @@ def test_a_common_model_is_measured_once() -> None:
     tests, sets = prepared(model)
     found = assess_classes(model, known(0, 1), {}, tests, sets, Evaluation(), generate=False)
     assert model.loads == 1
-    assert sorted(model.scored) == sorted(["a0", "a1", "a2", "b0", "b1"] * 2 + ["n0", "n1", "n2", "n3"])
+    asked = ["a0", "a1", "a2", "b0", "b1", "n0", "n1", "n2", "n3"]
+    assert sorted(model.asked) == asked, "and a picture of two sets once"
+    assert {r.prediction for r in found.records} == {None}
     assert found.metrics["local/image/accuracy"] == 0.75
     assert found.metrics["base/image/accuracy"] == 0.8
     assert found.clients["a"]["novel/accuracy"] == 0.5

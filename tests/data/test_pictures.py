@@ -323,6 +323,10 @@ def test_a_broken_picture_and_an_empty_class_are_told_with_their_file(tmp_path: 
     )
     with pytest.raises(ExperimentError, match=r"a/0\d\.png cannot be used"):
         source.load(0)
+    paint(tmp_path / "a_b", 10, 5)
+    paint(tmp_path / "a b", 10, 5)
+    with pytest.raises(ExperimentError, match="two classes are called 'a b'"):
+        source.classes()
     (tmp_path / "c").mkdir()
     with pytest.raises(ExperimentError, match="c holds no picture"):
         data(path=tmp_path, dataset="mine", clients={"image": 1}).load(0)

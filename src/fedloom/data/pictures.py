@@ -37,6 +37,12 @@ class Pictures:
     domains: tuple[str, ...] = ()
     coarse: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        if twice := [n for i, n in enumerate(self.names) if n in self.names[:i]]:
+            raise ExperimentError(
+                f"data: two classes are called {twice[0]!r}; no model could tell them apart, so give each a name of its own"
+            )
+
 
 class Shown(Mapping[str, Tensor]):
     """The modalities of a picture's sample: `image`, read anew each time, so that a large data set costs no memory."""
