@@ -8,6 +8,7 @@ from benchmarks.report import Row, surroundings, table
 ROWS = (
     "cohort",
     "aggregation",
+    "canonical",
     "memory",
     "uploads",
     "scale",
