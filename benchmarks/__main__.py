@@ -9,6 +9,7 @@ ROWS = (
     "cohort",
     "aggregation",
     "features",
+    "canonical",
     "memory",
     "uploads",
     "scale",

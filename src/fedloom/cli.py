@@ -177,6 +177,22 @@ def ask(
     typer.echo(model.generate([example], max_new_tokens)[0])
 
 
+@app.command(epilog="Example: fedloom exam runs/fedma/fed-cmp/iid/seed-0 --tabletop 200")
+def exam(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    tabletop: Annotated[int, typer.Option(help="so many scenes: yes or no questions, retrieval", min=0)] = 0,
+    pope: Annotated[Path | None, typer.Option(help="POPE's file of JSON lines")] = None,
+    mme: Annotated[Path | None, typer.Option(help="MME's folder of <category>.txt")] = None,
+    mmbench: Annotated[Path | None, typer.Option(help="MMBench's TSV file")] = None,
+    images: Annotated[Path, typer.Option(help="folder of POPE's and MME's pictures")] = Path(),
+) -> None:
+    """Examine a finished run's model: objects in pictures, retrieval between pictures and captions, public benchmarks."""
+    from fedloom.exam import examined
+
+    found = examined(run_dir, tabletop=tabletop, pope=pope, mme=mme, mmbench=mmbench, images=images)
+    out.print(_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in found.items()]))
+
+
 @app.command(epilog="Example: fedloom methods feda2-lora")
 def methods(
     name: Annotated[str | None, typer.Argument(help="show this method's settings")] = None,

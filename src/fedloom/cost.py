@@ -5,7 +5,7 @@ Numbers are tensor elements; times 2 or 4 for bytes. A unit is all adapter tenso
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -131,10 +131,23 @@ def _adapters(module: nn.Module, spec: LoRA, group: str) -> dict[str, torch.Size
     return {f"{group}/{n}": p.shape for n, p in lora.named_factors(wrapped).items()}
 
 
+def _projector(layers: Literal["linear", "mlp2x"]) -> Sizes:
+    """CLIP ViT-L/14's 1,024 features to Vicuna-7B's 4,096 (LLaVA's projector): all that federated pre-training trains."""
+    from fedloom.foundations.mllm import MLLMConfig, new_projector
+
+    class Encoder(nn.Module):
+        out_dim = 1024
+
+    projector = new_projector(Encoder(), 4096, MLLMConfig(layers=layers), device="meta")
+    return {f"projector/{n}": p.shape for n, p in projector.named_parameters()}
+
+
 PRESETS: Mapping[str, Callable[[], Sizes]] = {
     "roberta-large": lambda: _roberta(2),
     "roberta-large-3": lambda: _roberta(3),
     "uniflow": _uniflow,
+    "llava-projector-linear": lambda: _projector("linear"),
+    "llava-projector": lambda: _projector("mlp2x"),
     "vicuna-7b": lambda: _llm(VICUNA, 32),
     "tinyllama-1.1b": lambda: _llm(TINYLLAMA, 32),
 }

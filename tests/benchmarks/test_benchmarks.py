@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import aggregation, cohort, features, flower, gpu, nvflare_simulator, pfl_research, scaling
+from benchmarks import (
+    aggregation,
+    canonical,
+    cohort,
+    features,
+    flower,
+    gpu,
+    nvflare_simulator,
+    pfl_research,
+    scaling,
+)
 from benchmarks.__main__ import PLOTS, ROWS
 from benchmarks.plain import Plain, average, difference, flat, restore, travelling, unflat
 from benchmarks.report import Row, interleaved, surroundings, table
@@ -47,6 +57,12 @@ def test_aggregation_gives_what_the_dense_formula_gives():
     rows = aggregation.measure(d=48, r=4, K=3, matrices=2, repetitions=1)
     assert rows[0].difference < AGREE
     assert all(row.ratio > 0 for row in rows)
+
+
+def test_the_canonical_step_gives_the_mean_without_its_switches():
+    rows = canonical.measure(3, 4, exact=True, shapes=((24, 17),))
+    assert [row.name for row in rows] == ["canonical weight", "canonical update", "canonical exact"]
+    assert all(row.difference < AGREE for row in rows[:2])
 
 
 @pytest.mark.parametrize("kind", cohort.KINDS)

@@ -19,7 +19,7 @@ SOURCES = (("plain", ("sketch", "dusk")), ("right_first", ("fog", "grain")))
 """Writer and styles of each source."""
 FIRST = 500_000_000
 """Scenes from this number on are captioned for pre-training; other clients' scenes lie below."""
-SPARE = 2
+SPARE = 6
 """The pool of scenes is so many times what the clients want, so that a mix of topics can be had."""
 
 
