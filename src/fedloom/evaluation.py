@@ -1,6 +1,6 @@
 """Evaluation on the clients' held-back samples; the name of a figure says which model it is of, and whose data."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
@@ -76,8 +76,6 @@ class TestSet:
     """Where the samples stand in the whole test set."""
     whole: Sequence[Any] = ()
     """The whole set's examples; empty where features must not be kept."""
-    owner: Hashable = TESTS
-    """What the features of the whole set are kept under."""
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
@@ -88,13 +86,11 @@ class TestSet:
         return found
 
     @classmethod
-    def prepare(
-        cls, parts: Mapping[str, Sequence[Sample]], model: AdaptedModel, owner: Hashable = TESTS
-    ) -> "TestSet":
-        """The union of the clients' test samples; `owner` tells it from other sets of the run."""
+    def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: AdaptedModel) -> "TestSet":
+        """The union of the clients' test samples."""
         pairs = [(client, sample) for client in sorted(parts) for sample in parts[client]]
         examples = [model.prepare(s) for _, s in pairs]
-        return cls([c for c, _ in pairs], [s for _, s in pairs], examples, range(len(pairs)), examples, owner)
+        return cls([c for c, _ in pairs], [s for _, s in pairs], examples, range(len(pairs)), examples)
 
     def only(self, client: str) -> "TestSet":
         """One client's part."""
@@ -109,7 +105,6 @@ class TestSet:
             [self.examples[i] for _, i in keep],
             [self.places[i] for _, i in keep] if self.whole else (),
             self.whole,
-            self.owner,
         )
 
 
@@ -135,7 +130,7 @@ def evaluate(
         if version is None:
             features = model.features(batch)
         else:
-            features = model.kept_features(version, tests.owner, tests.places[part], tests.whole)
+            features = model.kept_features(version, TESTS, tests.places[part], tests.whole)
         counts = model.score(batch, features)
         answers: Sequence[str | None] = [None] * len(batch)
         if generate:

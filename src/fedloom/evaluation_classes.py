@@ -5,6 +5,7 @@ Every client has one model, its own or else the common one, and every figure is 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from statistics import fmean, stdev
 from typing import Any
 
@@ -17,6 +18,8 @@ from fedloom.metrics import EvaluationRecord, harmonic_mean
 from fedloom.model import AdaptedModel
 
 ACCURACY = "image/accuracy"
+PICTURES = ("test pictures",)
+"""Owner of the test pictures' features; no client has a tuple for a name."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class ClassTests:
     common: Mapping[str, TestSet]
     own_classes: TestSet | None
     domains: Mapping[str, str]
+    pictures: Sequence[Any]
+    """Every example of all sets, the clients' own included, once."""
 
     @classmethod
     def prepare(
@@ -40,17 +45,34 @@ class ClassTests:
         domains: Mapping[str, str],
         model: AdaptedModel,
     ) -> "ClassTests":
-        """The sets as the model reads them."""
-        narrow: dict[str, list[Sample]] = {}
-        for client, s in zip(tests.of, tests.samples, strict=True):
-            if "own" in s.meta:
-                narrow.setdefault(client, []).append(replace(s, meta={**s.meta, "allowed": s.meta["own"]}))
-        own = TestSet.prepare(narrow, model, ("own classes",)) if narrow else None
+        """The sets as the model reads them; a picture of the common sets that is some client's, too, is one example."""
+        restricted = [
+            replace(s, meta={**s.meta, "allowed": s.meta["own"]}) for s in tests.samples if "own" in s.meta
+        ]
+        own = TestSet(tests.of, restricted, [model.prepare(s) for s in restricted]) if restricted else None
+        same = {(s.uid, s.meta["classes"]): e for s, e in zip(tests.samples, tests.examples, strict=True)}
+        pictures = [*tests.examples, *(own.examples if own is not None else ())]
+        for s in (s for samples in common.values() for s in samples):
+            key = s.uid, s.meta["classes"]
+            if key not in same:
+                pictures.append(model.prepare(s))
+                same[key] = pictures[-1]
         sets = {
-            name: TestSet.prepare({name: samples}, model, ("common", name))
+            name: TestSet([name] * len(samples), samples, [same[s.uid, s.meta["classes"]] for s in samples])
             for name, samples in common.items()
         }
-        return cls(sets, own, domains)
+        return cls(sets, own, domains, pictures)
+
+    @cached_property
+    def _places(self) -> dict[int, int]:
+        return {id(example): i for i, example in enumerate(self.pictures)}
+
+    def features(self, model: AdaptedModel, examples: Sequence[Any]) -> Sequence[Any]:
+        """What the model's frozen part makes of these examples, kept for every client's model and every round."""
+        if not model.store.on:
+            return model.features(examples)
+        places = [self._places[id(example)] for example in examples]
+        return model.kept_features(model.feature_version(), PICTURES, places, self.pictures)
 
 
 @torch.no_grad()
@@ -82,11 +104,11 @@ def assess_classes(
             model.load(common)
         told: dict[int, str] = {}  # by the example: one that stands in several sets is asked about once
         everywhere = {
-            name: fmean(_right(test, _names(model, test.examples, settings, told)))
+            name: fmean(_right(test, _names(model, sets, test.examples, settings, told)))
             for name, test in sets.common.items()
         }
         home = tests.part(group)
-        answers = _names(model, home.examples, settings, told)
+        answers = _names(model, sets, home.examples, settings, told)
         found = [
             EvaluationRecord(
                 client,
@@ -101,7 +123,9 @@ def assess_classes(
             for client, s, answer in zip(home.of, home.samples, answers, strict=True)
         ]
         narrow = None if sets.own_classes is None else sets.own_classes.part(group)
-        narrowly = [] if narrow is None else _right(narrow, _names(model, narrow.examples, settings, told))
+        narrowly = (
+            [] if narrow is None else _right(narrow, _names(model, sets, narrow.examples, settings, told))
+        )
         for client in group:
             figures[client] = {"local": fmean(r.correct for r in found if r.client == client), **everywhere}
             if narrow is not None:
@@ -148,13 +172,17 @@ def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str
 
 
 def _names(
-    model: AdaptedModel, examples: Sequence[Any], settings: Evaluation, told: dict[int, str]
+    model: AdaptedModel,
+    sets: ClassTests,
+    examples: Sequence[Any],
+    settings: Evaluation,
+    told: dict[int, str],
 ) -> list[str]:
     """The class that the model names for each example; `told` holds what it has said already, and is added to."""
     due = [e for e in examples if id(e) not in told]
     for start in range(0, len(due), settings.batch_size):
         batch = due[start : start + settings.batch_size]
-        answers = model.generate(batch, settings.max_new_tokens, model.features(batch))
+        answers = model.generate(batch, settings.max_new_tokens, sets.features(model, batch))
         told.update(zip(map(id, batch), answers, strict=True))
     return [told[id(e)] for e in examples]
 
