@@ -18,13 +18,13 @@ import json
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.report import clock, surroundings
 from fedloom import federation as loop
 from fedloom.client import Client
 from fedloom.data.source import ClientData
@@ -86,7 +86,7 @@ def weights(megabytes: int) -> dict[str, Tensor]:
 def plain(clients: int, megabytes: int, rounds: int, *, checked: bool) -> list[float]:
     shared, share, seconds = weights(megabytes), 1 / clients, []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began = clock()
         replies = [dict(shared) for _ in range(clients)]
         if checked:
             for reply in replies:
@@ -102,7 +102,7 @@ def plain(clients: int, megabytes: int, rounds: int, *, checked: bool) -> list[f
                 total.add_(reply[name], alpha=share)
             new[name] = total.float()
         shared = new
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock() - began)
     return seconds
 
 
@@ -140,7 +140,7 @@ def engine(
         LocalEngine(model, everybody, chosen.training),
         TestSet([], [], []),
         place,
-        lambda told: ends.append(told.totals.seconds) if told.client is None else None,
+        lambda told: ends.append(clock()) if told.client is None else None,
     )
     federation.run()
     return [after - before for before, after in itertools.pairwise(ends)]
@@ -173,3 +173,4 @@ def main(arguments: list[str]) -> None:
             f"{kind:28}{seconds:>8.3f} s   {seconds / found['plain']:>5.2f} x plain"
             f"   {seconds / found['plain, checked']:>5.2f} x plain, checked"
         )
+    print(surroundings())

@@ -16,7 +16,7 @@ PROCESSOR = os.environ.get("BENCH_CLOCK") == "processor"
 clock = time.process_time if PROCESSOR else time.perf_counter
 """Seconds by the clock; with BENCH_CLOCK=processor those that this process computed, which others on the machine disturb less.
 
-Only where both sides run in this process on one thread: `aggregation`, `cohort`, `features` and `gpu --size tiny`.
+Only where both sides run on one thread of one process: `aggregation`, `cohort`, `features`, `overhead`, `gpu --size tiny`.
 """
 ROOT = Path(__file__).resolve().parents[1]
 

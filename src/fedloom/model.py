@@ -179,11 +179,12 @@ class AdaptedModel(ABC):
 
     @cached_property
     def feature_tensors(self) -> Collection[str]:
-        """The tensors on which `features` depends: here those of the encoder. A stage that trains none of them may use features.
+        """The tensors on which `features` depends. A stage that trains none of them works on features.
 
-        A model whose `features` stop before the first adapted layer overrides it with nothing.
+        Here those of the encoder, and all of a model that is not divided into UniFLoW's parts. One whose `features` stop before
+        its first trained layer, such as an image tower of which only the top blocks are adapted, overrides this with nothing.
         """
-        return [n for n in self.tensors if part_of(group_of(n)) == "encoder"]
+        return [n for n in self.tensors if part_of(group_of(n)) in ("encoder", None)]
 
     def feature_version(self, own: Mapping[str, Tensor] | None = None) -> bytes:
         """A fingerprint of all that `features` depends on besides the examples, as loaded; `own` replaces tensors by name."""

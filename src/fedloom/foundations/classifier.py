@@ -133,6 +133,11 @@ class AdaptedClassifier(AdaptedModel):
         """The tokens of the text."""
         return len(example.inputs["input_ids"])
 
+    @property
+    def feature_tensors(self) -> Sequence[str]:
+        """None, because features hold nothing."""
+        return ()
+
     def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
         """Nothing: there is no frozen encoder before the adapters whose outputs could be kept."""
         return [{} for _ in examples]
