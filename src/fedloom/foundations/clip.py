@@ -118,6 +118,11 @@ class AdaptedCLIP(AdaptedModel):
         """Those of the picture, and one for each class, whose texts are read in every step."""
         return 1 + self.towers.patches + len(self.classes.base)
 
+    @property
+    def feature_tensors(self) -> tuple[str, ...]:
+        """None: `features` stops below the first trained block."""
+        return ()
+
     @in_precision
     @torch.no_grad()
     def features(self, examples: Sequence[Example]) -> list[Tensor]:
