@@ -139,6 +139,7 @@ def test_13_the_released_preset_runs_two_rounds(name, quick, federate) -> None:
         ),
         ({"data": {"source": "tabletop"}}, "method pfedmma trains a part of CLIP; set data.source: classes"),
         ({"method": {"name": "pfedmma", "preset": "mine"}}, "method.preset"),
+        ({"method": {"name": "pfedmma", "template": "a photo"}}, "method.template"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_a_sentence(change, says, quick) -> None:

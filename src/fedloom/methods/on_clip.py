@@ -11,7 +11,9 @@ from fedloom.methods.base import Ask, Method, State
 from fedloom.methods.combine import mean_of
 
 CONTEXT = "prompt/context"
-TEMPLATE = Field("a photo of a {}.", description="the fixed text of a class; {} is its name")
+TEMPLATE = Field(
+    "a photo of a {}.", pattern=r"^[^{}]*\{\}[^{}]*$", description="the fixed text of a class; {} is its name"
+)
 LENGTH = Field(16, ge=1, description="vectors of the learned context")
 
 
