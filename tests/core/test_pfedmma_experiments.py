@@ -18,6 +18,7 @@ METHODS = {
     "shots": ["promptfl", "pfedmoap", "pfedmma"],
     "rank": ["pfedmma"],
     "sharing": ["pfedmma"],
+    "alpha": ["zero-shot", "pfedmma"],
 }
 SEVEN = ["caltech101", "oxford-pets", "flowers102", "food101", "dtd", "sun397", "ucf101"]
 
