@@ -246,8 +246,6 @@ class Federation:
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         model = self.engine.model
-        if not model.store.constant:
-            model.store.clear()
         tested = self.names if self.experiment.evaluation.clients is None else set(self.tests.of)
         own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
         found = assess(
@@ -260,6 +258,8 @@ class Federation:
             generate=generate,
             everywhere=number == self.experiment.rounds,
         )
+        if not model.store.constant:  # the next round's encoder is another one
+            model.store.clear()
         if self.folder is not None and generate:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
         self.client_metrics = found.clients
