@@ -29,7 +29,7 @@ class FeatureStore:
 
     `constant` says that the run never trains what the features depend on: then they are made in whole chunks, and those beyond
     the limit lie in a temporary folder in `inside`, or the system's. Else nothing goes to disk, and whoever evaluates clears the
-    store before, because the next version comes with the next round. With `limit` 0 and not `constant` nothing is kept.
+    store afterwards, because the next version comes with the next round. With `limit` 0 and not `constant` nothing is kept.
     """
 
     def __init__(self, limit: int = 0, inside: Path | None = None, *, constant: bool = False) -> None:

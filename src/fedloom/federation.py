@@ -265,9 +265,9 @@ class Federation:
         self.observe(Progress(number, self.experiment.rounds, metrics, self.totals))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
-        if not self.engine.model.store.constant:
-            self.engine.model.store.clear()
         found = self._assessed(number, generate)
+        if not self.engine.model.store.constant:  # the next round's encoder is another one
+            self.engine.model.store.clear()
         if self.folder is not None and generate:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
         self.client_metrics = found.clients
