@@ -40,7 +40,7 @@ def test_a_row_tells_the_ratio_of_medians_and_its_spread():
     row = Row("x", "work", "another", "2", [1.0, 2.0, 4.0], [6.0, 6.0, 4.0], 1e-7)
     assert row.ratio == 3.0
     assert row.spread == (1.0, 6.0)
-    assert "| x: work | another | 3.00 | 1.00 to 6.00 | 2 | 1.0e-07 |" in table([row])
+    assert "| x: work | another | 3.00 | 1.00 to 6.00 | 4.00 | 2 | 1.0e-07 |" in table([row])
 
 
 def test_a_row_that_could_not_run_stays_in_the_table():
