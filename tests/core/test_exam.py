@@ -20,7 +20,7 @@ def test_the_shipped_model_finds_captions_and_answers_object_questions(quick, fe
     assert score(asked, [s.answer for s in asked])["accuracy"] == 1.0
     near = retrieval(model, captions[:32], candidates=4)
     assert near["r1_likelihood"] > 0.5  # chance 0.25
-    assert near["captions"] == 32
+    assert near["captions"] == 28  # of 32, without repetitions and in whole groups of 4
     assert 0 <= near["r1_embedding"] <= 1
 
 

@@ -31,6 +31,14 @@ TASK: dict[str, Any] = {"data": DATA, "model": MODEL, "training": TRAINING, "eva
 CMP = {"name": "fedcmp", "rank": 40}
 
 
+def doubled(federation: Any) -> Any:
+    """The same federation in float64."""
+    model = federation.engine.model
+    model.root.double()
+    model.start = {n: t.double() for n, t in model.start.items()}
+    return replace(federation)
+
+
 def test_14_one_pass_uses_every_sample_once() -> None:
     settings = Training(one_pass=True)
     for n, rounds in ((23, 5), (7, 7), (20, 1)):
@@ -130,11 +138,7 @@ def test_a_cohort_trains_the_two_layer_projector_as_one_client_after_another(
     data = {**DATA, "captions": {"quantity": quantity, "least": 2}}
     found = []
     for cohort in ("off", 3):
-        federation = federate(quick(method, **{**TASK, "data": data, "engine": {"cohort": cohort}}))
-        model = federation.engine.model
-        model.root.double()
-        model.start = {n: t.double() for n, t in model.start.items()}
-        federation = replace(federation)
+        federation = doubled(federate(quick(method, **{**TASK, "data": data, "engine": {"cohort": cohort}})))
         federation.run()
         found.append(federation.state.shared)
         sizes = {len(c.data.train) for c in federation.clients.values()}
@@ -159,11 +163,9 @@ def test_20_one_client_federated_is_centralised(quick, federate) -> None:
     for method in ("centralised", "fedavg"):
         data = {**DATA, "clients": {"image": 1}}
         whole = {**TRAINING, "batch_size": 8, "warmup": 0.0}  # the order goes by the client's name: one batch
-        federation = federate(quick(method, **{**TASK, "rounds": 1, "data": data, "training": whole}))
-        model = federation.engine.model
-        model.root.double()  # in float32 AdamW turns rounding into steps
-        model.start = {n: t.double() for n, t in model.start.items()}
-        federation.state = federation.method.start(model.start)
+        federation = doubled(
+            federate(quick(method, **{**TASK, "rounds": 1, "data": data, "training": whole}))
+        )
         federation.run()
         ends.append(federation.state.shared)
     for name, tensor in ends[0].items():
