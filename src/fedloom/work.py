@@ -68,7 +68,8 @@ class Job:
 
     def stages(self) -> list[Stage]:
         """The stages of this round."""
-        has_encoder = any(part_of(group_of(n)) == "encoder" for n in self.names)
+        first = {"encoder", "projector"} if self.training.projector in ("stage1", "both") else {"encoder"}
+        has_encoder = any(part_of(group_of(n)) in first for n in self.names)
         return plan(self.training, self.steps, self.round, self.rounds, has_encoder)
 
     def names_in(self, parts: frozenset[Part]) -> frozenset[str]:

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from fedloom.training import Stage, Training, batches, local_steps, plan
+from fedloom.work import Job
 
 E, L, P = "encoder", "llm", "projector"
 
@@ -103,3 +104,14 @@ def test_a_fixed_number_of_steps_runs_on_through_the_epochs() -> None:
     assert flat[:3] != flat[3:6]
     many = Training(batch_size=4, steps=7)
     assert list(batches(10, many, 0, "a", 1)) == flat[:7]
+
+
+def job(*names: str, **settings: object) -> Job:
+    return Job("a", [0] * 8, {}, frozenset(names), Training(batch_size=2, **settings), 0, 1, 1, {})
+
+
+def test_a_projector_behind_a_frozen_encoder_is_trained_in_its_stage() -> None:
+    assert parts(job("projector/weight", "llm/x.lora_A").stages()) == [(1, {E, P}), (3, {L})]
+    assert job("projector/weight").names_in(frozenset({E, P})) == {"projector/weight"}
+    assert parts(job("projector/weight", "llm/x.lora_A", projector="frozen").stages()) == [(4, {L})]
+    assert parts(job("llm/x.lora_A").stages()) == [(4, {L})]
