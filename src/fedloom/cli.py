@@ -87,13 +87,14 @@ def run(
 ) -> None:
     """Run an experiment: one run, or every row and seed that its file names."""
     from fedloom.experiment import load_rows
-    from fedloom.study import planned
 
     if resume is not None:
         if experiment is not None or overrides or out_dir is not None or row:
             raise ExperimentError(
                 "--resume FOLDER stands alone: the folder holds the experiment as it was begun"
             )
+        from fedloom.study import planned  # takes seconds, which a mistake in the file need not wait for
+
         _run(planned(resume), resume, resume=True, jobs=jobs)
         return
     if experiment is None:

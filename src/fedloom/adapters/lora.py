@@ -4,17 +4,21 @@ LoRA: `W = W0 + s B A` with A (r, d_in), B (d_out, r) and s = alpha / r, or alph
 VeRA: `W = W0 + diag(lambda_b) B diag(lambda_d) A` with A and B frozen, random, shared by all layers and drawn from one seed.
 """
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, VeraConfig, get_peft_model
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from fedloom.errors import ExperimentError
 from fedloom.streams import torch_stream
+
+if TYPE_CHECKING:  # takes seconds, which a mistake in an experiment file need not wait for
+    from peft import LoraConfig, PeftModel, VeraConfig
 
 ENDINGS = {
     "lora_A.default.weight": "lora_A",
@@ -55,6 +59,8 @@ class LoRA(BaseModel):
 
     def peft(self) -> LoraConfig | VeraConfig:
         """The same adapter as PEFT describes it."""
+        from peft import LoraConfig, VeraConfig
+
         if self.kind == "vera":
             with warnings.catch_warnings():
                 warnings.simplefilter(
@@ -97,6 +103,8 @@ def attach(module: nn.Module, spec: LoRA, group: str, seed: int, second: bool = 
                 f"LoRA rank {spec.rank} is above the size of {group} {name} "
                 f"({layer.out_features} x {layer.in_features}); at most {min(layer.in_features, layer.out_features)} is right"
             )
+    from peft import get_peft_model
+
     wrapped = get_peft_model(module, spec.peft())
     if second:
         wrapped.add_adapter("local", spec.peft())
