@@ -294,6 +294,11 @@ def _validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: s
             else "remove it"
         )
         raise ExperimentError(f"{origin}: unknown key {place}; {hint}")
+    if first["type"] == "union_tag_not_found":
+        tag = str(first["ctx"]["discriminator"]).strip("'")
+        raise ExperimentError(
+            f"{origin}: {place} must say its {tag}, such as {place}.{tag}=few-shot; docs/your-data.md names them"
+        )
     if first["type"] == "missing":
         raise ExperimentError(f"{origin}: {place} is missing")
     given = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""

@@ -59,6 +59,7 @@ def test_a_resolved_experiment_reads_back_equal() -> None:
         ("method: feda2-lora\ndata: {clients: {image: 0}}", "needs at least one client"),
         ("method: feda2-lora\ndata: {clients: {picture: 1}}", "data.clients.picture"),
         ("method: feda2-lora\ndata: {source: folder}", "needs data.path"),
+        ("method: pfedmma\ndata: {partition: {shots: 2}}", "data.partition must say its kind"),
         (
             "method: feda2-lora\nmodel: {llm_lora: {rank: 0}}",
             "model.llm_lora.rank: input should be greater than or equal to 1",

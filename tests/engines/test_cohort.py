@@ -81,6 +81,34 @@ def test_so_it_is_with(settings, trained) -> None:
     agree(trained("off", settings)[0], trained(4, settings)[0])
 
 
+def test_ten_times_more_clients_than_a_cohort_holds(federate) -> None:
+    ends = []
+    for cohort in ("off", 2):
+        fields = {
+            "rounds": 1,
+            "method": "pfedmma",
+            "data": {
+                "source": "classes",
+                "clients": {"image": 20},
+                "test": 1,
+                "partition": {"kind": "few-shot", "shots": 2, "balanced": True},
+            },
+            "training": {"batch_size": 4, "optimizer": "sgd", "lr": 0.02, "clip": None},
+            "evaluation": {"generate": False, "controls": False, "samples": 0, "clients": 1},
+            "engine": {"cohort": cohort},
+        }
+        federation = federate(Experiment.parse(fields))
+        model = federation.engine.model
+        model.root.double()
+        model.start = {n: t.double() for n, t in model.start.items()}
+        federation = replace(federation)
+        federation.run()
+        own = {f"{c.name}:{n}": t for c in federation.clients.values() for n, t in c.personal.items()}
+        ends.append({**federation.state.shared, **own})
+        assert len(federation.clients) == 20
+    agree(*ends)
+
+
 def test_clients_of_unequal_size_leave_the_batch_one_by_one(trained) -> None:
     def shorten(federation: Any) -> None:
         for name, keep in (("image-01", 2), ("image-02", 5)):
