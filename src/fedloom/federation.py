@@ -2,25 +2,25 @@
 
 import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fedloom.adapters.ranks import ratios
-from fedloom.client import Client, Round
+from fedloom.client import Client
 from fedloom.diagnostics import aggregation, update_norm
+from fedloom.door import Door, Each, NoReplies
 from fedloom.engines import LocalEngine
 from fedloom.evaluation import Assessment, ClientModel, TestSet, assess
 from fedloom.evaluation_classes import ClassTests, assess_classes
-from fedloom.exchange import EVERYTHING, Payload, Scope, group_of
+from fedloom.exchange import Payload, group_of
 from fedloom.experiment import Experiment
 from fedloom.features import FeatureStore
-from fedloom.firewall import Reply, inspect
+from fedloom.firewall import Reply
 from fedloom.interference import agreement, turn
 from fedloom.methods import Method, State
 from fedloom.personal import PersonalStates
@@ -29,12 +29,6 @@ from fedloom.runfolder import Checkpoint, RunFolder
 from fedloom.streams import torch_stream
 from fedloom.training import ever_trained, part_of
 from fedloom.uploads import Uploads
-
-T = TypeVar("T")
-
-
-class NoReplies(Exception):  # noqa: N818 - not an error: the round simply has nothing to combine
-    """Not one usable reply came back."""
 
 
 @dataclass
@@ -135,7 +129,7 @@ class Federation:
             entries: list[dict[str, Any]] = []
             before = self.state
             try:
-                after = method.moved(before, method.round(before, _Door(self, method, number, entries)))
+                after = method.moved(before, method.round(before, Door(self, method, number, entries)))
             except NoReplies:
                 after = before
             if self._quorum(entries):
@@ -186,7 +180,7 @@ class Federation:
 
     def global_model(self) -> Mapping[str, Tensor]:
         """The tensors of the model for everybody; empty where the method has none."""
-        personal = _Each(self.names, lambda name: self.clients[name].personal)
+        personal = Each(self.names, lambda name: self.clients[name].personal)
         return self.method.global_model(self.state, personal)
 
     def client_model(self, client: Client) -> ClientModel | None:
@@ -277,11 +271,11 @@ class Federation:
         model, settings = self.engine.model, self.experiment.evaluation
         tested = self.names if settings.clients is None else set(self.tests.of)
         own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
-        models = _Each(own, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
+        models = Each(own, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
         # Before round 1 every client's model is the start model: evaluated once, not once per client.
         if self.class_tests is not None:
             common, models = (
-                (model.start, _Each([], models.make)) if number == 0 else (self.global_model(), models)
+                (model.start, Each([], models.make)) if number == 0 else (self.global_model(), models)
             )
             return assess_classes(
                 model,
@@ -301,126 +295,3 @@ class Federation:
             generate=generate,
             everywhere=number == self.experiment.rounds,
         )
-
-
-@dataclass(frozen=True)
-class _Door:
-    """`ask` of one round: sends each client its part, checks what comes back, writes the ledger."""
-
-    of: Federation
-    method: Method
-    round: int
-    entries: list[dict[str, Any]]
-
-    @cached_property
-    def cohort(self) -> Sequence[str]:
-        return self.of.cohort(self.round)
-
-    @property
-    def seed(self) -> int:
-        return self.of.experiment.seed
-
-    @property
-    def frozen(self) -> Mapping[str, Tensor]:
-        model = self.of.engine.model
-        return {**model.frozen, **self.method.scope.pick(model.start, "frozen")}
-
-    @property
-    def unequal(self) -> bool:
-        return self.of.unequal
-
-    def __call__(
-        self,
-        task: str,
-        payload: Payload | Mapping[str, Payload],
-        cohort: Sequence[str] | None = None,
-        expect: Scope = EVERYTHING,
-    ) -> list[Reply]:
-        of, number = self.of, self.round
-        began = time.perf_counter()
-        asked = sorted(self.cohort if cohort is None else cohort)
-        groups_up: Counter[str] = Counter()
-
-        def received(reply: Reply) -> Reply:
-            if reply.error is None:
-                groups_up.update(reply.payload.nbytes_by_group())
-            return of.uploads.take(reply)
-
-        views = dict(self._views(asked, payload))
-        groups_down = sum((p.nbytes_by_group() for p in views.values()), Counter())
-        heard = of.engine.ask(
-            self.method,
-            task,
-            _Each(asked, lambda client: views[client].detached()),
-            Round(number, of.experiment.rounds, of.experiment.seed),
-            lambda client, seconds: of.heard(number, client, len(asked)),
-            received,
-        )
-        heard = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in heard]
-        due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
-        replies, refused = inspect(
-            heard,
-            rules=of.experiment.firewall,
-            round=number,
-            asked=asked,
-            reference={c: view.tensors for c, view in self._views(asked, due)},
-        )
-        of.totals.bytes_down += groups_down.total()
-        of.totals.bytes_up += groups_up.total()
-        of.totals.asked += len(asked)
-        of.totals.refused += len(refused)
-        self.entries.append(
-            {
-                "round": number,
-                "task": task,
-                "asked": asked,
-                "answered": [r.client for r in replies],
-                "refused": refused,
-                "bytes_up": groups_up.total(),
-                "bytes_down": groups_down.total(),
-                "groups_up": dict(sorted(groups_up.items())),
-                "groups_down": dict(sorted(groups_down.items())),
-                "seconds": round(time.perf_counter() - began, 4),
-                "notes": [
-                    f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
-                    for r in replies
-                    if r.payload.numbers.get("truncated")
-                ],
-            }
-        )
-        if not replies:
-            raise NoReplies
-        of.replies = replies
-        return replies
-
-    def _views(
-        self, asked: Sequence[str], payload: Payload | Mapping[str, Payload]
-    ) -> Iterator[tuple[str, Payload]]:
-        """What each client is to see of a payload; one and the same object for all clients of one kind."""
-        kinds: dict[Any, Payload] = {}
-        for name in asked:
-            client = self.of.clients[name]
-            if not isinstance(payload, Payload):
-                yield name, client.view(payload[name])
-                continue
-            kind = client.groups, frozenset(client.shapes.items())
-            if kind not in kinds:
-                kinds[kind] = client.view(payload)
-            yield name, kinds[kind]
-
-
-@dataclass(frozen=True)
-class _Each(Mapping[str, T]):
-    """Something of every client, made when it is asked for and kept by nobody."""
-
-    clients: Sequence[str]
-    make: Callable[[str], T]
-
-    def __getitem__(self, client: str) -> T:
-        return self.make(client)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.clients)
-
-    def __len__(self) -> int:
-        return len(self.clients)
