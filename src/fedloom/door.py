@@ -146,6 +146,9 @@ class Each(Mapping[str, T]):
     def __getitem__(self, client: str) -> T:
         return self.make(client)
 
+    def __contains__(self, client: object) -> bool:
+        return client in self.clients  # a Mapping's own would make the value, and never miss
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.clients)
 
