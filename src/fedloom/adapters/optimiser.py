@@ -1,12 +1,13 @@
 """Optimisers on a client axis: what they have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 
-class Stacked:
+class Stacked(ABC):
     """Steps stacked parameters (K, ...) as one optimiser per client would.
 
     The parameters become views of one buffer and their gradients views of another, so that a step is a few operations whatever
@@ -60,13 +61,13 @@ class Stacked:
             for tensor, old in zip(self.state(), before, strict=True):
                 torch.where(still, old, tensor, out=tensor)
 
+    @abstractmethod
     def state(self) -> tuple[Tensor, ...]:
         """What a step changes and must not change where nothing moves."""
-        raise NotImplementedError
 
+    @abstractmethod
     def move(self, active: Tensor) -> None:
         """A step of everything."""
-        raise NotImplementedError
 
     def wide(self, table: Tensor) -> Tensor:
         """(K, tensors) to one entry for each number in the buffers."""
