@@ -13,7 +13,7 @@ from torch import Tensor
 from fedloom.data.labelled import Pool
 from fedloom.files import write_atomic
 from fedloom.foundations.synthesis import DENOISER, Synthesis
-from fedloom.gallery import write_grid
+from fedloom.grid import write_grid
 from fedloom.methods import State
 from fedloom.metrics.generated import agreement, clip_score, diversity, frechet_distance, kernel_distance
 from fedloom.metrics.oracle import Oracle, train_oracle

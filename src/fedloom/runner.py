@@ -27,7 +27,7 @@ from fedloom.foundations.adapted import AdaptedMLLM
 from fedloom.foundations.classifier import AdaptedClassifier
 from fedloom.foundations.clip import AdaptedCLIP
 from fedloom.foundations.loading import load_classifier, load_clip, load_model
-from fedloom.foundations.loading_own import load_synthesis, load_zoo
+from fedloom.foundations.loading_own import load_own, load_synthesis, load_zoo
 from fedloom.foundations.zoo import Zoo
 from fedloom.gallery import write_gallery
 from fedloom.judge import Judge
@@ -267,6 +267,8 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     if not (adapters / "fedloom.json").is_file():
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
+    if experiment.data.own_models:
+        return load_own(experiment.model, adapters, experiment.engine.device, experiment.seed)
     listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
     trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
     names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}

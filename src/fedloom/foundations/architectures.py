@@ -13,6 +13,8 @@ from torch.nn.functional import normalize
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.errors import ExperimentError
 from fedloom.foundations.clip_pixels import Pixels, read_pixels
+from fedloom.foundations.generator_io import plain
+from fedloom.quiet import quiet
 from fedloom.streams import stream_seed
 
 Reader = Callable[[Any], dict[str, Tensor]]
@@ -218,8 +220,10 @@ def save_architecture(architecture: Architecture, tensors: dict[str, Tensor], fo
 
     net = architecture.net
     encoder = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    net.encoder.save_pretrained(folder / "encoder", state_dict=encoder)  # type: ignore[operator]
-    if architecture.processor is not None:
-        architecture.processor.save_pretrained(folder / "encoder")
+    with quiet():
+        net.encoder.save_pretrained(folder / "encoder", state_dict=encoder)  # type: ignore[operator]
+        if architecture.processor is not None:
+            plain(architecture.processor)
+            architecture.processor.save_pretrained(folder / "encoder")
     rest = {n: t.contiguous() for n, t in tensors.items() if not n.startswith("encoder.")}
     save_file(rest, folder / "classifier.safetensors")

@@ -1,6 +1,8 @@
 """From an experiment to clients' own models, and to the server's generator and captioner."""
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from fedloom.foundations.architectures import load_architecture
 from fedloom.foundations.captioner import Captioner
@@ -26,6 +28,15 @@ def load_zoo(
     ]
     zoo = Zoo(architectures, of_client, names)
     zoo.root.to(choose_device(device))
+    return zoo
+
+
+def load_own(settings: Foundation, folder: Path, device: str, seed: int) -> Zoo:
+    """The model of one client as its folder holds it (see `Zoo.save_adapters`)."""
+    listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+    only = settings.model_copy(update={"architectures": {listed["modality"]: (listed["architecture"],)}})
+    zoo = load_zoo(only, {folder.name: listed["modality"]}, listed["labels"], device, seed)
+    zoo.load(zoo.read_adapters(folder))
     return zoo
 
 

@@ -82,7 +82,8 @@ class Synthesis:
             shift = torch.randint(1, max(count, 2), prompted.shape, generator=rng)
             drawn = torch.where(wrong, (prompted + shift) % count, prompted)
         pictures = self.draw(denoiser, drawn.tolist(), seed, round)
-        masked = [mask_names(caption, self.names) for caption in self.captioner.caption(pictures)]
+        captions = self.captioner.caption(pictures, max_new_tokens=self.settings.caption_tokens)
+        masked = [mask_names(caption, self.names) for caption in captions]
         items = {"image": pictures, "text": as_tensor([text for text, _ in masked])}
         if "audio" in self.modalities:
             items["audio"] = torch.stack([sonify(p) for p in pictures])

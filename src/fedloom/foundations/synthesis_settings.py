@@ -17,6 +17,7 @@ class SynthesisSettings(BaseModel):
     every: int = Field(1, ge=1, description="rounds for which the same items serve (E_gen)")
     guidance: float = Field(3.0, ge=0, description="classifier-free guidance")
     steps: int = Field(20, ge=1, description="sampling steps")
+    caption_tokens: int = Field(48, ge=1, description="length limit of a caption")
     confuse: float = Field(
         0.0, ge=0, le=1, description="share of the items drawn of another class than their prompt says: a weak generator"
     )

@@ -122,8 +122,9 @@ class Zoo(AdaptedModel):
 
     def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and unit representations (B, d) by the architecture at work, with gradients where they are on."""
-        device = self.device
-        stacked = {n: torch.stack([e.inputs[n] for e in examples]).to(device) for n in examples[0].inputs}
+        like = self.current.net.head.weight
+        stacked = {n: torch.stack([e.inputs[n] for e in examples]).to(like.device) for n in examples[0].inputs}
+        stacked = {n: t.to(like.dtype) if t.is_floating_point() else t for n, t in stacked.items()}
         found: tuple[Tensor, Tensor] = self.current.net(stacked)
         return found
 
@@ -195,7 +196,12 @@ class Zoo(AdaptedModel):
         group = group_name(self.current.name)
         own = {n.partition("/")[2]: t.detach().cpu() for n, t in self.tensors.items() if group_of(n) == group}
         save_architecture(self.current, own, folder)
-        listed = {"adapters": [], "architecture": self.current.name, "labels": list(self.names)}
+        listed = {
+            "adapters": [],
+            "architecture": self.current.name,
+            "modality": self.current.modality,
+            "labels": list(self.names),
+        }
         write_atomic(folder / "fedloom.json", (json.dumps(listed, indent=2) + "\n").encode())
 
     @staticmethod
