@@ -26,7 +26,7 @@ from fedloom.streams import stream_seed, torch_stream
 
 Log = Callable[[str], None]
 FOLDER = Path(__file__).parent / "tiny-captioner"
-STEPS = 2500
+STEPS = 2000
 LR = 1.5e-3
 PICTURES = 6000
 HELD_OUT = 1_000_000
@@ -67,7 +67,7 @@ def build(
 
     began = time.monotonic()
     tokenizer = text_tokenizer(caption_words(), POSITIONS)
-    config = BlipConfig(**blip_settings(tokenizer, side=SIDE, width=96, layers=3, positions=POSITIONS))
+    config = BlipConfig(**blip_settings(tokenizer, side=SIDE, width=64, layers=3, positions=POSITIONS))
     shown, _ = printed(pictures, seed)
     texts = [describe(picture, 0) for picture in shown]
     ids = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")

@@ -1,8 +1,8 @@
 """A text-to-image diffusion model as FedMMKT's server uses it: it samples pictures for prompts, and its denoiser learns.
 
 Any Stable Diffusion in diffusers' layout (a variational autoencoder makes latents of pictures), or the same without an
-autoencoder: then the denoiser works on the pictures themselves. What is trained is the denoiser; text encoder and autoencoder stay
-as they are.
+autoencoder: then the denoiser works on the pictures themselves. What is trained is the denoiser; text encoder and autoencoder
+stay as they are.
 """
 
 from collections.abc import Mapping, Sequence

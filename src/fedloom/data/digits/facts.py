@@ -69,10 +69,16 @@ def _longest(line: npt.NDArray[np.bool_]) -> int:
     return int((edges[1::2] - edges[::2]).max(initial=0))
 
 
+def _thirds(mask: Mask) -> tuple[Mask, Mask, Mask]:
+    """The first, middle and last rows; the outer thirds are of one size."""
+    third = round(len(mask) / 3)
+    return mask[:third], mask[third : len(mask) - third], mask[len(mask) - third :]
+
+
 def _bars(mask: Mask) -> Iterator[str]:
     """Level strokes over most of the width, by third of the height."""
     height, width = mask.shape
-    for name, part in zip(("bar-high", "bar-middle", "bar-low"), np.array_split(mask, 3), strict=True):
+    for name, part in zip(("bar-high", "bar-middle", "bar-low"), _thirds(mask), strict=True):
         if height >= 3 and max(map(_longest, part), default=0) >= 0.72 * width:
             yield name
 
@@ -84,10 +90,8 @@ def _walls(mask: Mask) -> Iterator[str]:
         yield "narrow"
     elif width >= 0.9 * height:
         yield "wide"
-    for name, part in zip(
-        ("wall-left", "wall-centre", "wall-right"), np.array_split(mask, 3, 1), strict=True
-    ):
-        if width >= 3 and max(map(_longest, part.T), default=0) >= 0.62 * height:
+    for name, part in zip(("wall-left", "wall-centre", "wall-right"), _thirds(mask.T), strict=True):
+        if width >= 3 and max(map(_longest, part), default=0) >= 0.62 * height:
             yield name
 
 
