@@ -54,7 +54,6 @@ def by_hand(Z: dict[str, Tensor], G: dict[str, Tensor], how: Fusion) -> Tensor:
     return torch.stack(out)
 
 
-# In message_mean the reference is one formula only if what others send does not depend on what they have received.
 @pytest.mark.identities
 @pytest.mark.parametrize(
     ("dtype", "tol"), [(torch.float64, 1e-10), (torch.float32, 1e-5)], ids=["f64", "f32"]
@@ -160,18 +159,12 @@ def test_heads_split_the_width() -> None:
     assert torch.allclose(got, unit(Z["image"] + torch.cat(parts, 2)), atol=1e-12)
 
 
-def test_types_only_turn_the_attention() -> None:
-    Z, _ = setup(counts=(2, 3, 2))
-    towards = {"type/sound": 50 * Z["image"].mean((0, 1))}
+def test_a_type_draws_attention_to_its_modality_and_is_no_message() -> None:
+    Z, _ = setup(counts=(1, 3, 2), n=1)
     how = {"temperature": 0.1, "share": 1.0, "other": "joint_multihead", "heads": 1}
-    got = attend({m: z[:, :1] for m, z in Z.items()}, **how, learned=towards)["image"]
-    q = Z["image"][:, :1]
-    likes = torch.einsum("knd,d->kn", q, towards["type/sound"]) > 5
-    heard = got * (1 / (got * q).sum(2, keepdim=True))
-    sound = unit(q + torch.einsum("nkl,lnd->knd", attention(q, Z["sound"][:, :1], 0.1), Z["sound"][:, :1]))
-    assert bool(likes.any())
-    assert torch.allclose(got[likes], sound[likes], atol=0.05)
-    assert heard.isfinite().all()
+    got = attend(Z, **how, learned={"type/sound": 50 * Z["image"][0, 0]})["image"]
+    heard = torch.einsum("nkl,lnd->knd", attention(Z["image"], Z["sound"], 0.1), Z["sound"])
+    assert torch.allclose(got, unit(Z["image"] + heard), atol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -186,7 +179,7 @@ def test_sqrt_d_flattens_attention_on_unit_vectors(dtype) -> None:
     assert attention(q, k, 16.0)[0, 0].tolist() == pytest.approx([0.258, 0.250, 0.247, 0.245], abs=1e-3)
 
 
-def one_good_head(d: int = 256, n: int = 200) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def one_good_head(d: int = 256, n: int = 150) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     common = unit(randn(0, n, d))
     good = unit(common + 0.03 * randn(1, n, d))
     heads = torch.cat([good[None], unit(randn(2, 4, n, d))])

@@ -9,13 +9,14 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 Other = Literal["message_mean", "client_mean", "joint_multihead"]
 
 
 def unit(x: Tensor) -> Tensor:
-    """X with rows of norm 1; a row of zeros stays one."""
-    return x / x.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    """Rows of norm 1; a row of zeros stays one."""
+    return normalize(x, dim=-1, eps=torch.finfo(x.dtype).tiny)
 
 
 def attention(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
@@ -74,12 +75,14 @@ def _joint(
     v = _split(_through(tokens, maps, "W_V"), heads)
     A = attention(q * heads, k, temperature)
     message = torch.einsum("nkl,lnd->knd", A, v)
-    return message.unflatten(1, (heads, -1)).transpose(1, 2).flatten(2)
+    K, _, width = message.shape
+    return message.reshape(K, heads, -1, width).transpose(1, 2).flatten(2)
 
 
 def _split(x: Tensor, heads: int) -> Tensor:
     """(K, N, d) -> (K, heads N, d / heads): a head is an item of its own."""
-    return x.unflatten(2, (heads, -1)).transpose(1, 2).flatten(1, 2)
+    K, N, d = x.shape
+    return x.reshape(K, N, heads, d // heads).transpose(1, 2).flatten(1, 2)
 
 
 def _through(x: Tensor, maps: Mapping[str, Tensor], name: str) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fedloom.aggregation.fusion_attention import unit
 from fedloom.aggregation.stack import wide
 
 FEW = 1.5
@@ -21,7 +22,7 @@ def effective_clients(weights: Tensor) -> Tensor:
 def pairwise_cosine(vectors: Tensor) -> float:
     """Mean cosine between the vectors (N, d) of every two items; 1 is a collapse. NaN for fewer than two items."""
     N = len(vectors)
-    r = _unit(vectors)
+    r = unit(wide(vectors.detach()))
     # |sum r|² holds every ordered pair and each item with itself.
     total = float(r.sum(0).square().sum() - r.square().sum())
     return total / (N * (N - 1)) if N > 1 else float("nan")
@@ -61,8 +62,3 @@ def collapse(weights: Mapping[str, Tensor], vectors: Tensor) -> str | None:
     if not said:
         return None
     return "collapse: " + " and ".join(said) + "; a larger tau_agg, or aggregate: mean, spreads the weights."
-
-
-def _unit(x: Tensor) -> Tensor:
-    x = wide(x.detach())
-    return x / x.norm(dim=1, keepdim=True).clamp_min(1e-300)
