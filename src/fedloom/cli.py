@@ -178,6 +178,40 @@ def ask(
     typer.echo(model.generate([example], max_new_tokens)[0])
 
 
+@app.command(epilog='Example: fedloom generate tiny-t2i "a seven" "a two" --count 8 --out grid.png')
+def generate(
+    source: Annotated[
+        str,
+        typer.Argument(help="folder of a finished run, a shipped generator, a folder, or a Hugging Face id"),
+    ],
+    prompts: Annotated[list[str] | None, typer.Argument(help="what to show; a row of pictures each")] = None,
+    count: Annotated[int, typer.Option(help="pictures for each prompt", min=1, max=1000)] = 8,
+    picture: Annotated[Path, typer.Option("--out", help="the picture file to write")] = Path("grid.png"),
+    seed: Annotated[int, typer.Option(help="of the pictures' noise", min=0)] = 0,
+    start: Annotated[bool, typer.Option("--start", help="the run's generator before any training")] = False,
+    guidance: Annotated[
+        float, typer.Option(help="how closely to follow the prompt; 1 is no guidance", min=0)
+    ] = 3.0,
+    steps: Annotated[int, typer.Option(help="denoising steps", min=1, max=1000)] = 20,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+) -> None:
+    """Draw pictures for prompts with a run's text-to-image model, or with one before training, as a labelled grid."""
+    from fedloom.generated import draw_grid
+
+    draw_grid(
+        source,
+        prompts or (),
+        picture,
+        count=count,
+        seed=seed,
+        start=start,
+        guidance=guidance,
+        steps=steps,
+        device=device,
+    )
+    out.print(Text(f"pictures {picture}"), soft_wrap=True)
+
+
 @app.command(epilog="Example: fedloom exam runs/fedma/fed-cmp/iid/seed-0 --tabletop 200")
 def exam(
     run_dir: Annotated[Path, typer.Argument(help="the folder of a finished run")],
@@ -319,7 +353,10 @@ def foundation_list() -> None:
 @foundation_app.command("build", epilog="Example: fedloom foundation build mllm --out runs/tiny-mllm")
 def foundation_build(
     what: Annotated[
-        str, typer.Argument(help="mllm: the tiny multimodal LLM; text: the tiny RoBERTa; clip: the tiny CLIP")
+        str,
+        typer.Argument(
+            help="mllm: the tiny multimodal LLM; text: RoBERTa; clip: CLIP; t2i: text-to-image; captioner: BLIP"
+        ),
     ],
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="folder for the foundation; runs/tiny-... if none")
@@ -329,9 +366,13 @@ def foundation_build(
         int | None, typer.Option(help="training steps; fewer are quicker and worse", min=2)
     ] = None,
     device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+    classes: Annotated[
+        str | None, typer.Option(help='t2i only: the digits that it shall know, such as "zero,one,two"')
+    ] = None,
 ) -> None:
-    """Pre-train a small foundation on the Tabletop world's public split; the shipped one was made by this command."""
-    from fedloom.foundations import build_clip, build_mllm, build_roberta
+    """Pre-train a small foundation on public data of the small worlds; the shipped one was made by this command."""
+    from fedloom.foundations import build_captioner, build_clip, build_generator, build_mllm, build_roberta
+    from fedloom.foundations.generator_io import need_diffusers
     from fedloom.foundations.loading import choose_device
     from fedloom.runfolder import RunFolder
 
@@ -339,13 +380,21 @@ def foundation_build(
         "mllm": (build_mllm.build, "tiny-mllm"),
         "text": (build_roberta.build, "tiny-roberta"),
         "clip": (build_clip.build, "tiny-clip"),
+        "t2i": (build_generator.build, "tiny-t2i"),
+        "captioner": (build_captioner.build, "tiny-captioner"),
     }
     if what not in builders:
-        raise ExperimentError(f"unknown foundation {what}; mllm, text and clip are what can be built")
+        raise ExperimentError(f"unknown foundation {what}; what can be built are {', '.join(builders)}")
+    options: dict[str, Any] = {} if steps is None else {"steps": steps}
+    if classes is not None:
+        if what != "t2i":
+            raise ExperimentError(f"--classes is for t2i, not for {what}; leave it out")
+        options["classes"] = build_generator.known_classes(classes)
+    if what == "t2i":
+        need_diffusers()
     build, name = builders[what]
     folder = out_dir or Path("runs") / name
     RunFolder(folder).create()
-    options: dict[str, Any] = {} if steps is None else {"steps": steps}
     build(
         folder,
         seed=seed,

@@ -10,7 +10,7 @@ import copy
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +120,11 @@ def _places(pictures: int) -> list[tuple[Combination, str, int]]:
     return [(c, s, i) for c in PUBLIC_COMBINATIONS for s in PUBLIC_STYLES for i in range(pictures)]
 
 
-def clip_tokenizer() -> Any:
-    """A byte-level BPE that knows the world's words as single tokens and any other text by its bytes.
+WORDS = (*SHAPES, *COLOURS, *TEXTURES, *FILLER.split(), *NUMBERS.split())
+
+
+def clip_tokenizer(words: Iterable[str] = WORDS, positions: int = POSITIONS) -> Any:
+    """A byte-level BPE that knows `words` as single tokens and any other text by its bytes.
 
     As in CLIP, the end of a text is the token with the highest number.
     """
@@ -129,7 +132,7 @@ def clip_tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     start, end = "<|startoftext|>", "<|endoftext|>"
-    known = sorted({*SHAPES, *COLOURS, *TEXTURES, *FILLER.split(), *NUMBERS.split()})
+    known = sorted(set(words))
     core = Tokenizer(models.BPE())
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -152,7 +155,7 @@ def clip_tokenizer() -> Any:
         bos_token=start,
         eos_token=end,
         pad_token=end,
-        model_max_length=POSITIONS,
+        model_max_length=positions,
         model_input_names=["input_ids", "attention_mask"],
         clean_up_tokenization_spaces=False,
     )

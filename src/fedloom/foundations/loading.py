@@ -146,7 +146,8 @@ def foundation_folder(name: str) -> Path:
 def shipped() -> list[tuple[str, int, Path]]:
     """Name, bytes on disk and folder of every foundation in the package."""
     root = Path(str(files("fedloom.foundations")))
-    folders = sorted(p.parent for name in ("mllm.json", "config.json") for p in root.glob(f"*/{name}"))
+    marks = ("mllm.json", "config.json", "model_index.json", "captions/config.json")
+    folders = sorted(root / p.relative_to(root).parts[0] for name in marks for p in root.glob(f"*/{name}"))
     return [(f.name, sum(p.stat().st_size for p in f.rglob("*") if p.is_file()), f) for f in folders]
 
 
