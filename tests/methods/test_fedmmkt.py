@@ -17,6 +17,8 @@ from fedloom.methods.fedmmkt import CONFIDENCE, FUSED, LABEL
 from fedloom.methods.on_items import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS
 
 CLASSES, WIDTH = 10, 24
+ALL = {"name": "fedmmkt", "vote": {"threshold": 0}}
+"""Keeps every item: random clients hardly ever agree."""
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +73,7 @@ def test_11_only_the_denoiser_changes_on_the_server(quick, federate) -> None:
 def test_a_frozen_generator_stays_and_one_on_its_own_prompts_takes_as_many_steps(
     generator, quick, federate, monkeypatch
 ) -> None:
-    federation = federate(quick({"name": "fedmmkt", "generator": generator}, rounds=2))
+    federation = federate(quick({**ALL, "generator": generator}, rounds=2))
     told: list[Any] = []
     tune = federation.synthesis.tune
     monkeypatch.setattr(federation.synthesis, "tune", lambda *a: told.append(a) or tune(*a))
@@ -89,7 +91,9 @@ def test_a_frozen_generator_stays_and_one_on_its_own_prompts_takes_as_many_steps
 
 
 def test_13_no_private_sample_is_in_any_message(quick, federate) -> None:
-    federation = federate(quick("fedmmkt", data={"clients": {"image": 2, "text": 2}}, evaluation={"every": 9}))
+    federation = federate(
+        quick("fedmmkt", data={"clients": {"image": 2, "text": 2}}, evaluation={"every": 9})
+    )
     said = heard(federation)
     federation.run()
     allowed = {"train": set(), "infer": {ENTROPY, LABELS, VECTORS}, "distil": set()}
@@ -99,7 +103,11 @@ def test_13_no_private_sample_is_in_any_message(quick, federate) -> None:
         travelled += reply.payload.encode() + down.encode()
     for client in federation.clients.values():
         for sample in client.data.train:
-            raw = sample.modalities["image"].numpy().tobytes() if sample.modalities else sample.question.encode()
+            raw = (
+                sample.modalities["image"].numpy().tobytes()
+                if sample.modalities
+                else sample.question.encode()
+            )
             assert raw not in travelled, sample.uid
 
 
@@ -133,8 +141,10 @@ def test_1_if_nothing_is_kept_the_round_completes_and_says_so(quick, federate) -
     assert not any(n.startswith("denoiser/") for n in federation.state.tensors)
 
 
-def test_16_round_2_tells_the_anchors_mean_and_17_bytes_are_those_of_the_specification(quick, federate) -> None:
-    experiment = quick({"name": "fedmmkt", "vote": {"threshold": 0}}, rounds=2)
+def test_16_round_2_tells_the_anchors_mean_and_17_bytes_are_those_of_the_specification(
+    quick, federate
+) -> None:
+    experiment = quick(ALL, rounds=2)
     federation = federate(experiment, "bytes")
     said = heard(federation)
     federation.run()
@@ -244,7 +254,7 @@ def test_19_a_client_that_is_away_changes_no_other_clients_votes_but_by_its_own(
 def test_three_modalities_and_one_without_clients(quick, federate) -> None:
     three = {"clients": {"image": 1, "text": 1, "audio": 1}}
     for other in ("message_mean", "client_mean", "joint_multihead"):
-        experiment = quick({"name": "fedmmkt", "fusion": {"other": other}})
+        experiment = quick({**ALL, "fusion": {"other": other}})
         data = experiment.data.model_copy(update=three)
         federation = federate(experiment.model_copy(update={"data": data}))
         federation.run()
@@ -253,7 +263,9 @@ def test_three_modalities_and_one_without_clients(quick, federate) -> None:
             f"fusion/{m}/effective_clients" for m in ("audio", "image", "text")
         }
     alone = quick("fedmmkt")
-    federation = federate(alone.model_copy(update={"data": alone.data.model_copy(update={"clients": {"image": 2}})}))
+    federation = federate(
+        alone.model_copy(update={"data": alone.data.model_copy(update={"clients": {"image": 2}})})
+    )
     federation.run()
     assert "fusion/image/effective_clients" in federation.last_metrics
     assert "fusion/text/effective_clients" not in federation.last_metrics
@@ -271,9 +283,9 @@ def test_three_modalities_and_one_without_clients(quick, federate) -> None:
     ids=["learned", "ridge", "other-mean", "prompt", "client-entropy"],
 )
 def test_the_options_run_and_are_resumed_to_the_same_bits(settings, quick, federate) -> None:
-    whole = federate(quick({"name": "fedmmkt", **settings}), "whole")
+    whole = federate(quick({**ALL, **settings}), "whole")
     whole.run()
-    part = federate(quick({"name": "fedmmkt", **settings}, rounds=3), "part")
+    part = federate(quick({**ALL, **settings}, rounds=3), "part")
 
     class Killed(BaseException):
         pass
@@ -285,7 +297,7 @@ def test_the_options_run_and_are_resumed_to_the_same_bits(settings, quick, feder
     part.observe = stop
     with pytest.raises(Killed):
         part.run()
-    again = federate(quick({"name": "fedmmkt", **settings}))
+    again = federate(quick({**ALL, **settings}))
     again.folder = part.folder
     again = dataclasses.replace(again)
     again.resume(part.folder.last())
@@ -317,7 +329,9 @@ def test_12_no_caption_names_its_class() -> None:
 
 @pytest.mark.parametrize(("e", "d"), [(12, 24), (24, 24), (64, 24)])
 def test_a_wider_common_space_keeps_all_cosines(e, d) -> None:
-    rows = normalize(torch.randn(7, e, generator=torch.Generator().manual_seed(1), dtype=torch.float64), dim=-1)
+    rows = normalize(
+        torch.randn(7, e, generator=torch.Generator().manual_seed(1), dtype=torch.float64), dim=-1
+    )
     found = into_width(rows, d)
     assert found.shape == (7, d)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(7, dtype=torch.float64), rtol=1e-10, atol=1e-10)
@@ -331,7 +345,10 @@ def test_a_wider_common_space_keeps_all_cosines(e, d) -> None:
         ({"method": "pfedmma"}, "trains a part of CLIP"),
         ({"method": "feda2-lora"}, "is not for clients with models of their own"),
         ({"method": "centralised"}, "is not for clients with models of their own"),
-        ({"data": {"source": "tabletop"}}, "is for clients with models of their own; set data.source: labelled"),
+        (
+            {"data": {"source": "tabletop"}},
+            "is for clients with models of their own; set data.source: labelled",
+        ),
     ],
 )
 def test_what_cannot_go_together_is_told_in_one_sentence(change, sentence, quick) -> None:
@@ -355,6 +372,8 @@ def test_users_mistakes_about_clients_are_told_before_training(quick, federate) 
     ]:
         with pytest.raises(ExperimentError, match=sentence):
             federate(broken)
-    model = experiment.model.model_copy(update={"architectures": {"image": ("tiny-bert",), "text": ("tiny-bert",)}})
+    model = experiment.model.model_copy(
+        update={"architectures": {"image": ("tiny-bert",), "text": ("tiny-bert",)}}
+    )
     with pytest.raises(ExperimentError, match="tiny-bert is for clients that hold text, not image"):
         federate(experiment.model_copy(update={"model": model}))
