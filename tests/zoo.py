@@ -11,7 +11,7 @@ from fedloom.foundations import build_captioner, generator_io
 from fedloom.foundations.build_generator import fresh_parts
 
 SIDE = 16
-METHODS = {"feddf": {"steps": 1}}
+METHODS: dict[str, Any] = {"feddf": {"steps": 1}, "fedmmkt": {"vote": {"threshold": 0}}}
 """Settings that make a method quick."""
 
 

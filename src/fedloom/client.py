@@ -201,9 +201,7 @@ class _Session:
         return self._zoo.outputs(examples)
 
     @torch.no_grad()
-    def inferred(
-        self, examples: Sequence[Example], tensors: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor]:
+    def inferred(self, examples: Sequence[Example], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits and representations by the client's model with these tensors, 128 examples at a time."""
         self._zoo.load(tensors)
         parts = [self._zoo.outputs(examples[i : i + 128]) for i in range(0, len(examples), 128)]

@@ -45,6 +45,4 @@ def assess_zoo(model: Zoo, own: Mapping[str, ClientModel], tests: TestSet) -> As
 
 
 def _record(client: str, sample: Sample, guess: str, hit: bool) -> EvaluationRecord:
-    return EvaluationRecord(
-        client, sample.kind, sample.uid, sample.answer, guess, 1, int(hit), labelled=True
-    )
+    return EvaluationRecord(client, sample.kind, sample.uid, sample.answer, guess, 1, int(hit), labelled=True)

@@ -68,12 +68,13 @@ class Judge:
         drawn = synthesis.draw(denoiser, labels.tolist(), self.seed, "judge")
         features = self.oracle.features(drawn)
         prompts = [synthesis.settings.template.format(self.classes[i]) for i in labels.tolist()]
+        towers, pixels = self._towers
         found = {
             "generator/agreement": agreement(self.oracle.logits(drawn), labels),
             "generator/fid": frechet_distance(features, self._real),
             "generator/kid": kernel_distance(features, self._real),
             "generator/diversity": diversity(features, labels),
-            "generator/clip_score": clip_score(*self._towers, drawn, prompts),
+            "generator/clip_score": clip_score(towers, pixels, drawn, prompts),
         }
         if grids is not None:
             self._draw_grids(drawn, round, grids)
@@ -95,7 +96,7 @@ class Judge:
         """`round-000003.png`, `real.png` and `classes.json`: one row per class."""
         folder.mkdir(parents=True, exist_ok=True)
         shown = min(self.shown, self.each)
-        rows = drawn.unflatten(0, (len(self.classes), self.each))[:, :shown].flatten(0, 1)
+        rows = drawn.reshape(len(self.classes), self.each, *drawn.shape[1:])[:, :shown].flatten(0, 1)
         write_grid(rows, shown, folder / f"round-{round:06d}.png")
         if not (folder / "real.png").exists():
             write_grid(self._examples(shown), shown, folder / "real.png")

@@ -111,8 +111,7 @@ def build_from(
                 "give it more (data.captions.least), or lower rounds"
             )
     held = sorted({m for source in sources for m in source.holds})
-    model = _zoo(experiment, sources) if experiment.data.own_models else None
-    model = model or _model(experiment, held, experiment.data.classes())
+    model = _model(experiment, sources, held)
     tested = {s.name: s.test for s in sources if len(s.test)}
     tests = TestSet.prepare(
         {name: tested[name] for name in drawn(list(tested), experiment.evaluation, experiment.seed)}, model
@@ -149,7 +148,9 @@ def build_from(
             experiment.model.synthesis, experiment.data.class_names(), held, experiment.engine.device
         )
         size = federation.synthesis.generator.size
-        federation.judge = Judge.of(experiment.data.pool(experiment.seed), experiment.seed, experiment.model.clip, size)
+        federation.judge = Judge.of(
+            experiment.data.pool(experiment.seed), experiment.seed, experiment.model.clip, size
+        )
     return federation
 
 
@@ -162,7 +163,13 @@ def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) ->
     return ClassTests.prepare(tests, experiment.data.load_common(experiment.seed), domains, model)
 
 
-def _model(
+def _model(experiment: Experiment, sources: Sequence[ClientData], held: Sequence[str]) -> AdaptedModel:
+    """What clients train: their own models, or adapters on a foundation."""
+    own = experiment.data.own_models
+    return _zoo(experiment, sources) if own else _foundation(experiment, held, experiment.data.classes())
+
+
+def _foundation(
     experiment: Experiment, held: Sequence[str], classes: Classes | None
 ) -> AdaptedMLLM | AdaptedClassifier | AdaptedCLIP:
     """The foundation that the data need, with the adapters that the method needs."""
@@ -184,7 +191,9 @@ def _model(
 def _zoo(experiment: Experiment, sources: Sequence[ClientData]) -> Zoo:
     """The architectures of clients with models of their own."""
     modalities = {s.name: s.holds[0] if s.holds else "text" for s in sources}
-    return load_zoo(experiment.model, modalities, experiment.data.class_names(), experiment.engine.device, experiment.seed)
+    return load_zoo(
+        experiment.model, modalities, experiment.data.class_names(), experiment.engine.device, experiment.seed
+    )
 
 
 def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:
@@ -243,7 +252,11 @@ def finish(federation: Federation) -> Result:
     if not experiment.data.own_models:
         model.save_adapters(folder.path / "model")
     for client in federation.clients.values():
-        if own := federation.own_model(client) if experiment.data.own_models else federation.client_model(client):
+        if (
+            own := federation.own_model(client)
+            if experiment.data.own_models
+            else federation.client_model(client)
+        ):
             model.load(own.tensors, own.ratios)
             model.save_adapters(folder.path / "model" / "clients" / client.name)
     if federation.synthesis is not None:
@@ -272,7 +285,7 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
     trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
     names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}
-    model = _model(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
+    model = _foundation(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
     model.load(model.read_adapters(adapters))
     return model
 

@@ -240,7 +240,14 @@ class Data(BaseModel):
         if self.own_models:
             from fedloom.data.labelled import labelled_clients
 
-            return labelled_clients(self.pool(seed), self.clients, self.train, self.test, self.dirichlet, seed)
+            return labelled_clients(
+                self.pool(seed),
+                {str(h): n for h, n in self.clients.items()},
+                self.train,
+                self.test,
+                self.dirichlet,
+                seed,
+            )
         if self.pictured:
             from fedloom.data.classes import class_clients
 

@@ -53,7 +53,9 @@ def _lines(path: Path) -> list[dict[str, object]]:
             raise ExperimentError(f"{file}: line {number} is no JSON object: {error}") from error
         if not isinstance(line, dict) or (missing := [k for k in KEYS if k not in line]):
             lacking = missing[0] if isinstance(line, dict) else KEYS[0]
-            raise ExperimentError(f"{file}: line {number} has no {lacking}; every line needs {', '.join(KEYS)}")
+            raise ExperimentError(
+                f"{file}: line {number} has no {lacking}; every line needs {', '.join(KEYS)}"
+            )
         found.append(line)
     if not found:
         raise ExperimentError(f"{file} is empty; every line names one picture")

@@ -148,7 +148,8 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
     from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 
     try:
-        encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
+        with quiet():
+            encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
         if modality == "image":
             return encoder, _picture_reader(read_pixels(name)), None
         if modality == "audio":
@@ -176,14 +177,15 @@ def word_tokenizer(words: Sequence[str]) -> Any:
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     vocabulary = {word: i for i, word in enumerate([*special, *sorted(set(words))])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[1]))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+        tokenizer_object=tokenizer,
+        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True)),
     )
 
 
@@ -201,9 +203,7 @@ def _text_reader(tokenizer: Any, length: int) -> Reader:
 
 def _sound_reader(extractor: Any) -> Reader:
     def read(wave: Tensor) -> dict[str, Tensor]:
-        found = extractor(
-            wave.numpy().astype(np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt"
-        )
+        found = extractor(wave.numpy().astype(np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt")
         return {"input_values": found["input_values"][0]}
 
     return read

@@ -66,10 +66,13 @@ class Foundation(BaseModel):
         "tiny-distilbert, tiny-ast, or Hugging Face ids and folders",
     )
     width: int = Field(
-        64, ge=2, description="source labelled: common width d of the clients' representations (256 at size paper)"
+        64,
+        ge=2,
+        description="source labelled: common width d of the clients' representations (256 at size paper)",
     )
     synthesis: SynthesisSettings = Field(
-        SynthesisSettings(), description="the server's generator and captioner, for methods that exchange knowledge"
+        SynthesisSettings(),
+        description="the server's generator and captioner, for methods that exchange knowledge",
     )
     body_lora: LoRA = Field(
         LoRA(alpha=16.0, targets=("query", "value")), description="the classifier's adapter"

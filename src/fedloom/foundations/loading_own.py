@@ -20,7 +20,7 @@ def load_zoo(
     """The architectures that these clients, by the modality that each holds, get in turn. Raises ExperimentError."""
     from fedloom.data.labelled import vocabulary
 
-    of_client = deal(modalities, dict(settings.architectures))
+    of_client = deal(modalities, {str(m): names for m, names in settings.architectures.items()})
     wanted = {name: modalities[client] for client, name in of_client.items()}
     architectures = [
         load_architecture(name, modality, len(names), settings.width, vocabulary(), seed)
@@ -45,5 +45,8 @@ def load_synthesis(
 ) -> Synthesis:
     """The server's generator and captioner, for clients that hold these modalities. Raises ExperimentError."""
     where = choose_device(device)
-    generator, captioner = Generator.load(settings.generator, where), Captioner.load(settings.captioner, device=where)
+    generator, captioner = (
+        Generator.load(settings.generator, where),
+        Captioner.load(settings.captioner, device=where),
+    )
     return Synthesis(settings, generator, captioner, names, held)

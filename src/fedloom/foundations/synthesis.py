@@ -37,7 +37,7 @@ class Public:
 
 
 class Synthesis:
-    """The server's generator and captioner, for the classes `names`. A denoiser is a mapping of tensors, and never changed here."""
+    """The server's generator and captioner, for the classes `names`. A denoiser is a mapping of tensors, never changed here."""
 
     def __init__(
         self,
@@ -60,14 +60,14 @@ class Synthesis:
         self.generator.load_tensors({n: t for n, t in tensors.items() if n.startswith(DENOISER)})
         self.generator.save(folder)
 
-    def draw(self, denoiser: Mapping[str, Tensor], labels: Sequence[int], seed: int, *stream: str | int) -> Tensor:
+    def draw(
+        self, denoiser: Mapping[str, Tensor], labels: Sequence[int], seed: int, *stream: str | int
+    ) -> Tensor:
         """One picture per label, uint8 (N, 3, H, W), from the named stream."""
         self.generator.load_tensors(denoiser)
         prompts = [self.settings.template.format(self.names[label]) for label in labels]
         rng = torch_stream(seed, "synthesis", *stream)
-        return self.generator.sample(
-            prompts, rng, guidance=self.settings.guidance, steps=self.settings.steps
-        )
+        return self.generator.sample(prompts, rng, guidance=self.settings.guidance, steps=self.settings.steps)
 
     def public(self, denoiser: Mapping[str, Tensor], seed: int, round: int) -> Public:
         """M0: pictures of every class, their captions without class names, and what further modalities there are."""

@@ -12,14 +12,19 @@ class SynthesisSettings(BaseModel):
         "tiny-t2i", description="tiny-t2i (shipped), or a Stable Diffusion id or folder that diffusers loads"
     )
     captioner: str = Field("tiny-captioner", description="tiny-captioner (shipped), or a BLIP id or folder")
-    template: str = Field("a {}", pattern=r"\{\}", description="the prompt of a class, {} stands for its name")
+    template: str = Field(
+        "a {}", pattern=r"\{\}", description="the prompt of a class, {} stands for its name"
+    )
     per_class: int = Field(10, ge=1, description="public items per class (n_syn)")
     every: int = Field(1, ge=1, description="rounds for which the same items serve (E_gen)")
     guidance: float = Field(3.0, ge=0, description="classifier-free guidance")
     steps: int = Field(20, ge=1, description="sampling steps")
     caption_tokens: int = Field(48, ge=1, description="length limit of a caption")
     confuse: float = Field(
-        0.0, ge=0, le=1, description="share of the items drawn of another class than their prompt says: a weak generator"
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the items drawn of another class than their prompt says: a weak generator",
     )
     lr: float = Field(1e-5, gt=0, description="AdamW's learning rate for the denoiser")
     batch_size: int = Field(16, ge=1, description="items in one step of the denoiser")

@@ -1,6 +1,6 @@
 """Clients with models of their own: one model per architecture, of which a client has exactly one.
 
-The group of a tensor is its architecture, so that "averaged over the clients that hold the group" means: where architectures agree.
+The group of a tensor is its architecture: "averaged over the clients that hold the group" means where architectures agree.
 The encoders stay in evaluation mode, as every foundation here does: there is no dropout, and normalisation statistics stay as
 the checkpoint has them.
 """
@@ -23,6 +23,7 @@ from fedloom.files import write_atomic
 from fedloom.foundations.architectures import Architecture, raw_input, save_architecture
 from fedloom.metrics import Embedder
 from fedloom.model import AdaptedModel, means
+from fedloom.quiet import quiet
 from fedloom.rows import Rows
 
 PUBLIC, KNOWLEDGE = "public", "knowledge"
@@ -54,7 +55,9 @@ class Zoo(AdaptedModel):
         self._rows = Rows([])
         self.current = next(iter(self.architectures.values()))
         super().__init__(
-            {f"{g}/{n}": p for g, a in self.architectures.items() for n, p in a.net.named_parameters()}, {}, {}
+            {f"{g}/{n}": p for g, a in self.architectures.items() for n, p in a.net.named_parameters()},
+            {},
+            {},
         )
 
     @property
@@ -123,7 +126,9 @@ class Zoo(AdaptedModel):
     def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and unit representations (B, d) by the architecture at work, with gradients where they are on."""
         like = self.current.net.head.weight
-        stacked = {n: torch.stack([e.inputs[n] for e in examples]).to(like.device) for n in examples[0].inputs}
+        stacked = {
+            n: torch.stack([e.inputs[n] for e in examples]).to(like.device) for n in examples[0].inputs
+        }
         stacked = {n: t.to(like.dtype) if t.is_floating_point() else t for n, t in stacked.items()}
         found: tuple[Tensor, Tensor] = self.current.net(stacked)
         return found
@@ -182,7 +187,9 @@ class Zoo(AdaptedModel):
 
     def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """None: a classifier has no prompt. Raises ExperimentError."""
-        raise ExperimentError("clients' own classifiers have no prompt's states; feddpa-lora is for language models")
+        raise ExperimentError(
+            "clients' own classifiers have no prompt's states; feddpa-lora is for language models"
+        )
 
     def embedder(self) -> Embedder:
         """None: labels are no sentences. Raises ExperimentError."""
@@ -208,11 +215,14 @@ class Zoo(AdaptedModel):
     def read_adapters(folder: Path) -> dict[str, Tensor]:
         """The tensors that `save_adapters` wrote, by their travelling names."""
         from safetensors.torch import load_file
+        from transformers import AutoModel
 
         listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
         group = group_name(listed["architecture"])
-        encoder = load_file(folder / "encoder" / "model.safetensors")
-        found = {f"{group}/encoder.{n}": t for n, t in encoder.items()}
+        # transformers' names on disk are not those of its modules.
+        with quiet():
+            encoder = AutoModel.from_pretrained(folder / "encoder", dtype=torch.float32)
+        found = {f"{group}/encoder.{n}": p.detach() for n, p in encoder.named_parameters()}
         return found | {f"{group}/{n}": t for n, t in load_file(folder / "classifier.safetensors").items()}
 
 

@@ -3,8 +3,8 @@
 from fedloom.methods.base import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
-from fedloom.methods.feda2_lora import FedA2LoRA
 from fedloom.methods.creamfl import CreamFL
+from fedloom.methods.feda2_lora import FedA2LoRA
 from fedloom.methods.fedadam import FedAdam
 from fedloom.methods.fedavg import FedAvg
 from fedloom.methods.fedavg_lora import FedAvgLoRA

@@ -19,9 +19,9 @@ from fedloom.aggregation import fusion
 from fedloom.exchange import Payload
 from fedloom.firewall import Reply
 from fedloom.foundations.synthesis import Public
-from fedloom.foundations.zoo import ITEMS
+from fedloom.foundations.zoo import ITEMS, KNOWLEDGE
 from fedloom.methods.base import Ask, State, Trainer
-from fedloom.methods.on_items import KEPT, KNOWLEDGE, VECTORS, Loss, OnItems
+from fedloom.methods.on_items import KEPT, VECTORS, Loss, OnItems
 
 GLOBAL = f"{KNOWLEDGE}/global."
 """Group-free prefix of the global vectors of each modality, (N, d)."""
@@ -65,7 +65,9 @@ class CreamFL(OnItems):
             before = trainer.inferred(trainer.read_items(trainer.personal[ITEMS]), own)[1]
             same = payload.tensors[f"{GLOBAL}{trainer.modality}"]
             others = [
-                t for n, t in payload.tensors.items() if n.startswith(GLOBAL) and n != f"{GLOBAL}{trainer.modality}"
+                t
+                for n, t in payload.tensors.items()
+                if n.startswith(GLOBAL) and n != f"{GLOBAL}{trainer.modality}"
             ]
             told = {KEPT: payload.tensors[KEPT], SAME: same, BEFORE: before}
             told |= {f"other{i}": t for i, t in enumerate(others)}
@@ -73,7 +75,7 @@ class CreamFL(OnItems):
         return super().client(task, payload, trainer)
 
     def loss(self, told: Mapping[str, Tensor]) -> Loss | None:
-        """Inter: find the own item among the other modality's global vectors. Intra: nearer to the global than to the old vector."""
+        """Inter: find the own item among the other modalities' vectors. Intra: nearer to the global than to the old vector."""
         if not self.gamma:
             return None
         others = [t for n, t in told.items() if n.startswith("other")]

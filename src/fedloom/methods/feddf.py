@@ -40,7 +40,9 @@ class FedDF(Method):
         replies = ask("train", Payload(state.shared))
         students = {**state.shared, **mean_of(replies, self.client_weights(replies))}
         public = ask.synthesis.public({}, ask.seed, ask.round)
-        read = {r.client: ask.zoo.read_items(public.items[ask.modalities[r.client]], r.client) for r in replies}
+        read = {
+            r.client: ask.zoo.read_items(public.items[ask.modalities[r.client]], r.client) for r in replies
+        }
         teacher = torch.stack(
             [ask.zoo.logits(r.payload.tensors, read[r.client]) for r in replies]
         ).mean(0).softmax(-1)  # fmt: skip

@@ -4,7 +4,7 @@ Paper: Li and Wang, "FedMD: Heterogenous Federated Learning via Model Distillati
 
 Deliberate differences: the public set is what FedMMKT's server synthesises, unlabelled, and every client reads it in its own
 modality; the consensus is a mean of probabilities by default (the paper's is one of class scores: `consensus: logits` takes the
-mean of log-probabilities); distilling and private training share their steps, as everywhere here, instead of following each other.
+mean of log-probabilities); distilling and private training share their steps instead of following each other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,8 +17,9 @@ from torch.nn.functional import kl_div
 
 from fedloom.firewall import Reply
 from fedloom.foundations.synthesis import Public
+from fedloom.foundations.zoo import KNOWLEDGE
 from fedloom.methods.base import Ask, State
-from fedloom.methods.on_items import KEPT, KNOWLEDGE, PROBABILITIES, Loss, OnItems
+from fedloom.methods.on_items import KEPT, PROBABILITIES, Loss, OnItems
 
 CONSENSUS = f"{KNOWLEDGE}/consensus"
 
@@ -33,7 +34,8 @@ class FedMD(OnItems):
 
     kd: float = Field(0.3, ge=0, description="lambda, of the divergence from the consensus")
     consensus: Literal["probabilities", "logits"] = Field(
-        "probabilities", description="probabilities: their mean; logits: the mean of log-probabilities, normalised"
+        "probabilities",
+        description="probabilities: their mean; logits: the mean of log-probabilities, normalised",
     )
 
     def learn(
@@ -41,7 +43,9 @@ class FedMD(OnItems):
     ) -> tuple[State, dict[str, Tensor]]:
         """The consensus of all clients about every item."""
         p = torch.stack([r.payload.tensors[PROBABILITIES] for r in replies])
-        mean = p.mean(0) if self.consensus == "probabilities" else p.clamp_min(1e-12).log().mean(0).softmax(-1)
+        mean = (
+            p.mean(0) if self.consensus == "probabilities" else p.clamp_min(1e-12).log().mean(0).softmax(-1)
+        )
         return state, {KEPT: torch.arange(len(mean)).int(), CONSENSUS: mean}
 
     def loss(self, told: Mapping[str, Tensor]) -> Loss | None:

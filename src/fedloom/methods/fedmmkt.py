@@ -2,7 +2,7 @@
 
 Paper: "FedMMKT: Co-Enhancing a Server Text-to-Image Model and Client Task Models in Multi-Modal Federated Learning" (arXiv
 2510.12254). Its equations and hyper-parameters are not public: this is our reconstruction from two summaries, completed as
-specification fedmmkt says (docs/methods/fedmmkt.md tells what is stated and what is ours). Steps M0 to M5 are the specification's;
+specification fedmmkt says (docs/methods/fedmmkt.md tells what is stated and what is ours), whose steps are called M0 to M5;
 M0, M1 and the order of a round are in `on_items`.
 
 Deliberate choices:
@@ -22,8 +22,9 @@ from torch.nn.functional import cross_entropy, kl_div
 from fedloom.aggregation import fusion, voting
 from fedloom.firewall import Reply
 from fedloom.foundations.synthesis import Public
+from fedloom.foundations.zoo import KNOWLEDGE
 from fedloom.methods.base import Ask, State
-from fedloom.methods.on_items import ENTROPY, KEPT, KNOWLEDGE, LABELS, PROBABILITIES, VECTORS, Loss, OnItems
+from fedloom.methods.on_items import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS, Loss, OnItems
 from fedloom.streams import stream_seed, torch_stream
 
 LABEL, CONFIDENCE, FUSED = (f"{KNOWLEDGE}/{n}" for n in ("label", "confidence", "representation"))
@@ -37,10 +38,15 @@ class LabVote(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    weight: voting.Weight = Field("exp", description="exp | one_minus_norm | exp_norm | inv | uniform, of the entropy")
-    vote: voting.Kind = Field("hard", description="hard: the likeliest class; soft: probabilities (C numbers up)")
+    weight: voting.Weight = Field(
+        "exp", description="exp | one_minus_norm | exp_norm | inv | uniform, of the entropy"
+    )
+    vote: voting.Kind = Field(
+        "hard", description="hard: the likeliest class; soft: probabilities (C numbers up)"
+    )
     gate: voting.Gate = Field(
-        "share", description="share | client_entropy | prompt_agreement | share_and_prompt: when an item is kept"
+        "share",
+        description="share | client_entropy | prompt_agreement | share_and_prompt: when an item is kept",
     )
     threshold: float = Field(0.5, ge=0, description="beta; 0 keeps everything, above 1 nothing")
     rejected: voting.Rejected = Field("drop", description="drop | prompt_label: what becomes of the others")
@@ -60,7 +66,9 @@ class Fusing(BaseModel):
         "message_mean", description="message_mean | client_mean | joint_multihead: several other modalities"
     )
     heads: int = Field(4, ge=1, description="of joint_multihead")
-    aggregate: Literal["contrastive", "mean"] = Field("contrastive", description="contrastive | mean: client weights")
+    aggregate: Literal["contrastive", "mean"] = Field(
+        "contrastive", description="contrastive | mean: client weights"
+    )
     tau: float = Field(0.07, gt=0, description="temperature of contrastive scores")
     tau_agg: float = Field(1.0, gt=0, description="temperature of the weights over clients")
     guard: bool = Field(False, description="raise tau_agg where fusion rests on fewer than 1.5 clients")
@@ -142,7 +150,8 @@ class FedMMKT(OnItems):
         for reply in replies:
             clients.setdefault(ask.modalities[reply.client], []).append(reply)
         Z = {
-            m: torch.stack([r.payload.tensors[VECTORS][kept] for r in of]) for m, of in sorted(clients.items())
+            m: torch.stack([r.payload.tensors[VECTORS][kept] for r in of])
+            for m, of in sorted(clients.items())
         }
         anchors, keep = self._anchors(state, public, Z, kept, ask)
         anchors = {m: g for m, g in anchors.items() if m in ("image", "text") or m in Z}
@@ -152,7 +161,9 @@ class FedMMKT(OnItems):
             return fusion.fuse({}, anchors, settings).vectors.float(), keep, {}
         learned = None
         if self.fusion.attention == "learned":
-            before = {n.removeprefix(ATTENTION): t for n, t in state.tensors.items() if n.startswith(ATTENTION)}
+            before = {
+                n.removeprefix(ATTENTION): t for n, t in state.tensors.items() if n.startswith(ATTENTION)
+            }
             rng = torch_stream(ask.seed, "attention", ask.round)
             count = len(ask.synthesis.names)
             learned = fusion.learn_attention(Z, anchors, labels, count, settings, rng, start=before or None)

@@ -6,7 +6,7 @@ knowledge; clients then train on their own data and the knowledge (specification
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -16,11 +16,13 @@ from torch import Tensor
 from fedloom.exchange import Payload, Scope, group_of
 from fedloom.firewall import Reply
 from fedloom.foundations.synthesis import DENOISER, Public
-from fedloom.foundations.zoo import ITEMS, KNOWLEDGE, PUBLIC, Example
+from fedloom.foundations.zoo import ITEMS, KNOWLEDGE, PUBLIC
 from fedloom.methods.base import Ask, Method, State, Trainer
 from fedloom.training import Penalty
 
-ENTROPY, LABELS, PROBABILITIES, VECTORS = (f"answer/{n}" for n in ("entropy", "label", "probability", "vector"))
+ENTROPY, LABELS, PROBABILITIES, VECTORS = (
+    f"answer/{n}" for n in ("entropy", "label", "probability", "vector")
+)
 KEPT = f"{KNOWLEDGE}/item"
 """Numbers of the items that knowledge is about, int64."""
 SUM_TOLERANCE = 1e-3
@@ -37,7 +39,9 @@ class OnItems(Method):
     soft: ClassVar[bool] = False
     """Whether clients answer with probabilities; else with their likeliest class."""
 
-    public_batch: int = Field(32, ge=1, description="public items beside every batch of the client's own data")
+    public_batch: int = Field(
+        32, ge=1, description="public items beside every batch of the client's own data"
+    )
 
     def round(self, state: State, ask: Ask) -> State:
         """M0 to M5 of specification fedmmkt 3."""
@@ -159,7 +163,7 @@ class OnItems(Method):
         elif not bool(((tensors[LABELS] >= 0) & (tensors[LABELS] < classes)).all()):
             return f"predictions: a class lies outside 0 to {classes - 1}"
         H = tensors[ENTROPY]
-        if bool(((H < -1e-4) | (H > math.log(classes) + 1e-4)).any()):
+        if bool(((H < -1e-4) | (math.log(classes) + 1e-4 < H)).any()):
             return f"entropy: must lie between 0 and log {classes}, in nats"
         norms = tensors[VECTORS].norm(dim=-1)
         if bool(((norms - 1).abs() > 1e-3).any()):
@@ -171,14 +175,8 @@ def _own(personal: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n: t for n, t in personal.items() if group_of(n) != PUBLIC}
 
 
-def _endless(count: int, size: int, rng: torch.Generator):  # type: ignore[no-untyped-def]
+def _endless(count: int, size: int, rng: torch.Generator) -> Iterator[Tensor]:
     """Batches of places, one seeded shuffle after another."""
     while True:
-        yield from torch.randperm(count, generator=rng).split(size)
-
-
-def mean_output(
-    trainer: Trainer, examples: Sequence[Example], own: Mapping[str, Tensor]
-) -> Tensor:
-    """(n, d): the representations by the client's model before this round's training."""
-    return trainer.inferred(examples, own)[1]
+        order = torch.randperm(count, generator=rng)
+        yield from (order[i : i + size] for i in range(0, count, size))
