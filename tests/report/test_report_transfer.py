@@ -111,6 +111,17 @@ def test_a_collapse_is_said_in_a_sentence(tmp_path) -> None:
     assert collapses(read(told(tmp_path / "sound", effective=(3.0,)))) == []
 
 
+def test_the_only_client_of_a_modality_is_no_collapse(tmp_path) -> None:
+    folder = told(tmp_path / "run", effective=(3.0,))
+    with (folder / "metrics.jsonl").open("a") as file:
+        for r in (1, 2):
+            file.write(f'{{"round": {r}, "name": "fusion/text/effective_clients", "value": 1.0}}\n')
+            file.write(f'{{"round": {r}, "name": "fusion/text-00/weight", "value": 1.0}}\n')
+        file.write('{"round": 2, "name": "fusion/text-01/weight", "value": 0.0}\n')
+    (said,) = collapses(read(folder))
+    assert "round 2 (lowest 1.00)" in said
+
+
 def test_other_runs_have_no_such_section(tmp_path) -> None:
     folder = make_run(tmp_path / "run")
     study = read(folder)

@@ -100,8 +100,8 @@ def galleries(study: Study) -> list[Gallery]:
         shown, between = [], []
         if rounds:
             first, last = min(rounds), max(rounds)
-            when = {first: "before training, " if first == 0 else "", last: "after the last round, "}
-            shown = [_picture(folder, rounds[r], f"{when[r]}round {r}") for r in when]
+            when = {last: "after the last round, ", first: "before training, " if first == 0 else ""}
+            shown = [_picture(folder, rounds[r], f"{when[r]}round {r}") for r in sorted(when)]
             middle = sorted(r for r in rounds if first < r < last) if len(rows) == 1 else []
             step = max(1, -(-len(middle) // BETWEEN))
             between = [_picture(folder, rounds[r], f"round {r}") for r in middle[step - 1 :: step]]
@@ -181,15 +181,23 @@ def _part(study: Study, group: str) -> Part | None:
 
 
 def _rounds(runs: Sequence[Run], measure: str, bad: Callable[[float], bool]) -> dict[int, float]:
-    """Round to one of the bad values of `fusion/<measure>` or `fusion/<modality>/<measure>` in it."""
+    """Round to the worst of the bad values of `fusion/<measure>` or `fusion/<modality>/<measure>` in it."""
     found: dict[int, list[float]] = {}
     for run in runs:
         for name in run.names():
             if name.startswith("fusion/") and name.endswith(f"/{measure}"):
+                alone = _alone(run, name.split("/")[1])
                 for r, value in run.series(name).items():
-                    found.setdefault(r, []).extend([value] if bad(value) else [])
-    # The worst: the farthest from what is good, below or above.
-    return {r: min(v) if measure == "effective_clients" else max(v) for r, v in found.items() if v}
+                    if bad(value) and r not in alone:
+                        found.setdefault(r, []).append(value)
+    return {r: min(v) if measure == "effective_clients" else max(v) for r, v in found.items()}
+
+
+def _alone(run: Run, modality: str) -> set[int]:
+    """Rounds in which one client of a modality answered: it has all the weight, and that is no collapse."""
+    told = [run.series(n) for n in run.names() if _is_weight(n) and n.startswith(f"fusion/{modality}-")]
+    rounds = [r for series in told for r in series]
+    return {r for r in rounds if rounds.count(r) == 1}
 
 
 def _when(rounds: dict[int, float]) -> str:
