@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, pad
 
 from fedloom.streams import stream_seed, torch_stream
 
@@ -54,7 +54,7 @@ def train_oracle(
 ) -> Oracle:
     """A judge of `classes` classes from real pictures uint8 (N, 3, H, W) and labels int64 (N,); `seed` decides everything.
 
-    AdamW with a one-cycle rate, batches of 64, pictures shifted by up to an eighth of their side. Raises ValueError on shapes
+    AdamW with a one-cycle rate, batches of 64, pictures shifted by up to a sixteenth of their side. Raises ValueError on shapes
     that do not fit and labels out of range.
     """
     if pictures.ndim != 4 or pictures.shape[1] != 3 or labels.shape != pictures.shape[:1] or not len(labels):
@@ -102,8 +102,9 @@ def _read(pictures: Tensor) -> Tensor:
 
 
 def _shifted(x: Tensor, draw: torch.Generator) -> Tensor:
-    """The batch moved by one draw of up to an eighth of the side in each direction; what leaves comes in at the other side."""
-    tall, wide = (max(1, side // 8) for side in x.shape[-2:])
-    down = int(torch.randint(-tall, tall + 1, (1,), generator=draw))
-    right = int(torch.randint(-wide, wide + 1, (1,), generator=draw))
-    return x.roll((down, right), (2, 3))
+    """The batch moved by one draw of up to a sixteenth of the side in each direction; the border is repeated."""
+    tall, wide = x.shape[-2:]
+    room = [max(1, side // 16) for side in (tall, wide)]
+    top, left = (int(torch.randint(0, 2 * r + 1, (1,), generator=draw)) for r in room)
+    padded = pad(x, (room[1], room[1], room[0], room[0]), mode="replicate")
+    return padded[..., top : top + tall, left : left + wide]
