@@ -48,6 +48,12 @@ def test_words_that_all_captions_share_do_not_count() -> None:
     assert torch.equal(word_anchors(["A RED thing, with three corners!"], words), g[:1])
 
 
+def test_captions_that_are_all_alike_give_one_unit_anchor() -> None:
+    pixels, words = ridge_anchors(pictures(), CAPTIONS[:1] * 12, 16, seed=0)
+    g = torch.cat([word_anchors(CAPTIONS[:1] * 3, words), picture_anchors(pictures(), pixels)])
+    assert torch.allclose(g @ g.T, torch.ones(15, 15), atol=1e-5)
+
+
 def test_bags_count_words() -> None:
     bags = bags_of_words(["red red square", ""])
     assert sorted(bags[0][bags[0] > 0].tolist()) == [1.0, 2.0]

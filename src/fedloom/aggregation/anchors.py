@@ -34,7 +34,10 @@ def ridge_anchors(
         raise ValueError(f"there are {len(pictures)} pictures and {len(captions)} captions; each needs one.")
     drawn = torch.randn(BUCKETS, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     bags = bags_of_words(captions)
-    words = torch.cat([drawn, -(bags @ drawn).mean(0, keepdim=True)])
+    # Where all captions are alike nothing is left without the mean: it stays, and all anchors are one.
+    alike = bool((bags == bags[:1]).all())
+    shared = torch.zeros(1, width, dtype=torch.float64) if alike else (bags @ drawn).mean(0, keepdim=True)
+    words = torch.cat([drawn, -shared])
     pixels = fit_ridge(picture_features(pictures), unit(through(bags, words)), ridge)
     return pixels.float(), words.float().to(pictures.device)
 
