@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.base import Ask, Combination, Method, State
 
 
 class LocalOnly(Method):
@@ -13,6 +13,7 @@ class LocalOnly(Method):
     title: ClassVar[str] = "local only"
     paper: ClassVar[str] = "baseline"
     shares: ClassVar[Scope] = Scope(personal=("*",))
+    combination: ClassVar[Combination] = "nothing"
 
     def round(self, state: State, ask: Ask) -> State:
         """Every client trains on from where it stands."""
