@@ -39,14 +39,14 @@ def summed(
     """The opened sums of clients' words by group; `lost` names who falls silent from a phase on."""
     lost, seen = lost or {}, seen or Seen()
     members = {c: Member(c, entropy(c)) if entropy else Member(c) for c in words}
-    collector = Collector(SESSION, {c: sorted(w) for c, w in words.items()}, share, least)
+    collector = Collector(SESSION, list(words), share, least)
 
     def left(phase: str, clients: Collection[str]) -> list[str]:
         return [c for c in clients if c not in lost.get(phase, ())]
 
     there = left("keys", list(words))
     seen.keys = {c: members[c].keys() for c in there}
-    roster = collector.keys(seen.keys)
+    roster = collector.keys(seen.keys, {c: sorted(w) for c, w in words.items()})
     there = left("shares", there)
     sealed = collector.shares({c: members[c].shares(roster) for c in there})
     there = left("masked", there)

@@ -229,8 +229,8 @@ def test_shares_that_were_tampered_with_are_not_used_and_a_wrong_one_is_noticed(
     assert sorted(members["a"].unmask(["a", "b", "c"])) == ["a", "c"]
     words, seen = drawn(TEN[:4], {"g": 2}), Seen()
     members = {c: Member(c) for c in words}
-    collector = Collector(SESSION, {c: ["g"] for c in words}, 2 / 3, 2)
-    roster = collector.keys({c: m.keys() for c, m in members.items()})
+    collector = Collector(SESSION, list(words), 2 / 3, 2)
+    roster = collector.keys({c: m.keys() for c, m in members.items()}, dict.fromkeys(words, ("g",)))
     all_sealed = collector.shares({c: m.shares(roster) for c, m in members.items()})
     there = TEN[:3]
     seen.survivors = collector.masked({c: members[c].masked(all_sealed[c], words[c]) for c in there})

@@ -1,6 +1,6 @@
 """The server's side of secure summation: collects each phase's messages, and adds what it cannot read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fedloom.privacy.fixed_point import Words
 from fedloom.privacy.masks import KEY, public_key
@@ -12,15 +12,15 @@ from fedloom.privacy.shares import combine
 class Collector:
     """One session. Each step takes the messages that came and raises Abandoned where too few did."""
 
-    def __init__(self, session: bytes, groups: Groups, share: float, least: int) -> None:
-        """`groups` names the clients that were asked; `share` of them must be left at every phase."""
+    def __init__(self, session: bytes, asked: Collection[str], share: float, least: int) -> None:
+        """`share` of the clients that were asked must be left at every phase."""
         self.session = session
-        self.threshold = threshold_of(share, len(groups))
-        self._asked, self._least = groups, least
+        self.threshold = threshold_of(share, len(asked))
+        self._asked, self._least = asked, least
         self._roster: Roster | None = None
         self._sent: dict[str, Mapping[str, Words]] = {}
         self._present: list[str] = []
-        self._enough("asked", groups)
+        self._enough("asked", asked)
 
     @property
     def roster(self) -> Roster:
@@ -28,14 +28,14 @@ class Collector:
         assert self._roster is not None  # noqa: S101 - steps are taken in order
         return self._roster
 
-    def keys(self, sent: Mapping[str, tuple[bytes, bytes]]) -> Roster:
-        """After phase 1: the roster for everybody who sent keys."""
+    def keys(self, sent: Mapping[str, tuple[bytes, bytes]], groups: Groups) -> Roster:
+        """After phase 1: the roster for everybody who sent keys, and named the groups that it adds to."""
         self._enough("keys", sent)
         self._roster = Roster(
             self.session,
             {c: sealing for c, (sealing, _) in sent.items()},
             {c: masking for c, (_, masking) in sent.items()},
-            {c: tuple(sorted(self._asked[c])) for c in sent},
+            {c: tuple(sorted(groups[c])) for c in sent},
             self.threshold,
             self._least,
         )
@@ -105,7 +105,7 @@ class Collector:
             )
         return combine(usable, self.threshold)
 
-    def _enough(self, phase: str, clients: Mapping[str, object]) -> None:
+    def _enough(self, phase: str, clients: Collection[str]) -> None:
         if len(clients) < self.threshold:
             raise Abandoned(
                 f"{len(clients)} of {len(self._asked)} clients at phase {phase}, {self.threshold} are needed; "

@@ -1,7 +1,7 @@
 """What one client adds to a sum: its weighted or clipped changes by group, as words; and the mean that the sum stands for.
 
-A group's words are: 1 if the client trained it (else 0), its weight, and weight times change of every number, names in order.
-The group `numbers` holds how many values were cut, the examples and the loss, so that these are seen as sums alone, too.
+A group's words are: 1, the client's weight, and weight times change of every number, names in order.
+The group `numbers` holds how many values were cut, the examples, whether there is a loss, and the loss: sums alone, too.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedloom.exchange import group_of
 from fedloom.privacy.config import Secure
-from fedloom.privacy.fixed_point import FixedPoint, Words
+from fedloom.privacy.fixed_point import FixedPoint, Words, signed
 
 Layout = Mapping[str, Sequence[int]]
 """Shapes of the tensors that are summed, by name."""
@@ -89,34 +89,37 @@ class Codec:
         return self._fixed(self.settings.clip)
 
     def encode(
-        self, changes: Mapping[str, Tensor], layout: Layout, weight: float, numbers: Mapping[str, float]
+        self, changes: Mapping[str, Tensor], weight: float, numbers: Mapping[str, float]
     ) -> dict[str, Words]:
-        """A client's words by group, for every group of the layout and for NUMBERS."""
+        """A client's words for every group of `changes`, and for NUMBERS."""
         found, cut = {}, 0
-        for group, names in by_group(layout).items():
-            size = sum(math.prod(layout[n]) for n in names)
-            there = group in changes
-            words, over = self.values.encode(weight * changes[group] if there else torch.zeros(size))
-            share, _ = self._fixed(1.0).encode(torch.tensor([weight if there else 0.0]))
-            found[group] = np.concatenate([self.values.counts(int(there)), share, words])
+        share, _ = self._fixed(1.0).encode(torch.tensor([weight], dtype=torch.float64))
+        for group, vector in changes.items():
+            words, over = self.values.encode(weight * vector)
+            found[group] = np.concatenate([self.values.counts(1), share, words])
             cut += over
         loss, _ = self._fixed(_LOSS).encode(torch.tensor([float(numbers.get("loss", 0.0))]))
-        counted = self.values.counts(cut, int(numbers.get("examples", 0)))
+        counted = self.values.counts(cut, int(numbers.get("examples", 0)), "loss" in numbers)
         return {**found, NUMBERS: np.concatenate([counted, loss])}
 
-    def size(self, names: Sequence[str], layout: Layout) -> int:
+    @staticmethod
+    def size(group: str, layout: Layout) -> int:
         """How many words a group has."""
-        return 2 + sum(math.prod(layout[n]) for n in names)
+        return (
+            4
+            if group == NUMBERS
+            else 2 + sum(math.prod(s) for n, s in layout.items() if group_of(n) == group)
+        )
 
     def decode(self, words: Words) -> tuple[int, float, Tensor]:
         """Of a group's sum: how many clients trained it, their weights' sum, and the sum of their weighted changes."""
-        count = int(self.values.signed(words[:1])[0])
+        count = int(signed(words[:1])[0])
         return count, float(self._fixed(1.0).decode(words[1:2])[0]), self.values.decode(words[2:])
 
-    def numbers(self, words: Words) -> tuple[int, int, float]:
-        """Of the sum of NUMBERS: values cut, examples, and the losses' sum."""
-        cut, examples = self.values.signed(words[:2]).tolist()
-        return cut, examples, float(self._fixed(_LOSS).decode(words[2:])[0])
+    def numbers(self, words: Words) -> tuple[int, int, float | None]:
+        """Of the sum of NUMBERS: values cut, examples, and the mean loss of those who have one."""
+        cut, examples, losses = signed(words[:3]).tolist()
+        return cut, examples, float(self._fixed(_LOSS).decode(words[3:])[0]) / losses if losses else None
 
     def weight(self, examples: int, by_examples: bool) -> float:
         """A client's weight in (0, 1]: its examples over the largest number that counts, or 1."""

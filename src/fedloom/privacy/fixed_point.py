@@ -59,20 +59,23 @@ class FixedPoint:
 
     def decode(self, words: Words) -> Tensor:
         """The values (float64) of a sum of encoded words."""
-        return torch.from_numpy(self.signed(words).astype(np.float64)) * self.step
+        return torch.from_numpy(signed(words).astype(np.float64)) * self.step
 
     def counts(self, *numbers: int) -> Words:
         """Whole numbers as words, each cut to 0..Q."""
         return np.array([min(max(n, 0), self.largest) for n in numbers], dtype=np.int64).astype(self.dtype)
 
-    def signed(self, words: Words) -> Words:
-        """The whole numbers that words stand for, negative ones from the upper half."""
-        return np.ascontiguousarray(words, dtype=self.dtype).view(self.dtype.str.replace("u", "i"))
 
-    def to_tensor(self, words: Words) -> Tensor:
-        """Words as a tensor that can travel: signed numbers with the same bits."""
-        return torch.from_numpy(self.signed(words).copy())
+def signed(words: Words) -> Words:
+    """The whole numbers that words stand for, negative ones from the upper half."""
+    return np.ascontiguousarray(words).view(words.dtype.str.replace("u", "i"))
 
-    def from_tensor(self, tensor: Tensor) -> Words:
-        """The words of such a tensor."""
-        return tensor.cpu().contiguous().numpy().view(self.dtype)
+
+def to_tensor(words: Words) -> Tensor:
+    """Words as a tensor that can travel: signed numbers with the same bits."""
+    return torch.from_numpy(signed(words).copy())
+
+
+def from_tensor(tensor: Tensor) -> Words:
+    """The words of such a tensor, of its size."""
+    return tensor.cpu().contiguous().numpy().view(f"<u{tensor.element_size()}")

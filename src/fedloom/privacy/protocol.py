@@ -3,7 +3,7 @@
 Paper: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, Figure 4, without
 signatures (there is no public-key infrastructure). The four phases of a session:
 
-1. keys: every client sends two fresh public keys, one for sealing and one for masks;
+1. keys: every client sends two fresh public keys, one for sealing and one for masks, and says which groups it adds to;
 2. shares: every client splits its private mask key and a seed for each part of its vector among all clients, sealed;
 3. masked: y_u = x_u + PRG(seed_u) + sum over v > u of PRG(s_uv) - sum over v < u of PRG(s_uv)   (mod 2^bits);
 4. unmask: of a client that is in the sum, its seed is opened; of one that was lost after phase 2, its mask key. Never both.

@@ -1,12 +1,13 @@
 """A client's part in a secure sum: each phase of the protocol as a task, between payloads and `Member`.
 
 Names of tensors that belong to the protocol begin with `secure/`; what the method itself sends to its clients travels with
-them in the phase `secure/masked`, in which the client does the method's task.
+them in the first phase, in which the client does the method's task: who fails at it was never in the sum, and costs nothing.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from fedloom.exchange import Payload
 from fedloom.privacy.config import Privacy
-from fedloom.privacy.contribution import NUMBERS, Codec, by_group, change, clipped
+from fedloom.privacy.contribution import NUMBERS, Codec, Layout, by_group, change, clipped
+from fedloom.privacy.fixed_point import Words
+from fedloom.privacy.fixed_point import to_tensor as from_words
 from fedloom.privacy.member import Member
 from fedloom.privacy.noise import Stream, gaussian
 from fedloom.privacy.protocol import ProtocolError, Roster, threshold_of
@@ -47,9 +50,25 @@ def addressed(payload: Payload, what: str) -> dict[str, bytes]:
 class Session:
     """What a client keeps between the phases of one sum, in memory alone."""
 
-    name: str
     member: Member
+    reply: Payload
+    """The method's answer, which never leaves as it is."""
+    reference: Mapping[str, Tensor]
+    layout: Layout
+    terms: "Terms"
     roster: Roster | None = None
+
+    @cached_property
+    def changes(self) -> dict[str, Tensor]:
+        """What this client adds to each group, before it is weighed; clipped where the experiment says so."""
+        found = change(self.reply.tensors, self.reference, self.layout)
+        dp = self.terms.privacy.dp
+        if dp is None:
+            return found
+        # Zeros where nothing was trained: noise comes everywhere, so that a group's silence tells nothing.
+        sizes = {g: Codec.size(g, self.layout) - 2 for g in by_group(self.layout)}
+        zeros = {g: torch.zeros(size, dtype=torch.float64) for g, size in sizes.items()}
+        return zeros | clipped(found, dp.clip)
 
 
 @dataclass(frozen=True)
@@ -85,9 +104,12 @@ def answer(
     name = told["session"]
     if task == KEYS:
         sessions.clear()  # one sum at a time; what an abandoned one left is gone
-        sessions[name] = Session(name, Member(client))
-        sealing, masking = sessions[name].member.keys()
-        return Payload({OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)})
+        own = {n: v for n, v in payload.numbers.items() if n != OURS}
+        reply = do(told["task"], Payload(payload.tensors, own))
+        session = sessions[name] = Session(Member(client), reply, payload.tensors, told["layout"], terms)
+        sealing, masking = session.member.keys()
+        keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
+        return Payload(keys, {"groups": sorted({*session.changes, NUMBERS})})
     if name not in sessions:
         raise ProtocolError("this sum is not known here; was the client started anew?")
     session = sessions[name]
@@ -101,10 +123,14 @@ def answer(
             told["least"],
         )
         terms.check(roster)
+        if set(roster.groups.get(client, ())) != {*session.changes, NUMBERS}:
+            raise ProtocolError("the groups of the roster are not those that this client adds to")
         shares = session.member.shares(roster)
         return Payload({f"{OURS}to/{peer}": to_tensor(sealed) for peer, sealed in shares.items()})
     if task == MASKED and session.roster is not None:
-        return _masked(client, session, session.roster, payload, do, terms)
+        words = _words(client, session, session.roster)
+        masked = session.member.masked(addressed(payload, "from"), words)
+        return Payload({f"{group}/masked": from_words(w) for group, w in masked.items()})
     if task == UNMASK:
         opened = session.member.unmask(told["survivors"])
         sessions.clear()
@@ -112,36 +138,18 @@ def answer(
     raise ProtocolError(f"{task} is no phase of a secure sum, or comes too early")
 
 
-def _masked(
-    client: str,
-    session: Session,
-    roster: Roster,
-    payload: Payload,
-    do: Callable[[str, Payload], Payload],
-    terms: Terms,
-) -> Payload:
-    """Do the method's task, and answer with masked words by group."""
-    told, secure, dp = payload.numbers[OURS], terms.privacy.secure, terms.privacy.dp
+def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
+    """The client's words by group, noise added where the experiment says so."""
+    terms, numbers = session.terms, session.reply.numbers
+    secure, dp = terms.privacy.secure, terms.privacy.dp
     assert secure is not None  # noqa: S101 - the terms have been checked with the roster
-    inner = Payload(
-        {n: t for n, t in payload.tensors.items() if not n.startswith(OURS)},
-        {n: v for n, v in payload.numbers.items() if n != OURS},
-    )
-    reply, layout = do(told["task"], inner), told["layout"]
-    if {*by_group(layout), NUMBERS} != set(roster.groups[client]):
-        raise ProtocolError("the groups to be summed are not those of the roster")
-    codec = Codec(secure, len(roster.clients))
-    changes, numbers = change(reply.tensors, inner.tensors, layout), reply.numbers
+    codec, changes = Codec(secure, len(roster.clients)), session.changes
     weight = codec.weight(int(numbers["examples"]), terms.by_examples)
     if dp is not None:
-        changes, numbers = clipped(changes, dp.clip), {}  # a loss would tell what the noise hides
-        for group, names in by_group(layout).items():
-            # Enough of the group's holders are in any sum that is opened: together they add at least (z C)^2.
+        numbers = {}  # a loss would tell what the noise hides
+        for group, vector in changes.items():
+            # At least so many of the group's holders are in a sum that is opened: together they add (z C)^2 or more.
             deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
-            size = sum(math.prod(layout[n]) for n in names)
             stream = None if terms.stream is None else (terms.stream[0], (*terms.stream[1], client, group))
-            noise = gaussian(size, deviation, stream)
-            changes[group] = changes[group] + noise if group in changes else noise
-    words = codec.encode(changes, layout, weight, numbers)
-    masked = session.member.masked(addressed(payload, "from"), words)
-    return Payload({f"{group}/masked": codec.values.to_tensor(w) for group, w in masked.items()})
+            changes[group] = vector + gaussian(len(vector), deviation, stream)
+    return codec.encode(changes, weight, numbers)

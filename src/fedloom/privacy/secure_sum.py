@@ -4,8 +4,10 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from fedloom.exchange import Payload
@@ -13,7 +15,8 @@ from fedloom.firewall import Reply
 from fedloom.privacy.collector import Collector
 from fedloom.privacy.config import Secure
 from fedloom.privacy.contribution import NUMBERS, Codec, Layout, by_group, restored
-from fedloom.privacy.fixed_point import Words
+from fedloom.privacy.fixed_point import Words, from_tensor
+from fedloom.privacy.masks import KEY
 from fedloom.privacy.protocol import Abandoned, ProtocolError, Roster
 from fedloom.privacy.secure_client import KEYS, MASKED, OURS, SHARES, UNMASK, addressed, to_bytes, to_tensor
 
@@ -52,31 +55,26 @@ class SecureSum:
         """
         settings, session = self.settings, os.urandom(16)
         said: dict[str, Any] = {"session": session.hex()}
-        groups = {c: [*by_group(layout), NUMBERS] for c, layout in self.layouts.items()}
-        server = Collector(session, groups, settings.threshold, settings.least)
+        server = Collector(session, list(views), settings.threshold, settings.least)
 
-        keys = self._phase(KEYS, {c: Payload({}, {OURS: said}) for c in groups}, _keys)
-        roster = server.keys(keys)
+        asked = {c: self._with_task(view, task, self.layouts[c], said) for c, view in views.items()}
+        keys = self._phase(KEYS, asked, self._keys)
+        roster = server.keys({c: k[:2] for c, k in keys.items()}, {c: k[2] for c, k in keys.items()})
 
         public = _public(roster, said)
-        sent = self._phase(SHARES, dict.fromkeys(roster.clients, public), lambda c, p: _shares(c, p, roster))
-        sealed = server.shares(sent)
+        shares = self._phase(SHARES, dict.fromkeys(roster.clients, public), partial(_shares, roster))
+        sealed = server.shares(shares)
 
-        codec = Codec(settings, len(roster.clients))
-        due = {c: self._sizes(c, codec, roster, sorted(sent)) for c in sent}
-        masked = self._phase(
-            MASKED,
-            {c: self._with_task(views[c], task, self.layouts[c], said, sealed[c]) for c in sent},
-            lambda c, p: _words(p, codec, due[c]),
-        )
-        survivors = server.masked(masked)
+        due = {c: self._sizes(c, roster, sorted(sealed)) for c in sealed}
+        letters = {c: _letters(from_others, said) for c, from_others in sealed.items()}
+        survivors = server.masked(self._phase(MASKED, letters, lambda c, p: _words(p, settings.bits, due[c])))
         self.record.inside[:] = survivors
 
         last = Payload({}, {OURS: {**said, "survivors": survivors}})
         told = self._phase(
             UNMASK, dict.fromkeys(survivors, last), lambda c, p: addressed(p, "share"), lost=False
         )
-        return self._decoded(server.opened(told), codec, roster, survivors, reference)
+        return self._decoded(server.opened(told), roster, survivors, reference)
 
     def _phase(
         self,
@@ -121,56 +119,58 @@ class SecureSum:
             self.record.lost |= {c: f"{task}: {reason}" for c, reason in refused.items()}
         return found
 
-    def _with_task(
-        self, view: Payload, task: str, layout: Layout, said: Mapping[str, Any], sealed: Mapping[str, bytes]
-    ) -> Payload:
-        """The method's payload with the protocol's part beside it."""
+    def _with_task(self, view: Payload, task: str, layout: Layout, said: Mapping[str, Any]) -> Payload:
+        """The method's payload, with what is to become of the answer."""
         shapes = {name: list(shape) for name, shape in layout.items()}
-        tensors = {f"{OURS}from/{peer}": to_tensor(data) for peer, data in sealed.items()}
-        return Payload(
-            {**view.tensors, **tensors}, {**view.numbers, OURS: {**said, "task": task, "layout": shapes}}
-        )
+        return Payload(view.tensors, {**view.numbers, OURS: {**said, "task": task, "layout": shapes}})
 
-    def _sizes(self, client: str, codec: Codec, roster: Roster, present: Sequence[str]) -> dict[str, int]:
+    def _keys(self, client: str, payload: Payload) -> tuple[bytes, bytes, list[str]]:
+        """A client's public keys, and the groups that it adds to."""
+        sealing, masking = (to_bytes(payload.tensors[OURS + name]) for name in ("sealing", "masking"))
+        groups = payload.numbers["groups"]
+        if [len(sealing), len(masking)] != [KEY, KEY]:
+            raise ProtocolError(f"a public key has {KEY} bytes")
+        if not isinstance(groups, list) or not set(groups) <= {*by_group(self.layouts[client]), NUMBERS}:
+            raise ProtocolError("the client adds to groups that it does not share")
+        return sealing, masking, groups
+
+    def _sizes(self, client: str, roster: Roster, present: Sequence[str]) -> dict[str, int]:
         """How many words of each group a client is to send; none of a group that could never be opened."""
-        names = by_group(self.layouts[client])
-        sizes = {g: codec.size(n, self.layouts[client]) for g, n in names.items()} | {NUMBERS: 3}
-        opens = [g for part, groups in roster.parts.items() if roster.opens(part, present) for g in groups]
-        return {g: size for g, size in sizes.items() if g in opens}
+        groups = [g for g in roster.groups[client] if roster.opens(g, present)]
+        return {g: Codec.size(g, self.layouts[client]) for g in groups}
 
     def _decoded(
         self,
         sums: Mapping[str, Words],
-        codec: Codec,
         roster: Roster,
         survivors: Sequence[str],
         reference: Mapping[str, Tensor],
     ) -> Reply:
+        codec = Codec(self.settings, len(roster.clients))
         layout = {n: shape for c in survivors for n, shape in self.layouts[c].items()}
         tensors: dict[str, Tensor] = {}
         counts: dict[str, int] = {}
         for group, names in by_group(layout).items():
             held = sum(c in survivors for c in roster.holders(group))
-            if group not in sums:
+            if held and group not in sums:
                 self.record.notes.append(
                     f"{group}: {held} clients left, {roster.least_of(group)} are needed; it stays as it was"
                 )
+            if group not in sums:
                 continue
             count, weight, total = codec.decode(sums[group])
-            if not 0 <= count <= held or not 0 <= weight <= held * (1 + 1e-6):
+            if count != held or not 0 < weight <= held * (1 + 1e-6):
                 raise Abandoned(f"the opened sum of {group} is not that of {held} clients; it is not used")
             if self.expected is not None:
-                counts[group] = max(1, round(self.expected[group]))
-                tensors |= restored(total / self.expected[group], names, reference, layout)
-            elif count and weight > 0:
-                counts[group] = count
-                tensors |= restored(total / weight, names, reference, layout)
-        cut, examples, losses = codec.numbers(sums[NUMBERS])
+                count, weight = max(1, round(self.expected[group])), self.expected[group]
+            counts[group] = count
+            tensors |= restored(total / weight, names, reference, layout)
+        cut, examples, loss = codec.numbers(sums[NUMBERS])
         if cut:
             self.record.notes.append(f"{cut} numbers beyond privacy.secure.clip were cut")
         numbers: dict[str, Any] = {"examples": max(examples, 1)}
-        if self.expected is None:
-            numbers["loss"] = losses / len(survivors)
+        if loss is not None:
+            numbers["loss"] = loss
         return Reply("sum", Payload(tensors, numbers), counts=counts, clients=tuple(survivors))
 
 
@@ -183,25 +183,22 @@ def _public(roster: Roster, said: Mapping[str, Any]) -> Payload:
     return Payload(keys, {OURS: numbers})
 
 
-def _keys(client: str, payload: Payload) -> tuple[bytes, bytes]:
-    found = to_bytes(payload.tensors[OURS + "sealing"]), to_bytes(payload.tensors[OURS + "masking"])
-    if [len(k) for k in found] != [32, 32]:
-        raise ProtocolError("a public key has 32 bytes")
-    return found
-
-
-def _shares(client: str, payload: Payload, roster: Roster) -> dict[str, bytes]:
+def _shares(roster: Roster, client: str, payload: Payload) -> dict[str, bytes]:
     found = addressed(payload, "to")
     if set(found) != set(roster.clients) - {client}:
         raise ProtocolError("shares are missing, or for clients that are not in the sum")
     return found
 
 
-def _words(payload: Payload, codec: Codec, sizes: Mapping[str, int]) -> dict[str, Words]:
+def _letters(sealed: Mapping[str, bytes], said: Mapping[str, Any]) -> Payload:
+    return Payload({f"{OURS}from/{peer}": to_tensor(data) for peer, data in sealed.items()}, {OURS: said})
+
+
+def _words(payload: Payload, bits: int, sizes: Mapping[str, int]) -> dict[str, Words]:
     """A client's masked words by group, of the sizes that are due."""
-    wanted = codec.values.to_tensor(codec.values.counts(0)).dtype
     sent = {n.removesuffix("/masked"): t for n, t in payload.tensors.items()}
+    wanted = {32: torch.int32, 64: torch.int64}[bits]
     shapes = {g: tuple(t.shape) for g, t in sent.items() if t.dtype == wanted}
-    if shapes != {g: (size,) for g, size in sizes.items()}:
+    if set(sent) != set(shapes) or shapes != {g: (size,) for g, size in sizes.items()}:
         raise ProtocolError("the masked vector has not the groups, sizes and dtype that are summed")
-    return {g: codec.values.from_tensor(t) for g, t in sent.items()}
+    return {g: from_tensor(t) for g, t in sent.items()}
