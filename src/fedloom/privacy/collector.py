@@ -76,7 +76,7 @@ class Collector:
     ) -> Words:
         """The survivors' sum in a group, without the masks."""
         roster = self.roster
-        total = self._sent[holders[0]][group].copy()
+        total: Words = self._sent[holders[0]][group].copy()
         for client in holders[1:]:
             total += self._sent[client][group]
         for client in holders:

@@ -64,7 +64,7 @@ def restored(
     mean: Tensor, names: Sequence[str], reference: Mapping[str, Tensor], layout: Layout
 ) -> dict[str, Tensor]:
     """A group's mean change as tensors, added to the reference, in its dtype (float32 where it names nothing)."""
-    parts = mean.split([math.prod(layout[n]) for n in names])
+    parts = torch.split(mean, [math.prod(layout[n]) for n in names])
     found = {}
     for name, part in zip(names, parts, strict=True):
         before = reference.get(name)

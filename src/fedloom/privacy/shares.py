@@ -11,7 +11,7 @@ def split(secret: bytes, threshold: int, count: int) -> list[bytes]:
     """`count` shares of 32 bytes, of which any `threshold` give the secret back and fewer say nothing; share i is index i + 1."""
     if len(secret) != 2 * BLOCK:
         raise ValueError(f"a secret has {2 * BLOCK} bytes, not {len(secret)}")
-    halves = [Shamir.split(threshold, count, secret[at : at + BLOCK]) for at in (0, BLOCK)]
+    halves = [Shamir.split(threshold, count, secret[at : at + BLOCK], False) for at in (0, BLOCK)]
     return [first + second for (_, first), (_, second) in zip(*halves, strict=True)]
 
 
@@ -23,5 +23,5 @@ def combine(shares: Mapping[int, bytes], threshold: int) -> bytes:
         raise ValueError(f"a share has {2 * BLOCK} bytes")
     used = sorted(shares.items())[:threshold]
     return b"".join(
-        Shamir.combine([(index, share[at : at + BLOCK]) for index, share in used]) for at in (0, BLOCK)
+        Shamir.combine([(index, share[at : at + BLOCK]) for index, share in used], False) for at in (0, BLOCK)
     )
