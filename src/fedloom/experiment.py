@@ -30,6 +30,8 @@ from fedloom.foundations.config import Foundation
 from fedloom.methods import METHODS, Method
 from fedloom.methods.on_clip import OnCLIP
 from fedloom.precision import Precision
+from fedloom.privacy.config import Privacy
+from fedloom.privacy.rules import refusal
 from fedloom.training import Training
 
 Size = Literal["tiny", "small", "paper"]
@@ -127,6 +129,7 @@ class Experiment(BaseModel):
     cohort: Cohort = Cohort()
     engine: Engine = Engine()
     firewall: Firewall = Firewall()
+    privacy: Privacy = Privacy()
     evaluation: Evaluation = Evaluation()
 
     def adapters(self) -> dict[str, LoRA]:
@@ -215,6 +218,11 @@ class Experiment(BaseModel):
                     f"raise model.{part}_lora.rank to the largest client's"
                 )
         unequal = any(len({*ranks, specs[part].rank}) > 1 for part, ranks in self.cohort.ranks.items())
+        methods = [self.method] if warm is None else [self._first(warm.method), self.method]
+        for method in methods:
+            fault = refusal(self.privacy, method, kinds, unequal, self.cohort.full_first_round)
+            if fault is not None:
+                return fault
         return self.method.check(kinds, unequal, self.cohort.start)
 
 

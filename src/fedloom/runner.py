@@ -20,6 +20,7 @@ from fedloom.engines.size import cohort_size
 from fedloom.errors import ExperimentError
 from fedloom.evaluation import TestSet, drawn, measure_controls
 from fedloom.evaluation_classes import ClassTests
+from fedloom.exchange import group_of
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
 from fedloom.files import write_atomic
@@ -32,6 +33,7 @@ from fedloom.foundations.zoo import Zoo
 from fedloom.gallery import write_gallery
 from fedloom.judge import Judge
 from fedloom.model import AdaptedModel
+from fedloom.privacy.rules import too_few
 from fedloom.runfolder import RunFolder
 
 POOLED = "pooled"
@@ -124,9 +126,19 @@ def build_from(
     training = [_pool(learning)] if experiment.method.pooled else learning
     shapes = client_shapes(experiment, [s.name for s in training], model.scales)
     clients = {
-        s.name: Client(s, model.client_groups(s.name, s.holds), shapes[s.name], experiment.cohort.start)
+        s.name: Client(
+            s,
+            model.client_groups(s.name, s.holds),
+            shapes[s.name],
+            experiment.cohort.start,
+            experiment.privacy,
+        )
         for s in training
     }
+    summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
+    held_by = {name: client.groups & summed for name, client in clients.items()}
+    if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
+        raise ExperimentError(fault)
     cohort = experiment.engine.cohort
     if cohort == "auto":
         first = [sample for s in training[:8] for sample in s.train[:4]]
@@ -239,6 +251,7 @@ def finish(federation: Federation) -> Result:
         "bytes_up": federation.totals.bytes_up,
         "bytes_down": federation.totals.bytes_down,
         "restoration_error": metrics.get("restoration_error"),
+        "privacy": told_privacy(federation),
         "clients": _client_rows(federation),
     }
     if folder is None:
@@ -268,6 +281,21 @@ def finish(federation: Federation) -> Result:
 
     write_report(folder.path)
     return Result(summary, folder.path)
+
+
+def told_privacy(federation: Federation) -> dict[str, Any] | None:
+    """What the run promised, and what it spent; None where it promised nothing."""
+    settings = federation.experiment.privacy
+    if not settings.sums:
+        return None
+    told: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
+    if federation.accountant is not None:
+        told["spent"] = {
+            "epsilon": round(federation.accountant.epsilon(federation.round), 6),
+            "delta": federation.accountant.delta,
+            "rounds": federation.round,
+        }
+    return told
 
 
 def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:

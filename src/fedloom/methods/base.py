@@ -25,6 +25,12 @@ FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
 """Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
 SECOND: tuple[str, ...] = ("*.lora_B", "*.lambda_b")
 """Patterns of the factors that make the layer's output: B, or VeRA's λ_b."""
+Combination = Literal["mean", "solve", "products", "individual", "nothing"]
+"""What of the clients a method's server needs.
+
+mean: weighted means of the clients' tensors; solve: such means in two asks; products: every client's B_k A_k; individual: every
+client's tensors by themselves; nothing: nothing travels. Means are all that secure aggregation and differential privacy give.
+"""
 LayerShape = tuple[int, int, int]
 """(r, d_in, d_out) of one adapted layer."""
 FACTORS = (*FIRST, *SECOND)
@@ -67,6 +73,10 @@ class Ask(Protocol):
     def unequal(self) -> bool:
         """Whether clients' ranks or scales differ."""
 
+    @property
+    def sums(self) -> bool:
+        """Whether every ask returns one reply, the mean over the clients, and never theirs."""
+
     def __call__(
         self,
         task: str,
@@ -108,6 +118,10 @@ class Trainer(Protocol):
     @property
     def personal(self) -> Mapping[str, Tensor]:
         """The client's own tensors."""
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the client function put there in an earlier ask of the same round; empty in the next one, never on disk."""
 
     def train(
         self,
@@ -193,6 +207,8 @@ class Method(BaseModel):
     """Whether clients may have adapters of different ranks and scales."""
     vera: ClassVar[bool] = True
     """Whether the method is defined for VeRA's vectors."""
+    combination: ClassVar[Combination] = "individual"
+    """What of the clients the server needs; from it follows which privacy the method works with."""
     both: ClassVar[bool] = False
     """Whether it needs both factors of every client."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
