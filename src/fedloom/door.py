@@ -14,6 +14,8 @@ from fedloom.client import Round
 from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.firewall import Reply, inspect
 from fedloom.methods import Method
+from fedloom.privacy.attacks import attacked
+from fedloom.privacy.robust import Combined, combine
 
 if TYPE_CHECKING:
     from fedloom.federation import Federation
@@ -85,17 +87,24 @@ class Door:
         )
         heard = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in heard]
         due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
+        sent = {c: view.tensors for c, view in self._views(asked, due)}
+        if of.experiment.attack is not None:
+            heard = attacked(of.experiment.attack, heard, of.attackers, sent)
         replies, refused = inspect(
             heard,
             rules=of.experiment.firewall,
             round=number,
             asked=asked,
-            reference={c: view.tensors for c, view in self._views(asked, due)},
+            reference=sent,
         )
+        made, rule = Combined(replies), of.experiment.privacy.robust
+        if rule is not None:
+            made = combine(rule, replies, sent, due.tensors, of.uploads.take)
         of.totals.bytes_down += groups_down.total()
         of.totals.bytes_up += groups_up.total()
         of.totals.asked += len(asked)
         of.totals.refused += len(refused)
+        of.totals.left_out += len(made.left_out)
         self.entries.append(
             {
                 "round": number,
@@ -103,6 +112,7 @@ class Door:
                 "asked": asked,
                 "answered": [r.client for r in replies],
                 "refused": refused,
+                "left_out": dict(made.left_out),
                 "bytes_up": groups_up.total(),
                 "bytes_down": groups_down.total(),
                 "groups_up": dict(sorted(groups_up.items())),
@@ -112,13 +122,14 @@ class Door:
                     f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
                     for r in replies
                     if r.payload.numbers.get("truncated")
-                ],
+                ]
+                + list(made.notes),
             }
         )
-        if not replies:
+        if not made.replies:
             raise NoReplies
-        of.replies = replies
-        return replies
+        of.replies = made.replies
+        return made.replies
 
     def _views(
         self, asked: Sequence[str], payload: Payload | Mapping[str, Payload]

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ from fedloom.foundations.clip import AdaptedCLIP
 from fedloom.foundations.loading import load_classifier, load_clip, load_model
 from fedloom.gallery import write_gallery
 from fedloom.model import AdaptedModel
+from fedloom.privacy.attacks import Backdoor
+from fedloom.privacy.poison import triggered
 from fedloom.runfolder import RunFolder
 
 POOLED = "pooled"
@@ -118,6 +120,10 @@ def build_from(
             'no client has a test sample; mark some with "split": "test" or raise data.test_share'
         )
     learning = [s for s in sources if experiment.data.trains(s.name)]
+    attack, attackers = experiment.attack, list[str]()
+    if attack is not None:
+        attackers = attack.attackers([s.name for s in learning], experiment.seed)
+        learning = [attack.learn(s) if s.name in attackers else s for s in learning]
     training = [_pool(learning)] if experiment.method.pooled else learning
     shapes = client_shapes(experiment, [s.name for s in training], model.scales)
     clients = {
@@ -138,7 +144,25 @@ def build_from(
         cohort=1 if cohort == "off" else cohort,
     )
     class_tests = _class_tests(experiment, tests, model) if experiment.data.pictured else None
-    return Federation(experiment, engine, tests, folder, observe, class_tests=class_tests)
+    return Federation(
+        experiment,
+        engine,
+        tests,
+        folder,
+        observe,
+        class_tests=class_tests,
+        attackers=attackers,
+        triggered=_triggered(experiment, tests, model),
+    )
+
+
+def _triggered(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> TestSet | None:
+    """The tested pictures with a backdoor's patch, or None; no features of theirs are kept, their places are the clean ones'."""
+    if not isinstance(experiment.attack, Backdoor):
+        return None
+    clean = {client: tests.only(client).samples for client in sorted(set(tests.of))}
+    marked = TestSet.prepare(triggered(clean, experiment.attack.answer, experiment.attack.patch), model)
+    return replace(marked, places=(), whole=())
 
 
 def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> ClassTests:
@@ -203,7 +227,7 @@ def finish(federation: Federation) -> Result:
         "seed": experiment.seed,
         "rounds": federation.round,
         "seconds": round(federation.totals.seconds, 3),
-        "status": federation.totals.status(),
+        "status": federation.status(),
         "metrics": {**metrics, "start": dict(federation.first_metrics)},
         "trainable_parameters": sum(
             p.numel() for n, p in model.tensors.items() if experiment.method.scope.role(n) != "frozen"
