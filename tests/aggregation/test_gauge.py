@@ -48,7 +48,7 @@ def test_the_servers_own_pair_is_in_its_gauge() -> None:
 
 
 def test_a_gauge_that_would_lead_the_separate_average_no_longer_does() -> None:
-    """One of four clients sends (1e4 B, 1e-4 A), the same product: the plain averages' product is wrecked, the gauged one is not."""
+    """One of four clients sends (1e4 B, 1e-4 A), the same product: plain averages come to another product, gauged ones do not."""
     A_0, B_0 = draw(0)
     pairs = [(A_0 + 0.05 * draw(s)[0], B_0 + 0.05 * draw(s)[1]) for s in range(1, 5)]
     mean = torch.stack([b @ a for a, b in pairs]).mean(0)

@@ -22,7 +22,9 @@ def clients(seed: int = 0, k: int = K, spread: float = 0.3) -> tuple[torch.Tenso
 def regauged(A: torch.Tensor, B: torch.Tensor, seed: int = 9) -> tuple[torch.Tensor, torch.Tensor]:
     """Other factors of the same products: every client chooses an R of its own, one of them a huge one."""
     g = torch.Generator().manual_seed(seed)
-    R_k = torch.eye(R, dtype=torch.float64) + 0.3 * torch.randn(len(A), R, R, generator=g, dtype=torch.float64)
+    R_k = torch.eye(R, dtype=torch.float64) + 0.3 * torch.randn(
+        len(A), R, R, generator=g, dtype=torch.float64
+    )
     R_k[0] *= 1e4
     return R_k @ A, B @ torch.linalg.inv(R_k)
 
@@ -51,7 +53,9 @@ def test_scales_and_unequal_ranks_are_folded_in() -> None:
     torch.testing.assert_close(B_out @ A_out, P.mean(0), **TOL)
 
 
-@pytest.mark.parametrize("rule", [robust.median, mean, lambda x: robust.trimmed_mean(x, 1)], ids=["median", "mean", "trimmed"])
+@pytest.mark.parametrize(
+    "rule", [robust.median, mean, lambda x: robust.trimmed_mean(x, 1)], ids=["median", "mean", "trimmed"]
+)
 def test_a_rule_over_products_sees_neither_factors_nor_order(rule) -> None:
     A, B = clients()
     A_out, B_out = robust.combine_products(A, B, rule)

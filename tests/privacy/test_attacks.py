@@ -29,7 +29,8 @@ def attack_of(**settings: Any) -> Any:
 
 def replies() -> list[Reply]:
     return [
-        Reply(c, Payload({"llm/x": torch.tensor([2.0 + i, 2.0, 3.0])}, {"examples": 5})) for i, c in enumerate(NAMES)
+        Reply(c, Payload({"llm/x": torch.tensor([2.0 + i, 2.0, 3.0])}, {"examples": 5}))
+        for i, c in enumerate(NAMES)
     ]
 
 
@@ -131,9 +132,15 @@ def test_a_share_of_the_pictures_is_patched_and_tests_leave_out_what_is_answered
         ({"attack": {"kind": "frighten"}}, "attack: input tag 'frighten'"),
         ({"attack": {"clients": ["a"]}}, "attack must say its kind; docs/security.md names them"),
         ({"privacy": {"robust": {"kind": "krum"}}}, "privacy.robust: input tag 'krum'"),
-        ({"privacy": {"robust": {"kind": "median", "byzantine": 1}}}, "unknown key privacy.robust.median.byzantine"),
+        (
+            {"privacy": {"robust": {"kind": "median", "byzantine": 1}}},
+            "unknown key privacy.robust.median.byzantine",
+        ),
         ({"method": "fedcmp", "privacy": {"robust": {"kind": "median"}}}, "leave privacy.robust out"),
-        ({"attack": {"kind": "backdoor"}, "data": {"source": "text", "clients": {"text": 3}}}, "attack backdoor needs a model"),
+        (
+            {"attack": {"kind": "backdoor"}, "data": {"source": "text", "clients": {"text": 3}}},
+            "attack backdoor needs a model",
+        ),
     ],
 )
 def test_mistakes_are_told_in_one_sentence(settings, said) -> None:
@@ -144,13 +151,15 @@ def test_mistakes_are_told_in_one_sentence(settings, said) -> None:
 
 
 def test_settings_survive_the_runs_own_file(quick) -> None:
-    made = quick(attack={"kind": "scale", "factor": 4}, privacy={"robust": {"kind": "multi_krum", "byzantine": 2}})
+    made = quick(
+        attack={"kind": "scale", "factor": 4}, privacy={"robust": {"kind": "multi_krum", "byzantine": 2}}
+    )
     assert Experiment.parse(made.as_dict()) == made
     assert quick().attack is None
     assert quick().privacy.robust is None
 
 
-FIVE = {"clients": {"image": 5}, "train": 6, "test": 3}
+FIVE = {"clients": {"image": 5}, "train": 4, "test": 1}
 
 
 def test_a_run_under_attack_says_so_and_names_whom_multi_krum_left_out(quick, tmp_path) -> None:

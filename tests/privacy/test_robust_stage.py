@@ -90,7 +90,9 @@ def test_every_defence_keeps_the_mean_of_the_honest_against_every_attack(attack,
     shared = server()
     replies = honest(shared)
     clean = averaged(replies[2:], shared)
-    start = {place: shared[place + "lora_B"] @ shared[place + "lora_A"] for place in LAYERS} | {OTHER: shared[OTHER]}
+    start = {place: shared[place + "lora_B"] @ shared[place + "lora_A"] for place in LAYERS} | {
+        OTHER: shared[OTHER]
+    }
     moved = distance(start, clean)
     hit = attacks.attacked(attack_of(ATTACKS[attack]), replies, HOSTILE, dict.fromkeys(CLIENTS, shared))
     made = defended(RULES[rule], hit, shared)
@@ -143,7 +145,9 @@ def test_a_median_is_one_reply_with_all_the_weight_in_the_servers_shapes(kind) -
     made = combine(rule_of({"kind": kind}), honest(shared), dict.fromkeys(CLIENTS, shared), shared)
     assert [r.client for r in made.replies] == [COMBINED]
     payload = made.replies[0].payload
-    assert {n: (t.shape, t.dtype) for n, t in payload.tensors.items()} == {n: (t.shape, t.dtype) for n, t in shared.items()}
+    assert {n: (t.shape, t.dtype) for n, t in payload.tensors.items()} == {
+        n: (t.shape, t.dtype) for n, t in shared.items()
+    }
     assert payload.numbers == {"round": 1, "examples": 400, "loss": 0.5}
 
 
@@ -186,7 +190,12 @@ def test_multi_krum_names_whom_it_left_out_of_what_and_keeps_the_rest_of_its_rep
         if name.startswith("llm"):
             tensors[name] = shared[name] - 5 * (tensors[name] - shared[name])
     replies[4] = Reply(replies[4].client, Payload(tensors, replies[4].payload.numbers))
-    made = combine(rule_of({"kind": "multi_krum", "byzantine": 1, "keep": 7}), replies, dict.fromkeys(CLIENTS, shared), shared)
+    made = combine(
+        rule_of({"kind": "multi_krum", "byzantine": 1, "keep": 7}),
+        replies,
+        dict.fromkeys(CLIENTS, shared),
+        shared,
+    )
     assert "multi_krum: far from the others in" in made.left_out["image-5"]
     assert "llm (score" in made.left_out["image-5"]
     kept = {r.client: r for r in made.replies}
@@ -213,7 +222,9 @@ def test_a_group_with_too_few_holders_is_told_and_not_judged() -> None:
 
 def test_claimed_examples_count_for_three_times_the_median_at_most() -> None:
     shared = server()
-    hit = attacks.attacked(attack_of(ATTACKS["inflate"]), honest(shared), HOSTILE, dict.fromkeys(CLIENTS, shared))
+    hit = attacks.attacked(
+        attack_of(ATTACKS["inflate"]), honest(shared), HOSTILE, dict.fromkeys(CLIENTS, shared)
+    )
     made = combine(rule_of({"kind": "norm_bound"}), hit, dict.fromkeys(CLIENTS, shared), shared)
     assert [r.examples for r in made.replies] == [150, 150, *[50] * 6]
     assert "image-1: claims 10000000 examples, 150 are counted" in made.notes
@@ -226,10 +237,17 @@ def test_unequal_ranks_and_a_factor_without_its_partner_come_out_in_the_servers_
     replies, sent = [], {}
     for i, reply in enumerate(honest(shared)):
         rank = R if i % 2 else 2
-        cut = {n: t[:rank] if n.endswith("lora_A") else t[:, :rank] if n.endswith("lora_B") else t for n, t in shared.items()}
+        cut = {
+            n: t[:rank] if n.endswith("lora_A") else t[:, :rank] if n.endswith("lora_B") else t
+            for n, t in shared.items()
+        }
         mine = {n: t + 0.01 for n, t in cut.items()}
         sent[reply.client] = cut
-        replies.append(Reply(reply.client, Payload(mine, reply.payload.numbers), ratios={"llm": 0.5 if rank < R else 1.0}))
+        replies.append(
+            Reply(
+                reply.client, Payload(mine, reply.payload.numbers), ratios={"llm": 0.5 if rank < R else 1.0}
+            )
+        )
     for settings in RULES.values():
         made = combine(rule_of(settings), replies, sent, shared)
         for reply in made.replies:
@@ -244,6 +262,6 @@ def test_nothing_shared_and_no_reply_pass_through() -> None:
     for settings in RULES.values():
         rule = rule_of(settings)
         assert combine(rule, [], {}, {}).replies == []
-        made = combine(rule, empty, dict.fromkeys(CLIENTS, {}), {})
+        made = combine(rule, empty, {client: {} for client in CLIENTS}, {})
         assert all(not r.payload.tensors for r in made.replies)
         assert made.replies
