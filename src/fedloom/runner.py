@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -129,6 +130,12 @@ def build_from(
     clients = {
         s.name: Client(s, model.groups(s.holds), shapes[s.name], experiment.cohort.start) for s in training
     }
+    rule, asked = experiment.privacy.robust, math.ceil(experiment.cohort.fraction * len(training))
+    if rule is not None and asked < rule.least:
+        raise ExperimentError(
+            f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "
+            "lower byzantine, or ask more clients"
+        )
     cohort = experiment.engine.cohort
     if cohort == "auto":
         first = [sample for s in training[:8] for sample in s.train[:4]]

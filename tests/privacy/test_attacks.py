@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from fedloom.data.sample import Sample
 from fedloom.data.source import ClientData
 from fedloom.errors import ExperimentError
 from fedloom.exchange import Payload
-from fedloom.experiment import Experiment
+from fedloom.experiment import Experiment, load_rows
 from fedloom.firewall import Reply
 from fedloom.privacy import poison
 from fedloom.privacy.attacks import Attack, attacked, described
@@ -157,6 +157,31 @@ def test_settings_survive_the_runs_own_file(quick) -> None:
     assert Experiment.parse(made.as_dict()) == made
     assert quick().attack is None
     assert quick().privacy.robust is None
+
+
+def test_the_attack_study_sets_every_rule_against_every_attack() -> None:
+    for size in ("tiny", "small"):
+        runs = load_rows("experiments/uniflow/attacks.yaml", [f"size={size}"])
+        of_row: dict[str, list[Any]] = {}
+        for made in runs:
+            of_row.setdefault(made.row, []).append(made.attack and made.attack.kind)
+        assert len({tuple(kinds) for kinds in of_row.values()}) == 1
+        kinds = set(get_args(get_args(Attack)[0]))
+        assert set(next(iter(of_row.values()))) == {
+            None,
+            *(k.model_fields["kind"].annotation.__args__[0] for k in kinds),
+        }
+        rules = {e.privacy.robust and e.privacy.robust.kind for e in runs}
+        assert rules == {None, "norm_bound", "median", "trimmed_mean", "multi_krum"}
+
+
+def test_a_rule_that_could_do_nothing_is_refused_before_training(quick, federate) -> None:
+    with pytest.raises(
+        ExperimentError, match="multi_krum as it is set needs 5 clients in a round, and 3 are asked"
+    ):
+        federate(quick("fedavg-lora", privacy={"robust": {"kind": "multi_krum"}}))
+    with pytest.raises(ExperimentError, match="trimmed_mean as it is set needs 5 clients"):
+        federate(quick("fedavg-lora", privacy={"robust": {"kind": "trimmed_mean", "byzantine": 2}}))
 
 
 FIVE = {"clients": {"image": 5}, "train": 4, "test": 1}

@@ -50,6 +50,11 @@ class _Stage(BaseModel):
         description="a client's claimed examples count for at most this times the cohort's median",
     )
 
+    @property
+    def least(self) -> int:
+        """How many clients a round must ask for the rule to do anything."""
+        return 1
+
 
 class NormBound(_Stage):
     """Each client's change of a group is shortened to `bound`, on the straight way of the factors in the server's gauge."""
@@ -58,7 +63,8 @@ class NormBound(_Stage):
     bound: float | None = Field(
         None,
         gt=0,
-        description="largest norm of a client's change of a group; none = the median over those that trained it",
+        description="largest norm of a client's change of a group; none = the median over those that trained it, the lower one "
+        "of two",
     )
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
@@ -68,7 +74,7 @@ class NormBound(_Stage):
         for group in found:
             ways = [way(group, u) for u in group.updates]
             norms = [w.norm() for w in ways]
-            bound = median(norms) if self.bound is None else self.bound
+            bound = median_low(norms) if self.bound is None else self.bound
             for update, path in zip(group.updates, ways, strict=True):
                 shares[update.client][group.name] = path.share(bound)
         replies, notes = [], []
@@ -102,6 +108,11 @@ class TrimmedMean(_Stage):
         1, ge=0, description="how many of the smallest and of the largest values are cut off"
     )
 
+    @property
+    def least(self) -> int:
+        """One value must be left."""
+        return 2 * self.byzantine + 1
+
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
         """One reply; where fewer than 2 byzantine + 1 hold a group, as many are cut as leave a middle."""
 
@@ -109,7 +120,7 @@ class TrimmedMean(_Stage):
             return partial(robust.trimmed_mean, cut=min(self.byzantine, (holders - 1) // 2))
 
         made = _one_reply(updates, server, rule, keep)
-        few = [g for g in groups(updates) if len(g.updates) < 2 * self.byzantine + 1]
+        few = [g for g in groups(updates) if len(g.updates) < self.least]
         notes = [f"{g.name}: only {len(g.updates)} hold it, fewer than byzantine are cut" for g in few]
         return replace(made, notes=notes)
 
@@ -123,15 +134,20 @@ class MultiKrum(_Stage):
         None, ge=1, description="how many replies of a group are kept; none = all but byzantine"
     )
 
+    @property
+    def least(self) -> int:
+        """Krum's condition."""
+        return 2 * self.byzantine + 3
+
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
         """The replies without the groups from which they were left out; a group with too few holders is not judged."""
         out: dict[str, dict[str, str]] = {u.client: {} for u in updates}
         notes = []
         for group in groups(updates):
-            if len(group.updates) < 2 * self.byzantine + 3:
+            if len(group.updates) < self.least:
                 notes.append(
                     f"{group.name}: not judged by multi_krum, {len(group.updates)} hold it and "
-                    f"{2 * self.byzantine + 3} are needed"
+                    f"{self.least} are needed"
                 )
                 continue
             squared = _squared_distances(group)
@@ -245,11 +261,10 @@ def _middle(numbers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The median of every number that all replies hold; whole numbers stay whole."""
     found: dict[str, Any] = {}
     for name in numbers[0]:
-        values = [n.get(name) for n in numbers]
-        if all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-            found[name] = median_low(values)
-        elif all(isinstance(v, int | float) and not isinstance(v, bool) for v in values):
-            found[name] = median(values)
+        values = [n[name] for n in numbers if type(n.get(name)) in (int, float)]
+        if len(values) == len(numbers):
+            whole = all(isinstance(v, int) for v in values)
+            found[name] = median_low(values) if whole else median(values)
     return found
 
 
