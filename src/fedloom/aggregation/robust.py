@@ -3,17 +3,18 @@
 K clients, `A: (K, r, d_in)`, `B: (K, d_out, r)`, or lists of (r_k, d_in) and (d_out, r_k). What a client means is the product
 B_k A_k: (B_k R^-1, R A_k) is the same update for every invertible R, so that a rule on A and B as they come could be led by
 whoever chooses R. Everything here depends on the products alone, and not on the clients' order. Computed in float64 (float32
-where the device lacks it), detached; no d_out x d_in matrix is formed. `scales[k]` is s_k / s, folded into B_k. All raise
-ValueError on shapes that do not fit and on values that are not finite.
+where the device lacks it), detached; no d_out x d_in matrix is formed while sum r_k is below the layer's size. `scales[k]` is
+s_k / s, folded into B_k. All raise ValueError on shapes that do not fit and on values that are not finite.
 
 A coordinate of the product. Column and row spaces of all products together have orthonormal bases U (d_out, q) and V
 (d_in, q'), q <= min(sum r_k, d_out): the left singular vectors of [P_1/|P_1|, ..., P_K/|P_K|], P_k = B_k A_k, and of the
 transposes side by side. They follow from the products, up to signs and order, which a median or trimmed mean carries through;
 and no client's size turns them, because each product counts with norm 1. P_k = U C_k V^T exactly, the rule is taken over the
-entries of the cores C_k (q, q'), and the result is cut to the rank asked for. What this is not: the rule over the entries of the
+entries of the cores C_k (q, q'), and `cut` brings the result to a rank. What this is not: the rule over the entries of the
 dense matrices (another basis, another median), nor unique where singular values coincide. What it keeps: every entry of the
 core lies between those of the clients that are not cut away, in whatever basis, so that fewer than half (median) or than the
-trimmed share of the clients cannot carry it away.
+trimmed share of the clients cannot carry it away. Distances cost O((K r)^2 (d_in + d_out)), a rule over coordinates also the SVD
+of two matrices of K r columns, which at K r beyond a thousand is for a GPU.
 """
 
 import math

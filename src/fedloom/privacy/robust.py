@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.aggregation import gauge, robust
+from fedloom.aggregation.stack import wide
 from fedloom.exchange import Payload
 from fedloom.firewall import Reply
 from fedloom.privacy.updates import FIRST, SECOND, Group, Update, at_share, groups, way
@@ -217,7 +218,7 @@ def _one_reply(
         for name in group.others:
             like = server.get(name, group.updates[0].reply.payload.tensors[name])
             changes = torch.stack([_fitted(u.change(name), like) for u in group.updates])
-            middle = rule(changes.double()).to(like.dtype)
+            middle = rule(wide(changes)).to(like.dtype)
             tensors[name] = like + middle if name in server else middle
     numbers = _middle([u.reply.payload.numbers for u in updates])
     numbers["examples"] = sum(u.reply.examples for u in updates)
@@ -244,7 +245,7 @@ def _squared_distances(group: Group) -> Tensor:
     for name in group.others:
         changes = [u.change(name) for u in group.updates]
         like = max(changes, key=Tensor.numel)
-        flat = torch.stack([_fitted(c, like) for c in changes]).double().flatten(1)
+        flat = wide(torch.stack([_fitted(c, like) for c in changes])).flatten(1)
         total += robust.squared_distances(flat @ flat.T).cpu()
     return total
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from fedloom.aggregation import gauge
 from fedloom.aggregation.gauge import Step
+from fedloom.aggregation.stack import wide
 from fedloom.exchange import group_of
 from fedloom.firewall import Reply
 
@@ -83,7 +84,7 @@ def way(group: Group, update: Update) -> Step:
         ratio = update.reply.ratios.get(group.name, 1.0)
         found += gauge.step(A, B * ratio, A_0, B_0 * ratio)
     for name in group.others:
-        found += Step(linear=float(update.change(name).double().square().sum()))
+        found += Step(linear=float(wide(update.change(name)).square().sum()))
     return found
 
 
