@@ -15,6 +15,8 @@ from fedloom.exchange import EVERYTHING, Payload, Scope
 from fedloom.firewall import Check, Firewall, Reply, inspect
 from fedloom.methods import Method
 from fedloom.privacy.ask import NoReplies, private_reply
+from fedloom.privacy.attacks import attacked
+from fedloom.privacy.robust import Combined, combine
 
 if TYPE_CHECKING:
     from fedloom.federation import Federation
@@ -97,23 +99,31 @@ class Door:
         of, began = self.of, time.perf_counter()
         asked = sorted(self.cohort if cohort is None else cohort)
         reference: Mapping[str, Mapping[str, Tensor]]
+        server: Mapping[str, Tensor]
         if isinstance(expect, Scope):
             due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
             if self.sums:
                 return [private_reply(self, task, payload, asked, due)]
-            reference = {c: view.tensors for c, view in self.views(asked, due)}
+            reference, server = {c: view.tensors for c, view in self.views(asked, due)}, due.tensors
         else:
-            reference = expect
+            reference, server = expect, {}
         heard, up, down = self.exchange(task, dict(self.views(asked, payload)))
+        if of.experiment.attack is not None:
+            heard = attacked(of.experiment.attack, heard, of.attackers, reference)
         answers = not isinstance(expect, Scope)
         replies, refused = self.inspected(
             heard, asked, reference, of.experiment.firewall, answers=answers, check=check
         )
-        self.record(task, asked, replies, refused, up, down, began)
-        if not replies:
+        made, rule = Combined(replies), of.experiment.privacy.robust
+        if rule is not None:
+            made = combine(rule, replies, reference, server, of.uploads.take)
+        self.record(
+            task, asked, replies, refused, up, down, began, left_out=dict(made.left_out), notes=made.notes
+        )
+        if not made.replies:
             raise NoReplies
-        of.replies = replies
-        return replies
+        of.replies = made.replies
+        return made.replies
 
     def exchange(
         self, task: str, views: Mapping[str, Payload]
@@ -136,6 +146,7 @@ class Door:
             lambda client, seconds: of.heard(self.round, client, len(asked)),
             received,
         )
+        heard = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in heard]
         return heard, groups_up, groups_down
 
     def inspected(
@@ -149,9 +160,8 @@ class Door:
         check: Check | None = None,
     ) -> tuple[list[Reply], dict[str, str]]:
         """The replies that pass the firewall, and why the others do not; see `firewall.inspect`."""
-        of = self.of
         return inspect(
-            [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in heard],
+            heard,
             rules=rules,
             round=self.round,
             asked=asked,
@@ -169,6 +179,8 @@ class Door:
         up: Counter[str],
         down: Counter[str],
         began: float,
+        notes: Sequence[str] = (),
+        left_out: Mapping[str, str] | None = None,
         **more: Any,
     ) -> None:
         """Add one ask to the ledger and to the run's totals; `more` are further fields of the entry."""
@@ -177,6 +189,7 @@ class Door:
         totals.bytes_up += up.total()
         totals.asked += len(asked)
         totals.refused += len(refused)
+        totals.left_out += len(left_out or {})
         truncated = [
             f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
             for r in replies
@@ -193,7 +206,8 @@ class Door:
             "groups_up": dict(sorted(up.items())),
             "groups_down": dict(sorted(down.items())),
             "seconds": round(time.perf_counter() - began, 4),
-            "notes": truncated,
+            "left_out": dict(left_out or {}),
+            "notes": [*truncated, *notes],
         }
         self.entries.append(entry | more)
 

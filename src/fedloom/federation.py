@@ -30,6 +30,8 @@ from fedloom.methods import Method, State
 from fedloom.personal import PersonalStates
 from fedloom.prepared import Prepared
 from fedloom.privacy.accountant import Accountant
+from fedloom.privacy.attacks import described
+from fedloom.privacy.poison import success
 from fedloom.runfolder import Checkpoint, RunFolder
 from fedloom.streams import torch_stream
 from fedloom.training import ever_trained, part_of
@@ -44,16 +46,21 @@ class Totals:
     bytes_down: int = 0
     asked: int = 0
     refused: int = 0
+    left_out: int = 0
     skipped_rounds: int = 0
     seconds: float = 0.0
     budget: str = ""
     """How the privacy budget ended the run early; empty where it did not."""
 
-    def status(self) -> str:
-        """`complete`, or what kept the run from being plainly so."""
-        faults = [self.budget] if self.budget else []
+    def status(self, attack: str | None = None) -> str:
+        """`complete`, or what kept the run from being plainly so; `attack` describes the one that was simulated."""
+        faults = [fault for fault in (attack, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")
+        if self.left_out:
+            faults.append(
+                f"{self.left_out} of {self.asked} updates left out, wholly or in part, by the robust stage"
+            )
         if self.skipped_rounds:
             faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
         return "complete" if not faults else "complete, but " + " and ".join(faults)
@@ -93,6 +100,10 @@ class Federation:
     """For methods that exchange knowledge: the server's generator and captioner."""
     judge: Judge | None = None
     """What measures the generator; sees data that the server does not."""
+    attackers: Sequence[str] = ()
+    """The clients that the experiment's simulated attack goes out from."""
+    triggered: TestSet | None = None
+    """Test samples with a backdoor's patch, where that is the attack."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -144,6 +155,11 @@ class Federation:
     def unequal(self) -> bool:
         """Whether clients' ranks or scales differ."""
         return any(client.shapes for client in self.clients.values())
+
+    def status(self) -> str:
+        """`complete`, or what kept the run from being plainly so."""
+        attack = self.experiment.attack
+        return self.totals.status(None if attack is None else described(attack, self.attackers))
 
     def run(self) -> None:
         """All rounds that are left. Every round ends in a checkpoint, if there is a folder."""
@@ -300,12 +316,20 @@ class Federation:
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         found = self._assessed(number, generate)
+        backdoor = {}
+        if generate and self.triggered is not None:
+            common = self.global_model() or (self.engine.model.start if number == 0 else {})
+            backdoor = (
+                success(self.engine.model, common, self.triggered, self.experiment.evaluation)
+                if common
+                else {}
+            )
         if not self.engine.model.store.constant:  # the next round's encoder is another one
             self.engine.model.store.clear()
         if self.folder is not None and generate:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
         self.client_metrics = found.clients
-        return dict(found.metrics)
+        return {**found.metrics, **backdoor}
 
     def _assessed(self, number: int, generate: bool) -> Assessment:
         model, settings = self.engine.model, self.experiment.evaluation

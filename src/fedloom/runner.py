@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ from fedloom.foundations.zoo import Zoo
 from fedloom.gallery import write_gallery
 from fedloom.judge import Judge
 from fedloom.model import AdaptedModel
+from fedloom.privacy.attacks import Backdoor
+from fedloom.privacy.poison import triggered
 from fedloom.privacy.rules import too_few
 from fedloom.runfolder import RunFolder
 
@@ -123,6 +126,10 @@ def build_from(
             'no client has a test sample; mark some with "split": "test" or raise data.test_share'
         )
     learning = [s for s in sources if experiment.data.trains(s.name)]
+    attack, attackers = experiment.attack, list[str]()
+    if attack is not None:
+        attackers = attack.attackers([s.name for s in learning], experiment.seed)
+        learning = [attack.learn(s) if s.name in attackers else s for s in learning]
     training = [_pool(learning)] if experiment.method.pooled else learning
     shapes = client_shapes(experiment, [s.name for s in training], model.scales)
     clients = {
@@ -139,6 +146,12 @@ def build_from(
     held_by = {name: client.groups & summed for name, client in clients.items()}
     if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
         raise ExperimentError(fault)
+    rule, asked = experiment.privacy.robust, math.ceil(experiment.cohort.fraction * len(training))
+    if rule is not None and asked < rule.least:
+        raise ExperimentError(
+            f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "
+            "lower byzantine, or ask more clients"
+        )
     cohort = experiment.engine.cohort
     if cohort == "auto":
         first = [sample for s in training[:8] for sample in s.train[:4]]
@@ -154,7 +167,16 @@ def build_from(
         cohort=1 if cohort == "off" else cohort,
     )
     class_tests = _class_tests(experiment, tests, model) if experiment.data.pictured else None
-    federation = Federation(experiment, engine, tests, folder, observe, class_tests=class_tests)
+    federation = Federation(
+        experiment,
+        engine,
+        tests,
+        folder,
+        observe,
+        class_tests=class_tests,
+        attackers=attackers,
+        triggered=_triggered(experiment, tests, model),
+    )
     if experiment.method.exchanges:
         federation.synthesis = load_synthesis(
             experiment.model.synthesis, experiment.data.class_names(), held, experiment.engine.device
@@ -164,6 +186,15 @@ def build_from(
             experiment.data.pool(experiment.seed), experiment.seed, experiment.model.clip, size
         )
     return federation
+
+
+def _triggered(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> TestSet | None:
+    """The tested pictures with a backdoor's patch, or None; no features of theirs are kept, their places are the clean ones'."""
+    if not isinstance(experiment.attack, Backdoor):
+        return None
+    clean = {client: tests.only(client).samples for client in sorted(set(tests.of))}
+    marked = TestSet.prepare(triggered(clean, experiment.attack.answer, experiment.attack.patch), model)
+    return replace(marked, places=(), whole=())
 
 
 def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> ClassTests:
@@ -242,7 +273,7 @@ def finish(federation: Federation) -> Result:
         "seed": experiment.seed,
         "rounds": federation.round,
         "seconds": round(federation.totals.seconds, 3),
-        "status": federation.totals.status(),
+        "status": federation.status(),
         "metrics": {**metrics, "start": dict(federation.first_metrics)},
         "trainable_parameters": sum(
             p.numel() for n, p in model.tensors.items() if experiment.method.scope.role(n) != "frozen"

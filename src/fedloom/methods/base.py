@@ -211,6 +211,8 @@ class Method(BaseModel):
     """What of the clients the server needs; from it follows which privacy the method works with."""
     both: ClassVar[bool] = False
     """Whether it needs both factors of every client."""
+    linear: ClassVar[bool] = True
+    """Whether a robust stage may stand before it: replies count by their weights, and not by who sent them or by their spread."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values of fields by the name of a preset, for a method with a field `preset`; what is given explicitly wins."""
 

@@ -32,6 +32,7 @@ class FedCMP(Method):
     name: ClassVar[str] = "fedcmp"
     title: ClassVar[str] = "Fed-CMP (reconstruction)"
     paper: ClassVar[str] = "our reconstruction from the abstract of arXiv 2603.26786"
+    linear: ClassVar[bool] = False
     shares: ClassVar[Scope] = Scope(shared=("*",))
     combination: ClassVar[Combination] = "individual"
 

@@ -36,6 +36,7 @@ class OnItems(Method):
     shares: ClassVar[Scope] = Scope(personal=("*",))
     exchanges: ClassVar[bool] = True
     own_models: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
     soft: ClassVar[bool] = False
     """Whether clients answer with probabilities; else with their likeliest class."""
 

@@ -36,6 +36,7 @@ class PFedMoAP(OnCLIP):
     name: ClassVar[str] = "pfedmoap"
     title: ClassVar[str] = "pFedMoAP"
     paper: ClassVar[str] = "Luo et al. (ICLR 2025)"
+    linear: ClassVar[bool] = False
     shares: ClassVar[Scope] = Scope(shared=("prompt",), personal=("gate", "mine"))
     combination: ClassVar[Combination] = "individual"
 

@@ -23,6 +23,7 @@ class ScalarReliability(Method):
     name: ClassVar[str] = "scalar-reliability"
     title: ClassVar[str] = "scalar reliability"
     paper: ClassVar[str] = "our baseline"
+    linear: ClassVar[bool] = False
     shares: ClassVar[Scope] = Scope(shared=("*",))
     combination: ClassVar[Combination] = "individual"
 

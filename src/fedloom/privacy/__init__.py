@@ -1,1 +1,1 @@
-"""What keeps one client's update from being seen: secure aggregation and differential privacy."""
+"""What protects a federation: sums instead of single updates, noise, robust combination; and attacks, for studies of it."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedloom.exchange import Payload, group_of
 from fedloom.firewall import Reply
@@ -100,7 +100,7 @@ def _expected(door: "Door") -> dict[str, float]:
     return held
 
 
-def _spent(door: "Door") -> dict[str, float]:
+def _spent(door: "Door") -> dict[str, Any]:
     """The budget spent with this round, for the ledger."""
     accountant = door.of.accountant
     return {} if accountant is None else {"epsilon": round(accountant.epsilon(door.round), 6)}

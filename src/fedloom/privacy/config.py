@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedloom.privacy.robust import Robust
 
 
 class Secure(BaseModel):
@@ -64,6 +66,20 @@ class Privacy(BaseModel):
 
     secure: Secure | None = Field(None, description="secure aggregation; {} = with its defaults")
     dp: DP | None = Field(None, description="differential privacy; {} = with its defaults")
+    robust: Robust | None = Field(
+        None,
+        description="robust combination between firewall and method; kind: norm_bound, median, trimmed_mean or multi_krum; "
+        "none = the method's own weights alone",
+    )
+
+    @model_validator(mode="after")
+    def _single_updates(self) -> "Privacy":
+        if self.robust is not None and self.sums:
+            other = "secure" if self.secure is not None else "dp"
+            raise ValueError(
+                f"robust compares single clients' updates, and {other} leaves the server nothing but sums; leave one of them out"
+            )
+        return self
 
     @property
     def sums(self) -> bool:
