@@ -62,6 +62,7 @@ class Rows(nn.Module):
         return x.flatten(1).double()
 
 
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance` will save")
 def test_both_distances_are_those_of_torchmetrics() -> None:
     from torchmetrics.image.fid import FrechetInceptionDistance
     from torchmetrics.image.kid import KernelInceptionDistance

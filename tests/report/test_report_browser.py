@@ -8,8 +8,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 from report_folders import make_rows
 
+from fedloom.grid import write_classes, write_grid
 from fedloom.report import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -78,7 +80,11 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "refused": {"c1": "x" * 200}
         },
     }
-    return write_report(make_rows(folder / "demo", runs))
+    demo = make_rows(folder / "demo", runs)
+    drawn = demo / "fedavg-lora" / "seed-0" / "generated"
+    write_grid(torch.zeros(33, 3, 16, 16, dtype=torch.uint8), 11, drawn / "round-000000.png")
+    write_classes(["red cube", "W" * 120, "a name of many words that is longer than a phone is wide"], drawn)
+    return write_report(demo)
 
 
 @pytest.mark.parametrize("width", [390, 1280])

@@ -42,7 +42,7 @@ def told(folder, rounds=3, every=1, effective=(3.2, 1.2, 1.1)):
     }
     for r in range(1, rounds + 1):
         fused = {"fusion/image-00/weight": 0.75 - 0.1 * r, "fusion/image-01/weight": 0.25 + 0.1 * r}
-        at = figures | fused | {"fusion/effective_clients": effective[min(r, len(effective)) - 1]}
+        at = figures | fused | {"fusion/image/effective_clients": effective[min(r, len(effective)) - 1]}
         lines += [{"round": r, "name": n, "value": v} for n, v in at.items()]
     write_lines(folder / "metrics.jsonl", lines)
     return folder
@@ -90,6 +90,7 @@ def test_figures_by_group_with_their_units(tmp_path) -> None:
     assert generator.grid.header == ["row", "agreement", "FID"]
     assert generator.grid.lines == [["FedMMKT", "75.0 %", "2.5000"]]
     assert vote.grid.lines == [["FedMMKT", "50.0 %", "87.5 %"]]
+    assert fusion.grid.header == ["row", "image: effective clients"]
     assert fusion.grid.lines == [["FedMMKT", "1.1000"]]
     assert [len(p.plots) for p in (generator, vote, fusion)] == [2, 2, 1]
     (bars,) = weights(study)

@@ -50,7 +50,7 @@ def diversity_by_class(features: Tensor, labels: Tensor) -> dict[int, float]:
     Classes of fewer than two items are left out.
     """
     found = {}
-    for label in labels.unique().tolist():
+    for label in torch.unique(labels).tolist():
         own = features[labels == label].detach().double().flatten(1)
         if len(own) > 1:
             found[int(label)] = float(torch.nn.functional.pdist(own).mean())

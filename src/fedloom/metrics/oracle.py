@@ -29,7 +29,7 @@ class Oracle:
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
         """(N, 64), float32: the penultimate layer, the fixed features of the Fréchet and the kernel distance."""
-        parts = [self.body(_read(x)) for x in pictures.split(256)]
+        parts = [self.body(_read(x)) for x in torch.split(pictures, 256)]
         return torch.cat(parts) if parts else torch.zeros(0, WIDTH)
 
     @torch.no_grad()

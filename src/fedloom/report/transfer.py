@@ -15,32 +15,36 @@ from fedloom.report.read import Run, inside, parse
 from fedloom.report.study import Study
 from fedloom.report.units import Spread, show, unit_of, words
 
-GENERATOR = (
-    "generator/agreement",
-    "generator/fid",
-    "generator/kid",
-    "generator/clip_score",
-    "generator/diversity",
+GENERATOR = ("agreement", "fid", "kid", "clip_score", "diversity", "loss")
+VOTE = ("coverage", "precision", "prompt_accuracy", "relabelled")
+FUSION = (
+    "effective_clients",
+    "max_weight",
+    "cosine",
+    "rank99",
+    "alignment_error",
+    "alignment_variance",
+    "tau_agg",
 )
-VOTE = ("vote/coverage", "vote/precision", "vote/prompt_accuracy", "vote/relabelled")
-FUSION = ("fusion/effective_clients", "fusion/max_weight", "fusion/cosine", "fusion/rank99")
+"""Measures, in order: `<group>/<measure>`, of the fusion also `fusion/<modality>/<measure>`."""
 
 GROUPS = {
-    "Generator": (
+    "generator": (
         GENERATOR,
         "Agreement: fresh pictures whose class, by a judge trained on real ones, is the one asked for. FID and KID: "
         "distance to real pictures in that judge's features, lower is better. Diversity: mean distance within a class. "
-        "The judge is for evaluation only.",
+        "The judge is for evaluation only. Loss: the noise-prediction error on what was kept.",
     ),
-    "Vote": (
+    "vote": (
         VOTE,
         "Coverage: synthetic items kept. Precision: kept items whose voted label is the judge's. Prompt accuracy: all "
         "items whose prompted class is the judge's. Relabelled: kept items whose voted label is not the prompted class.",
     ),
-    "Fusion": (
+    "fusion": (
         FUSION,
         "Effective clients: 1/Σa², how many clients a fused vector rests on. Cosine: between the fused vectors of "
-        "different items, 1 is a collapse. Rank: singular values that hold 99 % of the energy.",
+        "different items, 1 is a collapse. Rank: singular values that hold 99 % of the energy. Alignment error: mean squared "
+        "distance of the clients' vectors to the fused one.",
     ),
 }
 """What is measured, and what it means in words."""
@@ -112,7 +116,7 @@ def galleries(study: Study) -> list[Gallery]:
 
 def parts(study: Study) -> list[Part]:
     """Generator, vote and fusion, each if any run measured it."""
-    return [part for title, (names, note) in GROUPS.items() if (part := _part(study, title, names, note))]
+    return [part for group in GROUPS if (part := _part(study, group))]
 
 
 def weights(study: Study) -> list[Plot]:
@@ -154,11 +158,12 @@ def collapses(study: Study) -> list[str]:
     return said
 
 
-def _part(study: Study, title: str, names: Sequence[str], note: str) -> Part | None:
-    told = study.names()
-    names = [n for n in names if n in told]
+def _part(study: Study, group: str) -> Part | None:
+    measures, note = GROUPS[group]
+    names = [n for n in study.names() if n.startswith(f"{group}/") and n.rsplit("/", 1)[1] in measures]
     if not names:
         return None
+    names.sort(key=lambda n: measures.index(n.rsplit("/", 1)[1]))
     drawn = [
         plot
         for i, (across, part) in enumerate(study.parts().items())
@@ -171,6 +176,7 @@ def _part(study: Study, title: str, names: Sequence[str], note: str) -> Part | N
     ]
     lines = [line for line in lines if any(field != "—" for field in line[1:])]
     header = ["row", *(words(n.split("/", 1)[1]) for n in names)]
+    title = group.capitalize()
     return Part(title, note, drawn, Grid(f"{title}, last round", header, lines))
 
 
