@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from fedloom.data.digits import DIGITS, describe, mask_names, printed
 from fedloom.errors import ExperimentError
 from fedloom.foundations import build_captioner
 from fedloom.foundations.captioner import Captioner
