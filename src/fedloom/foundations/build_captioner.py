@@ -26,7 +26,7 @@ from fedloom.streams import stream_seed, torch_stream
 
 Log = Callable[[str], None]
 FOLDER = Path(__file__).parent / "tiny-captioner"
-STEPS = 2500
+STEPS = 1500
 LR = 1.5e-3
 PICTURES = 4000
 HELD_OUT = 1_000_000
