@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import tests.clip
+import tests.zoo
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation
 from fedloom.methods import METHODS, Method
@@ -40,11 +41,17 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tests.clip.write(tmp_path_factory.mktemp("clip"))
 
 
+@pytest.fixture(scope="session")
+def zoo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random generator and captioner; see tests/zoo.py."""
+    return tests.zoo.write(tmp_path_factory.mktemp("zoo"))
+
+
 @pytest.fixture
 def quick(request: pytest.FixtureRequest) -> Callable[..., Experiment]:
     """An experiment of seconds on the shipped tiny foundation; keyword arguments replace whole top-level settings.
 
-    A method on CLIP runs on a random one, with as many clients as `data` asks for.
+    A method on CLIP, or on public items, runs on random foundations, with as many clients as `data` asks for.
     """
 
     def make(method: str | dict[str, Any] | Method = "feda2-lora", **settings: Any) -> Experiment:
@@ -55,6 +62,13 @@ def quick(request: pytest.FixtureRequest) -> Callable[..., Experiment]:
             usual = tests.clip.quick_settings(request.getfixturevalue("clip_folder"), sum(clients.values()))
             training = {**usual["training"], **settings.pop("training", {})}
             return Experiment.parse({**usual, "method": method, "training": training, **settings})
+        if kind.exchanges:
+            clients = settings.pop("data", {}).get("clients", {"image": 3})
+            usual = tests.zoo.quick_settings(request.getfixturevalue("zoo_folder"), sum(clients.values()))
+            given = {n: {**usual[n], **settings.pop(n, {})} for n in ("training", "model") if n in usual}
+            if isinstance(method, str):
+                method = {"name": method, **tests.zoo.METHODS.get(method, {})}
+            return Experiment.parse({**usual, "method": method, **given, **settings})
         return Experiment.parse({**QUICK, "method": method, **settings})
 
     return make

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from fedloom.cli_foundation import app as foundation_app
+from fedloom.cli_output import errors, out, plain_table
 from fedloom.errors import ExperimentError
 from fedloom.quiet import hush
 
@@ -20,11 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Weave what many private, multimodal data silos know into one model, without moving their data.",
-)
-out = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
-foundation_app = typer.Typer(
-    no_args_is_help=True, help="Frozen pre-trained models: list them, or build the small ones."
 )
 app.add_typer(foundation_app, name="foundation")
 
@@ -225,7 +221,7 @@ def exam(
     from fedloom.exam import examined
 
     found = examined(run_dir, tabletop=tabletop, pope=pope, mme=mme, mmbench=mmbench, images=images)
-    out.print(_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in found.items()]))
+    out.print(plain_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in found.items()]))
 
 
 @app.command(epilog="Example: fedloom methods feda2-lora")
@@ -249,7 +245,7 @@ def methods(
         if cost in cost_clip.PRESETS:
             parts = [c for c in cost_clip.table(cost, clients) if name in (None, c.method)]
             rows = [(c.title, *(f"{n:,}" for n in (c.trained, c.up, c.down, c.kept))) for c in parts]
-            out.print(_table(("method", "trained", "up", "down", "kept local"), rows))
+            out.print(plain_table(("method", "trained", "up", "down", "kept local"), rows))
             out.print(f"{cost}, {clients} clients: numbers per client and round.")
             return
         counted = [c for c in table(cost, clients) if name in (None, c.method)]
@@ -258,7 +254,7 @@ def methods(
             (c.title, *(f"{n:,.0f}" for n in (c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense)))
             for c in counted
         ]
-        told = _table(columns, lines)
+        told = plain_table(columns, lines)
         # A narrow terminal may break lines, but never a number.
         needed = out.measure(told, options=out.options.update(width=1000)).maximum
         Console(highlight=False, width=max(out.width, needed)).print(told)
@@ -276,7 +272,7 @@ def methods(
             (f"method.{n}", _default(f.get_default()), f.description or "")
             for n, f in method.model_fields.items()
         ]
-        out.print(_table(("setting", "default", "meaning"), rows))
+        out.print(plain_table(("setting", "default", "meaning"), rows))
         return
     listed = [
         (
@@ -288,7 +284,7 @@ def methods(
         )
         for m in METHODS.values()
     ]
-    out.print(_table(("method.name", "title", "paper", "shared", "personal"), listed))
+    out.print(plain_table(("method.name", "title", "paper", "shared", "personal"), listed))
 
 
 @app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")
@@ -324,7 +320,7 @@ def data(
                 told,
             )
         )
-    out.print(_table(("client", "holds", "train", "test", "samples"), rows))
+    out.print(plain_table(("client", "holds", "train", "test", "samples"), rows))
     for name, common in chosen.data.load_common(chosen.seed).items():
         out.print(
             Text(f"everybody is tested on {name}: {len(common)} of {len({s.answer for s in common})} classes")
@@ -341,69 +337,6 @@ def data(
                 out.print(Text(f"  {out_dir / file}"))
 
 
-@foundation_app.command("list", epilog="Example: fedloom foundation list")
-def foundation_list() -> None:
-    """List the foundations that ship with the package."""
-    from fedloom.foundations.loading import shipped
-
-    rows = [(name, f"{size / 1e6:.1f} MB", str(folder)) for name, size, folder in shipped()]
-    out.print(_table(("name", "size", "folder"), rows))
-
-
-@foundation_app.command("build", epilog="Example: fedloom foundation build mllm --out runs/tiny-mllm")
-def foundation_build(
-    what: Annotated[
-        str,
-        typer.Argument(
-            help="mllm: the tiny multimodal LLM; text: RoBERTa; clip: CLIP; t2i: text-to-image; captioner: BLIP"
-        ),
-    ],
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", help="folder for the foundation; runs/tiny-... if none")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="the one seed", min=0)] = 0,
-    steps: Annotated[
-        int | None, typer.Option(help="training steps; fewer are quicker and worse", min=2)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
-    classes: Annotated[
-        str | None, typer.Option(help='t2i only: the digits that it shall know, such as "zero,one,two"')
-    ] = None,
-) -> None:
-    """Pre-train a small foundation on public data of the small worlds; the shipped one was made by this command."""
-    from fedloom.foundations import build_captioner, build_clip, build_generator, build_mllm, build_roberta
-    from fedloom.foundations.generator_io import need_diffusers
-    from fedloom.foundations.loading import choose_device
-    from fedloom.runfolder import RunFolder
-
-    builders: dict[str, tuple[Any, str]] = {
-        "mllm": (build_mllm.build, "tiny-mllm"),
-        "text": (build_roberta.build, "tiny-roberta"),
-        "clip": (build_clip.build, "tiny-clip"),
-        "t2i": (build_generator.build, "tiny-t2i"),
-        "captioner": (build_captioner.build, "tiny-captioner"),
-    }
-    if what not in builders:
-        raise ExperimentError(f"unknown foundation {what}; what can be built are {', '.join(builders)}")
-    options: dict[str, Any] = {} if steps is None else {"steps": steps}
-    if classes is not None:
-        if what != "t2i":
-            raise ExperimentError(f"--classes is for t2i, not for {what}; leave it out")
-        options["classes"] = build_generator.known_classes(classes)
-    if what == "t2i":
-        need_diffusers()
-    build, name = builders[what]
-    folder = out_dir or Path("runs") / name
-    RunFolder(folder).create()
-    build(
-        folder,
-        seed=seed,
-        device=str(choose_device(device)),
-        log=lambda line: out.print(Text(line)),
-        **options,
-    )
-
-
 @app.command(epilog="Example: fedloom doctor")
 def doctor() -> None:
     """Check this installation: versions, device, shipped foundation, a place to write, optional parts."""
@@ -411,7 +344,7 @@ def doctor() -> None:
 
     found = examine()
     rows = [("ok" if c.ok else "optional" if c.optional else "MISSING", c.name, c.detail) for c in found]
-    out.print(_table(("", "what", "found"), rows))
+    out.print(plain_table(("", "what", "found"), rows))
     if bad := [c for c in found if not c.ok and not c.optional]:
         raise ExperimentError(f"{bad[0].name}: {bad[0].detail}")
 
@@ -463,12 +396,3 @@ def _free(folder: Path) -> Path:
 
 def _default(value: object) -> str:
     return "the mode's own" if value is None else str(value)
-
-
-def _table(header: tuple[str, ...], rows: list[Any]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in header:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table

@@ -1,6 +1,6 @@
 """One client: its data, its personal state, and what it does when the server asks."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -11,11 +11,12 @@ from fedloom.adapters.lora import fresh_factor
 from fedloom.adapters.ranks import Shapes, cut, ratios, to_client
 from fedloom.data.source import ClientData
 from fedloom.exchange import EVERYTHING, Payload, Scope, group_of, lent
+from fedloom.foundations.zoo import Example, Zoo
 from fedloom.methods import Method
 from fedloom.model import AdaptedModel
 from fedloom.personal import PersonalStates
 from fedloom.prepared import Prepared
-from fedloom.streams import numpy_stream
+from fedloom.streams import numpy_stream, torch_stream
 from fedloom.training import Penalty, Training, proximal
 from fedloom.work import Job, Outcome
 
@@ -69,7 +70,7 @@ class Client:
 
     def examples(self, model: AdaptedModel) -> list[Any]:
         """The training samples as the model reads them; prepared again where others needed the memory since."""
-        return self.prepared.of(self.name, lambda: [model.prepare(sample) for sample in self.data.train])
+        return self.prepared.of(self.name, lambda: [model.prepare_for(self.name, s) for s in self.data.train])
 
     def answer(
         self,
@@ -180,6 +181,40 @@ class _Session:
         self.model.load(tensors, ratios(self.of.shapes))
         self.model.mix(local)
         return self.model.prompt_states([examples[int(i)] for i in sorted(picked)]).detach()
+
+    @property
+    def modality(self) -> str:
+        """What the client holds."""
+        return self._zoo.modalities[self.of.name]
+
+    @property
+    def samples(self) -> int:
+        """How many training samples the client has."""
+        return len(self.of.data.train)
+
+    def read_items(self, items: Tensor) -> list[Example]:
+        """Public items as the client's own model reads them."""
+        return self._zoo.read_items(items, self.of.name)
+
+    def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Logits and representations by the model as it stands. See Trainer."""
+        return self._zoo.outputs(examples)
+
+    @torch.no_grad()
+    def inferred(self, examples: Sequence[Example], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and representations by the client's model with these tensors, 128 examples at a time."""
+        self._zoo.load(tensors)
+        parts = [self._zoo.outputs(examples[i : i + 128]) for i in range(0, len(examples), 128)]
+        return torch.cat([p for p, _ in parts]), torch.cat([z for _, z in parts])
+
+    def stream(self, name: str) -> torch.Generator:
+        """The client's own random stream of this name in this round."""
+        return torch_stream(self.at.seed, name, self.of.name, self.at.number)
+
+    @property
+    def _zoo(self) -> Zoo:
+        assert isinstance(self.model, Zoo)  # noqa: S101 - the experiment saw to it
+        return self.model
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """The client's personal tensors from now on; those not named stay as they are."""

@@ -12,11 +12,13 @@ from torch import Tensor
 from fedloom.adapters.ranks import ratios
 from fedloom.client import Round
 from fedloom.exchange import EVERYTHING, Payload, Scope
-from fedloom.firewall import Reply, inspect
+from fedloom.firewall import Check, Reply, inspect
 from fedloom.methods import Method
 
 if TYPE_CHECKING:
     from fedloom.federation import Federation
+    from fedloom.foundations.synthesis import Synthesis
+    from fedloom.foundations.zoo import Zoo
 
 T = TypeVar("T")
 
@@ -55,12 +57,37 @@ class Door:
         """Whether clients' ranks or scales differ."""
         return self.of.unequal
 
+    @property
+    def modalities(self) -> Mapping[str, str]:
+        """What each client with a model of its own holds."""
+        return self.zoo.modalities
+
+    @property
+    def zoo(self) -> "Zoo":
+        """The architectures of clients with models of their own."""
+        from fedloom.foundations.zoo import Zoo
+
+        model = self.of.engine.model
+        assert isinstance(model, Zoo)  # noqa: S101 - the experiment saw to it
+        return model
+
+    @property
+    def synthesis(self) -> "Synthesis":
+        """The server's generator and captioner."""
+        assert self.of.synthesis is not None  # noqa: S101 - the experiment saw to it
+        return self.of.synthesis
+
+    def note(self, text: str) -> None:
+        """Put a remark into the ledger, beside the last question of the round."""
+        self.entries[-1]["notes"].append(text)
+
     def __call__(
         self,
         task: str,
         payload: Payload | Mapping[str, Payload],
         cohort: Sequence[str] | None = None,
-        expect: Scope = EVERYTHING,
+        expect: Scope | Mapping[str, Mapping[str, Tensor]] = EVERYTHING,
+        check: Check | None = None,
     ) -> list[Reply]:
         """Replies that passed the firewall, ordered by client; raises NoReplies where none did. See `methods.base.Ask`."""
         of, number = self.of, self.round
@@ -84,13 +111,20 @@ class Door:
             received,
         )
         heard = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in heard]
-        due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
+        reference: Mapping[str, Mapping[str, Tensor]]
+        if isinstance(expect, Scope):
+            due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
+            reference = {c: view.tensors for c, view in self._views(asked, due)}
+        else:
+            reference = expect
         replies, refused = inspect(
             heard,
             rules=of.experiment.firewall,
             round=number,
             asked=asked,
-            reference={c: view.tensors for c, view in self._views(asked, due)},
+            reference=reference,
+            answers=not isinstance(expect, Scope),
+            check=check,
         )
         of.totals.bytes_down += groups_down.total()
         of.totals.bytes_up += groups_up.total()

@@ -133,6 +133,8 @@ class Experiment(BaseModel):
         """The shapes of what LoRA adapts, by part: `body` of a classifier, `llm` and `encoder` of a multimodal LLM."""
         if self.data.pictured:  # what is trained on CLIP, the method says
             return {}
+        if self.data.own_models:  # clients train their whole models
+            return {}
         if self.data.labels():
             return {"body": self.model.body_lora}
         parts = {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
@@ -182,6 +184,14 @@ class Experiment(BaseModel):
             return f"method {self.method.name} trains nothing on CLIP, which data.source classes needs; take {known}"
         if not self.data.pictured and self.method.attachment is not None:
             return f"method {self.method.name} trains a part of CLIP; set data.source: classes, or take another method"
+        if self.data.own_models and not self.method.own_models:
+            known = ", ".join(name for name, m in METHODS.items() if m.own_models)
+            return (
+                f"method {self.method.name} is not for clients with models of their own, which data.source labelled means; "
+                f"take {known}"
+            )
+        if self.method.exchanges and not self.data.own_models:
+            return f"method {self.method.name} is for clients with models of their own; set data.source: labelled"
         if fault := self.method.check_training(self.training):
             return fault
         if warm is not None:

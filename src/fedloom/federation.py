@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,11 +17,15 @@ from fedloom.door import Door, Each, NoReplies
 from fedloom.engines import LocalEngine
 from fedloom.evaluation import Assessment, ClientModel, TestSet, assess
 from fedloom.evaluation_classes import ClassTests, assess_classes
+from fedloom.evaluation_zoo import assess_zoo
 from fedloom.exchange import Payload, group_of
 from fedloom.experiment import Experiment
 from fedloom.features import FeatureStore
 from fedloom.firewall import Reply
+from fedloom.foundations.synthesis import Synthesis
+from fedloom.foundations.zoo import Zoo
 from fedloom.interference import agreement, turn
+from fedloom.judge import Judge
 from fedloom.methods import Method, State
 from fedloom.personal import PersonalStates
 from fedloom.prepared import Prepared
@@ -82,6 +86,10 @@ class Federation:
     totals: Totals = field(default_factory=Totals)
     class_tests: ClassTests | None = None
     """For image classification: what is measured besides the clients' own test parts."""
+    synthesis: Synthesis | None = None
+    """For methods that exchange knowledge: the server's generator and captioner."""
+    judge: Judge | None = None
+    """What measures the generator; sees data that the server does not."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -220,9 +228,10 @@ class Federation:
             known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
             found |= aggregation(self.replies, weights, method.product(self.state), known)
             found["update_norm"] = update_norm(before.shared, self.state.shared)
-            found |= method.measured(self.state)
             if self.experiment.evaluation.updates:
                 found |= self._updates(before)
+        if self.state is not before:
+            found |= method.measured(self.state)
         return found
 
     def _updates(self, before: State) -> dict[str, float]:
@@ -269,6 +278,8 @@ class Federation:
 
     def _assessed(self, number: int, generate: bool) -> Assessment:
         model, settings = self.engine.model, self.experiment.evaluation
+        if isinstance(model, Zoo):
+            return self._assessed_zoo(model, number)
         tested = self.names if settings.clients is None else set(self.tests.of)
         own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
         models = Each(own, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
@@ -295,3 +306,17 @@ class Federation:
             generate=generate,
             everywhere=number == self.experiment.rounds,
         )
+
+    def own_model(self, client: Client) -> ClientModel:
+        """All tensors of a client with a model of its own, shared or not."""
+        mine = self.method.client_model(self.state, client.personal)
+        return ClientModel(client.held({**self.engine.model.start, **self.state.shared, **mine}))
+
+    def _assessed_zoo(self, model: Zoo, number: int) -> Assessment:
+        """Every client's own model; and the generator, where the method has one."""
+        found = assess_zoo(model, Each(self.names, lambda n: self.own_model(self.clients[n])), self.tests)
+        if self.judge is None or self.synthesis is None:
+            return found
+        grids = None if self.folder is None else self.folder.path / "generated"
+        judged = self.judge.assess(self.synthesis, self.state, number, grids)
+        return replace(found, metrics={**found.metrics, **judged})

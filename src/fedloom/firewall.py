@@ -4,7 +4,7 @@ A bad client costs its own update and nothing else (docs/decisions/0003-firewall
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -50,6 +50,10 @@ class Reply:
         return int(self.payload.numbers["examples"])
 
 
+Check = Callable[[Reply], str | None]
+"""What a method itself finds wrong with a reply whose names, shapes and numbers are right; None where nothing is."""
+
+
 def inspect(
     replies: Sequence[Reply],
     *,
@@ -57,11 +61,14 @@ def inspect(
     round: int,
     asked: Sequence[str],
     reference: Mapping[str, Mapping[str, Tensor]],
+    answers: bool = False,
+    check: Check | None = None,
 ) -> tuple[list[Reply], dict[str, str]]:
     """Split replies into the accepted ones, ordered by client name, and `{client: reason}` for the refused.
 
     `reference[client]` holds the tensors that the client may send, as the server has them (names, shapes, dtypes, and the
-    point from which a change is measured). A client sends whole groups or leaves them out.
+    point from which a change is measured). A client sends whole groups or leaves them out. With `answers` the replies are no
+    changes of anything, such as predictions: all of the reference has to be there, and their size is not compared.
     """
     refused: dict[str, str] = {}
     accepted: dict[str, Reply] = {}
@@ -77,6 +84,8 @@ def inspect(
             reason, changes[reply.client] = looked_at[i]
         if reply.client in accepted or (reply.client in refused and reason is None):
             reason = "duplicate: a second reply in one round"
+        if reason is None and check is not None:
+            reason = check(reply)
         if reason is None:
             accepted[reply.client] = reply
         else:
@@ -85,6 +94,12 @@ def inspect(
     for client in asked:
         if client not in accepted and client not in refused:
             refused[client] = "missing: no reply"
+    if answers:
+        lacking = {c: sorted(set(reference[c]) - set(accepted[c].payload.tensors)) for c in accepted}
+        for client in [c for c, names in lacking.items() if names]:
+            refused[client] = f"names: {lacking[client][0]} is missing"
+            del accepted[client]
+        return [accepted[c] for c in sorted(accepted)], dict(sorted(refused.items()))
     for client, reason in _too_large({c: changes[c] for c in accepted}, rules).items():
         refused[client] = reason
         del accepted[client]

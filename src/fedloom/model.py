@@ -36,6 +36,9 @@ class AdaptedModel(ABC):
     PEFT's layer at each `<group>/<place>`, and `scales` each group's LoRA scale s.
     """
 
+    stackable: bool = True
+    """Whether clients that train the same tensors can be trained together."""
+
     def __init__(
         self,
         tensors: Mapping[str, nn.Parameter],
@@ -237,6 +240,14 @@ class AdaptedModel(ABC):
     @abstractmethod
     def prepare(self, sample: Sample) -> Any:
         """A sample as the model reads it. Raises ExperimentError for a sample that it cannot read."""
+
+    def prepare_for(self, client: str, sample: Sample) -> Any:
+        """A client's training sample as the client reads it, where clients have models of their own."""
+        return self.prepare(sample)
+
+    def client_groups(self, client: str, holds: Sequence[str]) -> frozenset[str]:
+        """The groups that this client instantiates; `groups` of what it holds, but for clients with models of their own."""
+        return self.groups(holds)
 
     @abstractmethod
     def positions(self, example: Any) -> int:

@@ -27,7 +27,10 @@ from fedloom.foundations.adapted import AdaptedMLLM
 from fedloom.foundations.classifier import AdaptedClassifier
 from fedloom.foundations.clip import AdaptedCLIP
 from fedloom.foundations.loading import load_classifier, load_clip, load_model
+from fedloom.foundations.loading_own import load_own, load_synthesis, load_zoo
+from fedloom.foundations.zoo import Zoo
 from fedloom.gallery import write_gallery
+from fedloom.judge import Judge
 from fedloom.model import AdaptedModel
 from fedloom.runfolder import RunFolder
 
@@ -108,7 +111,7 @@ def build_from(
                 "give it more (data.captions.least), or lower rounds"
             )
     held = sorted({m for source in sources for m in source.holds})
-    model = _model(experiment, held, experiment.data.classes())
+    model = _model(experiment, sources, held)
     tested = {s.name: s.test for s in sources if len(s.test)}
     tests = TestSet.prepare(
         {name: tested[name] for name in drawn(list(tested), experiment.evaluation, experiment.seed)}, model
@@ -121,7 +124,8 @@ def build_from(
     training = [_pool(learning)] if experiment.method.pooled else learning
     shapes = client_shapes(experiment, [s.name for s in training], model.scales)
     clients = {
-        s.name: Client(s, model.groups(s.holds), shapes[s.name], experiment.cohort.start) for s in training
+        s.name: Client(s, model.client_groups(s.name, s.holds), shapes[s.name], experiment.cohort.start)
+        for s in training
     }
     cohort = experiment.engine.cohort
     if cohort == "auto":
@@ -138,7 +142,16 @@ def build_from(
         cohort=1 if cohort == "off" else cohort,
     )
     class_tests = _class_tests(experiment, tests, model) if experiment.data.pictured else None
-    return Federation(experiment, engine, tests, folder, observe, class_tests=class_tests)
+    federation = Federation(experiment, engine, tests, folder, observe, class_tests=class_tests)
+    if experiment.method.exchanges:
+        federation.synthesis = load_synthesis(
+            experiment.model.synthesis, experiment.data.class_names(), held, experiment.engine.device
+        )
+        size = federation.synthesis.generator.size
+        federation.judge = Judge.of(
+            experiment.data.pool(experiment.seed), experiment.seed, experiment.model.clip, size
+        )
+    return federation
 
 
 def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> ClassTests:
@@ -150,7 +163,13 @@ def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) ->
     return ClassTests.prepare(tests, experiment.data.load_common(experiment.seed), domains, model)
 
 
-def _model(
+def _model(experiment: Experiment, sources: Sequence[ClientData], held: Sequence[str]) -> AdaptedModel:
+    """What clients train: their own models, or adapters on a foundation."""
+    own = experiment.data.own_models
+    return _zoo(experiment, sources) if own else _foundation(experiment, held, experiment.data.classes())
+
+
+def _foundation(
     experiment: Experiment, held: Sequence[str], classes: Classes | None
 ) -> AdaptedMLLM | AdaptedClassifier | AdaptedCLIP:
     """The foundation that the data need, with the adapters that the method needs."""
@@ -167,6 +186,14 @@ def _model(
     if experiment.engine.compile:
         model.compile_frozen()
     return model
+
+
+def _zoo(experiment: Experiment, sources: Sequence[ClientData]) -> Zoo:
+    """The architectures of clients with models of their own."""
+    modalities = {s.name: s.holds[0] if s.holds else "text" for s in sources}
+    return load_zoo(
+        experiment.model, modalities, experiment.data.class_names(), experiment.engine.device, experiment.seed
+    )
 
 
 def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:
@@ -193,7 +220,7 @@ def finish(federation: Federation) -> Result:
     model.load(common)
     settings = experiment.evaluation
     metrics = dict(federation.last_metrics)
-    if settings.controls and common and not experiment.data.pictured:
+    if settings.controls and common and not experiment.data.pictured and not experiment.data.own_models:
         metrics |= measure_controls(model, federation.tests, settings)
     summary = {
         "name": experiment.name,
@@ -222,11 +249,18 @@ def finish(federation: Federation) -> Result:
         if n.startswith("control/")
     ]
     folder.append("metrics.jsonl", controls)
-    model.save_adapters(folder.path / "model")
+    if not experiment.data.own_models:
+        model.save_adapters(folder.path / "model")
     for client in federation.clients.values():
-        if own := federation.client_model(client):
+        if (
+            own := federation.own_model(client)
+            if experiment.data.own_models
+            else federation.client_model(client)
+        ):
             model.load(own.tensors, own.ratios)
             model.save_adapters(folder.path / "model" / "clients" / client.name)
+    if federation.synthesis is not None:
+        federation.synthesis.save(federation.state.tensors, folder.path / "model" / "generator")
     write_gallery(folder, federation.tests, settings.samples)
     text = json.dumps(summary, indent=2, ensure_ascii=False)
     write_atomic(folder.path / "summary.json", (text + "\n").encode())
@@ -246,10 +280,12 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     if not (adapters / "fedloom.json").is_file():
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
+    if experiment.data.own_models:
+        return load_own(experiment.model, adapters, experiment.engine.device, experiment.seed)
     listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
     trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
     names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}
-    model = _model(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
+    model = _foundation(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
     model.load(model.read_adapters(adapters))
     return model
 

@@ -18,6 +18,7 @@ from fedloom.errors import ExperimentError
 
 if TYPE_CHECKING:
     from fedloom.data.classes import Classes
+    from fedloom.data.labelled import Pool
     from fedloom.data.pictures import Pictures
 
 Features = Callable[[Sequence[Sample]], Tensor]
@@ -29,11 +30,12 @@ class Data(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: Literal["tabletop", "folder", "text", "classes", "captions"] = Field(
+    source: Literal["tabletop", "folder", "text", "classes", "captions", "labelled"] = Field(
         "tabletop",
         description="tabletop: the project's own small world; folder: <path>/<client>/metadata.jsonl; "
         "text: labelled sentences for a classifier; classes: pictures by class for CLIP; "
-        "captions: captioned pictures for pre-training a projector",
+        "captions: captioned pictures for pre-training a projector; labelled: pictures, descriptions or sounds of the same "
+        "classes, one modality per client, for clients with models of their own",
     )
     path: Path | None = Field(
         None,
@@ -45,7 +47,7 @@ class Data(BaseModel):
     clients: dict[Holding, int] = Field(
         {"image": 3, "audio": 3},
         description="source tabletop: how many clients hold images, speech, both, or text; source text: {text: N}; "
-        "source classes: {image: N}",
+        "source classes: {image: N}; source labelled: {image: N, text: N, audio: N}",
     )
     train: int = Field(
         160,
@@ -77,13 +79,14 @@ class Data(BaseModel):
     dirichlet: float | None = Field(
         0.5,
         gt=0,
-        description="source text: Dirichlet parameter of the clients' label mixes; none = all clients alike",
+        description="sources text and labelled: Dirichlet parameter of the clients' label mixes; none = all clients alike",
     )
 
     dataset: str = Field(
         "tabletop",
         description="source classes: tabletop, tabletop48, digits, caltech101, oxford-pets, flowers102, food101, dtd, sun397, "
-        "ucf101, domainnet, office-caltech10, cifar10, cifar100, a Hugging Face id, or any name beside data.path",
+        "ucf101, domainnet, office-caltech10, cifar10, cifar100, a Hugging Face id, or any name beside data.path; "
+        "source labelled: handwriting, tabletop, or any name beside data.path",
     )
     styles: tuple[str, ...] = Field(
         PRIVATE_STYLES,
@@ -133,6 +136,24 @@ class Data(BaseModel):
                 f"the source captions has no clients that hold {others[0]}; set data.clients to {{image: N}}"
             )
         return self
+
+    @property
+    def own_models(self) -> bool:
+        """Whether the source is for clients with models of their own; reads nothing."""
+        return self.source == "labelled"
+
+    def class_names(self) -> tuple[str, ...]:
+        """The class names of the source labelled, in the order of their numbers. Raises ExperimentError."""
+        from fedloom.data.labelled import class_names
+
+        return class_names(self.dataset, self.path)
+
+    def pool(self, seed: int) -> "Pool":
+        """All pictures of the source labelled. Raises ExperimentError."""
+        from fedloom.data.labelled import open_pool
+
+        wanted = (self.train + self.test) * sum(self.clients.values())
+        return open_pool(self.dataset, self.path, wanted, seed)
 
     def labels(self) -> tuple[str, ...]:
         """The task's label words, in the order of their numbers; empty for a source other than text."""
@@ -215,6 +236,17 @@ class Data(BaseModel):
 
             return text_clients(
                 self.task, self.clients["text"], self.train, self.test, self.dirichlet, seed, self.path
+            )
+        if self.own_models:
+            from fedloom.data.labelled import labelled_clients
+
+            return labelled_clients(
+                self.pool(seed),
+                {str(h): n for h, n in self.clients.items()},
+                self.train,
+                self.test,
+                self.dirichlet,
+                seed,
             )
         if self.pictured:
             from fedloom.data.classes import class_clients

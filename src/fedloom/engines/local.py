@@ -128,6 +128,8 @@ def _pause(job: Job) -> Outcome:
 def _alike(model: AdaptedModel, jobs: Mapping[str, Job]) -> list[Sequence[str]]:
     """Names of jobs that can be done together, in the order of their first."""
     groups: list[tuple[object, list[str]]] = []
+    if not model.stackable:
+        return [[name] for name in jobs]
     for name, job in jobs.items():
         key = kind(model, job)
         for other, names in groups:

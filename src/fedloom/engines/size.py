@@ -18,6 +18,8 @@ LARGEST = 256
 
 def cohort_size(model: AdaptedModel, samples: Sequence[Sample], batch_size: int) -> int:
     """The number of clients, from the shapes of model and `samples` and from the machine's memory; at least 1."""
+    if not model.stackable:
+        return 1
     lengths = [model.positions(model.prepare(s)) for s in samples]
     if not lengths:
         return 1

@@ -2,8 +2,8 @@
 
 A Stable Diffusion in small, of the same classes: first an autoencoder makes latents of 16 x 4 x 4 of pictures of 3 x 16 x 16;
 then denoiser and text encoder learn together to predict the noise in them. Prompts are "a seven", "a picture of a seven", the
-latter with the picture's public description behind it, or, every seventh time, nothing, which guidance needs. What is written is
-the moving average of the weights.
+latter with the picture's public description behind it, or, every seventh time, nothing, which guidance needs. What is
+written is the moving average of the weights.
 """
 
 import copy

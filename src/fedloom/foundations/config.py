@@ -6,6 +6,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedloom.adapters.lora import LoRA
+from fedloom.foundations.synthesis_settings import SynthesisSettings
+
+Modality = Literal["image", "text", "audio"]
 
 
 class Foundation(BaseModel):
@@ -52,6 +55,24 @@ class Foundation(BaseModel):
     frame: Literal["conversation", "bare"] | None = Field(
         None,
         description="what stands around the soft tokens: a conversation, or nothing; none = the foundation's",
+    )
+    architectures: dict[Modality, tuple[str, ...]] = Field(
+        {
+            "image": ("tiny-resnet", "tiny-vit"),
+            "text": ("tiny-bert", "tiny-distilbert"),
+            "audio": ("tiny-ast",),
+        },
+        description="source labelled: the clients' own models by modality, dealt in turn; tiny-resnet, tiny-vit, tiny-bert, "
+        "tiny-distilbert, tiny-ast, or Hugging Face ids and folders",
+    )
+    width: int = Field(
+        64,
+        ge=2,
+        description="source labelled: common width d of the clients' representations (256 at size paper)",
+    )
+    synthesis: SynthesisSettings = Field(
+        SynthesisSettings(),
+        description="the server's generator and captioner, for methods that exchange knowledge",
     )
     body_lora: LoRA = Field(
         LoRA(alpha=16.0, targets=("query", "value")), description="the classifier's adapter"

@@ -89,9 +89,18 @@ def ddim(scheduler: Any) -> Any:
     return DDIMScheduler.from_config(scheduler.config)
 
 
+def plain(tokenizer: Any) -> None:
+    """Forget how a tokenizer was last asked to cut and pad: a fast one saves it, and equal models shall give equal bytes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        backend.no_truncation()
+        backend.no_padding()
+
+
 def write(parts: Parts, folder: Path) -> None:
     """A folder that StableDiffusionPipeline.from_pretrained loads; without an autoencoder, its parts load one by one."""
     folder.mkdir(parents=True, exist_ok=True)
+    plain(parts.tokenizer)
     with quiet():
         if parts.autoencoder is not None:
             from diffusers import StableDiffusionPipeline

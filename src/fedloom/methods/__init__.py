@@ -3,14 +3,18 @@
 from fedloom.methods.base import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
+from fedloom.methods.creamfl import CreamFL
 from fedloom.methods.feda2_lora import FedA2LoRA
 from fedloom.methods.fedadam import FedAdam
 from fedloom.methods.fedavg import FedAvg
 from fedloom.methods.fedavg_lora import FedAvgLoRA
 from fedloom.methods.fedavgm import FedAvgM
 from fedloom.methods.fedcmp import FedCMP
+from fedloom.methods.feddf import FedDF
 from fedloom.methods.feddpa_lora import FedDPALoRA
 from fedloom.methods.fedex_lora import FedExLoRA
+from fedloom.methods.fedmd import FedMD
+from fedloom.methods.fedmmkt import FedMMKT
 from fedloom.methods.fedotp import FedOTP
 from fedloom.methods.fedpgp import FedPGP
 from fedloom.methods.fedprox import FedProx
@@ -61,6 +65,10 @@ METHODS: dict[str, type[Method]] = {
         FedOTP,
         PFedMoAP,
         MMA,
+        FedMMKT,
+        FedMD,
+        FedDF,
+        CreamFL,
     )
 }
 """Every method by the name that an experiment uses."""

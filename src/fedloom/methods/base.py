@@ -6,16 +6,20 @@ Local training, bytes, checkpoints, privacy and deployment are not here: they fo
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
+from torch import Generator, Tensor
 
 from fedloom.adapters.attachment import Attachment
 from fedloom.exchange import EVERYTHING, Payload, Scope
-from fedloom.firewall import Reply
+from fedloom.firewall import Check, Reply
 from fedloom.methods.moving import ServerStep
 from fedloom.training import Penalty, Training
+
+if TYPE_CHECKING:
+    from fedloom.foundations.synthesis import Synthesis
+    from fedloom.foundations.zoo import Example, Zoo
 
 FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
 """Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
@@ -68,13 +72,30 @@ class Ask(Protocol):
         task: str,
         payload: Payload | Mapping[str, Payload],
         cohort: Sequence[str] | None = None,
-        expect: Scope = EVERYTHING,
+        expect: Scope | Mapping[str, Mapping[str, Tensor]] = EVERYTHING,
+        check: Check | None = None,
     ) -> list[Reply]:
         """Replies ordered by client name.
 
         `cohort` defaults to the round's; a mapping gives each client its own payload; `expect` names as shared which of
-        the shared tensors a reply has to hold.
+        the shared tensors a reply has to hold, or gives for each client tensors like those of a reply that is no change of
+        shared tensors; `check` says what else would be wrong with a reply.
         """
+
+    @property
+    def modalities(self) -> Mapping[str, str]:
+        """What each client with a model of its own holds."""
+
+    @property
+    def zoo(self) -> "Zoo":
+        """The architectures of clients with models of their own."""
+
+    @property
+    def synthesis(self) -> "Synthesis":
+        """The server's generator and captioner."""
+
+    def note(self, text: str) -> None:
+        """Put a remark into the ledger, beside the last question of the round."""
 
 
 class Trainer(Protocol):
@@ -120,6 +141,26 @@ class Trainer(Protocol):
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """Put these personal tensors into the client's own state."""
 
+    @property
+    def modality(self) -> str:
+        """What a client with a model of its own holds."""
+
+    @property
+    def samples(self) -> int:
+        """How many training samples the client has."""
+
+    def read_items(self, items: Tensor) -> "list[Example]":
+        """Public items as the client's own model reads them."""
+
+    def outputs(self, examples: "Sequence[Example]") -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and unit representations (B, d) by the client's model as it stands, with gradients where they are on."""
+
+    def inferred(self, examples: "Sequence[Example]", tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The same by the client's model with these tensors, without gradients."""
+
+    def stream(self, name: str) -> Generator:
+        """The client's own random stream of this name in this round."""
+
 
 class WarmStart(BaseModel):
     """Another method for the first rounds. Paper: UniFLoW Table 4 (200 rounds of FedAvg-LoRA, then FedA²-LoRA)."""
@@ -140,6 +181,10 @@ class Method(BaseModel):
     paper: ClassVar[str]
     shares: ClassVar[Scope]
     """Who owns which adapter tensors; `scope` adds the head and what the experiment makes personal."""
+    exchanges: ClassVar[bool] = False
+    """Whether the server asks about public items that it makes, instead of averaging what is trained."""
+    own_models: ClassVar[bool] = False
+    """Whether it also works for clients with models of their own (data.source labelled)."""
     pooled: ClassVar[bool] = False
     """True for the upper bound: all clients' data lie in one place."""
     second: ClassVar[bool] = False

@@ -19,6 +19,7 @@ class FedAvg(Method):
     name: ClassVar[str] = "fedavg"
     title: ClassVar[str] = "FedAvg"
     paper: ClassVar[str] = "McMahan et al., 2017"
+    own_models: ClassVar[bool] = True
     shares: ClassVar[Scope] = Scope(shared=("*",))
 
     def round(self, state: State, ask: Ask) -> State:

@@ -12,6 +12,7 @@ class LocalOnly(Method):
     name: ClassVar[str] = "local-only"
     title: ClassVar[str] = "local only"
     paper: ClassVar[str] = "baseline"
+    own_models: ClassVar[bool] = True
     shares: ClassVar[Scope] = Scope(personal=("*",))
 
     def round(self, state: State, ask: Ask) -> State:

@@ -47,6 +47,9 @@ UPDATES = ("update/cosine", "update/cosine_min", "update/opposed", "update/turn"
 
 DIAGNOSTICS = (*MEASURES, "update_norm")
 
+OWN_SECTION = ("update", "canonical", "vote", "fusion", "generator")
+"""First words of names that have a section of their own in the report."""
+
 
 @dataclass(frozen=True)
 class Column:
@@ -128,8 +131,8 @@ def title_of(key: str) -> str:
 
 
 def is_diagnostic(name: str) -> bool:
-    """Whether a metric tells of aggregation, in a layer, a group or on average, and not of training or evaluation."""
-    return name.startswith(LAYER) or name.split("/")[0] in (*DIAGNOSTICS, "update", "canonical")
+    """Whether a metric tells of what the server did, in a layer, a group or on average, and not of training or evaluation."""
+    return name.startswith(LAYER) or name.split("/")[0] in (*DIAGNOSTICS, *OWN_SECTION)
 
 
 def figure_of(run: Run, key: str) -> float | None:

@@ -8,7 +8,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
-from fedloom.report import layers, page, plots, reliability, tradeoff
+from fedloom.report import layers, page, plots, reliability, tradeoff, transfer
 from fedloom.report.samples import kinds_of
 from fedloom.report.study import Study, read
 from fedloom.report.table import remark_of, table_of
@@ -70,6 +70,10 @@ def render(study: Study) -> str:
         update_plots=update_plots,
         updates=update_grid,
         heat=reliability.heat(study),
+        galleries=transfer.galleries(study),
+        transfer=transfer.parts(study),
+        weights=transfer.weights(study),
+        collapses=transfer.collapses(study),
         controls=page.controls(flat),
         kinds=kinds,
         experiments=_experiments(study),

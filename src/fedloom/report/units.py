@@ -36,6 +36,11 @@ _WORDS = {
     "hm2": "HM2",
     "llm": "LLM",
     "imu": "IMU",
+    "fid": "FID",
+    "kid": "KID",
+    "clip_score": "CLIP score",
+    "rank99": "rank",
+    "max_weight": "largest weight",
 }
 
 
@@ -65,6 +70,8 @@ def unit_of(name: str) -> Unit:
         return "seconds"
     if name in ("rounds", "trainable_parameters", "shared_parameters", "above_majority"):
         return "count"
+    if name.startswith("vote/") or name == "generator/agreement":
+        return "percent"
     return "percent" if name.rsplit("/", 1)[-1].startswith(_FRACTIONS) else "number"
 
 

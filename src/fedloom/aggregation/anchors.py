@@ -1,0 +1,94 @@
+"""Cross-modal anchors without a pre-trained model: what an item looks like to a modality, in one common space (FedMMKT, M3).
+
+`ridge`: a caption's anchor is a fixed random projection of its bag of words; a picture's is a ridge regression from its pixels
+to that of its caption. Both are fitted once on the first synthetic set, by the server. A map is one matrix: its last row is
+added to every item. `other_mean` makes a modality's anchors from its clients' vectors.
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from fedloom.aggregation.fusion_attention import unit
+from fedloom.aggregation.stack import wide
+
+BUCKETS = 1024
+"""Words are hashed into so many rows, so that a word of a later round has one too."""
+SIDE = 16
+"""Pictures are averaged down to at most 16 x 16 before the regression."""
+
+
+def ridge_anchors(
+    pictures: Tensor, captions: Sequence[str], width: int, seed: int, ridge: float = 0.1
+) -> tuple[Tensor, Tensor]:
+    """The maps of pictures (p + 1, d) and of words (1025, d), float32, from N pictures (N, 3, H, W) and their captions.
+
+    `seed` alone determines the random projection; the mean of these captions is taken off, because what all captions share
+    tells no item apart. `ridge` is relative to the mean energy of a pixel. Raises ValueError on numbers that differ.
+    """
+    if len(pictures) != len(captions) or not len(captions):
+        raise ValueError(f"there are {len(pictures)} pictures and {len(captions)} captions; each needs one.")
+    drawn = torch.randn(BUCKETS, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    bags = bags_of_words(captions)
+    words = torch.cat([drawn, -(bags @ drawn).mean(0, keepdim=True)])
+    pixels = fit_ridge(picture_features(pictures), unit(through(bags, words)), ridge)
+    return pixels.float(), words.float().to(pictures.device)
+
+
+def picture_anchors(pictures: Tensor, pixels: Tensor) -> Tensor:
+    """gᴵ (N, d), float32 and unit, of pictures (N, 3, H, W) through the map of `ridge_anchors`."""
+    return unit(through(picture_features(pictures), pixels)).float()
+
+
+def word_anchors(captions: Sequence[str], words: Tensor) -> Tensor:
+    """gᵀ (N, d), float32 and unit, of captions through the map of `ridge_anchors`."""
+    return unit(through(bags_of_words(captions).to(words.device), words)).float()
+
+
+def other_mean(vectors: Tensor, weights: Tensor | None = None) -> Tensor:
+    """A modality's anchors (N, d), unit: the mean of its clients' vectors (K, N, d), `weights` (K,) their data (None: equal).
+
+    For the other modalities this is the mean of *their* other modality. Raises ValueError on weights that do not fit.
+    """
+    p = torch.ones(len(vectors)) if weights is None else weights
+    if p.shape != (len(vectors),) or not len(vectors) or not bool((p >= 0).all()) or float(p.sum()) <= 0:
+        raise ValueError(f"{len(vectors)} clients need as many weights, none negative and not all 0.")
+    Z = wide(vectors.detach())
+    return unit(torch.einsum("k,knd->nd", p.to(Z) / p.sum().to(Z), Z)).to(vectors.dtype)
+
+
+def fit_ridge(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
+    """(p + 1, d), float64: W and the constant of the ridge regression from features (N, p) to targets (N, d), both centred."""
+    X, Y = wide(features.detach()), wide(targets.detach())
+    x, y = X.mean(0), Y.mean(0)
+    G = (X - x).T @ (X - x)
+    lam = ridge * float(G.diagonal().mean()) + 1e-12
+    W = torch.linalg.solve(G + lam * torch.eye(len(G)).to(G), (X - x).T @ (Y - y))
+    return torch.cat([W, (y - x @ W)[None]])
+
+
+def through(features: Tensor, fitted: Tensor) -> Tensor:
+    """(N, d), float64: features (N, p) through a map (p + 1, d)."""
+    W = wide(fitted)
+    return wide(features) @ W[:-1] + W[-1]
+
+
+def picture_features(pictures: Tensor) -> Tensor:
+    """(N, p), float64 in [0, 1] from uint8, as they are from floats: the pixels, at most 16 x 16 of them."""
+    x = wide(pictures) / (255.0 if pictures.dtype == torch.uint8 else 1.0)
+    if x.shape[-1] > SIDE or x.shape[-2] > SIDE:
+        x = adaptive_avg_pool2d(x, SIDE)
+    return x.flatten(1)
+
+
+def bags_of_words(captions: Sequence[str]) -> Tensor:
+    """(N, 1024), float64: how often each caption has a word of each bucket; case and punctuation do not matter."""
+    bags = torch.zeros(len(captions), BUCKETS, dtype=torch.float64)
+    for row, caption in enumerate(captions):
+        for word in re.findall(r"\w+", caption.lower()):
+            bags[row, zlib.crc32(word.encode()) % BUCKETS] += 1
+    return bags

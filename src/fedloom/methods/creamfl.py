@@ -1,0 +1,90 @@
+"""CreamFL's exchange of representations, on items that FedMMKT's server synthesises.
+
+Paper: Yu et al., "Multimodal Federated Learning via Contrastive Representation Ensemble", ICLR 2023.
+
+Deliberate differences: there is no server model to distil into, and no client with both modalities; the public set is
+synthetic; the global vectors of a modality are the clients' vectors weighed by contrastive scores against the other modality's
+anchors (the paper's own weights have no temperature; unit vectors need one).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from fedloom.aggregation import fusion
+from fedloom.exchange import Payload
+from fedloom.firewall import Reply
+from fedloom.foundations.synthesis import Public
+from fedloom.foundations.zoo import ITEMS, KNOWLEDGE
+from fedloom.methods.base import Ask, State, Trainer
+from fedloom.methods.on_items import KEPT, VECTORS, Loss, OnItems
+
+GLOBAL = f"{KNOWLEDGE}/global."
+"""Group-free prefix of the global vectors of each modality, (N, d)."""
+SAME, BEFORE = "same", "before"
+
+
+class CreamFL(OnItems):
+    """Clients: CE(D_c) + gamma (inter + intra) against the global vectors of the public items."""
+
+    name: ClassVar[str] = "creamfl"
+    title: ClassVar[str] = "CreamFL"
+    paper: ClassVar[str] = "Yu et al., 2023"
+
+    gamma: float = Field(0.5, ge=0, description="weight of the two contrastive losses")
+    temperature: float = Field(0.5, gt=0, description="of both")
+    tau: float = Field(0.07, gt=0, description="of the scores that weigh clients")
+
+    def learn(
+        self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
+    ) -> tuple[State, dict[str, Tensor]]:
+        """Global vectors of every modality: its clients', weighed by how well they find the other modalities' anchors."""
+        anchors = ask.synthesis.anchors(public, ask.zoo.width)
+        found = {}
+        for m in sorted(anchors):
+            of = [r.payload.tensors[VECTORS] for r in replies if ask.modalities[r.client] == m]
+            if not of:
+                found[f"{GLOBAL}{m}"] = anchors[m]
+                continue
+            others = [g for n, g in anchors.items() if n != m]
+            Z = torch.stack(of)
+            s = torch.stack([fusion.scores(Z, g, self.tau) for g in others]).mean(0)
+            mean = torch.einsum("kn,knd->nd", s.softmax(0), Z)
+            found[f"{GLOBAL}{m}"] = torch.nn.functional.normalize(mean, dim=-1)
+        every = torch.arange(len(public.prompted)).int()
+        return state, {KEPT: every, **found}
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """As every client on items; the losses need the vectors of the model as it was before this round's training."""
+        if task == "distil":
+            own = self.client_model(State({}), trainer.personal)
+            before = trainer.inferred(trainer.read_items(trainer.personal[ITEMS]), own)[1]
+            same = payload.tensors[f"{GLOBAL}{trainer.modality}"]
+            others = [
+                t
+                for n, t in payload.tensors.items()
+                if n.startswith(GLOBAL) and n != f"{GLOBAL}{trainer.modality}"
+            ]
+            told = {KEPT: payload.tensors[KEPT], SAME: same, BEFORE: before}
+            told |= {f"other{i}": t for i, t in enumerate(others)}
+            payload = Payload(told, payload.numbers)
+        return super().client(task, payload, trainer)
+
+    def loss(self, told: Mapping[str, Tensor]) -> Loss | None:
+        """Inter: find the own item among the other modalities' vectors. Intra: nearer to the global than to the old vector."""
+        if not self.gamma:
+            return None
+        others = [t for n, t in told.items() if n.startswith("other")]
+
+        def loss(logits: Tensor, vectors: Tensor, at: Tensor) -> Tensor:
+            T = self.temperature
+            inter = [cross_entropy(vectors @ g.to(vectors).T / T, at.to(vectors.device)) for g in others]
+            pair = torch.stack([(vectors * told[n][at].to(vectors)).sum(-1) for n in (SAME, BEFORE)], 1) / T
+            intra = cross_entropy(pair, torch.zeros(len(at), dtype=torch.long, device=pair.device))
+            return self.gamma * (torch.stack(inter).mean() + intra)
+
+        return loss

@@ -1,0 +1,72 @@
+"""FedDF: the mean of each architecture's clients, distilled on the server from all clients' predictions about public items.
+
+Paper: Lin et al., "Ensemble Distillation for Robust Model Fusion in Federated Learning", NeurIPS 2020, Algorithm 1 and 3.
+
+Deliberate differences: the public items are what FedMMKT's server synthesises; a client's model answers about an item in its own
+modality, so that teachers of an image student are text models, too; AdamW with the clients' learning rate.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from fedloom.exchange import Payload, Scope, group_of
+from fedloom.foundations.zoo import Example
+from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.combine import mean_of
+from fedloom.streams import torch_stream
+
+
+class FedDF(Method):
+    """Students: group means. Teacher: softmax of the mean of all clients' logits."""
+
+    name: ClassVar[str] = "feddf"
+    title: ClassVar[str] = "FedDF"
+    paper: ClassVar[str] = "Lin et al., 2020"
+    shares: ClassVar[Scope] = Scope(shared=("*",))
+    own_models: ClassVar[bool] = True
+    exchanges: ClassVar[bool] = True
+
+    steps: int = Field(20, ge=0, description="distillation steps on the server per architecture and round")
+    batch_size: int = Field(32, ge=1, description="public items in one step")
+    lr: float = Field(1e-3, gt=0, description="AdamW's learning rate on the server")
+
+    def round(self, state: State, ask: Ask) -> State:
+        """Average where architectures agree; distil the ensemble into every average."""
+        replies = ask("train", Payload(state.shared))
+        students = {**state.shared, **mean_of(replies, self.client_weights(replies))}
+        public = ask.synthesis.public({}, ask.seed, ask.round)
+        read = {
+            r.client: ask.zoo.read_items(public.items[ask.modalities[r.client]], r.client) for r in replies
+        }
+        teacher = torch.stack(
+            [ask.zoo.logits(r.payload.tensors, read[r.client]) for r in replies]
+        ).mean(0).softmax(-1)  # fmt: skip
+        groups = {group_of(n) for r in replies for n in r.payload.tensors}
+        for group in sorted(groups):
+            one = next(r.client for r in replies if any(group_of(n) == group for n in r.payload.tensors))
+            student = {n: t for n, t in students.items() if group_of(n) == group}
+            students |= self._distil(student, read[one], teacher, group, ask)
+        return state.with_shared(students)
+
+    def _distil(
+        self, student: Mapping[str, Tensor], examples: list[Example], teacher: Tensor, group: str, ask: Ask
+    ) -> dict[str, Tensor]:
+        """The student after `steps` of KL(teacher || student) on the items."""
+        zoo, rng = ask.zoo, torch_stream(ask.seed, "feddf", group, ask.round)
+        zoo.load(student)
+        optimiser = torch.optim.AdamW(zoo.begin(student), lr=self.lr, weight_decay=0.0)
+        for _ in range(self.steps):
+            at = torch.randperm(len(examples), generator=rng)[: self.batch_size]
+            logits, _ = zoo.outputs([examples[i] for i in at.tolist()])
+            loss = kl_div(logits.log_softmax(-1), teacher[at].to(logits), reduction="batchmean")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+        found = {n: zoo.tensors[n].detach().clone() for n in student}
+        zoo.rest()
+        return found

@@ -1,0 +1,60 @@
+"""FedMD: clients of any architecture distil the mean of their predictions on public items.
+
+Paper: Li and Wang, "FedMD: Heterogenous Federated Learning via Model Distillation", NeurIPS 2019 workshop.
+
+Deliberate differences: the public set is what FedMMKT's server synthesises, unlabelled, and every client reads it in its own
+modality; the consensus is a mean of probabilities by default (the paper's is one of class scores: `consensus: logits` takes the
+mean of log-probabilities); distilling and private training share their steps instead of following each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import kl_div
+
+from fedloom.firewall import Reply
+from fedloom.foundations.synthesis import Public
+from fedloom.foundations.zoo import KNOWLEDGE
+from fedloom.methods.base import Ask, State
+from fedloom.methods.on_items import KEPT, PROBABILITIES, Loss, OnItems
+
+CONSENSUS = f"{KNOWLEDGE}/consensus"
+
+
+class FedMD(OnItems):
+    """u_i = mean_c p_ci; clients: CE(D_c) + lambda KL(u_i || p_ci)."""
+
+    name: ClassVar[str] = "fedmd"
+    title: ClassVar[str] = "FedMD"
+    paper: ClassVar[str] = "Li and Wang, 2019"
+    soft: ClassVar[bool] = True
+
+    kd: float = Field(0.3, ge=0, description="lambda, of the divergence from the consensus")
+    consensus: Literal["probabilities", "logits"] = Field(
+        "probabilities",
+        description="probabilities: their mean; logits: the mean of log-probabilities, normalised",
+    )
+
+    def learn(
+        self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
+    ) -> tuple[State, dict[str, Tensor]]:
+        """The consensus of all clients about every item."""
+        p = torch.stack([r.payload.tensors[PROBABILITIES] for r in replies])
+        mean = (
+            p.mean(0) if self.consensus == "probabilities" else p.clamp_min(1e-12).log().mean(0).softmax(-1)
+        )
+        return state, {KEPT: torch.arange(len(mean)).int(), CONSENSUS: mean}
+
+    def loss(self, told: Mapping[str, Tensor]) -> Loss | None:
+        """KL from the consensus to the client's prediction."""
+        if not self.kd:
+            return None
+        wanted = told[CONSENSUS]
+
+        def loss(logits: Tensor, vectors: Tensor, at: Tensor) -> Tensor:
+            return self.kd * kl_div(logits.log_softmax(-1), wanted[at].to(logits), reduction="batchmean")
+
+        return loss

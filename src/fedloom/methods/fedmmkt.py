@@ -1,0 +1,242 @@
+"""FedMMKT, reconstructed: a text-to-image server and clients of any architecture teach each other through synthetic items.
+
+Paper: "FedMMKT: Co-Enhancing a Server Text-to-Image Model and Client Task Models in Multi-Modal Federated Learning" (arXiv
+2510.12254). Its equations and hyper-parameters are not public: this is our reconstruction from two summaries, completed as
+specification fedmmkt says (docs/methods/fedmmkt.md tells what is stated and what is ours), whose steps are called M0 to M5;
+M0, M1 and the order of a round are in `on_items`.
+
+Deliberate choices:
+- Round 1 is the warm-up; round 2 tells the anchors' mean (untrained projections share no space), fusion starts in round 3.
+- Baselines that differ in one step are options of this method: uniform votes, mean or contrastive fusion without attention, a
+  frozen generator, a generator that trains on its own prompts, prompt labels for clients.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div
+
+from fedloom.aggregation import fusion, voting
+from fedloom.firewall import Reply
+from fedloom.foundations.synthesis import Public
+from fedloom.foundations.zoo import KNOWLEDGE
+from fedloom.methods.base import Ask, State
+from fedloom.methods.on_items import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS, Loss, OnItems
+from fedloom.streams import stream_seed, torch_stream
+
+LABEL, CONFIDENCE, FUSED = (f"{KNOWLEDGE}/{n}" for n in ("label", "confidence", "representation"))
+ATTENTION = "attention/"
+FIRST_FUSION = 3
+"""The first round whose projections have been trained on anchors."""
+
+
+class LabVote(BaseModel):
+    """M2. Defaults: entropy weights exp(-H), hard votes, threshold 0.5 on the winner's share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weight: voting.Weight = Field(
+        "exp", description="exp | one_minus_norm | exp_norm | inv | uniform, of the entropy"
+    )
+    vote: voting.Kind = Field(
+        "hard", description="hard: the likeliest class; soft: probabilities (C numbers up)"
+    )
+    gate: voting.Gate = Field(
+        "share",
+        description="share | client_entropy | prompt_agreement | share_and_prompt: when an item is kept",
+    )
+    threshold: float = Field(0.5, ge=0, description="beta; 0 keeps everything, above 1 nothing")
+    rejected: voting.Rejected = Field("drop", description="drop | prompt_label: what becomes of the others")
+
+
+class Fusing(BaseModel):
+    """M3. Defaults: attention over clients with the identity, contrastive weights."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    attention: Literal["identity", "learned", "none"] = Field(
+        "identity", description="identity | learned on the server | none: cross-attention between modalities"
+    )
+    temperature: float = Field(0.1, gt=0, description="tau_a, of attention")
+    share: float = Field(0.5, ge=0, description="lambda_a, of what is attended to")
+    other: Literal["message_mean", "client_mean", "joint_multihead"] = Field(
+        "message_mean", description="message_mean | client_mean | joint_multihead: several other modalities"
+    )
+    heads: int = Field(4, ge=1, description="of joint_multihead")
+    aggregate: Literal["contrastive", "mean"] = Field(
+        "contrastive", description="contrastive | mean: client weights"
+    )
+    tau: float = Field(0.07, gt=0, description="temperature of contrastive scores")
+    tau_agg: float = Field(1.0, gt=0, description="temperature of the weights over clients")
+    guard: bool = Field(False, description="raise tau_agg where fusion rests on fewer than 1.5 clients")
+    anchor: Literal["blip", "ridge", "other_mean"] = Field(
+        "blip",
+        description="blip: the captioner's embeddings; ridge: fitted on the first items; other_mean: the clients' own means",
+    )
+
+
+class FedMMKT(OnItems):
+    """LabVote, MultiRepFusion, a denoiser trained on what was voted, clients distilled from what was fused."""
+
+    name: ClassVar[str] = "fedmmkt"
+    title: ClassVar[str] = "FedMMKT (reconstruction)"
+    paper: ClassVar[str] = "FedMMKT (2025), our reconstruction"
+
+    vote: LabVote = LabVote()
+    fusion: Fusing = Fusing()
+    labels: Literal["vote", "prompt"] = Field(
+        "vote", description="vote; prompt: every item keeps the class that it was made for, confidence 1"
+    )
+    generator: Literal["voted", "self", "frozen"] = Field(
+        "voted", description="what trains the denoiser: the votes; its own prompts, as many steps; nothing"
+    )
+    kd: float = Field(0.3, ge=0, description="lambda_kd, of the divergence between representations")
+    pseudo: float = Field(0.5, ge=0, description="lambda_v, of the cross entropy with voted labels")
+    temperature: float = Field(0.1, gt=0, description="tau_r, of the softmax over a representation's numbers")
+
+    @property
+    def soft(self) -> bool:  # type: ignore[override]
+        """A soft vote needs probabilities."""
+        return self.vote.vote == "soft"
+
+    def learn(
+        self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
+    ) -> tuple[State, dict[str, Tensor]]:
+        """M2, M3, M4."""
+        kept, labels, confidence, found = self._voted(public, replies, ask)  # M2
+        told = {KEPT: kept.int(), LABEL: labels[kept].int(), CONFIDENCE: confidence[kept].float()}
+        tensors: dict[str, Tensor] = {}
+        fused = torch.zeros(0, ask.zoo.width)
+        if len(kept):
+            fused, tensors, measured = self._fused(state, public, kept, labels[kept], replies, ask)  # M3
+            found |= measured
+        trained, loss = self._tuned(state, public, kept, labels[kept], confidence[kept], ask)  # M4
+        if loss is not None:
+            found["generator/loss"] = loss
+        judged = {"vote/item": kept, "vote/label": labels[kept]}
+        values = {**state.values, "measured": {**found, "synthesis/masked_names": float(public.hits)}}
+        state = State(state.shared, {**state.tensors, **trained, **tensors, **judged}, values)
+        return state, {**told, FUSED: fused}
+
+    def _voted(
+        self, public: Public, replies: Sequence[Reply], ask: Ask
+    ) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
+        """M2 LabVote: the places of kept items, every item's label and confidence, and figures."""
+        prompted = public.prompted
+        if self.labels == "prompt":
+            every = torch.arange(len(prompted))
+            return every, prompted, torch.ones(len(prompted)), {"vote/coverage": 1.0, "vote/relabelled": 0.0}
+        said = PROBABILITIES if self.soft else LABELS
+        answers = torch.stack([r.payload.tensors[said] for r in replies])
+        cast = voting.labvote(
+            torch.stack([r.payload.tensors[ENTROPY] for r in replies]),
+            len(ask.synthesis.names),
+            labels=None if self.soft else answers.long(),
+            probabilities=answers if self.soft else None,
+            prompted=prompted,
+            **self.vote.model_dump(),
+        )
+        measured = {f"vote/{n}": v for n, v in voting.vote_measures(cast, prompted).items()}
+        return cast.kept.nonzero()[:, 0], cast.labels, cast.confidence, measured
+
+    def _fused(
+        self, state: State, public: Public, kept: Tensor, labels: Tensor, replies: Sequence[Reply], ask: Ask
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
+        """M3 MultiRepFusion: r of the kept items, what the server keeps for the next round, and figures."""
+        clients: dict[str, list[Reply]] = {}
+        for reply in replies:
+            clients.setdefault(ask.modalities[reply.client], []).append(reply)
+        Z = {
+            m: torch.stack([r.payload.tensors[VECTORS][kept] for r in of])
+            for m, of in sorted(clients.items())
+        }
+        anchors, keep = self._anchors(state, public, Z, kept, ask)
+        anchors = {m: g for m, g in anchors.items() if m in ("image", "text") or m in Z}
+        options = self.fusion.model_dump(exclude={"attention", "anchor"})
+        settings = fusion.Fusion(attention=self.fusion.attention != "none", **options)
+        if ask.round < FIRST_FUSION:  # bootstrap: untrained projections share no space
+            return fusion.fuse({}, anchors, settings).vectors.float(), keep, {}
+        learned = None
+        if self.fusion.attention == "learned":
+            before = {
+                n.removeprefix(ATTENTION): t for n, t in state.tensors.items() if n.startswith(ATTENTION)
+            }
+            rng = torch_stream(ask.seed, "attention", ask.round)
+            count = len(ask.synthesis.names)
+            learned = fusion.learn_attention(Z, anchors, labels, count, settings, rng, start=before or None)
+            keep |= {f"{ATTENTION}{n}": t for n, t in learned.items()}
+        fused = fusion.fuse(Z, anchors, settings, learned=learned)
+        measured = _fusion_figures(fused, Z, clients)
+        if sentence := fusion.collapse(fused.weights, fused.vectors):
+            ask.note(sentence)
+        return fused.vectors.float(), keep, measured
+
+    def _anchors(
+        self, state: State, public: Public, Z: Mapping[str, Tensor], kept: Tensor, ask: Ask
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """g (n, d) of the kept items by modality, and maps that were fitted once."""
+        width = ask.zoo.width
+        if self.fusion.anchor == "ridge":
+            known = {n: t for n, t in state.tensors.items() if n.startswith("ridge/")}
+            pictures, captions = public.items["image"], public.captions
+            if not known:
+                fitted = fusion.ridge_anchors(pictures, captions, width, stream_seed(ask.seed, "ridge"))
+                known = dict(zip(("ridge/pixels", "ridge/words"), fitted, strict=True))
+            seen = fusion.picture_anchors(pictures, known["ridge/pixels"])[kept]
+            told = fusion.word_anchors(captions, known["ridge/words"])[kept]
+            return {m: told if m == "text" else seen for m in public.items}, known
+        anchors = {m: g[kept] for m, g in ask.synthesis.anchors(public, width).items()}
+        if self.fusion.anchor == "other_mean" and ask.round >= FIRST_FUSION:
+            anchors |= {m: fusion.other_mean(z) for m, z in Z.items()}
+        return anchors, {}
+
+    def _tuned(
+        self, state: State, public: Public, kept: Tensor, labels: Tensor, confidence: Tensor, ask: Ask
+    ) -> tuple[dict[str, Tensor], float | None]:
+        """M4: the denoiser after this round, and its loss; nothing where it is frozen or nothing was kept."""
+        if self.generator == "frozen" or not len(kept):
+            return {}, None
+        steps = None
+        if self.generator == "self":  # as many steps as FedMMKT takes on what it keeps
+            settings = ask.synthesis.settings
+            steps = settings.passes * -(-len(kept) // settings.batch_size)
+            kept, labels = torch.arange(len(public.prompted)), public.prompted
+            confidence = torch.ones(len(kept))
+        return ask.synthesis.tune(
+            self.denoiser(state), public, kept, labels, confidence, ask.seed, ask.round, steps
+        )
+
+    def loss(self, told: Mapping[str, Tensor]) -> Loss | None:
+        """M5: lambda_kd KL(softmax(r / tau) || softmax(q(f(x)) / tau)) + lambda_v conf CE(h(f(x)), y)."""
+        if not self.kd and not self.pseudo:
+            return None
+        wanted = (told[FUSED] / self.temperature).softmax(-1)
+        labels, confidence = told[LABEL].long(), told[CONFIDENCE]
+
+        def loss(logits: Tensor, vectors: Tensor, at: Tensor) -> Tensor:
+            said = (vectors / self.temperature).log_softmax(-1)
+            near = kl_div(said, wanted[at].to(said), reduction="batchmean")
+            right = cross_entropy(logits, labels[at].to(logits.device), reduction="none")
+            return self.kd * near + self.pseudo * (confidence[at].to(right) * right).mean()
+
+        return loss
+
+
+def _fusion_figures(
+    fused: fusion.Fused, Z: Mapping[str, Tensor], clients: Mapping[str, Sequence[Reply]]
+) -> dict[str, float]:
+    """Effective clients, weights, and whether the fused vectors tell items apart (specification fedmmkt 9)."""
+    found: dict[str, Any] = {}
+    for m, a in fused.weights.items():
+        found[f"fusion/{m}/effective_clients"] = fusion.effective_clients(a).mean()
+        found[f"fusion/{m}/max_weight"] = a.max(0).values.mean()
+        found |= {f"fusion/{r.client}/weight": w.mean() for r, w in zip(clients[m], a, strict=True)}
+    error = fusion.alignment_error(Z, fused.vectors)
+    found |= {"fusion/alignment_error": error.mean(), "fusion/alignment_variance": error.var(unbiased=False)}
+    found |= {"fusion/rank99": fusion.rank99(fused.vectors), "fusion/tau_agg": fused.tau_agg}
+    if len(fused.vectors) > 1:
+        found["fusion/cosine"] = fusion.pairwise_cosine(fused.vectors)
+    return {name: float(value) for name, value in found.items()}
