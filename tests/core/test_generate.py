@@ -18,9 +18,9 @@ def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("runs")
     generator(latent=False, seed=1).save(root / "begun")
     generator(latent=False, seed=2).save(root / "run" / "model" / "generator")
-    (root / "run" / "experiment.yaml").write_text(f"model: {{generator: {root / 'begun'}}}\n")
+    (root / "run" / "experiment.yaml").write_text(f"model: {{synthesis: {{generator: {root / 'begun'}}}}}\n")
     (root / "plain").mkdir()
-    (root / "plain" / "experiment.yaml").write_text("model: {}\n")
+    (root / "plain" / "experiment.yaml").write_text("model: {synthesis: {generator: tiny-t2i}}\n")
     return root / "run"
 
 
@@ -83,7 +83,7 @@ def test_a_run_shows_what_it_ended_with_and_on_request_what_it_began_with(
         ("no prompt", "there is no prompt"),
         ("empty prompt", "there is no prompt"),
         ("no generator", "has no generator in model/generator"),
-        ("none at the start", "began without a generator"),
+        ("none at the start", "has no generator in model/generator"),
         ("start of no run", "is no run's folder"),
         ("unwritable", "cannot write"),
         ("no picture", "end its name with .png"),
