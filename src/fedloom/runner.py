@@ -30,7 +30,7 @@ from fedloom.foundations.clip import AdaptedCLIP
 from fedloom.foundations.loading import load_classifier, load_clip, load_model
 from fedloom.gallery import write_gallery
 from fedloom.model import AdaptedModel
-from fedloom.privacy.rules import too_few
+from fedloom.privacy.rules import not_installed, too_few
 from fedloom.runfolder import RunFolder
 
 POOLED = "pooled"
@@ -126,6 +126,8 @@ def build_from(
         s.name: Client(s, model.groups(s.holds), shapes[s.name], experiment.cohort.start, experiment.privacy)
         for s in training
     }
+    if fault := not_installed(experiment.privacy):
+        raise ExperimentError(fault)
     summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
     held_by = {name: client.groups & summed for name, client in clients.items()}
     if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
