@@ -237,6 +237,7 @@ def methods(
 ) -> None:
     """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
     from fedloom.methods import METHODS
+    from fedloom.privacy.rules import named, why_not
 
     if cost is not None:
         from fedloom import cost_clip
@@ -268,6 +269,7 @@ def methods(
     if name is not None:
         method = METHODS[name]
         out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
+        out.print(f"privacy: {', '.join(named(method)) or f'none, because it {why_not(method)}'}")
         rows = [
             (f"method.{n}", _default(f.get_default()), f.description or "")
             for n, f in method.model_fields.items()
@@ -281,10 +283,11 @@ def methods(
             m.paper,
             ", ".join(m.shares.shared) or "nothing",
             ", ".join(m.shares.personal) or "nothing",
+            ", ".join(named(m)) or "none",
         )
         for m in METHODS.values()
     ]
-    out.print(plain_table(("method.name", "title", "paper", "shared", "personal"), listed))
+    out.print(plain_table(("method.name", "title", "paper", "shared", "personal", "privacy"), listed))
 
 
 @app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")

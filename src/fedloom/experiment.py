@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -339,6 +339,7 @@ def _known_keys(model: Any, location: Sequence[Any]) -> list[str]:
     for part in location:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field is not None else None
+        model = next((m for m in get_args(model) if hasattr(m, "model_fields")), model)  # one or none
     return sorted(getattr(model, "model_fields", {}))
 
 

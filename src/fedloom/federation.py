@@ -15,6 +15,7 @@ from fedloom.client import Client
 from fedloom.diagnostics import aggregation, update_norm
 from fedloom.door import Door, Each, NoReplies
 from fedloom.engines import LocalEngine
+from fedloom.errors import ExperimentError
 from fedloom.evaluation import Assessment, ClientModel, TestSet, assess
 from fedloom.evaluation_classes import ClassTests, assess_classes
 from fedloom.evaluation_zoo import assess_zoo
@@ -107,6 +108,11 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
+        if self.experiment.rounds and not self.rounds:
+            raise ExperimentError(
+                "privacy.dp: the first round alone would pass the budget; raise epsilon or noise_multiplier, "
+                "or lower cohort.fraction"
+            )
         start = self.engine.model.start
         self.state: State = self.method.start(start)
         memory = self.experiment.engine.memory * 10**6

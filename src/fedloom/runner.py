@@ -36,7 +36,7 @@ from fedloom.judge import Judge
 from fedloom.model import AdaptedModel
 from fedloom.privacy.attacks import Backdoor
 from fedloom.privacy.poison import triggered
-from fedloom.privacy.rules import too_few
+from fedloom.privacy.rules import not_installed, too_few
 from fedloom.runfolder import RunFolder
 
 POOLED = "pooled"
@@ -142,6 +142,8 @@ def build_from(
         )
         for s in training
     }
+    if fault := not_installed(experiment.privacy):
+        raise ExperimentError(fault)
     summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
     held_by = {name: client.groups & summed for name, client in clients.items()}
     if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):

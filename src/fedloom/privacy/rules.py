@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from fedloom.privacy.config import Privacy
@@ -20,6 +21,17 @@ WHY: Mapping["Combination", str] = {
 def works(combination: "Combination") -> tuple[bool, bool]:
     """Whether methods of this kind work with secure aggregation, and with differential privacy."""
     return combination in ("mean", "solve"), combination == "mean"
+
+
+def named(method: "type[Method]") -> list[str]:
+    """The parts of `privacy` that a method works with."""
+    found = zip(("secure", "dp"), works(method.combination), strict=True)
+    return [name for name, yes in found if yes and not method.pooled]
+
+
+def why_not(method: "type[Method]") -> str:
+    """Why a method works with none."""
+    return "has one client" if method.pooled else WHY[method.combination]
 
 
 def refusal(
@@ -55,6 +67,19 @@ def refusal(
     if full_first_round:
         return "privacy.dp accounts for one sampling rate in all rounds; leave cohort.full_first_round out"
     return None
+
+
+def not_installed(privacy: Privacy) -> str | None:
+    """What a run's privacy needs and does not find, in one sentence, or None."""
+    needed = {
+        "cryptography": privacy.sums,
+        "Crypto": privacy.secure is not None,
+        "dp_accounting": privacy.dp is not None,
+    }
+    lacking = [name for name, used in needed.items() if used and find_spec(name) is None]
+    return (
+        f"privacy needs {lacking[0]}, which is not installed; install fedloom[privacy]" if lacking else None
+    )
 
 
 def too_few(privacy: Privacy, groups: Mapping[str, Collection[str]], fraction: float) -> str | None:
