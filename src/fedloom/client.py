@@ -13,7 +13,7 @@ from fedloom.data.source import ClientData
 from fedloom.exchange import EVERYTHING, Payload, Scope, group_of, lent
 from fedloom.methods import Method
 from fedloom.model import AdaptedModel
-from fedloom.personal import PersonalStates
+from fedloom.personal import PersonalStates, States
 from fedloom.prepared import Prepared
 from fedloom.streams import numpy_stream
 from fedloom.training import Penalty, Training, proximal
@@ -43,7 +43,7 @@ class Client:
     groups: frozenset[str]
     shapes: Shapes = field(default_factory=dict)
     start: Literal["common", "own"] = "common"
-    states: PersonalStates = field(default_factory=PersonalStates)
+    states: States = field(default_factory=PersonalStates)
     prepared: Prepared = field(default_factory=lambda: Prepared(2**30))
     begin: Mapping[str, Tensor] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from fedloom.adapters.ranks import ratios
 from fedloom.client import Client
 from fedloom.diagnostics import aggregation, update_norm
 from fedloom.door import Door, Each, NoReplies
-from fedloom.engines import LocalEngine
+from fedloom.engines import Engine
 from fedloom.evaluation import Assessment, ClientModel, TestSet, assess
 from fedloom.evaluation_classes import ClassTests, assess_classes
 from fedloom.exchange import Payload, group_of
@@ -67,6 +67,7 @@ class Progress:
 
 
 Observer = Callable[[Progress], None]
+Assessor = Callable[["Federation", int, bool], Assessment]
 
 
 @dataclass
@@ -74,7 +75,7 @@ class Federation:
     """The server's side of a run. `run` goes from wherever the state stands to the last round."""
 
     experiment: Experiment
-    engine: LocalEngine
+    engine: Engine
     tests: TestSet
     folder: RunFolder | None = None
     observe: Observer = lambda progress: None
@@ -82,6 +83,8 @@ class Federation:
     totals: Totals = field(default_factory=Totals)
     class_tests: ClassTests | None = None
     """For image classification: what is measured besides the clients' own test parts."""
+    assessor: Assessor | None = None
+    """Who evaluates where the test samples are not here, by round and whether answers are generated."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -262,12 +265,14 @@ class Federation:
         found = self._assessed(number, generate)
         if not self.engine.model.store.constant:  # the next round's encoder is another one
             self.engine.model.store.clear()
-        if self.folder is not None and generate:
+        if self.folder is not None and generate and found.records:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
         self.client_metrics = found.clients
         return dict(found.metrics)
 
     def _assessed(self, number: int, generate: bool) -> Assessment:
+        if self.assessor is not None:
+            return self.assessor(self, number, generate)
         model, settings = self.engine.model, self.experiment.evaluation
         tested = self.names if settings.clients is None else set(self.tests.of)
         own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]

@@ -108,7 +108,7 @@ def build_from(
                 "give it more (data.captions.least), or lower rounds"
             )
     held = sorted({m for source in sources for m in source.holds})
-    model = _model(experiment, held, experiment.data.classes())
+    model = adapted_model(experiment, held, experiment.data.classes())
     tested = {s.name: s.test for s in sources if len(s.test)}
     tests = TestSet.prepare(
         {name: tested[name] for name in drawn(list(tested), experiment.evaluation, experiment.seed)}, model
@@ -150,10 +150,10 @@ def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) ->
     return ClassTests.prepare(tests, experiment.data.load_common(experiment.seed), domains, model)
 
 
-def _model(
+def adapted_model(
     experiment: Experiment, held: Sequence[str], classes: Classes | None
 ) -> AdaptedMLLM | AdaptedClassifier | AdaptedCLIP:
-    """The foundation that the data need, with the adapters that the method needs."""
+    """The foundation that the data need (`held`: modalities), with the adapters that the method needs."""
     settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
     second, attachment = experiment.method.second, experiment.method.attachment
     model: AdaptedMLLM | AdaptedClassifier | AdaptedCLIP
@@ -186,14 +186,17 @@ def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable
     return found
 
 
-def finish(federation: Federation) -> Result:
-    """The summary; and, where there is a folder, the model, the samples and the report."""
+def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = None) -> Result:
+    """The summary; and, where there is a folder, the model, the samples and the report.
+
+    `rows` tells of the clients where their samples and their own models are not here.
+    """
     experiment, model, folder = federation.experiment, federation.engine.model, federation.folder
     common = federation.global_model()
     model.load(common)
     settings = experiment.evaluation
     metrics = dict(federation.last_metrics)
-    if settings.controls and common and not experiment.data.pictured:
+    if settings.controls and common and federation.tests.samples and not experiment.data.pictured:
         metrics |= measure_controls(model, federation.tests, settings)
     summary = {
         "name": experiment.name,
@@ -212,7 +215,7 @@ def finish(federation: Federation) -> Result:
         "bytes_up": federation.totals.bytes_up,
         "bytes_down": federation.totals.bytes_down,
         "restoration_error": metrics.get("restoration_error"),
-        "clients": _client_rows(federation),
+        "clients": _client_rows(federation) if rows is None else list(rows),
     }
     if folder is None:
         return Result(summary, None)
@@ -223,7 +226,7 @@ def finish(federation: Federation) -> Result:
     ]
     folder.append("metrics.jsonl", controls)
     model.save_adapters(folder.path / "model")
-    for client in federation.clients.values():
+    for client in federation.clients.values() if rows is None else ():
         if own := federation.client_model(client):
             model.load(own.tensors, own.ratios)
             model.save_adapters(folder.path / "model" / "clients" / client.name)
@@ -249,7 +252,7 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
     trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
     names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}
-    model = _model(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
+    model = adapted_model(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
     model.load(model.read_adapters(adapters))
     return model
 

@@ -142,6 +142,8 @@ class Method(BaseModel):
     """Who owns which adapter tensors; `scope` adds the head and what the experiment makes personal."""
     pooled: ClassVar[bool] = False
     """True for the upper bound: all clients' data lie in one place."""
+    tasks: ClassVar[tuple[str, ...]] = ("train",)
+    """What its clients may be asked to do; a silo agrees to these before it joins."""
     second: ClassVar[bool] = False
     """Whether every layer has a second, personal adapter."""
     unequal_ranks: ClassVar[bool] = False
