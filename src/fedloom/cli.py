@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from fedloom.deploy.commands import app as deploy_app
 from fedloom.errors import ExperimentError
 from fedloom.quiet import hush
 
@@ -27,6 +28,7 @@ foundation_app = typer.Typer(
     no_args_is_help=True, help="Frozen pre-trained models: list them, or build the small ones."
 )
 app.add_typer(foundation_app, name="foundation")
+app.add_typer(deploy_app, name="deploy")
 
 Overrides = Annotated[
     list[str] | None,

@@ -1,8 +1,9 @@
 """A run's folder on disk: what is written when, atomically, and what a resumed run reads back.
 
 A checkpoint is a folder `state/round-000003` that appears by one rename; the clients' own tensors lie beside it in
-`state/clients` (see `fedloom.personal`). Its files are sealed: a damaged one is told of, never run on. The histories (`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors
-may run ahead of the last checkpoint; resuming cuts them back to it.
+`state/clients` (see `fedloom.personal`). Its files are sealed: a damaged one is told of, never run on. The histories
+(`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors may run ahead of the last checkpoint; resuming cuts them
+back to it.
 """
 
 import hashlib

@@ -58,5 +58,6 @@ def opened(file: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
 def damaged(file: Path) -> ExperimentError:
     """What a user is told of such a file."""
     return ExperimentError(
-        f"{file} is damaged: its content is not what was written; put it back from a copy, or start the run anew in another folder"
+        f"{file} is damaged: its content is not what was written; put it back from a copy, or start the run anew in "
+        "another folder"
     )

@@ -1,4 +1,4 @@
-"""Sites in this process: the server's engine, the wire and the trainers, with nothing between them that a test does not put there."""
+"""Sites in this process: the server's engine, the wire and the trainers, and between them what a test puts there."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path

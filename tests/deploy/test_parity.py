@@ -7,8 +7,8 @@ import torch
 
 from fedloom.deploy.server import go_on
 from fedloom.errors import ExperimentError
-from fedloom.runner import run
 from fedloom.runfolder import RunFolder
+from fedloom.runner import run
 from fedloom.seal import opened
 from tests.deploy.silos import Silos
 
@@ -79,7 +79,9 @@ def test_unequal_ranks_are_the_sites_own(quick, tmp_path) -> None:
     ],
 )
 def test_what_cannot_be_deployed_says_so_before_anything_is_asked(settings, named, quick, tmp_path) -> None:
-    experiment = quick(settings.get("method", "fedavg-lora"), **{k: v for k, v in settings.items() if k != "method"})
+    experiment = quick(
+        settings.get("method", "fedavg-lora"), **{k: v for k, v in settings.items() if k != "method"}
+    )
     silos = Silos(experiment, NAMES, tmp_path / "sites")
     with pytest.raises(ExperimentError, match=named):
         go_on(experiment, NAMES, tmp_path / "far", silos)

@@ -1,6 +1,7 @@
 """Keys and certificates of a deployment, made with `cryptography`: a CA of its own, the server's certificate, a key per site.
 
-TLS shows a site that it speaks to the server; the site's own key, which it signs every request with, shows the server which site it is.
+TLS shows a site that it speaks to the server; the site's own key, which it signs every request with, shows the server which
+site it is.
 """
 
 import datetime
@@ -61,9 +62,7 @@ def write_tls(folder: Path, ca_key: Path, host: str) -> None:
         .add_extension(_usage(sign_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
         .sign(authority, hashes.SHA384())
     )
     write_secret(ca_key, authority.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))

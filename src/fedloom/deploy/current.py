@@ -1,7 +1,7 @@
 """Which run a server is to be at, and the ServerApp's work on it.
 
-`current.json` in the server's folder names the run; its folder is `runs/<name>`. Whoever works on a run folder holds its lock, which the
-system takes back when the process dies, so that nobody has to guess whether a run is still being worked on.
+`current.json` in the server's folder names the run; its folder is `runs/<name>`. Whoever works on a run folder holds its lock,
+which the system takes back when the process dies, so that nobody has to guess whether a run is still being worked on.
 """
 
 import fcntl
@@ -104,7 +104,7 @@ def worked_on(path: Path) -> bool:
 
 
 def serve_current(folder: Path, carrier: Callable[[float, float], Waiting]) -> None:
-    """Go on with the current run until it ends, is stopped, or cannot go on; what a user can mend is noted in the run's folder."""
+    """Go on with the current run until it ends, is stopped, or fails; why it failed is noted in the run's folder."""
     name = current(folder)
     if name is None:
         return

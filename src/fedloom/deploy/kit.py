@@ -1,4 +1,4 @@
-"""`fedloom deploy init`: the folders of a deployment. `server` stays with the server, `sites/<name>` goes to that site and nowhere else."""
+"""`fedloom deploy init`: the folders of a deployment. `server` stays with the server, `sites/<name>` goes to that site alone."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -53,9 +53,7 @@ def write_kit(
         write_node_key(folder / "node.key", server / "nodes" / f"{name}.pub")
         (folder / "ca.pem").write_bytes((server / "tls" / "ca.pem").read_bytes())
         port = (node_ports or {}).get(name, 9094)
-        site = Site(
-            name=name, server=address, sites=deployment.sites, tasks=tasks_of(experiment), port=port
-        )
+        site = Site(name=name, server=address, sites=deployment.sites, tasks=tasks_of(experiment), port=port)
         write_settings(site, folder / "site.yaml")
         RunFolder(folder).write_experiment(experiment.as_dict())
         write_template(folder / "compose.yaml", "compose-site.yaml", told)

@@ -1,8 +1,8 @@
 """Between Flower's process and the warm trainer beside it: whole messages over a loopback socket, opened by a secret.
 
-The standard library's `multiprocessing.connection` does both sides of the proof (HMAC of a random challenge) and frames the bytes;
-`send_bytes` and `recv_bytes` pickle nothing. The trainer writes where it listens, and the secret, to a file that only its owner may
-read. This file imports no framework: Flower starts a process for every message, which must be light.
+The standard library's `multiprocessing.connection` does both sides of the proof (HMAC of a random challenge) and frames the
+bytes; `send_bytes` and `recv_bytes` pickle nothing. The trainer writes where it listens, and the secret, to a file that only
+its owner may read. This file imports no framework: Flower starts a process for every message, which must be light.
 """
 
 import json

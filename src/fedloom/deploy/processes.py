@@ -1,10 +1,10 @@
-"""The programs of a deployment as child processes: started with every outside request of Flower's switched off, ended by their id."""
+"""The programs of a deployment as child processes: started with Flower's outside requests switched off, ended by their id."""
 
 import ctypes
 import os
 import shutil
 import signal
-import subprocess  # noqa: S404 - this file is about nothing else
+import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one call into libc, no lock
+                preexec_fn=_end_with_parent,
             )
 
     @property

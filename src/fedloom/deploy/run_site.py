@@ -1,4 +1,4 @@
-"""`fedloom deploy site`: the warm trainer and the SuperNode beside it, after the site has seen and accepted what it is asked for."""
+"""`fedloom deploy site`: the warm trainer and the SuperNode beside it, once the site has accepted what it is asked for."""
 
 import json
 import time

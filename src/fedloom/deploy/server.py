@@ -47,7 +47,9 @@ class Elsewhere:
 
     def read(self, client: str) -> dict[str, Tensor] | None:
         """Nobody can. Raises ExperimentError."""
-        raise ExperimentError(f"the personal tensors of {client} stay there; this method needs them on the server")
+        raise ExperimentError(
+            f"the personal tensors of {client} stay there; this method needs them on the server"
+        )
 
     def write(self, client: str, round: int, tensors: Mapping[str, Tensor]) -> None:
         """Nobody can. Raises ExperimentError."""

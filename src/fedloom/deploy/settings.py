@@ -36,7 +36,9 @@ class Deployment(BaseModel):
         600.0, gt=0, description="seconds to wait for all sites before the first round"
     )
     rejoin_timeout: float = Field(
-        120.0, ge=0, description="seconds that a restarted server waits for all sites before it goes on without some"
+        120.0,
+        ge=0,
+        description="seconds that a restarted server waits for all sites before it goes on without some",
     )
     poll: float = Field(0.5, gt=0, description="seconds between two looks for answers")
 

@@ -32,7 +32,7 @@ def bytes_in(content: RecordDict) -> bytes:
     return bytes(record[BYTES].data)
 
 
-@app.train()
+@app.train()  # type: ignore[untyped-decorator]
 def carry(message: Message, context: Context) -> Message:
     """The trainer's answer to a message. Raises where there is no trainer: Flower tells the server."""
     data = ask(Path(os.environ[TRAINER]), bytes_in(message.content))

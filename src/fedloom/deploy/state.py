@@ -1,8 +1,8 @@
 """What a site keeps of a run on its own disk: its personal tensors and its last answers, by round and step.
 
 A server that was killed asks a round again. The site then stands where it stood before that round: each of its states lies in a
-file `personal/000003-000.safetensors` (the round and step that made it), and one that a repeated round makes anew is
-removed first. Only the newest state of the rounds before the current one, and what is newer, is kept. A question that has been answered
+file `personal/000003-000.safetensors` (the round and step that made it), and one that a repeated round makes anew is removed
+first. Only the newest state of the rounds before the current one, and what is newer, is kept. A question that has been answered
 already gets the kept answer (`answers/000003-000-<fingerprint>`), and nothing is trained twice.
 """
 

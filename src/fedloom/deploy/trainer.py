@@ -1,7 +1,7 @@
 """The warm trainer of a site: one process that holds the foundation and the site's client, and answers questions in bytes.
 
-Flower starts a process for every message; this one stays, so that a foundation is loaded once. It does the tasks that the
-site has agreed to for the experiment that the site has accepted, and nothing else. A question that it has answered before gets the
+Flower starts a process for every message; this one stays, so that a foundation is loaded once. It does the tasks that the site
+has agreed to for the experiment that the site has accepted, and nothing else. A question that it has answered before gets the
 same answer, from disk; one that a restarted server asks anew finds the site as it was before that round (see `deploy.state`).
 """
 
@@ -90,7 +90,9 @@ class Trainer:
         if request.experiment != self.digest:
             return "the server runs another experiment than this site has accepted"
         if request.task not in self.site.tasks:
-            return f"this site has not agreed to the task {request.task}; it does {', '.join(self.site.tasks)}"
+            return (
+                f"this site has not agreed to the task {request.task}; it does {', '.join(self.site.tasks)}"
+            )
         if request.task not in ALWAYS and not 1 <= request.round <= self.experiment.rounds:
             return f"round {request.round} is none of the experiment's {self.experiment.rounds}"
         return None

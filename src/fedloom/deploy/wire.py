@@ -1,7 +1,7 @@
 """What a server and a site say to each other: a question and its answer, each one payload whose numbers hold the heading.
 
-An answer names the fingerprint of the question's bytes: what answers another question, another round or another run is told apart
-before anybody looks at its tensors. bfloat16 and every other type travel as they are, because the bytes are safetensors.
+An answer names the fingerprint of the question's bytes: what answers another question, another round or another run is told
+apart before anybody looks at its tensors. bfloat16 and every other type travel as they are, because the bytes are safetensors.
 """
 
 import hashlib

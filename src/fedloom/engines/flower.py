@@ -86,4 +86,6 @@ def main(grid: Grid, context: Context) -> None:
     """The ServerApp: go on with the server folder's current run."""
     from fedloom.deploy.current import serve_current
 
-    serve_current(Path(os.environ[SERVER]), lambda timeout, poll: GridCarrier(grid, timeout=timeout, poll=poll))
+    serve_current(
+        Path(os.environ[SERVER]), lambda timeout, poll: GridCarrier(grid, timeout=timeout, poll=poll)
+    )

@@ -1,7 +1,7 @@
 """The engine of a deployment: clients are sites elsewhere, and every payload travels as bytes.
 
-How the bytes travel is the carrier's business. This file numbers the questions, tells answers from what is none, and hands them on in
-the order of the sites' names, so that a sum over clients is the same whoever answers first.
+How the bytes travel is the carrier's business. This file numbers the questions, tells answers from what is none, and hands them
+on in the order of the sites' names, so that a sum over clients is the same whoever answers first.
 """
 
 import time
