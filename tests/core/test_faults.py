@@ -30,7 +30,7 @@ POINTS = {
     "while training": (work, "_backward", 6),
     "after an upload": (federation.Federation, "heard", 4),
     "while writing a client's own state": (personal, "sealed", 4),
-    "while aggregating": (FedSALoRA, "client_weights", 2),
+    "while aggregating": (FedSALoRA, "client_weights", 3),
     "while evaluating": (federation, "assess", 2),
     "while writing the histories": (runfolder.RunFolder, "append", 5),
     "while noting who changed": (personal.PersonalStates, "record", 3),

@@ -66,13 +66,13 @@ def _only_payload_errors(data: bytes) -> None:
             continue
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_message_or_a_payload_error(data) -> None:
     _only_payload_errors(data)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.integers(0, len(VALID) - 1), st.binary(min_size=1, max_size=12), st.integers(0, 3))
 def test_any_damage_to_a_message_is_a_message_or_a_payload_error(at, new, how) -> None:
     damaged = {
@@ -91,7 +91,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(st.sampled_from(["llm/x", "__metadata__", "", "a/b"]), json_values, max_size=3))
 def test_any_header_is_a_message_or_a_payload_error(header) -> None:
     import json
