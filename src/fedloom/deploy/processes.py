@@ -47,11 +47,13 @@ class Child:
         self.command, self.env, self.log = list(command), dict(env), log
         self.process: subprocess.Popen[bytes] | None = None
         self.starts: list[float] = []
+        self._from = 0
 
     def start(self) -> None:
         """Start it, or start it anew."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.starts.append(time.monotonic())
+        self._from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - commands of this file's callers, no shell
                 self.command,
@@ -73,6 +75,11 @@ class Child:
         """Whether it runs."""
         return self.process is not None and self.code is None
 
+    @property
+    def lasted(self) -> float:
+        """Seconds since the last start."""
+        return time.monotonic() - self.starts[-1] if self.starts else 0.0
+
     def restarted_too_often(self, times: int = 5, seconds: float = 60.0) -> bool:
         """Whether it was started so many times within so many seconds: then something is wrong that no restart mends."""
         return len(self.starts) >= times and time.monotonic() - self.starts[-times] < seconds
@@ -91,8 +98,10 @@ class Child:
         _signal_group(self.process.pid, signal.SIGKILL)
 
     def last_words(self, lines: int = 3) -> str:
-        """The end of its log, for a sentence about what went wrong."""
-        text = self.log.read_text(encoding="utf-8", errors="replace") if self.log.exists() else ""
+        """The end of its log since it was started last, for a sentence about what went wrong."""
+        text = ""
+        if self.log.exists():
+            text = self.log.read_bytes()[self._from :].decode("utf-8", errors="replace")
         return " / ".join(line.strip() for line in text.strip().splitlines()[-lines:])
 
 

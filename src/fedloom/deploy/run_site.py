@@ -12,9 +12,10 @@ from fedloom.files import write_atomic
 from fedloom.runner import read_experiment
 
 TRAINER = "FEDLOOM_TRAINER"
-NOT_REGISTERED = "the server does not know this site's key; ask who runs it to let the key in"
-REFUSED_CODES = (305,)
-"""Flower's exit codes after which trying again helps nobody; the system keeps their lowest eight bits."""
+TURNED_AWAY = "Exit Code: 305"
+"""What a SuperNode says last that the server does not let in; its exit code is that of every error."""
+TRIES, PAUSE = 3, 10.0
+"""How often, after how many seconds: a server that has just started lets its sites in one after another."""
 
 Log = Callable[[str], None]
 
@@ -66,13 +67,20 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
     env = environment(folder / "flower", {TRAINER: str(place)})
     trainer = Child(_trainer(folder), env, folder / "logs" / "trainer.log")
     node = Child(_supernode(folder, site), env, folder / "logs" / "supernode.log")
+    refusals = 0
     try:
         while go_on():
             for child in (trainer, node):
                 if child.alive:
                     continue
-                if child is node and child.code in {code % 256 for code in REFUSED_CODES}:
-                    raise ExperimentError(f"{site.name}: {NOT_REGISTERED} ({child.last_words(1)})")
+                if child is node and TURNED_AWAY in child.last_words(20):
+                    refusals = 1 if child.lasted > 60 else refusals + 1
+                    if refusals == TRIES:
+                        raise ExperimentError(
+                            f"{site.name} is turned away by {site.server}: the server does not know its key; ask who runs the "
+                            "server to let it in"
+                        )
+                    _wait(PAUSE, go_on)
                 if child.restarted_too_often():
                     raise ExperimentError(
                         f"{site.name}: {child.log.stem} does not stay up ({child.last_words()}); see {child.log}"
@@ -85,6 +93,12 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
         node.stop()
         trainer.stop()
         place.unlink(missing_ok=True)
+
+
+def _wait(seconds: float, go_on: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and go_on():
+        time.sleep(0.2)
 
 
 def _trainer(folder: Path) -> list[str]:
