@@ -99,6 +99,9 @@ def test_the_run_survives_sigkill_of_the_link_and_of_everything_with_the_same_mo
         time.sleep(8)  # into round 3
         for name in ("server", *SITES):
             kill(pid_of(deployment, name))
+        until = time.monotonic() + 20
+        while current.worked_on(path) and time.monotonic() < until:  # a killed process takes a moment to go
+            time.sleep(0.1)
         assert not current.worked_on(path)
         assert not current.finished(path)
         deployment.start()

@@ -116,6 +116,8 @@ def serve_current(folder: Path, carrier: Callable[[float, float], Waiting]) -> N
             _serve(folder, path, name, carrier)
         except Stopped:
             return
+        except ConnectionError:  # the SuperLink's trouble: the next ServerApp may fare better
+            raise
         except (ExperimentError, OSError) as error:
             fail(path, str(error))
             raise
