@@ -31,9 +31,9 @@ def metrics(path: Path, prefix: tuple[str, ...]) -> dict[tuple[int, str], float]
     "method",
     [
         "fedsa-lora",
-        pytest.param("feda2-lora", marks=pytest.mark.slow),
-        pytest.param("fedex-lora", marks=pytest.mark.slow),
-        pytest.param({"name": "fedavg-lora", "server": {"name": "adam"}}, marks=pytest.mark.slow),
+        pytest.param("feda2-lora", marks=pytest.mark.deploy),
+        pytest.param("fedex-lora", marks=pytest.mark.deploy),
+        pytest.param({"name": "fedavg-lora", "server": {"name": "adam"}}, marks=pytest.mark.deploy),
     ],
 )
 def test_a_deployed_run_ends_in_the_bits_of_a_local_one(method, quick, tmp_path) -> None:
@@ -61,7 +61,7 @@ def test_a_deployed_run_ends_in_the_bits_of_a_local_one(method, quick, tmp_path)
             assert all(torch.equal(a[n], b[n]) for n in a)
 
 
-@pytest.mark.slow
+@pytest.mark.deploy
 def test_unequal_ranks_are_the_sites_own(quick, tmp_path) -> None:
     experiment = quick("flora", engine=OFF, cohort={"ranks": {"llm": [4, 2, 3]}})
     run(experiment, tmp_path / "local")

@@ -81,7 +81,7 @@ def _said(reply: Message) -> bytes | Lost:
         return Lost(f"unreadable: {error}")
 
 
-@app.main()
+@app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
     """The ServerApp: go on with the server folder's current run."""
     from fedloom.deploy.current import serve_current
