@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedloom.deploy import server
 from fedloom.deploy.server import go_on
@@ -15,6 +17,10 @@ from fedloom.errors import ExperimentError
 from fedloom.exchange import Payload
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation
+from fedloom.methods import State
+from fedloom.methods.base import Ask
+from fedloom.methods.combine import mean_of
+from fedloom.methods.fedsa_lora import FedSALoRA
 from fedloom.runfolder import RunFolder
 from fedloom.seal import digest_of
 from tests.deploy.silos import Silos
@@ -451,3 +457,72 @@ def test_another_experiment_does_not_go_on_in_this_folder(experiment, sites, tmp
     other = experiment.model_copy(update={"rounds": 3})
     with pytest.raises(ExperimentError, match="another experiment"):
         go_on(other, NAMES, tmp_path / "run", sites)
+
+
+class Twice(FedSALoRA):
+    """Asks twice a round; the second question builds on the first, on the server and at the sites."""
+
+    name = "twice"
+
+    def round(self, state: State, ask: Ask) -> State:
+        for _ in range(2):
+            replies = ask("train", Payload(state.shared))
+            state = state.with_shared(mean_of(replies, self.client_weights(replies)))
+        return state
+
+
+@pytest.mark.parametrize("rebooted", [False, True])
+def test_a_server_killed_between_two_questions_of_a_round_goes_on_to_the_same_model(
+    rebooted, experiment, sites, tmp_path, monkeypatch
+) -> None:
+    twice = experiment.model_copy(update={"method": Twice()})
+    for trainer in sites.trainers.values():
+        monkeypatch.setattr(trainer, "experiment", twice)
+        monkeypatch.setattr(trainer, "digest", server.experiment_digest(twice))
+    go_on(twice, NAMES, tmp_path / "whole", sites)
+    whole = outcome(sites, tmp_path / "whole")
+    for name, trainer in sites.trainers.items():
+        trainer.folder, trainer._states = tmp_path / "again" / name, {}
+
+    def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:
+        asked = Request.decode(question)
+        answer = sites.trainer(name).answer(question)
+        if (asked.round, asked.step, name) == (2, 1, "image-01"):
+            raise Killed
+        yield name, answer
+
+    sites.between = between
+    monkeypatch.setattr(server, "read_experiment", lambda path: twice)
+    with pytest.raises(Killed):
+        go_on(twice, NAMES, tmp_path / "run", sites)
+    sites.between = None
+    if rebooted:
+        for name in NAMES:
+            reboot(sites, name)
+    go_on(twice, NAMES, tmp_path / "run", sites)
+    assert outcome(sites, tmp_path / "run") == whole
+
+
+def right_question(digest: str) -> bytes:
+    return Request("a" * 32, digest, "describe", 0, 0, Payload({"llm/x": torch.ones(3)})).encode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.binary(max_size=200))
+def test_a_trainer_answers_any_bytes_and_does_nothing_on_their_account(data, warm) -> None:
+    said = Answer.decode(warm["image-01"].answer(data))
+    assert said.error is not None
+    assert said.to == fingerprint(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(at=st.integers(0, 10**6), new=st.binary(min_size=1, max_size=4))
+def test_a_damaged_question_is_answered_in_words(at, new, warm, tmp_path_factory) -> None:
+    trainer = warm["image-01"]
+    trainer.folder = tmp_path_factory.getbasetemp() / "damaged"
+    data = right_question(trainer.digest)
+    at %= len(data)
+    damaged = data[:at] + new + data[at + len(new) :]
+    said = Answer.decode(trainer.answer(damaged))
+    assert said.site == "image-01"
+    assert (said.error is None) == (said.payload.numbers != {})
