@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fedloom.cli_foundation import app as foundation_app
 from fedloom.cli_output import errors, out, plain_table
+from fedloom.deploy.commands import app as deploy_app
 from fedloom.errors import ExperimentError
 from fedloom.quiet import hush
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="Weave what many private, multimodal data silos know into one model, without moving their data.",
 )
 app.add_typer(foundation_app, name="foundation")
+app.add_typer(deploy_app, name="deploy")
 
 Overrides = Annotated[
     list[str] | None,

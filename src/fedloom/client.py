@@ -14,7 +14,7 @@ from fedloom.exchange import EVERYTHING, Payload, Scope, group_of, lent
 from fedloom.foundations.zoo import Example, Zoo
 from fedloom.methods import Method
 from fedloom.model import AdaptedModel
-from fedloom.personal import PersonalStates
+from fedloom.personal import PersonalStates, States
 from fedloom.prepared import Prepared
 from fedloom.privacy.config import Privacy
 from fedloom.streams import numpy_stream, torch_stream
@@ -49,7 +49,7 @@ class Client:
     shapes: Shapes = field(default_factory=dict)
     start: Literal["common", "own"] = "common"
     privacy: Privacy = field(default_factory=Privacy)
-    states: PersonalStates = field(default_factory=PersonalStates)
+    states: States = field(default_factory=PersonalStates)
     prepared: Prepared = field(default_factory=lambda: Prepared(2**30))
     begin: Mapping[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)

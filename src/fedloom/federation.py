@@ -14,7 +14,7 @@ from fedloom.adapters.ranks import ratios
 from fedloom.client import Client
 from fedloom.diagnostics import aggregation, update_norm
 from fedloom.door import Door, Each, NoReplies
-from fedloom.engines import LocalEngine
+from fedloom.engines import Engine
 from fedloom.errors import ExperimentError
 from fedloom.evaluation import Assessment, ClientModel, TestSet, assess
 from fedloom.evaluation_classes import ClassTests, assess_classes
@@ -82,6 +82,7 @@ class Progress:
 
 
 Observer = Callable[[Progress], None]
+Assessor = Callable[["Federation", int, bool], Assessment]
 
 
 @dataclass
@@ -89,7 +90,7 @@ class Federation:
     """The server's side of a run. `run` goes from wherever the state stands to the last round."""
 
     experiment: Experiment
-    engine: LocalEngine
+    engine: Engine
     tests: TestSet
     folder: RunFolder | None = None
     observe: Observer = lambda progress: None
@@ -105,6 +106,8 @@ class Federation:
     """The clients that the experiment's simulated attack goes out from."""
     triggered: TestSet | None = None
     """Test samples with a backdoor's patch, where that is the attack."""
+    assessor: Assessor | None = None
+    """Who evaluates where the test samples are not here, by round and whether answers are generated."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -332,12 +335,14 @@ class Federation:
             )
         if not self.engine.model.store.constant:  # the next round's encoder is another one
             self.engine.model.store.clear()
-        if self.folder is not None and generate:
+        if self.folder is not None and generate and found.records:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
         self.client_metrics = found.clients
         return {**found.metrics, **backdoor}
 
     def _assessed(self, number: int, generate: bool) -> Assessment:
+        if self.assessor is not None:
+            return self.assessor(self, number, generate)
         model, settings = self.engine.model, self.experiment.evaluation
         if isinstance(model, Zoo):
             return self._assessed_zoo(model, number)

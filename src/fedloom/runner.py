@@ -211,13 +211,13 @@ def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) ->
 def _model(experiment: Experiment, sources: Sequence[ClientData], held: Sequence[str]) -> AdaptedModel:
     """What clients train: their own models, or adapters on a foundation."""
     own = experiment.data.own_models
-    return _zoo(experiment, sources) if own else _foundation(experiment, held, experiment.data.classes())
+    return _zoo(experiment, sources) if own else adapted_model(experiment, held, experiment.data.classes())
 
 
-def _foundation(
+def adapted_model(
     experiment: Experiment, held: Sequence[str], classes: Classes | None
 ) -> AdaptedMLLM | AdaptedClassifier | AdaptedCLIP:
-    """The foundation that the data need, with the adapters that the method needs."""
+    """The foundation that the data need (`held`: modalities), with the adapters that the method needs."""
     settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
     second, attachment = experiment.method.second, experiment.method.attachment
     model: AdaptedMLLM | AdaptedClassifier | AdaptedCLIP
@@ -258,14 +258,18 @@ def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable
     return found
 
 
-def finish(federation: Federation) -> Result:
-    """The summary; and, where there is a folder, the model, the samples and the report."""
+def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = None) -> Result:
+    """The summary; and, where there is a folder, the model, the samples and the report.
+
+    `rows` tells of the clients where their samples and their own models are not here.
+    """
     experiment, model, folder = federation.experiment, federation.engine.model, federation.folder
     common = federation.global_model()
     model.load(common)
     settings = experiment.evaluation
     metrics = dict(federation.last_metrics)
-    if settings.controls and common and not experiment.data.pictured and not experiment.data.own_models:
+    answered = common and federation.tests.samples
+    if settings.controls and answered and not experiment.data.pictured and not experiment.data.own_models:
         metrics |= measure_controls(model, federation.tests, settings)
     summary = {
         "name": experiment.name,
@@ -285,7 +289,7 @@ def finish(federation: Federation) -> Result:
         "bytes_down": federation.totals.bytes_down,
         "restoration_error": metrics.get("restoration_error"),
         "privacy": told_privacy(federation),
-        "clients": _client_rows(federation),
+        "clients": _client_rows(federation) if rows is None else list(rows),
     }
     if folder is None:
         return Result(summary, None)
@@ -295,14 +299,11 @@ def finish(federation: Federation) -> Result:
         if n.startswith("control/")
     ]
     folder.append("metrics.jsonl", controls)
-    if not experiment.data.own_models:
+    own_models = experiment.data.own_models
+    if not own_models:
         model.save_adapters(folder.path / "model")
-    for client in federation.clients.values():
-        if (
-            own := federation.own_model(client)
-            if experiment.data.own_models
-            else federation.client_model(client)
-        ):
+    for client in federation.clients.values() if rows is None else ():
+        if own := federation.own_model(client) if own_models else federation.client_model(client):
             model.load(own.tensors, own.ratios)
             model.save_adapters(folder.path / "model" / "clients" / client.name)
     if federation.synthesis is not None:
@@ -346,7 +347,7 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
     trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
     names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}
-    model = _foundation(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
+    model = adapted_model(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
     model.load(model.read_adapters(adapters))
     return model
 

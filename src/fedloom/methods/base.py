@@ -201,6 +201,8 @@ class Method(BaseModel):
     """Whether it also works for clients with models of their own (data.source labelled)."""
     pooled: ClassVar[bool] = False
     """True for the upper bound: all clients' data lie in one place."""
+    tasks: ClassVar[tuple[str, ...]] = ("train",)
+    """What its clients may be asked to do; a silo agrees to these before it joins."""
     second: ClassVar[bool] = False
     """Whether every layer has a second, personal adapter."""
     unequal_ranks: ClassVar[bool] = False

@@ -37,6 +37,7 @@ class OnItems(Method):
     exchanges: ClassVar[bool] = True
     own_models: ClassVar[bool] = True
     linear: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = ("train", "infer", "distil")
     soft: ClassVar[bool] = False
     """Whether clients answer with probabilities; else with their likeliest class."""
 
