@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedloom.aggregation.fusion import Fusion, attention, effective_clients, fuse, learn_attention
+from fedloom.aggregation.fusion import Fusion, attention, effective_clients, fuse, learn_attention, scores
 from fedloom.aggregation.fusion_attention import attend, unit
 
 N, D = 13, 24
@@ -239,6 +239,14 @@ def test_learned_attention_lowers_its_own_loss_and_starts_as_identity(other) -> 
     on = learn(1, seed=7, start=maps)
     assert set(on) == {"W_Q", "W_K", "W_V", "type/image", "type/text", "head"}
     assert float((on["W_V"] - maps["W_V"]).abs().max()) <= 1.1e-3  # one step of Adam
+
+
+def test_scores_of_many_items_are_those_of_the_whole_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    Z, G = setup()
+    whole = torch.log_softmax(torch.einsum("knd,jd->knj", Z["image"], G["text"]) / 0.07, 2)
+    monkeypatch.setattr("fedloom.aggregation.fusion._ROWS", 5)  # 13 items: 5, 5 and 3
+    got = scores(Z["image"], G["text"], 0.07)
+    assert torch.allclose(got, whole.diagonal(dim1=1, dim2=2), atol=1e-10, rtol=0)
 
 
 def test_nothing_kept_fuses_to_nothing() -> None:

@@ -63,7 +63,8 @@ def other_mean(vectors: Tensor, weights: Tensor | None = None) -> Tensor:
 
 def fit_ridge(features: Tensor, targets: Tensor, ridge: float) -> Tensor:
     """(p + 1, d), float64: W and the constant of the ridge regression from features (N, p) to targets (N, d), both centred."""
-    X, Y = wide(features.detach()), wide(targets.detach())
+    X = wide(features.detach())
+    Y = targets.detach().to(X)
     x, y = X.mean(0), Y.mean(0)
     G = (X - x).T @ (X - x)
     lam = ridge * float(G.diagonal().mean()) + 1e-12

@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 GUARD = (2.0, 4.0)  # what tau_agg is raised to, step by step, where `guard` finds too few effective clients
+_ROWS = 1024  # items whose scores are computed at a time
 
 
 @dataclass(frozen=True)
@@ -114,9 +115,12 @@ def fuse(
 
 def scores(Z: Tensor, anchors: Tensor, tau: float) -> Tensor:
     """s (K, N): log softmax_j(<z_ci, g_j> / tau) at j = i, of Z (K, N, d) against anchors (N, d); 0 for a single item."""
-    # One client at a time: N x N numbers, whatever K.
-    rows = [torch.log_softmax(z @ anchors.T / tau, dim=1).diagonal() for z in Z]
-    return torch.stack(rows)
+    found = []
+    for z in Z:  # one client and some items at a time, whatever K and N
+        parts = enumerate(torch.split(z, _ROWS))
+        logs = [torch.log_softmax(part @ anchors.T / tau, 1).diagonal(i * _ROWS) for i, part in parts]
+        found.append(torch.cat(logs))
+    return torch.stack(found)
 
 
 def learn_attention(

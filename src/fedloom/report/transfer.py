@@ -49,10 +49,10 @@ GROUPS = {
 }
 """What is measured, and what it means in words."""
 
-DRAWN = 8
-"""Rows that get pictures and bars of weights; of larger studies each run's own report has them."""
+DRAWN = 12
+"""Rows with pictures, or with bars of weights, that are shown; of larger studies each run's own report has them."""
 BETWEEN = 6
-"""Grids of rounds between the first and the last that are shown; the rest stays in the run folder."""
+"""Grids of rounds between the first and the last that a report on one row shows; the rest stays in the run folder."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -92,7 +92,7 @@ def galleries(study: Study) -> list[Gallery]:
     """
     rows = study.flat().rows
     found = []
-    for row, runs in rows.items() if len(rows) <= DRAWN else ():
+    for row, runs in rows.items():
         folder = next((f for run in runs if (f := run.folder / "generated").is_dir()), None)
         if folder is None:
             continue
@@ -102,7 +102,7 @@ def galleries(study: Study) -> list[Gallery]:
             first, last = min(rounds), max(rounds)
             when = {first: "before training, " if first == 0 else "", last: "after the last round, "}
             shown = [_picture(folder, rounds[r], f"{when[r]}round {r}") for r in when]
-            middle = sorted(r for r in rounds if first < r < last)
+            middle = sorted(r for r in rounds if first < r < last) if len(rows) == 1 else []
             step = max(1, -(-len(middle) // BETWEEN))
             between = [_picture(folder, rounds[r], f"round {r}") for r in middle[step - 1 :: step]]
         if (folder / "real.png").is_file():
@@ -111,7 +111,7 @@ def galleries(study: Study) -> list[Gallery]:
             named = folder / "classes.json"
             classes = parse(named, tuple[str, ...]) if named.is_file() else ()
             found.append(Gallery(row, classes, shown, between))
-    return found
+    return found if len(found) <= DRAWN else []
 
 
 def parts(study: Study) -> list[Part]:
@@ -123,7 +123,7 @@ def weights(study: Study) -> list[Plot]:
     """Per row: each client's mean weight in the fusion, in the first and the last round that fused."""
     rows = study.flat().rows
     drawn = []
-    for number, (row, runs) in enumerate(rows.items() if len(rows) <= DRAWN else ()):
+    for number, (row, runs) in enumerate(rows.items()):
         names = dict.fromkeys(n for run in runs for n in run.names() if _is_weight(n))
         groups: dict[str, dict[str, Spread | None]] = {}
         for name in names:
@@ -135,7 +135,7 @@ def weights(study: Study) -> list[Plot]:
             title = f"Weights of {row}, first and last round of fusion"
             svg = plots.bars(title, groups, "number", f"weights{number}", ["first", "last"])
             drawn.append(Plot(row, svg))
-    return drawn
+    return drawn if len(drawn) <= DRAWN else []
 
 
 def collapses(study: Study) -> list[str]:
