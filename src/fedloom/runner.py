@@ -142,18 +142,7 @@ def build_from(
         )
         for s in training
     }
-    if fault := not_installed(experiment.privacy):
-        raise ExperimentError(fault)
-    summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
-    held_by = {name: client.groups & summed for name, client in clients.items()}
-    if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
-        raise ExperimentError(fault)
-    rule, asked = experiment.privacy.robust, math.ceil(experiment.cohort.fraction * len(training))
-    if rule is not None and asked < rule.least:
-        raise ExperimentError(
-            f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "
-            "lower byzantine, or ask more clients"
-        )
+    check_clients(experiment, model, clients)
     cohort = experiment.engine.cohort
     if cohort == "auto":
         first = [sample for s in training[:8] for sample in s.train[:4]]
@@ -188,6 +177,22 @@ def build_from(
             experiment.data.pool(experiment.seed), experiment.seed, experiment.model.clip, size
         )
     return federation
+
+
+def check_clients(experiment: Experiment, model: AdaptedModel, clients: Mapping[str, Client]) -> None:
+    """Raise ExperimentError where there are too few clients for the run's privacy, or its libraries are missing."""
+    if fault := not_installed(experiment.privacy):
+        raise ExperimentError(fault)
+    summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
+    held_by = {name: client.groups & summed for name, client in clients.items()}
+    if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
+        raise ExperimentError(fault)
+    rule, asked = experiment.privacy.robust, math.ceil(experiment.cohort.fraction * len(clients))
+    if rule is not None and asked < rule.least:
+        raise ExperimentError(
+            f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "
+            "lower byzantine, or ask more clients"
+        )
 
 
 def _triggered(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> TestSet | None:

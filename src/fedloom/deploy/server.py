@@ -109,6 +109,7 @@ def build_server(
         )
         for name, told in described.items()
     }
+    check_clients(experiment, model, clients)
     engine = RemoteEngine(model, clients, carrier, run, experiment_digest(experiment))
     tests = TestSet([], [], [])
     federation = Federation(experiment, engine, tests, folder, observe, assessor=assess_at_sites)

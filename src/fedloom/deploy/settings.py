@@ -101,6 +101,10 @@ def experiment_digest(experiment: Experiment) -> str:
 
 def tasks_of(experiment: Experiment) -> tuple[str, ...]:
     """What a site may be asked in this experiment."""
+    if experiment.privacy.secure is not None:  # the method's own tasks are done inside a phase
+        from fedloom.privacy.secure_client import PHASES
+
+        return tuple(sorted({*ALWAYS, *PHASES}))
     methods = {experiment.method_in(round) for round in (1, experiment.rounds)} | {experiment.method}
     return tuple(sorted({*ALWAYS, *(task for m in methods for task in m.tasks)}))
 
@@ -114,6 +118,10 @@ def check_deployable(experiment: Experiment) -> None:
     if experiment.data.pictured:
         raise ExperimentError(
             "image classification by class is tested on common sets, which no site holds; run it on the local engine"
+        )
+    if experiment.data.own_models:
+        raise ExperimentError(
+            "clients with models of their own need the server's generator beside them; run them on the local engine"
         )
     if experiment.data.test_only:
         raise ExperimentError("data.test_only has no meaning for sites; leave such clients out")

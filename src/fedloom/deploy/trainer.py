@@ -22,6 +22,7 @@ from fedloom.exchange import Payload, PayloadError
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation
 from fedloom.methods import State
+from fedloom.privacy.config import Privacy
 from fedloom.runner import build_from, client_shapes, picture_features, versions
 
 
@@ -140,7 +141,8 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
             )
         data = data.model_copy(update={"path": site.data})
     engine = site.engine.model_copy(update={"cohort": "off"})
-    own = experiment.model_copy(update={"data": data, "engine": engine})
+    # How many clients a sum needs is the server's to see to; this federation has one.
+    own = experiment.model_copy(update={"data": data, "engine": engine, "privacy": Privacy()})
     sources = {s.name: s for s in data.load(own.seed, partial(picture_features, own))}
     if site.name not in sources:
         raise ExperimentError(
@@ -149,6 +151,7 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
     federation = build_from(own, [sources[site.name]], None, lambda progress: None)
     shapes = client_shapes(own, site.sites, federation.engine.model.scales)
     federation.clients[site.name].shapes = shapes[site.name]
+    federation.clients[site.name].privacy = experiment.privacy
     return federation
 
 
