@@ -28,7 +28,15 @@ from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
 from fedloom.files import write_atomic
 from fedloom.runfolder import RunFolder
-from fedloom.runner import Result, adapted_model, client_shapes, finish, read_experiment, versions
+from fedloom.runner import (
+    Result,
+    adapted_model,
+    check_clients,
+    client_shapes,
+    finish,
+    read_experiment,
+    versions,
+)
 
 
 class Described(BaseModel):
