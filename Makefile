@@ -14,16 +14,22 @@ RUN := $(VENV)/.installed-$(KEY)
 DEV := $(VENV)/.installed-dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo deploy-demo test deploy-test lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
 
 demo: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## a small federated run from start to report, on this machine
 	@$(VENV)/bin/fedloom demo $(ARGS)
 
+deploy-demo: $(DEV) ## a server and three sites on this machine, over TLS, beside the local engine
+	@$(VENV)/bin/fedloom deploy demo $(ARGS)
+
 test: $(DEV) ## the tests
 	@$(PY) -m pytest $(ARGS)
+
+deploy-test: $(DEV) ## the tests that start Flower and kill it; a quarter of an hour
+	@$(PY) -m pytest -n 0 -m deploy $(ARGS)
 
 lint: $(DEV) ## style, format and types; changes nothing
 	@$(PY) -m ruff check .

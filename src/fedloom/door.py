@@ -12,8 +12,11 @@ from torch import Tensor
 from fedloom.adapters.ranks import ratios
 from fedloom.client import Round
 from fedloom.exchange import EVERYTHING, Payload, Scope
-from fedloom.firewall import Check, Reply, inspect
+from fedloom.firewall import Check, Firewall, Reply, inspect
 from fedloom.methods import Method
+from fedloom.privacy.ask import NoReplies, private_reply
+from fedloom.privacy.attacks import attacked
+from fedloom.privacy.robust import Combined, combine
 
 if TYPE_CHECKING:
     from fedloom.federation import Federation
@@ -22,9 +25,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-
-class NoReplies(Exception):  # noqa: N818 - not an error: the round simply has nothing to combine
-    """Not one usable reply came back."""
+__all__ = ["Door", "Each", "NoReplies"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,11 @@ class Door:
         """Put a remark into the ledger, beside the last question of the round."""
         self.entries[-1]["notes"].append(text)
 
+    @property
+    def sums(self) -> bool:
+        """Whether privacy lets the server see nothing but sums over clients."""
+        return self.of.experiment.privacy.sums
+
     def __call__(
         self,
         task: str,
@@ -90,9 +96,40 @@ class Door:
         check: Check | None = None,
     ) -> list[Reply]:
         """Replies that passed the firewall, ordered by client; raises NoReplies where none did. See `methods.base.Ask`."""
-        of, number = self.of, self.round
-        began = time.perf_counter()
+        of, began = self.of, time.perf_counter()
         asked = sorted(self.cohort if cohort is None else cohort)
+        reference: Mapping[str, Mapping[str, Tensor]]
+        server: Mapping[str, Tensor]
+        if isinstance(expect, Scope):
+            due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
+            if self.sums:
+                return [private_reply(self, task, payload, asked, due)]
+            reference, server = {c: view.tensors for c, view in self.views(asked, due)}, due.tensors
+        else:
+            reference, server = expect, {}
+        heard, up, down = self.exchange(task, dict(self.views(asked, payload)))
+        if of.experiment.attack is not None:
+            heard = attacked(of.experiment.attack, heard, of.attackers, reference)
+        answers = not isinstance(expect, Scope)
+        replies, refused = self.inspected(
+            heard, asked, reference, of.experiment.firewall, answers=answers, check=check
+        )
+        made, rule = Combined(replies), of.experiment.privacy.robust
+        if rule is not None:
+            made = combine(rule, replies, reference, server, of.uploads.take)
+        self.record(
+            task, asked, replies, refused, up, down, began, left_out=dict(made.left_out), notes=made.notes
+        )
+        if not made.replies:
+            raise NoReplies
+        of.replies = made.replies
+        return made.replies
+
+    def exchange(
+        self, task: str, views: Mapping[str, Payload]
+    ) -> tuple[list[Reply], Counter[str], Counter[str]]:
+        """Send each client its view, and hear them: replies, bytes up and bytes down by group."""
+        of, asked = self.of, sorted(views)
         groups_up: Counter[str] = Counter()
 
         def received(reply: Reply) -> Reply:
@@ -100,61 +137,81 @@ class Door:
                 groups_up.update(reply.payload.nbytes_by_group())
             return of.uploads.take(reply)
 
-        views = dict(self._views(asked, payload))
         groups_down = sum((p.nbytes_by_group() for p in views.values()), Counter())
         heard = of.engine.ask(
             self.method,
             task,
             Each(asked, lambda client: views[client].detached()),
-            Round(number, of.experiment.rounds, of.experiment.seed),
-            lambda client, seconds: of.heard(number, client, len(asked)),
+            Round(self.round, of.experiment.rounds, of.experiment.seed),
+            lambda client, seconds: of.heard(self.round, client, len(asked)),
             received,
         )
         heard = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in heard]
-        reference: Mapping[str, Mapping[str, Tensor]]
-        if isinstance(expect, Scope):
-            due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
-            reference = {c: view.tensors for c, view in self._views(asked, due)}
-        else:
-            reference = expect
-        replies, refused = inspect(
+        return heard, groups_up, groups_down
+
+    def inspected(
+        self,
+        heard: Sequence[Reply],
+        asked: Sequence[str],
+        reference: Mapping[str, Mapping[str, Tensor]],
+        rules: Firewall,
+        *,
+        answers: bool = False,
+        check: Check | None = None,
+    ) -> tuple[list[Reply], dict[str, str]]:
+        """The replies that pass the firewall, and why the others do not; see `firewall.inspect`."""
+        return inspect(
             heard,
-            rules=of.experiment.firewall,
-            round=number,
+            rules=rules,
+            round=self.round,
             asked=asked,
             reference=reference,
-            answers=not isinstance(expect, Scope),
+            answers=answers,
             check=check,
         )
-        of.totals.bytes_down += groups_down.total()
-        of.totals.bytes_up += groups_up.total()
-        of.totals.asked += len(asked)
-        of.totals.refused += len(refused)
-        self.entries.append(
-            {
-                "round": number,
-                "task": task,
-                "asked": asked,
-                "answered": [r.client for r in replies],
-                "refused": refused,
-                "bytes_up": groups_up.total(),
-                "bytes_down": groups_down.total(),
-                "groups_up": dict(sorted(groups_up.items())),
-                "groups_down": dict(sorted(groups_down.items())),
-                "seconds": round(time.perf_counter() - began, 4),
-                "notes": [
-                    f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
-                    for r in replies
-                    if r.payload.numbers.get("truncated")
-                ],
-            }
-        )
-        if not replies:
-            raise NoReplies
-        of.replies = replies
-        return replies
 
-    def _views(
+    def record(
+        self,
+        task: str,
+        asked: Sequence[str],
+        replies: Sequence[Reply],
+        refused: Mapping[str, str],
+        up: Counter[str],
+        down: Counter[str],
+        began: float,
+        notes: Sequence[str] = (),
+        left_out: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        """Add one ask to the ledger and to the run's totals; `more` are further fields of the entry."""
+        totals = self.of.totals
+        totals.bytes_down += down.total()
+        totals.bytes_up += up.total()
+        totals.asked += len(asked)
+        totals.refused += len(refused)
+        totals.left_out += len(left_out or {})
+        truncated = [
+            f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
+            for r in replies
+            if r.payload.numbers.get("truncated")
+        ]
+        entry = {
+            "round": self.round,
+            "task": task,
+            "asked": asked,
+            "answered": [r.client for r in replies],
+            "refused": refused,
+            "bytes_up": up.total(),
+            "bytes_down": down.total(),
+            "groups_up": dict(sorted(up.items())),
+            "groups_down": dict(sorted(down.items())),
+            "seconds": round(time.perf_counter() - began, 4),
+            "left_out": dict(left_out or {}),
+            "notes": [*truncated, *notes],
+        }
+        self.entries.append(entry | more)
+
+    def views(
         self, asked: Sequence[str], payload: Payload | Mapping[str, Payload]
     ) -> Iterator[tuple[str, Payload]]:
         """What each client is to see of a payload; one and the same object for all clients of one kind."""

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +30,9 @@ from fedloom.foundations.config import Foundation
 from fedloom.methods import METHODS, Method
 from fedloom.methods.on_clip import OnCLIP
 from fedloom.precision import Precision
+from fedloom.privacy.attacks import Attack, Backdoor
+from fedloom.privacy.config import Privacy
+from fedloom.privacy.rules import refusal
 from fedloom.training import Training
 
 Size = Literal["tiny", "small", "paper"]
@@ -127,6 +130,11 @@ class Experiment(BaseModel):
     cohort: Cohort = Cohort()
     engine: Engine = Engine()
     firewall: Firewall = Firewall()
+    privacy: Privacy = Privacy()
+    attack: Attack | None = Field(
+        None,
+        description="a simulated attack, for studies only; kind: nan, inflate, sign_flip, scale, collude, label_flip or backdoor",
+    )
     evaluation: Evaluation = Evaluation()
 
     def adapters(self) -> dict[str, LoRA]:
@@ -194,6 +202,13 @@ class Experiment(BaseModel):
             return f"method {self.method.name} is for clients with models of their own; set data.source: labelled"
         if fault := self.method.check_training(self.training):
             return fault
+        if self.privacy.robust is not None and not self.method.linear:
+            return (
+                f"method {self.method.name} treats clients by name or by what they send, not by a weighted mean; "
+                "leave privacy.robust out, or take a method such as fedavg-lora"
+            )
+        if isinstance(self.attack, Backdoor) and (self.data.pictured or self.data.labels()):
+            return f"attack backdoor needs a model that answers in words; data.source {self.data.source} gives labels"
         if warm is not None:
             if warm.method not in METHODS:
                 return f"unknown method.warm_start.method {warm.method!r}; known are {', '.join(sorted(METHODS))}"
@@ -215,6 +230,11 @@ class Experiment(BaseModel):
                     f"raise model.{part}_lora.rank to the largest client's"
                 )
         unequal = any(len({*ranks, specs[part].rank}) > 1 for part, ranks in self.cohort.ranks.items())
+        methods = [self.method] if warm is None else [self._first(warm.method), self.method]
+        for method in methods:
+            fault = refusal(self.privacy, method, kinds, unequal, self.cohort.full_first_round)
+            if fault is not None:
+                return fault
         return self.method.check(kinds, unequal, self.cohort.start)
 
 
@@ -306,9 +326,8 @@ def _validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: s
         raise ExperimentError(f"{origin}: unknown key {place}; {hint}")
     if first["type"] == "union_tag_not_found":
         tag = str(first["ctx"]["discriminator"]).strip("'")
-        raise ExperimentError(
-            f"{origin}: {place} must say its {tag}, such as {place}.{tag}=few-shot; docs/your-data.md names them"
-        )
+        page = "docs/your-data.md" if place.startswith("data.") else "docs/security.md"
+        raise ExperimentError(f"{origin}: {place} must say its {tag}; {page} names them")
     if first["type"] == "missing":
         raise ExperimentError(f"{origin}: {place} is missing")
     given = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""
@@ -320,6 +339,7 @@ def _known_keys(model: Any, location: Sequence[Any]) -> list[str]:
     for part in location:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field is not None else None
+        model = next((m for m in get_args(model) if hasattr(m, "model_fields")), model)  # one or none
     return sorted(getattr(model, "model_fields", {}))
 
 

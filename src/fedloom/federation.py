@@ -14,7 +14,8 @@ from fedloom.adapters.ranks import ratios
 from fedloom.client import Client
 from fedloom.diagnostics import aggregation, update_norm
 from fedloom.door import Door, Each, NoReplies
-from fedloom.engines import LocalEngine
+from fedloom.engines import Engine
+from fedloom.errors import ExperimentError
 from fedloom.evaluation import Assessment, ClientModel, TestSet, assess
 from fedloom.evaluation_classes import ClassTests, assess_classes
 from fedloom.evaluation_zoo import assess_zoo
@@ -29,6 +30,9 @@ from fedloom.judge import Judge
 from fedloom.methods import Method, State
 from fedloom.personal import PersonalStates
 from fedloom.prepared import Prepared
+from fedloom.privacy.accountant import Accountant
+from fedloom.privacy.attacks import described
+from fedloom.privacy.poison import success
 from fedloom.runfolder import Checkpoint, RunFolder
 from fedloom.streams import torch_stream
 from fedloom.training import ever_trained, part_of
@@ -43,14 +47,21 @@ class Totals:
     bytes_down: int = 0
     asked: int = 0
     refused: int = 0
+    left_out: int = 0
     skipped_rounds: int = 0
     seconds: float = 0.0
+    budget: str = ""
+    """How the privacy budget ended the run early; empty where it did not."""
 
-    def status(self) -> str:
-        """`complete`, or what kept the run from being plainly so."""
-        faults = []
+    def status(self, attack: str | None = None) -> str:
+        """`complete`, or what kept the run from being plainly so; `attack` describes the one that was simulated."""
+        faults = [fault for fault in (attack, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")
+        if self.left_out:
+            faults.append(
+                f"{self.left_out} of {self.asked} updates left out, wholly or in part, by the robust stage"
+            )
         if self.skipped_rounds:
             faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
         return "complete" if not faults else "complete, but " + " and ".join(faults)
@@ -71,6 +82,7 @@ class Progress:
 
 
 Observer = Callable[[Progress], None]
+Assessor = Callable[["Federation", int, bool], Assessment]
 
 
 @dataclass
@@ -78,7 +90,7 @@ class Federation:
     """The server's side of a run. `run` goes from wherever the state stands to the last round."""
 
     experiment: Experiment
-    engine: LocalEngine
+    engine: Engine
     tests: TestSet
     folder: RunFolder | None = None
     observe: Observer = lambda progress: None
@@ -90,9 +102,20 @@ class Federation:
     """For methods that exchange knowledge: the server's generator and captioner."""
     judge: Judge | None = None
     """What measures the generator; sees data that the server does not."""
+    attackers: Sequence[str] = ()
+    """The clients that the experiment's simulated attack goes out from."""
+    triggered: TestSet | None = None
+    """Test samples with a backdoor's patch, where that is the attack."""
+    assessor: Assessor | None = None
+    """Who evaluates where the test samples are not here, by round and whether answers are generated."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
+        if self.experiment.rounds and not self.rounds:
+            raise ExperimentError(
+                "privacy.dp: the first round alone would pass the budget; raise epsilon or noise_multiplier, "
+                "or lower cohort.fraction"
+            )
         start = self.engine.model.start
         self.state: State = self.method.start(start)
         memory = self.experiment.engine.memory * 10**6
@@ -106,11 +129,26 @@ class Federation:
         for client in self.clients.values():
             client.states, client.prepared, client.begin = self.personal, prepared, begin
         self.replies: list[Reply] = []
+        self.told: dict[str, float] = {}
         self._fresh = True
         self.change: Mapping[str, Tensor] = {}
         self.first_metrics: Mapping[str, float] = {}
         self.last_metrics: Mapping[str, float] = {}
         self.client_metrics: Mapping[str, Mapping[str, float]] = {}
+
+    @cached_property
+    def accountant(self) -> Accountant | None:
+        """What counts the privacy that rounds cost; None without differential privacy."""
+        dp = self.experiment.privacy.dp
+        return None if dp is None else Accountant.of(dp, self.experiment.cohort.fraction)
+
+    @cached_property
+    def rounds(self) -> int:
+        """How many rounds the run has: the experiment's, or as many as the privacy budget allows."""
+        dp, rounds = self.experiment.privacy.dp, self.experiment.rounds
+        if dp is None or dp.epsilon is None or self.accountant is None:
+            return rounds
+        return self.accountant.rounds(dp.epsilon, rounds)
 
     @property
     def clients(self) -> Mapping[str, Client]:
@@ -127,11 +165,21 @@ class Federation:
         """Whether clients' ranks or scales differ."""
         return any(client.shapes for client in self.clients.values())
 
+    def status(self) -> str:
+        """`complete`, or what kept the run from being plainly so."""
+        attack = self.experiment.attack
+        return self.totals.status(None if attack is None else described(attack, self.attackers))
+
     def run(self) -> None:
         """All rounds that are left. Every round ends in a checkpoint, if there is a folder."""
         if self.round == 0 and self._fresh:
             self._finish(0, time.perf_counter(), [])
-        for number in range(self.round + 1, self.experiment.rounds + 1):
+        if self.rounds < self.experiment.rounds and self.experiment.privacy.dp is not None:
+            self.totals.budget = (
+                f"the privacy budget of epsilon {self.experiment.privacy.dp.epsilon:g} ended it after round {self.rounds} "
+                f"of {self.experiment.rounds}"
+            )
+        for number in range(self.round + 1, self.rounds + 1):
             began = time.perf_counter()
             method = self.experiment.method_in(number)
             entries: list[dict[str, Any]] = []
@@ -146,7 +194,7 @@ class Federation:
                 self.totals.skipped_rounds += 1
                 entries[-1]["notes"].append("no quorum: the round changed nothing on the server")
             measured = self._measure(method, before)
-            self.replies = []
+            self.replies, self.told = [], {}
             self.uploads.clear()
             self._finish(number, began, entries, measured)
         if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
@@ -174,11 +222,14 @@ class Federation:
         return State(shared, own, state.values)
 
     def cohort(self, number: int) -> list[str]:
-        """The clients of a round: a seeded draw from the sorted names."""
+        """The clients of a round: a seeded draw from the sorted names; with differential privacy each by its own coin."""
         settings = self.experiment.cohort
         share = 1.0 if number == 1 and settings.full_first_round else settings.fraction
         size = max(1, math.ceil(share * len(self.names)))
         stream = torch_stream(self.experiment.seed, "cohort", number)
+        if self.experiment.privacy.dp is not None:  # what the accountant's figure is proved for
+            coins = torch.rand(len(self.names), generator=stream, dtype=torch.float64).tolist()
+            return [name for name, coin in zip(self.names, coins, strict=True) if coin < settings.fraction]
         drawn = torch.randperm(len(self.names), generator=stream)[:size]
         return sorted(self.names[i] for i in drawn.tolist())
 
@@ -213,6 +264,8 @@ class Federation:
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum
+        if self.experiment.privacy.dp is not None:  # nobody was drawn: the noise counts as the answer
+            entries = [e for e in entries if e["asked"]]
         return all(len(e["answered"]) >= max(1, math.ceil(share * len(e["asked"]))) for e in entries)
 
     def _measure(self, method: Method, before: State) -> dict[str, float]:
@@ -223,10 +276,13 @@ class Federation:
         found = {f"train/{client}/loss": loss for client, loss in losses.items()}
         if losses:
             found["train/loss"] = sum(losses.values()) / len(losses)
-        if self.replies and self.state is not before and before.shared:
-            weights = method.client_weights(self.replies)
-            known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
-            found |= aggregation(self.replies, weights, method.product(self.state), known)
+        found |= self.told
+        summed = self.experiment.privacy.sums
+        if (self.replies or summed) and self.state is not before and before.shared:
+            if not summed:
+                weights = method.client_weights(self.replies)
+                known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
+                found |= aggregation(self.replies, weights, method.product(self.state), known)
             found["update_norm"] = update_norm(before.shared, self.state.shared)
             if self.experiment.evaluation.updates:
                 found |= self._updates(before)
@@ -252,7 +308,7 @@ class Federation:
     ) -> None:
         """Evaluate where it is due, write the histories, then the checkpoint that makes the round count."""
         metrics = dict(measured or {})
-        ends = number in (0, self.experiment.rounds)
+        ends = number in (0, self.rounds)
         if ends or number % self.experiment.evaluation.every == 0:
             metrics |= self._assess(number, generate=ends and self.experiment.evaluation.generate)
         self.round, self.last_metrics = number, metrics
@@ -269,14 +325,24 @@ class Federation:
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         found = self._assessed(number, generate)
+        backdoor = {}
+        if generate and self.triggered is not None:
+            common = self.global_model() or (self.engine.model.start if number == 0 else {})
+            backdoor = (
+                success(self.engine.model, common, self.triggered, self.experiment.evaluation)
+                if common
+                else {}
+            )
         if not self.engine.model.store.constant:  # the next round's encoder is another one
             self.engine.model.store.clear()
-        if self.folder is not None and generate:
+        if self.folder is not None and generate and found.records:
             self.folder.write_predictions("start" if number == 0 else "end", found.records)
         self.client_metrics = found.clients
-        return dict(found.metrics)
+        return {**found.metrics, **backdoor}
 
     def _assessed(self, number: int, generate: bool) -> Assessment:
+        if self.assessor is not None:
+            return self.assessor(self, number, generate)
         model, settings = self.engine.model, self.experiment.evaluation
         if isinstance(model, Zoo):
             return self._assessed_zoo(model, number)
@@ -304,7 +370,7 @@ class Federation:
             self.tests,
             settings,
             generate=generate,
-            everywhere=number == self.experiment.rounds,
+            everywhere=number == self.rounds,
         )
 
     def own_model(self, client: Client) -> ClientModel:

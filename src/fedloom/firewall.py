@@ -43,6 +43,14 @@ class Reply:
     error: str | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
     """The client's LoRA scale over the model's by group, as the server knows it; 1 where not named."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """For a reply that is the mean of several clients: how many trained each group."""
+    clients: Sequence[str] = ()
+    """For a reply that is the mean of several clients: who they are."""
+
+    def trained_by(self, name: str) -> int:
+        """How many clients trained a tensor of this reply."""
+        return self.counts.get(group_of(name), 1) if name in self.payload.tensors else 0
 
     @property
     def examples(self) -> int:

@@ -59,17 +59,13 @@ def generator_of(source: str, start: bool = False) -> str:
                 f"--start: {source} is no run's folder; without --start it is taken as a generator"
             )
         return source
-    if start:
-        model = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8")).get("model") or {}
-        if not model.get("generator"):
-            raise ExperimentError(
-                f"--start: the run {source} began without a generator; name a generator, such as tiny-t2i"
-            )
-        return str(model["generator"])
     if not (run / "model" / "generator").is_dir():
         raise ExperimentError(
             f"the run {source} has no generator in model/generator; name a finished run of a method that trains one, or tiny-t2i"
         )
+    if start:
+        settings = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))
+        return str(settings["model"]["synthesis"]["generator"])
     return str(run / "model" / "generator")
 
 

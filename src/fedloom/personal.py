@@ -9,15 +9,26 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file
-from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from fedloom.files import sync, write_atomic
+from fedloom.seal import opened, sealed
 
 INDEX = "index.jsonl"
+
+
+class States(Protocol):
+    """Where a client's own tensors lie."""
+
+    def read(self, client: str) -> dict[str, Tensor] | None:
+        """The client's tensors, private to the caller; None if it never kept any."""
+
+    def write(self, client: str, round: int, tensors: Mapping[str, Tensor]) -> None:
+        """Put the client's tensors down."""
 
 
 class PersonalStates:
@@ -43,8 +54,7 @@ class PersonalStates:
         """Put a client's tensors down; what they replace stays until the next checkpoint."""
         file = self._file(client, round)
         file.parent.mkdir(parents=True, exist_ok=True)
-        data = tensors_to_bytes({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
-        write_atomic(file, data, durable=self._durable)
+        write_atomic(file, sealed(tensors), durable=self._durable)
         if (before := self._rounds.get(client, round)) != round:
             self._replaced.append(self._file(client, before))
         self._rounds[client] = round
@@ -65,7 +75,10 @@ class PersonalStates:
         self._replaced.clear()
 
     def restore(self, round: int) -> None:
-        """Stand where the checkpoint of `round` stood; what later rounds left behind is removed."""
+        """Stand where the checkpoint of `round` stood; what later rounds left behind is removed.
+
+        Raises ExperimentError where a client's file is damaged.
+        """
         index = self._root() / INDEX
         lines = index.read_text(encoding="utf-8").splitlines(keepends=True) if index.exists() else []
         known = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may tear the last one
@@ -75,6 +88,8 @@ class PersonalStates:
         if index.exists():
             write_atomic(index, "".join(json.dumps(line) + "\n" for line in known).encode())
         used = {self._file(client, changed) for client, changed in self._rounds.items()}
+        for file in used:
+            opened(file)
         for file in self._root().glob("*/*.safetensors"):
             if file not in used:
                 file.unlink(missing_ok=True)

@@ -1,10 +1,12 @@
 """A run's folder on disk: what is written when, atomically, and what a resumed run reads back.
 
 A checkpoint is a folder `state/round-000003` that appears by one rename; the clients' own tensors lie beside it in
-`state/clients` (see `fedloom.personal`). The histories (`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors
-may run ahead of the last checkpoint; resuming cuts them back to it.
+`state/clients` (see `fedloom.personal`). Its files are sealed: a damaged one is told of, never run on. The histories
+(`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors may run ahead of the last checkpoint; resuming cuts them
+back to it.
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping
@@ -13,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedloom.errors import ExperimentError
 from fedloom.files import sync, write_atomic
 from fedloom.methods import State
 from fedloom.metrics import EvaluationRecord
+from fedloom.seal import damaged, opened, save_sealed
 from fedloom.uploads import PREFIX
 
 CHANGE = "change"
@@ -110,14 +112,15 @@ class RunFolder:
         if checkpoint.change:
             parts[CHANGE] = checkpoint.change
         for name, tensors in parts.items():
-            # A solve may give its result transposed.
-            save_file({n: t.contiguous() for n, t in tensors.items()}, part / f"{name}.safetensors")
+            save_sealed(tensors, part / f"{name}.safetensors")
         described = {
             "round": checkpoint.round,
             "values": dict(checkpoint.state.values),
             "totals": dict(checkpoint.totals),
         }
-        write_atomic(part / "state.json", json.dumps(described, sort_keys=True).encode())
+        text = json.dumps(described, sort_keys=True)
+        told = {"digest": hashlib.sha256(text.encode()).hexdigest(), "state": text}
+        write_atomic(part / "state.json", json.dumps(told).encode())
         for file in part.iterdir():
             sync(file)
         shutil.rmtree(self.state / label, ignore_errors=True)
@@ -126,22 +129,22 @@ class RunFolder:
         self._forget_before(checkpoint.round)
 
     def last(self) -> Checkpoint | None:
-        """The newest complete checkpoint, or None."""
+        """The newest complete checkpoint, or None. Raises ExperimentError where it is damaged."""
         for left in self.state.glob(f"{PREFIX}*"):  # uploads of a round in which the run was cut off
             shutil.rmtree(left, ignore_errors=True)
         found = sorted(self.state.glob("round-*")) if self.state.is_dir() else []
         if not found:
             return None
         folder = found[-1]
-        described = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        described = _described(folder / "state.json")
         state = State(
-            load_file(folder / "shared.safetensors"),
-            load_file(folder / "method.safetensors"),
+            opened(folder / "shared.safetensors"),
+            opened(folder / "method.safetensors"),
             described["values"],
         )
         self._forget_before(described["round"])
         file = folder / f"{CHANGE}.safetensors"
-        change = load_file(file) if file.is_file() else {}
+        change = opened(file) if file.is_file() else {}
         return Checkpoint(described["round"], state, described["totals"], change)
 
     def _forget_before(self, round: int) -> None:
@@ -149,3 +152,17 @@ class RunFolder:
         for old in self.state.glob("round-*"):
             if old.name < f"round-{round:06d}":
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors. Raises ExperimentError where it is damaged."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if hashlib.sha256(told["state"].encode()).hexdigest() != told["digest"]:
+            raise damaged(file)
+        found: dict[str, Any] = json.loads(told["state"])
+    except ExperimentError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(file) from error
+    return found

@@ -2,8 +2,9 @@
 
 import importlib.metadata
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from fedloom.engines.size import cohort_size
 from fedloom.errors import ExperimentError
 from fedloom.evaluation import TestSet, drawn, measure_controls
 from fedloom.evaluation_classes import ClassTests
+from fedloom.exchange import group_of
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
 from fedloom.files import write_atomic
@@ -32,6 +34,9 @@ from fedloom.foundations.zoo import Zoo
 from fedloom.gallery import write_gallery
 from fedloom.judge import Judge
 from fedloom.model import AdaptedModel
+from fedloom.privacy.attacks import Backdoor
+from fedloom.privacy.poison import triggered
+from fedloom.privacy.rules import not_installed, too_few
 from fedloom.runfolder import RunFolder
 
 POOLED = "pooled"
@@ -121,12 +126,23 @@ def build_from(
             'no client has a test sample; mark some with "split": "test" or raise data.test_share'
         )
     learning = [s for s in sources if experiment.data.trains(s.name)]
+    attack, attackers = experiment.attack, list[str]()
+    if attack is not None:
+        attackers = attack.attackers([s.name for s in learning], experiment.seed)
+        learning = [attack.learn(s) if s.name in attackers else s for s in learning]
     training = [_pool(learning)] if experiment.method.pooled else learning
     shapes = client_shapes(experiment, [s.name for s in training], model.scales)
     clients = {
-        s.name: Client(s, model.client_groups(s.name, s.holds), shapes[s.name], experiment.cohort.start)
+        s.name: Client(
+            s,
+            model.client_groups(s.name, s.holds),
+            shapes[s.name],
+            experiment.cohort.start,
+            experiment.privacy,
+        )
         for s in training
     }
+    check_clients(experiment, model, clients)
     cohort = experiment.engine.cohort
     if cohort == "auto":
         first = [sample for s in training[:8] for sample in s.train[:4]]
@@ -142,7 +158,16 @@ def build_from(
         cohort=1 if cohort == "off" else cohort,
     )
     class_tests = _class_tests(experiment, tests, model) if experiment.data.pictured else None
-    federation = Federation(experiment, engine, tests, folder, observe, class_tests=class_tests)
+    federation = Federation(
+        experiment,
+        engine,
+        tests,
+        folder,
+        observe,
+        class_tests=class_tests,
+        attackers=attackers,
+        triggered=_triggered(experiment, tests, model),
+    )
     if experiment.method.exchanges:
         federation.synthesis = load_synthesis(
             experiment.model.synthesis, experiment.data.class_names(), held, experiment.engine.device
@@ -152,6 +177,31 @@ def build_from(
             experiment.data.pool(experiment.seed), experiment.seed, experiment.model.clip, size
         )
     return federation
+
+
+def check_clients(experiment: Experiment, model: AdaptedModel, clients: Mapping[str, Client]) -> None:
+    """Raise ExperimentError where there are too few clients for the run's privacy, or its libraries are missing."""
+    if fault := not_installed(experiment.privacy):
+        raise ExperimentError(fault)
+    summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
+    held_by = {name: client.groups & summed for name, client in clients.items()}
+    if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
+        raise ExperimentError(fault)
+    rule, asked = experiment.privacy.robust, math.ceil(experiment.cohort.fraction * len(clients))
+    if rule is not None and asked < rule.least:
+        raise ExperimentError(
+            f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "
+            "lower byzantine, or ask more clients"
+        )
+
+
+def _triggered(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> TestSet | None:
+    """The tested pictures with a backdoor's patch, or None; no features of theirs are kept, their places are the clean ones'."""
+    if not isinstance(experiment.attack, Backdoor):
+        return None
+    clean = {client: tests.only(client).samples for client in sorted(set(tests.of))}
+    marked = TestSet.prepare(triggered(clean, experiment.attack.answer, experiment.attack.patch), model)
+    return replace(marked, places=(), whole=())
 
 
 def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> ClassTests:
@@ -166,13 +216,13 @@ def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) ->
 def _model(experiment: Experiment, sources: Sequence[ClientData], held: Sequence[str]) -> AdaptedModel:
     """What clients train: their own models, or adapters on a foundation."""
     own = experiment.data.own_models
-    return _zoo(experiment, sources) if own else _foundation(experiment, held, experiment.data.classes())
+    return _zoo(experiment, sources) if own else adapted_model(experiment, held, experiment.data.classes())
 
 
-def _foundation(
+def adapted_model(
     experiment: Experiment, held: Sequence[str], classes: Classes | None
 ) -> AdaptedMLLM | AdaptedClassifier | AdaptedCLIP:
-    """The foundation that the data need, with the adapters that the method needs."""
+    """The foundation that the data need (`held`: modalities), with the adapters that the method needs."""
     settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
     second, attachment = experiment.method.second, experiment.method.attachment
     model: AdaptedMLLM | AdaptedClassifier | AdaptedCLIP
@@ -213,14 +263,18 @@ def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable
     return found
 
 
-def finish(federation: Federation) -> Result:
-    """The summary; and, where there is a folder, the model, the samples and the report."""
+def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = None) -> Result:
+    """The summary; and, where there is a folder, the model, the samples and the report.
+
+    `rows` tells of the clients where their samples and their own models are not here.
+    """
     experiment, model, folder = federation.experiment, federation.engine.model, federation.folder
     common = federation.global_model()
     model.load(common)
     settings = experiment.evaluation
     metrics = dict(federation.last_metrics)
-    if settings.controls and common and not experiment.data.pictured and not experiment.data.own_models:
+    answered = common and federation.tests.samples
+    if settings.controls and answered and not experiment.data.pictured and not experiment.data.own_models:
         metrics |= measure_controls(model, federation.tests, settings)
     summary = {
         "name": experiment.name,
@@ -230,7 +284,7 @@ def finish(federation: Federation) -> Result:
         "seed": experiment.seed,
         "rounds": federation.round,
         "seconds": round(federation.totals.seconds, 3),
-        "status": federation.totals.status(),
+        "status": federation.status(),
         "metrics": {**metrics, "start": dict(federation.first_metrics)},
         "trainable_parameters": sum(
             p.numel() for n, p in model.tensors.items() if experiment.method.scope.role(n) != "frozen"
@@ -239,7 +293,8 @@ def finish(federation: Federation) -> Result:
         "bytes_up": federation.totals.bytes_up,
         "bytes_down": federation.totals.bytes_down,
         "restoration_error": metrics.get("restoration_error"),
-        "clients": _client_rows(federation),
+        "privacy": told_privacy(federation),
+        "clients": _client_rows(federation) if rows is None else list(rows),
     }
     if folder is None:
         return Result(summary, None)
@@ -249,14 +304,11 @@ def finish(federation: Federation) -> Result:
         if n.startswith("control/")
     ]
     folder.append("metrics.jsonl", controls)
-    if not experiment.data.own_models:
+    own_models = experiment.data.own_models
+    if not own_models:
         model.save_adapters(folder.path / "model")
-    for client in federation.clients.values():
-        if (
-            own := federation.own_model(client)
-            if experiment.data.own_models
-            else federation.client_model(client)
-        ):
+    for client in federation.clients.values() if rows is None else ():
+        if own := federation.own_model(client) if own_models else federation.client_model(client):
             model.load(own.tensors, own.ratios)
             model.save_adapters(folder.path / "model" / "clients" / client.name)
     if federation.synthesis is not None:
@@ -268,6 +320,21 @@ def finish(federation: Federation) -> Result:
 
     write_report(folder.path)
     return Result(summary, folder.path)
+
+
+def told_privacy(federation: Federation) -> dict[str, Any] | None:
+    """What the run promised, and what it spent; None where it promised nothing."""
+    settings = federation.experiment.privacy
+    if not settings.sums:
+        return None
+    told: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
+    if federation.accountant is not None:
+        told["spent"] = {
+            "epsilon": round(federation.accountant.epsilon(federation.round), 6),
+            "delta": federation.accountant.delta,
+            "rounds": federation.round,
+        }
+    return told
 
 
 def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
@@ -285,7 +352,7 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
     trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
     names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}
-    model = _foundation(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
+    model = adapted_model(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
     model.load(model.read_adapters(adapters))
     return model
 

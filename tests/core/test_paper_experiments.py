@@ -50,7 +50,7 @@ def rows_of(name: str, size: str) -> list[Experiment]:
 
 
 def test_every_table_and_figure_has_its_file() -> None:
-    assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, "quickstart"}
+    assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, "quickstart", "attacks"}
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "paper"])

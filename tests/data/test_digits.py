@@ -38,8 +38,9 @@ def test_what_is_said_follows_from_the_form() -> None:
     assert facts(SEVEN)[:2] == ("loops-none", "bar-high")
     assert {"bay-west", "bay-northwest"} & set(facts(SEVEN))
     assert "heavy-above" in facts(SEVEN)
-    assert "lean-right" in facts(SEVEN)
-    assert "lean-left" in facts(SEVEN.flip(2))
+    stroke = drawn("....##", "....##", "...##.", "..##..", ".##...", "##....")
+    assert "lean-right" in facts(stroke)
+    assert "lean-left" in facts(stroke.flip(2))
     eight = drawn(".###.", "#...#", "#...#", ".###.", "#...#", "#...#", ".###.")
     assert facts(eight)[0] == "loops-pair"
     assert {"bay-north", "bay-south"} <= set(
@@ -70,9 +71,9 @@ def test_light_and_ground_do_not_matter() -> None:
 
 def test_no_description_names_a_class() -> None:
     shown = [
-        *printed(60, 1)[0],
-        *handwriting()[0][:60],
-        *tabletop_objects(24, 0, "private", ("fog", "dusk"))[0],
+        *printed(30, 1)[0],
+        *handwriting()[0][:30],
+        *tabletop_objects(12, 0, "private", ("fog", "dusk"))[0],
     ]
     for wording in range(len(WORDINGS)):
         for number, picture in enumerate(shown):
@@ -100,10 +101,10 @@ def test_descriptions_tell_classes_apart() -> None:
     from sklearn.naive_bayes import BernoulliNB
 
     pictures, labels = handwriting()
-    pictures, labels = pictures[:600], labels[:600].numpy()
+    pictures, labels = pictures[:400], labels[:400].numpy()
     for wording in range(len(WORDINGS)):
         words = CountVectorizer().fit_transform([describe(p, i, wording) for i, p in enumerate(pictures)])
-        right = BernoulliNB().fit(words[:400], labels[:400]).score(words[400:], labels[400:])
+        right = BernoulliNB().fit(words[:300], labels[:300]).score(words[300:], labels[300:])
         assert 0.5 < right < 0.98  # chance is 0.1
 
 
@@ -117,7 +118,8 @@ def test_printed_digits_repeat_and_differ_by_seed() -> None:
     assert torch.equal(pictures[:, 0], pictures[:, 2])
     ink = pictures.float().mean((1, 2, 3))
     assert (ink > 15).all()
-    assert (pictures[:, :, 0].float().mean((1, 2)) < ink).all()  # light on dark
+    corners = pictures[:, 0, [0, 0, -1, -1], [0, -1, 0, -1]].float().mean(1)
+    assert (corners < ink).all()  # light on dark
 
 
 def test_handwriting_is_all_of_it_in_order() -> None:

@@ -375,5 +375,10 @@ def test_users_mistakes_about_clients_are_told_before_training(quick, federate) 
     model = experiment.model.model_copy(
         update={"architectures": {"image": ("tiny-bert",), "text": ("tiny-bert",)}}
     )
+    with pytest.raises(ExperimentError, match="names tiny-bert for more than one modality"):
+        federate(experiment.model_copy(update={"model": model}))
+    model = experiment.model.model_copy(
+        update={"architectures": {"image": ("tiny-bert",), "text": ("tiny-distilbert",)}}
+    )
     with pytest.raises(ExperimentError, match="tiny-bert is for clients that hold text, not image"):
         federate(experiment.model_copy(update={"model": model}))

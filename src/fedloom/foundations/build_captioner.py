@@ -26,9 +26,9 @@ from fedloom.streams import stream_seed, torch_stream
 
 Log = Callable[[str], None]
 FOLDER = Path(__file__).parent / "tiny-captioner"
-STEPS = 2000
+STEPS = 1500
 LR = 1.5e-3
-PICTURES = 6000
+PICTURES = 4000
 HELD_OUT = 1_000_000
 """Added to the seed of pictures that nobody trains on."""
 POSITIONS = 64
@@ -42,7 +42,7 @@ def build(
     log: Log = print,
     device: str = "cpu",
     pictures: int = PICTURES,
-    batch: int = 64,
+    batch: int = 32,
     checks: int = 500,
 ) -> dict[str, Any]:
     """Train both models from scratch, write the folder, and measure what was written.
@@ -50,11 +50,11 @@ def build(
     Args:
         out_dir: folder for `Captioner.load`; `captions/` and `matching/` in it load in transformers; weights are float16.
         seed: decides the pictures, the initial weights and the order of the batches.
-        steps: optimiser steps of the writer; the matcher takes half as many.
+        steps: optimiser steps of the writer; the matcher takes a third of them.
         log: takes one line of progress at a time.
         device: where to train.
         pictures: printed digits to train on.
-        batch: pictures per step.
+        batch: pictures per step of the writer; the matcher, which compares them, takes twice as many.
         checks: held-out printed digits per measurement.
 
     Returns:
@@ -67,7 +67,7 @@ def build(
 
     began = time.monotonic()
     tokenizer = text_tokenizer(caption_words(), POSITIONS)
-    config = BlipConfig(**blip_settings(tokenizer, side=SIDE, width=64, layers=3, positions=POSITIONS))
+    config = BlipConfig(**blip_settings(tokenizer, side=SIDE, width=64, layers=2, positions=POSITIONS))
     shown, _ = printed(pictures, seed)
     texts = [describe(picture, 0) for picture in shown]
     ids = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
@@ -81,9 +81,9 @@ def build(
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "captioner", name))
             model = kind(config).to(device)
-        count = steps if name == CAPTIONS else max(steps // 2, 1)
+        count, size = (steps, batch) if name == CAPTIONS else (max(steps // 3, 1), 2 * batch)
         found[f"loss/{name}"] = train(
-            model, loss, shown, texts, ids, seed, count, batch, lambda s, n=name: log(f"{n} {s}")
+            model, loss, shown, texts, ids, seed, count, size, lambda s, n=name: log(f"{n} {s}")
         )
         with quiet():
             copy.deepcopy(model).half().save_pretrained(Path(out_dir) / name)

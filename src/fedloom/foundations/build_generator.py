@@ -35,7 +35,7 @@ Log = Callable[[str], None]
 FOLDER = Path(__file__).parent / "tiny-t2i"
 STEPS = 2000
 LR, AUTOENCODER_LR = 2e-3, 3e-3
-PICTURES = 6000
+PICTURES = 4000
 HELD_OUT = 1_000_000
 """Added to the seed of pictures that nobody trains on."""
 POSITIONS = 48
@@ -52,7 +52,7 @@ def build(
     log: Log = print,
     device: str = "cpu",
     pictures: int = PICTURES,
-    batch: int = 64,
+    batch: int = 32,
     checks: int = 200,
     classes: Sequence[str] = DIGITS,
 ) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def build(
     Args:
         out_dir: folder for `StableDiffusionPipeline.from_pretrained`; the weights are float16.
         seed: decides the pictures, the initial weights, the prompts, the noise and the order of the batches.
-        steps: optimiser steps of the denoiser; the autoencoder takes half as many.
+        steps: optimiser steps of the denoiser; the autoencoder takes half as many, of half as many pictures.
         log: takes one line of progress at a time.
         device: where to train.
         pictures: printed digits to train on, of which those of other classes are left out.
@@ -85,7 +85,9 @@ def build(
     for part in (parts.autoencoder, parts.denoiser, parts.text_encoder):
         part.to(device)
     found: dict[str, Any] = {}
-    found["loss/autoencoder"] = train_autoencoder(parts, shown, seed, max(steps // 2, 1), batch, log)
+    found["loss/autoencoder"] = train_autoencoder(
+        parts, shown, seed, max(steps // 2, 1), max(batch // 2, 1), log
+    )
     latents = encoded(parts, shown)
     parts.autoencoder.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
     latents = latents * parts.autoencoder.config.scaling_factor
@@ -175,6 +177,8 @@ def train_autoencoder(parts: Parts, shown: Tensor, seed: int, steps: int, batch:
     optimiser = torch.optim.AdamW(model.parameters(), lr=AUTOENCODER_LR, weight_decay=0.0)
     draw = torch_stream(seed, "generator", "autoencoder")
     recent, began = 0.0, time.monotonic()
+    with torch.no_grad():  # nearly sure of its latents at first: noise as large as they are would hide them
+        model.quant_conv.bias[model.config.latent_channels :].fill_(-6.0)
     for step in range(steps):
         chosen = torch.randint(len(shown), (batch,), generator=draw)
         x = (shown[chosen].float() / 127.5 - 1).to(where)
@@ -189,7 +193,7 @@ def train_autoencoder(parts: Parts, shown: Tensor, seed: int, steps: int, batch:
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         recent = error.item() if step == 0 else 0.98 * recent + 0.02 * error.item()
-        if (step + 1) % max(steps // 5, 1) == 0:
+        if (step + 1) % max(steps // 10, 1) == 0:
             log(
                 f"autoencoder step {step + 1} of {steps}: error {recent:.5f}, {time.monotonic() - began:.0f} s"
             )
@@ -267,11 +271,11 @@ def train_denoiser(
     return round(recent, 4)
 
 
-def oracle(seed: int) -> Any:
-    """A support vector machine that reads printed digits: fitted on 3,000 of them, pixels in [0, 1]."""
+def oracle(seed: int, count: int = 3000) -> Any:
+    """A support vector machine that reads printed digits: fitted on `count` of them, pixels in [0, 1]."""
     from sklearn.svm import SVC
 
-    shown, labels = printed(3000, seed + 2 * HELD_OUT)
+    shown, labels = printed(count, seed + 2 * HELD_OUT)
     return SVC(C=10.0).fit(flat(shown), labels.numpy())
 
 
@@ -282,7 +286,7 @@ def flat(pictures: Tensor) -> np.ndarray[Any, Any]:
 
 def measure(generator: Generator, seed: int, checks: int, classes: Sequence[str]) -> dict[str, Any]:
     """How often samples show what was asked for, how long they take, and what the autoencoder loses."""
-    reader = oracle(seed)
+    reader = oracle(seed, 8 * checks)
     wanted = [classes[i % len(classes)] for i in range(checks)]
     numbers = np.array([DIGITS.index(name) for name in wanted])
     began = time.monotonic()

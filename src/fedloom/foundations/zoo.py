@@ -240,6 +240,11 @@ def deal(clients: Mapping[str, str], architectures: Mapping[str, Sequence[str]])
 
     Raises ExperimentError for a modality without one.
     """
+    of = [(name, modality) for modality, names in architectures.items() for name in names]
+    if twice := sorted({name for name, m in of if any(n == name and o != m for n, o in of)}):
+        raise ExperimentError(
+            f"model.architectures names {twice[0]} for more than one modality; one model reads one, give each its own"
+        )
     found, given = {}, dict.fromkeys(architectures, 0)
     for client in sorted(clients):
         modality = clients[client]

@@ -25,6 +25,12 @@ FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
 """Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
 SECOND: tuple[str, ...] = ("*.lora_B", "*.lambda_b")
 """Patterns of the factors that make the layer's output: B, or VeRA's λ_b."""
+Combination = Literal["mean", "solve", "products", "individual", "nothing"]
+"""What of the clients a method's server needs.
+
+mean: weighted means of the clients' tensors; solve: such means in two asks; products: every client's B_k A_k; individual: every
+client's tensors by themselves; nothing: nothing travels. Means are all that secure aggregation and differential privacy give.
+"""
 LayerShape = tuple[int, int, int]
 """(r, d_in, d_out) of one adapted layer."""
 FACTORS = (*FIRST, *SECOND)
@@ -67,6 +73,10 @@ class Ask(Protocol):
     def unequal(self) -> bool:
         """Whether clients' ranks or scales differ."""
 
+    @property
+    def sums(self) -> bool:
+        """Whether every ask returns one reply, the mean over the clients, and never theirs."""
+
     def __call__(
         self,
         task: str,
@@ -108,6 +118,10 @@ class Trainer(Protocol):
     @property
     def personal(self) -> Mapping[str, Tensor]:
         """The client's own tensors."""
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the client function put there in an earlier ask of the same round; empty in the next one, never on disk."""
 
     def train(
         self,
@@ -187,14 +201,20 @@ class Method(BaseModel):
     """Whether it also works for clients with models of their own (data.source labelled)."""
     pooled: ClassVar[bool] = False
     """True for the upper bound: all clients' data lie in one place."""
+    tasks: ClassVar[tuple[str, ...]] = ("train",)
+    """What its clients may be asked to do; a silo agrees to these before it joins."""
     second: ClassVar[bool] = False
     """Whether every layer has a second, personal adapter."""
     unequal_ranks: ClassVar[bool] = False
     """Whether clients may have adapters of different ranks and scales."""
     vera: ClassVar[bool] = True
     """Whether the method is defined for VeRA's vectors."""
+    combination: ClassVar[Combination] = "individual"
+    """What of the clients the server needs; from it follows which privacy the method works with."""
     both: ClassVar[bool] = False
     """Whether it needs both factors of every client."""
+    linear: ClassVar[bool] = True
+    """Whether a robust stage may stand before it: replies count by their weights, and not by who sent them or by their spread."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Values of fields by the name of a preset, for a method with a field `preset`; what is given explicitly wins."""
 

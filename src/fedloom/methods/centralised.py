@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.base import Ask, Combination, Method, State
 from fedloom.methods.combine import mean_of
 
 
@@ -14,6 +14,7 @@ class Centralised(Method):
     title: ClassVar[str] = "centralised"
     paper: ClassVar[str] = "upper bound"
     shares: ClassVar[Scope] = Scope(shared=("*",))
+    combination: ClassVar[Combination] = "mean"
     pooled: ClassVar[bool] = True
 
     def round(self, state: State, ask: Ask) -> State:

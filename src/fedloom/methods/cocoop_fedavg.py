@@ -14,6 +14,7 @@ from pydantic import Field
 
 from fedloom.adapters.conditional import ConditionalContext
 from fedloom.exchange import Scope
+from fedloom.methods.base import Combination
 from fedloom.methods.on_clip import LENGTH, OnCLIP
 
 
@@ -24,6 +25,7 @@ class CoCoOpFedAvg(OnCLIP):
     title: ClassVar[str] = "CoCoOp + FedAvg"
     paper: ClassVar[str] = "Zhou et al. (CVPR 2022); a reconstruction"
     shares: ClassVar[Scope] = Scope(shared=("prompt", "meta"))
+    combination: ClassVar[Combination] = "mean"
 
     length: int = LENGTH
     chunk: int = Field(256, ge=1, description="texts that pass the tower together; changes no figure")

@@ -9,6 +9,7 @@ Deliberate differences:
 - B'A' is the projection of U on the row space of A', not U itself; what is left stands in the metrics as `restoration_error`.
 - Only adapters that were trained this round are combined; an always-on ridge would shrink the untouched ones.
 - The stage switch of lines 25-32 goes by local step (Eq. 7), and belongs to `training.schedule`, not to the method.
+- Where only sums may be seen (privacy.secure), the same solve takes two asks: methods/by_sums.py.
 - VeRA, which the paper leaves undefined, is the row-wise least squares of specification fedlora 3.15.
 """
 
@@ -19,7 +20,8 @@ from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
+from fedloom.methods.by_sums import client_by_sums, solved_by_sums
 from fedloom.methods.combine import combine_pairs, combine_vectors, sort_directions
 from fedloom.methods.fedavg_lora import DOWNLOAD_HELP, TAIL_HELP, Download, Tail
 
@@ -31,6 +33,7 @@ class FedA2LoRA(Method):
     title: ClassVar[str] = "FedA²-LoRA"
     paper: ClassVar[str] = "UniFLoW (ICML 2026)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    combination: ClassVar[Combination] = "solve"
     unequal_ranks: ClassVar[bool] = True
     both: ClassVar[bool] = True
 
@@ -46,6 +49,9 @@ class FedA2LoRA(Method):
 
     def round(self, state: State, ask: Ask) -> State:
         """Lines 3-19: clients train from (A, B); every pair is combined over the clients that trained it."""
+        if ask.sums:
+            from_sums = partial(lora.feda2_solve, mode=self.mode, ridge=self.ridge)
+            return solved_by_sums(state, ask, from_sums, mean_of_b=self.mode == "centred")
         replies = ask("train", Payload(state.shared))  # lines 3-8
         weights = self.client_weights(replies)
         solve = partial(lora.feda2, mode=self.mode, ridge=self.ridge, tail=self.tail)  # lines 9-18: Eq. 9-13
@@ -54,3 +60,7 @@ class FedA2LoRA(Method):
         if ask.unequal and self.download == "svd":
             combined = sort_directions(combined)
         return state.with_shared(combined)  # line 19
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """Train and answer; or, where only sums may be seen, answer its two asks."""
+        return client_by_sums(self, task, payload, trainer) or super().client(task, payload, trainer)

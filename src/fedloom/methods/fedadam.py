@@ -12,7 +12,7 @@ from pydantic import Field
 
 from fedloom.aggregation import server
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.base import Ask, Combination, Method, State
 from fedloom.methods.combine import mean_of
 
 
@@ -23,6 +23,7 @@ class FedAdam(Method):
     title: ClassVar[str] = "FedAdam"
     paper: ClassVar[str] = "Reddi et al. (ICLR 2021)"
     shares: ClassVar[Scope] = Scope(shared=("*",))
+    combination: ClassVar[Combination] = "mean"
 
     lr: float = Field(0.01, gt=0, description="the server's rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="share of the first moment that is kept")

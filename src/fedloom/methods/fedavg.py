@@ -9,7 +9,7 @@ the clients that trained it. On LoRA factors this is FedAvg-LoRA without its pro
 from typing import ClassVar
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.base import Ask, Combination, Method, State
 from fedloom.methods.combine import mean_of
 
 
@@ -21,6 +21,7 @@ class FedAvg(Method):
     paper: ClassVar[str] = "McMahan et al., 2017"
     own_models: ClassVar[bool] = True
     shares: ClassVar[Scope] = Scope(shared=("*",))
+    combination: ClassVar[Combination] = "mean"
 
     def round(self, state: State, ask: Ask) -> State:
         """Ask the cohort to train from w; average."""

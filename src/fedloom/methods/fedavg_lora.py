@@ -17,7 +17,7 @@ from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State
 from fedloom.methods.combine import combine_pairs, sort_directions
 
 Tail = Literal["rescale", "pad", "keep"]
@@ -35,6 +35,7 @@ class FedAvgLoRA(Method):
     title: ClassVar[str] = "FedAvg-LoRA"
     paper: ClassVar[str] = "FedIT (Zhang et al., 2023)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    combination: ClassVar[Combination] = "mean"
     unequal_ranks: ClassVar[bool] = True
 
     tail: Tail = Field("rescale", description=TAIL_HELP)

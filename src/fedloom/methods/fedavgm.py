@@ -13,7 +13,7 @@ from pydantic import Field
 
 from fedloom.aggregation import server
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.base import Ask, Combination, Method, State
 from fedloom.methods.combine import mean_of
 
 
@@ -24,6 +24,7 @@ class FedAvgM(Method):
     title: ClassVar[str] = "FedAvgM"
     paper: ClassVar[str] = "Hsu et al., 2019"
     shares: ClassVar[Scope] = Scope(shared=("*",))
+    combination: ClassVar[Combination] = "mean"
 
     beta: float = Field(0.9, ge=0, lt=1, description="share of the last change that is kept")
 

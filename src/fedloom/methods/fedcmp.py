@@ -16,7 +16,7 @@ from pydantic import Field
 from fedloom.aggregation import canonical
 from fedloom.aggregation.reliability import Statistic
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.base import Ask, Combination, Method, State
 from fedloom.methods.combine import mean_of
 from fedloom.methods.linear import Layer, layers
 from fedloom.streams import torch_stream
@@ -32,7 +32,9 @@ class FedCMP(Method):
     name: ClassVar[str] = "fedcmp"
     title: ClassVar[str] = "Fed-CMP (reconstruction)"
     paper: ClassVar[str] = "our reconstruction from the abstract of arXiv 2603.26786"
+    linear: ClassVar[bool] = False
     shares: ClassVar[Scope] = Scope(shared=("*",))
+    combination: ClassVar[Combination] = "individual"
 
     beta: float = Field(0.2, ge=0, lt=1, description="momentum of the basis (OPM); 0 = CRA alone")
     gamma: float = Field(1.0, ge=0, description="strength of the reliability weights (CRA); 0 = OPM alone")

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State, Trainer
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
 from fedloom.methods.combine import mean_of
 from fedloom.model import ANCHORS
 
@@ -34,6 +34,7 @@ class FedDPALoRA(Method):
     title: ClassVar[str] = "FedDPA-LoRA"
     paper: ClassVar[str] = "Yang et al. (NeurIPS 2024)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR), personal=(*_LOCAL, ANCHORS))
+    combination: ClassVar[Combination] = "mean"
     second: ClassVar[bool] = True
 
     variant: Literal["dual", "additive"] = Field(

@@ -22,7 +22,7 @@ from torch import Tensor
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
 from fedloom.methods import merged
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, LayerShape, State, Trainer
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, LayerShape, State, Trainer
 from fedloom.methods.combine import mean_of, pairs
 
 
@@ -33,6 +33,7 @@ class FedExLoRA(merged.MovesBase):
     title: ClassVar[str] = "FedEx-LoRA"
     paper: ClassVar[str] = "Singhal et al. (ACL 2025)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    combination: ClassVar[Combination] = "products"
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True
 

@@ -15,6 +15,7 @@ from pydantic import Field
 from fedloom.adapters.transport import Kind
 from fedloom.adapters.two_contexts import TwoContexts
 from fedloom.exchange import Scope
+from fedloom.methods.base import Combination
 from fedloom.methods.on_clip import LENGTH, OnCLIP
 
 
@@ -25,6 +26,7 @@ class FedOTP(OnCLIP):
     title: ClassVar[str] = "FedOTP"
     paper: ClassVar[str] = "Li et al. (CVPR 2024)"
     shares: ClassVar[Scope] = Scope(shared=("prompt",), personal=("own",))
+    combination: ClassVar[Combination] = "mean"
 
     length: int = LENGTH
     ot: Kind = Field("ot", description="ot: unbalanced; sinkhorn: balanced; uniform: no transport")

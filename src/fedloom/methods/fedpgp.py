@@ -14,6 +14,7 @@ from pydantic import Field
 
 from fedloom.adapters.context import LowRankContext
 from fedloom.exchange import Scope
+from fedloom.methods.base import Combination
 from fedloom.methods.on_clip import LENGTH, TEMPLATE, OnCLIP
 
 
@@ -24,6 +25,7 @@ class FedPGP(OnCLIP):
     title: ClassVar[str] = "FedPGP"
     paper: ClassVar[str] = "Cui et al. (ICML 2024)"
     shares: ClassVar[Scope] = Scope(shared=("prompt",), personal=("lowrank",))
+    combination: ClassVar[Combination] = "mean"
 
     length: int = LENGTH
     rank: int = Field(8, ge=1, description="b, rank of U_i V_i")

@@ -12,7 +12,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State, Trainer
+from fedloom.methods.base import Ask, Combination, Method, State, Trainer
 from fedloom.methods.combine import mean_of
 from fedloom.training import proximal
 
@@ -24,6 +24,7 @@ class FedProx(Method):
     title: ClassVar[str] = "FedProx"
     paper: ClassVar[str] = "Li et al. (MLSys 2020)"
     shares: ClassVar[Scope] = Scope(shared=("*",))
+    combination: ClassVar[Combination] = "mean"
 
     mu: float = Field(0.1, ge=0, description="price of the squared distance to the model that was sent")
 

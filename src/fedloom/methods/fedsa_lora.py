@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedloom.aggregation.mean import weighted_mean
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FIRST, PROJECTOR, SECOND, Ask, Method, State
+from fedloom.methods.base import FIRST, PROJECTOR, SECOND, Ask, Combination, Method, State
 from fedloom.methods.combine import mean_of
 
 
@@ -29,6 +29,7 @@ class FedSALoRA(Method):
     title: ClassVar[str] = "FedSA-LoRA"
     paper: ClassVar[str] = "Guo et al. (ICLR 2025)"
     shares: ClassVar[Scope] = Scope(shared=(*FIRST, *PROJECTOR), personal=SECOND)
+    combination: ClassVar[Combination] = "mean"
 
     unseen: Literal["clients", "mean_b"] = Field(
         "clients",

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from typing import ClassVar, Literal
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import PROJECTOR, SECOND, Ask, Method, State
+from fedloom.methods.base import PROJECTOR, SECOND, Ask, Combination, Method, State
 from fedloom.methods.combine import mean_of
 
 
@@ -22,6 +22,7 @@ class FFALoRA(Method):
     title: ClassVar[str] = "FFA-LoRA"
     paper: ClassVar[str] = "Sun et al. (ICLR 2024)"
     shares: ClassVar[Scope] = Scope(shared=(*SECOND, *PROJECTOR))
+    combination: ClassVar[Combination] = "mean"
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
         """All clients must have the same A."""

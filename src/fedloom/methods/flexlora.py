@@ -15,7 +15,7 @@ from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State
 from fedloom.methods.combine import combine_pairs
 
 
@@ -26,6 +26,7 @@ class FlexLoRA(Method):
     title: ClassVar[str] = "FlexLoRA"
     paper: ClassVar[str] = "Bai et al. (NeurIPS 2024)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    combination: ClassVar[Combination] = "products"
     unequal_ranks: ClassVar[bool] = True
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True

@@ -16,7 +16,7 @@ from torch import Tensor
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
 from fedloom.methods import merged
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, LayerShape, State, Trainer
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, LayerShape, State, Trainer
 from fedloom.methods.combine import mean_of, pairs
 
 _PAIR = ("lora_A", "lora_B")
@@ -29,6 +29,7 @@ class FLoRA(merged.MovesBase):
     title: ClassVar[str] = "FLoRA"
     paper: ClassVar[str] = "Wang et al. (NeurIPS 2024)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    combination: ClassVar[Combination] = "products"
     unequal_ranks: ClassVar[bool] = True
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True

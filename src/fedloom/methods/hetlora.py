@@ -21,7 +21,7 @@ from torch import Tensor
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
 from fedloom.firewall import Reply
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State, Trainer
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
 from fedloom.methods.combine import combine_pairs
 
 
@@ -32,6 +32,7 @@ class HetLoRA(Method):
     title: ClassVar[str] = "HetLoRA"
     paper: ClassVar[str] = "Cho et al. (EMNLP 2024)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    combination: ClassVar[Combination] = "individual"
     unequal_ranks: ClassVar[bool] = True
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True

@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.base import Ask, Combination, Method, State
 
 
 class LocalOnly(Method):
@@ -14,6 +14,7 @@ class LocalOnly(Method):
     paper: ClassVar[str] = "baseline"
     own_models: ClassVar[bool] = True
     shares: ClassVar[Scope] = Scope(personal=("*",))
+    combination: ClassVar[Combination] = "nothing"
 
     def round(self, state: State, ask: Ask) -> State:
         """Every client trains on from where it stands."""

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Method, State
+from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
+from fedloom.methods.by_sums import client_by_sums, solved_by_sums
 from fedloom.methods.combine import combine_pairs
 
 
@@ -25,6 +26,7 @@ class LoRAFAIR(Method):
     title: ClassVar[str] = "LoRA-FAIR"
     paper: ClassVar[str] = "Bian et al. (ICCV 2025)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    combination: ClassVar[Combination] = "solve"
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True
 
@@ -32,8 +34,15 @@ class LoRAFAIR(Method):
 
     def round(self, state: State, ask: Ask) -> State:
         """Ask the cohort to train from (A, B); average, then correct."""
+        if ask.sums:
+            from_sums = partial(lora.feda2_solve, mode="centred", ridge=self.ridge, ridge_scale="absolute")
+            return solved_by_sums(state, ask, from_sums, mean_of_b=True)
         replies = ask("train", Payload(state.shared))
         fair = partial(lora.feda2, mode="centred", ridge=self.ridge, ridge_scale="absolute")
         return state.with_shared(
             combine_pairs(replies, self.client_weights(replies), fair, like=state.shared)
         )
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """Train and answer; or, where only sums may be seen, answer its two asks."""
+        return client_by_sums(self, task, payload, trainer) or super().client(task, payload, trainer)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fedloom.adapters.multimodal import MultimodalAdapter
 from fedloom.exchange import Scope
-from fedloom.methods.base import State
+from fedloom.methods.base import Combination, State
 from fedloom.methods.on_clip import TEMPLATE, OnCLIP
 from fedloom.training import Training
 
@@ -68,6 +68,7 @@ class MMA(WithAdapters):
     title: ClassVar[str] = "MMA, centralised"
     paper: ClassVar[str] = "Yang et al. (CVPR 2024); upper bound"
     shares: ClassVar[Scope] = Scope(shared=("adapter",))
+    combination: ClassVar[Combination] = "mean"
     pooled: ClassVar[bool] = True
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = BASE_PRESETS
 

@@ -36,6 +36,8 @@ class OnItems(Method):
     shares: ClassVar[Scope] = Scope(personal=("*",))
     exchanges: ClassVar[bool] = True
     own_models: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
+    tasks: ClassVar[tuple[str, ...]] = ("train", "infer", "distil")
     soft: ClassVar[bool] = False
     """Whether clients answer with probabilities; else with their likeliest class."""
 

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import State, Trainer
+from fedloom.methods.base import Combination, State, Trainer
 from fedloom.methods.mma import BASE_PRESETS, WithAdapters
 
 S, TEXT, VISION = "adapter/shared.*", "adapter/text.*", "adapter/vision.*"
@@ -53,6 +53,7 @@ class PFedMMA(WithAdapters):
     title: ClassVar[str] = "pFedMMA"
     paper: ClassVar[str] = "pFedMMA (ICLR 2026); preset paper: a reconstruction"
     shares: ClassVar[Scope] = scope_of("s")
+    combination: ClassVar[Combination] = "mean"
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = BASE_PRESETS
 
     preset: Literal["paper", "released"] = Field(

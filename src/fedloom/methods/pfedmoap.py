@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedloom.adapters.experts import Experts
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, LayerShape, State, Trainer
+from fedloom.methods.base import Ask, Combination, LayerShape, State, Trainer
 from fedloom.methods.combine import mean_of
 from fedloom.methods.on_clip import CONTEXT, LENGTH, OnCLIP
 from fedloom.streams import numpy_stream
@@ -36,7 +36,9 @@ class PFedMoAP(OnCLIP):
     name: ClassVar[str] = "pfedmoap"
     title: ClassVar[str] = "pFedMoAP"
     paper: ClassVar[str] = "Luo et al. (ICLR 2025)"
+    linear: ClassVar[bool] = False
     shares: ClassVar[Scope] = Scope(shared=("prompt",), personal=("gate", "mine"))
+    combination: ClassVar[Combination] = "individual"
 
     length: int = LENGTH
     contexts: int = Field(10, ge=2, description="K, contexts that are mixed: one's own and K-1 experts")

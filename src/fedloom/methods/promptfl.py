@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedloom.adapters.context import Context
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Trainer
+from fedloom.methods.base import Combination, Trainer
 from fedloom.methods.on_clip import LENGTH, OnCLIP
 
 
@@ -29,6 +29,7 @@ class PromptFL(OnCLIP):
     title: ClassVar[str] = "PromptFL"
     paper: ClassVar[str] = "Guo et al. (TMC 2024)"
     shares: ClassVar[Scope] = Scope(shared=("prompt",))
+    combination: ClassVar[Combination] = "mean"
 
     length: int = LENGTH
     prox: float = Field(0.0, ge=0, description="mu of FedProx's term; 0 = without it")

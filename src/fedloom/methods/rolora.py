@@ -11,7 +11,18 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, FIRST, PROJECTOR, SECOND, Ask, LayerShape, Method, State, Trainer
+from fedloom.methods.base import (
+    FACTORS,
+    FIRST,
+    PROJECTOR,
+    SECOND,
+    Ask,
+    Combination,
+    LayerShape,
+    Method,
+    State,
+    Trainer,
+)
 from fedloom.methods.combine import mean_of
 
 
@@ -22,6 +33,7 @@ class RoLoRA(Method):
     title: ClassVar[str] = "RoLoRA"
     paper: ClassVar[str] = "Chen et al. (2024)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
+    combination: ClassVar[Combination] = "mean"
     both: ClassVar[bool] = True
 
     def round(self, state: State, ask: Ask) -> State:

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, LayerShape, Method, State, Trainer
+from fedloom.methods.base import Ask, Combination, LayerShape, Method, State, Trainer
 from fedloom.methods.combine import mean_of
 
 SERVER, OWN = ".control", ".own_control"
@@ -30,6 +30,7 @@ class Scaffold(Method):
     title: ClassVar[str] = "SCAFFOLD"
     paper: ClassVar[str] = "Karimireddy et al. (ICML 2020)"
     shares: ClassVar[Scope] = Scope(shared=("*",), personal=(f"*{OWN}",))
+    combination: ClassVar[Combination] = "mean"
 
     lr: float = Field(1.0, gt=0, description="the server's rate; 1 takes the mean")
     clients: int | None = Field(
@@ -50,7 +51,7 @@ class Scaffold(Method):
             if not name.endswith(SERVER):
                 found[name] = old + self.lr * (tensor - old)
             else:  # clients send c + their change
-                held = sum(name in r.payload.tensors for r in replies)
+                held = sum(r.trained_by(name) for r in replies)
                 found[name] = old + held / max(self.clients or held, held) * (tensor - old)
         return state.with_shared(found)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from fedloom.aggregation.reliability import reliability
 from fedloom.aggregation.stack import wide
 from fedloom.exchange import Payload, Scope, group_of
-from fedloom.methods.base import Ask, Method, State
+from fedloom.methods.base import Ask, Combination, Method, State
 from fedloom.methods.combine import mean_of
 
 
@@ -23,7 +23,9 @@ class ScalarReliability(Method):
     name: ClassVar[str] = "scalar-reliability"
     title: ClassVar[str] = "scalar reliability"
     paper: ClassVar[str] = "our baseline"
+    linear: ClassVar[bool] = False
     shares: ClassVar[Scope] = Scope(shared=("*",))
+    combination: ClassVar[Combination] = "individual"
 
     gamma: float = Field(1.0, ge=0, description="strength; 0 = FedAvg")
     floor: float = Field(1e-3, ge=0, description="part of the mean variance that is added to every variance")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedloom.adapters.nothing import Nothing
 from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, State, Trainer
+from fedloom.methods.base import Ask, Combination, State, Trainer
 from fedloom.methods.on_clip import TEMPLATE, OnCLIP
 
 
@@ -21,6 +21,7 @@ class ZeroShot(OnCLIP):
     title: ClassVar[str] = "zero-shot CLIP"
     paper: ClassVar[str] = "Radford et al. (ICML 2021)"
     shares: ClassVar[Scope] = Scope()
+    combination: ClassVar[Combination] = "nothing"
 
     template: str = TEMPLATE
 

@@ -190,12 +190,12 @@ def controls(study: Study) -> Grid | None:
 
 
 def refusals(study: Study) -> Grid | None:
-    """Every client whose update was refused, or that fell silent: why, how often and in which rounds."""
+    """Every client whose update was refused or left out, or that fell silent: why, how often and in which rounds."""
     found: dict[tuple[str, int, str, str], list[int]] = {}
     for row, runs in study.rows.items():
         for run in runs:
             for entry in run.ledger:
-                told = {**entry.refused, **dict.fromkeys(entry.silent, "did not answer")}
+                told = {**entry.refused, **entry.left_out, **dict.fromkeys(entry.silent, "did not answer")}
                 for client, reason in told.items():
                     found.setdefault((row, run.summary.seed, client, reason), []).append(entry.round)
     if not found:

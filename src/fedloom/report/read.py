@@ -48,6 +48,7 @@ class LedgerEntry(Record):
     asked: tuple[str, ...] = ()
     answered: tuple[str, ...] = ()
     refused: dict[str, str] = {}
+    left_out: dict[str, str] = {}
     bytes_up: int = 0
     bytes_down: int = 0
     groups_up: dict[str, int] = {}
@@ -160,7 +161,9 @@ class Run:
     @property
     def complete(self) -> bool:
         """Plainly complete: the status says so and the ledger knows of no refused and no silent client."""
-        return self.summary.status == "complete" and not any(e.refused or e.silent for e in self.ledger)
+        return self.summary.status == "complete" and not any(
+            e.refused or e.left_out or e.silent for e in self.ledger
+        )
 
     @property
     def fingerprint(self) -> str:

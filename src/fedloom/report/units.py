@@ -18,6 +18,7 @@ _FRACTIONS = (
     "meteor",
     "bertscore",
     "hm",
+    "success",
 )
 _WORDS = {
     "bleu": "BLEU",

@@ -31,9 +31,10 @@ def object_mask(picture: Tensor) -> Mask:
 
 def _threshold(values: npt.NDArray[np.float64]) -> float:
     """Otsu's: where the variance between what lies below and above is largest."""
-    levels = np.arange(4.0, 252.0, 4.0)
-    above = np.array([values[values > level].sum() for level in levels])
-    share = np.array([(values > level).mean() for level in levels])
+    levels, ordered = np.arange(4.0, 252.0, 4.0), np.sort(values, axis=None)
+    below = np.searchsorted(ordered, levels, side="right")
+    above = ordered.sum() - np.concatenate([[0.0], ordered.cumsum()])[below]
+    share = 1 - below / values.size
     inside = (share > 0) & (share < 1)
     between = np.zeros_like(levels)
     mean, part = values.mean(), share[inside]
@@ -63,10 +64,13 @@ def _loops(mask: Mask) -> Iterator[str]:
         yield "loop-tall" if tall > 0.5 else "loop-high" if middle < 0.5 else "loop-low"
 
 
-def _longest(line: npt.NDArray[np.bool_]) -> int:
-    """Length of the longest run of True."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], line.astype(np.int8), [0]])))
-    return int((edges[1::2] - edges[::2]).max(initial=0))
+def _longest(lines: Mask) -> int:
+    """Length of the longest run of True in any row."""
+    longest, run = 0, np.zeros(len(lines), np.int64)
+    for column in lines.T:
+        run = (run + 1) * column
+        longest = max(longest, int(run.max(initial=0)))
+    return longest
 
 
 def _thirds(mask: Mask) -> tuple[Mask, Mask, Mask]:
@@ -79,7 +83,7 @@ def _bars(mask: Mask) -> Iterator[str]:
     """Level strokes over most of the width, by third of the height."""
     height, width = mask.shape
     for name, part in zip(("bar-high", "bar-middle", "bar-low"), _thirds(mask), strict=True):
-        if height >= 3 and max(map(_longest, part), default=0) >= 0.72 * width:
+        if height >= 3 and _longest(part) >= 0.72 * width:
             yield name
 
 
@@ -91,7 +95,7 @@ def _walls(mask: Mask) -> Iterator[str]:
     elif width >= 0.9 * height:
         yield "wide"
     for name, part in zip(("wall-left", "wall-centre", "wall-right"), _thirds(mask.T), strict=True):
-        if width >= 3 and max(map(_longest, part), default=0) >= 0.62 * height:
+        if width >= 3 and _longest(part) >= 0.62 * height:
             yield name
 
 

@@ -1,0 +1,60 @@
+"""The programs of `benchmarks.deploy`: a ServerApp that times exchanges, a cold ClientApp, and a trainer that echoes."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedloom.deploy.link import serve
+from fedloom.deploy.site_app import bytes_in, record_of
+
+server, cold = ServerApp(), ClientApp()
+
+
+@server.main()
+def measure(grid: Grid, context: Context) -> None:
+    """Exchange each payload with every site, once more than counts."""
+    from benchmarks.deploy import PLAN, SITES, payload
+    from fedloom.engines.flower import GridCarrier
+    from fedloom.files import write_atomic
+
+    plan = json.loads(Path(os.environ[PLAN]).read_text())
+    carrier = GridCarrier(grid, timeout=600)
+    if missing := carrier.wait_for(SITES, 300):
+        raise SystemExit(f"{missing} did not come")
+    found: dict[str, list[float]] = {}
+    for size in plan["sizes"]:
+        data = payload(size).encode()
+        for _ in range(plan["rounds"] + 1):
+            began = time.perf_counter()
+            answers = dict(carrier.exchange(dict.fromkeys(SITES, data)))
+            found.setdefault(str(size), []).append(time.perf_counter() - began)
+            if any(answers[site] != data for site in SITES):
+                raise SystemExit("an echo is not what was sent")
+    write_atomic(Path(plan["out"]) / "seconds.json", json.dumps(found).encode())
+
+
+def load() -> None:
+    """What a trainer loads."""
+    from fedloom.experiment import Experiment
+    from fedloom.foundations.loading import load_model
+
+    chosen = Experiment.parse({"method": "fedavg-lora"})
+    load_model(chosen.model, ["image"], "cpu", 0)
+
+
+@cold.train()
+def echo(message: Message, context: Context) -> Message:
+    """Load everything, then send back what came."""
+    load()
+    return Message(record_of(bytes_in(message.content)), reply_to=message)
+
+
+if __name__ == "__main__":
+    load()
+    serve(Path(sys.argv[1]), lambda data: data)

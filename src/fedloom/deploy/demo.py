@@ -1,0 +1,159 @@
+"""`fedloom deploy demo`: a whole deployment on this machine, and its result beside the local engine's."""
+
+import json
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from fedloom.deploy import current
+from fedloom.deploy.kit import write_kit
+from fedloom.deploy.processes import Child, environment
+from fedloom.deploy.settings import Deployment, Site, read_settings, write_settings
+from fedloom.errors import ExperimentError
+from fedloom.experiment import Engine, Experiment
+from fedloom.runfolder import RunFolder
+from fedloom.runner import run
+
+LIMIT = 900.0
+"""Seconds after which the demo gives up."""
+
+
+class Loopback:
+    """Server and sites of one deployment as processes of this machine, below `folder`."""
+
+    def __init__(self, folder: Path, experiment: Experiment, sites: tuple[str, ...]) -> None:
+        self.folder, self.sites = folder, sites
+        first, *others = free_ports(len(sites) + 1)
+        # The wait for a site is generous: on a small machine three of Flower's processes start for every round.
+        deployment = Deployment(sites=sites, port=first, round_timeout=180.0, join_timeout=300.0)
+        ports = dict(zip(sites, others, strict=True))
+        write_kit(folder, experiment, deployment, direct=True, node_ports=ports)
+        for name in sites:
+            place = folder / "sites" / name
+            site = read_settings(Site, place / "site.yaml")
+            engine = Engine(device="cpu", threads=1)
+            write_settings(site.model_copy(update={"engine": engine}), place / "site.yaml")
+        env = environment(folder / "home")
+        self.children = {"server": self._child("server", env, "server", str(folder / "server"))}
+        for name in sites:
+            self.children[name] = self._child(name, env, "site", str(folder / "sites" / name), "--accept")
+
+    @property
+    def server(self) -> Path:
+        """The server's folder."""
+        return self.folder / "server"
+
+    def _child(self, name: str, env: dict[str, str], *arguments: str) -> Child:
+        command = [sys.executable, "-m", "fedloom", "deploy", *arguments]
+        return Child(command, env, self.folder / "logs" / f"{name}.log")
+
+    def start(self) -> None:
+        """Start everything that does not run."""
+        for child in self.children.values():
+            if not child.alive:
+                child.start()
+
+    def stop(self) -> None:
+        """End everything."""
+        for child in reversed(self.children.values()):
+            child.stop(20.0)
+
+    def wait(self, path: Path, enough: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the run in `path` is finished, or `enough` says so. Raises ExperimentError where it is not to be."""
+        until = time.monotonic() + LIMIT
+        while not current.finished(path) and not enough():
+            if (why := current.failure(path)) is not None:
+                raise ExperimentError(why)
+            for name, child in self.children.items():
+                if child.process is not None and not child.alive and child.code not in (None, -9, -15):
+                    raise ExperimentError(f"{name} ended: {child.last_words()}; see {child.log}")
+            if time.monotonic() > until:
+                raise ExperimentError(f"nothing came of it in {LIMIT:g} s; the logs are in {self.folder}")
+            time.sleep(0.5)
+
+
+@contextmanager
+def loopback(folder: Path, experiment: Experiment, sites: tuple[str, ...]) -> Iterator[Loopback]:
+    """A deployment on this machine, not yet started, that is ended whatever happens inside."""
+    found = Loopback(folder, experiment, sites)
+    try:
+        yield found
+    finally:
+        found.stop()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody uses now, the one after each free as well."""
+    found: list[int] = []
+    while len(found) < count:
+        with socket.socket() as one, socket.socket() as two:
+            one.bind(("127.0.0.1", 0))
+            port = one.getsockname()[1]
+            try:
+                two.bind(("127.0.0.1", port + 1))
+            except OSError:
+                continue
+        if all(abs(port - other) > 1 for other in found) and port < 65_000:
+            found.append(port)
+    return found
+
+
+def show(folder: Path, rounds: int, say: Callable[[str], None]) -> list[tuple[str, str]]:
+    """Run the demo below `folder`; what came of it, for a table. Raises ExperimentError."""
+    experiment = Experiment.load(Path(str(files("fedloom") / "deploy" / "demo.yaml")), [f"rounds={rounds}"])
+    sites = tuple(client.name for client in experiment.data.load(experiment.seed))
+    began = time.monotonic()
+    with loopback(folder, experiment, sites) as deployment:
+        path = current.begin(deployment.server, "demo")
+        deployment.start()
+        say(f"a server and {len(sites)} sites start: TLS, a key for each")
+        seen = -1
+
+        def tell() -> bool:
+            nonlocal seen
+            ledger = RunFolder(path).history("ledger.jsonl") if path.is_dir() else []
+            if (done := len(ledger)) != seen:
+                seen = done
+                for entry in ledger[-1:]:
+                    say(f"round {entry['round']}, {entry['task']}: {', '.join(entry['answered'])} answered")
+            return False
+
+        deployment.wait(path, tell)
+    seconds = time.monotonic() - began
+    say("the same experiment on the local engine")
+    run(experiment, folder / "local")
+    difference = largest_difference(path, folder / "local")
+    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
+    local = json.loads((folder / "local" / "summary.json").read_text(encoding="utf-8"))
+    trains = [e["seconds"] for e in RunFolder(path).history("ledger.jsonl") if e["task"] == "train"]
+    return [
+        ("status", summary["status"]),
+        (
+            "largest difference to the local engine",
+            "none: equal bits" if difference == 0 else f"{difference:.2e}",
+        ),
+        ("seconds a round, Flower with warm trainers", f"{sum(trains) / len(trains):.1f}"),
+        ("seconds a round, local engine", f"{local['seconds'] / rounds:.1f}"),
+        ("seconds in all, starts and ends included", f"{seconds:.0f}"),
+        ("report", str(path / "report.html")),
+    ]
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Between the shared tensors of two finished runs' last checkpoints."""
+    found = []
+    for path in (one, other):
+        checkpoint = RunFolder(path).last()
+        if checkpoint is None:
+            raise ExperimentError(f"{path} holds no checkpoint")
+        found.append(checkpoint.state.shared)
+    if found[0].keys() != found[1].keys():
+        raise ExperimentError("the two runs do not share the same tensors")
+    pairs = [(found[0][n], found[1][n]) for n in found[0] if not torch.equal(found[0][n], found[1][n])]
+    return max((float((a.double() - b.double()).abs().max()) for a, b in pairs), default=0.0)

@@ -1,0 +1,118 @@
+"""The programs of a deployment as child processes: started with Flower's outside requests switched off, ended by their id."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fedloom.errors import ExperimentError
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""What keeps Flower, and what comes with it, from calling anybody or installing anything."""
+
+
+def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment for a Flower program: quiet, with `home` as its own folder, and its programs on the path."""
+    home.mkdir(parents=True, exist_ok=True)
+    programs = str(Path(sys.executable).parent)
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
+    return {**os.environ, **QUIET, "FLWR_HOME": str(home.resolve()), "PATH": path, **(more or {})}
+
+
+def program(name: str) -> str:
+    """Where one of Flower's programs is. Raises ExperimentError where it is not installed."""
+    beside = Path(sys.executable).with_name(name)
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise ExperimentError(f'{name} is not installed; pip install "fedloom[flower]"')
+    return found
+
+
+class Child:
+    """A process of ours with a log file. It gets a session of its own, so that ending it ends what it has started, too."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        self.command, self.env, self.log = list(command), dict(env), log
+        self.process: subprocess.Popen[bytes] | None = None
+        self.starts: list[float] = []
+        self._from = 0
+
+    def start(self) -> None:
+        """Start it, or start it anew."""
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.starts.append(time.monotonic())
+        self._from = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(  # noqa: S603 - commands of this file's callers, no shell
+                self.command,
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,
+            )
+
+    @property
+    def code(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return None if self.process is None else self.process.poll()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self.process is not None and self.code is None
+
+    @property
+    def lasted(self) -> float:
+        """Seconds since the last start."""
+        return time.monotonic() - self.starts[-1] if self.starts else 0.0
+
+    def restarted_too_often(self, times: int = 5, seconds: float = 60.0) -> bool:
+        """Whether it was started so many times within so many seconds: then something is wrong that no restart mends."""
+        return len(self.starts) >= times and time.monotonic() - self.starts[-times] < seconds
+
+    def stop(self, patience: float = 10.0) -> None:
+        """End it and what it started: politely, then for certain."""
+        if self.process is None:
+            return
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            _signal_group(self.process.pid, sign)
+            try:
+                self.process.wait(patience)
+            except subprocess.TimeoutExpired:
+                continue
+            break
+        _signal_group(self.process.pid, signal.SIGKILL)
+
+    def last_words(self, lines: int = 3) -> str:
+        """The end of its log since it was started last, for a sentence about what went wrong."""
+        text = ""
+        if self.log.exists():
+            text = self.log.read_bytes()[self._from :].decode("utf-8", errors="replace")
+        return " / ".join(line.strip() for line in text.strip().splitlines()[-lines:])
+
+
+def _signal_group(pid: int, sign: signal.Signals) -> None:
+    try:
+        os.killpg(pid, sign)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _end_with_parent() -> None:
+    """Linux: have the child ended when its parent dies, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

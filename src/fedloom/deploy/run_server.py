@@ -1,0 +1,138 @@
+"""`fedloom deploy server`: the SuperLink, and a watch that keeps the current run going through crashes."""
+
+import json
+import ssl
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from fedloom.deploy.current import current, fail, failure, finished, run_path, worked_on
+from fedloom.deploy.kit import write_template
+from fedloom.deploy.processes import Child, environment, program
+from fedloom.deploy.settings import Deployment, read_settings
+from fedloom.errors import ExperimentError
+
+SERVER = "FEDLOOM_SERVER"
+PATIENCE = 120.0
+"""Seconds from a submission until a ServerApp has to be at work."""
+ATTEMPTS = 5
+"""Submissions without a new finished round, after which a run has failed."""
+
+Log = Callable[[str], None]
+
+
+class Server:
+    """The server's folder as running programs."""
+
+    def __init__(self, folder: Path, log: Log) -> None:
+        self.folder, self.log = folder.resolve(), log
+        self.deployment = read_settings(Deployment, folder / "deployment.yaml")
+        (self.folder / "state").mkdir(exist_ok=True)
+        self.env = environment(self.folder / "flower", {SERVER: str(self.folder)})
+        told = {"port": str(self.deployment.port), "ca": str(self.folder / "tls" / "ca.pem")}
+        write_template(self.folder / "flower" / "config.toml", "config.toml", told)
+        self.link = Child(self._superlink(), self.env, self.folder / "logs" / "superlink.log")
+        self._submitted = -PATIENCE
+        self._attempts: list[int] = []
+        self._seen = False
+
+    def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Serve until told otherwise. Raises ExperimentError where the SuperLink cannot be kept up."""
+        try:
+            while go_on():
+                if not self.link.alive:
+                    self._start_link()
+                self._care()
+                time.sleep(1.0)
+        finally:
+            self.link.stop()
+
+    def _superlink(self) -> list[str]:
+        tls, deployment = self.folder / "tls", self.deployment
+        return [
+            program("flower-superlink"),
+            *("--ssl-ca-certfile", str(tls / "ca.pem")),
+            *("--ssl-certfile", str(tls / "server.pem"), "--ssl-keyfile", str(tls / "server.key")),
+            "--enable-supernode-auth",
+            *("--database", str(self.folder / "state" / "flower.db")),
+            *("--host", deployment.bind, "--port", str(deployment.port)),
+            *("--fleet-api-address", f"127.0.0.1:{deployment.port + 1}"),
+            "--disable-runtime-dependency-installation",
+        ]
+
+    def _start_link(self) -> None:
+        if self.link.restarted_too_often():
+            raise ExperimentError(
+                f"the SuperLink does not stay up ({self.link.last_words()}); see {self.link.log}"
+            )
+        self.link.start()
+        self._submitted, self._seen = -PATIENCE, False
+        until = time.monotonic() + PATIENCE
+        while not self._healthy():
+            if not self.link.alive or time.monotonic() > until:
+                raise ExperimentError(
+                    f"the SuperLink did not start ({self.link.last_words()}); see {self.link.log}"
+                )
+            time.sleep(0.5)
+        self._register()
+        self.log(f"server ready on {self.deployment.bind}:{self.deployment.port}")
+
+    def _healthy(self) -> bool:
+        context = ssl.create_default_context(cafile=str(self.folder / "tls" / "ca.pem"))
+        address = f"https://127.0.0.1:{self.deployment.port}/health"
+        try:
+            with urllib.request.urlopen(address, timeout=5, context=context) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _register(self) -> None:
+        """Let the sites' keys in, each once."""
+        done = self.folder / "state" / "registered.json"
+        known = json.loads(done.read_text()) if done.is_file() else []
+        for site in self.deployment.sites:
+            if site not in known:
+                key = str(self.folder / "nodes" / f"{site}.pub")
+                self.flower("supernode", "register", key, "fedloom", "--name", site)
+                known.append(site)
+                done.write_text(json.dumps(known))
+
+    def flower(self, *arguments: str) -> str:
+        """What a command of Flower's prints. Raises ExperimentError where it fails."""
+        command = [program("flwr"), *arguments]
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120)  # noqa: S603
+        if done.returncode:
+            told = " ".join((done.stderr or done.stdout).split())[-500:]
+            raise ExperimentError(f"flwr {arguments[0]} failed: {told}")
+        return done.stdout
+
+    def _care(self) -> None:
+        """Have a ServerApp at work on the current run, if there is one that can go on."""
+        name = current(self.folder)
+        if name is None:
+            self._submitted, self._seen, self._attempts = -PATIENCE, False, []
+            return
+        path = run_path(self.folder, name)
+        if finished(path) or failure(path) is not None:
+            self._submitted, self._seen, self._attempts = -PATIENCE, False, []
+            return
+        if worked_on(path):
+            self._seen = True
+            return
+        waiting = not self._seen and time.monotonic() - self._submitted < PATIENCE
+        if waiting:
+            return
+        rounds = len(list((path / "state").glob("round-*"))) and _last_round(path)
+        self._attempts = [r for r in self._attempts if r == rounds] + [rounds]
+        if len(self._attempts) > ATTEMPTS:
+            fail(path, f"the run was started {ATTEMPTS} times without finishing another round; see the logs")
+            return
+        self.log(f"run {name}: {'goes on' if rounds else 'begins'}")
+        self.flower("run", str(self.folder / "app"), "fedloom")
+        self._submitted, self._seen = time.monotonic(), False
+
+
+def _last_round(path: Path) -> int:
+    return max(int(f.name.removeprefix("round-")) for f in (path / "state").glob("round-*"))

@@ -1,0 +1,117 @@
+"""`fedloom deploy site`: the warm trainer and the SuperNode beside it, once the site has accepted what it is asked for."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fedloom.deploy.processes import Child, environment, program
+from fedloom.deploy.settings import Site, experiment_digest, read_settings
+from fedloom.errors import ExperimentError
+from fedloom.files import write_atomic
+from fedloom.runner import read_experiment
+
+TRAINER = "FEDLOOM_TRAINER"
+TURNED_AWAY = "Exit Code: 305"
+"""What a SuperNode says last that the server does not let in; its exit code is that of every error."""
+TRIES, PAUSE = 3, 10.0
+"""How often, after how many seconds: a server that has just started lets its sites in one after another."""
+
+Log = Callable[[str], None]
+
+
+def terms(folder: Path) -> dict[str, str]:
+    """What a site agrees to by joining, in words: shown before it does."""
+    site = read_settings(Site, folder / "site.yaml")
+    experiment = read_experiment(folder)
+    scope = experiment.method.scope
+    return {
+        "site": site.name,
+        "server": site.server,
+        "experiment": f"{experiment.name} ({experiment_digest(experiment)[:16]})",
+        "method": f"{experiment.method.title} ({experiment.method.paper}), {experiment.rounds} rounds",
+        "data that are read": str(site.data or experiment.data.path or "generated here"),
+        "tasks that are done": ", ".join(site.tasks),
+        "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}; counts, losses and figures",
+        "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
+        "personal state": str(folder.resolve() / "runs"),
+    }
+
+
+def accepted(folder: Path) -> bool:
+    """Whether the site has agreed to exactly this experiment and these tasks."""
+    file = folder / "accepted.json"
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == _what(folder)
+
+
+def accept(folder: Path) -> None:
+    """Agree to the experiment and the tasks as they stand."""
+    write_atomic(folder / "accepted.json", json.dumps(_what(folder)).encode())
+
+
+def _what(folder: Path) -> dict[str, object]:
+    site = read_settings(Site, folder / "site.yaml")
+    return {"experiment": experiment_digest(read_experiment(folder)), "tasks": list(site.tasks)}
+
+
+def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -> None:
+    """Keep trainer and SuperNode up. Raises ExperimentError where nothing was accepted, or where one does not stay up."""
+    folder = folder.resolve()
+    site = read_settings(Site, folder / "site.yaml")
+    if not accepted(folder):
+        raise ExperimentError(
+            f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
+        )
+    place = folder / "trainer.json"
+    place.unlink(missing_ok=True)
+    env = environment(folder / "flower", {TRAINER: str(place)})
+    trainer = Child(_trainer(folder), env, folder / "logs" / "trainer.log")
+    node = Child(_supernode(folder, site), env, folder / "logs" / "supernode.log")
+    refusals = 0
+    try:
+        while go_on():
+            for child in (trainer, node):
+                if child.alive:
+                    continue
+                if child is node and TURNED_AWAY in child.last_words(20):
+                    refusals = 1 if child.lasted > 60 else refusals + 1
+                    if refusals == TRIES:
+                        raise ExperimentError(
+                            f"{site.name} is turned away by {site.server}: the server does not know its key; ask who runs the "
+                            "server to let it in"
+                        )
+                    _wait(PAUSE, go_on)
+                if child.restarted_too_often():
+                    raise ExperimentError(
+                        f"{site.name}: {child.log.stem} does not stay up ({child.last_words()}); see {child.log}"
+                    )
+                if child.starts:
+                    log(f"{site.name}: {child.log.stem} ended with {child.code}; it is started again")
+                child.start()
+            time.sleep(1.0)
+    finally:
+        node.stop()
+        trainer.stop()
+        place.unlink(missing_ok=True)
+
+
+def _wait(seconds: float, go_on: Callable[[], bool]) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and go_on():
+        time.sleep(0.2)
+
+
+def _trainer(folder: Path) -> list[str]:
+    import sys
+
+    return [sys.executable, "-m", "fedloom.deploy.trainer_process", str(folder)]
+
+
+def _supernode(folder: Path, site: Site) -> list[str]:
+    return [
+        program("flower-supernode"),
+        *("--root-certificates", str(folder / "ca.pem")),
+        *("--superlink", site.server),
+        *("--auth-supernode-private-key", str(folder / "node.key")),
+        *("--host", "127.0.0.1", "--port", str(site.port)),
+    ]

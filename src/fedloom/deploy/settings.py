@@ -1,0 +1,131 @@
+"""What the two kinds of folder say: the server's `deployment.yaml` and a site's `site.yaml`; and what an experiment is called."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fedloom.deploy.wire import ALWAYS
+from fedloom.errors import ExperimentError
+from fedloom.experiment import Engine, Experiment, read_yaml
+from fedloom.files import write_atomic
+
+S = TypeVar("S", bound=BaseModel)
+NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+"""What a site may be called: it names folders and stands in certificates' commands."""
+
+
+class Deployment(BaseModel):
+    """The server's side: which sites there are, and how long it waits for them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    sites: tuple[str, ...] = Field(min_length=1, description="the sites' names")
+    host: str = Field("localhost", description="the name under which the sites reach the server")
+    bind: str = Field(
+        "127.0.0.1", description="where the SuperLink listens; anything else exposes its control"
+    )
+    port: int = Field(8000, ge=1, le=65535, description="the SuperLink's port")
+    round_timeout: float = Field(
+        3600.0, gt=0, description="seconds that a site has for one answer; the round goes on without it then"
+    )
+    join_timeout: float = Field(
+        600.0, gt=0, description="seconds to wait for all sites before the first round"
+    )
+    rejoin_timeout: float = Field(
+        120.0,
+        ge=0,
+        description="seconds that a restarted server waits for all sites before it goes on without some",
+    )
+    poll: float = Field(0.5, gt=0, description="seconds between two looks for answers")
+
+    @field_validator("sites")
+    @classmethod
+    def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        import re
+
+        for name in value:
+            if re.match(NAME, name) is None:
+                raise ValueError(f"{name!r} is no site's name; use letters, digits, dots and dashes")
+        if len(set(value)) < len(value):
+            raise ValueError("two sites have one name")
+        return tuple(sorted(value))
+
+
+class Site(BaseModel):
+    """A site's side: who it is, where its data lie, and what it may be asked to do."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=NAME, description="the site's name")
+    server: str = Field(description="host:port of the server's fleet API")
+    sites: tuple[str, ...] = Field(description="all sites, for unequal ranks")
+    data: Path | None = Field(
+        None,
+        description="the folder with the site's own data, in place of the experiment's data.path; none = the experiment's "
+        "generated data",
+    )
+    tasks: tuple[str, ...] = Field(description="what the server may ask of this site")
+    engine: Engine = Field(Engine(), description="device, threads and memory of this machine")
+    port: int = Field(9094, ge=1, le=65535, description="a local port of the SuperNode")
+
+
+def read_settings(kind: type[S], file: Path) -> S:
+    """The settings in a YAML file. Raises ExperimentError in one sentence."""
+    if not file.is_file():
+        raise ExperimentError(f"there is no {file}; `fedloom deploy init` writes the folders of a deployment")
+    fields = read_yaml(file)
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "the top level"
+    raise ExperimentError(f"{file}: {place}: {first['msg'].removeprefix('Value error, ').lower()}")
+
+
+def write_settings(settings: BaseModel, file: Path) -> None:
+    """The settings as YAML."""
+    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomic(file, text.encode())
+
+
+def experiment_digest(experiment: Experiment) -> str:
+    """64 hex digits: the same for server and sites where they mean the same experiment, on whatever machines."""
+    fields: dict[str, Any] = experiment.as_dict()
+    fields.pop("engine")
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def tasks_of(experiment: Experiment) -> tuple[str, ...]:
+    """What a site may be asked in this experiment."""
+    if experiment.privacy.secure is not None:  # the method's own tasks are done inside a phase
+        from fedloom.privacy.secure_client import PHASES
+
+        return tuple(sorted({*ALWAYS, *PHASES}))
+    methods = {experiment.method_in(round) for round in (1, experiment.rounds)} | {experiment.method}
+    return tuple(sorted({*ALWAYS, *(task for m in methods for task in m.tasks)}))
+
+
+def check_deployable(experiment: Experiment) -> None:
+    """Raise ExperimentError for an experiment whose clients cannot be apart."""
+    if experiment.method.pooled:
+        raise ExperimentError(
+            f"method {experiment.method.name} pools all clients' data in one place; take a federated one"
+        )
+    if experiment.data.pictured:
+        raise ExperimentError(
+            "image classification by class is tested on common sets, which no site holds; run it on the local engine"
+        )
+    if experiment.data.own_models:
+        raise ExperimentError(
+            "clients with models of their own need the server's generator beside them; run them on the local engine"
+        )
+    if experiment.data.test_only:
+        raise ExperimentError("data.test_only has no meaning for sites; leave such clients out")
+    if getattr(experiment.method, "unseen", "clients") != "clients":
+        raise ExperimentError(
+            "method.unseen: the mean of the clients' own tensors cannot be had where they stay at the sites; use clients"
+        )

@@ -1,0 +1,159 @@
+"""The warm trainer of a site: one process that holds the foundation and the site's client, and answers questions in bytes.
+
+Flower starts a process for every message; this one stays, so that a foundation is loaded once. It does the tasks that the site
+has agreed to for the experiment that the site has accepted, and nothing else. A question that it has answered before gets the
+same answer, from disk; one that a restarted server asks anew finds the site as it was before that round (see `deploy.state`).
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fedloom.client import Client, Round
+from fedloom.deploy.settings import Site, check_deployable, experiment_digest
+from fedloom.deploy.state import SiteState
+from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
+from fedloom.errors import ExperimentError
+from fedloom.evaluation import assess
+from fedloom.exchange import Payload, PayloadError
+from fedloom.experiment import Experiment
+from fedloom.federation import Federation
+from fedloom.methods import State
+from fedloom.privacy.config import Privacy
+from fedloom.runner import build_from, client_shapes, picture_features, versions
+
+
+class Trainer:
+    """Answers the server's questions for one site; what it keeps lies below `folder`, a folder per run."""
+
+    def __init__(self, site: Site, experiment: Experiment, folder: Path) -> None:
+        """Load data and foundation. Raises ExperimentError for data or a model that cannot be used."""
+        check_deployable(experiment)
+        self.site, self.folder = site, folder
+        self.experiment = experiment
+        self.digest = experiment_digest(experiment)
+        self.federation = build_client(site, experiment)
+        self.client: Client = self.federation.clients[site.name]
+        self._states: dict[str, SiteState] = {}
+
+    def answer(self, data: bytes) -> bytes:
+        """The answer to whatever bytes came; never raises on account of them."""
+        question = fingerprint(data)
+        try:
+            request = Request.decode(data)
+            return self._answer(request, question)
+        except PayloadError as error:
+            return Answer(self.site.name, question, error=f"unreadable: {error}").encode()
+        except Exception as error:  # one question's trouble: the next may fare better
+            told = str(error) if isinstance(error, ExperimentError) else f"{type(error).__name__}: {error}"
+            return Answer(self.site.name, question, error=f"raised {told}").encode()
+
+    def _answer(self, request: Request, question: str) -> bytes:
+        if reason := self._refusal(request):
+            return Answer(self.site.name, question, error=f"refused: {reason}").encode()
+        state = self._state(request.run)
+        if request.task == DESCRIBE:
+            return Answer(self.site.name, question, Payload({}, self.described())).encode()
+        if request.task == EVALUATE:
+            state.look_at(request.round)
+            return Answer(self.site.name, question, Payload({}, self._figures(request, state))).encode()
+        if request.round < state.newest:
+            told = f"stale: asks for round {request.round} again, after round {state.newest}"
+            return Answer(self.site.name, question, error=told).encode()
+        if (kept := state.kept(request.round, request.step, question)) is not None:
+            return kept
+        state.stand_before(request.round, request.step)
+        self.client.states = state
+        at = Round(request.round, self.experiment.rounds, self.experiment.seed)
+        method = self.experiment.method_in(request.round)
+        [reply] = self.federation.engine.ask(
+            method, request.task, {self.site.name: request.payload}, at, _ignore, lambda reply: reply
+        )
+        answer = Answer(self.site.name, question, reply.payload, reply.error).encode()
+        if reply.error is None:
+            state.keep(request.round, request.step, question, answer)
+        return answer
+
+    def described(self) -> dict[str, Any]:
+        """What the server learns of this site: names and counts."""
+        data = self.client.data
+        return {
+            "holds": list(data.holds),
+            "train": len(data.train),
+            "test": len(data.test),
+            "versions": versions(),
+        }
+
+    def _refusal(self, request: Request) -> str | None:
+        if request.experiment != self.digest:
+            return "the server runs another experiment than this site has accepted"
+        if request.task not in self.site.tasks:
+            return (
+                f"this site has not agreed to the task {request.task}; it does {', '.join(self.site.tasks)}"
+            )
+        if request.task not in ALWAYS and not 1 <= request.round <= self.experiment.rounds:
+            return f"round {request.round} is none of the experiment's {self.experiment.rounds}"
+        return None
+
+    def _state(self, run: str) -> SiteState:
+        if run not in self._states:
+            device = self.federation.engine.model.device
+            self._states = {run: SiteState(self.folder / "runs" / run, device)}
+        return self._states[run]
+
+    def _figures(self, request: Request, state: SiteState) -> dict[str, Any]:
+        """`global/...` and `local/...` on this site's own test samples: counts and means, no sample and no answer."""
+        federation, model = self.federation, self.federation.engine.model
+        tensors, numbers = request.payload.tensors, request.payload.numbers
+        shared = self.experiment.method.scope.pick(tensors, "shared")
+        federation.state = State(shared, {n: t for n, t in tensors.items() if n not in shared})
+        self.client.states = state
+        common: Mapping[str, Any] = (tensors or model.start) if numbers.get("common") is True else {}
+        own = federation.client_model(self.client)
+        found = assess(
+            model,
+            common,
+            {self.site.name: own} if own is not None else {},
+            federation.tests,
+            self.experiment.evaluation,
+            generate=numbers.get("generate") is True,
+            everywhere=False,
+        )
+        if not model.store.constant:
+            model.store.clear()
+        model.rest()
+        measured = re.compile(r"(global|local)/(?!worst_client/|mean_client/)")
+        kept = {n: v for n, v in found.metrics.items() if measured.match(n) and math.isfinite(v)}
+        return {"figures": kept}
+
+
+def build_client(site: Site, experiment: Experiment) -> Federation:
+    """The site's client alone, with its model: a federation of one that is only asked. Raises ExperimentError."""
+    data = experiment.data
+    if site.data is not None:
+        if data.path is None:
+            raise ExperimentError(
+                f"the experiment generates its data, but the site names the folder {site.data}; leave it out, or take an "
+                "experiment with data.source: folder"
+            )
+        data = data.model_copy(update={"path": site.data})
+    engine = site.engine.model_copy(update={"cohort": "off"})
+    # How many clients a sum needs is the server's to see to; this federation has one.
+    own = experiment.model_copy(update={"data": data, "engine": engine, "privacy": Privacy()})
+    sources = {s.name: s for s in data.load(own.seed, partial(picture_features, own))}
+    if site.name not in sources:
+        raise ExperimentError(
+            f"the data hold nothing of a client called {site.name}; there is {', '.join(sorted(sources))}"
+        )
+    federation = build_from(own, [sources[site.name]], None, lambda progress: None)
+    shapes = client_shapes(own, site.sites, federation.engine.model.scales)
+    federation.clients[site.name].shapes = shapes[site.name]
+    federation.clients[site.name].privacy = experiment.privacy
+    return federation
+
+
+def _ignore(client: str, seconds: float) -> None:
+    """Nobody watches a site's progress from here."""

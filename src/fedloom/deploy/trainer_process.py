@@ -1,0 +1,35 @@
+"""`python -m fedloom.deploy.trainer_process FOLDER`: a site's warm trainer until its parent ends."""
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from fedloom.deploy.link import serve
+from fedloom.deploy.settings import Site, read_settings
+from fedloom.deploy.trainer import Trainer
+from fedloom.errors import ExperimentError
+from fedloom.quiet import hush
+from fedloom.runner import read_experiment
+
+
+def main(folder: Path) -> None:
+    """Load everything, then answer."""
+    hush()
+    # Before the first parallel operation, because worker threads inherit the mode of the thread that starts them.
+    torch.set_flush_denormal(True)
+    site = read_settings(Site, folder / "site.yaml")
+    if site.engine.threads is not None:
+        torch.set_num_threads(site.engine.threads)
+    trainer = Trainer(site, read_experiment(folder), folder)
+    parent = os.getppid()
+    serve(folder / "trainer.json", trainer.answer, lambda: os.getppid() == parent)
+
+
+if __name__ == "__main__":
+    try:
+        main(Path(sys.argv[1]))
+    except ExperimentError as error:
+        sys.stderr.write(f"fedloom: {error}\n")
+        sys.exit(2)

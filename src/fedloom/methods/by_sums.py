@@ -1,0 +1,57 @@
+"""FedA²-LoRA's round where the server may see nothing but sums: two asks instead of one look at every client's factors.
+
+Paper: UniFLoW (ICML 2026), Eq. 9-13. The solve needs A' = sum p_k A_k and N = sum p_k B_k (A_k A'^T) = U A'^T, and with a centred
+ridge the mean of the B_k: all of them sums. Clients know their own A_k and B_k, and learn A' from the first ask. Uplink: A and
+N are as many numbers as A and B; the mean of B is half as many again.
+
+A client that is lost between the two asks counts in A' and not in N.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from fedloom.aggregation import lora
+from fedloom.exchange import Payload, Scope
+from fedloom.methods.base import SECOND, Ask, Method, State, Trainer
+
+AVERAGE, PROJECT = "average", "project"
+_FACTORS = "factors"
+_PRODUCTS = Scope(shared=("*.lora_B",))
+"""The second ask returns N in the place, and of the shape, of B."""
+
+
+def solved_by_sums(
+    state: State, ask: Ask, solve: Callable[[Tensor, Tensor, Tensor | None], Tensor], *, mean_of_b: bool
+) -> State:
+    """One round. `solve` makes B' (d_out, r) of A' (r, d_in), N (d_out, r) and, with `mean_of_b`, the mean of the B_k."""
+    first = Scope(shared=("*",), frozen=() if mean_of_b else SECOND)
+    (mean,) = ask(AVERAGE, Payload(state.shared), expect=first)  # Eq. 9: A' = sum p_k A_k
+    combined = dict(mean.payload.tensors)
+    A = {n: t for n, t in combined.items() if n.endswith("lora_A")}
+    (sums,) = ask(PROJECT, Payload(A), mean.clients, expect=_PRODUCTS)  # N = sum p_k B_k (A_k A'^T)
+    for name, A_bar in A.items():
+        second = name.removesuffix("lora_A") + "lora_B"
+        B_bar = combined.pop(second, None)
+        if second in sums.payload.tensors:  # Eq. 10-13
+            combined[second] = solve(A_bar, sums.payload.tensors[second], B_bar)
+        else:  # too few holders were left: the pair stays as it was
+            del combined[name]
+    return state.with_shared(combined)
+
+
+def client_by_sums(method: Method, task: str, payload: Payload, trainer: Trainer) -> Payload | None:
+    """A client's answer to the two asks; None for any other task."""
+    if task == AVERAGE:
+        reply = Method.client(method, "train", payload, trainer)
+        trainer.memory[_FACTORS] = reply
+        return reply
+    if task == PROJECT:
+        own: Payload = trainer.memory[_FACTORS]
+        products = {}
+        for name, A_bar in payload.tensors.items():
+            second = name.removesuffix("lora_A") + "lora_B"
+            if name in own.tensors and second in own.tensors:
+                products[second] = lora.feda2_project(own.tensors[name], own.tensors[second], A_bar)
+        return Payload(products, {"examples": own.numbers["examples"]})
+    return None

@@ -1,0 +1,104 @@
+"""Secure summation with double masks: what both sides of the protocol know, and the rules that they share.
+
+Paper: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, Figure 4, without
+signatures (there is no public-key infrastructure). The four phases of a session:
+
+1. keys: every client sends two fresh public keys, one for sealing and one for masks, and says which groups it adds to;
+2. shares: every client splits its private mask key and a seed for each part of its vector among all clients, sealed;
+3. masked: y_u = x_u + PRG(seed_u) + sum over v > u of PRG(s_uv) - sum over v < u of PRG(s_uv)   (mod 2^bits);
+4. unmask: of a client that is in the sum, its seed is opened; of one that was lost after phase 2, its mask key. Never both.
+
+Deliberate differences: a vector has parts, the groups of tensors that the same clients hold, because clients lack modalities; a
+pair masks what both hold, and a part is opened only where enough of its own holders are left (`Roster.least_of`).
+
+The threshold t is more than half of the clients: two disjoint sets of t clients do not exist, so that a server that tells
+clients different lists of survivors cannot collect both kinds of share of one client as long as nobody helps it. With c
+clients on the server's side that takes 2 t > n + c; the default of two thirds bears a third of them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+Groups = Mapping[str, Sequence[str]]
+"""The groups whose tensors each client adds to the sum."""
+
+
+class ProtocolError(Exception):
+    """A message that the protocol does not allow; the receiver goes no further."""
+
+
+class Abandoned(Exception):  # noqa: N818 - not an error: a sum that cannot be opened stays closed
+    """Too few clients are left; nothing has been opened."""
+
+
+def threshold_of(share: float, clients: int) -> int:
+    """How many of `clients` must be left at every phase: the share, rounded up, and always more than half."""
+    return max(clients // 2 + 1, math.ceil(share * clients - 1e-9))
+
+
+@dataclass(frozen=True)
+class Roster:
+    """Who is in a session after phase 1, as the server tells everybody."""
+
+    session: bytes
+    sealing: Mapping[str, bytes]
+    """Public keys for sealing by client."""
+    masking: Mapping[str, bytes]
+    """Public keys for masks by client."""
+    groups: Groups
+    threshold: int
+    least: int
+    """No sum of fewer clients is ever opened."""
+
+    @cached_property
+    def clients(self) -> tuple[str, ...]:
+        """The clients in order; a client's place is the index of its shares."""
+        return tuple(sorted(self.masking))
+
+    @cached_property
+    def _holders(self) -> dict[str, tuple[str, ...]]:
+        names = sorted({g for groups in self.groups.values() for g in groups})
+        return {g: tuple(c for c in self.clients if g in self.groups[c]) for g in names}
+
+    def holders(self, group: str) -> tuple[str, ...]:
+        """The clients that add to a group."""
+        return self._holders.get(group, ())
+
+    @cached_property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """Groups by part, named by its first group: those that the same clients hold are opened together."""
+        found: dict[tuple[str, ...], list[str]] = {}
+        for group, holders in self._holders.items():
+            found.setdefault(holders, []).append(group)
+        return {groups[0]: tuple(groups) for groups in found.values()}
+
+    def parts_of(self, client: str) -> tuple[str, ...]:
+        """The parts that a client adds to, in order."""
+        return tuple(p for p in self.parts if client in self.holders(p))
+
+    def least_of(self, group: str) -> int:
+        """How many of a group's holders must be in a sum for it to be opened: the threshold's share of them, and `least`."""
+        return max(self.least, -(-self.threshold * len(self.holders(group)) // len(self.clients)))
+
+    def opens(self, group: str, present: Sequence[str]) -> bool:
+        """Whether a group, and with it its part, may be opened with these clients in the sum."""
+        there = set(present)
+        return sum(c in there for c in self.holders(group)) >= self.least_of(group)
+
+    def check(self, name: str) -> None:
+        """What a client verifies before it entrusts shares to the others. Raises ProtocolError."""
+        keys = [*self.sealing.values(), *self.masking.values()]
+        if self.sealing.keys() != self.masking.keys() or self.masking.keys() != self.groups.keys():
+            raise ProtocolError("the roster does not name the same clients everywhere")
+        if name not in self.masking:
+            raise ProtocolError(f"the roster does not name {name}")
+        if len(set(keys)) < len(keys):
+            raise ProtocolError("two keys in the roster are equal")
+        if not len(self.clients) / 2 < self.threshold <= len(self.clients):
+            raise ProtocolError(
+                f"a threshold of {self.threshold} of {len(self.clients)} clients protects nobody"
+            )
+        if self.least < 2:
+            raise ProtocolError("a sum of one client is no sum")

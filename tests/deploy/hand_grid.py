@@ -1,0 +1,86 @@
+"""A Flower Grid in this process: it drives a ClientApp's handlers itself, through Flower's own wire format.
+
+It reaches into a few private places of Flower, all of them here: the task's identity, and the objects that a message is sent as.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedloom.deploy.site_app import TRAINER, app
+
+
+class HandGrid(Grid):
+    """`places` says where each site's trainer listens; `spoil` may change or drop a reply."""
+
+    def __init__(self, places: dict[str, Path]) -> None:
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
+        self.places = places
+        self.away: set[str] = set()
+        self.spoil: Callable[[str, Message], list[Message]] = lambda site, reply: [reply]
+        self.replies: list[Message] = []
+        self.sent = 0
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        named = enumerate(sorted(self.places), 100)
+        return [NodeInfo(node_id=number, name=site) for number, site in named if site not in self.away]
+
+    def get_node_ids(self) -> Iterable[int]:
+        return [node.node_id for node in self.get_nodes()]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        return [self._deliver(message) for message in messages]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        due, self.replies = self.replies, []
+        return due
+
+    def _deliver(self, message: Message) -> str:
+        number = uuid.uuid4().hex
+        site = sorted(self.places)[message.metadata.dst_node_id - 100]
+        self.sent += 1
+        arrived = through_the_wire(message)
+        arrived.metadata.__dict__["_message_id"] = number
+        before = os.environ.get(TRAINER)
+        os.environ[TRAINER] = str(self.places[site])
+        try:
+            found: Any = app(arrived, Context(7, message.metadata.dst_node_id, {}, RecordDict(), {}))
+            reply = through_the_wire(found)
+        except Exception as error:  # as Flower's own process tells of it
+            reply = Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=arrived)
+        finally:
+            if before is None:
+                del os.environ[TRAINER]
+            else:
+                os.environ[TRAINER] = before
+        self.replies += self.spoil(site, reply)
+        return number
+
+    def set_run(self, run: Any) -> None:
+        raise NotImplementedError
+
+    @property
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    def create_message(self, *given: Any, **named: Any) -> Message:
+        raise NotImplementedError
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        raise NotImplementedError
+
+
+def through_the_wire(message: Message) -> Message:
+    """What arrives of a message: its objects as bytes and back."""
+    contents = {number: found.deflate() for number, found in get_all_nested_objects(message).items()}
+    arrived: Any = inflate_object_from_contents(message.object_id, contents)
+    return arrived

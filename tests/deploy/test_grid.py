@@ -1,0 +1,122 @@
+"""ServerApp's carrier and ClientApp's stub on a Grid in this process: what Flower would carry, and what Flower would do to it."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedloom.deploy.link import ask, serve
+from fedloom.deploy.server import go_on
+from fedloom.engines.remote import Lost
+from fedloom.runfolder import RunFolder
+from fedloom.runner import run
+from tests.deploy.silos import Silos
+
+flower = pytest.importorskip("fedloom.engines.flower", reason="Flower is not installed")
+from flwr.app import Error, Message  # noqa: E402
+
+from tests.deploy.hand_grid import HandGrid  # noqa: E402
+
+NAMES = ("audio-01", "image-01")
+
+
+@pytest.fixture
+def listening(tmp_path) -> Iterator[dict[str, Path]]:
+    """Two trainers' ends that answer with what they were asked, backwards."""
+    over = threading.Event()
+    places = {name: tmp_path / f"{name}.json" for name in NAMES}
+    threads = [
+        threading.Thread(target=serve, args=(p, lambda d: d[::-1], lambda: not over.is_set()), daemon=True)
+        for p in places.values()
+    ]
+    for thread in threads:
+        thread.start()
+    yield places
+    over.set()
+    for place, thread in zip(places.values(), threads, strict=True):
+        ask(place, b"", patience=5)
+        thread.join(10)
+
+
+def test_bytes_go_to_every_site_and_come_back(listening) -> None:
+    grid = HandGrid(listening)
+    carrier = flower.GridCarrier(grid, timeout=5, poll=0.01)
+    big = bytes(range(256)) * 40_000  # more than one of Flower's chunks
+    assert dict(carrier.exchange({"audio-01": b"abc", "image-01": big})) == {
+        "audio-01": b"cba",
+        "image-01": big[::-1],
+    }
+    assert grid.sent == 2
+
+
+def test_a_site_that_is_away_is_not_waited_for(listening) -> None:
+    grid = HandGrid(listening)
+    grid.away.add("image-01")
+    carrier = flower.GridCarrier(grid, timeout=60, poll=0.01)
+    found = dict(carrier.exchange({"audio-01": b"abc", "image-01": b"x"}))
+    assert found == {"audio-01": b"cba", "image-01": Lost("unreachable: the site is not connected")}
+    assert carrier.wait_for(NAMES, 0.0) == ["image-01"]
+    assert carrier.wait_for(("audio-01",), 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "told"), [(2, "raised: why"), (5, "lost: its node is gone: why"), (8, "error 8: why")]
+)
+def test_flowers_errors_get_names(code, told, listening) -> None:
+    grid = HandGrid(listening)
+
+    def spoil(site: str, reply: Message) -> list[Message]:
+        if site == "audio-01":
+            return [reply]
+        error = Message(Error(code, " why\n"), reply_to=reply)
+        error.metadata.__dict__["_reply_to_message_id"] = reply.metadata.reply_to_message_id
+        error.metadata.__dict__["_src_node_id"] = 1  # the SuperLink speaks for a node that is gone
+        return [error]
+
+    grid.spoil = spoil
+    found = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange(dict.fromkeys(NAMES, b"ab")))
+    assert found == {"audio-01": b"ba", "image-01": Lost(told)}
+
+
+def test_silence_ends_with_the_timeout_and_late_and_double_replies_are_nobodys(listening) -> None:
+    grid = HandGrid(listening)
+    late: list[Message] = []
+
+    def spoil(site: str, reply: Message) -> list[Message]:
+        if site == "image-01":
+            late.append(reply)
+            return []
+        return [*late, reply, reply]
+
+    grid.spoil = spoil
+    carrier = flower.GridCarrier(grid, timeout=0.2, poll=0.01)
+    first = list(carrier.exchange({"image-01": b"ab"}))
+    assert first == [("image-01", Lost("missing: no answer within 0.2 s"))]
+    assert list(carrier.exchange({"audio-01": b"ab"})) == [("audio-01", b"ba")]
+
+
+def test_a_stub_without_its_trainer_is_an_error_reply(listening, monkeypatch) -> None:
+    monkeypatch.setattr("fedloom.deploy.site_app.ask", lambda place, data: ask(place, data, patience=0.1))
+    grid = HandGrid({**listening, "south": Path("/nowhere/trainer.json")})
+    found = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange({"south": b"x"}))
+    assert "does not answer" in found["south"].why
+
+
+@pytest.mark.slow
+def test_a_run_over_the_grid_ends_in_the_bits_of_the_local_engine(quick, tmp_path) -> None:
+    data = {"clients": {"image": 1, "audio": 1}, "train": 8, "test": 2}
+    experiment = quick("feda2-lora", data=data, engine={"cohort": "off"})
+    run(experiment, tmp_path / "local")
+    silos = Silos(experiment, NAMES, tmp_path / "sites")
+    over = threading.Event()
+    places = {name: tmp_path / f"{name}.json" for name in NAMES}
+    for name in NAMES:
+        given = (places[name], silos.trainer(name).answer, lambda: not over.is_set())
+        threading.Thread(target=serve, args=given, daemon=True).start()
+    carrier = flower.GridCarrier(HandGrid(places), timeout=60, poll=0.01)
+    go_on(experiment, NAMES, tmp_path / "far", carrier)
+    over.set()
+    one, two = RunFolder(tmp_path / "local").last(), RunFolder(tmp_path / "far").last()
+    assert all(torch.equal(t, two.state.shared[n]) for n, t in one.state.shared.items())

@@ -1,0 +1,144 @@
+"""What `init` writes: keys that only their owner reads, certificates that hold, mistakes that cost one sentence."""
+
+import socket
+import ssl
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from fedloom.deploy import run_site
+from fedloom.deploy.kit import write_kit
+from fedloom.deploy.processes import QUIET, environment
+from fedloom.deploy.settings import Deployment, Site, experiment_digest, read_settings
+from fedloom.errors import ExperimentError
+from fedloom.runner import read_experiment
+
+
+@pytest.fixture
+def kit(quick, tmp_path) -> Path:
+    out = tmp_path / "kit"
+    write_kit(
+        out, quick("fedsa-lora"), Deployment(sites=("north", "south"), host="fl.example.org", port=8123)
+    )
+    return out
+
+
+def test_private_keys_are_their_owners_alone(kit) -> None:
+    for file in (kit / "ca.key", kit / "server/tls/server.key", kit / "sites/north/node.key"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not list(kit.glob("server/**/node.key")), "a site's private key is at the site and nowhere else"
+    assert not list(kit.glob("**/ca.key"))[1:]
+    keys = [(kit / f"server/nodes/{n}.pub").read_text() for n in ("north", "south")]
+    assert all(k.startswith("ecdsa-sha2-nistp384 ") for k in keys)
+    assert keys[0] != keys[1]
+
+
+def handshake(kit: Path, client: ssl.SSLContext, name: str) -> str | None:
+    """What a client with this context is told by a server with the kit's certificate; None if it is let in."""
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(kit / "server/tls/server.pem", kit / "server/tls/server.key")
+    here, there = socket.socketpair()
+
+    def serve() -> None:
+        try:
+            server.wrap_socket(there, server_side=True).recv(1)
+        except OSError:
+            there.close()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        with client.wrap_socket(here, server_hostname=name) as secure:
+            secure.send(b"x")
+        return None
+    except ssl.SSLError as error:
+        return str(error)
+    finally:
+        here.close()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", ["fl.example.org", "localhost"])
+def test_the_certificate_holds_for_the_servers_names_under_the_kits_ca(kit, name) -> None:
+    assert handshake(kit, ssl.create_default_context(cafile=str(kit / "sites/north/ca.pem")), name) is None
+
+
+def test_without_the_ca_or_under_another_name_the_server_is_not_believed(kit) -> None:
+    told = handshake(kit, ssl.create_default_context(), "fl.example.org")
+    assert told is not None
+    assert "CERTIFICATE_VERIFY_FAILED" in told
+    told = handshake(
+        kit, ssl.create_default_context(cafile=str(kit / "sites/north/ca.pem")), "other.example.org"
+    )
+    assert told is not None
+    assert "Hostname mismatch" in told
+
+
+def test_flower_reads_the_nodes_keys(kit) -> None:
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    private = serialization.load_ssh_private_key((kit / "sites/north/node.key").read_bytes(), None)
+    public = serialization.load_ssh_public_key((kit / "server/nodes/north.pub").read_bytes())
+    assert private.public_key().public_numbers() == public.public_numbers()
+
+
+def test_the_proxy_lets_the_fleet_api_through_and_nothing_else(kit) -> None:
+    text = (kit / "server/nginx.conf").read_text()
+    passed = [line.split()[-2] for line in text.splitlines() if line.strip().startswith("location")]
+    assert passed == ["/v1/fleet/", "/health", "/"]
+    assert text.count("proxy_pass https://127.0.0.1:8123;") == 2
+    assert text.split("location / {")[1].split("}")[0].strip() == "return 403;"
+    assert "$host" not in text
+    assert "$port" not in text
+
+
+def test_server_and_sites_mean_the_same_experiment_on_whatever_machines(kit) -> None:
+    one = read_experiment(kit / "server")
+    other = read_experiment(kit / "sites/south")
+    assert experiment_digest(one) == experiment_digest(other)
+    faster = other.model_copy(update={"engine": other.engine.model_copy(update={"threads": 7})})
+    assert experiment_digest(faster) == experiment_digest(one)
+    longer = other.model_copy(update={"rounds": 9})
+    assert experiment_digest(longer) != experiment_digest(one)
+    site = read_settings(Site, kit / "sites/south/site.yaml")
+    assert (site.name, site.server, site.tasks) == (
+        "south",
+        "fl.example.org:443",
+        ("describe", "evaluate", "train"),
+    )
+
+
+def test_a_site_sees_its_terms_and_runs_nothing_before_it_accepts_them(kit) -> None:
+    folder = kit / "sites/north"
+    shown = run_site.terms(folder)
+    assert shown["tasks that are done"] == "describe, evaluate, train"
+    assert "FedSA" in shown["method"]
+    assert "lora_B" in shown["stays at this site"]
+    with pytest.raises(ExperimentError, match="before its terms are accepted"):
+        run_site.run_site(folder, print, lambda: False)
+    run_site.accept(folder)
+    run_site.run_site(folder, print, lambda: False)
+    text = (folder / "experiment.yaml").read_text()
+    (folder / "experiment.yaml").write_text(text.replace("rounds: 2", "rounds: 99"))
+    with pytest.raises(ExperimentError, match="before its terms are accepted"):
+        run_site.run_site(folder, print, lambda: False)
+
+
+def test_a_second_kit_overwrites_no_key(kit, quick) -> None:
+    with pytest.raises(ExperimentError, match="not empty"):
+        write_kit(kit, quick("fedsa-lora"), Deployment(sites=("north",)))
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", "", "-x", "a/b"])
+def test_a_sites_name_is_no_path_and_no_option(name) -> None:
+    with pytest.raises(ValueError, match="no site's name"):
+        Deployment(sites=(name,))
+
+
+def test_flower_calls_nobody_and_installs_nothing(tmp_path) -> None:
+    env = environment(tmp_path / "home", {"X": "1"})
+    assert {k: env[k] for k in QUIET} == QUIET
+    assert env["FLWR_TELEMETRY_ENABLED"] == "0"
+    assert env["FLWR_DISABLE_UPDATE_CHECK"] == env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
+    assert env["FLWR_HOME"] == str(tmp_path / "home")

@@ -1,0 +1,89 @@
+"""A deployment gives the model of the local engine, bit for bit, and the same figures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fedloom.deploy.server import go_on
+from fedloom.errors import ExperimentError
+from fedloom.runfolder import RunFolder
+from fedloom.runner import run
+from fedloom.seal import opened
+from tests.deploy.silos import Silos
+
+NAMES = ("audio-01", "both-01", "image-01")
+OFF = {"cohort": "off"}
+
+
+def shared(path: Path) -> dict[str, torch.Tensor]:
+    found = RunFolder(path).last()
+    assert found is not None
+    return {**found.state.shared, **{f"own:{n}": t for n, t in found.state.tensors.items()}}
+
+
+def metrics(path: Path, prefix: tuple[str, ...]) -> dict[tuple[int, str], float]:
+    lines = RunFolder(path).history("metrics.jsonl")
+    return {(x["round"], x["name"]): x["value"] for x in lines if x["name"].startswith(prefix)}
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "fedsa-lora",
+        pytest.param("feda2-lora", marks=pytest.mark.deploy),
+        pytest.param("fedex-lora", marks=pytest.mark.deploy),
+        pytest.param({"name": "fedavg-lora", "server": {"name": "adam"}}, marks=pytest.mark.deploy),
+    ],
+)
+def test_a_deployed_run_ends_in_the_bits_of_a_local_one(method, quick, tmp_path) -> None:
+    experiment = quick(method, engine=OFF)
+    run(experiment, tmp_path / "local")
+    result = go_on(experiment, NAMES, tmp_path / "far", Silos(experiment, NAMES, tmp_path / "sites"))
+    one, two = shared(tmp_path / "local"), shared(tmp_path / "far")
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[n], two[n]) for n in one)
+    assert result.summary["status"] == "complete"
+    figures = ("global/", "local/", "worst_client/", "mean_client/", "train/", "restoration", "update_norm")
+    here, there = metrics(tmp_path / "local", figures), metrics(tmp_path / "far", figures)
+    unjoined = {k for k in here if k[1].endswith("sample_median") and k[1].startswith(("global/", "local/"))}
+    everywhere = {k for k in here if k[1].startswith("global/")} if method == "fedsa-lora" else set()
+    left = {k for k in unjoined | everywhere if k not in there}
+    assert here.keys() - left == there.keys()
+    for key in there:
+        assert there[key] == pytest.approx(here[key], abs=1e-12), key
+    for site in NAMES:
+        files = sorted((tmp_path / "local" / "state" / "clients" / site).glob("*.safetensors"))
+        if files:
+            kept = sorted((tmp_path / "sites" / site).glob("runs/*/personal/*.safetensors"))[-1]
+            a, b = opened(files[-1]), opened(kept)
+            assert a.keys() == b.keys()
+            assert all(torch.equal(a[n], b[n]) for n in a)
+
+
+@pytest.mark.deploy
+def test_unequal_ranks_are_the_sites_own(quick, tmp_path) -> None:
+    experiment = quick("flora", engine=OFF, cohort={"ranks": {"llm": [4, 2, 3]}})
+    run(experiment, tmp_path / "local")
+    go_on(experiment, NAMES, tmp_path / "far", Silos(experiment, NAMES, tmp_path / "sites"))
+    one, two = shared(tmp_path / "local"), shared(tmp_path / "far")
+    assert all(torch.equal(one[n], two[n]) for n in one)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"method": "centralised"}, "pools"),
+        ({"method": {"name": "fedsa-lora", "unseen": "mean_b"}}, "unseen"),
+        ({"data": {"clients": {"image": 2}, "train": 6, "test": 1, "test_only": ["image-02"]}}, "test_only"),
+    ],
+)
+def test_what_cannot_be_deployed_says_so_before_anything_is_asked(settings, named, quick, tmp_path) -> None:
+    experiment = quick(
+        settings.get("method", "fedavg-lora"), **{k: v for k, v in settings.items() if k != "method"}
+    )
+    silos = Silos(experiment, NAMES, tmp_path / "sites")
+    with pytest.raises(ExperimentError, match=named):
+        go_on(experiment, NAMES, tmp_path / "far", silos)
+    assert silos.asked == []
+    assert not (tmp_path / "far").exists()
