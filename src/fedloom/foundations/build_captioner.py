@@ -1,7 +1,8 @@
 """Pre-train the tiny captioner on printed digits and their public descriptions: `fedloom foundation build captioner`.
 
-Two BLIPs of transformers' own classes: one writes captions (cross-entropy of the next word), one embeds pictures and texts
-(symmetric contrastive loss in which equal texts share the target). No caption names a digit.
+Two BLIPs of transformers' own classes: one writes captions (cross-entropy of the next word); one, which starts from the first
+one's towers as they were written, embeds pictures and texts (symmetric contrastive loss in which equal texts share the target).
+No caption names a digit.
 """
 
 import copy
@@ -50,7 +51,7 @@ def build(
     Args:
         out_dir: folder for `Captioner.load`; `captions/` and `matching/` in it load in transformers; weights are float16.
         seed: decides the pictures, the initial weights and the order of the batches.
-        steps: optimiser steps of the writer; the matcher takes a third of them.
+        steps: optimiser steps of the writer; the matcher takes half as many.
         log: takes one line of progress at a time.
         device: where to train.
         pictures: printed digits to train on.
@@ -80,8 +81,13 @@ def build(
     for name, (kind, loss) in kinds.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "captioner", name))
-            model = kind(config).to(device)
-        count, size = (steps, batch) if name == CAPTIONS else (max(steps // 3, 1), 2 * batch)
+            model = kind(config)
+        if name == MATCHING:
+            writer = Captioner.load(Path(out_dir) / CAPTIONS).writer
+            model.vision_model.load_state_dict(writer.vision_model.state_dict())
+            model.text_encoder.load_state_dict(writer.text_decoder.bert.state_dict())
+        model.to(device)
+        count, size = (steps, batch) if name == CAPTIONS else (max(steps // 2, 1), 2 * batch)
         found[f"loss/{name}"] = train(
             model, loss, shown, texts, ids, seed, count, size, lambda s, n=name: log(f"{n} {s}")
         )
