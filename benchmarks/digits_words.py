@@ -17,7 +17,9 @@ def main() -> None:
     learn = np.arange(len(hand)) % 5 != 4
     captions = [describe(p, 0) for p in shown]
     told = [np.array([describe(p, i, w) for i, p in enumerate(hand)], object) for w in range(len(WORDINGS))]
-    print("| wording | handwriting, the same | handwriting, the public | print, the public |\n|---|---|---|---|")
+    print(
+        "| wording | handwriting, the same | handwriting, the public | print, the public |\n|---|---|---|---|"
+    )
     for wording, texts in enumerate(told):
         words = make_pipeline(CountVectorizer(binary=True), LogisticRegression(max_iter=300))
         words.fit(texts[learn], labels[learn])

@@ -105,7 +105,9 @@ class Captioner:
         return self.matcher
 
     def _tokens(self, texts: Sequence[str]) -> Any:
-        limit = min(self.tokenizer.model_max_length, self.matcher.config.text_config.max_position_embeddings)
+        limit = min(
+            self.tokenizer.model_max_length, self._matcher().config.text_config.max_position_embeddings
+        )
         return self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(self.device)
@@ -114,7 +116,7 @@ class Captioner:
         """Batches as BLIP reads them."""
         return [
             self.pixels.normal(torch.stack([self.pixels.sized(p) for p in part]).to(self.device))
-            for part in pictures.split(batch)
+            for part in torch.split(pictures, batch)
             if len(part)
         ]
 

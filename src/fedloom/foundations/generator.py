@@ -217,7 +217,7 @@ class Generator:
                 f"pictures are {tuple(pictures.shape[1:])}, but the generator's are {(self.channels, self.size, self.size)}"
             )
         done = []
-        for part in pictures.split(batch):
+        for part in torch.split(pictures, batch):
             x = part.to(self.device).float() / 127.5 - 1
             if self.autoencoder is not None:
                 x = self.autoencoder.encode(x).latent_dist.mode() * self.autoencoder.config.scaling_factor

@@ -24,7 +24,7 @@ class Parts:
     @property
     def tokens(self) -> int:
         """Tokens that every text is padded or cut to."""
-        return min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        return int(min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings))
 
 
 def folder_of(name: str | Path) -> str | Path:

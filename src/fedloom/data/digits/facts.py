@@ -22,7 +22,7 @@ def object_mask(picture: Tensor) -> Mask:
     pixels = picture.double().numpy()
     rim = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1)
     distance = np.abs(pixels - np.median(rim, axis=1)[:, None, None]).max(0)
-    mask = distance > max(_threshold(distance), 20.0)
+    mask: Mask = distance > max(_threshold(distance), 20.0)
     if not mask.any():
         return np.zeros((1, 1), bool)
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
