@@ -46,7 +46,7 @@ def draw_grid(
     asked = [prompt for prompt in prompts for _ in range(count)]
     taken = generator.sample(asked, torch_stream(seed, "generate"), guidance=guidance, steps=steps)
     buffer = io.BytesIO()
-    grid(taken.unflatten(0, (len(prompts), count)), prompts).save(buffer, _format(picture))
+    grid(taken.reshape(len(prompts), count, *taken.shape[1:]), prompts).save(buffer, _format(picture))
     write_atomic(picture, buffer.getvalue(), durable=False)
 
 

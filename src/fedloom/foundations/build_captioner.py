@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,7 @@ def build(
         model.to(device)
         count, size = (steps, batch) if name == CAPTIONS else (max(steps // 2, 1), 2 * batch)
         found[f"loss/{name}"] = train(
-            model, loss, shown, texts, ids, seed, count, size, lambda s, n=name: log(f"{n} {s}")
+            model, loss, shown, texts, ids, seed, count, size, partial(_told, log, name)
         )
         with quiet():
             copy.deepcopy(model).half().save_pretrained(Path(out_dir) / name)
@@ -99,6 +100,10 @@ def build(
     found["seconds"] = round(time.monotonic() - began, 1)
     log(json.dumps(found, indent=2))
     return found
+
+
+def _told(log: Log, name: str, line: str) -> None:
+    log(f"{name} {line}")
 
 
 def caption_words() -> list[str]:

@@ -205,7 +205,8 @@ def train_autoencoder(parts: Parts, shown: Tensor, seed: int, steps: int, batch:
 def encoded(parts: Parts, pictures: Tensor) -> Tensor:
     """Mean latents, unscaled."""
     where = next(parts.autoencoder.parameters()).device
-    halves = (part.to(where).float() / 127.5 - 1 for part in pictures.split(256))
+    parts_of = (pictures[i : i + 256] for i in range(0, len(pictures), 256))
+    halves = (part.to(where).float() / 127.5 - 1 for part in parts_of)
     return torch.cat([parts.autoencoder.encode(x).latent_dist.mode() for x in halves])
 
 

@@ -47,6 +47,6 @@ def load_synthesis(
     where = choose_device(device)
     generator, captioner = (
         Generator.load(settings.generator, where),
-        Captioner.load(settings.captioner, device=where),
+        Captioner.load(settings.captioner, matcher=settings.matcher, device=where),
     )
     return Synthesis(settings, generator, captioner, names, held)

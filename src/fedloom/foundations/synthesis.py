@@ -115,7 +115,7 @@ class Synthesis:
         Only tensors of the denoiser change. Prompts are the class's template and the item's caption.
         """
         prompts = [
-            f"{self.settings.template.format(self.names[label])} {public.captions[i]}".strip()
+            ", ".join(p for p in (self.settings.template.format(self.names[label]), public.captions[i]) if p)
             for i, label in zip(chosen.tolist(), labels.tolist(), strict=True)
         ]
         s = self.settings

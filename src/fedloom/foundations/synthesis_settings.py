@@ -12,8 +12,13 @@ class SynthesisSettings(BaseModel):
         "tiny-t2i", description="tiny-t2i (shipped), or a Stable Diffusion id or folder that diffusers loads"
     )
     captioner: str = Field("tiny-captioner", description="tiny-captioner (shipped), or a BLIP id or folder")
+    matcher: str | None = Field(
+        None,
+        description="BLIP for retrieval, such as Salesforce/blip-itm-base-coco, for fusion.anchor blip where the captioner "
+        "has none of its own",
+    )
     template: str = Field(
-        "a {}", pattern=r"\{\}", description="the prompt of a class, {} stands for its name"
+        "a picture of a {}", pattern=r"\{\}", description="the prompt of a class, {} stands for its name"
     )
     per_class: int = Field(10, ge=1, description="public items per class (n_syn)")
     every: int = Field(1, ge=1, description="rounds for which the same items serve (E_gen)")
