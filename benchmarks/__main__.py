@@ -20,8 +20,8 @@ ROWS = (
     "nvflare_simulator",
 )
 """Modules of this package whose `main(arguments)` measures, prints, and returns its rows (or nothing)."""
-PLOTS = ("scaling", "clip")
-"""Run by name only: a plot, and a table of measurements without a rival."""
+PLOTS = ("scaling", "clip", "secure_sum")
+"""Run by name only: a plot, and tables of measurements without a rival."""
 
 
 def main() -> None:
