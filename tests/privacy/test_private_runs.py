@@ -114,6 +114,10 @@ def test_with_fewer_than_the_threshold_the_round_changes_nothing_and_says_so(qui
     secure.run()
     (entry,) = secure.folder.history("ledger.jsonl")
     assert entry["answered"] == []
+    reasons = sorted(entry["refused"].values())
+    assert reasons == 6 * ["not used: the secure sum was abandoned"] + 4 * [
+        "secure/masked: missing: no reply"
+    ]
     assert "secure sum: 6 of 10 clients at phase masked, 7 are needed; nothing was opened" in entry["notes"]
     assert all(torch.equal(t, before[n]) for n, t in secure.state.shared.items())
     assert "1 rounds without a quorum" in secure.totals.status()

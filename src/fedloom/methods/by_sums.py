@@ -47,7 +47,7 @@ def client_by_sums(method: Method, task: str, payload: Payload, trainer: Trainer
         trainer.memory[_FACTORS] = reply
         return reply
     if task == PROJECT:
-        own: Payload = trainer.memory[_FACTORS]
+        own: Payload = trainer.memory.pop(_FACTORS)
         products = {}
         for name, A_bar in payload.tensors.items():
             second = name.removesuffix("lora_A") + "lora_B"
