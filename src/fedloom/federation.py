@@ -27,6 +27,7 @@ from fedloom.methods import Method, State
 from fedloom.personal import PersonalStates
 from fedloom.prepared import Prepared
 from fedloom.privacy.accountant import Accountant
+from fedloom.privacy.rules import asks
 from fedloom.runfolder import Checkpoint, RunFolder
 from fedloom.streams import torch_stream
 from fedloom.training import ever_trained, part_of
@@ -117,8 +118,12 @@ class Federation:
     @cached_property
     def accountant(self) -> Accountant | None:
         """What counts the privacy that rounds cost; None without differential privacy."""
-        dp = self.experiment.privacy.dp
-        return None if dp is None else Accountant.of(dp, self.experiment.cohort.fraction)
+        dp, experiment = self.experiment.privacy.dp, self.experiment
+        if dp is None:
+            return None
+        methods = (experiment.method_in(1), self.method)  # a warm start's, which may ask less often
+        sums = max(asks(method.combination) for method in methods)
+        return Accountant.of(dp, experiment.cohort.fraction, sums)
 
     @cached_property
     def rounds(self) -> int:

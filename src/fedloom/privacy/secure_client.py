@@ -51,6 +51,7 @@ class Session:
     """What a client keeps between the phases of one sum, in memory alone."""
 
     member: Member
+    task: str
     reply: Payload
     """The method's answer, which never leaves as it is."""
     reference: Mapping[str, Tensor]
@@ -106,7 +107,9 @@ def answer(
         sessions.clear()  # one sum at a time; what an abandoned one left is gone
         own = {n: v for n, v in payload.numbers.items() if n != OURS}
         reply = do(told["task"], Payload(payload.tensors, own))
-        session = sessions[name] = Session(Member(client), reply, payload.tensors, told["layout"], terms)
+        session = sessions[name] = Session(
+            Member(client), told["task"], reply, payload.tensors, told["layout"], terms
+        )
         sealing, masking = session.member.keys()
         keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
         return Payload(keys, {"groups": sorted({*session.changes, NUMBERS})})
@@ -150,6 +153,10 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
         for group, vector in changes.items():
             # At least so many of the group's holders are in a sum that is opened: together they add (z C)^2 or more.
             deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
-            stream = None if terms.stream is None else (terms.stream[0], (*terms.stream[1], client, group))
+            stream = (
+                None
+                if terms.stream is None
+                else (terms.stream[0], (*terms.stream[1], session.task, client, group))
+            )
             changes[group] = vector + gaussian(len(vector), deviation, stream)
     return codec.encode(changes, weight, numbers)
