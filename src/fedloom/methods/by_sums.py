@@ -38,7 +38,7 @@ def solved_by_sums(
         second = name.removesuffix("lora_A") + "lora_B"
         B_bar = combined.pop(second, None)
         if second in sums.payload.tensors:  # Eq. 10-13
-            N = before[second] + sums.payload.tensors[second]
+            N = before[second] + sums.payload.tensors[second].to(before[second])
             combined[second] = solve(A_bar, N, B_bar)
         else:  # too few holders were left: the pair stays as it was
             del combined[name]

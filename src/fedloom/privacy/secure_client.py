@@ -19,7 +19,7 @@ from fedloom.privacy.contribution import NUMBERS, Codec, Layout, by_group, chang
 from fedloom.privacy.fixed_point import Words
 from fedloom.privacy.fixed_point import to_tensor as from_words
 from fedloom.privacy.member import Member
-from fedloom.privacy.noise import Stream, gaussian
+from fedloom.privacy.noise import Stream, gaussian, within
 from fedloom.privacy.protocol import ProtocolError, Roster, threshold_of
 
 OURS = "secure/"
@@ -149,14 +149,10 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
     codec, changes = Codec(secure, len(roster.clients)), session.changes
     weight = codec.weight(int(numbers["examples"]), terms.by_examples)
     if dp is not None:
-        numbers = {}  # a loss would tell what the noise hides
+        numbers = {}  # a loss, or how many values were cut, would tell what the noise hides
         for group, vector in changes.items():
             # At least so many of the group's holders are in a sum that is opened: together they add (z C)^2 or more.
             deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
-            stream = (
-                None
-                if terms.stream is None
-                else (terms.stream[0], (*terms.stream[1], session.task, client, group))
-            )
+            stream = within(terms.stream, session.task, client, group)
             changes[group] = vector + gaussian(len(vector), deviation, stream)
     return codec.encode(changes, weight, numbers)
