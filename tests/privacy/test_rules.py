@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedloom.errors import ExperimentError
+from fedloom.experiment import load_rows
 from fedloom.methods import METHODS
 from fedloom.methods.on_clip import OnCLIP
 from fedloom.privacy.rules import private, works
@@ -76,3 +77,12 @@ def test_the_table_of_the_documentation_is_what_the_methods_say() -> None:
     rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([a-z]+) \| (yes|no)[^|]* \|", page, re.M)
     told = {name: (kind, word == "yes") for name, kind, word in rows}
     assert told == {name: (m.combination, private(m)) for name, m in METHODS.items()}
+
+
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_the_experiment_of_the_page_describes_its_rows(size) -> None:
+    rows = load_rows("experiments/privacy/compared.yaml", [f"size={size}"])
+    kinds = [(r.privacy.secure is not None, r.privacy.dp is not None) for r in rows]
+    assert kinds == [*[(False, False), (True, False)] * 2, *[(False, True)] * 4, (True, True)]
+    page = Path("docs/privacy.md").read_text(encoding="utf-8")
+    assert all(f"| {r.row}" in page for r in rows)
