@@ -213,7 +213,7 @@ class Federation:
 
     def heard(self, number: int, client: str, clients: int) -> None:
         """Tell the observer that one of `clients` has answered."""
-        self.observe(Progress(number, self.experiment.rounds, {}, self.totals, client, clients))
+        self.observe(Progress(number, self.rounds, {}, self.totals, client, clients))
 
     def global_model(self) -> Mapping[str, Tensor]:
         """The tensors of the model for everybody; empty where the method has none."""
@@ -298,7 +298,7 @@ class Federation:
             self.personal.record(number)
             self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change))
         self.personal.forget_replaced()
-        self.observe(Progress(number, self.experiment.rounds, metrics, self.totals))
+        self.observe(Progress(number, self.rounds, metrics, self.totals))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         found = self._assessed(number, generate)
