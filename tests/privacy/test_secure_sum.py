@@ -13,7 +13,7 @@ from fedloom.privacy.contribution import Codec
 from fedloom.privacy.protocol import Abandoned
 from fedloom.privacy.secure_client import KEYS, MASKED, PHASES, SHARES, UNMASK
 from fedloom.privacy.secure_sum import SecureSum
-from tests.privacy.parties import Parties, secure_mean
+from tests.privacy.parties import Parties, layouts_of, secure_mean
 
 SHAPES = {"llm/a.lora_A": (3, 5), "llm/a.lora_B": (7, 3), "projector/weight": (4, 6)}
 SECURE = Privacy(secure=Secure(least=2))
@@ -178,6 +178,22 @@ def test_no_keys_and_groups_of_one_client_stop_the_others(spoil) -> None:
     assert_mean(reply, replies, ["site-0", "site-1", "site-3"])
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_client_that_answers_a_phase_more_than_once_is_lost(times) -> None:
+    reference, replies = drawn(4)
+    parties = Parties(replies, SECURE)
+
+    def doubled(task: str, views):
+        heard, up, down = parties(task, views)
+        again = [r for r in heard if task == MASKED and r.client == "site-2"]
+        return heard + again * times + [Reply("uninvited", Payload())], up, down
+
+    summing = SecureSum(SECURE.secure, doubled, 1, layouts_of(replies))
+    reply = summing.mean("train", {c: Payload(reference) for c in replies}, reference)
+    assert summing.record.lost == {"site-2": "secure/masked: duplicate: a second reply in one phase"}
+    assert_mean(reply, replies, ["site-0", "site-1", "site-3"])
+
+
 def test_a_client_that_is_not_finite_is_lost_and_spoils_nothing() -> None:
     reference, replies = drawn(4)
     bad = dict(replies["site-1"].tensors)
@@ -204,7 +220,7 @@ def test_a_client_takes_no_weaker_terms_than_its_own() -> None:
     parties = Parties(replies, SECURE)
     parties.terms = dataclasses.replace(parties.terms, privacy=Privacy(secure=Secure(least=4)))
     summing_with = Privacy(secure=Secure(least=2)).secure
-    layouts = {c: {n: tuple(t.shape) for n, t in p.tensors.items()} for c, p in replies.items()}
+    layouts = layouts_of(replies)
     summing = SecureSum(summing_with, parties, 1, layouts)
     with pytest.raises(Abandoned, match="phase shares"):
         summing.mean("train", {c: Payload(reference) for c in replies}, reference)
@@ -256,7 +272,7 @@ def test_phases_are_refused_out_of_order_and_after_a_restart() -> None:
             parties.sessions["site-3"].clear()
         return original(task, views)
 
-    layouts = {c: {n: tuple(t.shape) for n, t in p.tensors.items()} for c, p in replies.items()}
+    layouts = layouts_of(replies)
     summing = SecureSum(SECURE.secure, forgetful, 1, layouts)
     reply = summing.mean("train", {c: Payload(reference) for c in replies}, reference)
     assert "was the client started anew?" in summing.record.lost["site-3"]

@@ -87,15 +87,17 @@ class SecureSum:
         """Ask for one phase: what `read` makes of each usable reply. `lost`: who fails here is not in the sum."""
         replies, up, down = self.exchange(task, payloads)
         found: dict[str, Any] = {}
+        heard: set[str] = set()
         refused = dict.fromkeys(payloads, "missing: no reply")
         for reply in replies:
             try:
                 if reply.client not in payloads:
                     continue
+                if reply.client in heard:
+                    raise ProtocolError("duplicate: a second reply in one phase")
+                heard.add(reply.client)
                 if reply.error is not None:
                     raise ProtocolError(reply.error)
-                if reply.client in found:
-                    raise ProtocolError("duplicate: a second reply in one phase")
                 if reply.payload.numbers.get("round") != self.round:
                     raise ProtocolError(f"stale: answers round {reply.payload.numbers.get('round')}")
                 found[reply.client] = read(reply.client, reply.payload)
