@@ -20,7 +20,7 @@ ROWS = (
     "nvflare_simulator",
 )
 """Modules of this package whose `main(arguments)` measures, prints, and returns its rows (or nothing)."""
-PLOTS = ("scaling", "clip", "deploy")
+PLOTS = ("scaling", "clip", "deploy", "secure_sum")
 """Run by name only: a plot, and tables of measurements without a rival."""
 
 

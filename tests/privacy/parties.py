@@ -58,7 +58,12 @@ def secure_mean(
     parties: Parties, reference: Mapping[str, Any], expected: Mapping[str, float] | None = None
 ) -> tuple[Reply, SecureSum]:
     """The mean that the server gets, and the sum with its record. The layouts are the replies' own."""
-    layouts = {c: {n: tuple(t.shape) for n, t in p.tensors.items()} for c, p in parties.replies.items()}
+    layouts = layouts_of(parties.replies)
     summing = SecureSum(parties.terms.privacy.secure, parties, 1, layouts, expected)
     views = {c: Payload(dict(reference), {"of": "the method"}) for c in parties.replies}
     return summing.mean("train", views, reference), summing
+
+
+def layouts_of(replies: Mapping[str, Payload]) -> dict[str, dict[str, tuple[int, ...]]]:
+    """What each client adds: all that it answers."""
+    return {c: {n: tuple(t.shape) for n, t in p.tensors.items()} for c, p in replies.items()}

@@ -8,6 +8,7 @@ import pytest
 from dp_accounting.rdp import RdpAccountant
 
 from fedloom.privacy.accountant import Accountant, _one_round
+from fedloom.privacy.config import DP
 
 PUBLISHED = {
     "Abadi et al. 2016, section 3.2": (0.01, 4.0, 10_000, 1.26, 1.035),
@@ -49,3 +50,13 @@ def test_as_many_rounds_fit_as_the_budget_allows_and_not_one_more() -> None:
     assert accountant.rounds(1e9, 7) == 7
     assert accountant.rounds(1e-3, 7) == 0
     assert accountant.epsilon(0) == 0.0
+
+
+def test_two_sums_of_a_round_cost_what_their_composition_costs() -> None:
+    """z = 2 asked twice is z = 2 / sqrt 2 asked once, which dp-accounting confirms without sampling."""
+    gaussian = dp_accounting.GaussianDpEvent(2.0)
+    twice = RdpAccountant().compose(gaussian, 10).get_epsilon(1e-5)
+    dp = DP(noise_multiplier=2.0)
+    assert Accountant.of(dp, 1.0, sums=2).epsilon(5) == pytest.approx(twice, abs=1e-9)
+    assert Accountant.of(dp, 1.0).epsilon(10) == pytest.approx(twice, abs=1e-9)
+    assert Accountant.of(dp, 0.1, sums=2).epsilon(5) > Accountant.of(dp, 0.1).epsilon(5)

@@ -114,6 +114,10 @@ def test_with_fewer_than_the_threshold_the_round_changes_nothing_and_says_so(qui
     secure.run()
     (entry,) = secure.folder.history("ledger.jsonl")
     assert entry["answered"] == []
+    reasons = sorted(entry["refused"].values())
+    assert reasons == 6 * ["not used: the secure sum was abandoned"] + 4 * [
+        "secure/masked: missing: no reply"
+    ]
     assert "secure sum: 6 of 10 clients at phase masked, 7 are needed; nothing was opened" in entry["notes"]
     assert all(torch.equal(t, before[n]) for n, t in secure.state.shared.items())
     assert "1 rounds without a quorum" in secure.totals.status()
@@ -153,11 +157,18 @@ def test_a_secure_run_that_was_cut_off_in_a_phase_goes_on_to_the_same_model(quic
     assert all(torch.equal(t, again.state.shared[n]) for n, t in whole.state.shared.items())
 
 
-@pytest.mark.parametrize("more", [{}, SECURE], ids=["plain", "secure"])
-def test_without_noise_a_private_run_is_the_plain_one(more, quick, federate) -> None:
-    plain = ran(federate(quick("fedavg-lora", **FOUR, rounds=1)))
-    private = ran(federate(quick("fedavg-lora", **FOUR, rounds=1, privacy={**NOISELESS, **more})))
-    assert_near(plain, private, 1e-7)
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("fedavg-lora", {}), ("fedavg-lora", SECURE), ("feda2-lora", {})],
+    ids=["plain", "secure", "FedA²"],
+)
+def test_without_noise_a_private_run_is_the_plain_one(method, more, quick, federate) -> None:
+    plain = ran(federate(quick(method, **FOUR, rounds=1)))
+    private = ran(federate(quick(method, **FOUR, rounds=1, privacy={**NOISELESS, **more})))
+    assert_near(plain, private, 2e-7)
+    assert private.accountant.noise_multiplier == pytest.approx(
+        1e-9 / (2**0.5 if method == "feda2-lora" else 1)
+    )
     assert not any(n.startswith("train/") for n in private.last_metrics)
 
 

@@ -110,6 +110,12 @@ def test_what_the_server_sees_of_one_client_is_uniform_whatever_it_sends() -> No
     assert stats.chisquare(np.bincount(words["b"]["llm"].view(np.uint8), minlength=256)).pvalue < 1e-6
 
 
+def test_a_session_of_fewer_clients_than_any_sum_may_have_does_not_begin() -> None:
+    for n in (0, 1, 2):
+        with pytest.raises(Abandoned, match=f"{n} of {n} clients at phase asked, 3 are needed"):
+            summed(drawn(TEN[:n], {"llm": 5}), least=3)
+
+
 def test_two_sessions_of_the_same_words_look_different() -> None:
     words, one, two = drawn(TEN[:3], {"llm": 8}), Seen(), Seen()
     first, second = summed(words, seen=one), summed(words, seen=two)

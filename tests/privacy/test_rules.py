@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from fedloom.errors import ExperimentError
+from fedloom.experiment import load_rows
 from fedloom.methods import METHODS
 from fedloom.methods.on_clip import OnCLIP
-from fedloom.privacy.rules import works
+from fedloom.privacy.rules import private, works
 
 LORA = sorted(name for name, m in METHODS.items() if not issubclass(m, OnCLIP))
 
@@ -17,8 +18,7 @@ LORA = sorted(name for name, m in METHODS.items() if not issubclass(m, OnCLIP))
 @pytest.mark.parametrize("name", LORA)
 def test_an_experiment_is_refused_exactly_where_the_method_needs_more_than_means(name, part, quick) -> None:
     method = METHODS[name]
-    allowed = works(method.combination)[part == "dp"] and not method.pooled
-    if allowed:
+    if private(method):
         assert quick(name, privacy={part: {}}).privacy.sums
         return
     with pytest.raises(ExperimentError) as caught:
@@ -69,14 +69,20 @@ def test_a_method_that_says_nothing_gets_no_means_only_privacy() -> None:
     from fedloom.methods import Method
 
     assert Method.combination == "individual"
-    assert works("individual") == (False, False)
+    assert not works("individual")
 
 
 def test_the_table_of_the_documentation_is_what_the_methods_say() -> None:
     page = Path("docs/privacy.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([a-z]+) \| (yes|no)[^|]* \| (yes|no)[^|]* \|", page, re.M)
-    told = {name: (kind, secure == "yes", dp == "yes") for name, kind, secure, dp in rows}
-    assert told == {
-        name: (m.combination, *(w and not m.pooled for w in works(m.combination)))
-        for name, m in METHODS.items()
-    }
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([a-z]+) \| (yes|no)[^|]* \|", page, re.M)
+    told = {name: (kind, word == "yes") for name, kind, word in rows}
+    assert told == {name: (m.combination, private(m)) for name, m in METHODS.items()}
+
+
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_the_experiment_of_the_page_describes_its_rows(size) -> None:
+    rows = load_rows("experiments/privacy/compared.yaml", [f"size={size}"])
+    kinds = [(r.privacy.secure is not None, r.privacy.dp is not None) for r in rows]
+    assert kinds == [*[(False, False), (True, False)] * 2, *[(False, True)] * 4, (True, True)]
+    page = Path("docs/privacy.md").read_text(encoding="utf-8")
+    assert all(f"| {r.row}" in page for r in rows)

@@ -13,7 +13,7 @@ from fedloom.privacy.contribution import Codec
 from fedloom.privacy.protocol import Abandoned
 from fedloom.privacy.secure_client import KEYS, MASKED, PHASES, SHARES, UNMASK
 from fedloom.privacy.secure_sum import SecureSum
-from tests.privacy.parties import Parties, secure_mean
+from tests.privacy.parties import Parties, layouts_of, secure_mean
 
 SHAPES = {"llm/a.lora_A": (3, 5), "llm/a.lora_B": (7, 3), "projector/weight": (4, 6)}
 SECURE = Privacy(secure=Secure(least=2))
@@ -125,7 +125,7 @@ def test_the_server_sees_keys_sealed_shares_and_masked_words_and_no_number_of_on
         assert payload.nbytes == size + 8 * 2 + 16  # two words a group, four for the numbers
 
 
-@pytest.mark.parametrize("spoil", ["dtype", "size", "names", "stale", "twice"])
+@pytest.mark.parametrize("spoil", ["dtype", "size", "names", "stale"])
 def test_a_client_that_sends_something_else_is_lost_by_name(spoil) -> None:
     reference, replies = drawn(4)
 
@@ -146,8 +146,51 @@ def test_a_client_that_sends_something_else_is_lost_by_name(spoil) -> None:
     reply, summing = secure_mean(Parties(replies, SECURE, change=change), reference)
     assert list(summing.record.lost) == ["site-2"]
     assert summing.record.lost["site-2"].startswith(
-        "secure/masked: " + ("stale" if spoil in ("stale", "twice") else "the masked")
+        "secure/masked: " + ("stale" if spoil == "stale" else "the masked")
     )
+    assert_mean(reply, replies, ["site-0", "site-1", "site-3"])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"secure/masking": torch.zeros(32, dtype=torch.uint8)},
+        {"secure/masking": torch.zeros(31, dtype=torch.uint8)},
+        {"secure/sealing": torch.ones(32)},
+        {"groups": 7},
+        {"groups": [["llm"]]},
+        {"groups": ["projector", "llm", "numbers", "somebody else's"]},
+    ],
+    ids=str,
+)
+def test_no_keys_and_groups_of_one_client_stop_the_others(spoil) -> None:
+    reference, replies = drawn(4)
+
+    def change(task: str, reply: Reply) -> Reply | None:
+        if task != KEYS or reply.client != "site-2":
+            return reply
+        tensors = {n: spoil.get(n, t) for n, t in reply.payload.tensors.items()}
+        numbers = {n: spoil.get(n, v) for n, v in reply.payload.numbers.items()}
+        return dataclasses.replace(reply, payload=Payload(tensors, numbers))
+
+    reply, summing = secure_mean(Parties(replies, SECURE, change=change), reference)
+    assert list(summing.record.lost) == ["site-2"]
+    assert_mean(reply, replies, ["site-0", "site-1", "site-3"])
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_client_that_answers_a_phase_more_than_once_is_lost(times) -> None:
+    reference, replies = drawn(4)
+    parties = Parties(replies, SECURE)
+
+    def doubled(task: str, views):
+        heard, up, down = parties(task, views)
+        again = [r for r in heard if task == MASKED and r.client == "site-2"]
+        return heard + again * times + [Reply("uninvited", Payload())], up, down
+
+    summing = SecureSum(SECURE.secure, doubled, 1, layouts_of(replies))
+    reply = summing.mean("train", {c: Payload(reference) for c in replies}, reference)
+    assert summing.record.lost == {"site-2": "secure/masked: duplicate: a second reply in one phase"}
     assert_mean(reply, replies, ["site-0", "site-1", "site-3"])
 
 
@@ -177,7 +220,7 @@ def test_a_client_takes_no_weaker_terms_than_its_own() -> None:
     parties = Parties(replies, SECURE)
     parties.terms = dataclasses.replace(parties.terms, privacy=Privacy(secure=Secure(least=4)))
     summing_with = Privacy(secure=Secure(least=2)).secure
-    layouts = {c: {n: tuple(t.shape) for n, t in p.tensors.items()} for c, p in replies.items()}
+    layouts = layouts_of(replies)
     summing = SecureSum(summing_with, parties, 1, layouts)
     with pytest.raises(Abandoned, match="phase shares"):
         summing.mean("train", {c: Payload(reference) for c in replies}, reference)
@@ -229,7 +272,7 @@ def test_phases_are_refused_out_of_order_and_after_a_restart() -> None:
             parties.sessions["site-3"].clear()
         return original(task, views)
 
-    layouts = {c: {n: tuple(t.shape) for n, t in p.tensors.items()} for c, p in replies.items()}
+    layouts = layouts_of(replies)
     summing = SecureSum(SECURE.secure, forgetful, 1, layouts)
     reply = summing.mean("train", {c: Payload(reference) for c in replies}, reference)
     assert "was the client started anew?" in summing.record.lost["site-3"]

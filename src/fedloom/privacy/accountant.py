@@ -1,10 +1,13 @@
 """How much a run has told about one client: (ε, δ) by `dp-accounting`, for adding or removing one client.
 
 One round is the Gaussian mechanism on the sum of clipped changes: sensitivity C, deviation z C; with clients drawn
-independently with probability q it is the Poisson-subsampled Gaussian. Rounds compose.
+independently with probability q it is the Poisson-subsampled Gaussian. Rounds compose. Two such sums of one round's clients, the
+second of which may depend on the first, are one Gaussian mechanism of sensitivity sqrt(2) C (Dong et al., "Gaussian differential
+privacy", 2022, corollary 3.3): z counts as z / sqrt(2).
 """
 
 import logging
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -22,9 +25,9 @@ class Accountant:
     kind: Literal["rdp", "pld"] = "rdp"
 
     @classmethod
-    def of(cls, dp: DP, rate: float) -> "Accountant":
-        """The accountant of these settings."""
-        return cls(dp.noise_multiplier, rate, dp.delta, dp.accountant)
+    def of(cls, dp: DP, rate: float, sums: int = 1) -> "Accountant":
+        """The accountant of these settings, for rounds of so many noisy sums."""
+        return cls(dp.noise_multiplier / math.sqrt(sums), rate, dp.delta, dp.accountant)
 
     def epsilon(self, rounds: int) -> float:
         """ε after so many rounds; 0 before the first."""

@@ -53,6 +53,9 @@ def _secure(door: "Door", task: str, payload: Payload, asked: Sequence[str], due
     except Abandoned as reason:
         summing.record.notes.append(f"secure sum: {reason}")
     done = summing.record
+    if reply is None:
+        unused = "not used: the secure sum was abandoned"
+        done.lost |= {c: unused for c in asked if c not in done.lost}
     door.record(
         task,
         asked,

@@ -13,9 +13,9 @@ class Collector:
     """One session. Each step takes the messages that came and raises Abandoned where too few did."""
 
     def __init__(self, session: bytes, asked: Collection[str], share: float, least: int) -> None:
-        """`share` of the clients that were asked must be left at every phase."""
+        """`share` of the clients that were asked, and never fewer than `least`, must be left at every phase."""
         self.session = session
-        self.threshold = threshold_of(share, len(asked))
+        self.threshold = max(threshold_of(share, len(asked)), least)
         self._asked, self._least = asked, least
         self._roster: Roster | None = None
         self._sent: dict[str, Mapping[str, Words]] = {}

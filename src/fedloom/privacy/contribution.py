@@ -46,7 +46,7 @@ def change(
         if len(there) < len(names) or any(list(tensors[n].shape) != list(layout[n]) for n in names):
             raise ValueError(f"group {group} is not whole, or not of the shapes that are summed")
         found[group] = torch.cat(
-            [(tensors[n].double() - _at(reference, n, tensors[n])).flatten().cpu() for n in names]
+            [(tensors[n].cpu().double() - _at(reference, n, tensors[n])).flatten() for n in names]
         )
     return found
 
@@ -69,7 +69,7 @@ def restored(
     for name, part in zip(names, parts, strict=True):
         before = reference.get(name)
         new = part.reshape(tuple(layout[name]))
-        found[name] = new.float() if before is None else (before.double().cpu() + new).to(before)
+        found[name] = new.float() if before is None else (before.cpu().double() + new).to(before)
     return found
 
 
@@ -91,7 +91,7 @@ class Codec:
     def encode(
         self, changes: Mapping[str, Tensor], weight: float, numbers: Mapping[str, float]
     ) -> dict[str, Words]:
-        """A client's words for every group of `changes`, and for NUMBERS."""
+        """A client's words for every group of `changes`, and for NUMBERS, all zero where there are no `numbers`."""
         found, cut = {}, 0
         share, _ = self._fixed(1.0).encode(torch.tensor([weight], dtype=torch.float64))
         for group, vector in changes.items():
@@ -99,17 +99,17 @@ class Codec:
             found[group] = np.concatenate([self.values.counts(1), share, words])
             cut += over
         loss, _ = self._fixed(_LOSS).encode(torch.tensor([float(numbers.get("loss", 0.0))]))
-        counted = self.values.counts(cut, int(numbers.get("examples", 0)), "loss" in numbers)
+        counted = self.values.counts(
+            cut if numbers else 0, int(numbers.get("examples", 0)), "loss" in numbers
+        )
         return {**found, NUMBERS: np.concatenate([counted, loss])}
 
     @staticmethod
     def size(group: str, layout: Layout) -> int:
         """How many words a group has."""
-        return (
-            4
-            if group == NUMBERS
-            else 2 + sum(math.prod(s) for n, s in layout.items() if group_of(n) == group)
-        )
+        if group == NUMBERS:
+            return 4
+        return 2 + sum(math.prod(shape) for name, shape in layout.items() if group_of(name) == group)
 
     def decode(self, words: Words) -> tuple[int, float, Tensor]:
         """Of a group's sum: how many clients trained it, their weights' sum, and the sum of their weighted changes."""
@@ -128,4 +128,6 @@ class Codec:
 
 def _at(reference: Mapping[str, Tensor], name: str, like: Tensor) -> Tensor:
     before = reference.get(name)
-    return torch.zeros_like(like, dtype=torch.float64) if before is None else before.to(like).double()
+    if before is None:
+        return torch.zeros(like.shape, dtype=torch.float64)
+    return before.cpu().double()

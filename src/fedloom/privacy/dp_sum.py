@@ -13,7 +13,7 @@ from fedloom.exchange import Payload
 from fedloom.firewall import Reply
 from fedloom.privacy.config import DP
 from fedloom.privacy.contribution import Layout, by_group, change, clipped, restored
-from fedloom.privacy.noise import Stream, gaussian
+from fedloom.privacy.noise import Stream, gaussian, within
 
 
 def private_mean(
@@ -33,8 +33,7 @@ def private_mean(
     tensors: dict[str, Tensor] = {}
     for group, names in by_group(layout).items():
         size = sum(torch.Size(layout[n]).numel() for n in names)
-        own = None if stream is None else (stream[0], (*stream[1], group))
-        total = gaussian(size, dp.noise_multiplier * dp.clip, own)
+        total = gaussian(size, dp.noise_multiplier * dp.clip, within(stream, group))
         for share in shares:
             if group in share:
                 total += share[group]

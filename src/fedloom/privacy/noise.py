@@ -13,6 +13,11 @@ Stream = tuple[int, tuple[str | int, ...]] | None
 """A run's seed and the name of a stream, for noise that can be repeated; None for noise that cannot."""
 
 
+def within(stream: Stream, *names: str | int) -> Stream:
+    """A stream of its own inside another; None stays None."""
+    return None if stream is None else (stream[0], (*stream[1], *names))
+
+
 def gaussian(count: int, deviation: float, stream: Stream = None) -> Tensor:
     """(count,) float64 numbers of N(0, deviation^2)."""
     if stream is not None:

@@ -18,15 +18,19 @@ WHY: Mapping["Combination", str] = {
 """Why a method cannot work on means alone."""
 
 
-def works(combination: "Combination") -> tuple[bool, bool]:
-    """Whether methods of this kind work with secure aggregation, and with differential privacy."""
-    return combination in ("mean", "solve"), combination == "mean"
+def works(combination: "Combination") -> bool:
+    """Whether methods of this kind work with secure aggregation and with differential privacy: means are what both give."""
+    return combination in ("mean", "solve")
 
 
-def named(method: "type[Method]") -> list[str]:
-    """The parts of `privacy` that a method works with."""
-    found = zip(("secure", "dp"), works(method.combination), strict=True)
-    return [name for name, yes in found if yes and not method.pooled]
+def asks(combination: "Combination") -> int:
+    """How many means of a round methods of this kind need; each is a query of its own to the clients' data."""
+    return 2 if combination == "solve" else 1
+
+
+def private(method: "type[Method]") -> bool:
+    """Whether a method works with `privacy`."""
+    return works(method.combination) and not method.pooled
 
 
 def why_not(method: "type[Method]") -> str:
@@ -57,11 +61,6 @@ def refusal(
         return f"{name} solves VeRA's vectors from every client's own, so that {part} cannot work; set kind: lora"
     if privacy.dp is None:
         return None
-    if combination == "solve":
-        return (
-            f"{name} asks twice in a round, and what it asks for the second time has no bounded size; with privacy.dp "
-            "take fedavg-lora or ffa-lora"
-        )
     if method.weights != "uniform":
         return "privacy.dp counts every client alike; set method.weights: uniform"
     if full_first_round:

@@ -19,7 +19,7 @@ from fedloom.privacy.contribution import NUMBERS, Codec, Layout, by_group, chang
 from fedloom.privacy.fixed_point import Words
 from fedloom.privacy.fixed_point import to_tensor as from_words
 from fedloom.privacy.member import Member
-from fedloom.privacy.noise import Stream, gaussian
+from fedloom.privacy.noise import Stream, gaussian, within
 from fedloom.privacy.protocol import ProtocolError, Roster, threshold_of
 
 OURS = "secure/"
@@ -51,6 +51,7 @@ class Session:
     """What a client keeps between the phases of one sum, in memory alone."""
 
     member: Member
+    task: str
     reply: Payload
     """The method's answer, which never leaves as it is."""
     reference: Mapping[str, Tensor]
@@ -106,7 +107,9 @@ def answer(
         sessions.clear()  # one sum at a time; what an abandoned one left is gone
         own = {n: v for n, v in payload.numbers.items() if n != OURS}
         reply = do(told["task"], Payload(payload.tensors, own))
-        session = sessions[name] = Session(Member(client), reply, payload.tensors, told["layout"], terms)
+        session = sessions[name] = Session(
+            Member(client), told["task"], reply, payload.tensors, told["layout"], terms
+        )
         sealing, masking = session.member.keys()
         keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
         return Payload(keys, {"groups": sorted({*session.changes, NUMBERS})})
@@ -146,10 +149,10 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
     codec, changes = Codec(secure, len(roster.clients)), session.changes
     weight = codec.weight(int(numbers["examples"]), terms.by_examples)
     if dp is not None:
-        numbers = {}  # a loss would tell what the noise hides
+        numbers = {}  # a loss, or how many values were cut, would tell what the noise hides
         for group, vector in changes.items():
             # At least so many of the group's holders are in a sum that is opened: together they add (z C)^2 or more.
             deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
-            stream = None if terms.stream is None else (terms.stream[0], (*terms.stream[1], client, group))
+            stream = within(terms.stream, session.task, client, group)
             changes[group] = vector + gaussian(len(vector), deviation, stream)
     return codec.encode(changes, weight, numbers)

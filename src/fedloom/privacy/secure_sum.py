@@ -16,7 +16,7 @@ from fedloom.privacy.collector import Collector
 from fedloom.privacy.config import Secure
 from fedloom.privacy.contribution import NUMBERS, Codec, Layout, by_group, restored
 from fedloom.privacy.fixed_point import Words, from_tensor
-from fedloom.privacy.masks import KEY
+from fedloom.privacy.masks import KEY, agree
 from fedloom.privacy.protocol import Abandoned, ProtocolError, Roster
 from fedloom.privacy.secure_client import KEYS, MASKED, OURS, SHARES, UNMASK, addressed, to_bytes, to_tensor
 
@@ -87,20 +87,22 @@ class SecureSum:
         """Ask for one phase: what `read` makes of each usable reply. `lost`: who fails here is not in the sum."""
         replies, up, down = self.exchange(task, payloads)
         found: dict[str, Any] = {}
+        heard: set[str] = set()
         refused = dict.fromkeys(payloads, "missing: no reply")
         for reply in replies:
             try:
                 if reply.client not in payloads:
                     continue
+                if reply.client in heard:
+                    raise ProtocolError("duplicate: a second reply in one phase")
+                heard.add(reply.client)
                 if reply.error is not None:
                     raise ProtocolError(reply.error)
-                if reply.client in found:
-                    raise ProtocolError("duplicate: a second reply in one phase")
                 if reply.payload.numbers.get("round") != self.round:
                     raise ProtocolError(f"stale: answers round {reply.payload.numbers.get('round')}")
                 found[reply.client] = read(reply.client, reply.payload)
                 refused.pop(reply.client, None)
-            except (ProtocolError, KeyError, ValueError) as error:
+            except (ProtocolError, AttributeError, KeyError, TypeError, ValueError) as error:
                 found.pop(reply.client, None)
                 refused[reply.client] = str(error)
         self.record.up += up
@@ -130,6 +132,13 @@ class SecureSum:
         groups = payload.numbers["groups"]
         if [len(sealing), len(masking)] != [KEY, KEY]:
             raise ProtocolError(f"a public key has {KEY} bytes")
+        if sealing == masking:
+            raise ProtocolError("both public keys are the same")
+        for key in (
+            sealing,
+            masking,
+        ):  # raises ValueError for one of small order, at which the other clients would stop
+            agree(os.urandom(KEY), key)
         if not isinstance(groups, list) or not set(groups) <= {*by_group(self.layouts[client]), NUMBERS}:
             raise ProtocolError("the client adds to groups that it does not share")
         return sealing, masking, groups
