@@ -23,6 +23,8 @@ def assess_zoo(model: Zoo, own: Mapping[str, ClientModel], tests: TestSet) -> As
         model.load(own[client].tensors)
         modality = model.current.modality
         chosen = [i for i, s in enumerate(tests.samples) if s.kind == modality]
+        if not chosen:  # a draw of clients to evaluate has left out the whole modality
+            continue
         examples = model.read([tests.samples[i] for i in chosen])
         guesses = model.guesses(examples)
         right = [g == e.label for g, e in zip(guesses, examples, strict=True)]
