@@ -13,6 +13,7 @@ from fedloom.deploy.kit import write_template
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.errors import ExperimentError
+from fedloom.files import write_atomic
 
 SERVER = "FEDLOOM_SERVER"
 PATIENCE = 120.0
@@ -97,7 +98,7 @@ class Server:
                 key = str(self.folder / "nodes" / f"{site}.pub")
                 self.flower("supernode", "register", key, "fedloom", "--name", site)
                 known.append(site)
-                done.write_text(json.dumps(known))
+                write_atomic(done, json.dumps(known).encode())
 
     def flower(self, *arguments: str) -> str:
         """What a command of Flower's prints. Raises ExperimentError where it fails."""

@@ -73,7 +73,7 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
             for child in (trainer, node):
                 if child.alive:
                     continue
-                if child is node and TURNED_AWAY in child.last_words(20):
+                if child is node and child.said(TURNED_AWAY):
                     refusals = 1 if child.lasted > 60 else refusals + 1
                     if refusals == TRIES:
                         raise ExperimentError(
