@@ -103,7 +103,7 @@ def run(
             raise ExperimentError(why)
         if current.current(folder) != name:
             raise ExperimentError(f"run {name} was stopped; `fedloom deploy run` goes on with it")
-        if (done := _round(path)) != shown:
+        if (done := current.last_round(path)) != shown:
             shown = done
             _say(f"run {name}: round {done} is finished" if done >= 0 else f"run {name}: waits for the sites")
         time.sleep(1.0)
@@ -133,7 +133,7 @@ def status(folder: Server) -> None:
         if current.worked_on(path)
         else "waits for the server"
     )
-    rows = [("run", name), ("state", state), ("last finished round", str(max(_round(path), 0)))]
+    rows = [("run", name), ("state", state), ("last finished round", str(max(current.last_round(path), 0)))]
     ledger = RunFolder(path).history("ledger.jsonl")
     last = dict.fromkeys(deployment.sites, "not asked yet")
     for entry in ledger:
@@ -166,12 +166,6 @@ def demo(
 
     rows = show(folder or _free(Path("runs/deploy-demo")), rounds, _say)
     out.print(_table(rows))
-
-
-def _round(path: Path) -> int:
-    """The last finished round, or -1."""
-    found = [f.name for f in (path / "state").glob("round-*")] if (path / "state").is_dir() else []
-    return max((int(n.removeprefix("round-")) for n in found), default=-1)
 
 
 def _until_told() -> Any:

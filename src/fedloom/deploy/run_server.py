@@ -8,7 +8,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from fedloom.deploy.current import current, fail, failure, finished, run_path, worked_on
+from fedloom.deploy.current import current, fail, failure, finished, last_round, run_path, worked_on
 from fedloom.deploy.kit import write_template
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Deployment, read_settings
@@ -125,15 +125,11 @@ class Server:
         waiting = not self._seen and time.monotonic() - self._submitted < PATIENCE
         if waiting:
             return
-        rounds = len(list((path / "state").glob("round-*"))) and _last_round(path)
+        rounds = last_round(path)
         self._attempts = [r for r in self._attempts if r == rounds] + [rounds]
         if len(self._attempts) > ATTEMPTS:
             fail(path, f"the run was started {ATTEMPTS} times without finishing another round; see the logs")
             return
-        self.log(f"run {name}: {'goes on' if rounds else 'begins'}")
+        self.log(f"run {name}: {'goes on' if rounds >= 0 else 'begins'}")
         self.flower("run", str(self.folder / "app"), "fedloom")
         self._submitted, self._seen = time.monotonic(), False
-
-
-def _last_round(path: Path) -> int:
-    return max(int(f.name.removeprefix("round-")) for f in (path / "state").glob("round-*"))

@@ -1,6 +1,7 @@
 """`fedloom deploy site`: the warm trainer and the SuperNode beside it, once the site has accepted what it is asked for."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -107,8 +108,6 @@ def _wait(seconds: float, go_on: Callable[[], bool]) -> None:
 
 
 def _trainer(folder: Path) -> list[str]:
-    import sys
-
     return [sys.executable, "-m", "fedloom.deploy.trainer_process", str(folder)]
 
 
