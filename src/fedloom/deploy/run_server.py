@@ -1,6 +1,7 @@
 """`fedloom deploy server`: the SuperLink, and a watch that keeps the current run going through crashes."""
 
 import json
+import re
 import ssl
 import subprocess
 import time
@@ -96,14 +97,21 @@ class Server:
         for site in self.deployment.sites:
             if site not in known:
                 key = str(self.folder / "nodes" / f"{site}.pub")
-                self.flower("supernode", "register", key, "fedloom", "--name", site)
+                try:
+                    self.flower("supernode", "register", key, "fedloom", "--name", site)
+                except ExperimentError as error:  # let in by a server that was killed before it could note it
+                    if "alreadyinuse" not in re.sub("[^a-z]", "", str(error).lower()):
+                        raise
                 known.append(site)
                 write_atomic(done, json.dumps(known).encode())
 
     def flower(self, *arguments: str) -> str:
         """What a command of Flower's prints. Raises ExperimentError where it fails."""
         command = [program("flwr"), *arguments]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120)  # noqa: S603
+        try:
+            done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=PATIENCE)  # noqa: S603
+        except subprocess.TimeoutExpired as error:
+            raise ExperimentError(f"flwr {arguments[0]} did not end within {PATIENCE:g} s") from error
         if done.returncode:
             told = " ".join((done.stderr or done.stdout).split())[-500:]
             raise ExperimentError(f"flwr {arguments[0]} failed: {told}")
@@ -131,5 +139,9 @@ class Server:
             fail(path, f"the run was started {ATTEMPTS} times without finishing another round; see the logs")
             return
         self.log(f"run {name}: {'goes on' if rounds >= 0 else 'begins'}")
-        self.flower("run", str(self.folder / "app"), "fedloom")
         self._submitted, self._seen = time.monotonic(), False
+        try:
+            self.flower("run", str(self.folder / "app"), "fedloom")
+        except ExperimentError as error:
+            self.log(f"run {name}: {error}")
+            self._submitted -= PATIENCE - 10  # again in ten seconds, as often as ATTEMPTS says
