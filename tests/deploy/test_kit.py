@@ -177,7 +177,7 @@ def test_a_child_that_does_not_stay_up_is_noticed_and_ended_with_what_it_started
         grandchild = int(node.last_words(1))
         node.stop(5.0)
         until = time.monotonic() + 5
-        while Path(f"/proc/{grandchild}").exists() and time.monotonic() < until:
+        while running(grandchild) and time.monotonic() < until:
             time.sleep(0.01)
         assert not running(grandchild)
     assert not node.alive
@@ -191,3 +191,40 @@ def running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def shell(code: str) -> list[str]:
+    return ["/bin/sh", "-c", code]
+
+
+def test_a_site_whose_data_cannot_be_used_says_so_and_tries_no_more(kit, monkeypatch) -> None:
+    folder = kit / "sites/north"
+    run_site.accept(folder)
+    monkeypatch.setattr(
+        run_site, "_trainer", lambda f: shell("echo 'fedloom: the data hold nothing' ; exit 2")
+    )
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("sleep 60"))
+    with pytest.raises(ExperimentError, match=r"^the data hold nothing$"):
+        run_site.run_site(folder, print)
+
+
+def test_a_trainer_that_dies_is_started_again_and_one_that_dies_at_once_is_given_up(kit, monkeypatch) -> None:
+    folder, told = kit / "sites/north", []
+    run_site.accept(folder)
+    monkeypatch.setattr(run_site, "_trainer", lambda f: shell("echo out of memory; exit 1"))
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("sleep 60"))
+    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.05))
+    with pytest.raises(ExperimentError, match=r"north: trainer does not stay up \(out of memory"):
+        run_site.run_site(folder, told.append)
+    assert told == ["north: trainer ended with 1; it is started again"] * 4
+
+
+def test_a_site_that_is_turned_away_gives_up_with_the_reason(kit, monkeypatch) -> None:
+    folder = kit / "sites/north"
+    run_site.accept(folder)
+    monkeypatch.setattr(run_site, "PAUSE", 0.0)
+    monkeypatch.setattr(run_site, "_trainer", lambda f: shell("sleep 60"))
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("echo '[code: 2004] no'; exit 1"))
+    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.05))
+    with pytest.raises(ExperimentError, match=r"north cannot join fl\.example\.org:443: it does not know"):
+        run_site.run_site(folder, print)

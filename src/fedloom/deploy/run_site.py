@@ -21,6 +21,9 @@ TURNED_AWAY = {
 TRIES, PAUSE = 3, 10.0
 """How often, after how many seconds: a server that has just started lets its sites in one after another."""
 
+MISTAKE = 2
+"""The trainer's exit code where the site's own settings or data cannot be used: no restart mends that."""
+
 Log = Callable[[str], None]
 
 
@@ -82,6 +85,8 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
                     if refusals == TRIES:
                         raise ExperimentError(f"{site.name} cannot join {site.server}: {why}")
                     _wait(PAUSE, go_on)
+                if child is trainer and child.code == MISTAKE:
+                    raise ExperimentError(child.last_words(1).removeprefix("fedloom: "))
                 if child.restarted_too_often():
                     raise ExperimentError(
                         f"{site.name}: {child.log.stem} does not stay up ({child.last_words()}); see {child.log}"
