@@ -195,6 +195,8 @@ def _free(folder: Path) -> Path:
 
 def _table(rows: list[tuple[str, str]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(value))
     return table
