@@ -13,7 +13,8 @@ from flwr.serverapp import Grid, ServerApp
 from fedloom.deploy.link import serve
 from fedloom.deploy.site_app import bytes_in, record_of
 
-server, cold = ServerApp(), ClientApp()
+server = ServerApp()
+cold = ClientApp()
 
 
 @server.main()

@@ -5,8 +5,11 @@ from pathlib import Path
 
 from fedloom.deploy.settings import Site, tasks_of
 from fedloom.deploy.trainer import Trainer
+from fedloom.deploy.wire import Request
 from fedloom.engines.remote import Lost
 from fedloom.experiment import Engine, Experiment
+from fedloom.runfolder import RunFolder
+from fedloom.seal import digest_of
 
 Between = Callable[[str, bytes], Iterator[tuple[str, bytes | Lost]]]
 
@@ -41,3 +44,29 @@ class Silos:
                 yield name, self.trainer(name).answer(question)
             else:
                 yield from self.between(name, question)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""
+
+
+def reboot(silos: Silos, name: str) -> None:
+    """What a site's trainer remembers besides its disk is gone."""
+    silos.trainers[name]._states = {}
+
+
+def outcome(silos: Silos, path: Path) -> str:
+    """One hash of the server's tensors and of every site's own."""
+    found = RunFolder(path).last()
+    assert found is not None
+    tensors = {**found.state.shared, **found.state.tensors}
+    for name, trainer in silos.trainers.items():
+        [state] = [trainer._state(folder.name) for folder in (trainer.folder / "runs").iterdir()]
+        state.look_at(2)
+        tensors |= {f"{name}:{n}": t for n, t in (state.read(name) or {}).items()}
+    return digest_of(tensors)
+
+
+def question_of(data: bytes, task: str = "train", round: int | None = None) -> bool:
+    asked = Request.decode(data)
+    return asked.task == task and round in (None, asked.round)

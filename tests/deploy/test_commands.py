@@ -152,3 +152,76 @@ def test_the_servers_app_waits_fails_stops_and_goes_on(kit, tmp_path) -> None:
     assert RunFolder(path).history("ledger.jsonl")[-1]["round"] == 2
     current.serve_current(kit, carrier)
     assert "finished" in invoke("status", kit)[1]
+
+
+@pytest.fixture
+def watch(kit, monkeypatch) -> Any:
+    """A server's watch whose Flower commands are noted, not run; its clock moves by hand."""
+    run_server = pytest.importorskip("fedloom.deploy.run_server")
+    monkeypatch.setattr(run_server, "program", lambda name: f"/bin/{name}")
+    said: list[str] = []
+    found = run_server.Server(kit, said.append)
+    found.said, found.done, found.fails, now = said, [], [], [1000.0]
+
+    def flower(*arguments: str) -> str:
+        found.done.append(arguments)
+        if found.fails:
+            raise ExperimentError(found.fails.pop(0))
+        return ""
+
+    monkeypatch.setattr(found, "flower", flower)
+    monkeypatch.setattr(run_server.time, "monotonic", lambda: now[0])
+    found.now = now
+    return found
+
+
+def test_every_key_is_let_in_once_also_after_a_kill_in_between(watch, kit) -> None:
+    watch.fails = ["flwr supernode failed: │ The public key is already in │ │ use. │"]
+    watch._register()
+    assert [a[-1] for a in watch.done] == list(NAMES)
+    watch._register()
+    assert len(watch.done) == 2
+    (kit / "state" / "registered.json").unlink()
+    watch.fails = ["flwr supernode failed: no connection"]
+    with pytest.raises(ExperimentError, match="no connection"):
+        watch._register()
+
+
+def test_the_watch_starts_the_current_run_and_starts_it_again_when_nobody_is_at_work(watch, kit) -> None:
+    watch._care()
+    assert watch.done == [], "no run is current"
+    path = current.begin(kit, "first")
+    watch._care()
+    watch._care()
+    assert [a[0] for a in watch.done] == ["run"], "it waits for the ServerApp"
+    with current.at_work(path):
+        watch._care()
+    watch._care()
+    assert len(watch.done) == 2, "the ServerApp that was at work is gone"
+    watch.now[0] += 60
+    watch._care()
+    assert len(watch.done) == 2
+    watch.now[0] += 100
+    watch._care()
+    assert len(watch.done) == 3, "no ServerApp ever came"
+    current.end(kit)
+    watch.now[0] += 1000
+    watch._care()
+    assert len(watch.done) == 3
+
+
+def test_a_run_that_does_not_get_on_is_given_up_and_one_that_does_is_not(watch, kit) -> None:
+    path = current.begin(kit, "first")
+    for round in range(12):
+        (path / "state" / f"round-{round:06d}").mkdir(parents=True)
+        watch.now[0] += 1000
+        watch._care()
+    assert current.failure(path) is None
+    assert len(watch.done) == 12
+    watch.fails = ["flwr run failed: no connection"] * 20
+    for _ in range(20):
+        watch.now[0] += 15
+        watch._care()
+    assert "5 times without finishing another round" in (current.failure(path) or "")
+    assert len(watch.done) == 12 + 4
+    assert "run first: flwr run failed: no connection" in watch.said

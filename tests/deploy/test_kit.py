@@ -4,13 +4,14 @@ import socket
 import ssl
 import stat
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from fedloom.deploy import run_site
 from fedloom.deploy.kit import write_kit
-from fedloom.deploy.processes import QUIET, environment
+from fedloom.deploy.processes import QUIET, Child, environment
 from fedloom.deploy.settings import Deployment, Site, experiment_digest, read_settings
 from fedloom.errors import ExperimentError
 from fedloom.runner import read_experiment
@@ -142,3 +143,88 @@ def test_flower_calls_nobody_and_installs_nothing(tmp_path) -> None:
     assert env["FLWR_TELEMETRY_ENABLED"] == "0"
     assert env["FLWR_DISABLE_UPDATE_CHECK"] == env["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] == "1"
     assert env["FLWR_HOME"] == str(tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("[code: 2004] Failed to activate SuperNode.", "does not know this site's key"),
+        (
+            "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed",
+            "not one of this site's ca.pem",
+        ),
+        ("Connection attempt failed, retrying in 0.35 seconds", None),
+    ],
+)
+def test_what_a_node_says_that_is_turned_away_becomes_a_reason(said, why, tmp_path) -> None:
+    log = tmp_path / "node.log"
+    log.write_text("[code: 2004] of an earlier start\n")
+    node = Child(["/bin/echo", said], {}, log)
+    node.start()
+    while node.alive:
+        time.sleep(0.01)
+    found = run_site.turned_away(node)
+    assert (found is None) == (why is None)
+    assert why is None or why in found
+
+
+def test_a_child_that_does_not_stay_up_is_noticed_and_ended_with_what_it_started(tmp_path) -> None:
+    node = Child(["/bin/sh", "-c", "sleep 60 & echo $! ; wait"], {"PATH": "/bin:/usr/bin"}, tmp_path / "log")
+    for _ in range(3):
+        node.start()
+        while not node.last_words():
+            time.sleep(0.01)
+        grandchild = int(node.last_words(1))
+        node.stop(5.0)
+        until = time.monotonic() + 5
+        while running(grandchild) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert not running(grandchild)
+    assert not node.alive
+    assert node.restarted_too_often(times=3)
+    assert not node.restarted_too_often(times=4)
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def shell(code: str) -> list[str]:
+    return ["/bin/sh", "-c", code]
+
+
+def test_a_site_whose_data_cannot_be_used_says_so_and_tries_no_more(kit, monkeypatch) -> None:
+    folder = kit / "sites/north"
+    run_site.accept(folder)
+    monkeypatch.setattr(
+        run_site, "_trainer", lambda f: shell("echo 'fedloom: the data hold nothing' ; exit 2")
+    )
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("sleep 60"))
+    with pytest.raises(ExperimentError, match=r"^the data hold nothing$"):
+        run_site.run_site(folder, print)
+
+
+def test_a_trainer_that_dies_is_started_again_and_one_that_dies_at_once_is_given_up(kit, monkeypatch) -> None:
+    folder, told = kit / "sites/north", []
+    run_site.accept(folder)
+    monkeypatch.setattr(run_site, "_trainer", lambda f: shell("echo out of memory; exit 1"))
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("sleep 60"))
+    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.05))
+    with pytest.raises(ExperimentError, match=r"north: trainer does not stay up \(out of memory"):
+        run_site.run_site(folder, told.append)
+    assert told == ["north: trainer ended with 1; it is started again"] * 4
+
+
+def test_a_site_that_is_turned_away_gives_up_with_the_reason(kit, monkeypatch) -> None:
+    folder = kit / "sites/north"
+    run_site.accept(folder)
+    monkeypatch.setattr(run_site, "PAUSE", 0.0)
+    monkeypatch.setattr(run_site, "_trainer", lambda f: shell("sleep 60"))
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("echo '[code: 2004] no'; exit 1"))
+    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.05))
+    with pytest.raises(ExperimentError, match=r"north cannot join fl\.example\.org:443: it does not know"):
+        run_site.run_site(folder, print)

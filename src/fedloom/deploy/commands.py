@@ -103,7 +103,7 @@ def run(
             raise ExperimentError(why)
         if current.current(folder) != name:
             raise ExperimentError(f"run {name} was stopped; `fedloom deploy run` goes on with it")
-        if (done := _round(path)) != shown:
+        if (done := current.last_round(path)) != shown:
             shown = done
             _say(f"run {name}: round {done} is finished" if done >= 0 else f"run {name}: waits for the sites")
         time.sleep(1.0)
@@ -133,7 +133,7 @@ def status(folder: Server) -> None:
         if current.worked_on(path)
         else "waits for the server"
     )
-    rows = [("run", name), ("state", state), ("last finished round", str(max(_round(path), 0)))]
+    rows = [("run", name), ("state", state), ("last finished round", str(max(current.last_round(path), 0)))]
     ledger = RunFolder(path).history("ledger.jsonl")
     last = dict.fromkeys(deployment.sites, "not asked yet")
     for entry in ledger:
@@ -168,12 +168,6 @@ def demo(
     out.print(_table(rows))
 
 
-def _round(path: Path) -> int:
-    """The last finished round, or -1."""
-    found = [f.name for f in (path / "state").glob("round-*")] if (path / "state").is_dir() else []
-    return max((int(n.removeprefix("round-")) for n in found), default=-1)
-
-
 def _until_told() -> Any:
     """True until this process is asked to end."""
     told: list[int] = []
@@ -201,6 +195,8 @@ def _free(folder: Path) -> Path:
 
 def _table(rows: list[tuple[str, str]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value in rows:
         table.add_row(Text(name, style="bold"), Text(value))
     return table

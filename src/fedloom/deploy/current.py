@@ -70,6 +70,13 @@ def finished(path: Path) -> bool:
     return (path / "summary.json").is_file()
 
 
+def last_round(path: Path) -> int:
+    """The last finished round of a run; -1 before round 0 is."""
+    state = path / "state"
+    found = [f.name.removeprefix("round-") for f in state.glob("round-*")] if state.is_dir() else []
+    return max(map(int, found), default=-1)
+
+
 def failure(path: Path) -> str | None:
     """The sentence in which a run failed, or None."""
     file = path / FAILURE

@@ -54,10 +54,16 @@ class Loopback:
         return Child(command, env, self.folder / "logs" / f"{name}.log")
 
     def start(self) -> None:
-        """Start everything that does not run."""
+        """Start everything that does not run: first the server, until it knows the sites' keys."""
+        known = self.server / "state" / "registered.json"
+        until = time.monotonic() + LIMIT
         for child in self.children.values():
             if not child.alive:
                 child.start()
+            while not known.is_file() or len(json.loads(known.read_text())) < len(self.sites):
+                if not self.children["server"].alive or time.monotonic() > until:
+                    raise ExperimentError(f"the server did not start: {self.children['server'].last_words()}")
+                time.sleep(0.5)
 
     def stop(self) -> None:
         """End everything."""

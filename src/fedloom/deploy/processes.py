@@ -99,10 +99,16 @@ class Child:
 
     def last_words(self, lines: int = 3) -> str:
         """The end of its log since it was started last, for a sentence about what went wrong."""
-        text = ""
-        if self.log.exists():
-            text = self.log.read_bytes()[self._from :].decode("utf-8", errors="replace")
-        return " / ".join(line.strip() for line in text.strip().splitlines()[-lines:])
+        return " / ".join(line.strip() for line in self._said().strip().splitlines()[-lines:])
+
+    def said(self, text: str) -> bool:
+        """Whether its log holds this since it was started last."""
+        return text in self._said()
+
+    def _said(self) -> str:
+        if not self.log.exists():
+            return ""
+        return self.log.read_bytes()[self._from :].decode("utf-8", errors="replace")
 
 
 def _signal_group(pid: int, sign: signal.Signals) -> None:

@@ -1,6 +1,7 @@
 """`fedloom deploy server`: the SuperLink, and a watch that keeps the current run going through crashes."""
 
 import json
+import re
 import ssl
 import subprocess
 import time
@@ -8,11 +9,12 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from fedloom.deploy.current import current, fail, failure, finished, run_path, worked_on
+from fedloom.deploy.current import current, fail, failure, finished, last_round, run_path, worked_on
 from fedloom.deploy.kit import write_template
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.errors import ExperimentError
+from fedloom.files import write_atomic
 
 SERVER = "FEDLOOM_SERVER"
 PATIENCE = 120.0
@@ -95,14 +97,21 @@ class Server:
         for site in self.deployment.sites:
             if site not in known:
                 key = str(self.folder / "nodes" / f"{site}.pub")
-                self.flower("supernode", "register", key, "fedloom", "--name", site)
+                try:
+                    self.flower("supernode", "register", key, "fedloom", "--name", site)
+                except ExperimentError as error:  # let in by a server that was killed before it could note it
+                    if "alreadyinuse" not in re.sub("[^a-z]", "", str(error).lower()):
+                        raise
                 known.append(site)
-                done.write_text(json.dumps(known))
+                write_atomic(done, json.dumps(known).encode())
 
     def flower(self, *arguments: str) -> str:
         """What a command of Flower's prints. Raises ExperimentError where it fails."""
         command = [program("flwr"), *arguments]
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=120)  # noqa: S603
+        try:
+            done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=PATIENCE)  # noqa: S603
+        except subprocess.TimeoutExpired as error:
+            raise ExperimentError(f"flwr {arguments[0]} did not end within {PATIENCE:g} s") from error
         if done.returncode:
             told = " ".join((done.stderr or done.stdout).split())[-500:]
             raise ExperimentError(f"flwr {arguments[0]} failed: {told}")
@@ -124,15 +133,15 @@ class Server:
         waiting = not self._seen and time.monotonic() - self._submitted < PATIENCE
         if waiting:
             return
-        rounds = len(list((path / "state").glob("round-*"))) and _last_round(path)
+        rounds = last_round(path)
         self._attempts = [r for r in self._attempts if r == rounds] + [rounds]
         if len(self._attempts) > ATTEMPTS:
             fail(path, f"the run was started {ATTEMPTS} times without finishing another round; see the logs")
             return
-        self.log(f"run {name}: {'goes on' if rounds else 'begins'}")
-        self.flower("run", str(self.folder / "app"), "fedloom")
+        self.log(f"run {name}: {'goes on' if rounds >= 0 else 'begins'}")
         self._submitted, self._seen = time.monotonic(), False
-
-
-def _last_round(path: Path) -> int:
-    return max(int(f.name.removeprefix("round-")) for f in (path / "state").glob("round-*"))
+        try:
+            self.flower("run", str(self.folder / "app"), "fedloom")
+        except ExperimentError as error:
+            self.log(f"run {name}: {error}")
+            self._submitted -= PATIENCE - 10  # again in ten seconds, as often as ATTEMPTS says

@@ -1,6 +1,7 @@
 """`fedloom deploy site`: the warm trainer and the SuperNode beside it, once the site has accepted what it is asked for."""
 
 import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +13,16 @@ from fedloom.files import write_atomic
 from fedloom.runner import read_experiment
 
 TRAINER = "FEDLOOM_TRAINER"
-TURNED_AWAY = "Exit Code: 305"
-"""What a SuperNode says last that the server does not let in; its exit code is that of every error."""
+TURNED_AWAY = {
+    "certificate verify failed": "its certificate is not one of this site's ca.pem; ask who runs the server for the right one",
+    "[code: 2004]": "it does not know this site's key; ask who runs the server to let it in",
+}
+"""What a SuperNode says last that cannot join, and what that means; its exit code is that of every error."""
 TRIES, PAUSE = 3, 10.0
 """How often, after how many seconds: a server that has just started lets its sites in one after another."""
+
+MISTAKE = 2
+"""The trainer's exit code where the site's own settings or data cannot be used: no restart mends that."""
 
 Log = Callable[[str], None]
 
@@ -73,14 +80,13 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
             for child in (trainer, node):
                 if child.alive:
                     continue
-                if child is node and TURNED_AWAY in child.last_words(20):
+                if child is node and (why := turned_away(child)):
                     refusals = 1 if child.lasted > 60 else refusals + 1
                     if refusals == TRIES:
-                        raise ExperimentError(
-                            f"{site.name} is turned away by {site.server}: the server does not know its key; ask who runs the "
-                            "server to let it in"
-                        )
+                        raise ExperimentError(f"{site.name} cannot join {site.server}: {why}")
                     _wait(PAUSE, go_on)
+                if child is trainer and child.code == MISTAKE:
+                    raise ExperimentError(child.last_words(1).removeprefix("fedloom: "))
                 if child.restarted_too_often():
                     raise ExperimentError(
                         f"{site.name}: {child.log.stem} does not stay up ({child.last_words()}); see {child.log}"
@@ -95,6 +101,11 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
         place.unlink(missing_ok=True)
 
 
+def turned_away(node: Child) -> str | None:
+    """Why the server did not let a SuperNode in, or None where it was something else."""
+    return next((why for sign, why in TURNED_AWAY.items() if node.said(sign)), None)
+
+
 def _wait(seconds: float, go_on: Callable[[], bool]) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and go_on():
@@ -102,8 +113,6 @@ def _wait(seconds: float, go_on: Callable[[], bool]) -> None:
 
 
 def _trainer(folder: Path) -> list[str]:
-    import sys
-
     return [sys.executable, "-m", "fedloom.deploy.trainer_process", str(folder)]
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,8 +46,6 @@ class Deployment(BaseModel):
     @field_validator("sites")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        import re
-
         for name in value:
             if re.match(NAME, name) is None:
                 raise ValueError(f"{name!r} is no site's name; use letters, digits, dots and dashes")
