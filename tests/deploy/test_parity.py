@@ -87,3 +87,20 @@ def test_what_cannot_be_deployed_says_so_before_anything_is_asked(settings, name
         go_on(experiment, NAMES, tmp_path / "far", silos)
     assert silos.asked == []
     assert not (tmp_path / "far").exists()
+
+
+def test_a_secure_sum_between_sites_is_the_plain_models(quick, tmp_path) -> None:
+    """FedA²'s two asks, each in four phases, through wire and trainers; fixed point is all that differs."""
+    names = tuple(f"image-0{i}" for i in (1, 2, 3))
+    settings = {"data": {"clients": {"image": 3}, "train": 6, "test": 1}, "engine": OFF}
+    run(quick("feda2-lora", **settings), tmp_path / "plain")
+    secret = quick("feda2-lora", **settings, privacy={"secure": {}})
+    result = go_on(secret, names, tmp_path / "far", Silos(secret, names, tmp_path / "sites"))
+    assert result.summary["status"] == "complete"
+    one, two = shared(tmp_path / "plain"), shared(tmp_path / "far")
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-5, msg=name)
+    ledger = [e for e in RunFolder(tmp_path / "far").history("ledger.jsonl") if e["task"] != "evaluate"]
+    assert [entry["task"] for entry in ledger] == ["average", "project"] * 2
+    assert all(entry["answered"] == list(names) for entry in ledger)
