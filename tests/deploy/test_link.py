@@ -5,7 +5,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Client
 from pathlib import Path
 
@@ -24,7 +24,8 @@ def serving(file: Path, answer: Callable[[bytes], bytes]) -> Iterator[threading.
         yield over
     finally:
         over.set()
-        ask(file, b"", patience=5)
+        with suppress(Unreachable):  # it may have seen that it is over by itself
+            ask(file, b"", patience=0.2)
         thread.join(10)
         assert not thread.is_alive()
 
@@ -47,7 +48,8 @@ def test_whoever_has_no_secret_is_not_heard_and_others_still_are(tmp_path) -> No
         with socket.create_connection(("127.0.0.1", port)) as raw:
             raw.sendall(b"\0" * 64)
         assert ask(file, b"mine", patience=5) == b"mine"
-    assert heard == [b"wait until it listens", b"mine", b""]
+    assert heard[:2] == [b"wait until it listens", b"mine"]
+    assert set(heard[2:]) <= {b""}
 
 
 def test_a_trainer_that_dies_on_the_way_is_asked_again(tmp_path) -> None:
