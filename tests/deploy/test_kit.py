@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 from fedloom.deploy import run_site
 from fedloom.deploy.kit import write_kit
@@ -228,3 +229,18 @@ def test_a_site_that_is_turned_away_gives_up_with_the_reason(kit, monkeypatch) -
     monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.05))
     with pytest.raises(ExperimentError, match=r"north cannot join fl\.example\.org:443: it does not know"):
         run_site.run_site(folder, print)
+
+
+def test_the_terms_say_what_of_the_shared_tensors_the_server_sees(kit) -> None:
+    folder = kit / "sites/north"
+    plain = run_site.terms(folder)["leaves this site"]
+    assert "masked" not in plain
+    assert "noise" not in plain
+    fields = yaml.safe_load((folder / "experiment.yaml").read_text())
+    for privacy, said in [
+        ({"secure": {}}, "masked: the server can open sums of several sites alone"),
+        ({"dp": {}}, "as it is: the server clips and adds noise"),
+        ({"secure": {}, "dp": {}}, "with noise added here; masked"),
+    ]:
+        (folder / "experiment.yaml").write_text(yaml.safe_dump({**fields, "privacy": privacy}))
+        assert said in run_site.terms(folder)["leaves this site"]

@@ -10,6 +10,7 @@ from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Site, experiment_digest, read_settings
 from fedloom.errors import ExperimentError
 from fedloom.files import write_atomic
+from fedloom.privacy.config import Privacy
 from fedloom.runner import read_experiment
 
 TRAINER = "FEDLOOM_TRAINER"
@@ -39,10 +40,25 @@ def terms(folder: Path) -> dict[str, str]:
         "method": f"{experiment.method.title} ({experiment.method.paper}), {experiment.rounds} rounds",
         "data that are read": str(site.data or experiment.data.path or "generated here"),
         "tasks that are done": ", ".join(site.tasks),
-        "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}; counts, losses and figures",
+        "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{_hidden(experiment.privacy)}; counts, losses and figures",
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
     }
+
+
+def _hidden(privacy: Privacy) -> str:
+    """How what is shared leaves a site."""
+    found = []
+    if privacy.dp is not None:
+        at = (
+            "with noise added here"
+            if privacy.secure is not None
+            else "as it is: the server clips and adds noise"
+        )
+        found.append(at)
+    if privacy.secure is not None:
+        found.append("masked: the server can open sums of several sites alone")
+    return f" ({'; '.join(found)})" if found else ""
 
 
 def accepted(folder: Path) -> bool:
