@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from fedloom.cli_foundation import app as foundation_app
+from fedloom.cli_methods import methods
 from fedloom.cli_output import errors, out, plain_table
 from fedloom.deploy.commands import app as deploy_app
 from fedloom.errors import ExperimentError
@@ -226,70 +226,7 @@ def exam(
     out.print(plain_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in found.items()]))
 
 
-@app.command(epilog="Example: fedloom methods feda2-lora")
-def methods(
-    name: Annotated[str | None, typer.Argument(help="show this method's settings")] = None,
-    cost: Annotated[
-        str | None,
-        typer.Option(
-            help="count what every method trains and sends, for clip-vit-b16, roberta-large, uniflow, vicuna-7b ..."
-        ),
-    ] = None,
-    clients: Annotated[int, typer.Option(help="clients in a round, for --cost", min=1)] = 3,
-) -> None:
-    """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
-    from fedloom.methods import METHODS
-    from fedloom.privacy.rules import private, why_not
-
-    if cost is not None:
-        from fedloom import cost_clip
-        from fedloom.cost import table
-
-        if cost in cost_clip.PRESETS:
-            parts = [c for c in cost_clip.table(cost, clients) if name in (None, c.method)]
-            rows = [(c.title, *(f"{n:,}" for n in (c.trained, c.up, c.down, c.kept))) for c in parts]
-            out.print(plain_table(("method", "trained", "up", "down", "kept local"), rows))
-            out.print(f"{cost}, {clients} clients: numbers per client and round.")
-            return
-        counted = [c for c in table(cost, clients) if name in (None, c.method)]
-        columns = ("method", "trained", "up", "down", "mean", "down, dense", "mean, dense")
-        lines = [
-            (c.title, *(f"{n:,.0f}" for n in (c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense)))
-            for c in counted
-        ]
-        told = plain_table(columns, lines)
-        # A narrow terminal may break lines, but never a number.
-        needed = out.measure(told, options=out.options.update(width=1000)).maximum
-        Console(highlight=False, width=max(out.width, needed)).print(told)
-        head = (
-            f"; the head's {counted[0].head:,} are trained and not in up and down" if counted[0].head else ""
-        )
-        out.print(f"{cost}, {clients} clients: numbers per client and round{head}.")
-        return
-    if name is not None and name not in METHODS:
-        raise ExperimentError(f"unknown method {name}; known are {', '.join(sorted(METHODS))}")
-    if name is not None:
-        method = METHODS[name]
-        out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
-        out.print(f"privacy: {'secure, dp' if private(method) else f'none, because it {why_not(method)}'}")
-        rows = [
-            (f"method.{n}", _default(f.get_default()), f.description or "")
-            for n, f in method.model_fields.items()
-        ]
-        out.print(plain_table(("setting", "default", "meaning"), rows))
-        return
-    listed = [
-        (
-            m.name,
-            m.title,
-            m.paper,
-            ", ".join(m.shares.shared) or "nothing",
-            ", ".join(m.shares.personal) or "nothing",
-            "secure, dp" if private(m) else "none",
-        )
-        for m in METHODS.values()
-    ]
-    out.print(plain_table(("method.name", "title", "paper", "shared", "personal", "privacy"), listed))
+app.command(epilog="Example: fedloom methods feda2-lora")(methods)
 
 
 @app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")
@@ -397,7 +334,3 @@ def _free(folder: Path) -> Path:
         number += 1
         free = folder.with_name(f"{folder.name}-{number}")
     return free
-
-
-def _default(value: object) -> str:
-    return "the mode's own" if value is None else str(value)
