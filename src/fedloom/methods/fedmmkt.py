@@ -85,8 +85,8 @@ class FedMMKT(OnItems):
     title: ClassVar[str] = "FedMMKT (reconstruction)"
     paper: ClassVar[str] = "FedMMKT (2025), our reconstruction"
 
-    vote: LabVote = LabVote()
-    fusion: Fusing = Fusing()
+    vote: LabVote = Field(LabVote(), description="M2: one label for every item")
+    fusion: Fusing = Field(Fusing(), description="M3: one vector for every item")
     labels: Literal["vote", "prompt"] = Field(
         "vote", description="vote; prompt: every item keeps the class that it was made for, confidence 1"
     )
