@@ -160,6 +160,7 @@ def ask(
     from fedloom.data.sample import Sample
     from fedloom.data.tabletop.language import ANSWER_SPOKEN
     from fedloom.foundations.clip import AdaptedCLIP
+    from fedloom.foundations.zoo import Zoo
     from fedloom.runner import load
 
     given = {"image": image, "audio": audio}
@@ -169,6 +170,9 @@ def ask(
         if image is None or audio is not None or question is not None:
             raise ExperimentError("CLIP names what is in a picture; give --image alone")
         typer.echo(model.classify(inputs["image"]))
+        return
+    if isinstance(model, Zoo):
+        typer.echo(model.classify(inputs | ({} if question is None else {"text": question})))
         return
     if question is None and audio is None:
         raise ExperimentError("there is no question; give --question, or --audio with a spoken one")

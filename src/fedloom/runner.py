@@ -345,6 +345,11 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
     folder = Path(run_dir)
     adapters = folder / "model" if client is None else folder / "model" / "clients" / client
     if not (adapters / "fedloom.json").is_file():
+        own = sorted(p.parent.name for p in (folder / "model" / "clients").glob("*/fedloom.json"))
+        if own and client is None:
+            raise ExperimentError(
+                f"{folder} has no common model; name a client with a model of its own, such as {own[0]}"
+            )
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
     if experiment.data.own_models:

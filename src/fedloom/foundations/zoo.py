@@ -185,6 +185,19 @@ class Zoo(AdaptedModel):
         """The likeliest class's name."""
         return [self.names[g] for g in self.guesses(examples)]
 
+    def classify(self, inputs: Mapping[str, Any]) -> str:
+        """The likeliest class of one input in the modality of the model at work: picture, waveform or text.
+
+        Raises ExperimentError where that modality is not given, or another one is.
+        """
+        wanted = self.current.modality
+        if set(inputs) != {wanted}:
+            option = {"image": "--image", "audio": "--audio", "text": "--question"}[wanted]
+            raise ExperimentError(
+                f"this client's model reads one input, of the modality {wanted}; give {option} alone"
+            )
+        return self.names[self.guesses([Example(self.current.read(inputs[wanted]), -1)])[0]]
+
     def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """None: a classifier has no prompt. Raises ExperimentError."""
         raise ExperimentError(
