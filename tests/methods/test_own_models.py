@@ -14,7 +14,7 @@ def test_a_clients_model_names_what_its_modality_shows(quick, federate, monkeypa
     federation.run()
     finish(federation)
     folder = federation.folder.path
-    with pytest.raises(ExperimentError, match="has no common model; name a client with .* such as image-01"):
+    with pytest.raises(ExperimentError, match=r"has no common model; name a client with .* such as image-01"):
         load(folder)
     picture = federation.clients["image-01"].data.train[0].modalities["image"]
     seeing, reading = load(folder, "image-01"), load(folder, "text-01")
