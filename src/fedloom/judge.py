@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedloom.data.labelled import Pool
+from fedloom.data.pool import Pool
 from fedloom.files import write_atomic
 from fedloom.foundations.synthesis import DENOISER, Synthesis
 from fedloom.grid import write_grid

@@ -12,7 +12,8 @@ from PIL import Image
 import tests.zoo
 from fedloom import judge
 from fedloom.data.digits import DIGITS
-from fedloom.data.labelled import Pool, open_pool
+from fedloom.data.labelled import open_pool
+from fedloom.data.pool import Pool
 from fedloom.foundations.loading_own import load_synthesis
 from fedloom.foundations.synthesis_settings import SynthesisSettings
 from fedloom.methods import State

@@ -18,8 +18,8 @@ from fedloom.errors import ExperimentError
 
 if TYPE_CHECKING:
     from fedloom.data.classes import Classes
-    from fedloom.data.labelled import Pool
     from fedloom.data.pictures import Pictures
+    from fedloom.data.pool import Pool
 
 Features = Callable[[Sequence[Sample]], Tensor]
 Task = Literal["entailment", "follows", "same", "warm", "mnli", "rte", "sst2", "qqp", "qnli"]

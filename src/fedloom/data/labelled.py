@@ -7,13 +7,13 @@ image client has. The class's name never stands in a description.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fedloom.data.partition_dirichlet import label_skew
+from fedloom.data.partition_dirichlet import Share, label_skew
+from fedloom.data.pool import Pool
 from fedloom.data.sample import Sample
 from fedloom.data.source import ClientData
 from fedloom.errors import ExperimentError
@@ -25,16 +25,6 @@ ALIKE = 1e6
 """A Dirichlet parameter so large that all clients have the same mix."""
 LEAST = 8
 """Samples of either part that every client has (specification fedmmkt 6)."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Pictures, uint8 (3, H, W) each, their labels, and a text of each where the data set has one of its own."""
-
-    pictures: Sequence[Tensor]
-    labels: Sequence[int]
-    names: tuple[str, ...]
-    texts: Sequence[str] | None = None
 
 
 def class_names(dataset: str, path: Path | None) -> tuple[str, ...]:
@@ -112,15 +102,18 @@ def labelled_clients(
         part, order = order[: (train + test) * count], order[(train + test) * count :]
         cut = train * count
         labels = [pool.labels[i] for i in part]
-        shares = label_skew(
-            labels[:cut],
-            labels[cut:],
-            count,
-            ALIKE if alpha is None else alpha,
-            seed,
-            least=min(LEAST, train, test),
-            stream=f"labelled {modality}",
-        )
+        if count == 1:  # no draw: the one client has everything
+            shares = [Share(tuple(range(cut)), tuple(range(test)))]
+        else:
+            shares = label_skew(
+                labels[:cut],
+                labels[cut:],
+                count,
+                ALIKE if alpha is None else alpha,
+                seed,
+                least=min(LEAST, train, test),
+                stream=f"labelled {modality}",
+            )
         for number, share in enumerate(shares, 1):
             samples = [
                 [sample_of(pool, part[at + i], modality, seed, number) for i in places]

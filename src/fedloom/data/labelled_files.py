@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from fedloom.data.labelled import Pool
+from fedloom.data.pool import Pool
 from fedloom.errors import ExperimentError
 
 KEYS = ("file_name", "label", "text")
