@@ -230,12 +230,9 @@ class _Session:
         """Logits and representations by the model as it stands. See Trainer."""
         return self._zoo.outputs(examples)
 
-    @torch.no_grad()
     def inferred(self, examples: Sequence[Example], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits and representations by the client's model with these tensors, 128 examples at a time."""
-        self._zoo.load(tensors)
-        parts = [self._zoo.outputs(examples[i : i + 128]) for i in range(0, len(examples), 128)]
-        return torch.cat([p for p, _ in parts]), torch.cat([z for _, z in parts])
+        """Logits and representations by the client's model with these tensors. See Trainer."""
+        return self._zoo.inferred(tensors, examples)
 
     def stream(self, name: str) -> torch.Generator:
         """The client's own random stream of this name in this round."""

@@ -3,7 +3,7 @@
 import importlib.metadata
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from fedloom.adapters.ranks import Shape, Shapes
+from fedloom.assembly import adapted_model, client_model, client_shapes
 from fedloom.client import Client
 from fedloom.data.classes import Classes
 from fedloom.data.sample import Sample
@@ -25,12 +25,8 @@ from fedloom.exchange import group_of
 from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
 from fedloom.files import write_atomic
-from fedloom.foundations.adapted import AdaptedMLLM
-from fedloom.foundations.classifier import AdaptedClassifier
-from fedloom.foundations.clip import AdaptedCLIP
-from fedloom.foundations.loading import load_classifier, load_clip, load_model
-from fedloom.foundations.loading_own import load_own, load_synthesis, load_zoo
-from fedloom.foundations.zoo import Zoo
+from fedloom.foundations.loading import load_model
+from fedloom.foundations.loading_own import load_own, load_synthesis
 from fedloom.gallery import write_gallery
 from fedloom.judge import Judge
 from fedloom.model import AdaptedModel
@@ -116,7 +112,7 @@ def build_from(
                 "give it more (data.captions.least), or lower rounds"
             )
     held = sorted({m for source in sources for m in source.holds})
-    model = _model(experiment, sources, held)
+    model = client_model(experiment, sources, held)
     tested = {s.name: s.test for s in sources if len(s.test)}
     tests = TestSet.prepare(
         {name: tested[name] for name in drawn(list(tested), experiment.evaluation, experiment.seed)}, model
@@ -211,56 +207,6 @@ def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) ->
     parts = {client: tests.only(client).samples for client in sorted(set(tests.of))}
     domains = domain_of(parts) if experiment.data.partition.kind == "domains" else {}
     return ClassTests.prepare(tests, experiment.data.load_common(experiment.seed), domains, model)
-
-
-def _model(experiment: Experiment, sources: Sequence[ClientData], held: Sequence[str]) -> AdaptedModel:
-    """What clients train: their own models, or adapters on a foundation."""
-    own = experiment.data.own_models
-    return _zoo(experiment, sources) if own else adapted_model(experiment, held, experiment.data.classes())
-
-
-def adapted_model(
-    experiment: Experiment, held: Sequence[str], classes: Classes | None
-) -> AdaptedMLLM | AdaptedClassifier | AdaptedCLIP:
-    """The foundation that the data need (`held`: modalities), with the adapters that the method needs."""
-    settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
-    second, attachment = experiment.method.second, experiment.method.attachment
-    model: AdaptedMLLM | AdaptedClassifier | AdaptedCLIP
-    told: Any = {"precision": experiment.engine.dtype}
-    if classes is not None and attachment is not None:
-        model = load_clip(settings, classes, attachment, device, seed, **told)
-    elif labels := experiment.data.labels():
-        model = load_classifier(settings, labels, device, seed, second=second, **told)
-    else:
-        model = load_model(settings, held, device, seed, second=second, **told)
-    if experiment.engine.compile:
-        model.compile_frozen()
-    return model
-
-
-def _zoo(experiment: Experiment, sources: Sequence[ClientData]) -> Zoo:
-    """The architectures of clients with models of their own."""
-    modalities = {s.name: s.holds[0] if s.holds else "text" for s in sources}
-    return load_zoo(
-        experiment.model, modalities, experiment.data.class_names(), experiment.engine.device, experiment.seed
-    )
-
-
-def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:
-    """Each client's rank and scale per group, where `cohort.ranks` makes them differ from the model's."""
-    found: dict[str, Shapes] = {}
-    given = {str(part): ranks for part, ranks in experiment.cohort.ranks.items()}
-    for position, name in enumerate(sorted(names)):
-        shapes = {}
-        for group in groups:
-            part = group.split(".", 1)[0]
-            ranks, spec = given.get(part, ()), experiment.adapters()[part]
-            rank = ranks[position % len(ranks)] if ranks else spec.rank
-            if rank != spec.rank:
-                fixed = experiment.cohort.alpha == "fixed"
-                shapes[group] = Shape(rank, spec.scale(rank) / spec.scale() if fixed else 1.0)
-        found[name] = shapes
-    return found
 
 
 def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = None) -> Result:

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from fedloom.data.config import Data
+from fedloom.data.digits import DIGITS
 from fedloom.data.pictures_known import KNOWN
-from fedloom.data.pictures_small import DIGIT_NAMES, TABLETOP_CLASSES, digits
+from fedloom.data.pictures_small import TABLETOP_CLASSES, digits
 from fedloom.errors import ExperimentError
 
 
@@ -91,7 +92,7 @@ def test_the_runs_seed_draws_the_shots_and_not_who_holds_which_class() -> None:
 
 def test_digits_are_real_enlarged_and_split_for_good() -> None:
     found = digits()
-    assert (len(found.train), len(found.test), found.names) == (1438, 359, DIGIT_NAMES)
+    assert (len(found.train), len(found.test), found.names) == (1438, 359, DIGITS)
     picture = found.train[0].read()
     assert (picture.dtype, tuple(picture.shape)) == (torch.uint8, (3, 32, 32))
     assert torch.equal(picture[0], picture[2])
@@ -113,7 +114,7 @@ def test_label_skew_clients_know_their_own_classes() -> None:
     for client in clients:
         own = {s.meta["label"] for s in (*client.train, *client.test)}
         assert {s.meta["own"] for s in (*client.train, *client.test)} == {tuple(sorted(own))}
-        assert all(DIGIT_NAMES[s.meta["label"]] == s.answer for s in client.train)
+        assert all(DIGITS[s.meta["label"]] == s.answer for s in client.train)
     assert source.load_common(0) == {}
     assert [len(c.train) for c in source.load(1)] != [len(c.train) for c in clients]
 

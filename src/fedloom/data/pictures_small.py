@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from fedloom.data.digits.names import DIGITS
 from fedloom.data.pictures import Picture, Pictures, enlarged
 from fedloom.data.tabletop.objects import (
     COMBINATIONS,
@@ -38,7 +39,6 @@ TABLETOP_CLASSES: dict[str, tuple[Combination, ...]] = {
 """All 108 classes, and the 48 of four shapes and four colours, in an order whose halves, base and novel, are alike: each holds
 every shape and colour equally often, and as many combinations that no public picture shows (18 and 18; 7 and 8)."""
 
-DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 _TEST = 1_000_000
 """The first number of a test picture: no picture is both."""
@@ -81,7 +81,7 @@ def digits() -> Pictures:
     _, labels = _digits()
     pictures = [Picture(f"digits/{i}", int(label), partial(_digit, i)) for i, label in enumerate(labels)]
     return Pictures(
-        DIGIT_NAMES,
+        DIGITS,
         tuple(p for i, p in enumerate(pictures) if i % _EVERY != _EVERY - 1),
         tuple(p for i, p in enumerate(pictures) if i % _EVERY == _EVERY - 1),
     )

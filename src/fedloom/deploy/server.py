@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from fedloom.assembly import adapted_model, client_shapes
 from fedloom.client import Client
 from fedloom.data.sample import MODALITIES
 from fedloom.data.source import ClientData
@@ -28,15 +29,7 @@ from fedloom.experiment import Experiment
 from fedloom.federation import Federation, Observer
 from fedloom.files import write_atomic
 from fedloom.runfolder import RunFolder
-from fedloom.runner import (
-    Result,
-    adapted_model,
-    check_clients,
-    client_shapes,
-    finish,
-    read_experiment,
-    versions,
-)
+from fedloom.runner import Result, check_clients, finish, read_experiment, versions
 
 
 class Described(BaseModel):

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedloom.assembly import client_shapes
 from fedloom.client import Client, Round
 from fedloom.deploy.settings import Site, check_deployable, experiment_digest
 from fedloom.deploy.state import SiteState
@@ -23,7 +24,7 @@ from fedloom.experiment import Experiment
 from fedloom.federation import Federation
 from fedloom.methods import State
 from fedloom.privacy.config import Privacy
-from fedloom.runner import build_from, client_shapes, picture_features, versions
+from fedloom.runner import build_from, picture_features, versions
 
 
 class Trainer:

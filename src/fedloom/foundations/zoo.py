@@ -159,19 +159,19 @@ class Zoo(AdaptedModel):
         return means(each, torch.tensor(owners, device=logits.device), count)
 
     @torch.no_grad()
-    def logits(self, tensors: Mapping[str, Tensor], examples: Sequence[Example], batch: int = 128) -> Tensor:
-        """(N, C) by a client's model with these tensors."""
+    def inferred(
+        self, tensors: Mapping[str, Tensor], examples: Sequence[Example], batch: int = 128
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) and unit representations (N, d) by a client's model with these tensors, without gradients."""
         self.load(tensors)
-        parts = [self.outputs(examples[i : i + batch])[0] for i in range(0, len(examples), batch)]
-        return torch.cat(parts)
+        parts = [self.outputs(examples[i : i + batch]) for i in range(0, len(examples), batch)]
+        return torch.cat([p for p, _ in parts]), torch.cat([z for _, z in parts])
 
     @torch.no_grad()
     def guesses(self, examples: Sequence[Example], batch: int = 128) -> list[int]:
-        """The likeliest class of each example."""
-        found: list[int] = []
-        for start in range(0, len(examples), batch):
-            found += self.outputs(examples[start : start + batch])[0].argmax(-1).tolist()
-        return found
+        """The likeliest class of each example, by the model at work."""
+        parts = (self.outputs(examples[i : i + batch])[0] for i in range(0, len(examples), batch))
+        return [guess for logits in parts for guess in logits.argmax(-1).tolist()]
 
     def score(
         self, examples: Sequence[Example], features: Sequence[Any] | None = None

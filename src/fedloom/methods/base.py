@@ -196,7 +196,7 @@ class Method(BaseModel):
     shares: ClassVar[Scope]
     """Who owns which adapter tensors; `scope` adds the head and what the experiment makes personal."""
     exchanges: ClassVar[bool] = False
-    """Whether the server asks about public items that it makes, instead of averaging what is trained."""
+    """Whether the server makes public items, so that it needs a generator and a captioner."""
     own_models: ClassVar[bool] = False
     """Whether it also works for clients with models of their own (data.source labelled)."""
     pooled: ClassVar[bool] = False

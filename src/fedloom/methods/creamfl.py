@@ -24,7 +24,7 @@ from fedloom.methods.base import Ask, State, Trainer
 from fedloom.methods.on_items import KEPT, VECTORS, Loss, OnItems
 
 GLOBAL = f"{KNOWLEDGE}/global."
-"""Group-free prefix of the global vectors of each modality, (N, d)."""
+"""Beginning of the names of each modality's global vectors, (N, d)."""
 SAME, BEFORE = "same", "before"
 
 

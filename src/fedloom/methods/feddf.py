@@ -3,7 +3,7 @@
 Paper: Lin et al., "Ensemble Distillation for Robust Model Fusion in Federated Learning", NeurIPS 2020, Algorithm 1 and 3.
 
 Deliberate differences: the public items are what FedMMKT's server synthesises; a client's model answers about an item in its own
-modality, so that teachers of an image student are text models, too; AdamW with the clients' learning rate.
+modality, so that teachers of an image student are text models, too; AdamW with a learning rate of the server's own.
 """
 
 from collections.abc import Mapping
@@ -30,6 +30,7 @@ class FedDF(Method):
     shares: ClassVar[Scope] = Scope(shared=("*",))
     own_models: ClassVar[bool] = True
     exchanges: ClassVar[bool] = True
+    linear: ClassVar[bool] = False
 
     steps: int = Field(20, ge=0, description="distillation steps on the server per architecture and round")
     batch_size: int = Field(32, ge=1, description="public items in one step")
@@ -44,7 +45,7 @@ class FedDF(Method):
             r.client: ask.zoo.read_items(public.items[ask.modalities[r.client]], r.client) for r in replies
         }
         teacher = torch.stack(
-            [ask.zoo.logits(r.payload.tensors, read[r.client]) for r in replies]
+            [ask.zoo.inferred(r.payload.tensors, read[r.client])[0] for r in replies]
         ).mean(0).softmax(-1)  # fmt: skip
         groups = {group_of(n) for r in replies for n in r.payload.tensors}
         for group in sorted(groups):

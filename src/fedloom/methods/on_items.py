@@ -24,7 +24,7 @@ ENTROPY, LABELS, PROBABILITIES, VECTORS = (
     f"answer/{n}" for n in ("entropy", "label", "probability", "vector")
 )
 KEPT = f"{KNOWLEDGE}/item"
-"""Numbers of the items that knowledge is about, int64."""
+"""Numbers of the items that knowledge is about, int32 (n,)."""
 SUM_TOLERANCE = 1e-3
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits (B, C) and unit vectors (B, d) of some items, and their places among the kept ones (B,), to a scalar."""
