@@ -32,11 +32,11 @@ def model(method: Any, size: str, classes: int) -> Any:
     """The method's model with `classes` classes."""
     from transformers import CLIPConfig, CLIPModel
 
-    from fedloom.data.classes import Classes
-    from fedloom.foundations.clip import AdaptedCLIP
-    from fedloom.foundations.clip_io import load_clip_checkpoint
-    from fedloom.foundations.clip_pixels import Pixels
-    from fedloom.foundations.clip_towers import Towers
+    from fedloom.data.sources.image_classes import Classes
+    from fedloom.models.clip.checkpoint import load_clip_checkpoint
+    from fedloom.models.clip.towers import Towers
+    from fedloom.models.clip.trainable import AdaptedCLIP
+    from fedloom.models.image_processing import Pixels
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     towers, pixels = load_clip_checkpoint("tiny-clip", device)
@@ -52,8 +52,8 @@ def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: 
     """One client's epoch over `classes` x `shots` random pictures, with a second participation's experts where there are some."""
     from fedloom.data.sample import Sample
     from fedloom.methods import METHODS as ALL
-    from fedloom.training import Training
-    from fedloom.work import Job, alone
+    from fedloom.models.training.loop import Job, alone
+    from fedloom.models.training.settings import Training
 
     fields = dict(METHODS[name])
     depth = 3 if size == "tiny" else 12

@@ -20,9 +20,9 @@ from typing import Any
 
 from benchmarks.plain import Plain, average, difference, relative
 from benchmarks.report import Row, clock, tell
-from fedloom.experiment import Engine, Experiment
-from fedloom.federation import Federation, Progress
-from fedloom.runner import build
+from fedloom.experiment.run import build
+from fedloom.experiment.settings import Engine, Experiment
+from fedloom.federation.loop import Federation, Progress
 
 STEPS = 4
 TARGETS = {20: "4", 50: "5"}

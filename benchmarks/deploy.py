@@ -21,7 +21,7 @@ from statistics import median
 import torch
 
 from benchmarks.report import ROOT, surroundings
-from fedloom.exchange import Payload
+from fedloom.core.payload import Payload
 
 SITES = ("north", "south", "west")
 PLAN = "FEDLOOM_BENCH_PLAN"
@@ -39,7 +39,7 @@ serverapp = "benchmarks.deploy_apps:server"
 clientapp = "{client}"
 [tool.flwr.app.config]
 """
-CLIENTS = {"warm": "fedloom.deploy.site_app:app", "cold": "benchmarks.deploy_apps:cold"}
+CLIENTS = {"warm": "fedloom.deploy.flower_site:app", "cold": "benchmarks.deploy_apps:cold"}
 
 
 def payload(megabytes: int) -> Payload:
@@ -64,10 +64,10 @@ def local(megabytes: int, rounds: int) -> list[float]:
 def deployed(folder: Path, sizes: Sequence[int], rounds: int) -> dict[str, dict[str, list[float]]]:
     """Seconds of each phase, by kind and size."""
     from fedloom.deploy.demo import free_ports
-    from fedloom.deploy.kit import write_kit
     from fedloom.deploy.processes import Child, environment, program
     from fedloom.deploy.settings import Deployment
-    from fedloom.experiment import Experiment
+    from fedloom.deploy.site_kit import write_kit
+    from fedloom.experiment.settings import Experiment
 
     port, *ports = free_ports(len(SITES) + 1)
     write_kit(

@@ -10,8 +10,8 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedloom.deploy.link import serve
-from fedloom.deploy.site_app import bytes_in, record_of
+from fedloom.deploy.flower_site import bytes_in, record_of
+from fedloom.deploy.trainer_link import serve
 
 server = ServerApp()
 cold = ClientApp()
@@ -21,8 +21,8 @@ cold = ClientApp()
 def measure(grid: Grid, context: Context) -> None:
     """Exchange each payload with every site, once more than counts."""
     from benchmarks.deploy import PLAN, SITES, payload
-    from fedloom.engines.flower import GridCarrier
-    from fedloom.files import write_atomic
+    from fedloom.core.files import write_atomic
+    from fedloom.deploy.flower_server import GridCarrier
 
     plan = json.loads(Path(os.environ[PLAN]).read_text())
     carrier = GridCarrier(grid, timeout=600)
@@ -42,8 +42,8 @@ def measure(grid: Grid, context: Context) -> None:
 
 def load() -> None:
     """What a trainer loads."""
-    from fedloom.experiment import Experiment
-    from fedloom.foundations.loading import load_model
+    from fedloom.experiment.settings import Experiment
+    from fedloom.models.load import load_model
 
     chosen = Experiment.parse({"method": "fedavg-lora"})
     load_model(chosen.model, ["image"], "cpu", 0)

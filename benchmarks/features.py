@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.report import Row, clock, tell
-from fedloom.client import Round
-from fedloom.exchange import Payload, Scope
-from fedloom.experiment import Experiment
-from fedloom.foundations.imagebind import ImageBind
-from fedloom.foundations.imagebind_config import ImageBindConfig
-from fedloom.foundations.loading import foundation_folder
+from fedloom.core.payload import Payload, Scope
+from fedloom.experiment.run import build
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.client import Round
 from fedloom.methods import METHODS
-from fedloom.runner import build
+from fedloom.models.imagebind.config import ImageBindConfig
+from fedloom.models.imagebind.imagebind import ImageBind
+from fedloom.models.load import foundation_folder
 
 
 class ProjectorOnly(METHODS["fedavg-lora"]):  # type: ignore[misc, name-defined]

@@ -22,7 +22,7 @@ import torch
 from benchmarks.cohort import STEPS, Ours, experiment
 from benchmarks.plain import Plain, difference, restore
 from benchmarks.report import ROOT, Row, cores, tell
-from fedloom.experiment import Experiment
+from fedloom.experiment.settings import Experiment
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",

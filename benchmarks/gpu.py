@@ -23,17 +23,17 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks.report import Row, clock, interleaved, surroundings, tell
-from fedloom.adapters.lora import LoRA
-from fedloom.foundations.adapted import AdaptedMLLM
-from fedloom.foundations.imagebind import ImageBind
-from fedloom.foundations.imagebind_config import ImageBindConfig
-from fedloom.foundations.loading import choose_device, foundation_folder
-from fedloom.foundations.mllm import MLLM, Example
-from fedloom.foundations.prompt import Pieces
-from fedloom.streams import torch_stream
-from fedloom.together import together
-from fedloom.training import Training
-from fedloom.work import Job, alone
+from fedloom.core.streams import torch_stream
+from fedloom.models.imagebind.config import ImageBindConfig
+from fedloom.models.imagebind.imagebind import ImageBind
+from fedloom.models.load import choose_device, foundation_folder
+from fedloom.models.lora.lora import LoRA
+from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.mllm.prompt import Pieces
+from fedloom.models.mllm.trainable import AdaptedMLLM
+from fedloom.models.training.cohort import together
+from fedloom.models.training.loop import Job, alone
+from fedloom.models.training.settings import Training
 
 BATCH, POSITIONS, ANSWER, STEPS = 4, 128, 16, 4
 VICUNA_7B = {

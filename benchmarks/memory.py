@@ -21,7 +21,7 @@ from typing import Any
 
 
 def experiment(clients: int) -> Any:
-    from fedloom.experiment import Experiment
+    from fedloom.experiment.settings import Experiment
 
     half = clients // 2
     return Experiment.parse(
@@ -37,12 +37,12 @@ def experiment(clients: int) -> Any:
 
 def measure(kind: str, clients: int) -> dict[str, int]:
     """Train every client once; peak resident memory and the bytes that must grow with the clients."""
-    from fedloom.client import Round
-    from fedloom.exchange import Payload, group_of
-    from fedloom.foundations.loading import load_model
-    from fedloom.prepared import nbytes
-    from fedloom.runner import build
-    from fedloom.work import alone
+    from fedloom.core.payload import Payload, group_of
+    from fedloom.experiment.run import build
+    from fedloom.federation.client import Round
+    from fedloom.models.example_cache import nbytes
+    from fedloom.models.load import load_model
+    from fedloom.models.training.loop import alone
 
     chosen = experiment(clients)
     federation = build(chosen, None, lambda told: None)

@@ -25,17 +25,17 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.report import clock, surroundings
-from fedloom import federation as loop
-from fedloom.client import Client
-from fedloom.data.source import ClientData
-from fedloom.engines import LocalEngine
-from fedloom.evaluation import TestSet
-from fedloom.exchange import Payload, Scope
-from fedloom.experiment import Experiment
+from fedloom.core.payload import Payload, Scope
+from fedloom.data.client_data import ClientData
+from fedloom.experiment.settings import Experiment
+from fedloom.federation import LocalEngine
+from fedloom.federation import loop as loop
+from fedloom.federation.client import Client
+from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import Ask, Method, State, Trainer
-from fedloom.methods.combine import mean_of
-from fedloom.model import AdaptedModel
-from fedloom.runfolder import RunFolder
+from fedloom.methods.base.combine import mean_of
+from fedloom.models.base import AdaptedModel
+from fedloom.tasks.evaluation import TestSet
 
 KINDS = ("plain", "plain, checked", "engine, without checks", "engine", "engine, with checkpoints")
 TENSORS = 100

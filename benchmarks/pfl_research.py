@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from benchmarks.cohort import STEPS, Ours, experiment
 from benchmarks.plain import Plain, difference
 from benchmarks.report import Row, tell
-from fedloom.training import batches
+from fedloom.models.training.settings import batches
 
 
 class Module(nn.Module):

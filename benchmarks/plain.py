@@ -15,9 +15,9 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
 from fedloom.aggregation import lora
-from fedloom.experiment import Experiment
-from fedloom.foundations.loading import load_model
-from fedloom.training import batches, local_steps, plan
+from fedloom.experiment.settings import Experiment
+from fedloom.models.load import load_model
+from fedloom.models.training.settings import batches, local_steps, plan
 
 Tensors = dict[str, Tensor]
 ENDING, PREFIX = ".weight", "base_model.model."

@@ -46,11 +46,11 @@ class Sums(Sequence[Any]):
 
 def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
     """Run the federation; seconds per round and resident bytes."""
-    from fedloom.data.source import ClientData
-    from fedloom.experiment import Experiment
-    from fedloom.federation import Progress
-    from fedloom.runfolder import RunFolder
-    from fedloom.runner import build_from
+    from fedloom.data.client_data import ClientData
+    from fedloom.experiment.run import build_from
+    from fedloom.experiment.settings import Experiment
+    from fedloom.federation.loop import Progress
+    from fedloom.federation.run_folder import RunFolder
 
     chosen = Experiment.parse(
         {

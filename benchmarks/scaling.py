@@ -30,8 +30,8 @@ def foundation(width: int, folder: Path) -> str:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from fedloom.foundations.loading import foundation_folder
-    from fedloom.foundations.mllm import MLLM
+    from fedloom.models.load import foundation_folder
+    from fedloom.models.mllm.mllm import MLLM
 
     shipped = foundation_folder("tiny-mllm")
     mllm = MLLM.from_pretrained(shipped)
@@ -48,7 +48,7 @@ def foundation(width: int, folder: Path) -> str:
 def point(clients: int, rank: int, width: int, repetitions: int) -> dict[str, float]:
     """Seconds of a round and peak bytes, of this process."""
     from benchmarks.cohort import Ours, experiment
-    from fedloom.experiment import Experiment
+    from fedloom.experiment.settings import Experiment
 
     with tempfile.TemporaryDirectory() as folder:
         fields = experiment("whole", clients, 2, repetitions + 2).as_dict()

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedloom.privacy.collector import Collector
-from fedloom.privacy.masks import KEY
-from fedloom.privacy.member import Member
+from fedloom.privacy.secure.collector import Collector
+from fedloom.privacy.secure.masks import KEY
+from fedloom.privacy.secure.member import Member
 
 SESSION = bytes(16)
 GROUPS = ("llm",)

@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 
 from benchmarks.overhead import Echo, engine
-from fedloom.exchange import Payload
+from fedloom.core.payload import Payload
 from fedloom.methods import Trainer
 
 

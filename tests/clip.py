@@ -11,12 +11,12 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
 
-from fedloom.data.classes import Classes
+from fedloom.data.client_data import ClientData
 from fedloom.data.sample import Sample
-from fedloom.data.source import ClientData
-from fedloom.foundations.clip import AdaptedCLIP
-from fedloom.foundations.clip_pixels import Pixels
-from fedloom.foundations.clip_towers import Towers
+from fedloom.data.sources.image_classes import Classes
+from fedloom.models.clip.towers import Towers
+from fedloom.models.clip.trainable import AdaptedCLIP
+from fedloom.models.image_processing import Pixels
 
 CLASSES = Classes(
     ("red cube", "blue ball", "green_cone", "star", "pink ring"), ("red star", "green cube", "ball")

@@ -11,12 +11,12 @@ import torch
 
 import tests.clip
 import tests.zoo
-from fedloom.experiment import Experiment
-from fedloom.federation import Federation
+from fedloom.experiment.run import build
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.loop import Federation
+from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import METHODS, Method
-from fedloom.methods.on_clip import OnCLIP
-from fedloom.runfolder import RunFolder
-from fedloom.runner import build
+from fedloom.methods.base.clip import OnCLIP
 
 QUICK: dict[str, Any] = {
     "name": "quick",

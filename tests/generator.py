@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from fedloom.data.digits import DIGITS
-from fedloom.foundations.build_captioner import blip_settings, preprocessor, text_tokenizer
-from fedloom.foundations.build_clip import clip_tokenizer
-from fedloom.foundations.generator import Generator
-from fedloom.foundations.generator_io import Parts
+from fedloom.models.generation.checkpoint import Parts
+from fedloom.models.generation.generator import Generator
+from fedloom.models.pretraining.captioner import blip_settings, preprocessor, text_tokenizer
+from fedloom.models.pretraining.clip import clip_tokenizer
 
 WORDS = ("a", "an", "picture", "of", "loop", "roof", "no", "seen", *DIGITS)
 TOKENS = 12

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from fedloom.foundations import build_captioner, generator_io
-from fedloom.foundations.build_generator import fresh_parts
+from fedloom.models.generation import checkpoint as generator_io
+from fedloom.models.pretraining import captioner as build_captioner
+from fedloom.models.pretraining.generator import fresh_parts
 
 SIDE = 16
 METHODS: dict[str, Any] = {"feddf": {"steps": 1}, "fedmmkt": {"vote": {"threshold": 0}}}

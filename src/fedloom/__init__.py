@@ -7,19 +7,19 @@ model = fedloom.load("runs/q")
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedloom.errors import ExperimentError
-    from fedloom.experiment import Experiment
-    from fedloom.runner import Result, load, run
+    from fedloom.core.errors import ExperimentError
+    from fedloom.experiment.run import Result, load, run
+    from fedloom.experiment.settings import Experiment
 
 __version__ = "0.1.0"
 __all__ = ["Experiment", "ExperimentError", "Result", "__version__", "load", "run"]
 
 _HOMES = {
-    "Experiment": "fedloom.experiment",
-    "ExperimentError": "fedloom.errors",
-    "Result": "fedloom.runner",
-    "load": "fedloom.runner",
-    "run": "fedloom.runner",
+    "Experiment": "fedloom.experiment.settings",
+    "ExperimentError": "fedloom.core.errors",
+    "Result": "fedloom.experiment.run",
+    "load": "fedloom.experiment.run",
+    "run": "fedloom.experiment.run",
 }
 
 

@@ -1,6 +1,6 @@
 """`python -m fedloom` is the `fedloom` command."""
 
-from fedloom.cli import main
+from fedloom.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from fedloom.adapters.attachment import Who
-from fedloom.adapters.context import contrast
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
 from fedloom.methods import METHODS
+from fedloom.models.clip.adapter import Who
+from fedloom.models.clip.prompt import contrast
 from tests.clip import CLASSES, adapted, sample, towers
 
 pytestmark = pytest.mark.identities

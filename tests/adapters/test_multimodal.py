@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn.functional import gelu, relu
 
-from fedloom.adapters.attachment import Who
-from fedloom.adapters.multimodal import MultimodalAdapter
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
 from fedloom.methods import METHODS
+from fedloom.models.clip.adapter import Who
+from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
 from tests.clip import adapted, sample, towers
 
 pytestmark = pytest.mark.identities

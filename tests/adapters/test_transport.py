@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fedloom.adapters.transport import plan
 from fedloom.methods import METHODS
+from fedloom.models.clip.optimal_transport import plan
 from tests.clip import adapted, sample
 
 pytestmark = pytest.mark.identities
@@ -52,7 +52,7 @@ def test_the_logarithmic_iterations_are_the_plain_ones(monkeypatch) -> None:
     for kind in ("ot", "sinkhorn"):
         plain = plan(S, kind=kind, **settings)
         with monkeypatch.context() as changed:
-            changed.setattr("fedloom.adapters.transport.LOG_BELOW", 1.0)
+            changed.setattr("fedloom.models.clip.optimal_transport.LOG_BELOW", 1.0)
             torch.testing.assert_close(plan(S, kind=kind, **settings), plain, rtol=1e-9, atol=1e-12)
 
 

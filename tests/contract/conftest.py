@@ -4,5 +4,5 @@ import pytest
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
     """Report and judge have tests of their own; after each of these runs they would take most of their time."""
-    monkeypatch.setattr("fedloom.runner.Judge.of", lambda *told: None)
-    monkeypatch.setattr("fedloom.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("fedloom.experiment.run.Judge.of", lambda *told: None)
+    monkeypatch.setattr("fedloom.experiment.report.write_report", lambda folder: folder / "report.html")

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedloom.metrics import harmonic_mean
-from fedloom.report import comparison
-from fedloom.runner import run
+from fedloom.experiment.report import comparison
+from fedloom.experiment.run import run
+from fedloom.tasks.metrics import harmonic_mean
 
 FIGURES = {"local/image/accuracy", "base/image/accuracy", "novel/image/accuracy", "hm", "hm2"}
 

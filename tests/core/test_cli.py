@@ -20,7 +20,7 @@ evaluation: {generate: false, controls: false, samples: 2}
 
 
 def fedloom(*args: object, cwd: Path, **kwargs: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", "from fedloom.cli import main; main()", *map(str, args)]
+    command = [sys.executable, "-c", "from fedloom.cli.main import main; main()", *map(str, args)]
     return subprocess.run(
         command, cwd=cwd, capture_output=True, text=True, check=False, timeout=240, **kwargs
     )
@@ -125,9 +125,9 @@ def test_a_run_killed_in_the_middle_of_a_round_resumes_to_the_same_bytes(
     assert fedloom("run", quick_file, "--out", tmp_path / "whole", cwd=tmp_path).returncode == 0
     code = (
         "import sys, time; sys.argv = ['fedloom', *sys.argv[1:]]\n"
-        "from fedloom.foundations.adapted import AdaptedMLLM as M; step = M.losses\n"
+        "from fedloom.models.mllm.trainable import AdaptedMLLM as M; step = M.losses\n"
         "M.losses = lambda *a: (time.sleep(0.2), step(*a))[1]\n"  # slow enough to be hit in the middle
-        "from fedloom.cli import main; main()"
+        "from fedloom.cli.main import main; main()"
     )
     command = [sys.executable, "-c", code, "run", str(quick_file), "--out", str(tmp_path / "cut")]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -180,7 +180,7 @@ def test_import_is_quick_and_pulls_in_no_framework(tmp_path: Path) -> None:
 def test_every_command_shows_an_example_in_its_help(command: str) -> None:
     from typer.testing import CliRunner
 
-    from fedloom.cli import app
+    from fedloom.cli.main import app
 
     shown = CliRunner().invoke(app, [*command.split(), "--help"])
     assert shown.exit_code == 0

@@ -3,9 +3,9 @@
 import pytest
 from typer.testing import CliRunner
 
-from fedloom.cli import app
-from fedloom.cost import PRESETS, table
-from fedloom.errors import ExperimentError
+from fedloom.cli.cost import PRESETS, table
+from fedloom.cli.main import app
+from fedloom.core.errors import ExperimentError
 
 UNIT, HEAD = 786_432, 1_051_650
 

@@ -3,9 +3,9 @@
 import pytest
 from typer.testing import CliRunner
 
-from fedloom.cli import app
-from fedloom.cost_clip import PRESETS, cost, table
-from fedloom.errors import ExperimentError
+from fedloom.cli.cost_clip import PRESETS, cost, table
+from fedloom.cli.main import app
+from fedloom.core.errors import ExperimentError
 from fedloom.methods import METHODS
 
 

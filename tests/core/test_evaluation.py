@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fedloom.data.sample import Sample
-from fedloom.evaluation import ClientModel, Evaluation, TestSet, assess, control, measure_controls
-from fedloom.features import FeatureStore
+from fedloom.models.feature_cache import FeatureStore
+from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, assess, control, measure_controls
 
 
 def sample(i: int, kind: str, answer: str) -> Sample:

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from fedloom.data.sample import Sample
-from fedloom.evaluation import ClientModel, Evaluation, TestSet
-from fedloom.evaluation_classes import ClassTests, assess_classes
-from fedloom.features import FeatureStore
-from fedloom.metrics import harmonic_mean
+from fedloom.models.feature_cache import FeatureStore
+from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet
+from fedloom.tasks.image_classification import ClassTests, assess_classes
+from fedloom.tasks.metrics import harmonic_mean
 
 
 def sample(uid: str, classes: str, label: int, **meta: Any) -> Sample:

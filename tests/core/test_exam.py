@@ -3,8 +3,8 @@
 import pytest
 from typer.testing import CliRunner
 
-from fedloom.cli import app
-from fedloom.exam import answers, retrieval, score, yes_no_scenes
+from fedloom.cli.main import app
+from fedloom.experiment.benchmark import answers, retrieval, score, yes_no_scenes
 
 
 def test_the_shipped_model_finds_captions_and_answers_object_questions(quick, federate) -> None:
@@ -25,7 +25,7 @@ def test_the_shipped_model_finds_captions_and_answers_object_questions(quick, fe
 
 
 def test_nothing_to_ask_is_a_sentence(tmp_path, quick) -> None:
-    from fedloom.runner import run
+    from fedloom.experiment.run import run
 
     folder = run(
         quick("fedavg", rounds=0, data={"clients": {"image": 1}, "train": 2, "test": 1}), tmp_path / "r"

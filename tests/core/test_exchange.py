@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom.exchange import Payload, PayloadError, Scope, group_of, lent
+from fedloom.core.payload import Payload, PayloadError, Scope, group_of, lent
 
 A, B, P = "encoder.image/blocks.0.q_proj.lora_A", "llm/layers.1.v_proj.lora_B", "projector/weight"
 

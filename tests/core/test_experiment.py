@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Experiment, load_rows
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.settings import Experiment, load_rows
 from fedloom.methods import FedA2LoRA, FedAvgLoRA
 
 

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from fedloom.features import CHUNK, VERSIONS, FeatureStore
-from fedloom.foundations.adapted import AdaptedMLLM
+from fedloom.federation.uploads import PREFIX
 from fedloom.methods import METHODS
-from fedloom.uploads import PREFIX
+from fedloom.models.feature_cache import CHUNK, VERSIONS, FeatureStore
+from fedloom.models.mllm.trainable import AdaptedMLLM
 
 IMAGES = {"clients": {"image": 2}, "train": 6, "test": 3}
 FROZEN = {

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.experiment import load_rows
-from fedloom.runner import build
-from fedloom.study import place
+from fedloom.experiment.run import build
+from fedloom.experiment.settings import load_rows
+from fedloom.experiment.study import place
 
 FEDMA = Path("experiments/fedma")
 

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.data import labelled
-from fedloom.data.config import Data
-from fedloom.experiment import load_rows
-from fedloom.study import place
+from fedloom.data.sources import labelled
+from fedloom.experiment.settings import load_rows
+from fedloom.experiment.study import place
+from fedloom.tasks.data_settings import Data
 
 FILES = Path("experiments/fedmmkt")
 

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedloom.exchange import Payload
-from fedloom.firewall import Firewall, Reply, inspect
+from fedloom.core.payload import Payload
+from fedloom.privacy.firewall import Firewall, Reply, inspect
 
 NAMES = ("encoder.image/q.lora_A", "encoder.image/q.lora_B", "llm/v.lora_A", "llm/v.lora_B")
 REFERENCE = {n: torch.zeros(2, 5) if n.endswith("A") else torch.zeros(7, 2) for n in NAMES}

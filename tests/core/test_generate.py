@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fedloom.cli import main
-from fedloom.generated import draw_grid, generator_of, grid
+from fedloom.cli.generate import draw_grid, generator_of, grid
+from fedloom.cli.main import main
 from tests.generator import generator
 
 

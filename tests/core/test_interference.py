@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fedloom.exchange import Payload
-from fedloom.firewall import Reply
-from fedloom.interference import agreement, turn
+from fedloom.core.payload import Payload
+from fedloom.federation.interference import agreement, turn
+from fedloom.privacy.firewall import Reply
 
 
 def reply(client: str, **tensors: list[float]) -> Reply:

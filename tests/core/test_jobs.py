@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fedloom.errors import ExperimentError
-from fedloom.experiment import load_rows
-from fedloom.study import planned, run_rows
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.settings import load_rows
+from fedloom.experiment.study import planned, run_rows
 
 SMALL = {
     "rounds": 1,

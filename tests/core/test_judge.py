@@ -10,14 +10,14 @@ import torch
 from PIL import Image
 
 import tests.zoo
-from fedloom import judge
 from fedloom.data.digits import DIGITS
-from fedloom.data.labelled import open_pool
-from fedloom.data.pool import Pool
-from fedloom.foundations.loading_own import load_synthesis
-from fedloom.foundations.synthesis_settings import SynthesisSettings
+from fedloom.data.sources.labelled import open_pool
+from fedloom.data.sources.pool import Pool
 from fedloom.methods import State
-from fedloom.metrics.oracle import train_oracle
+from fedloom.models.generation.settings import SynthesisSettings
+from fedloom.models.own.load import load_synthesis
+from fedloom.tasks import generator_evaluation as judge
+from fedloom.tasks.metrics.oracle import train_oracle
 
 
 @pytest.fixture

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from fedloom import federation, personal, runfolder, work
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Experiment
+from fedloom.core.errors import ExperimentError
+from fedloom.core.tensor_files import digest_of, opened, sealed
+from fedloom.experiment.run import build
+from fedloom.experiment.settings import Experiment
+from fedloom.federation import client_states as personal
+from fedloom.federation import loop as federation
+from fedloom.federation import run_folder as runfolder
+from fedloom.federation.run_folder import RunFolder
 from fedloom.methods.fedsa_lora import FedSALoRA
-from fedloom.runfolder import RunFolder
-from fedloom.runner import build
-from fedloom.seal import digest_of, opened, sealed
+from fedloom.models.training import loop as work
 
 SETTINGS = {
     "rounds": 2,

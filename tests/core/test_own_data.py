@@ -9,10 +9,10 @@ import soundfile
 from PIL import Image, ImageDraw
 from typer.testing import CliRunner
 
-from fedloom.cli import app
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Experiment
-from fedloom.runner import run
+from fedloom.cli.main import app
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.run import run
+from fedloom.experiment.settings import Experiment
 
 COLOURS = {"red": (210, 40, 40), "blue": (40, 60, 200)}
 
@@ -98,8 +98,8 @@ def test_learning_on_own_data_is_learning(silos: Path) -> None:
 
 
 def test_a_file_that_breaks_during_the_run_costs_that_client_only(silos: Path, tmp_path: Path) -> None:
-    from fedloom.runfolder import RunFolder
-    from fedloom.runner import build
+    from fedloom.experiment.run import build
+    from fedloom.federation.run_folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")
     folder.create()

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Experiment, load_rows
-from fedloom.runner import build
-from fedloom.study import place
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.run import build
+from fedloom.experiment.settings import Experiment, load_rows
+from fedloom.experiment.study import place
 
 UNIFLOW = Path("experiments/uniflow")
 M5 = ["LoRA", "FFA-LoRA", "FedSA-LoRA", "FedEx-LoRA", "FedA²-LoRA"]

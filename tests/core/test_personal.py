@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedloom.client import Client
-from fedloom.evaluation import Evaluation, drawn
-from fedloom.exchange import Payload
+from fedloom.core.payload import Payload
+from fedloom.experiment.run import run
+from fedloom.federation.client import Client
+from fedloom.federation.client_states import PersonalStates
 from fedloom.methods import Trainer
 from fedloom.methods.fedavg_lora import FedAvgLoRA
-from fedloom.personal import PersonalStates
-from fedloom.runner import run
+from fedloom.tasks.evaluation import Evaluation, drawn
 
 DATA = {"clients": {"image": 6}, "train": 6, "test": 1}
 HALF = {"fraction": 0.5}
@@ -97,8 +97,8 @@ def test_a_run_of_half_cohorts_resumes_to_the_same_bits_and_cleans_up(quick, fed
     with (state / "clients" / "index.jsonl").open("a") as index:
         index.write('{"round": 9, "clients": ["image-01"]}\n{"round": 10, "cli')
     (state / ".uploads-left").mkdir()
-    from fedloom.runfolder import RunFolder
-    from fedloom.runner import build
+    from fedloom.experiment.run import build
+    from fedloom.federation.run_folder import RunFolder
 
     again = build(experiment, RunFolder(tmp_path / "cut"), lambda told: None)
     again.resume(again.folder.last())

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.data.protocol import DomainShift, FewShot, LabelSkew
-from fedloom.experiment import Experiment, load_rows
-from fedloom.study import place
+from fedloom.data.partition.settings import DomainShift, FewShot, LabelSkew
+from fedloom.experiment.settings import Experiment, load_rows
+from fedloom.experiment.study import place
 
 PFEDMMA = Path("experiments/pfedmma")
 MAIN = ["zero-shot", "promptfl", "cocoop-fedavg", "fedpgp", "fedotp", "pfedmoap", "pfedmma", "mma"]

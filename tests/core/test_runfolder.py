@@ -2,8 +2,8 @@
 
 import torch
 
+from fedloom.federation.run_folder import Checkpoint, RunFolder
 from fedloom.methods import State
-from fedloom.runfolder import Checkpoint, RunFolder
 
 
 def test_a_transposed_tensor_is_saved_by_its_values(tmp_path) -> None:

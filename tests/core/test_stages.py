@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedloom.exchange import Payload, group_of
+from fedloom.core.payload import Payload, group_of
 from fedloom.methods import METHODS
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from fedloom.training import Stage, Training, batches, local_steps, plan
-from fedloom.work import Job
+from fedloom.models.training.loop import Job
+from fedloom.models.training.settings import Stage, Training, batches, local_steps, plan
 
 E, L, P = "encoder", "llm", "projector"
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedloom.errors import ExperimentError
-from fedloom.exchange import Payload
-from fedloom.firewall import Reply
-from fedloom.prepared import Prepared, nbytes
-from fedloom.uploads import PREFIX, Stored, Uploads
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import Payload
+from fedloom.federation.uploads import PREFIX, Stored, Uploads
+from fedloom.models.example_cache import Prepared, nbytes
+from fedloom.privacy.firewall import Reply
 
 TENSORS = {
     "llm/a": torch.arange(15.0).reshape(3, 5),
@@ -64,7 +64,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence(tmp_path, monkeypatch) -> Non
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fedloom.uploads.write_tensors", full)
+    monkeypatch.setattr("fedloom.federation.uploads.write_tensors", full)
     with pytest.raises(ExperimentError, match=r"No space left on device.*engine\.memory"):
         Uploads(0, tmp_path).take(Reply("a", Payload(TENSORS)))
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fedloom.data.captioned import (
+from fedloom.core.errors import ExperimentError
+from fedloom.data.sources.captions import (
     Captions,
     assign,
     by_source,
@@ -15,11 +16,10 @@ from fedloom.data.captioned import (
     shuffled,
     sizes,
 )
-from fedloom.data.config import Data
-from fedloom.data.tabletop.captioned import SOURCES, captioned_clients, topic
+from fedloom.data.sources.tabletop_captions import SOURCES, captioned_clients, topic
 from fedloom.data.tabletop.language import VOCABULARY, WRITERS, words
 from fedloom.data.tabletop.world import Tabletop
-from fedloom.errors import ExperimentError
+from fedloom.tasks.data_settings import Data
 
 LABELS = [i % 5 for i in range(400)]
 

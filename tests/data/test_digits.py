@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.digits import (
     DIGITS,
     WORDINGS,
@@ -17,7 +18,6 @@ from fedloom.data.digits import (
 )
 from fedloom.data.digits.sound import HIGHEST, LOWEST, RATE
 from fedloom.data.tabletop.scene import SHAPES
-from fedloom.errors import ExperimentError
 
 
 def drawn(*rows: str) -> torch.Tensor:

@@ -6,8 +6,8 @@ import json
 import pytest
 from PIL import Image
 
-from fedloom.data.benchmarks import load_mmbench, load_mme, load_pope
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
+from fedloom.data.sources.benchmarks import load_mmbench, load_mme, load_pope
 
 
 @pytest.fixture

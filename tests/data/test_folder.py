@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from fedloom.data.folder import _draw_test, load_folder
+from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import SAMPLE_RATE
-from fedloom.errors import ExperimentError
+from fedloom.data.sources.folder import _draw_test, load_folder
 
 QA = {"question": "what colour is it?", "answer": "red"}
 RED = np.full((3, 5, 3), (200, 10, 20), np.uint8)

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedloom.data import glue, text
-from fedloom.data.config import Data
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
+from fedloom.data.sources import glue, text
+from fedloom.tasks.data_settings import Data
 
 
 def write(path: Path, task: str, split: str, labels: list, first: int = 0, **extra: list) -> Path:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fedloom.data.labelled import as_tensor, as_texts, labelled_clients, open_pool, vocabulary
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
+from fedloom.data.sources.labelled import as_tensor, as_texts, labelled_clients, open_pool, vocabulary
 
 THREE = {"image": 2, "text": 2, "audio": 1}
 

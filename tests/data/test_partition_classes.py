@@ -2,8 +2,8 @@
 
 import pytest
 
-from fedloom.data.partition_classes import base_and_novel, class_order, class_shares, draw_shots
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
+from fedloom.data.partition.few_shot import base_and_novel, class_order, class_shares, draw_shots
 
 # classes, base, q, last, novel, last of the novel ones, first five of the shuffled base classes
 TABLE = {

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fedloom.data.partition_dirichlet import Share, draw_cuts, label_skew, pachinko
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
+from fedloom.data.partition.dirichlet import Share, draw_cuts, label_skew, pachinko
 
 TRAIN = [c for c in range(6) for _ in range(120)]
 TEST = [c for c in range(6) for _ in range(40)]

@@ -13,11 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from fedloom.data.config import Data
+from fedloom.core.errors import ExperimentError
 from fedloom.data.digits import DIGITS
-from fedloom.data.pictures_known import KNOWN
-from fedloom.data.pictures_small import TABLETOP_CLASSES, digits
-from fedloom.errors import ExperimentError
+from fedloom.data.pictures.known_sets import KNOWN
+from fedloom.data.sources.small_worlds import TABLETOP_CLASSES, digits
+from fedloom.tasks.data_settings import Data
 
 
 def data(**given: Any) -> Data:
@@ -288,7 +288,7 @@ def test_domainnet_keeps_its_ten_classes_in_order_and_its_lists(tmp_path: Path) 
 SCRIPT = """
 import sys
 from pathlib import Path
-from fedloom.data.config import Data
+from fedloom.tasks.data_settings import Data
 source = Data(source="classes", dataset="domainnet", path=Path(sys.argv[1]), clients={"image": 12},
               partition={"kind": "domains", "beta": 0.5, "least": 2})
 told = [source.classes()]

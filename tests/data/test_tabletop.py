@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.data.tabletop import (
     COLOURS,
@@ -27,7 +28,6 @@ from fedloom.data.tabletop import (
     Thing,
 )
 from fedloom.data.tabletop.language import ask, caption, entailment, words
-from fedloom.errors import ExperimentError
 
 WORLD = Tabletop(0)
 CUBE = Thing("cube", "red", "striped", "small", "hot")

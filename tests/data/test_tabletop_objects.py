@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.tabletop import PRIVATE_STYLES, PUBLIC_STYLES, Tabletop
 from fedloom.data.tabletop.objects import (
     COMBINATIONS,
@@ -14,7 +15,6 @@ from fedloom.data.tabletop.objects import (
     class_name,
     object_sample,
 )
-from fedloom.errors import ExperimentError
 
 CUBE = Combination("cube", "red", "striped")
 

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.tabletop import PRIVATE_STYLES, PUBLIC_STYLES, Scene, Thing, render_image, render_thing
 from fedloom.data.tabletop.render import render_depth, render_imu, render_thermal
 from fedloom.data.tabletop.scene import COLOURS, MOTIONS, SHAPES
 from fedloom.data.tabletop.shapes import masks
 from fedloom.data.tabletop.styles import PALETTE
-from fedloom.errors import ExperimentError
 
 
 def thing(

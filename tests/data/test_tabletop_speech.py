@@ -4,12 +4,12 @@ import json
 import numpy as np
 import pytest
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import SAMPLE_RATE
 from fedloom.data.tabletop import PRIVATE_VOICES, PUBLIC_VOICES, QUESTION_KINDS, SPOKEN_WORDS, Tabletop, speak
 from fedloom.data.tabletop.language import words
 from fedloom.data.tabletop.scene import COLOURS, SHAPES, SIDES
 from fedloom.data.tabletop.speech import BANK, VOICES, bank_index, word_bank
-from fedloom.errors import ExperimentError
 
 QUESTIONS = [
     *(f"what colour is the {s}" for s in SHAPES),

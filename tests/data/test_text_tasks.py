@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.data import text
-from fedloom.data.config import Data
-from fedloom.data.partition import deal, label_mix, quotas
+from fedloom.core.errors import ExperimentError
+from fedloom.data.partition.label_mix import deal, label_mix, quotas
+from fedloom.data.sources import text
 from fedloom.data.tabletop import Tabletop, tasks
 from fedloom.data.tabletop.language import VOCABULARY, words
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Experiment
+from fedloom.experiment.settings import Experiment
+from fedloom.tasks.data_settings import Data
 
 THIRDS = (1 / 3,) * 3
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedloom.deploy import server
 from fedloom.deploy.server import go_on
-from fedloom.experiment import Experiment
+from fedloom.experiment.settings import Experiment
 from tests.deploy.silos import Silos, outcome
 
 NAMES = ("image-01", "image-02")

@@ -16,7 +16,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedloom.deploy.site_app import TRAINER, app
+from fedloom.deploy.flower_site import TRAINER, app
 
 
 class HandGrid(Grid):

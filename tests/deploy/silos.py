@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from fedloom.core.tensor_files import digest_of
+from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.settings import Site, tasks_of
 from fedloom.deploy.trainer import Trainer
 from fedloom.deploy.wire import Request
-from fedloom.engines.remote import Lost
-from fedloom.experiment import Engine, Experiment
-from fedloom.runfolder import RunFolder
-from fedloom.seal import digest_of
+from fedloom.experiment.settings import Engine, Experiment
+from fedloom.federation.run_folder import RunFolder
 
 Between = Callable[[str, bytes], Iterator[tuple[str, bytes | Lost]]]
 

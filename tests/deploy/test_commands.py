@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from fedloom.deploy import current
+from fedloom.core.errors import ExperimentError
+from fedloom.deploy import current_run as current
 from fedloom.deploy.commands import app
-from fedloom.deploy.kit import write_kit
 from fedloom.deploy.settings import Deployment, Site, read_settings
-from fedloom.errors import ExperimentError
-from fedloom.runfolder import RunFolder
+from fedloom.deploy.site_kit import write_kit
+from fedloom.federation.run_folder import RunFolder
 from tests.deploy.silos import Silos
 
 NAMES = ("image-01", "image-02")
@@ -116,7 +116,7 @@ class Known(Silos):
 
 
 def test_the_servers_app_waits_fails_stops_and_goes_on(kit, tmp_path) -> None:
-    from fedloom.runner import read_experiment
+    from fedloom.experiment.run import read_experiment
 
     silos = Known(read_experiment(kit), NAMES, tmp_path / "sites")
     carrier: Callable[[float, float], Known] = lambda timeout, poll: silos  # noqa: E731

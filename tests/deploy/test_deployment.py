@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.deploy import current
+from fedloom.deploy import current_run as current
 from fedloom.deploy.certificates import write_node_key
 from fedloom.deploy.demo import Loopback, largest_difference, loopback
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Site, read_settings
-from fedloom.experiment import Experiment
-from fedloom.runfolder import RunFolder
-from fedloom.runner import run
+from fedloom.experiment.run import run
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.run_folder import RunFolder
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1500)]
 SITES = ("image-01", "image-02", "image-03")
@@ -79,7 +79,7 @@ def trained(path: Path) -> list[dict]:
 
 def own_state(folder: Path) -> dict[str, bytes]:
     """The values of the sites' personal tensors."""
-    from fedloom.seal import digest_of, opened
+    from fedloom.core.tensor_files import digest_of, opened
 
     return {
         site: digest_of(opened(sorted((folder / "sites" / site).glob("runs/*/personal/*.safetensors"))[-1]))
@@ -112,7 +112,7 @@ def test_the_run_survives_sigkill_of_the_link_and_of_everything_with_the_same_mo
     assert [(e["round"], e["answered"], e["refused"]) for e in trained(path)] == [
         (n, list(SITES), {}) for n in range(1, 5)
     ]
-    from fedloom.seal import digest_of, opened
+    from fedloom.core.tensor_files import digest_of, opened
 
     for site in SITES:
         [file] = (tmp_path / "local" / "state" / "clients" / site).iterdir()

@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 import torch
 
+from fedloom.core.payload import Payload
 from fedloom.deploy import server
+from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.server import go_on
 from fedloom.deploy.wire import Request
-from fedloom.engines.remote import Lost
-from fedloom.exchange import Payload
-from fedloom.federation import Federation
+from fedloom.federation.loop import Federation
+from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import State
-from fedloom.methods.base import Ask
-from fedloom.methods.combine import mean_of
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import Ask
 from fedloom.methods.fedsa_lora import FedSALoRA
-from fedloom.runfolder import RunFolder
 from tests.deploy.silos import Killed, Silos, outcome, question_of, reboot
 
 NAMES = ("image-01", "image-02")
@@ -47,9 +47,9 @@ def kill_at(point: str, silos: Silos, monkeypatch: pytest.MonkeyPatch) -> None:
         return
     place, name = {
         "while aggregating": ("fedloom.methods.fedsa_lora.FedSALoRA", "round"),
-        "while evaluating": ("fedloom.federation.Federation", "_assess"),
-        "while writing the histories": ("fedloom.runfolder.RunFolder", "append"),
-        "while writing the checkpoint": ("fedloom.runfolder", "save_sealed"),
+        "while evaluating": ("fedloom.federation.loop.Federation", "_assess"),
+        "while writing the histories": ("fedloom.federation.run_folder.RunFolder", "append"),
+        "while writing the checkpoint": ("fedloom.federation.run_folder", "save_sealed"),
         "before the checkpoint counts": ("pathlib.Path", "rename"),
     }[point]
     owner: Any = _resolve(place)
@@ -147,7 +147,7 @@ def test_a_trainer_killed_in_a_round_is_asked_again_and_gives_the_same(
     moment, experiment, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
     place = {
-        "while training": "fedloom.engines.local.alone",
+        "while training": "fedloom.federation.local_engine.alone",
         "while writing its state": "fedloom.deploy.state.sealed",
         "before it keeps its answer": "fedloom.deploy.state.SiteState.keep",
     }[moment]
@@ -228,7 +228,7 @@ def test_a_sites_full_disk_costs_its_update_and_it_stands_where_it_stood(
 def test_the_servers_full_disk_stops_the_run_and_room_lets_it_go_on_to_the_same_model(
     experiment, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
-    from fedloom import runfolder
+    from fedloom.federation import run_folder as runfolder
 
     original = runfolder.save_sealed
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedloom.deploy.link import Unreachable, ask, serve
+from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.server import go_on
-from fedloom.engines.remote import Lost
-from fedloom.runfolder import RunFolder
-from fedloom.runner import run
+from fedloom.deploy.trainer_link import Unreachable, ask, serve
+from fedloom.experiment.run import run
+from fedloom.federation.run_folder import RunFolder
 from tests.deploy.silos import Silos
 
-flower = pytest.importorskip("fedloom.engines.flower", reason="Flower is not installed")
+flower = pytest.importorskip("fedloom.deploy.flower_server", reason="Flower is not installed")
 from flwr.app import Error, Message  # noqa: E402
 
 from tests.deploy.hand_grid import HandGrid  # noqa: E402
@@ -100,7 +100,7 @@ def test_silence_ends_with_the_timeout_and_late_and_double_replies_are_nobodys(l
 
 
 def test_a_stub_without_its_trainer_is_an_error_reply(listening, monkeypatch) -> None:
-    monkeypatch.setattr("fedloom.deploy.site_app.ask", lambda place, data: ask(place, data, patience=0.1))
+    monkeypatch.setattr("fedloom.deploy.flower_site.ask", lambda place, data: ask(place, data, patience=0.1))
     grid = HandGrid({**listening, "south": Path("/nowhere/trainer.json")})
     found = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange({"south": b"x"}))
     assert "does not answer" in found["south"].why

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fedloom.core.errors import ExperimentError
 from fedloom.deploy import run_site
-from fedloom.deploy.kit import write_kit
 from fedloom.deploy.processes import QUIET, Child, environment
 from fedloom.deploy.settings import Deployment, Site, experiment_digest, read_settings
-from fedloom.errors import ExperimentError
-from fedloom.runner import read_experiment
+from fedloom.deploy.site_kit import write_kit
+from fedloom.experiment.run import read_experiment
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.deploy.link import Unreachable, ask, serve
+from fedloom.deploy.trainer_link import Unreachable, ask, serve
 
 
 @contextmanager

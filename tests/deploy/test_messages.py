@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import Payload
+from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.server import go_on
 from fedloom.deploy.wire import Answer, Request, fingerprint
-from fedloom.engines.remote import Lost
-from fedloom.errors import ExperimentError
-from fedloom.exchange import Payload
-from fedloom.runfolder import RunFolder
+from fedloom.federation.run_folder import RunFolder
 from tests.deploy.silos import outcome, question_of, reboot
 
 NAMES = ("image-01", "image-02")
@@ -20,7 +20,7 @@ NAMES = ("image-01", "image-02")
 
 def test_a_repeated_question_is_answered_from_what_was_kept(experiment, sites, tmp_path, monkeypatch) -> None:
     trained: list[int] = []
-    from fedloom.engines import local
+    from fedloom.federation import local_engine as local
 
     original = local.alone
     monkeypatch.setattr(local, "alone", lambda model, job: trained.append(job.round) or original(model, job))

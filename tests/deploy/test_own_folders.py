@@ -7,13 +7,13 @@ import pytest
 import torch
 from PIL import Image
 
+from fedloom.core.errors import ExperimentError
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Site, tasks_of
 from fedloom.deploy.trainer import Trainer, build_client
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Experiment
-from fedloom.runfolder import RunFolder
-from fedloom.runner import run
+from fedloom.experiment.run import run
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.run_folder import RunFolder
 from tests.deploy.silos import Silos
 
 NAMES = ("north", "south", "west")

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.tensor_files import opened
 from fedloom.deploy.server import go_on
-from fedloom.errors import ExperimentError
-from fedloom.runfolder import RunFolder
-from fedloom.runner import run
-from fedloom.seal import opened
+from fedloom.experiment.run import run
+from fedloom.federation.run_folder import RunFolder
 from tests.deploy.silos import Silos
 
 NAMES = ("audio-01", "both-01", "image-01")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from fedloom.core.payload import Payload
 from fedloom.deploy import run_site
-from fedloom.deploy.kit import write_kit
-from fedloom.deploy.link import ask
 from fedloom.deploy.processes import Child
 from fedloom.deploy.settings import Deployment, experiment_digest
+from fedloom.deploy.site_kit import write_kit
+from fedloom.deploy.trainer_link import ask
 from fedloom.deploy.wire import DESCRIBE, Answer, Request
-from fedloom.exchange import Payload
-from fedloom.runner import read_experiment
+from fedloom.experiment.run import read_experiment
 
 
 @pytest.mark.deploy

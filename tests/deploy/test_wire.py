@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedloom.core.payload import Payload, PayloadError
 from fedloom.deploy.wire import Answer, Request, fingerprint
-from fedloom.exchange import Payload, PayloadError
 
 TENSORS = {
     "llm/half": torch.tensor([[1.5, -2.0, 0.25]], dtype=torch.bfloat16),

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedloom.adapters.adamw import StackedAdamW
-from fedloom.adapters.sgd import StackedSGD
-from fedloom.experiment import Experiment
+from fedloom.experiment.settings import Experiment
 from fedloom.methods import METHODS
-from fedloom.training import Training
+from fedloom.models.training.adamw import StackedAdamW
+from fedloom.models.training.settings import Training
+from fedloom.models.training.sgd import StackedSGD
 
 MIXED = {"clients": {"image": 2, "audio": 1, "both": 1}, "train": 5, "test": 1}
 """5 samples in batches of 4: the last batch has one, and a client with both modalities lacks one of them there."""
@@ -134,7 +134,7 @@ def test_a_loss_that_blows_up_costs_its_own_client_only(trained) -> None:
 
 
 def test_clients_are_really_trained_together(trained, monkeypatch) -> None:
-    import fedloom.engines.local as engine
+    import fedloom.federation.local_engine as engine
 
     sizes: list[int] = []
     original = engine.together

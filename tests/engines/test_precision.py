@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedloom.model import AdaptedModel
+from fedloom.models.base import AdaptedModel
 
 IMAGES = {"clients": {"image": 2}, "train": 6, "test": 3}
 TEXT = {"source": "text", "clients": {"text": 2}, "train": 6, "test": 2, "task": "entailment"}

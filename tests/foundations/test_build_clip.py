@@ -5,10 +5,10 @@ from transformers import AutoTokenizer, CLIPModel
 
 from fedloom.data.tabletop import PUBLIC_STYLES
 from fedloom.data.tabletop.objects import COMBINATIONS, NOVEL_COMBINATIONS, class_name
-from fedloom.foundations import build_clip
-from fedloom.foundations.augment import vary_light
-from fedloom.foundations.clip_io import load_clip_checkpoint
-from fedloom.foundations.clip_pixels import Pixels
+from fedloom.models.clip.checkpoint import load_clip_checkpoint
+from fedloom.models.image_processing import Pixels
+from fedloom.models.pretraining import clip as build_clip
+from fedloom.models.pretraining.augment import vary_light
 
 
 def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path, monkeypatch) -> None:

@@ -3,12 +3,13 @@
 import pytest
 import torch
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import torch_stream
 from fedloom.data.digits import DIGITS, describe, mask_names, printed
-from fedloom.errors import ExperimentError
-from fedloom.foundations import build_captioner, build_generator
-from fedloom.foundations.captioner import Captioner
-from fedloom.foundations.generator import Generator
-from fedloom.streams import torch_stream
+from fedloom.models.generation.captioner import Captioner
+from fedloom.models.generation.generator import Generator
+from fedloom.models.pretraining import captioner as build_captioner
+from fedloom.models.pretraining import generator as build_generator
 
 
 def size_of(folder) -> int:

@@ -6,11 +6,11 @@ import torch
 
 from fedloom.data.sample import Sample
 from fedloom.data.tabletop import VOCABULARY, Tabletop
-from fedloom.foundations import build_mllm
-from fedloom.foundations.augment import vary_sound
-from fedloom.foundations.mllm import MLLM
-from fedloom.foundations.prompt import PromptConfig
-from fedloom.foundations.readout import Readout, align
+from fedloom.models.mllm.mllm import MLLM
+from fedloom.models.mllm.prompt import PromptConfig
+from fedloom.models.pretraining import mllm as build_mllm
+from fedloom.models.pretraining.augment import vary_sound
+from fedloom.models.pretraining.word_readout import Readout, align
 
 FOLDER = build_mllm.FOLDER
 

@@ -4,9 +4,9 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from fedloom.data.tabletop import VOCABULARY, Tabletop
-from fedloom.foundations import build_roberta
-from fedloom.foundations.told import KINDS, MASKED, TELLING, VERDICTS, Masks, encode, tell
-from fedloom.foundations.words import word_tokenizer
+from fedloom.models.pretraining import roberta as build_roberta
+from fedloom.models.pretraining.sentences import KINDS, MASKED, TELLING, VERDICTS, Masks, encode, tell
+from fedloom.models.pretraining.word_tokenizer import word_tokenizer
 
 
 def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path) -> None:

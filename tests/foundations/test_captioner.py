@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from fedloom.errors import ExperimentError
-from fedloom.foundations import build_captioner
-from fedloom.foundations.captioner import Captioner
+from fedloom.core.errors import ExperimentError
+from fedloom.models.generation.captioner import Captioner
+from fedloom.models.pretraining import captioner as build_captioner
 from tests.generator import captioner
 
 

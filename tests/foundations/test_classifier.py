@@ -11,15 +11,15 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, RobertaConfig, RobertaForSequenceClassification
 
-from fedloom.adapters.lora import LoRA
+from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
-from fedloom.data.text import LABELS, text_clients
-from fedloom.errors import ExperimentError
-from fedloom.foundations.build_roberta import FOLDER
-from fedloom.foundations.classifier import AdaptedClassifier
-from fedloom.foundations.classifier_io import load_checkpoint
-from fedloom.foundations.config import Foundation
-from fedloom.foundations.loading import load_classifier, shipped
+from fedloom.data.sources.text import LABELS, text_clients
+from fedloom.models.classifier.checkpoint import load_checkpoint
+from fedloom.models.classifier.trainable import AdaptedClassifier
+from fedloom.models.load import load_classifier, shipped
+from fedloom.models.lora.lora import LoRA
+from fedloom.models.pretraining.roberta import FOLDER
+from fedloom.models.settings import Foundation
 
 ENTAILMENT = LABELS["entailment"]
 ROBERTA_LARGE = RobertaConfig(

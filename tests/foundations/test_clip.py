@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from fedloom.adapters.attachment import Who
+from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
-from fedloom.errors import ExperimentError
-from fedloom.features import FeatureStore
-from fedloom.foundations.clip_io import load_clip_checkpoint
-from fedloom.foundations.clip_pixels import Pixels
 from fedloom.methods import METHODS
+from fedloom.models.clip.adapter import Who
+from fedloom.models.clip.checkpoint import load_clip_checkpoint
+from fedloom.models.feature_cache import FeatureStore
+from fedloom.models.image_processing import Pixels
 from tests.clip import CLASSES, PREPROCESSOR, adapted, sample, towers
 
 ON_CLIP = ("zero-shot", "promptfl", "cocoop-fedavg", "fedpgp", "fedotp", "pfedmoap", "pfedmma")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from fedloom.errors import ExperimentError
-from fedloom.foundations.generator import Generator
+from fedloom.core.errors import ExperimentError
+from fedloom.models.generation.generator import Generator
 from tests.generator import TOKENS, generator
 
 PROMPTS = ["a picture of a seven", "no loop", "", "an eight, seen", "a picture of a seven"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedloom.errors import ExperimentError
-from fedloom.foundations.imagebind import ImageBind, ImageBindConfig, ModalityConfig
-from fedloom.foundations.imagebind_layers import Attention, DropPath
+from fedloom.core.errors import ExperimentError
+from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig, ModalityConfig
+from fedloom.models.imagebind.layers import Attention, DropPath
 
 # stem, trunk, head, post of the published model
 HUGE = {

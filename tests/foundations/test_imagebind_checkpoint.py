@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedloom.errors import ExperimentError
-from fedloom.foundations import imagebind_checkpoint as disk
-from fedloom.foundations.imagebind import ImageBind, ImageBindConfig
+from fedloom.core.errors import ExperimentError
+from fedloom.models.imagebind import checkpoint as disk
+from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig
 
 KEYS = "37260864f15473a93a1bc38f5d85dd2d25fdefbb4f85137317ed11afb295db69"
 

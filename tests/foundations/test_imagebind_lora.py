@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedloom.adapters.guard import check_adapters
-from fedloom.errors import ExperimentError
-from fedloom.foundations.imagebind import ImageBind, ImageBindConfig
-from fedloom.foundations.imagebind_checkpoint import to_official
+from fedloom.core.errors import ExperimentError
+from fedloom.models.imagebind.checkpoint import to_official
+from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig
+from fedloom.models.lora.gradient_check import check_adapters
 
 HUGE_RANK_8 = {
     "image": 2_621_440, "text": 1_572_864, "audio": 589_824, "depth": 294_912, "thermal": 589_824, "imu": 196_608

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
-from fedloom.errors import ExperimentError
-from fedloom.foundations.mllm import MLLM, MLLMConfig, keeps_logits
-from fedloom.foundations.tokenizer import train_tokenizer
+from fedloom.models.mllm.mllm import MLLM, MLLMConfig, keeps_logits
+from fedloom.models.pretraining.bpe_tokenizer import train_tokenizer
 
 D_ENC, D_LLM = 6, 16
 
@@ -268,7 +268,7 @@ def test_another_architecture_fits() -> None:
 def test_logits_of_models_that_cannot_restrict_them(model, monkeypatch) -> None:
     examples = [model.prepare(s) for s in BATCH]
     want = model(examples)
-    monkeypatch.setattr("fedloom.foundations.mllm.keeps_logits", lambda llm: False)
+    monkeypatch.setattr("fedloom.models.mllm.mllm.keeps_logits", lambda llm: False)
     assert torch.allclose(model(examples).logits, want.logits, atol=1e-6)
 
 
@@ -308,7 +308,7 @@ def test_a_tokenizer_without_end_of_text_is_refused() -> None:
 class TestFolder:
     @pytest.fixture(scope="class")
     def real(self):
-        from fedloom.foundations.imagebind import ImageBind, ImageBindConfig
+        from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig
 
         base = make()
         encoder = ImageBind(ImageBindConfig.tiny(), ["image", "audio"])

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import MODALITIES
-from fedloom.errors import ExperimentError
-from fedloom.foundations import preprocess as pre
-from fedloom.foundations.imagebind import ImageBind, ImageBindConfig, MelConfig
-from fedloom.foundations.preprocess_audio import audio_clips, clip_starts, log_mel, mel_bank
+from fedloom.models.imagebind import preprocess as pre
+from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig, MelConfig
+from fedloom.models.imagebind.preprocess_audio import audio_clips, clip_starts, log_mel, mel_bank
 
 GOLDEN = [0.550027, 0.706441, -0.017655, -0.753981, 0.008892]
 PADDING = 4.268 / 9.138

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom.foundations.prompt import (
+from fedloom.models.mllm.prompt import (
     AFTER,
     ASSISTANT,
     GAP,
@@ -13,7 +13,7 @@ from fedloom.foundations.prompt import (
     assemble,
     before_and_gap,
 )
-from fedloom.foundations.tokenizer import PHRASES, train_tokenizer
+from fedloom.models.pretraining.bpe_tokenizer import PHRASES, train_tokenizer
 
 BOS, EOS = 1000, 1001
 BEFORE = f"{START} {HUMAN}"

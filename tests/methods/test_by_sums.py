@@ -9,10 +9,10 @@ import torch
 
 from fedloom.aggregation import lora
 from fedloom.aggregation.mean import weighted_mean
-from fedloom.exchange import EVERYTHING, Payload, Scope
-from fedloom.firewall import Reply
+from fedloom.core.payload import EVERYTHING, Payload, Scope
 from fedloom.methods import METHODS, State
-from fedloom.methods.by_sums import AVERAGE, PROJECT, solved_by_sums
+from fedloom.methods.base.feda2_by_sums import AVERAGE, PROJECT, solved_by_sums
+from fedloom.privacy.firewall import Reply
 
 A, B = "llm/layer.lora_A", "llm/layer.lora_B"
 

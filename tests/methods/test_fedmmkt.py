@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import Payload, group_of
 from fedloom.data.digits import DIGITS, mask_names
-from fedloom.data.labelled import as_tensor, as_texts
-from fedloom.errors import ExperimentError
-from fedloom.exchange import Payload, group_of
-from fedloom.firewall import Reply
-from fedloom.foundations.synthesis import into_width
+from fedloom.data.sources.labelled import as_tensor, as_texts
+from fedloom.methods.base.distillation import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS
 from fedloom.methods.fedmmkt import CONFIDENCE, FUSED, LABEL
-from fedloom.methods.on_items import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS
+from fedloom.models.generation.public_set import into_width
+from fedloom.privacy.firewall import Reply
 
 CLASSES, WIDTH = 10, 24
 ALL = {"name": "fedmmkt", "vote": {"threshold": 0}}
@@ -24,7 +24,7 @@ ALL = {"name": "fedmmkt", "vote": {"threshold": 0}}
 @pytest.fixture(autouse=True)
 def _no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge has tests of its own, and takes longer than all of these runs."""
-    monkeypatch.setattr("fedloom.runner.Judge.of", lambda *told: None)
+    monkeypatch.setattr("fedloom.experiment.run.Judge.of", lambda *told: None)
 
 
 def heard(federation: Any, change: Any = None) -> list[tuple[str, str, Payload, Reply]]:
@@ -164,7 +164,7 @@ def test_16_round_2_tells_the_anchors_mean_and_17_bytes_are_those_of_the_specifi
 
 
 def _public(federation: Any) -> Any:
-    from fedloom.foundations.synthesis import Public
+    from fedloom.models.generation.public_set import Public
 
     kept = {n.partition("/")[2]: t for n, t in federation.state.tensors.items() if group_of(n) == "public"}
     return Public(kept, federation.state.tensors["prompted/label"])
@@ -353,7 +353,7 @@ def test_a_wider_common_space_keeps_all_cosines(e, d) -> None:
     ],
 )
 def test_what_cannot_go_together_is_told_in_one_sentence(change, sentence, quick) -> None:
-    from fedloom.experiment import Experiment
+    from fedloom.experiment.settings import Experiment
 
     fields = {**quick("fedmmkt").as_dict(), **change}
     with pytest.raises(ExperimentError, match=sentence):

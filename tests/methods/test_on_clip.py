@@ -5,15 +5,15 @@ from typing import Any
 import pytest
 import torch
 
-from fedloom.adapters.multimodal import MultimodalAdapter
-from fedloom.client import Round
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Experiment
-from fedloom.federation import Federation
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.client import Round
+from fedloom.federation.loop import Federation
 from fedloom.methods import METHODS
 from fedloom.methods.pfedmma import SHARED
 from fedloom.methods.pfedmoap import EXPERTS, MINE
 from fedloom.methods.promptfl import proximal
+from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
 
 CONTEXT = "prompt/context"
 

@@ -2,13 +2,13 @@
 
 import pytest
 
-from fedloom.errors import ExperimentError
-from fedloom.runner import finish, load
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.run import finish, load
 
 
 def test_a_clients_model_names_what_its_modality_shows(quick, federate, monkeypatch) -> None:
-    monkeypatch.setattr("fedloom.runner.Judge.of", lambda *told: None)
-    monkeypatch.setattr("fedloom.report.write_report", lambda folder: folder / "report.html")
+    monkeypatch.setattr("fedloom.experiment.run.Judge.of", lambda *told: None)
+    monkeypatch.setattr("fedloom.experiment.report.write_report", lambda folder: folder / "report.html")
     federation = federate(quick("fedmd", rounds=1), "run")
     federation.folder.write_experiment(federation.experiment.as_dict())
     federation.run()

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from fedloom.cost import PRESETS
-from fedloom.errors import ExperimentError
-from fedloom.exchange import Payload, group_of
+from fedloom.cli.cost import PRESETS
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import Payload, group_of
+from fedloom.experiment.run import build, run
 from fedloom.methods import METHODS
-from fedloom.runner import build, run
-from fedloom.training import Training, part_of_round, proximal
-from fedloom.work import Job
+from fedloom.models.training.loop import Job
+from fedloom.models.training.settings import Training, part_of_round, proximal
 
 DATA = {"source": "captions", "clients": {"image": 3}, "train": 8, "test": 2}
 MODEL = {"llm_lora": None, "encoder_lora": None, "projector": "mlp2x"}
@@ -113,7 +113,7 @@ def test_16_a_run_cut_in_the_middle_ends_in_the_same_bits(method, quick, tmp_pat
     whole.run()
     with pytest.raises(Killed):
         run(experiment, tmp_path / "cut", observe=stop)
-    from fedloom.runfolder import RunFolder
+    from fedloom.federation.run_folder import RunFolder
 
     again = build(experiment, RunFolder(tmp_path / "cut"), lambda p: None)
     again.resume(RunFolder(tmp_path / "cut").last())
@@ -206,7 +206,7 @@ def test_the_mean_gradient_is_that_of_the_batches(quick, federate) -> None:
     """One step at rate 0 (warm-up): the gradient that SCAFFOLD gets is the loss's own at the model that was sent."""
     federation = federate(quick("fedavg", **{**TASK, "training": {**TRAINING, "batch_size": 4}}))
     client, model = federation.clients["image-01"], federation.engine.model
-    from fedloom.work import alone
+    from fedloom.models.training.loop import alone
 
     job_ = Job(
         client="image-01",
@@ -286,7 +286,7 @@ def test_a_pretrained_projector_starts_the_next_run(quick, federate, tmp_path) -
         federate(quick("feda2-lora", model={**again, "projector": "own"}))
     with pytest.raises(ExperimentError, match="name the folder of a run that has ended"):
         federate(quick("feda2-lora", model={**again, "projector_from": tmp_path}))
-    from fedloom.runner import load
+    from fedloom.experiment.run import load
 
     model = load(tmp_path / "first")
     assert set(model.tensors) == set(saved)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.metrics import bert_score, match
+from fedloom.tasks.metrics import bert_score, match
 
 WORDS = {"right": (1.0, 0.0), "up": (0.0, 2.0), "steep": (3.0, 4.0), "flat": (0.8, 0.6), "left": (-1.0, 0.0)}
 TEXTS = st.lists(st.sampled_from(sorted(WORDS)), max_size=4).map(" ".join)

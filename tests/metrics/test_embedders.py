@@ -3,8 +3,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fedloom.errors import ExperimentError
-from fedloom.metrics import CausalEmbedder, HFEmbedder, MiniLM, bert_score, load_embedder
+from fedloom.core.errors import ExperimentError
+from fedloom.tasks.metrics import CausalEmbedder, HFEmbedder, MiniLM, bert_score, load_embedder
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "<s>", "a", "red", "blue", "cube", "on", "the", "table"]
 TINY = {"vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedloom.foundations.clip_io import load_clip_checkpoint
-from fedloom.metrics.generated import (
+from fedloom.models.clip.checkpoint import load_clip_checkpoint
+from fedloom.tasks.metrics.image_generation import (
     agreement,
     clip_score,
     diversity,

@@ -7,8 +7,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fedloom.errors import ExperimentError
-from fedloom.metrics import GPTScore
+from fedloom.core.errors import ExperimentError
+from fedloom.tasks.metrics import GPTScore
 
 WORDS = ["<pad>", "<unk>", "<s>", "what", "colour", "red", "blue", "cube"]
 

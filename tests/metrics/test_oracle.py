@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from fedloom.metrics.oracle import WIDTH, train_oracle
+from fedloom.tasks.metrics.oracle import WIDTH, train_oracle
 
 
 def bars(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

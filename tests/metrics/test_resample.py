@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedloom.metrics import bootstrap_interval, paired_difference
+from fedloom.tasks.metrics import bootstrap_interval, paired_difference
 
 
 def test_interval_matches_the_normal_approximation() -> None:

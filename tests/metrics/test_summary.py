@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from fedloom.metrics import EvaluationRecord, score_samples, summarise
+from fedloom.tasks.metrics import EvaluationRecord, score_samples, summarise
 
 
 def record(client, kind, prediction, reference="red cube", tokens=2, correct=1) -> EvaluationRecord:
@@ -138,6 +138,6 @@ def test_no_records_give_no_numbers() -> None:
 
 def test_importing_the_package_imports_no_metric_library() -> None:
     names = ["transformers", "nltk", "sacrebleu", "rouge_score", "torchmetrics"]
-    code = f"import sys, fedloom.metrics; print([m for m in {names} if m in sys.modules])"
+    code = f"import sys, fedloom.tasks.metrics; print([m for m in {names} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fedloom.metrics import bleu, exact_match, meteor, normalise, rouge_l, sentence_bleu, token_f1
-from fedloom.metrics.text import find_wordnet
+from fedloom.tasks.metrics import bleu, exact_match, meteor, normalise, rouge_l, sentence_bleu, token_f1
+from fedloom.tasks.metrics.text import find_wordnet
 
 CAT = "the cat sat on the mat"
 

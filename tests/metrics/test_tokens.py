@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom.metrics import TokenAccuracy, count_tokens, count_tokens_shifted
+from fedloom.tasks.metrics import TokenAccuracy, count_tokens, count_tokens_shifted
 
 COUNTS = st.lists(
     st.tuples(st.integers(0, 9), st.integers(0, 9)).map(lambda p: (max(p), min(p))), max_size=12

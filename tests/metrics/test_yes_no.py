@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedloom.metrics.yes_no import letter, mme, said, yes_no
+from fedloom.tasks.metrics.yes_no import letter, mme, said, yes_no
 
 
 def test_the_first_yes_or_no_counts() -> None:

@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from fedloom.exchange import Payload
-from fedloom.firewall import Reply
-from fedloom.privacy.config import Privacy
-from fedloom.privacy.secure_client import Session, Terms, answer
-from fedloom.privacy.secure_sum import SecureSum
+from fedloom.core.payload import Payload
+from fedloom.privacy.firewall import Reply
+from fedloom.privacy.secure.client import Session, Terms, answer
+from fedloom.privacy.secure.server import SecureSum
+from fedloom.privacy.settings import Privacy
 
 
 class Parties:

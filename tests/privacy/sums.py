@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedloom.privacy.collector import Collector
-from fedloom.privacy.fixed_point import Words
-from fedloom.privacy.member import Member
+from fedloom.privacy.secure.collector import Collector
+from fedloom.privacy.secure.fixed_point import Words
+from fedloom.privacy.secure.member import Member
 
 SESSION = b"a session's salt"
 

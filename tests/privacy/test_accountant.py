@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from dp_accounting.rdp import RdpAccountant
 
-from fedloom.privacy.accountant import Accountant, _one_round
-from fedloom.privacy.config import DP
+from fedloom.privacy.differential.accountant import Accountant, _one_round
+from fedloom.privacy.settings import DP
 
 PUBLISHED = {
     "Abadi et al. 2016, section 3.2": (0.01, 4.0, 10_000, 1.26, 1.035),

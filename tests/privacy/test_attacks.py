@@ -8,16 +8,16 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import Payload
+from fedloom.data import poison
+from fedloom.data.client_data import ClientData
 from fedloom.data.sample import Sample
-from fedloom.data.source import ClientData
-from fedloom.errors import ExperimentError
-from fedloom.exchange import Payload
-from fedloom.experiment import Experiment, load_rows
-from fedloom.firewall import Reply
-from fedloom.privacy import poison
-from fedloom.privacy.attacks import Attack, attacked, described
-from fedloom.report.read import read_run
-from fedloom.runner import run
+from fedloom.experiment.report.read import read_run
+from fedloom.experiment.run import run
+from fedloom.experiment.settings import Experiment, load_rows
+from fedloom.privacy.firewall import Reply
+from fedloom.privacy.robust.attacks import Attack, attacked, described
 
 NAMES = ["a", "b", "c", "d"]
 SENT = {"llm/x": torch.tensor([1.0, 2.0, 3.0])}

@@ -5,12 +5,12 @@ import pytest
 import torch
 from scipy import stats
 
-from fedloom.exchange import Payload
-from fedloom.firewall import Reply
-from fedloom.privacy.config import DP
-from fedloom.privacy.contribution import change, clipped
-from fedloom.privacy.dp_sum import private_mean
-from fedloom.privacy.noise import from_key, gaussian
+from fedloom.core.payload import Payload
+from fedloom.privacy.differential.noise import from_key, gaussian
+from fedloom.privacy.differential.private_mean import private_mean
+from fedloom.privacy.firewall import Reply
+from fedloom.privacy.secure.contribution import change, clipped
+from fedloom.privacy.settings import DP
 
 QUIET = DP(clip=1.0, noise_multiplier=1e-12, seeded=True)
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.privacy.fixed_point import FixedPoint, from_tensor, to_tensor
+from fedloom.privacy.secure.fixed_point import FixedPoint, from_tensor, to_tensor
 
 
 def test_codes_by_hand() -> None:

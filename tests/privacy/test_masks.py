@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from fedloom.privacy import masks, shares
+from fedloom.privacy.secure import masks
+from fedloom.privacy.secure import secret_sharing as shares
 
 unhex = bytes.fromhex
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedloom.privacy.collector import Collector
-from fedloom.privacy.member import Member
-from fedloom.privacy.protocol import Abandoned, ProtocolError, Roster, threshold_of
+from fedloom.privacy.secure.collector import Collector
+from fedloom.privacy.secure.member import Member
+from fedloom.privacy.secure.protocol import Abandoned, ProtocolError, Roster, threshold_of
 from tests.privacy.sums import SESSION, Seen, drawn, fixed_entropy, summed
 
 TEN = [f"site-{i}" for i in range(10)]

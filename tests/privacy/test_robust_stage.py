@@ -7,12 +7,12 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from fedloom.exchange import Payload
-from fedloom.firewall import Firewall, Reply, inspect
+from fedloom.core.payload import Payload
 from fedloom.methods import METHODS
-from fedloom.methods.combine import combine_pairs
-from fedloom.privacy import attacks
-from fedloom.privacy.robust import COMBINED, Combined, Robust, combine
+from fedloom.methods.base.combine import combine_pairs
+from fedloom.privacy.firewall import Firewall, Reply, inspect
+from fedloom.privacy.robust import attacks
+from fedloom.privacy.robust.stage import COMBINED, Combined, Robust, combine
 
 R, D_OUT, D_IN = 3, 24, 37
 CLIENTS = [f"image-{i}" for i in range(1, 9)]

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.errors import ExperimentError
-from fedloom.experiment import load_rows
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.settings import load_rows
 from fedloom.methods import METHODS
-from fedloom.methods.on_clip import OnCLIP
-from fedloom.privacy.rules import private, works
+from fedloom.methods.base.clip import OnCLIP
+from fedloom.privacy.compatibility import private, works
 
 LORA = sorted(name for name, m in METHODS.items() if not issubclass(m, OnCLIP))
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from fedloom.aggregation.mean import weighted_mean
-from fedloom.exchange import Payload
-from fedloom.firewall import Reply
-from fedloom.privacy.config import DP, Privacy, Secure
-from fedloom.privacy.contribution import Codec
-from fedloom.privacy.protocol import Abandoned
-from fedloom.privacy.secure_client import KEYS, MASKED, PHASES, SHARES, UNMASK
-from fedloom.privacy.secure_sum import SecureSum
+from fedloom.core.payload import Payload
+from fedloom.privacy.firewall import Reply
+from fedloom.privacy.secure.client import KEYS, MASKED, PHASES, SHARES, UNMASK
+from fedloom.privacy.secure.contribution import Codec
+from fedloom.privacy.secure.protocol import Abandoned
+from fedloom.privacy.secure.server import SecureSum
+from fedloom.privacy.settings import DP, Privacy, Secure
 from tests.privacy.parties import Parties, layouts_of, secure_mean
 
 SHAPES = {"llm/a.lora_A": (3, 5), "llm/a.lora_B": (7, 3), "projector/weight": (4, 6)}

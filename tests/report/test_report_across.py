@@ -9,9 +9,9 @@ import rich.console
 import yaml
 from report_folders import change, make_run, make_two_rows, write_lines
 
-from fedloom.report import comparison, read, write_report
-from fedloom.report.columns import AVERAGE
-from fedloom.report.study import gather
+from fedloom.experiment.report import comparison, read, write_report
+from fedloom.experiment.report.columns import AVERAGE
+from fedloom.experiment.report.load_study import gather
 
 KEY = "global/text/accuracy"
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from report_folders import make_rows
 
-from fedloom.grid import write_classes, write_grid
-from fedloom.report import write_report
+from fedloom.experiment.report import write_report
+from fedloom.tasks.image_grid import write_classes, write_grid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [

@@ -7,9 +7,9 @@ import yaml
 from report_folders import make_run, make_two_rows, write_lines
 from typer.testing import CliRunner
 
-from fedloom.cli import app
-from fedloom.errors import ExperimentError
-from fedloom.report.cases import cases
+from fedloom.cli.main import app
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.report.cases import cases
 
 SAMPLES = {"s-1": ("c0", "image", "red"), "s-2": ("c1", "audio", "two"), "s-3": ("c2", "image+audio", "yes")}
 

@@ -7,10 +7,10 @@ import pytest
 import yaml
 from report_folders import change, make_run, write_lines
 
-from fedloom.console import describe
-from fedloom.federation import Progress, Totals
-from fedloom.report import comparison, write_report
-from fedloom.report.columns import AVERAGE
+from fedloom.cli.progress import describe
+from fedloom.experiment.report import comparison, write_report
+from fedloom.experiment.report.columns import AVERAGE
+from fedloom.federation.loop import Progress, Totals
 
 HM = {"local/image/accuracy": 0.9, "base/image/accuracy": 0.6, "novel/image/accuracy": 0.5, "hm": 0.625}
 SKEW = {"local/image/accuracy": 0.7, "local/image/accuracy_own_classes": 0.8}

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from report_folders import change, make_rows, make_run, make_two_rows
 
-from fedloom.errors import ExperimentError
-from fedloom.report import write_report
-from fedloom.report.page import spans
-from fedloom.report.samples import is_right
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.report import write_report
+from fedloom.experiment.report.page import spans
+from fedloom.experiment.report.samples import is_right
 
 VOID = {"meta", "link", "img", "br", "hr", "input"}
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 from report_folders import change, make_rows, make_run
 
-from fedloom.errors import ExperimentError
-from fedloom.report.read import read_run
-from fedloom.report.study import gather, read
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.report.load_study import gather, read
+from fedloom.experiment.report.read import read_run
 
 
 def test_a_run_is_read_as_it_was_written(run: Path) -> None:

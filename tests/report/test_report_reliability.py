@@ -5,9 +5,9 @@ import re
 
 from report_folders import make_run, write_lines
 
-from fedloom.report import write_report
-from fedloom.report.reliability import SHOWN, heat, updates
-from fedloom.report.study import read
+from fedloom.experiment.report import write_report
+from fedloom.experiment.report.load_study import read
+from fedloom.experiment.report.reliability import SHOWN, heat, updates
 
 
 def told(folder, clients=("image-01", "image-02"), groups=4, rounds=3):

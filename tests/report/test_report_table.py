@@ -5,10 +5,10 @@ import pytest
 import rich.console
 from report_folders import change, make_rows, make_run
 
-from fedloom.report import comparison
-from fedloom.report.study import read
-from fedloom.report.table import BEFORE, table_of
-from fedloom.report.units import Spread, human_bytes, show, words
+from fedloom.experiment.report import comparison
+from fedloom.experiment.report.load_study import read
+from fedloom.experiment.report.table import BEFORE, table_of
+from fedloom.experiment.report.units import Spread, human_bytes, show, words
 
 
 def test_figures_equal_means_and_deviations_worked_by_hand(rows: Path) -> None:

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from report_folders import make_run, write_lines
 
-from fedloom.errors import ExperimentError
-from fedloom.grid import write_classes, write_grid
-from fedloom.report import write_report
-from fedloom.report.columns import default_columns
-from fedloom.report.study import read
-from fedloom.report.transfer import BETWEEN, collapses, galleries, parts, weights
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.report import write_report
+from fedloom.experiment.report.columns import default_columns
+from fedloom.experiment.report.load_study import read
+from fedloom.experiment.report.transfer import BETWEEN, collapses, galleries, parts, weights
+from fedloom.tasks.image_grid import write_classes, write_grid
 
 CLASSES = ["red disc", "blue disc", "<b>red</b> square"]
 

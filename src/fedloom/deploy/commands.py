@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
 
 app = typer.Typer(
     no_args_is_help=True, help="Real silos: a server and its sites, over TLS, on Flower (docs/deploy.md)."
@@ -42,9 +42,9 @@ def init(
     ] = False,
 ) -> None:
     """Write certificates, node keys, settings and the proxy's configuration."""
-    from fedloom.deploy.kit import write_kit
     from fedloom.deploy.settings import Deployment
-    from fedloom.experiment import Experiment
+    from fedloom.deploy.site_kit import write_kit
+    from fedloom.experiment.settings import Experiment
 
     chosen = Experiment.load(experiment, overrides or ())
     names = site or [client.name for client in chosen.data.load(chosen.seed)]
@@ -90,7 +90,7 @@ def run(
     detach: Annotated[bool, typer.Option("--detach", help="do not wait for the end")] = False,
 ) -> None:
     """Begin a run, or go on with one that was stopped or cut off; the server has to be running."""
-    from fedloom.deploy import current
+    from fedloom.deploy import current_run as current
     from fedloom.deploy.settings import Deployment, read_settings
 
     read_settings(Deployment, folder / "deployment.yaml")
@@ -113,9 +113,9 @@ def run(
 @app.command(epilog="Example: fedloom deploy status hospitals/server")
 def status(folder: Server) -> None:
     """Show the current run: its round, the sites of the last one, and who was refused and why."""
-    from fedloom.deploy import current
+    from fedloom.deploy import current_run as current
     from fedloom.deploy.settings import Deployment, read_settings
-    from fedloom.runfolder import RunFolder
+    from fedloom.federation.run_folder import RunFolder
 
     deployment = read_settings(Deployment, folder / "deployment.yaml")
     name = current.current(folder)
@@ -145,7 +145,7 @@ def status(folder: Server) -> None:
 @app.command(epilog="Example: fedloom deploy stop hospitals/server")
 def stop(folder: Server) -> None:
     """Stop the current run at its last finished round; `run` goes on with it. The server stays up."""
-    from fedloom.deploy import current
+    from fedloom.deploy import current_run as current
 
     name = current.current(folder)
     current.end(folder)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 
-from fedloom.deploy import current
-from fedloom.deploy.kit import write_kit
+from fedloom.core.errors import ExperimentError
+from fedloom.deploy import current_run as current
 from fedloom.deploy.processes import Child, environment
 from fedloom.deploy.settings import Deployment, Site, read_settings, write_settings
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Engine, Experiment
-from fedloom.runfolder import RunFolder
-from fedloom.runner import run
+from fedloom.deploy.site_kit import write_kit
+from fedloom.experiment.run import run
+from fedloom.experiment.settings import Engine, Experiment
+from fedloom.federation.run_folder import RunFolder
 
 LIMIT = 900.0
 """Seconds after which the demo gives up."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",

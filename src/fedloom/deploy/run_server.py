@@ -9,12 +9,12 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from fedloom.deploy.current import current, fail, failure, finished, last_round, run_path, worked_on
-from fedloom.deploy.kit import write_template
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
+from fedloom.deploy.current_run import current, fail, failure, finished, last_round, run_path, worked_on
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Deployment, read_settings
-from fedloom.errors import ExperimentError
-from fedloom.files import write_atomic
+from fedloom.deploy.site_kit import write_template
 
 SERVER = "FEDLOOM_SERVER"
 PATIENCE = 120.0

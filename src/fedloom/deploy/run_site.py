@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Site, experiment_digest, read_settings
-from fedloom.errors import ExperimentError
-from fedloom.files import write_atomic
-from fedloom.privacy.config import Privacy
-from fedloom.runner import read_experiment
+from fedloom.experiment.run import read_experiment
+from fedloom.privacy.settings import Privacy
 
 TRAINER = "FEDLOOM_TRAINER"
 TURNED_AWAY = {

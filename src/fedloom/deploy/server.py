@@ -14,22 +14,22 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from fedloom.assembly import adapted_model, client_shapes
-from fedloom.client import Client
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
+from fedloom.core.payload import Payload, PayloadError
+from fedloom.data.client_data import ClientData
 from fedloom.data.sample import MODALITIES
-from fedloom.data.source import ClientData
-from fedloom.deploy.figures import assess_at_sites
+from fedloom.deploy.evaluation import assess_at_sites
+from fedloom.deploy.remote_engine import Carrier, Lost, RemoteEngine
 from fedloom.deploy.settings import check_deployable, experiment_digest
 from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
-from fedloom.engines.remote import Carrier, Lost, RemoteEngine
-from fedloom.errors import ExperimentError
-from fedloom.evaluation import TestSet
-from fedloom.exchange import Payload, PayloadError
-from fedloom.experiment import Experiment
-from fedloom.federation import Federation, Observer
-from fedloom.files import write_atomic
-from fedloom.runfolder import RunFolder
-from fedloom.runner import Result, check_clients, finish, read_experiment, versions
+from fedloom.experiment.build import adapted_model, client_shapes
+from fedloom.experiment.run import Result, check_clients, finish, read_experiment, versions
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.client import Client
+from fedloom.federation.loop import Federation, Observer
+from fedloom.federation.run_folder import RunFolder
+from fedloom.tasks.evaluation import TestSet
 
 
 class Described(BaseModel):

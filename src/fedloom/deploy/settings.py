@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
 from fedloom.deploy.wire import ALWAYS
-from fedloom.errors import ExperimentError
-from fedloom.experiment import Engine, Experiment, read_yaml
-from fedloom.files import write_atomic
+from fedloom.experiment.settings import Engine, Experiment, read_yaml
 
 S = TypeVar("S", bound=BaseModel)
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -101,7 +101,7 @@ def experiment_digest(experiment: Experiment) -> str:
 def tasks_of(experiment: Experiment) -> tuple[str, ...]:
     """What a site may be asked in this experiment."""
     if experiment.privacy.secure is not None:  # the method's own tasks are done inside a phase
-        from fedloom.privacy.secure_client import PHASES
+        from fedloom.privacy.secure.client import PHASES
 
         return tuple(sorted({*ALWAYS, *PHASES}))
     methods = {experiment.method_in(round) for round in (1, experiment.rounds)} | {experiment.method}

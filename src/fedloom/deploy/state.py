@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedloom.errors import ExperimentError
-from fedloom.files import write_atomic
-from fedloom.seal import opened, sealed
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
+from fedloom.core.tensor_files import opened, sealed
 
 Position = tuple[int, int]
 

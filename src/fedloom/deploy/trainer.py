@@ -12,19 +12,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fedloom.assembly import client_shapes
-from fedloom.client import Client, Round
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import Payload, PayloadError
 from fedloom.deploy.settings import Site, check_deployable, experiment_digest
 from fedloom.deploy.state import SiteState
 from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
-from fedloom.errors import ExperimentError
-from fedloom.evaluation import assess
-from fedloom.exchange import Payload, PayloadError
-from fedloom.experiment import Experiment
-from fedloom.federation import Federation
+from fedloom.experiment.build import client_shapes
+from fedloom.experiment.run import build_from, picture_features, versions
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.client import Client, Round
+from fedloom.federation.loop import Federation
 from fedloom.methods import State
-from fedloom.privacy.config import Privacy
-from fedloom.runner import build_from, picture_features, versions
+from fedloom.privacy.settings import Privacy
+from fedloom.tasks.evaluation import assess
 
 
 class Trainer:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
-from fedloom.deploy.link import serve
+from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_logging import hush
 from fedloom.deploy.settings import Site, read_settings
 from fedloom.deploy.trainer import Trainer
-from fedloom.errors import ExperimentError
-from fedloom.quiet import hush
-from fedloom.runner import read_experiment
+from fedloom.deploy.trainer_link import serve
+from fedloom.experiment.run import read_experiment
 
 
 def main(folder: Path) -> None:

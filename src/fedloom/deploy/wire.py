@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedloom.exchange import Payload, PayloadError
+from fedloom.core.payload import Payload, PayloadError
 
 DESCRIBE = "describe"
 """What a site holds: asked once, before round 0."""

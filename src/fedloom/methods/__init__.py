@@ -1,6 +1,6 @@
 """One file per published method; reading it is reading the paper's algorithm box."""
 
-from fedloom.methods.base import Ask, Method, State, Trainer
+from fedloom.methods.base.method import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
 from fedloom.methods.creamfl import CreamFL

@@ -12,10 +12,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from fedloom.adapters.conditional import ConditionalContext
-from fedloom.exchange import Scope
-from fedloom.methods.base import Combination
-from fedloom.methods.on_clip import LENGTH, OnCLIP
+from fedloom.core.payload import Scope
+from fedloom.methods.base.clip import LENGTH, OnCLIP
+from fedloom.methods.base.method import Combination
+from fedloom.models.clip.conditional_prompt import ConditionalContext
 
 
 class CoCoOpFedAvg(OnCLIP):

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedloom.aggregation import fusion
-from fedloom.exchange import Payload
-from fedloom.firewall import Reply
-from fedloom.foundations.synthesis import Public
-from fedloom.foundations.zoo import ITEMS, KNOWLEDGE
-from fedloom.methods.base import Ask, State, Trainer
-from fedloom.methods.on_items import KEPT, VECTORS, Loss, OnItems
+from fedloom.core.payload import Payload
+from fedloom.methods.base.distillation import KEPT, VECTORS, Loss, OnItems
+from fedloom.methods.base.method import Ask, State, Trainer
+from fedloom.models.generation.public_set import Public
+from fedloom.models.own.model_bank import ITEMS, KNOWLEDGE
+from fedloom.privacy.firewall import Reply
 
 GLOBAL = f"{KNOWLEDGE}/global."
 """Beginning of the names of each modality's global vectors, (N, d)."""

@@ -19,10 +19,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from fedloom.aggregation import lora
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
-from fedloom.methods.by_sums import client_by_sums, solved_by_sums
-from fedloom.methods.combine import combine_pairs, combine_vectors, sort_directions
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import combine_pairs, combine_vectors, sort_directions
+from fedloom.methods.base.feda2_by_sums import client_by_sums, solved_by_sums
+from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
 from fedloom.methods.fedavg_lora import DOWNLOAD_HELP, TAIL_HELP, Download, Tail
 
 

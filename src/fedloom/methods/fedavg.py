@@ -8,9 +8,9 @@ the clients that trained it. On LoRA factors this is FedAvg-LoRA without its pro
 
 from typing import ClassVar
 
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Combination, Method, State
-from fedloom.methods.combine import mean_of
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import Ask, Combination, Method, State
 
 
 class FedAvg(Method):

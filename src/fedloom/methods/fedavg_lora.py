@@ -16,9 +16,9 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from fedloom.aggregation import lora
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State
-from fedloom.methods.combine import combine_pairs, sort_directions
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import combine_pairs, sort_directions
+from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State
 
 Tail = Literal["rescale", "pad", "keep"]
 Download = Literal["svd", "index"]

@@ -12,9 +12,9 @@ from typing import ClassVar
 from pydantic import Field
 
 from fedloom.aggregation import server
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Combination, Method, State
-from fedloom.methods.combine import mean_of
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import Ask, Combination, Method, State
 
 
 class FedAvgM(Method):

@@ -15,11 +15,11 @@ from pydantic import Field
 
 from fedloom.aggregation import canonical
 from fedloom.aggregation.reliability import Statistic
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Combination, Method, State
-from fedloom.methods.combine import mean_of
-from fedloom.methods.linear import Layer, layers
-from fedloom.streams import torch_stream
+from fedloom.core.payload import Payload, Scope
+from fedloom.core.streams import torch_stream
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.linear_layers import Layer, layers
+from fedloom.methods.base.method import Ask, Combination, Method, State
 
 BASIS, VELOCITY = ".basis", ".velocity"
 BINS = 16

@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from fedloom.exchange import Payload, Scope, group_of
-from fedloom.foundations.zoo import Example
-from fedloom.methods.base import Ask, Method, State
-from fedloom.methods.combine import mean_of
-from fedloom.streams import torch_stream
+from fedloom.core.payload import Payload, Scope, group_of
+from fedloom.core.streams import torch_stream
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import Ask, Method, State
+from fedloom.models.own.model_bank import Example
 
 
 class FedDF(Method):

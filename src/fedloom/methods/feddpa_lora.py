@@ -19,10 +19,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
-from fedloom.methods.combine import mean_of
-from fedloom.model import ANCHORS
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
+from fedloom.models.base import ANCHORS
 
 _LOCAL = ("*.local_*",)
 

@@ -20,10 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.aggregation import lora
-from fedloom.exchange import Payload, Scope
-from fedloom.methods import merged
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, LayerShape, State, Trainer
-from fedloom.methods.combine import mean_of, pairs
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base import merged_lora as merged
+from fedloom.methods.base.combine import mean_of, pairs
+from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, LayerShape, State, Trainer
 
 
 class FedExLoRA(merged.MovesBase):

@@ -15,11 +15,11 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from fedloom.firewall import Reply
-from fedloom.foundations.synthesis import Public
-from fedloom.foundations.zoo import KNOWLEDGE
-from fedloom.methods.base import Ask, State
-from fedloom.methods.on_items import KEPT, PROBABILITIES, Loss, OnItems
+from fedloom.methods.base.distillation import KEPT, PROBABILITIES, Loss, OnItems
+from fedloom.methods.base.method import Ask, State
+from fedloom.models.generation.public_set import Public
+from fedloom.models.own.model_bank import KNOWLEDGE
+from fedloom.privacy.firewall import Reply
 
 CONSENSUS = f"{KNOWLEDGE}/consensus"
 

@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from fedloom.aggregation import fusion, voting
-from fedloom.firewall import Reply
-from fedloom.foundations.synthesis import Public
-from fedloom.foundations.zoo import KNOWLEDGE
-from fedloom.methods.base import Ask, State
-from fedloom.methods.on_items import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS, Loss, OnItems
-from fedloom.streams import stream_seed, torch_stream
+from fedloom.core.streams import stream_seed, torch_stream
+from fedloom.methods.base.distillation import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS, Loss, OnItems
+from fedloom.methods.base.method import Ask, State
+from fedloom.models.generation.public_set import Public
+from fedloom.models.own.model_bank import KNOWLEDGE
+from fedloom.privacy.firewall import Reply
 
 LABEL, CONFIDENCE, FUSED = (f"{KNOWLEDGE}/{n}" for n in ("label", "confidence", "representation"))
 ATTENTION = "attention/"

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from fedloom.adapters.transport import Kind
-from fedloom.adapters.two_contexts import TwoContexts
-from fedloom.exchange import Scope
-from fedloom.methods.base import Combination
-from fedloom.methods.on_clip import LENGTH, OnCLIP
+from fedloom.core.payload import Scope
+from fedloom.methods.base.clip import LENGTH, OnCLIP
+from fedloom.methods.base.method import Combination
+from fedloom.models.clip.optimal_transport import Kind
+from fedloom.models.clip.two_prompts import TwoContexts
 
 
 class FedOTP(OnCLIP):

@@ -12,10 +12,10 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from fedloom.adapters.context import LowRankContext
-from fedloom.exchange import Scope
-from fedloom.methods.base import Combination
-from fedloom.methods.on_clip import LENGTH, TEMPLATE, OnCLIP
+from fedloom.core.payload import Scope
+from fedloom.methods.base.clip import LENGTH, TEMPLATE, OnCLIP
+from fedloom.methods.base.method import Combination
+from fedloom.models.clip.prompt import LowRankContext
 
 
 class FedPGP(OnCLIP):

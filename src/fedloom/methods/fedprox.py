@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Combination, Method, State, Trainer
-from fedloom.methods.combine import mean_of
-from fedloom.training import proximal
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import Ask, Combination, Method, State, Trainer
+from fedloom.models.training.settings import proximal
 
 
 class FedProx(Method):

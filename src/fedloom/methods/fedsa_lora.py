@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.aggregation.mean import weighted_mean
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import FIRST, PROJECTOR, SECOND, Ask, Combination, Method, State
-from fedloom.methods.combine import mean_of
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import FIRST, PROJECTOR, SECOND, Ask, Combination, Method, State
 
 
 class FedSALoRA(Method):

@@ -10,9 +10,9 @@ it once). With VeRA the vector next to A, lambda_d, is the frozen one.
 from collections.abc import Collection
 from typing import ClassVar, Literal
 
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import PROJECTOR, SECOND, Ask, Combination, Method, State
-from fedloom.methods.combine import mean_of
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import PROJECTOR, SECOND, Ask, Combination, Method, State
 
 
 class FFALoRA(Method):

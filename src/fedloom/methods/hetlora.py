@@ -19,10 +19,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.aggregation import lora
-from fedloom.exchange import Payload, Scope
-from fedloom.firewall import Reply
-from fedloom.methods.base import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
-from fedloom.methods.combine import combine_pairs
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import combine_pairs
+from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
+from fedloom.privacy.firewall import Reply
 
 
 class HetLoRA(Method):

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Combination, Method, State
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.method import Ask, Combination, Method, State
 
 
 class LocalOnly(Method):

@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from fedloom.adapters.multimodal import MultimodalAdapter
-from fedloom.exchange import Scope
-from fedloom.methods.base import Combination, State
-from fedloom.methods.on_clip import TEMPLATE, OnCLIP
-from fedloom.training import Training
+from fedloom.core.payload import Scope
+from fedloom.methods.base.clip import TEMPLATE, OnCLIP
+from fedloom.methods.base.method import Combination, State
+from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
+from fedloom.models.training.settings import Training
 
 BASE_PRESETS: Mapping[str, Mapping[str, Any]] = {
     "paper": {"blocks": 3, "rank": 32, "bias": False},

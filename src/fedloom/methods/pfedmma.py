@@ -20,8 +20,8 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Combination, State, Trainer
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.method import Combination, State, Trainer
 from fedloom.methods.mma import BASE_PRESETS, WithAdapters
 
 S, TEXT, VISION = "adapter/shared.*", "adapter/text.*", "adapter/vision.*"

@@ -17,12 +17,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedloom.adapters.experts import Experts
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Combination, LayerShape, State, Trainer
-from fedloom.methods.combine import mean_of
-from fedloom.methods.on_clip import CONTEXT, LENGTH, OnCLIP
-from fedloom.streams import numpy_stream
+from fedloom.core.payload import Payload, Scope
+from fedloom.core.streams import numpy_stream
+from fedloom.methods.base.clip import CONTEXT, LENGTH, OnCLIP
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import Ask, Combination, LayerShape, State, Trainer
+from fedloom.models.clip.mixture_of_prompts import Experts
 
 EXPERTS = "experts/contexts"
 MINE = "mine/context"

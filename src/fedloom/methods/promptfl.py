@@ -16,10 +16,10 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from fedloom.adapters.context import Context
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Combination, Trainer
-from fedloom.methods.on_clip import LENGTH, OnCLIP
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.clip import LENGTH, OnCLIP
+from fedloom.methods.base.method import Combination, Trainer
+from fedloom.models.clip.prompt import Context
 
 
 class PromptFL(OnCLIP):

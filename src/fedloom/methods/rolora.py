@@ -10,8 +10,9 @@ that clients need no memory and absent ones cannot fall behind: one unit instead
 from collections.abc import Sequence
 from typing import ClassVar
 
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import (
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import (
     FACTORS,
     FIRST,
     PROJECTOR,
@@ -23,7 +24,6 @@ from fedloom.methods.base import (
     State,
     Trainer,
 )
-from fedloom.methods.combine import mean_of
 
 
 class RoLoRA(Method):

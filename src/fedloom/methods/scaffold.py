@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Combination, LayerShape, Method, State, Trainer
-from fedloom.methods.combine import mean_of
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import Ask, Combination, LayerShape, Method, State, Trainer
 
 SERVER, OWN = ".control", ".own_control"
 

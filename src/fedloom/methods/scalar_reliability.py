@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fedloom.aggregation.reliability import reliability
 from fedloom.aggregation.stack import wide
-from fedloom.exchange import Payload, Scope, group_of
-from fedloom.methods.base import Ask, Combination, Method, State
-from fedloom.methods.combine import mean_of
+from fedloom.core.payload import Payload, Scope, group_of
+from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.method import Ask, Combination, Method, State
 
 
 class ScalarReliability(Method):

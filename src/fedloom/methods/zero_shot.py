@@ -8,10 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from fedloom.adapters.nothing import Nothing
-from fedloom.exchange import Payload, Scope
-from fedloom.methods.base import Ask, Combination, State, Trainer
-from fedloom.methods.on_clip import TEMPLATE, OnCLIP
+from fedloom.core.payload import Payload, Scope
+from fedloom.methods.base.clip import TEMPLATE, OnCLIP
+from fedloom.methods.base.method import Ask, Combination, State, Trainer
+from fedloom.models.clip.zero_shot import Nothing
 
 
 class ZeroShot(OnCLIP):

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor
 
+from fedloom.core.streams import numpy_stream
 from fedloom.data.digits.facts import facts
-from fedloom.streams import numpy_stream
 
 Wording = Mapping[str, tuple[str, ...]]
 

@@ -13,11 +13,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from fedloom.core.streams import numpy_stream
 from fedloom.data.digits.names import DIGITS
-from fedloom.data.pictures import enlarged
+from fedloom.data.pictures.pictures import enlarged
 from fedloom.data.tabletop.objects import Combination, object_sample
 from fedloom.data.tabletop.scene import SHAPES, TEXTURES, pairs_of
-from fedloom.streams import numpy_stream
 
 SIDE = 16
 """Pixels of a picture's side."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.tabletop.scene import (
     COLOURS,
     MOTIONS,
@@ -17,7 +18,6 @@ from fedloom.data.tabletop.scene import (
     Scene,
     Thing,
 )
-from fedloom.errors import ExperimentError
 
 
 def words(text: str) -> list[str]:

@@ -5,12 +5,12 @@ A picture is a window of 32 x 32 pixels on the one thing of a Tabletop table; si
 
 from dataclasses import dataclass
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream, stream_seed
 from fedloom.data.sample import Sample
 from fedloom.data.tabletop.render import render_thing
 from fedloom.data.tabletop.scene import COLOURS, NOVEL_PAIRS, SHAPES, SIZES, TEXTURES, Thing, pairs_of
 from fedloom.data.tabletop.shapes import SIDE
-from fedloom.errors import ExperimentError
-from fedloom.streams import numpy_stream, stream_seed
 
 OBJECT_SIDE = 32
 """Pixels of an object picture's side."""

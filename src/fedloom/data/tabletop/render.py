@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream
 from fedloom.data.tabletop.scene import Scene, Thing
 from fedloom.data.tabletop.shapes import RADII, SIDE, TURNS, Floats, Masks, masks
 from fedloom.data.tabletop.styles import PALETTE, Style, style_of, table
-from fedloom.errors import ExperimentError
-from fedloom.streams import numpy_stream
 
 TEMPERATURE = {"cold": 0.15, "warm": 0.5, "hot": 0.9}
 """A thing's level in the thermal map; the table lies at 0.32."""

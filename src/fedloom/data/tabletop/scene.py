@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fedloom.errors import ExperimentError
+from fedloom.core.errors import ExperimentError
 
 SHAPES = ("cube", "ball", "cone", "ring", "star", "cross")
 COLOURS = ("red", "yellow", "green", "cyan", "blue", "pink")

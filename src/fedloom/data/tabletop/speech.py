@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream
 from fedloom.data.sample import SAMPLE_RATE
 from fedloom.data.tabletop.language import words
-from fedloom.errors import ExperimentError
-from fedloom.streams import numpy_stream
 
 BANK = Path(__file__).parent / "words"
 """The folder with one FLAC file per voice (16 kHz, mono, 16 bit) and index.json."""

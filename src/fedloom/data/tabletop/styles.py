@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.tabletop.shapes import Floats
-from fedloom.errors import ExperimentError
 
 RGB = tuple[float, float, float]
 

@@ -11,11 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from fedloom.core.streams import numpy_stream
 from fedloom.data.sample import Sample
 from fedloom.data.tabletop import language
 from fedloom.data.tabletop.scene import PAIRS, SIZES, TEXTURES, Pair, Scene, pairs_of
 from fedloom.data.tabletop.world import Tabletop
-from fedloom.streams import numpy_stream
 
 TASKS: dict[str, tuple[str, ...]] = {
     "entailment": language.LABELS,

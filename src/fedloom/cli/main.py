@@ -1,0 +1,342 @@
+"""The commands. A user's own mistake ends in one sentence and exit code 2; a run that was cut off can be resumed."""
+
+import sys
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.text import Text
+
+from fedloom.cli.foundation import app as foundation_app
+from fedloom.cli.methods import methods
+from fedloom.cli.output import errors, out, plain_table
+from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_logging import hush
+from fedloom.deploy.commands import app as deploy_app
+
+app = typer.Typer(
+    name="fedloom",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Weave what many private, multimodal data silos know into one model, without moving their data.",
+)
+app.add_typer(foundation_app, name="foundation")
+app.add_typer(deploy_app, name="deploy")
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="settings that win over the file, such as method.ridge=0.1 rounds=10"),
+]
+
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="runs side by side, each on its share of the cores; one per core for tiny models if not given",
+        min=1,
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line; the console script's entry point."""
+    hush()
+    try:
+        app()
+    except ExperimentError as error:
+        errors.print(Text(f"fedloom: {error}"), style="red", soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        errors.print(
+            "fedloom: interrupted; `fedloom run --resume FOLDER` goes on from the last finished round"
+        )
+        sys.exit(130)
+
+
+@app.command(epilog="Example: fedloom demo --out runs/demo")
+def demo(
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="folder for the results; a new one in runs/ if none")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="the one seed", min=0)] = 0,
+    jobs: Jobs = None,
+) -> None:
+    """Train federated clients on images and speech, side by side with the bounds; show a table and a report."""
+    from fedloom.experiment.settings import load_rows
+
+    rows = load_rows(Path(str(files("fedloom"))) / "cli" / "demo.yaml", [f"seed={seed}"])
+    _run(rows, out_dir or _free(Path("runs/demo")), resume=False, jobs=jobs)
+
+
+@app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml method.ridge=0.1 --out runs/q")
+def run(
+    experiment: Annotated[Path | None, typer.Argument(help="the experiment's YAML file")] = None,
+    overrides: Overrides = None,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="folder for the results; a new one in runs/ if none")
+    ] = None,
+    resume: Annotated[
+        Path | None, typer.Option(help="go on with the run in this folder, from its last finished round")
+    ] = None,
+    row: Annotated[list[str] | None, typer.Option(help="only this row of the file; may be repeated")] = None,
+    jobs: Jobs = None,
+) -> None:
+    """Run an experiment: one run, or every row and seed that its file names."""
+    from fedloom.experiment.settings import load_rows
+
+    if resume is not None:
+        if experiment is not None or overrides or out_dir is not None or row:
+            raise ExperimentError(
+                "--resume FOLDER stands alone: the folder holds the experiment as it was begun"
+            )
+        from fedloom.experiment.study import (
+            planned,  # takes seconds, which a mistake in the file need not wait for
+        )
+
+        _run(planned(resume), resume, resume=True, jobs=jobs)
+        return
+    if experiment is None:
+        raise ExperimentError(
+            "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
+        )
+    rows = load_rows(experiment, overrides or (), only=row or ())
+    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs)
+
+
+@app.command(epilog="Example: fedloom compare runs/demo runs/q --markdown")
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="run folders, or folders of rows")],
+    column: Annotated[
+        list[str] | None, typer.Option(help="a metric or summary field; may be repeated")
+    ] = None,
+    markdown: Annotated[bool, typer.Option(help="print a Markdown table")] = False,
+    cases: Annotated[
+        int | None,
+        typer.Option(help="instead: so many test samples of each kind, and every row's answers", min=1),
+    ] = None,
+) -> None:
+    """Print runs side by side: mean and spread over seeds, of the last round; or, with --cases, their answers."""
+    from fedloom.experiment.report.cases import cases as cases_of
+    from fedloom.experiment.report.table import comparison
+
+    if cases is not None:
+        if column:
+            raise ExperimentError("--cases and --column do not go together: cases have columns of their own")
+        found, notes = cases_of(folders, cases)
+        for case in found:
+            if markdown:
+                typer.echo(case.markdown())
+            else:
+                out.print(case.rich(), "")
+        typer.echo("\n".join(notes))
+        return
+    table = comparison(folders, column)
+    if markdown:
+        typer.echo(table.markdown())
+    else:
+        out.print(table.rich())
+
+
+@app.command(epilog="Example: fedloom report runs/demo")
+def report(folder: Annotated[Path, typer.Argument(help="a run folder, or a folder of rows")]) -> None:
+    """Write report.html anew: one page, no outside request."""
+    from fedloom.experiment.report import write_report
+
+    out.print(Text(str(write_report(folder))))
+
+
+@app.command(epilog='Example: fedloom ask runs/q --image scene.png --question "what colour is the cube?"')
+def ask(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    image: Annotated[Path | None, typer.Option(help="a picture")] = None,
+    audio: Annotated[Path | None, typer.Option(help="a sound file; it may be the spoken question")] = None,
+    question: Annotated[
+        str | None, typer.Option(help="the question in words; not needed if it is spoken")
+    ] = None,
+    client: Annotated[str | None, typer.Option(help="ask this client's personal model")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="length limit of the answer", min=1)] = 32,
+) -> None:
+    """Ask the trained model about a picture, a sound, or a text."""
+    from fedloom.data.sample import Sample
+    from fedloom.data.tabletop.language import ANSWER_SPOKEN
+    from fedloom.experiment.run import load
+    from fedloom.models.clip.trainable import AdaptedCLIP
+    from fedloom.models.own.model_bank import Zoo
+
+    given = {"image": image, "audio": audio}
+    inputs = {name: _media(name, path) for name, path in given.items() if path is not None}
+    model = load(run_dir, client)
+    if isinstance(model, AdaptedCLIP):
+        if image is None or audio is not None or question is not None:
+            raise ExperimentError("CLIP names what is in a picture; give --image alone")
+        typer.echo(model.classify(inputs["image"]))
+        return
+    if isinstance(model, Zoo):
+        typer.echo(model.classify(inputs | ({} if question is None else {"text": question})))
+        return
+    if question is None and audio is None:
+        raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
+    example = model.prepare(Sample("asked", inputs, question or ANSWER_SPOKEN, ""))
+    typer.echo(model.generate([example], max_new_tokens)[0])
+
+
+@app.command(epilog='Example: fedloom generate tiny-t2i "a seven" "a two" --count 8 --out grid.png')
+def generate(
+    source: Annotated[
+        str,
+        typer.Argument(help="folder of a finished run, a shipped generator, a folder, or a Hugging Face id"),
+    ],
+    prompts: Annotated[list[str] | None, typer.Argument(help="what to show; a row of pictures each")] = None,
+    count: Annotated[int, typer.Option(help="pictures for each prompt", min=1, max=1000)] = 8,
+    picture: Annotated[Path, typer.Option("--out", help="the picture file to write")] = Path("grid.png"),
+    seed: Annotated[int, typer.Option(help="of the pictures' noise", min=0)] = 0,
+    start: Annotated[bool, typer.Option("--start", help="the run's generator before any training")] = False,
+    guidance: Annotated[
+        float, typer.Option(help="how closely to follow the prompt; 1 is no guidance", min=0)
+    ] = 3.0,
+    steps: Annotated[int, typer.Option(help="denoising steps", min=1, max=1000)] = 20,
+    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
+) -> None:
+    """Draw pictures for prompts with a run's text-to-image model, or with one before training, as a labelled grid."""
+    from fedloom.cli.generate import draw_grid
+
+    draw_grid(
+        source,
+        prompts or (),
+        picture,
+        count=count,
+        seed=seed,
+        start=start,
+        guidance=guidance,
+        steps=steps,
+        device=device,
+    )
+    out.print(Text(f"pictures {picture}"), soft_wrap=True)
+
+
+@app.command(epilog="Example: fedloom exam runs/fedma/fed-cmp/iid/seed-0 --tabletop 200")
+def exam(
+    run_dir: Annotated[Path, typer.Argument(help="the folder of a finished run")],
+    tabletop: Annotated[int, typer.Option(help="so many scenes: yes or no questions, retrieval", min=0)] = 0,
+    pope: Annotated[Path | None, typer.Option(help="POPE's file of JSON lines")] = None,
+    mme: Annotated[Path | None, typer.Option(help="MME's folder of <category>.txt")] = None,
+    mmbench: Annotated[Path | None, typer.Option(help="MMBench's TSV file")] = None,
+    images: Annotated[Path, typer.Option(help="folder of POPE's and MME's pictures")] = Path(),
+) -> None:
+    """Examine a finished run's model: objects in pictures, retrieval between pictures and captions, public benchmarks."""
+    from fedloom.experiment.benchmark import examined
+
+    found = examined(run_dir, tabletop=tabletop, pope=pope, mme=mme, mmbench=mmbench, images=images)
+    out.print(plain_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in found.items()]))
+
+
+app.command(epilog="Example: fedloom methods feda2-lora")(methods)
+
+
+@app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")
+def data(
+    experiment: Annotated[Path, typer.Argument(help="the experiment's YAML file")],
+    overrides: Overrides = None,
+    show: Annotated[int, typer.Option(help="how many samples of each kind to show", min=0)] = 3,
+    out_dir: Annotated[
+        Path | None, typer.Option("--out", help="write the shown samples' pictures and sounds here")
+    ] = None,
+) -> None:
+    """Inspect an experiment's clients: what each holds, how much, and samples. Also checks the data."""
+    from collections import Counter
+
+    from fedloom.experiment.sample_gallery import choose, save_media
+    from fedloom.experiment.settings import load_rows
+    from fedloom.tasks.evaluation import TestSet
+
+    chosen = load_rows(experiment, overrides or ())[0]
+    clients = chosen.data.load(chosen.seed)
+    rows = []
+    for client in clients:
+        kinds = Counter(s.kind for part in (client.train, client.test) for s in part)
+        told = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+        if chosen.data.pictured:
+            told += f" of {len({s.answer for part in (client.train, client.test) for s in part})} classes"
+        rows.append(
+            (
+                client.name,
+                ", ".join(client.holds) or "text",
+                str(len(client.train)),
+                str(len(client.test)),
+                told,
+            )
+        )
+    out.print(plain_table(("client", "holds", "train", "test", "samples"), rows))
+    for name, common in chosen.data.load_common(chosen.seed).items():
+        out.print(
+            Text(f"everybody is tested on {name}: {len(common)} of {len({s.answer for s in common})} classes")
+        )
+    pairs = [(c.name, s) for c in clients for s in (*c.train, *c.test)]
+    picked = choose(TestSet([c for c, _ in pairs], [s for _, s in pairs], [None] * len(pairs)), show)
+    for number, (client_name, sample) in enumerate(picked):
+        out.print(Text(f"{client_name}  {sample.kind}  {sample.uid}", style="bold"))
+        if sample.meta.get("spoken"):
+            out.print(Text(f"  spoken: {sample.meta['spoken']}"))
+        out.print(Text(f"  Q: {sample.question}\n" * bool(sample.question) + f"  A: {sample.answer}"))
+        if out_dir is not None:
+            for file in save_media(sample, out_dir, f"{number:03d}").values():
+                out.print(Text(f"  {out_dir / file}"))
+
+
+@app.command(epilog="Example: fedloom doctor")
+def doctor() -> None:
+    """Check this installation: versions, device, shipped foundation, a place to write, optional parts."""
+    from fedloom.cli.doctor import examine
+
+    found = examine()
+    rows = [("ok" if c.ok else "optional" if c.optional else "MISSING", c.name, c.detail) for c in found]
+    out.print(plain_table(("", "what", "found"), rows))
+    if bad := [c for c in found if not c.ok and not c.optional]:
+        raise ExperimentError(f"{bad[0].name}: {bad[0].detail}")
+
+
+def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None) -> None:
+    """Run one or several experiments into a folder, then print the table and where things lie."""
+    from fedloom.cli.progress import watching
+    from fedloom.experiment.parallel_runs import suggested
+    from fedloom.experiment.report.table import comparison
+    from fedloom.experiment.run import run as run_one
+    from fedloom.experiment.study import run_rows
+
+    with watching(experiments, out) as watch:
+        if len(experiments) == 1 and not (resume and (folder / "plan.json").exists()):
+            finished = [run_one(experiments[0], folder, resume=resume, observe=watch(experiments[0], 1, 1))]
+        else:
+            side_by_side = suggested(experiments) if jobs is None else jobs
+            finished = run_rows(experiments, folder, watch, resume=resume, jobs=side_by_side)
+    out.print(comparison(folder).rich())
+    for result in finished:
+        if result.summary["status"] != "complete":
+            errors.print(Text(f"{result.summary['row']}: {result.summary['status']}"), style="yellow")
+    out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
+    if len(finished) == 1:
+        out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)
+
+
+def _media(modality: str, path: Path) -> Any:
+    """The raw tensor of a file that the user named."""
+    from fedloom.data.media import check_media, decode_media
+
+    if not path.is_file():
+        raise ExperimentError(f"--{modality}: there is no file {path}")
+    try:
+        check_media(modality, path)
+        return decode_media(modality, path)
+    except Exception as error:  # decoders raise what they like; the user needs the file and the reason
+        raise ExperimentError(f"--{modality}: {path} cannot be read: {error}") from error
+
+
+def _free(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, ... that is not there yet."""
+    number, free = 1, folder
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free

@@ -1,0 +1,90 @@
+"""`fedloom methods`: what there is, what each shares, its settings, and what it costs."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+
+from fedloom.cli.output import out, plain_table
+from fedloom.core.errors import ExperimentError
+
+
+def methods(
+    name: Annotated[str | None, typer.Argument(help="show this method's settings")] = None,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            help="count what every method trains and sends, for clip-vit-b16, roberta-large, uniflow, vicuna-7b ..."
+        ),
+    ] = None,
+    clients: Annotated[int, typer.Option(help="clients in a round, for --cost", min=1)] = 3,
+) -> None:
+    """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
+    from fedloom.methods import METHODS
+    from fedloom.privacy.compatibility import private, why_not
+
+    if cost is not None:
+        _costs(name, cost, clients)
+        return
+    if name is not None and name not in METHODS:
+        raise ExperimentError(f"unknown method {name}; known are {', '.join(sorted(METHODS))}")
+    if name is not None:
+        method = METHODS[name]
+        out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
+        out.print(f"privacy: {'secure, dp' if private(method) else f'none, because it {why_not(method)}'}")
+        rows = list(_settings(method, "method."))
+        out.print(plain_table(("setting", "default", "meaning"), rows))
+        return
+    listed = [
+        (
+            m.name,
+            m.title,
+            m.paper,
+            ", ".join(m.shares.shared) or "nothing",
+            ", ".join(m.shares.personal) or "nothing",
+            "secure, dp" if private(m) else "none",
+        )
+        for m in METHODS.values()
+    ]
+    out.print(plain_table(("method.name", "title", "paper", "shared", "personal", "privacy"), listed))
+
+
+def _costs(name: str | None, cost: str, clients: int) -> None:
+    """What every method, or the one of this name, trains and sends on a model of full size."""
+    from fedloom.cli import cost_clip
+    from fedloom.cli.cost import table
+
+    if cost in cost_clip.PRESETS:
+        parts = [c for c in cost_clip.table(cost, clients) if name in (None, c.method)]
+        rows = [(c.title, *(f"{n:,}" for n in (c.trained, c.up, c.down, c.kept))) for c in parts]
+        out.print(plain_table(("method", "trained", "up", "down", "kept local"), rows))
+        out.print(f"{cost}, {clients} clients: numbers per client and round.")
+        return
+    counted = [c for c in table(cost, clients) if name in (None, c.method)]
+    columns = ("method", "trained", "up", "down", "mean", "down, dense", "mean, dense")
+    lines = [
+        (c.title, *(f"{n:,.0f}" for n in (c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense)))
+        for c in counted
+    ]
+    told = plain_table(columns, lines)
+    # A narrow terminal may break lines, but never a number.
+    needed = out.measure(told, options=out.options.update(width=1000)).maximum
+    Console(highlight=False, width=max(out.width, needed)).print(told)
+    head = f"; the head's {counted[0].head:,} are trained and not in up and down" if counted[0].head else ""
+    out.print(f"{cost}, {clients} clients: numbers per client and round{head}.")
+
+
+def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
+    """Name, default and meaning of every field; those of a group of settings one by one."""
+    for name, field in model.model_fields.items():
+        value = field.get_default()
+        if isinstance(value, BaseModel):
+            yield from _settings(type(value), f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _default(value), field.description or ""
+
+
+def _default(value: object) -> str:
+    return "the mode's own" if value is None else str(value)

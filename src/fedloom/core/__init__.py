@@ -1,0 +1,1 @@
+"""Payloads and scopes, random streams, files and errors; imports nothing else of fedloom."""

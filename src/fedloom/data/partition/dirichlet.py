@@ -1,0 +1,182 @@
+"""Label skew: Dirichlet shares of every class over clients with a cap, and the coarse-to-fine draw called pachinko.
+
+Pure functions of labels, numbers and one seed; one generator serves a whole partition, retries included.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream
+
+TRIES = 20_000
+"""Draws after which a partition is given up."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One client's examples: places in the training and in the test labels, ascending."""
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+def label_skew(
+    train: Sequence[int],
+    test: Sequence[int],
+    clients: int,
+    beta: float,
+    seed: int,
+    *,
+    least: int = 10,
+    tries: int = TRIES,
+    stream: str = "labeldir",
+) -> list[Share]:
+    """Deal the examples of every class by a draw of Dirichlet(beta, ..., beta) over the clients; disjoint and exhaustive.
+
+    A client that holds len(train) / clients training examples already takes no further class: its share is zero and the others'
+    are scaled up. Training and test examples are cut at the same cumulative shares, so that a client is tested on the mix that
+    it trains on. Drawn anew until every client has `least` of either.
+
+    Args:
+        train: labels of the training examples.
+        test: labels of the test examples.
+        clients: how many.
+        beta: the Dirichlet parameter; the smaller, the fewer classes a client holds.
+        seed: of the run.
+        least: examples of either part that every client needs.
+        tries: draws before giving up.
+        stream: a name for what is dealt, such as a domain: two partitions of one run are independent.
+
+    Raises:
+        ExperimentError: no draw of `tries` gave every client enough.
+
+    """
+    rng = numpy_stream(seed, "partition", stream, clients)
+    parts = [np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)]
+    classes = np.unique(np.concatenate(parts))
+    sizes = np.array([[(part == label).sum() for part in parts] for label in classes])
+    if clients * least <= min(len(part) for part in parts):
+        for _ in range(tries):
+            if (cuts := draw_cuts(sizes, clients, beta, least, rng)) is not None:
+                return _dealt(parts, classes, cuts, clients, rng)
+    raise ExperimentError(
+        f"data.partition: no draw in {tries} gave each of {clients} clients {least} training and {least} test examples of "
+        f"{len(train)} and {len(test)} with beta {beta:g}; name fewer clients, or lower data.partition.least"
+    )
+
+
+def draw_cuts(
+    sizes: NDArray[np.int64], clients: int, beta: float, least: int, rng: np.random.Generator
+) -> NDArray[np.int64] | None:
+    """(classes, 2, clients): where the clients' pieces of each class end, in training and in test examples.
+
+    One draw of `label_skew` for classes of these sizes, (classes, 2); None where it leaves a client with fewer than `least`.
+    """
+    cap = sizes[:, 0].sum() / clients
+    held = np.zeros((2, clients), np.int64)
+    cuts = np.empty((len(sizes), 2, clients), np.int64)
+    for number, size in enumerate(sizes):
+        shares = rng.dirichlet(np.full(clients, beta)) * (held[0] < cap)
+        if not shares.sum() > 0:  # a small beta can put all of a class on clients that are full
+            return None
+        ends = np.cumsum(shares / shares.sum())
+        cuts[number] = np.rint(ends * size[:, None]).astype(np.int64)
+        cuts[number, :, -1] = size
+        held += np.diff(cuts[number], prepend=0)
+    return cuts if held.min() >= least else None
+
+
+def _dealt(
+    parts: Sequence[NDArray[np.int64]],
+    classes: NDArray[np.int64],
+    cuts: NDArray[np.int64],
+    clients: int,
+    rng: np.random.Generator,
+) -> list[Share]:
+    """The places behind the cuts: those of every class in a drawn order."""
+    found: list[list[list[int]]] = [[[], []] for _ in range(clients)]
+    for label, cut in zip(classes, cuts, strict=True):
+        for part, (labels, ends) in enumerate(zip(parts, cut, strict=True)):
+            order = rng.permutation(np.flatnonzero(labels == label))
+            for client, piece in enumerate(np.split(order, ends[:-1])):
+                found[client][part] += piece.tolist()
+    return [Share(tuple(sorted(a)), tuple(sorted(b))) for a, b in found]
+
+
+def pachinko(
+    labels: Sequence[int],
+    coarse: Sequence[int],
+    train: int,
+    clients: int,
+    beta: float,
+    seed: int,
+    *,
+    each: int | None = None,
+    fine_beta: float = 10.0,
+) -> list[Share]:
+    """Deal a pool without replacement: every example draws a coarse class, then one of its fine classes (CIFAR-100).
+
+    A client's coarse shares are Dirichlet(beta), its fine shares within each coarse class Dirichlet(fine_beta); what is empty
+    falls out and the rest is scaled up.
+
+    Args:
+        labels: fine labels of the pool, training examples first.
+        coarse: the coarse class of each fine class.
+        train: how many of the pool are training examples; test places count from 0 again.
+        clients: how many.
+        beta: the Dirichlet parameter over coarse classes.
+        seed: of the run.
+        each: examples per client; None deals the whole pool evenly.
+        fine_beta: the Dirichlet parameter over the fine classes of one coarse class.
+
+    Raises:
+        ExperimentError: the clients ask for more than the pool holds, or one of them got no training or no test example.
+
+    """
+    rng = numpy_stream(seed, "partition", "pachinko", clients)
+    each = len(labels) // clients if each is None else each
+    if each < 1 or each * clients > len(labels):
+        raise ExperimentError(
+            f"data.partition: {clients} clients of {max(each, 1)} examples need more than the {len(labels)} there are; "
+            "name fewer clients"
+        )
+    fine = np.asarray(coarse, dtype=np.int64)
+    pool = np.asarray(labels, dtype=np.int64)
+    stacks = [rng.permutation(np.flatnonzero(pool == label)).tolist() for label in range(len(fine))]
+    left = np.array([len(stack) for stack in stacks])
+    children = [np.flatnonzero(fine == c) for c in range(int(fine.max()) + 1)]
+    found = []
+    for _ in range(clients):
+        tops = rng.dirichlet(np.full(len(children), beta))
+        leaves = [rng.dirichlet(np.full(len(c), fine_beta)) for c in children]
+        taken = []
+        for _ in range(each):
+            open_ = np.array([left[c].sum() > 0 for c in children])
+            top = _pick(tops, open_, rng)
+            label = int(children[top][_pick(leaves[top], left[children[top]] > 0, rng)])
+            taken.append(stacks[label].pop())
+            left[label] -= 1
+        found.append(
+            Share(
+                tuple(sorted(i for i in taken if i < train)),
+                tuple(sorted(i - train for i in taken if i >= train)),
+            )
+        )
+    if any(not share.train or not share.test for share in found):
+        raise ExperimentError(
+            f"data.partition: with {each} examples each a client has no training or no test example; name fewer clients"
+        )
+    return found
+
+
+def _pick(shares: NDArray[np.float64], there: NDArray[np.bool_], rng: np.random.Generator) -> int:
+    """A place drawn by the shares of what is there; evenly where all of those vanish."""
+    weights = shares * there
+    if not weights.sum() > 0:
+        weights = there.astype(np.float64)
+    ends = np.cumsum(weights)
+    return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

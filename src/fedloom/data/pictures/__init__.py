@@ -1,0 +1,1 @@
+"""Image classification data sets: folders, parquet files, the hub and known layouts."""

@@ -1,0 +1,152 @@
+"""Pictures by class from a folder: `<class>/<image>`, `train|test/<class>/<image>`, `<domain>/<class>/<image>`, or a split file.
+
+A split file is CoOp's: `split_*.json` with the lists train, val and test of [path, label, class name]. DomainNet's lists,
+`<domain>_train.txt` and `<domain>_test.txt` with lines of `path label`, are read where they lie beside the domains or in splits/.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.media import KINDS, decode_media
+from fedloom.data.pictures.known_sets import Known
+from fedloom.data.pictures.pictures import Picture, Pictures, class_words, held_back
+
+
+def read_folder(root: Path, known: Known, share: float, seed: int, *, by_domain: bool) -> Pictures:
+    """The pictures under `root`; where nothing says which are test pictures, a seeded `share` of every class is.
+
+    Raises ExperimentError for a folder without classes or with one alone, or for a split file that cannot be used.
+    """
+    if root.is_file() and root.suffix == ".json":
+        return _split_file(root, root.parent)
+    if not root.is_dir():
+        raise ExperimentError(f"data.path: there is no folder {root}; it should hold one folder per class")
+    if by_domain:
+        return _domains(root, known, share, seed)
+    splits = sorted(root.glob("split_*.json"))
+    if len(splits) > 1:
+        raise ExperimentError(
+            f"data.path: {root} holds {len(splits)} split files; name the one that is meant, such as {splits[0]}"
+        )
+    if splits:
+        return _split_file(splits[0], root)
+    parts = [root / "train", root / "test"]
+    if all(p.is_dir() for p in parts):
+        folders = _class_folders(parts[0], known)
+        train, test = (_listed(part, folders, root) for part in parts)
+        return Pictures(_names(folders), tuple(train), tuple(test))
+    folders = _class_folders(root, known)
+    return Pictures(_names(folders), *held_back(_listed(root, folders, root), share, seed))
+
+
+def _class_folders(root: Path, known: Known) -> tuple[str, ...]:
+    """The folders' names in the order of the class numbers."""
+    there = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    found = known.folders or tuple(n for n in there if n not in known.dropped)
+    if missing := [n for n in found if n not in there]:
+        raise ExperimentError(f"data.path: {root} lacks the class folder {missing[0]}")
+    if len(found) < 2:
+        raise ExperimentError(f"data.path: {root} should hold a folder for each of two or more classes")
+    return found
+
+
+def _names(folders: Sequence[str]) -> tuple[str, ...]:
+    return tuple(class_words(f) for f in folders)
+
+
+def _listed(place: Path, folders: Sequence[str], root: Path, domain: str | None = None) -> list[Picture]:
+    """Every picture of every class, in the order of names; hidden and other files are passed over."""
+    found = []
+    for label, folder in enumerate(folders):
+        files = sorted(p for p in (place / folder).rglob("*") if _is_picture(p))
+        if not files:
+            raise ExperimentError(
+                f"data.path: {place / folder} holds no picture; leave the class out, or fill it"
+            )
+        found += [_picture(file, label, root, domain) for file in files]
+    return found
+
+
+def _is_picture(path: Path) -> bool:
+    return path.suffix.lower() in KINDS["image"].suffixes and not path.name.startswith(".") and path.is_file()
+
+
+def _picture(file: Path, label: int, root: Path, domain: str | None = None) -> Picture:
+    uid = file.relative_to(root).as_posix()
+    return Picture(uid, label, partial(decode_media, "image", file), domain, file)
+
+
+def _domains(root: Path, known: Known, share: float, seed: int) -> Pictures:
+    there = tuple(
+        sorted(
+            p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != "splits"
+        )
+    )
+    domains = known.domains or there
+    if len(domains) < 2 or (missing := [d for d in domains if d not in there]):
+        lacks = f"lacks the domain {missing[0]}" if len(domains) > 1 else "should hold a folder per domain"
+        raise ExperimentError(f"data.path: {root} {lacks}; right is <path>/<domain>/<class>/<image>")
+    folders = _class_folders(root / domains[0], known)
+    train: list[Picture] = []
+    test: list[Picture] = []
+    for domain in domains:
+        listed = _listed(root / domain, _class_folders(root / domain, Known(folders=folders)), root, domain)
+        lists = [_list_file(root, f"{domain}_{part}.txt") for part in ("train", "test")]
+        if lists[0] is None or lists[1] is None:
+            a, b = held_back(listed, share, seed)
+        else:
+            a, b = (tuple(p for p in listed if p.uid in chosen) for chosen in (lists[0], lists[1]))
+        train += a
+        test += b
+    return Pictures(_names(folders), tuple(train), tuple(test), domains)
+
+
+def _list_file(root: Path, name: str) -> set[str] | None:
+    """The paths that a list names, or None where there is no such list."""
+    for place in (root, root / "splits"):
+        if (place / name).is_file():
+            lines = (place / name).read_text(encoding="utf-8").splitlines()
+            return {line.rsplit(" ", 1)[0].strip() for line in lines if line.strip()}
+    return None
+
+
+def _split_file(file: Path, root: Path) -> Pictures:
+    """Train and test of a split file; its validation part is not used, as in the published few-shot runs."""
+    try:
+        parts = json.loads(file.read_text(encoding="utf-8"))
+        train, test = ([(str(p), int(n), str(c)) for p, n, c in parts[k]] for k in ("train", "test"))
+        names = {n: c for _, n, c in [*train, *test]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExperimentError(
+            f"data.path: {file} is no split file; it should hold the lists train and test of [path, label, class name]"
+        ) from error
+    if not train or not test or sorted(names) != list(range(len(names))):
+        raise ExperimentError(
+            f"data.path: {file} should number its classes 0, 1, 2 ... and fill train and test"
+        )
+    place = _images_of(root, train[0][0], file)
+
+    def made(rows: Sequence[tuple[str, int, str]]) -> tuple[Picture, ...]:
+        return tuple(
+            Picture(path, label, _reader(place / path), None, place / path) for path, label, _ in rows
+        )
+
+    return Pictures(tuple(class_words(names[n]) for n in range(len(names))), made(train), made(test))
+
+
+def _images_of(root: Path, first: str, file: Path) -> Path:
+    """The folder below which the paths of a split file lie: `root` or one of its folders."""
+    for place in [root, *sorted(p for p in root.iterdir() if p.is_dir())]:
+        if (place / first).is_file():
+            return place
+    raise ExperimentError(
+        f"data.path: {file} names {first}, which lies neither in {root} nor in a folder of it"
+    )
+
+
+def _reader(path: Path) -> Callable[[], Any]:
+    return partial(decode_media, "image", path)

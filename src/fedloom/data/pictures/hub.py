@@ -1,0 +1,146 @@
+"""Pictures by class from the Hugging Face hub, or from its parquet files on this machine."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.pictures.known_sets import Known
+from fedloom.data.pictures.pictures import Picture, Pictures, class_words, held_back, rgb
+
+TESTS = ("test", "validation", "valid", "val")
+"""Splits that serve for testing, the first one that is there."""
+
+
+def read_hub(repository: str, known: Known, share: float, seed: int) -> Pictures:
+    """A data set of the hub. Raises ExperimentError where it cannot be reached or holds no pictures with labels."""
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(repository)
+    except (OSError, ValueError) as error:  # no network, no such data set, a script that may not run
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExperimentError(
+            f"data.dataset: {repository} cannot be read ({reason}); name its folder on this machine in data.path"
+        ) from error
+    return from_splits(splits, repository, known, share, seed)
+
+
+def read_parquet(folder: Path, known: Known, share: float, seed: int) -> Pictures:
+    """`train*.parquet` and `test*.parquet` (or validation, or no test part) in or below `folder`, with their own class names.
+
+    Raises ExperimentError for files without a picture column or a label column.
+    """
+    from datasets import Dataset
+
+    splits: dict[str, Any] = {}
+    for name in ("train", *TESTS):
+        if files := sorted(str(p) for p in folder.rglob(f"{name}*.parquet")):
+            try:
+                splits[name] = Dataset.from_parquet(files)
+            except Exception as error:  # pyarrow's and datasets' own types
+                raise ExperimentError(
+                    f"data.path: the parquet files {files[0]} ... cannot be read"
+                ) from error
+    return from_splits(splits, str(folder), known, share, seed)
+
+
+def has_parquet(folder: Path) -> bool:
+    """Whether a folder holds a training split as parquet."""
+    return next(folder.rglob("train*.parquet"), None) is not None
+
+
+def from_splits(splits: Any, origin: str, known: Known, share: float, seed: int) -> Pictures:
+    """The pictures of a mapping of splits. Columns are found by their types: one picture, one label, maybe a domain."""
+    if "train" not in splits:
+        raise ExperimentError(f"data: {origin} has no split train; it has {', '.join(splits) or 'none'}")
+    features = splits["train"].features
+    image = _one(features, lambda f: type(f).__name__ == "Image", "picture", origin)
+    label = (
+        known.label
+        if known.label in features
+        else _one(features, lambda f: type(f).__name__ == "ClassLabel", "label", origin)
+    )
+    names = _class_names(splits["train"], label)
+    kept = known.folders or tuple(n for n in names if n not in known.dropped)
+    if missing := [k for k in kept if class_words(k) not in {class_words(n) for n in names}]:
+        raise ExperimentError(f"data: {origin} has no class {missing[0]}; it has {', '.join(names[:5])} ...")
+    number = {class_words(k): i for i, k in enumerate(kept)}
+    numbers = {old: number.get(class_words(n)) for old, n in enumerate(names)}
+    parts = [
+        _pictures(splits[part], part, names, numbers, image, label, known)
+        for part in ("train", next((t for t in (known.test, *TESTS) if t in splits), None))
+        if part is not None
+    ]
+    train, test = parts if len(parts) == 2 else held_back(parts[0], share, seed)
+    domains = known.domains or tuple(sorted({p.domain for p in train if p.domain is not None}))
+    return Pictures(
+        tuple(class_words(k) for k in kept),
+        tuple(train),
+        tuple(test),
+        domains,
+        _coarse(splits, label, known, numbers),
+    )
+
+
+def _one(features: Any, fits: Any, what: str, origin: str) -> str:
+    found = [name for name, feature in features.items() if fits(feature)]
+    if len(found) != 1:
+        raise ExperimentError(
+            f"data: {origin} has {len(found)} {what} columns among {', '.join(features)}; exactly one is right"
+        )
+    return str(found[0])
+
+
+def _class_names(split: Any, label: str) -> tuple[str, ...]:
+    """The label column's own names; the sorted words of one that holds words or numbers."""
+    named = getattr(split.features[label], "names", None)
+    return tuple(named) if named else tuple(sorted(str(v) for v in set(split[label][:])))
+
+
+def _pictures(
+    split: Any,
+    part: str,
+    names: Sequence[str],
+    numbers: dict[int, int | None],
+    image: str,
+    label: str,
+    known: Known,
+) -> list[Picture]:
+    labels, of = split[label][:], {n: i for i, n in enumerate(names)}
+    domains = _domains(split, known)
+    only = split.select_columns([image])
+    found = []
+    for row, value in enumerate(labels):
+        old = (
+            value
+            if isinstance(value, int) and type(split.features[label]).__name__ == "ClassLabel"
+            else of[str(value)]
+        )
+        new = numbers[old]
+        if new is not None:
+            found.append(Picture(f"{part}/{row}", new, partial(_read, only, row, image), domains[row]))
+    return found
+
+
+def _domains(split: Any, known: Known) -> Sequence[str | None]:
+    if "domain" not in split.features:
+        return [None] * len(split)
+    names = getattr(split.features["domain"], "names", None)
+    return [names[v] if names else str(v) for v in split["domain"][:]]
+
+
+def _coarse(splits: Any, label: str, known: Known, numbers: dict[int, int | None]) -> tuple[int, ...]:
+    """The coarse class of each class, read off the training part."""
+    if known.coarse is None or known.coarse not in splits["train"].features:
+        return ()
+    pairs = zip(splits["train"][label][:], splits["train"][known.coarse][:], strict=True)
+    of = {numbers[fine]: int(coarse) for fine, coarse in pairs if numbers[fine] is not None}
+    return tuple(of[n] for n in range(len(of)))
+
+
+def _read(split: Any, row: int, column: str) -> Tensor:
+    return rgb(split[row][column])

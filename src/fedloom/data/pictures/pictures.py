@@ -1,0 +1,110 @@
+"""Pictures by class, before anybody deals them out: class names in order, and a record per picture that is read when asked."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream
+from fedloom.data.sample import Sample
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One labelled picture. Label, path and domain stand in one record, so that no index can part them."""
+
+    uid: str
+    label: int
+    read: Callable[[], Tensor]
+    """uint8 (3, H, W)."""
+    domain: str | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A data set: `names[label]` is a class's name, `coarse[label]` its coarse class, where there are such."""
+
+    names: tuple[str, ...]
+    train: tuple[Picture, ...]
+    test: tuple[Picture, ...]
+    domains: tuple[str, ...] = ()
+    coarse: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if twice := [n for i, n in enumerate(self.names) if n in self.names[:i]]:
+            raise ExperimentError(
+                f"data: two classes are called {twice[0]!r}; no model could tell them apart, so give each a name of its own"
+            )
+
+
+class Shown(Mapping[str, Tensor]):
+    """The modalities of a picture's sample: `image`, read anew each time, so that a large data set costs no memory."""
+
+    def __init__(self, picture: Picture) -> None:
+        self._picture = picture
+
+    def __getitem__(self, modality: str) -> Tensor:
+        if modality != "image":
+            raise KeyError(modality)
+        try:
+            return self._picture.read()
+        except ExperimentError:
+            raise
+        except Exception as error:  # decoders raise a dozen types on broken files
+            raise ExperimentError(f"data: the picture {self._picture.uid} cannot be read: {error}") from error
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("image",))
+
+    def __len__(self) -> int:
+        return 1
+
+    def __contains__(self, modality: object) -> bool:
+        return modality == "image"
+
+
+def sample(picture: Picture, names: Sequence[str], classes: str, label: int, **meta: Any) -> Sample:
+    """The picture as a sample of the list `classes` ("base" or "novel"), in which its class has the number `label`."""
+    told = {"classes": classes, "label": label, "domain": picture.domain, **meta}
+    return Sample(picture.uid, Shown(picture), "", names[picture.label], told)
+
+
+def class_words(name: str) -> str:
+    """A class's name as a text encoder reads it: underscores become spaces."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def rgb(picture: Any) -> Tensor:
+    """uint8 (3, H, W) of a Pillow image of any mode."""
+    return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1).contiguous()
+
+
+def enlarged(pixels: np.ndarray[Any, Any], side: int) -> Tensor:
+    """uint8 (3, side, side) of grey uint8 (h, w), bicubic."""
+    return rgb(Image.fromarray(pixels).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def held_back(
+    pictures: Sequence[Picture], share: float, seed: int
+) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
+    """(train, test): of every class, and domain, a seeded share of its pictures, rounded; one at least where it has two."""
+    rng = numpy_stream(seed, "pictures", "held back")
+    groups: dict[tuple[str, int], list[int]] = {}
+    for place, picture in enumerate(pictures):
+        groups.setdefault((picture.domain or "", picture.label), []).append(place)
+    test: set[int] = set()
+    for group in sorted(groups):
+        places = groups[group]
+        count = min(max(round(share * len(places)), 1), len(places) - 1)
+        test.update(rng.permutation(places)[:count].tolist())
+    return (
+        tuple(p for i, p in enumerate(pictures) if i not in test),
+        tuple(p for i, p in enumerate(pictures) if i in test),
+    )

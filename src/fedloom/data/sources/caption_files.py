@@ -1,0 +1,141 @@
+"""Your own captioned pictures for federated pre-training, read by Hugging Face's `datasets`.
+
+A folder with pictures and a `metadata.jsonl` or `.csv` (ImageFolder), a folder of parquet files, a saved data set, or the name of
+one on the hub. A folder whose subfolders are such data sets has one source of captions for each. The picture's column is the
+first of type Image, the caption's the first of CAPTIONS.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream
+from fedloom.data.client_data import ClientData
+from fedloom.data.sample import Sample
+from fedloom.data.sources.captions import (
+    Captions,
+    assign,
+    by_source,
+    clusters,
+    noisy_clients,
+    shuffled,
+    sizes,
+)
+
+CAPTIONS = ("caption", "text", "captions", "sentence", "answer", "blip_caption")
+Features = Callable[[Sequence[Sample]], Tensor]
+"""Samples to the frozen encoder's features (N, d)."""
+
+
+class Picture(Mapping[str, Tensor]):
+    """One row's picture, decoded whenever it is asked for: uint8 (3, H, W)."""
+
+    def __init__(self, rows: Any, row: int, column: str) -> None:
+        self._rows, self._row, self._column = rows, row, column
+
+    def __getitem__(self, modality: str) -> Tensor:
+        if modality != "image":
+            raise KeyError(modality)
+        picture = self._rows[self._row][self._column].convert("RGB")
+        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+    def __contains__(self, modality: object) -> bool:
+        return modality == "image"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(("image",))
+
+    def __len__(self) -> int:
+        return 1
+
+
+def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int]]:
+    """Every captioned picture and the number of its source. Empty captions are left out. Raises ExperimentError."""
+    folder = Path(path)
+    parts = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    named = [p for p in parts if any((p / m).is_file() for m in ("metadata.jsonl", "metadata.csv"))]
+    named = named or [p for p in parts if any(p.glob("*.parquet"))]
+    samples: list[Sample] = []
+    source: list[int] = []
+    for number, place in enumerate([str(p) for p in named] or [path]):
+        rows = _rows(place)
+        image, caption = _columns(rows, place)
+        for row, text in enumerate(rows[caption]):
+            said = text[0] if isinstance(text, list) and text else text
+            if isinstance(said, str) and said.strip():
+                uid = f"{Path(place).name}/{row}"
+                samples.append(Sample(uid, Picture(rows, row, image), question, said.strip(), {"row": row}))
+                source.append(number)
+    if not samples:
+        raise ExperimentError(f"data.path: {path} holds no captioned picture")
+    return samples, source
+
+
+def _rows(place: str) -> Any:
+    import datasets
+
+    quiet = datasets.utils.logging
+    quiet.disable_progress_bar()
+    try:
+        if (Path(place) / "state.json").is_file():
+            return datasets.load_from_disk(place)
+        return datasets.load_dataset(place, split="train")
+    except Exception as error:  # datasets raises a dozen types for what it cannot read
+        raise ExperimentError(
+            f"data.path: {place} cannot be read as a data set ({' '.join(str(error).split())[:160]})"
+        ) from error
+
+
+def _columns(rows: Any, place: str) -> tuple[str, str]:
+    image = next((n for n, f in rows.features.items() if type(f).__name__ == "Image"), None)
+    caption = next((n for n in CAPTIONS if n in rows.features), None)
+    if image is None or caption is None:
+        raise ExperimentError(
+            f"data.path: {place} has the columns {', '.join(rows.features)}; it needs a column of pictures and one called "
+            f"{' or '.join(CAPTIONS[:2])}"
+        )
+    return image, caption
+
+
+def clients_from_files(
+    path: str, settings: Captions, clients: int, train: int, test: int, seed: int, features: Features | None
+) -> list[ClientData]:
+    """`clients` silos with on average `train` and `test` pictures each, dealt out by the scenario; see `captioned`.
+
+    `features` is asked in the scenario topic alone. Raises ExperimentError.
+    """
+    samples, source = read_captions(path, settings.question)
+    trained = sizes(clients * train, clients, settings.quantity, settings.least, seed)
+    wanted = [n + test for n in trained]
+    if settings.scenario == "source":
+        if len(set(source)) < 2:
+            raise ExperimentError(
+                "data.captions.scenario: source needs a data.path with a folder for each source of captions"
+            )
+        parts = by_source(source, wanted, seed)
+    elif settings.scenario == "topic":
+        if features is None:
+            raise ExperimentError(
+                "data.captions.scenario: topic needs the encoder; use it with fedloom run, or take iid, source or quality"
+            )
+        topics = clusters(features(samples).double().numpy(), settings.topics, seed)
+        parts = assign(topics, wanted, settings.dirichlet, seed)
+    else:
+        parts = assign(source, wanted, None, seed)
+    noisy = noisy_clients(clients, settings.noisy, seed) if settings.scenario == "quality" else []
+    found = []
+    for k, part in enumerate(parts):
+        order = numpy_stream(seed, "captions", "test", k).permutation(len(part)).tolist()
+        own = [samples[part[i]] for i in order]
+        learned = own[test:]
+        if k in noisy:
+            whose = shuffled(len(learned), settings.shuffled, seed, k)
+            learned = [replace(s, answer=learned[j].answer) for s, j in zip(learned, whose, strict=True)]
+        found.append(ClientData(f"image-{k + 1:02d}", learned, own[:test]))
+    return found

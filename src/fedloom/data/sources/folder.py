@@ -1,0 +1,220 @@
+"""Your own data: one folder per client, media files, and a `metadata.jsonl` of questions and answers.
+
+    root/<client>/metadata.jsonl     {"image": "x.png", "audio": "y.wav", "question": "...", "answer": "..."}
+
+Keys: `question` and `answer`, required; `image`, `audio`, `depth`, `thermal`, any or none; `split`, "train"
+or "test", optional. Hugging Face's ImageFolder and AudioFolder spellings, `file_name` (image or audio by its
+suffix) and `<modality>_file_name`, mean the same. A media key that is null is absent. Every file is checked
+before `load_folder` returns, and decoded each time it is asked for.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import stream_seed
+from fedloom.data.client_data import ClientData
+from fedloom.data.media import KINDS, check_media, decode_media
+from fedloom.data.sample import Sample
+
+METADATA = "metadata.jsonl"
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a record stands, for the sentence that says what is wrong with it."""
+
+    client: str
+    metadata: Path
+    line: int
+
+    def error(self, says: str) -> ExperimentError:
+        """The mistake `says`, with client, file and line before it."""
+        return ExperimentError(f"Client {self.client!r}, line {self.line} of {self.metadata}: {says}")
+
+
+class MediaFiles(Mapping[str, Tensor]):
+    """A record's media by modality; reading a key decodes its file anew, so a large client costs no memory.
+
+    Listing, counting and `in` touch no file. Raises ExperimentError if a file no longer decodes.
+    """
+
+    def __init__(self, files: Mapping[str, Path], place: Place) -> None:
+        self._files, self._place = dict(files), place
+
+    def __getitem__(self, modality: str) -> Tensor:
+        path = self._files[modality]
+        return _guarded(decode_media, modality, path, self._place)
+
+    def __contains__(self, modality: object) -> bool:
+        return modality in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __repr__(self) -> str:
+        return f"MediaFiles({self._files})"
+
+
+def load_folder(root: Path, test_share: float = 0.2, seed: int = 0) -> list[ClientData]:
+    """The clients under `root`, sorted by name; hidden folders and loose files are passed over.
+
+    Records without `split` are divided by (seed, client, line): `test_share` of them, rounded, go to testing.
+    A client of two or more records gets at least one of each part, unless its own `split`s say otherwise.
+
+    Raises:
+        ExperimentError: `root`, a client's folder or a record is wrong; names client, line and file.
+    """
+    root = Path(root)
+    if not 0 < test_share < 1:
+        raise ExperimentError(f"The test share must lie between 0 and 1, and {test_share} does not.")
+    if not root.is_dir():
+        raise ExperimentError(f"There is no data folder {root}; it should hold one folder per client.")
+    try:
+        folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise ExperimentError(f"The data folder {root} cannot be listed: {error.strerror}.") from error
+    if not folders:
+        raise ExperimentError(
+            f"The data folder {root} holds no clients; each should be a folder with a {METADATA} inside."
+        )
+    return [_load_client(folder, test_share, seed) for folder in folders]
+
+
+def _load_client(folder: Path, test_share: float, seed: int) -> ClientData:
+    declared: dict[int, str | None] = {}
+    samples: dict[int, Sample] = {}
+    for place, record in _records(folder):
+        declared[place.line] = _split(record, place)
+        samples[place.line] = _sample(record, folder, place)
+    test = {line for line, part in declared.items() if part == "test"}
+    test |= _draw_test(declared, test_share, seed, folder.name)
+    return ClientData(
+        name=folder.name,
+        train=tuple(sample for line, sample in samples.items() if line not in test),
+        test=tuple(sample for line, sample in samples.items() if line in test),
+    )
+
+
+def _draw_test(declared: Mapping[int, str | None], share: float, seed: int, client: str) -> set[int]:
+    """The lines without a declared split that fall to the test part: those of the lowest seeded draws."""
+    free = [line for line, part in declared.items() if part is None]
+    parts = set(declared.values())
+    count = round(share * len(free))
+    if "test" not in parts and len(declared) > 1:
+        count = max(count, 1)
+    if "train" not in parts:
+        count = min(count, len(free) - 1)
+    ranked = sorted(free, key=lambda line: stream_seed(seed, "folder-split", client, line))
+    return set(ranked[: max(count, 0)])
+
+
+def _records(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    """The records of one client's metadata with their places; blank lines are passed over."""
+    path = folder / METADATA
+    client = f"Client {folder.name!r}"
+    if not path.is_file():
+        raise ExperimentError(f"{client} has no {METADATA}: {path} should hold one JSON object a line.")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ExperimentError(f"{client}: {path} links to a file outside the client's folder.")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # not splitlines: JSON text may hold U+2028
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{client}: {path} cannot be read as UTF-8 text: {error}.") from error
+    if not any(line.strip() for line in lines):
+        raise ExperimentError(f"{client}: {path} is empty; it should hold one JSON object a line.")
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            place = Place(folder.name, path, number)
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                why = getattr(error, "msg", error)  # the bare message: its own "line 1" would mislead
+                raise place.error(f"this is no JSON object ({why}).") from error
+            if not isinstance(record, dict):
+                raise place.error(f"this should be a JSON object, and is a {type(record).__name__}.")
+            yield place, record
+
+
+def _split(record: Mapping[str, Any], place: Place) -> str | None:
+    part = record.get("split")
+    if part not in (None, "train", "test"):
+        raise place.error(f'"split" should be "train" or "test", and is {part!r}.')
+    return part
+
+
+def _sample(record: Mapping[str, Any], folder: Path, place: Place) -> Sample:
+    files: dict[str, Path] = {}
+    for key, value in record.items():
+        if key in ("question", "answer", "split"):
+            continue
+        modality = _modality(key, value, place)
+        if value is None:
+            continue
+        path = _inside(folder, key, value, place)
+        if modality in files:
+            raise place.error(f"the record names two {modality} files, and can hold one.")
+        _guarded(check_media, modality, path, place)
+        files[modality] = path
+    return Sample(
+        uid=f"{place.client}/{place.line}",
+        modalities=MediaFiles({m: files[m] for m in KINDS if m in files}, place),
+        question=_text(record, "question", place),
+        answer=_text(record, "answer", place),
+        meta={"line": place.line},
+    )
+
+
+def _text(record: Mapping[str, Any], key: str, place: Place) -> str:
+    if key not in record:
+        raise place.error(f'"{key}" is missing.')
+    value = record[key]
+    if not isinstance(value, str) or not value.strip():
+        raise place.error(f'"{key}" should be a text that is not empty, and is {value!r}.')
+    if any("\ud800" <= letter <= "\udfff" for letter in value):  # tokenizers would fail in mid-run
+        raise place.error(f'"{key}" holds half of a surrogate pair, which is no Unicode text.')
+    return value
+
+
+def _modality(key: str, value: object, place: Place) -> str:
+    """The modality that a metadata key speaks of."""
+    if key == "file_name":
+        suffix = Path(value).suffix.lower() if isinstance(value, str) else ""
+        return "audio" if suffix in KINDS["audio"].suffixes else "image"
+    modality = key.removesuffix("_file_name")
+    if modality not in KINDS:
+        known = ", ".join([*KINDS, "file_name", "question", "answer", "split"])
+        raise place.error(f"the key {key!r} is unknown; known are {known}.")
+    return modality
+
+
+def _inside(folder: Path, key: str, value: object, place: Place) -> Path:
+    """The file that `value` names, links followed, if it is one of the client's own."""
+    if not isinstance(value, str) or not value:
+        raise place.error(f'"{key}" should be a file name, and is {value!r}.')
+    try:
+        path = (folder / value).resolve()
+        is_inside, is_file = path.is_relative_to(folder.resolve()), path.is_file()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, links in a circle
+        raise place.error(f"the {key} {value!r} is no usable file name ({error}).") from error
+    if not is_inside:
+        raise place.error(f"the {key} {value!r} leads out of the client's folder; copy the file into it.")
+    if not is_file:
+        raise place.error(f"the {key} {value!r} is missing: there is no file {path}.")
+    return path
+
+
+def _guarded(use: Callable[[str, Path], T], modality: str, path: Path, place: Place) -> T:
+    try:
+        return use(modality, path)
+    except Exception as error:  # decoders raise a dozen types on broken files
+        raise place.error(f"the {modality} file {path.name!r} cannot be used ({error}).") from error

@@ -1,0 +1,227 @@
+"""Image classification for CLIP: pictures by class, dealt to clients, and the test sets on which everybody is measured.
+
+An example is a Sample with one image: `answer` is the class's name, and meta holds `classes` ("base" or "novel"), `label`
+(its number in that list), `domain`, and under label skew `own`: the numbers of all classes that its client holds.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.client_data import ClientData
+from fedloom.data.media import check_media
+from fedloom.data.partition.dirichlet import Share, label_skew, pachinko
+from fedloom.data.partition.few_shot import base_and_novel, class_shares, draw_shots
+from fedloom.data.partition.settings import DomainShift, FewShot, LabelSkew, Partition
+from fedloom.data.pictures import folder as pictures_folder
+from fedloom.data.pictures import hub as pictures_hub
+from fedloom.data.pictures.known_sets import KNOWN, Known
+from fedloom.data.pictures.pictures import Picture, Pictures, sample
+from fedloom.data.sample import Sample
+from fedloom.data.sources import small_worlds as pictures_small
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names in order: a label number is a position in `base`, or in `novel`."""
+
+    base: tuple[str, ...]
+    novel: tuple[str, ...] = ()
+
+
+def open_pictures(
+    dataset: str,
+    path: Path | None,
+    styles: tuple[str, ...],
+    train: int,
+    test: int,
+    share: float,
+    seed: int,
+    by_domain: bool,
+) -> Pictures:
+    """The data set of this name, from its folder `path` where one is given. Raises ExperimentError."""
+    known = KNOWN.get(dataset, Known())
+    if path is None or dataset in (*pictures_small.TABLETOP_CLASSES, "digits"):
+        return _without_folder(dataset, known, styles, train, test, share, seed)
+    if path.is_dir() and pictures_hub.has_parquet(path):
+        return pictures_hub.read_parquet(path, known, share, seed)
+    return pictures_folder.read_folder(path, known, share, seed, by_domain=by_domain or bool(known.domains))
+
+
+@lru_cache(maxsize=4)
+def _without_folder(
+    dataset: str, known: Known, styles: tuple[str, ...], train: int, test: int, share: float, seed: int
+) -> Pictures:
+    if dataset in pictures_small.TABLETOP_CLASSES:
+        return pictures_small.tabletop(dataset, styles, train, test, seed)
+    if dataset == "digits":
+        return pictures_small.digits()
+    hub = known.hub if dataset in KNOWN else dataset if "/" in dataset else None
+    if hub is not None:
+        return pictures_hub.read_hub(hub, known, share, seed)
+    if dataset in KNOWN:
+        raise ExperimentError(
+            f"data.dataset: {dataset} has to lie on this machine; name its folder in data.path"
+        )
+    raise ExperimentError(
+        f"data.dataset: there is no data set {dataset}; known are tabletop, tabletop48, digits, {', '.join(KNOWN)}, "
+        "a Hugging Face id with a slash in it, or any name beside data.path"
+    )
+
+
+def classes_of(names: Sequence[str], partition: Partition) -> Classes:
+    """The names of base and novel classes under a protocol; only few-shot learning has novel ones."""
+    if not isinstance(partition, FewShot):
+        return Classes(tuple(names))
+    base, novel = base_and_novel(len(names))
+    return Classes(tuple(names[i] for i in base), tuple(names[i] for i in novel))
+
+
+def class_clients(pictures: Pictures, partition: Partition, clients: int, seed: int) -> list[ClientData]:
+    """`clients` clients, ordered by name. Raises ExperimentError where the protocol cannot deal so many."""
+    if isinstance(partition, FewShot):
+        dealt = _few_shot(pictures, partition, clients, seed)
+    elif isinstance(partition, LabelSkew):
+        dealt = _label_skew(pictures, partition, clients, seed)
+    else:
+        dealt = _domains(pictures, partition, clients, seed)
+    for client in dealt.values():
+        for picture in client.train:
+            if picture.path is not None:
+                _check(picture)
+    return [_client(name, dealt[name], pictures.names, partition) for name in sorted(dealt)]
+
+
+def common_sets(pictures: Pictures, partition: Partition) -> dict[str, list[Sample]]:
+    """The test sets on which every client's model is measured: base and novel, or the domain that nobody trains on."""
+    names, found = pictures.names, {}
+    if isinstance(partition, FewShot):
+        base, novel = base_and_novel(len(names))
+        for part, ids in (("base", base), ("novel", novel)):
+            number = {label: i for i, label in enumerate(ids)}
+            found[part] = [
+                sample(p, names, part, number[p.label]) for p in pictures.test if p.label in number
+            ]
+    if isinstance(partition, DomainShift) and partition.hold_out is not None:
+        held = [sample(p, names, "base", p.label) for p in pictures.test if p.domain == partition.hold_out]
+        found[f"domain/{partition.hold_out}"] = held
+    return found
+
+
+@dataclass(frozen=True)
+class _Dealt:
+    """One client's pictures."""
+
+    train: tuple[Picture, ...]
+    test: tuple[Picture, ...]
+
+
+def _client(name: str, dealt: _Dealt, names: Sequence[str], partition: Partition) -> ClientData:
+    own: dict[str, tuple[int, ...]] = {}
+    if isinstance(partition, LabelSkew):
+        own["own"] = tuple(sorted({p.label for p in (*dealt.train, *dealt.test)}))
+    train, test = (
+        [sample(p, names, "base", p.label, **own) for p in part] for part in (dealt.train, dealt.test)
+    )
+    return ClientData(name, train, test)
+
+
+def _few_shot(pictures: Pictures, partition: FewShot, clients: int, seed: int) -> dict[str, _Dealt]:
+    base, _ = base_and_novel(len(pictures.names))
+    shots = draw_shots([p.label for p in pictures.train], partition.shots, seed)
+    tests: dict[int, list[Picture]] = defaultdict(list)
+    for picture in pictures.test:
+        tests[picture.label].append(picture)
+    found = {}
+    shares = class_shares(len(base), clients, partition.class_shuffle_seed, balanced=partition.balanced)
+    for k, share in enumerate(shares, 1):
+        held = sorted(share)  # base labels are class ids: the first half counts from 0
+        if missing := [c for c in held if c not in shots or not tests[c]]:
+            raise ExperimentError(
+                f"data.partition: the class {pictures.names[missing[0]]!r} has no training or no test picture"
+            )
+        found[_numbered("image", k, clients)] = _Dealt(
+            tuple(pictures.train[i] for c in held for i in shots[c]),
+            tuple(p for c in held for p in tests[c]),
+        )
+    return found
+
+
+def _label_skew(pictures: Pictures, partition: LabelSkew, clients: int, seed: int) -> dict[str, _Dealt]:
+    train, test = ([p.label for p in part] for part in (pictures.train, pictures.test))
+    if partition.kind == "pachinko":
+        if not pictures.coarse:
+            raise ExperimentError(
+                "data.partition: pachinko needs coarse classes, which only cifar100 has; take kind: labeldir"
+            )
+        shares = pachinko([*train, *test], pictures.coarse, len(train), clients, partition.beta, seed)
+    else:
+        shares = label_skew(train, test, clients, partition.beta, seed, least=partition.least)
+    return {
+        _numbered("image", k, clients): _taken(pictures.train, pictures.test, share)
+        for k, share in enumerate(shares, 1)
+    }
+
+
+def _domains(pictures: Pictures, partition: DomainShift, clients: int, seed: int) -> dict[str, _Dealt]:
+    out = partition.hold_out
+    if out is not None and out not in pictures.domains:
+        raise ExperimentError(
+            f"data.partition.hold_out: there is no domain {out}; the domains are {', '.join(pictures.domains) or 'none'}"
+        )
+    domains = [d for d in pictures.domains if d != out]
+    if not domains or clients % len(domains):
+        raise ExperimentError(
+            f"data.clients: {clients} clients cannot be dealt evenly to {len(domains)} domains "
+            f"({', '.join(domains)}); name a multiple of {len(domains)}"
+            if domains
+            else "data.partition: these data have no domains; take kind: few-shot or labeldir"
+        )
+    each, found = clients // len(domains), {}
+    for domain in domains:
+        train, test = (
+            tuple(p for p in part if p.domain == domain) for part in (pictures.train, pictures.test)
+        )
+        shares = label_skew(
+            [p.label for p in train],
+            [p.label for p in test],
+            each,
+            partition.beta,
+            seed,
+            least=partition.least,
+            stream=f"domain/{domain}",
+        )
+        for k, share in enumerate(shares, 1):
+            dealt = _taken(train, test, share)
+            assert {p.domain for p in (*dealt.train, *dealt.test)} == {domain}  # noqa: S101 - the map client to domain
+            found[_numbered(domain, k, each)] = dealt
+    return found
+
+
+def _taken(train: Sequence[Picture], test: Sequence[Picture], share: Share) -> _Dealt:
+    return _Dealt(tuple(train[i] for i in share.train), tuple(test[i] for i in share.test))
+
+
+def _numbered(stem: str, number: int, of: int) -> str:
+    return f"{stem}-{number:0{max(len(str(of)), 2)}d}"
+
+
+def _check(picture: Picture) -> None:
+    assert picture.path is not None  # noqa: S101 - the caller saw to it
+    try:
+        check_media("image", picture.path)
+    except Exception as error:  # decoders raise what they like; the user needs the file and the reason
+        raise ExperimentError(f"data.path: {picture.path} cannot be used ({error})") from error
+
+
+def domain_of(samples: Mapping[str, Sequence[Sample]]) -> dict[str, str]:
+    """The domain of each client all of whose test samples are of one."""
+    found = {}
+    for client, own in samples.items():
+        held = {s.meta.get("domain") for s in own}
+        if len(held) == 1 and (domain := held.pop()) is not None:
+            found[client] = str(domain)
+    return found

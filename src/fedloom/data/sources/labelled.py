@@ -1,0 +1,168 @@
+"""Labelled samples of one modality per client: pictures, descriptions or sounds of the same classes, for clients with models of
+their own.
+
+Every picture of the pool goes to one modality and there to one client: a text client holds the description of pictures that no
+image client has. The class's name never stands in a description.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream, stream_seed
+from fedloom.data.client_data import ClientData
+from fedloom.data.partition.dirichlet import Share, label_skew
+from fedloom.data.sample import Sample
+from fedloom.data.sources.pool import Pool
+
+HOLDINGS = ("image", "text", "audio")
+"""What a client of this source may hold: exactly one of these."""
+ALIKE = 1e6
+"""A Dirichlet parameter so large that all clients have the same mix."""
+LEAST = 8
+"""Samples of either part that every client has (specification fedmmkt 6)."""
+
+
+def class_names(dataset: str, path: Path | None) -> tuple[str, ...]:
+    """The classes of a data set, in the order of their numbers. Raises ExperimentError."""
+    if path is not None:
+        from fedloom.data.sources.labelled_files import read_names
+
+        return read_names(path)
+    if dataset == "handwriting":
+        from fedloom.data.digits import DIGITS
+
+        return DIGITS
+    if dataset == "tabletop":
+        from fedloom.data.tabletop.scene import SHAPES
+
+        return tuple(SHAPES)
+    raise ExperimentError(
+        f"data.dataset: the source labelled knows handwriting and tabletop, not {dataset!r}; for pictures of your own name "
+        "their folder in data.path"
+    )
+
+
+def open_pool(dataset: str, path: Path | None, count: int, seed: int) -> Pool:
+    """The pool of a data set; a generated one makes `count` pictures. Raises ExperimentError."""
+    names = class_names(dataset, path)
+    if path is not None:
+        from fedloom.data.sources.labelled_files import read_pool
+
+        return read_pool(path)
+    if dataset == "handwriting":
+        from fedloom.data.digits import handwriting
+
+        pictures, labels = handwriting()
+    else:
+        from fedloom.data.digits import tabletop_objects
+        from fedloom.data.tabletop.styles import PRIVATE_STYLES
+
+        pictures, labels = tabletop_objects(count, seed, "private", PRIVATE_STYLES)
+    return Pool(list(pictures), labels.tolist(), names)
+
+
+def labelled_clients(
+    pool: Pool, clients: Mapping[str, int], train: int, test: int, alpha: float | None, seed: int
+) -> list[ClientData]:
+    """Clients image-01, ..., text-01, ..., audio-01, ..., ordered by name.
+
+    Args:
+        pool: what is dealt out.
+        clients: how many hold each modality.
+        train: training samples per client of a modality, on average.
+        test: the same for test samples.
+        alpha: Dirichlet parameter of the label mixes, drawn for each modality; None gives all clients the pool's mix.
+        seed: of the run.
+
+    Raises:
+        ExperimentError: the pool is too small, or no draw gives every client enough.
+
+    """
+    if wrong := [h for h, n in clients.items() if n and h not in HOLDINGS]:
+        raise ExperimentError(
+            f"the source labelled has no clients that hold {wrong[0]}; set data.clients to {{image: N, text: N, audio: N}}"
+        )
+    wanted = (train + test) * sum(clients.values())
+    if wanted > len(pool.labels):
+        raise ExperimentError(
+            f"data: {sum(clients.values())} clients of {train} + {test} samples need {wanted} pictures, and there are "
+            f"{len(pool.labels)}; lower data.train, data.test or data.clients"
+        )
+    order = numpy_stream(seed, "labelled").permutation(len(pool.labels)).tolist()
+    found = []
+    for modality in HOLDINGS:
+        count = clients.get(modality, 0)
+        if not count:
+            continue
+        part, order = order[: (train + test) * count], order[(train + test) * count :]
+        cut = train * count
+        labels = [pool.labels[i] for i in part]
+        if count == 1:  # no draw: the one client has everything
+            shares = [Share(tuple(range(cut)), tuple(range(test)))]
+        else:
+            shares = label_skew(
+                labels[:cut],
+                labels[cut:],
+                count,
+                ALIKE if alpha is None else alpha,
+                seed,
+                least=min(LEAST, train, test),
+                stream=f"labelled {modality}",
+            )
+        for number, share in enumerate(shares, 1):
+            samples = [
+                [sample_of(pool, part[at + i], modality, seed, number) for i in places]
+                for at, places in ((0, share.train), (cut, share.test))
+            ]
+            found.append(ClientData(f"{modality}-{number:02d}", *samples))
+    return sorted(found, key=lambda c: c.name)
+
+
+def sample_of(pool: Pool, index: int, modality: str, seed: int, writer: int) -> Sample:
+    """One picture of the pool as a client of a modality holds it; `writer` chooses the vocabulary of a description."""
+    picture, label = pool.pictures[index], pool.labels[index]
+    meta = {"labels": pool.names, "label": label}
+    uid, answer = f"{modality}-{index:06d}", pool.names[label]
+    if modality == "image":
+        return Sample(uid, {"image": picture}, "", answer, meta)
+    if modality == "audio":
+        from fedloom.data.digits import sonify
+
+        return Sample(uid, {"audio": sonify(picture)}, "", answer, meta)
+    if pool.texts is not None:
+        text = pool.texts[index]
+    else:
+        from fedloom.data.digits import WORDINGS, describe
+
+        private = 1 + (writer - 1) % (len(WORDINGS) - 1)
+        text = describe(picture, stream_seed(seed, "describe", index), wording=private)
+    from fedloom.data.digits import mask_names
+
+    return Sample(uid, {}, mask_names(text, pool.names)[0], answer, meta)
+
+
+def as_tensor(texts: Sequence[str]) -> Tensor:
+    """Texts as they travel: uint8 (N, L), UTF-8, padded with zeros."""
+    coded = [text.encode() for text in texts]
+    found = torch.zeros(len(coded), max((len(c) for c in coded), default=0), dtype=torch.uint8)
+    for row, code in zip(found, coded, strict=True):
+        row[: len(code)] = torch.frombuffer(bytearray(code), dtype=torch.uint8) if code else row[:0]
+    return found
+
+
+def as_texts(coded: Tensor) -> list[str]:
+    """What `as_tensor` made of texts."""
+    return [bytes(row.tolist()).rstrip(b"\0").decode(errors="replace") for row in coded]
+
+
+def vocabulary() -> list[str]:
+    """The words of all descriptions, in alphabetical order."""
+    from fedloom.data.digits import WORDINGS
+
+    phrases = (p for wording in WORDINGS for said in wording.values() for p in said)
+    return sorted({word for phrase in phrases for word in re.findall(r"\w+", phrase)})

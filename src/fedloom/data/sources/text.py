@@ -1,0 +1,132 @@
+"""Labelled text for classifiers: tasks of the Tabletop world or of GLUE, dealt out to clients by label mix.
+
+An example is a Sample without modalities: `question` is the text or the first sentence, `answer` the label's word, and
+meta holds `pair` (the second sentence or None), `labels` (every label word, in the order of their numbers) and `task`.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import numpy_stream
+from fedloom.data.client_data import ClientData
+from fedloom.data.partition.label_mix import Mix, deal, label_mix, quotas
+from fedloom.data.sample import Sample
+from fedloom.data.sources import glue
+from fedloom.data.tabletop import tasks as tabletop
+from fedloom.data.tabletop.world import Tabletop
+
+LABELS: dict[str, tuple[str, ...]] = {**tabletop.TASKS, **{n: t.labels for n, t in glue.TASKS.items()}}
+"""Every task's labels, in the order of their numbers; never read off the examples at hand."""
+
+_SCENES = 1_000_000
+"""Scene numbers reserved for one client: the first half for its training part, the second for its test part."""
+
+
+def text_clients(
+    task: str,
+    clients: int,
+    train: int,
+    test: int,
+    alpha: float | None,
+    seed: int,
+    path: Path | None = None,
+) -> list[ClientData]:
+    """`clients` clients named text-01 and so on, each with one label mix for its training and its test part.
+
+    Args:
+        task: one of LABELS.
+        clients: how many.
+        train: training examples of each.
+        test: test examples of each.
+        alpha: the Dirichlet parameter of the label mixes; None gives every client the task's own mix.
+        seed: decides mixes and examples.
+        path: folder of GLUE's parquet files; None asks the Hugging Face hub.
+
+    Raises:
+        ExperimentError: an unknown task, or a task that has too few examples of a label.
+
+    """
+    if task not in LABELS:
+        raise ExperimentError(f"data.task: there is no task {task!r}; known are {', '.join(LABELS)}")
+    if task in tabletop.TASKS:
+        parts = _tabletop(task, clients, train, test, alpha, seed)
+    else:
+        parts = _glue(task, clients, train, test, alpha, seed, path)
+    return sorted((ClientData(f"text-{i:02d}", *p) for i, p in enumerate(parts, 1)), key=lambda c: c.name)
+
+
+def label_counts(samples: Sequence[Sample]) -> dict[str, int]:
+    """How many examples of each label, in the task's order; what a report shows of a client's mix."""
+    count = Counter(sample.answer for sample in samples)
+    return {label: count[label] for label in (samples[0].meta["labels"] if samples else ())}
+
+
+def _tabletop(
+    task: str, clients: int, train: int, test: int, alpha: float | None, seed: int
+) -> list[tuple[list[Sample], list[Sample]]]:
+    world, labels = Tabletop(seed), LABELS[task]
+    natural = (1 / len(labels),) * len(labels)
+    parts = []
+    for i in range(clients):
+        mix = label_mix(seed, i, task, natural, alpha)
+        middle = i * _SCENES + _SCENES // 2
+        parts.append(
+            (
+                _told(world, task, i * _SCENES, quotas(mix, train), held_back=False),
+                _told(world, task, middle, quotas(mix, test), held_back=True),
+            )
+        )
+    return parts
+
+
+def _told(world: Tabletop, task: str, first: int, counts: Sequence[int], *, held_back: bool) -> list[Sample]:
+    """Examples of private scenes from number `first` on, each from a scene of its own."""
+    wanted = [label for label, n in zip(LABELS[task], counts, strict=True) for _ in range(n)]
+    order = numpy_stream(world.seed, "text", task, "order", first).permutation(len(wanted))
+    found, scene = [], first
+    if len(wanted) > _SCENES // 64:  # task warm takes 25 scenes for a held back example
+        raise ExperimentError(
+            f"data.train and data.test: {len(wanted)} examples are too many for one client of the Tabletop world; "
+            f"at most {_SCENES // 64} are right"
+        )
+    for i in order:
+        sample = None
+        while sample is None or is_held_back(sample) != held_back:
+            sample = tabletop.text_sample(world, "private", scene, task, wanted[i])
+            scene += 1
+        found.append(sample)
+    return found
+
+
+def is_held_back(sample: Sample) -> bool:
+    """Whether these words may stand in test parts only, one text in five: different scenes can give equal words."""
+    words = f"{sample.question}\n{sample.meta['pair']}"
+    return hashlib.sha256(words.encode()).digest()[0] % 5 == 0
+
+
+def _glue(
+    task: str, clients: int, train: int, test: int, alpha: float | None, seed: int, path: Path | None
+) -> list[tuple[list[Sample], list[Sample]]]:
+    labels = LABELS[task]
+    mixes: list[Mix] | None = None
+    parts = []
+    for part, size in (("train", train), ("test", test)):
+        rows = glue.read_glue(task, part, path)  # type: ignore[arg-type]
+        pool: dict[int, list[int]] = {number: [] for number in range(len(labels))}
+        for row in numpy_stream(seed, "text", task, "deal", part).permutation(len(rows.labels)).tolist():
+            pool[rows.labels[row]].append(row)
+        if mixes is None:  # the one draw; the test part gets the same mixes
+            natural = [len(pool[n]) / max(len(rows.labels), 1) for n in range(len(labels))]
+            mixes = [label_mix(seed, i, task, natural, alpha) for i in range(clients)]
+        dealt = deal(pool, [quotas(mix, size) for mix in mixes], labels, f"data.{part}")
+        parts.append([[_glue_sample(task, part, rows, row) for row in chosen] for chosen in dealt])
+    return list(zip(*parts, strict=True))
+
+
+def _glue_sample(task: str, part: str, rows: glue.Rows, row: int) -> Sample:
+    first, *rest = (column[row] for column in rows.texts)
+    meta = {"pair": rest[0] if rest else None, "labels": list(LABELS[task]), "task": task}
+    return Sample(f"glue/{task}/{part}/{row}", {}, first, LABELS[task][rows.labels[row]], meta)

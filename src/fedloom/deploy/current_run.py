@@ -1,0 +1,149 @@
+"""Which run a server is to be at, and the ServerApp's work on it.
+
+`current.json` in the server's folder names the run; its folder is `runs/<name>`. Whoever works on a run folder holds its lock,
+which the system takes back when the process dies, so that nobody has to guess whether a run is still being worked on.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
+from fedloom.deploy.remote_engine import Carrier
+from fedloom.deploy.server import go_on
+from fedloom.deploy.settings import Deployment, read_settings
+from fedloom.experiment.run import read_experiment
+from fedloom.federation.loop import Progress
+
+FAILURE = "failure.txt"
+LOCK = ".lock"
+
+
+class Stopped(Exception):  # noqa: N818 - somebody wanted it
+    """The run is no longer the current one."""
+
+
+class Waiting(Carrier, Protocol):
+    """A carrier that knows who is connected."""
+
+    def wait_for(self, sites: tuple[str, ...], seconds: float) -> list[str]:
+        """Wait for sites; returns those that have not come."""
+
+
+def begin(folder: Path, name: str) -> Path:
+    """Make `name` the current run, new or to be continued; returns its folder."""
+    path = run_path(folder, name)
+    path.mkdir(parents=True, exist_ok=True)
+    (path / FAILURE).unlink(missing_ok=True)
+    write_atomic(folder / "current.json", json.dumps({"run": name}).encode())
+    return path
+
+
+def current(folder: Path) -> str | None:
+    """The current run's name, or None."""
+    file = folder / "current.json"
+    if not file.is_file():
+        return None
+    name: str = json.loads(file.read_text(encoding="utf-8"))["run"]
+    return name
+
+
+def end(folder: Path) -> None:
+    """No run is current any more; one at work ends at its next sign of life, and can be continued."""
+    (folder / "current.json").unlink(missing_ok=True)
+
+
+def run_path(folder: Path, name: str) -> Path:
+    """A run's folder. Raises ExperimentError for a name that is none."""
+    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+        raise ExperimentError(f"{name!r} is no run's name; use letters, digits, dots and dashes")
+    return folder / "runs" / name
+
+
+def finished(path: Path) -> bool:
+    """Whether a run has come to its end."""
+    return (path / "summary.json").is_file()
+
+
+def last_round(path: Path) -> int:
+    """The last finished round of a run; -1 before round 0 is."""
+    state = path / "state"
+    found = [f.name.removeprefix("round-") for f in state.glob("round-*")] if state.is_dir() else []
+    return max(map(int, found), default=-1)
+
+
+def failure(path: Path) -> str | None:
+    """The sentence in which a run failed, or None."""
+    file = path / FAILURE
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
+
+
+def fail(path: Path, why: str) -> None:
+    """Note why a run cannot go on."""
+    write_atomic(path / FAILURE, (why + "\n").encode())
+
+
+@contextmanager
+def at_work(path: Path) -> Iterator[bool]:
+    """Hold a run folder's lock while inside; False where somebody else has it."""
+    path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+    finally:
+        os.close(handle)
+
+
+def worked_on(path: Path) -> bool:
+    """Whether somebody is at work on a run."""
+    with at_work(path) as free:
+        return not free
+
+
+def serve_current(folder: Path, carrier: Callable[[float, float], Waiting]) -> None:
+    """Go on with the current run until it ends, is stopped, or fails; why it failed is noted in the run's folder."""
+    name = current(folder)
+    if name is None:
+        return
+    path = run_path(folder, name)
+    with at_work(path) as mine:
+        if not mine or finished(path):
+            return
+        try:
+            _serve(folder, path, name, carrier)
+        except Stopped:
+            return
+        except ConnectionError:  # the SuperLink's trouble: the next ServerApp may fare better
+            raise
+        except (ExperimentError, OSError) as error:
+            fail(path, str(error))
+            raise
+
+
+def _serve(folder: Path, path: Path, name: str, carrier: Callable[[float, float], Waiting]) -> None:
+    deployment = read_settings(Deployment, folder / "deployment.yaml")
+    experiment = read_experiment(folder)
+    known = carrier(deployment.round_timeout, deployment.poll)
+
+    def observe(progress: Progress) -> None:
+        if current(folder) != name:
+            raise Stopped
+
+    begun = (path / "sites.json").is_file()
+    seconds = deployment.rejoin_timeout if begun else deployment.join_timeout
+    missing = known.wait_for(deployment.sites, seconds)
+    if missing and not begun:
+        raise ExperimentError(
+            f"site {missing[0]} has not joined within {seconds:g} s; start it, then run again"
+        )
+    go_on(experiment, deployment.sites, path, known, observe)

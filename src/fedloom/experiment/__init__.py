@@ -1,0 +1,1 @@
+"""The typed experiment, its rows, building and running it, and the report."""

@@ -1,0 +1,115 @@
+"""Runs side by side, each in a process of its own with its share of the cores: small models leave most of a machine idle."""
+
+import copy
+import os
+import queue as queues
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from fedloom.core.hf_logging import hush
+from fedloom.experiment.run import Result, run
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.loop import Observer, Progress
+from fedloom.models.load import choose_device
+
+_told: Any = None
+"""In a worker: the queue to the process that started it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: what, where, and whether it goes on with what lies there."""
+
+    experiment: Experiment
+    folder: Path
+    resume: bool
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def suggested(experiments: Sequence[Experiment]) -> int:
+    """How many runs to have side by side: one per core, at most four, for small models on a CPU; else one."""
+    small = all(e.size == "tiny" and e.model.llm is None for e in experiments)
+    on_cpu = choose_device(experiments[0].engine.device).type == "cpu"
+    return min(len(experiments), cores(), 4) if small and on_cpu else 1
+
+
+def shared_out(experiments: Sequence[Experiment], jobs: int) -> list[Experiment]:
+    """The experiments with `engine.threads` set to an equal share of the cores where it is not given.
+
+    It is written down with the experiment, because another number of threads may round differently.
+    """
+    threads = max(1, cores() // jobs)
+    return [
+        e
+        if e.engine.threads is not None
+        else e.model_copy(update={"engine": e.engine.model_copy(update={"threads": threads})})
+        for e in experiments
+    ]
+
+
+def run_jobs(jobs: Sequence[Job], workers: int, watch: Callable[[int], Observer]) -> list[Result]:
+    """Run all jobs, `workers` at a time; results in the order of `jobs`. `watch(i)` makes the observer of job i.
+
+    The first error ends the others and is raised; what they had finished stays on disk.
+    """
+    if workers == 1 or len(jobs) < 2:
+        return [run(j.experiment, j.folder, resume=j.resume, observe=watch(i)) for i, j in enumerate(jobs)]
+    context = get_context("spawn")  # a fork would copy PyTorch's thread pools in an unknown state
+    told: Any = context.Queue()
+    observers: dict[int, Observer] = {}
+
+    def hear(timeout: float) -> bool:
+        try:
+            number, progress = told.get(timeout=timeout)
+        except queues.Empty:
+            return False
+        if number not in observers:
+            observers[number] = watch(number)
+        observers[number](progress)
+        return True
+
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (told,))
+    try:
+        futures = [pool.submit(_work, i, job) for i, job in enumerate(jobs)]
+        pending = set(futures)
+        while pending:
+            hear(0.2)
+            done, pending = wait(pending, timeout=0)
+            for future in done:
+                future.result()
+        while hear(0.05):
+            pass
+        return [future.result() for future in futures]
+    except BaseException:
+        for process in active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(told: Any) -> None:
+    """A worker's start: interrupts are the starting process's to handle."""
+    global _told
+    _told = told
+    hush()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _work(number: int, job: Job) -> Result:
+    def observe(progress: Progress) -> None:
+        parent = parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)  # whoever resumes this run must be alone with it
+        _told.put((number, replace(progress, totals=copy.copy(progress.totals))))
+
+    return run(job.experiment, job.folder, resume=job.resume, observe=observe)

@@ -1,0 +1,162 @@
+"""Cases (UniFLoW Tables 17 and 18): a few test samples, what every row answers to them, and how each answer scores."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import rich.box
+import rich.console
+import rich.table
+from rich.text import Text
+
+from fedloom.core.errors import ExperimentError
+from fedloom.experiment.report.load_study import gather
+from fedloom.experiment.report.predictions import Prediction, predictions
+from fedloom.experiment.report.read import Run, SampleRecord
+from fedloom.experiment.report.samples import is_right
+from fedloom.experiment.report.table import BEFORE, markdown_cell
+from fedloom.tasks.metrics import Embedder, GPTScore, bert_score, load_embedder
+
+FOOTNOTE = (
+    "Samples are the first of the run's gallery (samples/samples.json), the same for every row; first seed. "
+    "BLEURT, which the paper shows too, is not built."
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One test sample and its answers: a line holds row, answer, exact match and, where measured, BERTScore F and GPTScore."""
+
+    title: str
+    question: str
+    reference: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    def rich(self) -> rich.console.Group:
+        """For the terminal. Text from data is not read as markup."""
+        told = Text(f"{self.title}\nQ: {self.question}\nreference: {self.reference}\n")
+        out = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for title in self.header:
+            out.add_column(title, overflow="fold")
+        for line in self.lines:
+            out.add_row(*map(Text, line))
+        return rich.console.Group(told, out)
+
+    def markdown(self) -> str:
+        """A heading, question and reference, and a GitHub-flavoured table."""
+        head = [f"**{markdown_cell(self.title)}**", f"Q: {markdown_cell(self.question)}"]
+        head.append(f"Reference: {markdown_cell(self.reference)}")
+        lines = [self.header, ["---"] * len(self.header), *self.lines]
+        grid = "\n".join(f"| {' | '.join(map(markdown_cell, line))} |" for line in lines)
+        return "\n\n".join([*head, grid]) + "\n"
+
+
+def cases(folders: Path | Sequence[Path], count: int) -> tuple[list[Case], list[str]]:
+    """Up to `count` cases of each kind of sample, and notes on what they show. Raises ExperimentError where no run has any."""
+    study = gather(folders)
+    found: list[Case] = []
+    notes = [FOOTNOTE]
+    for across, part in study.parts().items():
+        runs = {row: own[0] for row, own in part.rows.items() if own}
+        judges, told = _judges(next(iter(runs.values())))
+        notes += told
+        answers = dict(_answers(runs))
+        for sample in _chosen(runs, answers, count):
+            found.append(_case(sample, answers, judges, across))
+    if not found:
+        raise ExperimentError(
+            f"{study.folder} holds no answers to show; run it with evaluation.generate=true and evaluation.samples above 0"
+        )
+    return found, list(dict.fromkeys(notes))
+
+
+def _answers(runs: dict[str, Run]) -> Iterator[tuple[str, dict[tuple[str, str], Prediction]]]:
+    """(label, answers by client and uid): before training, once if all rows agree, and every trained row."""
+    starts = {row: predictions(run.folder, "start") for row, run in runs.items()}
+    told = {row: start for row, start in starts.items() if start}
+    alike = all(start == next(iter(told.values())) for start in told.values())
+    if told and alike:
+        yield BEFORE, next(iter(told.values()))
+    for row, run in runs.items():
+        if not alike and row in told:
+            yield f"{row}, {BEFORE}", told[row]
+        if end := predictions(run.folder, "end"):
+            yield row, end
+
+
+def _chosen(
+    runs: dict[str, Run], answers: dict[str, dict[tuple[str, str], Prediction]], count: int
+) -> list[SampleRecord]:
+    """The first `count` samples of each kind in the gallery that every row has answered."""
+    gallery = next((run.samples for run in runs.values() if run.samples), ())
+    taken: dict[str, list[SampleRecord]] = {}
+    for sample in gallery if answers else ():
+        own = taken.setdefault(sample.kind, [])
+        if len(own) < count and all((sample.client, sample.uid) in found for found in answers.values()):
+            own.append(sample)
+    return [sample for own in taken.values() for sample in own]
+
+
+@dataclass(frozen=True)
+class _Judges:
+    """What scores answers besides exact match; None where the experiment has it off."""
+
+    bertscore: Embedder | None
+    gptscore: GPTScore | None
+
+
+def _case(
+    sample: SampleRecord,
+    answers: dict[str, dict[tuple[str, str], Prediction]],
+    judges: _Judges,
+    across: str | None,
+) -> Case:
+    given = {row: found[sample.client, sample.uid].prediction for row, found in answers.items()}
+    texts = [text or "" for text in given.values()]
+    scores: dict[str, list[str]] = {}
+    if judges.bertscore is not None:
+        found = bert_score(texts, [sample.reference] * len(texts), judges.bertscore).f
+        scores["BERTScore F %"] = [f"{100 * f:.2f}" for f in found]
+    if judges.gptscore is not None:
+        logs = judges.gptscore.score([sample.question] * len(texts), texts)
+        scores["GPTScore"] = [f"{log:.2f}" if math.isfinite(log) else "—" for log in logs]
+    lines = []
+    for i, (row, text) in enumerate(given.items()):
+        right = is_right(text, sample.reference)
+        verdict = "—" if right is None else "yes" if right else "no"
+        answer = "—" if text is None else text or "(empty)"
+        lines.append((row, answer, verdict, *(column[i] for column in scores.values())))
+    spoken = f" (spoken: {sample.spoken})" if sample.spoken else ""
+    place = f"{across}, " if across is not None else ""
+    title = f"{place}{sample.kind}, {sample.uid} of {sample.client}"
+    header = ("row", "answer", "exact match", *scores)
+    return Case(title, sample.question + spoken, sample.reference, header, tuple(lines))
+
+
+def _judges(run: Run) -> tuple[_Judges, list[str]]:
+    """What scores the answers, as the experiment says, and notes that name it."""
+    evaluation = run.experiment.get("evaluation")
+    settings = evaluation if isinstance(evaluation, dict) else {}
+    bert, gpt = (str(settings.get(name, "off")) for name in ("bertscore", "gptscore"))
+    model: Any = None
+    if "world" in (bert, gpt):
+        from fedloom.experiment.run import load
+
+        model = load(run.folder)
+    embedder: Embedder | None = None
+    notes = []
+    if bert == "off":
+        notes.append("BERTScore is off in this experiment (evaluation.bertscore).")
+    else:
+        embedder = model.embedder() if bert == "world" else load_embedder(bert)
+        notes.append(f"BERTScore F of each answer by {embedder.name}.")
+    judge: GPTScore | None = None
+    if gpt != "off":
+        judge = model.judge() if gpt == "world" else GPTScore.load(gpt)
+        notes.append(
+            f"GPTScore: mean log-probability of the answer's tokens given the question, by {judge.name}; not the paper's scale."
+        )
+    return _Judges(embedder, judge), notes

@@ -1,0 +1,91 @@
+"""The offline report: one self-contained `report.html`: no request to the outside, no script."""
+
+import os
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from fedloom.experiment.report import layers, page, plots, reliability, tradeoff, transfer
+from fedloom.experiment.report.load_study import Study, read
+from fedloom.experiment.report.samples import kinds_of
+from fedloom.experiment.report.table import remark_of, table_of
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` into a run folder or a folder of rows and return its path.
+
+    Every text that comes from data is escaped. A broken or missing file raises ExperimentError.
+    """
+    study = read(Path(folder))
+    target = study.folder / "report.html"
+    partial = target.with_name("report.html.partial")
+    # A lone surrogate (from a JSON escape) has no UTF-8 form; it becomes a question mark.
+    partial.write_bytes(render(study).encode("utf-8", "replace"))
+    os.replace(partial, target)
+    return target
+
+
+def render(study: Study) -> str:
+    """The whole page as text."""
+    files = resources.files("fedloom.experiment.report") / "templates"
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["ours"] = Markup  # style sheet, plots and tables: they escape their own texts
+    template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
+    flat = study.flat()  # where the study is spread over tasks or the like: a line for each row and task
+    kinds = kinds_of(flat)
+    head, more = page.curves(study)
+    aggregation_plots, aggregation_grid = layers.rounds(study)
+    traffic_plots, traffic_grid = page.traffic(flat)
+    update_plots, update_grid = reliability.updates(study)
+    legend = [(row, plots.swatch(i, f"swatch{i}")) for i, row in enumerate(study.rows)]
+    return template.render(
+        css=(files / "report.css").read_text(encoding="utf-8"),
+        study=study,
+        facts=page.facts(study),
+        complete=all(run.complete for run in study.runs),
+        statuses=[(row, remark_of(runs)) for row, runs in flat.rows.items()],
+        refusals=page.refusals(flat),
+        notes=page.notes(flat),
+        headline=table_of(study, before=True).html(),
+        legend=legend if len(legend) > 1 else [],
+        curves=head,
+        more_curves=more,
+        tradeoffs=tradeoff.tradeoffs(study),
+        modalities=page.modalities(flat),
+        clients=page.clients(flat),
+        bar_swatches=[plots.swatch(i, f"swatch{i}", bar=True) for i in range(plots.SERIES)],
+        factor_swatches=[plots.swatch(i, f"swatch{i}") for i in range(2)],
+        traffic_plots=traffic_plots,
+        traffic=traffic_grid,
+        sizes=page.sizes(flat),
+        aggregation_plots=aggregation_plots,
+        aggregation=aggregation_grid,
+        aggregation_groups=layers.groups(study),
+        layers=layers.layers(study),
+        update_plots=update_plots,
+        updates=update_grid,
+        heat=reliability.heat(study),
+        galleries=transfer.galleries(study),
+        transfer=transfer.parts(study),
+        weights=transfer.weights(study),
+        collapses=transfer.collapses(study),
+        controls=page.controls(flat),
+        kinds=kinds,
+        experiments=_experiments(study),
+        commands=page.commands(study),
+        description=str(study.runs[0].experiment.get("description") or ""),
+    )
+
+
+def _experiments(study: Study) -> list[tuple[str, str]]:
+    """The resolved experiment of each row's first run; rows that agree share one."""
+    texts: dict[str, list[str]] = {}
+    for row, runs in study.flat().rows.items():
+        text = runs[0].experiment_text.strip() or yaml.safe_dump(runs[0].experiment)
+        texts.setdefault(text, []).append(row)
+    return [(", ".join(rows), text) for text, rows in texts.items()]

@@ -1,0 +1,103 @@
+"""What aggregation did, round by round and layer by layer; and how alike the clients' factors are (UniFLoW Figure 4)."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedloom.experiment.report import plots
+from fedloom.experiment.report.columns import DIAGNOSTICS, MEASURES, spread_of
+from fedloom.experiment.report.load_study import Study
+from fedloom.experiment.report.page import Grid, Plot, curve
+from fedloom.experiment.report.read import LAYER, Run
+from fedloom.experiment.report.units import Spread, show, words
+
+DRAWN = 4
+"""Figure 4 is drawn for studies of up to so many rows; of larger ones it stands in each run's own report."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """One row's layers in the last round: a table, and plots of the similarity between clients."""
+
+    row: str
+    grid: Grid
+    plots: Sequence[Plot]
+
+
+def rounds(study: Study) -> tuple[list[Plot], Grid | None]:
+    """The means over all layers: curves over the rounds, and the last round's figures."""
+    names = [n for n in DIAGNOSTICS if n in study.names()]
+    drawn = [
+        plot
+        for i, (across, part) in enumerate(study.parts().items())
+        for name in names
+        if (plot := curve(part, name, f"aggregation{i}{name}", across))
+    ]
+    return drawn, _grid(study.flat(), names, "Aggregation, mean over layers, last round")
+
+
+def groups(study: Study) -> Grid | None:
+    """The same by group of tensors, such as the LLM's adapter: restoration error and norm ratio."""
+    shown = ("restoration_error_before", "restoration_error", "norm_ratio")
+    names = sorted(n for n in study.names() if n.split("/")[0] in shown and "/" in n)
+    return _grid(study.flat(), names, "Aggregation by group of tensors, last round")
+
+
+def layers(study: Study) -> list[Layers]:
+    """Every row's layers; rows that measured none (nothing is aggregated there) are left out."""
+    flat = study.flat()
+    found = []
+    for number, (row, runs) in enumerate(flat.rows.items()):
+        places = places_of(runs)
+        if not places:
+            continue
+        told = [m for m in MEASURES if any(_of(runs, place, m) for place in places)]
+        lines = [[place, *(show(_of(runs, place, m), "number") for m in told)] for place in places]
+        grid = Grid(f"Layers of {row}, last round", ["layer", *map(words, told)], lines)
+        drawn = similarity(runs, places, f"layers{number}") if len(flat.rows) <= DRAWN else []
+        found.append(Layers(row, grid, drawn))
+    return found
+
+
+def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plot]:
+    """Figure 4, a pair of plots per group: cosine between clients' A and B by layer, and the principal angle between their A."""
+    drawn = []
+    for group in dict.fromkeys(place.split("/")[0] for place in places):
+        own = [place for place in places if place.split("/")[0] == group]
+        panels = (
+            ("similarity", {"A": "cosine_A", "B": "cosine_B"}),
+            ("largest principal angle between clients' A, radians", {"A": "angle"}),
+        )
+        for what, metrics in panels:
+            lines = {
+                factor: {i: s for i, place in enumerate(own, 1) if (s := _of(runs, place, metric))}
+                for factor, metric in metrics.items()
+            }
+            if any(lines.values()):
+                title = f"{words(group)}: {what}"
+                svg = plots.curves(title, lines, "number", f"{key}{group}{what[:3]}", "adapted layer")
+                drawn.append(Plot(title, svg))
+    return drawn
+
+
+def places_of(runs: Sequence[Run]) -> list[str]:
+    """The adapted layers that any run measured, in the order of their numbers."""
+    names = {name for run in runs for name in run.names() if name.startswith(LAYER)}
+    return sorted({name[len(LAYER) :].rsplit("/", 1)[0] for name in names}, key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Layer 10 stands behind layer 9."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def _of(runs: Sequence[Run], place: str, metric: str) -> Spread | None:
+    return spread_of([run.final(f"{LAYER}{place}/{metric}") for run in runs])
+
+
+def _grid(study: Study, names: Sequence[str], caption: str) -> Grid | None:
+    lines = [
+        [row, *(show(spread_of([run.final(n) for run in runs]), "number") for n in names)]
+        for row, runs in study.rows.items()
+    ]
+    return Grid(caption, ["row", *map(words, names)], lines) if names else None

@@ -1,0 +1,275 @@
+"""What stands on the page: every table and plot of a study, as plain values for the template."""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fedloom.experiment.report import plots
+from fedloom.experiment.report.columns import CLASSES, HEADLINE, figure_of, is_diagnostic, spread_of, title_of
+from fedloom.experiment.report.load_study import Study
+from fedloom.experiment.report.read import ClientSummary, Run
+from fedloom.experiment.report.units import Spread, Unit, show, unit_of, words
+from fedloom.tasks.metrics.summary import COUNTS
+
+CONDITIONS = ("zeroed", "shuffled", "removed")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table of text: the first field of each line is the line's header."""
+
+    caption: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A titled inline SVG (our own markup, escaped where it holds text)."""
+
+    title: str
+    svg: str
+
+
+@dataclass(frozen=True)
+class Clients:
+    """The clients of one row; `series` names the bars of its plots in the order of their colours."""
+
+    row: str
+    grid: Grid
+    plots: Sequence[Plot]
+    series: Sequence[str]
+
+
+def by_round(runs: Sequence[Run], name: str) -> dict[int, Spread]:
+    """Mean and spread of a metric over runs, by round."""
+    series = [run.series(name) for run in runs]
+    rounds = sorted({r for one in series for r in one})
+    return {r: Spread.of([one[r] for one in series if r in one]) for r in rounds}
+
+
+def curve(study: Study, name: str, key: str, across: str | None = None) -> Plot | None:
+    """A metric of every row over rounds; None if no row has it in two rounds. `across` names the study's part in the title."""
+    lines = {row: by_round(runs, name) for row, runs in study.rows.items()}
+    if not any(len(points) > 1 for points in lines.values()):
+        return None
+    title = title_of(name) if across is None else f"{across}, {title_of(name)}"
+    return Plot(title, plots.curves(title, lines, unit_of(name), key))
+
+
+def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
+    """The headline curves, and the other figures of the common model (of the clients' own where there is none), part by part.
+
+    Of a study with parts only the headline is drawn: the rest would be hundreds, and stands in each run's own report.
+    """
+    names = [n for n in study.names() if not n.startswith("control/") and not is_diagnostic(n)]
+    names = [n for n in names if not (n.startswith("train/") and n.count("/") > 1)]
+    first = [n for n in names if n == "train/loss" or (n.startswith("global/") and n.endswith(HEADLINE))]
+    classes = [n for n in CLASSES if n in names]
+    first = [*(["hm"] if study.across and "hm" in classes else classes), *first]
+    first.sort(key=lambda n: n == "train/loss")
+    wanted = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")
+    rest = [
+        n for n in names if n not in first and n.startswith(wanted) and n.rsplit("/", 1)[-1] not in COUNTS
+    ]
+    rest = [] if study.across else rest
+    parts = list(study.parts().items())
+    head, more = (
+        [
+            plot
+            for i, name in enumerate(group)
+            for j, (across, part) in enumerate(parts)
+            if (plot := curve(part, name, f"{key}{i}p{j}", across))
+        ]
+        for key, group in (("curve", first), ("more", rest))
+    )
+    return (head, more) if head else (more, [])
+
+
+def modalities(study: Study) -> list[Grid]:
+    """One table per modality kind: every evaluation metric of every row in the last round."""
+    kinds: dict[str, list[str]] = {}
+    for name in study.names():
+        parts = name.split("/")
+        if len(parts) == 3 and parts[0] in ("global", "local", "worst_client", "base", "novel"):
+            kinds.setdefault(parts[1], []).append(name)
+    grids = []
+    for kind, names in kinds.items():
+        header = ["metric", *study.rows]
+        lines = []
+        for name in names:
+            scope, _, metric = name.split("/")
+            figures = [_last(runs, name, unit_of(name)) for runs in study.rows.values()]
+            lines.append([f"{words(metric)} ({words(scope)})", *figures])
+        grids.append(Grid(f"Test questions with {kind}, last round", header, lines))
+    return grids
+
+
+def clients(study: Study) -> list[Clients]:
+    """Per row: what each client holds and how it stands in the last round, mean and spread over seeds."""
+    out = []
+    for number, (row, runs) in enumerate(study.rows.items()):
+        members: dict[str, list[ClientSummary]] = {}
+        for run in runs:
+            for client in run.summary.clients:
+                members.setdefault(client.client, []).append(client)
+        if not members:
+            continue
+        names = list(dict.fromkeys(n for group in members.values() for c in group for n in c.metrics))
+        lines = [
+            [
+                client,
+                ", ".join(dict.fromkeys(h for c in group for h in c.holds)) or "text",
+                "–".join(sorted({str(c.train) for c in group}, key=int)),
+                "–".join(sorted({str(c.test) for c in group}, key=int)),
+                *(show(_client_figure(group, n), unit_of(n)) for n in names),
+            ]
+            for client, group in members.items()
+        ]
+        header = ["client", "holds", "train", "test", *map(words, names)]
+        drawn = []
+        series = list(dict.fromkeys(n.split("/")[0] for n in names))
+        for metric in HEADLINE:
+            kinds = [n for n in names if n.rsplit("/", 1)[-1] == metric]
+            groups: dict[str, dict[str, Spread | None]] = {
+                client: {n.split("/")[0]: spread for n in kinds if (spread := _client_figure(group, n))}
+                for client, group in members.items()
+            }
+            if any(groups.values()):
+                title, key = f"{words(metric)} by client", f"client{number}{metric}"
+                svg = plots.bars(title, groups, "percent", key, series)
+                drawn.append(Plot(words(metric), svg))
+        out.append(Clients(row, Grid(f"Clients of {row}", header, lines), drawn, series))
+    return out
+
+
+def traffic(study: Study) -> tuple[list[Plot], Grid]:
+    """Bytes of every row in both directions, and by group of tensors (sums over all rounds)."""
+    groups: dict[str, dict[str, Spread | None]] = {
+        row: {
+            "up": spread_of([run.summary.bytes_up for run in runs]),
+            "down": spread_of([run.summary.bytes_down for run in runs]),
+        }
+        for row, runs in study.rows.items()
+    }
+    lines = []
+    for row, runs in study.rows.items():
+        names = [g for run in runs for e in run.ledger for g in (*e.groups_up, *e.groups_down)]
+        for group in dict.fromkeys(names):
+            up = Spread.of([sum(e.groups_up.get(group, 0) for e in run.ledger) for run in runs])
+            down = Spread.of([sum(e.groups_down.get(group, 0) for e in run.ledger) for run in runs])
+            lines.append([row, group, show(up, "bytes"), show(down, "bytes")])
+        total = groups[row]
+        lines.append([row, "everything", show(total["up"], "bytes"), show(total["down"], "bytes")])
+    plot = Plot("bytes in the whole run", plots.bars("Bytes in the whole run", groups, "bytes", "bytes"))
+    header = ["row", "group", "up (client to server)", "down (server to client)"]
+    return [plot], Grid("Bytes by group and direction, whole run", header, lines)
+
+
+def controls(study: Study) -> Grid | None:
+    """The same test questions with one input destroyed, beside the intact figure; None if none were run."""
+    found: dict[tuple[str, str], None] = {}
+    present: set[str] = set()
+    for name in study.names():
+        parts = name.split("/")
+        if len(parts) == 4 and parts[0] == "control":
+            found[parts[1], parts[3]] = None
+            present.add(parts[2])
+    if not found:
+        return None
+    conditions = [c for c in CONDITIONS if c in present] + sorted(present - set(CONDITIONS))
+    lines = []
+    for row, runs in study.rows.items():
+        for kind, metric in found:
+            unit = unit_of(metric)
+            intact = f"global/{kind}/{metric}"
+            figures = [_last(runs, f"control/{kind}/{c}/{metric}", unit) for c in conditions]
+            if any(figure != "—" for figure in figures):
+                lines.append([row, kind, words(metric), _last(runs, intact, unit), *figures])
+    return Grid("Controls, last round", ["row", "input", "metric", "intact", *conditions], lines)
+
+
+def refusals(study: Study) -> Grid | None:
+    """Every client whose update was refused or left out, or that fell silent: why, how often and in which rounds."""
+    found: dict[tuple[str, int, str, str], list[int]] = {}
+    for row, runs in study.rows.items():
+        for run in runs:
+            for entry in run.ledger:
+                told = {**entry.refused, **entry.left_out, **dict.fromkeys(entry.silent, "did not answer")}
+                for client, reason in told.items():
+                    found.setdefault((row, run.summary.seed, client, reason), []).append(entry.round)
+    if not found:
+        return None
+    lines = [
+        [client, reason, row, str(seed), str(len(rounds)), spans(rounds)]
+        for (row, seed, client, reason), rounds in found.items()
+    ]
+    caption = "Updates that were asked for and not used"
+    return Grid(caption, ["client", "reason", "row", "seed", "times", "rounds"], lines)
+
+
+def notes(study: Study) -> list[str]:
+    """The ledger's notes, each once, with the rounds in which it stands."""
+    found: dict[tuple[str, int, str], list[int]] = {}
+    for row, runs in study.rows.items():
+        for run in runs:
+            for entry in run.ledger:
+                for note in entry.notes:
+                    found.setdefault((row, run.summary.seed, note), []).append(entry.round)
+    return [f"{row}, seed {seed}, rounds {spans(at)}: {note}" for (row, seed, note), at in found.items()]
+
+
+def spans(rounds: Iterable[int]) -> str:
+    """Round numbers in short: [1, 2, 3, 7] -> "1–3, 7"."""
+    parts: list[list[int]] = []
+    for r in sorted(set(rounds)):
+        if parts and r == parts[-1][1] + 1:
+            parts[-1][1] = r
+        else:
+            parts.append([r, r])
+    return ", ".join(str(a) if a == b else f"{a}–{b}" for a, b in parts)
+
+
+def commands(study: Study) -> list[str]:
+    """One command per run that runs it again from its resolved experiment (seed included)."""
+    out = []
+    for run in study.runs:
+        again = run.folder.with_name(run.folder.name + "-again")
+        words_ = ["fedloom", "run", str(run.folder / "experiment.yaml"), "--out", str(again)]
+        out.append(shlex.join(words_))
+    return out
+
+
+def facts(study: Study) -> Mapping[str, str]:
+    """The few figures under the title."""
+    runs = study.runs
+    seeds = sorted({run.summary.seed for run in runs})
+    parts = {"columns": ", ".join(study.across)} if study.across else {}
+    return {
+        "rows": ", ".join(study.rows),
+        **parts,
+        "seeds": ", ".join(map(str, seeds)),
+        "rounds": "–".join(map(str, sorted({run.summary.rounds for run in runs}))),
+        "clients": "–".join(map(str, sorted({len(run.summary.clients) for run in runs}))),
+        "time in all": show(sum(run.summary.seconds for run in runs), "seconds"),
+    }
+
+
+def sizes(study: Study) -> Grid | None:
+    """Trainable and shared parameters of every row; None if no run counted them."""
+    keys = ("trainable_parameters", "shared_parameters")
+    if all(figure_of(run, key) is None for run in study.runs for key in keys):
+        return None
+    lines = [
+        [row, *(show(spread_of([figure_of(run, key) for run in runs]), unit_of(key)) for key in keys)]
+        for row, runs in study.rows.items()
+    ]
+    return Grid("Parameters", ["row", "trainable", "shared (they travel)"], lines)
+
+
+def _client_figure(group: Sequence[ClientSummary], name: str) -> Spread | None:
+    return spread_of([client.metrics.get(name) for client in group])
+
+
+def _last(runs: Sequence[Run], name: str, unit: Unit) -> str:
+    return show(spread_of([run.final(name) for run in runs]), unit)

@@ -1,0 +1,67 @@
+"""How far the server trusted whom: a heat map of Fed-CMP's reliability weights, clients by groups of directions."""
+
+from collections.abc import Sequence
+from statistics import fmean
+
+from fedloom.experiment.report import plots
+from fedloom.experiment.report.columns import UPDATES
+from fedloom.experiment.report.load_study import Study
+from fedloom.experiment.report.page import Grid, Plot, curve
+from fedloom.experiment.report.read import RELIABILITY, Run
+from fedloom.experiment.report.units import show, words
+
+SHOWN = 8
+"""Rows (methods and columns) that get heat maps; of larger studies each run's own report has them."""
+
+
+def updates(study: Study) -> tuple[list[Plot], Grid | None]:
+    """How clients' changes agree and how rounds follow each other: curves, and the last round's figures."""
+    names = [n for n in UPDATES if n in study.names()]
+    drawn = [
+        plot
+        for i, (across, part) in enumerate(study.parts().items())
+        for name in names
+        if name in ("update/cosine", "update/turn")
+        if (plot := curve(part, name, f"update{i}{name[7:]}", across))
+    ]
+    flat = study.flat()
+    lines = [
+        [row, *(show(_mean([run.final(n) for run in runs]), "number") for n in names)]
+        for row, runs in flat.rows.items()
+    ]
+    told = [line for line in lines if any(cell != "—" for cell in line[1:])]
+    caption = "Agreement of the clients' changes, last round"
+    return drawn, Grid(caption, ["row", *map(words, names)], told) if told else None
+
+
+def heat(study: Study) -> list[Plot]:
+    """One heat map per row and layer, the last round's, mean over seeds: 1 (even) where a client counts by its weight."""
+    flat = study.flat()
+    found = []
+    for number, (row, runs) in enumerate(flat.rows.items()):
+        cells = _cells(runs)
+        for place in sorted({p for p, _, _ in cells}):
+            clients = sorted({c for p, c, _ in cells if p == place})
+            groups = sorted({g for p, _, g in cells if p == place})
+            values = [[cells.get((place, c, g), 1.0) for g in groups] for c in clients]
+            title = f"{row}, {place}"
+            found.append(Plot(title, plots.heat(title, clients, values, f"heat{number}{place}")))
+    return found if len({title.title.split(", projector")[0] for title in found}) <= SHOWN else []
+
+
+def _cells(runs: Sequence[Run]) -> dict[tuple[str, str, str], float]:
+    """(layer, client, group of directions) to the mean over seeds of the last round that had it."""
+    values: dict[tuple[str, str, str], list[float]] = {}
+    for run in runs:
+        for name in run.names():
+            if name.startswith(RELIABILITY):
+                place, client, group = name[len(RELIABILITY) :].rsplit("/", 2)
+                value = run.final(name)
+                if value is not None:
+                    values.setdefault((place, client, group), []).append(value)
+    return {key: fmean(v) for key, v in values.items()}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [v for v in values if v is not None]
+    return fmean(there) if there else None

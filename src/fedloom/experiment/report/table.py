@@ -1,0 +1,207 @@
+"""The comparison table: rows (methods) by columns (metrics, bytes, seconds; tasks), mean and spread over seeds."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import rich.box
+import rich.table
+from rich.console import Group
+from rich.text import Text
+
+from fedloom.experiment.report.columns import (
+    AVERAGED,
+    Column,
+    cell,
+    columns_of,
+    figure_of,
+    keys_of,
+    start_of,
+    title_of,
+)
+from fedloom.experiment.report.load_study import Study, gather
+from fedloom.experiment.report.read import Run
+from fedloom.experiment.report.units import Spread, show
+
+BEFORE = "before training"
+WIDE = 9
+"""More columns than this are printed part by part in a terminal."""
+UNUSED = "the ledger holds clients that were not used"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row: label, seeds, a figure per column's name (None where the runs have none), remark."""
+
+    label: str
+    seeds: int
+    cells: dict[str, Spread | None]
+    remark: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows by columns; `rich()`, `markdown()` and `html()` show the same figures."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[TableRow, ...]
+    notes: tuple[str, ...] = ()
+
+    def cell(self, row: str, name: str) -> Spread | None:
+        """The figure of one row and column, by the column's name; KeyError if there is no such row or column."""
+        return {r.label: r for r in self.rows}[row].cells[name]
+
+    def grid(self) -> tuple[list[str], list[list[str]], list[str]]:
+        """Header, lines and footnotes as plain unescaped text."""
+        counts = sorted({row.seeds for row in self.rows})
+        several = len(counts) > 1
+        titles = [f"{c.title} %" if c.unit == "percent" else c.title for c in self.columns]
+        header = ["", *(["seeds"] if several else []), *titles]
+        lines: list[list[str]] = []
+        notes: list[str] = []
+        for row in self.rows:
+            label = row.label
+            if row.remark:
+                label += " †"
+                notes.append(f"† {row.label}: {row.remark}")
+            figures = [self._figure(row, column) for column in self.columns]
+            lines.append([label, *([str(row.seeds)] if several else []), *figures])
+        if counts[-1:] > [1]:
+            over = "the seeds" if several else f"{counts[0]} seeds"
+            notes.append(f"mean ± sample standard deviation over {over}, last round")
+        return header, lines, [*notes, *self.notes]
+
+    @staticmethod
+    def _figure(row: TableRow, column: Column) -> str:
+        spread = row.cells[column.name]
+        text = show(spread, column.unit).removesuffix(" %")
+        return f"{text} (of {spread.n})" if spread is not None and spread.n < row.seeds else text
+
+    def rich(self) -> Group | rich.table.Table:
+        """For the terminal; a table with too many columns comes in parts. Text from data is not read as markup."""
+        parts = list(dict.fromkeys(c.across for c in self.columns))
+        if len(parts) < 2 or len(self.columns) <= WIDE:
+            return _terminal(self)
+        return Group(*(_terminal(_part(self, across)) for across in parts))
+
+    def markdown(self) -> str:
+        """A GitHub-flavoured table; pipes, line breaks and angle brackets in labels are escaped."""
+        header, lines, notes = self.grid()
+        align = ["---", *("---:" for _ in header[1:])]
+        text = "\n".join(f"| {' | '.join(map(markdown_cell, line))} |" for line in [header, align, *lines])
+        return text + "\n" + "".join(f"\n{markdown_cell(note)}\n" for note in notes)
+
+    def html(self) -> str:
+        """A <table> with header cells and a caption; every text is escaped."""
+        header, lines, notes = self.grid()
+        head = "".join(f'<th scope="col">{html.escape(_joined(h)) or "row"}</th>' for h in header)
+        body = "".join(
+            f'<tr><th scope="row">{html.escape(line[0])}</th>'
+            + "".join(f"<td>{html.escape(field)}</td>" for field in line[1:])
+            + "</tr>"
+            for line in lines
+        )
+        foot = "".join(f"<p class=note>{html.escape(note)}</p>" for note in notes)
+        caption = f"<caption>{html.escape(self.title)}</caption>"
+        table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        region = f'<div class=scroll role=region tabindex=0 aria-label="{html.escape(self.title)}">'
+        return f"{region}{table}</div>{foot}"
+
+
+def comparison(folders: Path | Sequence[Path], columns: Sequence[str] | None = None) -> Table:
+    """The comparison table of one or several folders (run folders or folders of rows).
+
+    `columns` names metrics (`global/image/exact_match`) or summary fields (`bytes_up`); by default those that the
+    experiment names, or else the headline of the modalities at hand, bytes and time. Runs that are spread over tasks or the
+    like get a column for each. A broken or missing file raises ExperimentError.
+    """
+    return table_of(gather(folders), columns)
+
+
+def table_of(study: Study, columns: Sequence[str] | None = None, before: bool = False) -> Table:
+    """The comparison table of a study; `before` adds a line for the model that every run started from."""
+    keys = keys_of(study, columns)
+    shown = columns_of(study, keys)
+    rows = [_row(label, runs, shown) for label, runs in study.rows.items()]
+    start = _before(study, shown) if before else None
+    embedders = dict.fromkeys(key.partition("[")[2].rstrip("]") for key in keys if "bertscore" in key)
+    notes = [f"BERTScore by {name}" for name in embedders if name]
+    one = study.across and len(keys) == 1
+    title = f"{study.name}: {title_of(keys[0].removeprefix(AVERAGED))}" if one else study.name
+    if study.across and any(key.startswith(AVERAGED) for key in keys):
+        notes.append(f"columns without a name before them are means over {', '.join(study.across)}")
+    return Table(title, shown, tuple([start, *rows] if start else rows), tuple(notes))
+
+
+def _row(label: str, runs: Sequence[Run], columns: Sequence[Column]) -> TableRow:
+    found = {key: {_at(run): figure_of(run, key) for run in runs} for key in {c.key for c in columns}}
+    cells = {column.name: cell(found[column.key], column) for column in columns}
+    return TableRow(label, len({run.summary.seed for run in runs}), cells, remark_of(runs))
+
+
+def _at(run: Run) -> tuple[str | None, int]:
+    """The part of the study that a run belongs to, and its seed."""
+    return run.across, run.summary.seed
+
+
+def remark_of(runs: Sequence[Run]) -> str | None:
+    """Why a row is not plainly complete, or None."""
+    told = [
+        run.summary.status if run.summary.status != "complete" else UNUSED for run in runs if not run.complete
+    ]
+    if not told:
+        return None
+    of = f" ({len(told)} of {len(runs)} seeds)" if len(runs) > 1 else ""
+    return "; ".join(dict.fromkeys(told)) + of
+
+
+def _before(study: Study, columns: Sequence[Column]) -> TableRow | None:
+    """Round 0, if the runs of one part and seed all started alike: only then is it one line."""
+    found: dict[str, dict[tuple[str | None, int], float | None]] = {c.key: {} for c in columns}
+    for run in study.runs:
+        for key in found:
+            value = start_of(run, key)
+            if value is not None:
+                told = found[key].setdefault(_at(run), value)
+                if told is None or abs(told - value) > 1e-6:
+                    return None
+    seeds = {seed for values in found.values() for _, seed in values}
+    if not seeds:
+        return None
+    return TableRow(BEFORE, len(seeds), {c.name: cell(found[c.key], c) for c in columns})
+
+
+def _part(table: Table, across: str | None) -> Table:
+    """The columns of one part of the study."""
+    kept = [c for c in table.columns if c.across == across]
+    plain = tuple(replace(c, title=c.title.removeprefix(f"{across}, ")) for c in kept)
+    return Table(f"{table.title}, {across}", plain, table.rows, table.notes)
+
+
+def _terminal(table: Table) -> rich.table.Table:
+    header, lines, notes = table.grid()
+    caption = Text("\n".join(notes)) if notes else None
+    out = rich.table.Table(title=Text(table.title), caption=caption, caption_justify="left")
+    out.box, out.padding = rich.box.SIMPLE_HEAD, 0
+    out.show_edge, out.pad_edge = False, False
+    for i, title in enumerate(header):
+        side: Literal["left", "right"] = "left" if i == 0 else "right"
+        whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= 20
+        out.add_column(Text(title), justify=side, overflow="fold", no_wrap=whole)
+    for line in lines:
+        out.add_row(*(Text(field.replace(" ± ", "±")) for field in line))
+    return out
+
+
+def markdown_cell(text: str) -> str:
+    """A text as it can stand in a Markdown table."""
+    one_line = " ".join(text.split("\n"))
+    return one_line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _joined(title: str) -> str:
+    """The unit stays on its word's line."""
+    return title.replace(" %", "\u00a0%")

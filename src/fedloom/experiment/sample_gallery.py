@@ -1,0 +1,85 @@
+"""Samples to look at and listen to: some test samples of a run as PNG and WAV, with the answers before and after training."""
+
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+from PIL import Image
+from torch import Tensor
+
+from fedloom.core.files import write_atomic
+from fedloom.data.sample import SAMPLE_RATE, Sample
+from fedloom.federation.run_folder import RunFolder
+from fedloom.tasks.evaluation import TestSet
+
+SHOWN = ("image", "audio", "depth", "thermal")
+"""Modalities that a person can look at or listen to."""
+
+
+def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
+    """Write `samples/samples.json` and its media: up to `per_kind` samples of each kind, in turn from every client."""
+    place = folder.path / "samples"
+    place.mkdir(exist_ok=True)
+    before, after = folder.predictions("start"), folder.predictions("end")
+    entries = []
+    for number, (client, sample) in enumerate(choose(tests, per_kind)):
+        entry: dict[str, Any] = {
+            "uid": sample.uid,
+            "client": client,
+            "kind": sample.kind,
+            "question": _question(sample),
+            "reference": sample.answer,
+            "before": before.get(sample.uid),
+            "after": after.get(sample.uid),
+            "spoken": sample.meta.get("spoken"),
+        }
+        entries.append(entry | dict.fromkeys(SHOWN) | save_media(sample, place, f"{number:03d}"))
+    write_atomic(place / "samples.json", (json.dumps(entries, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _question(sample: Sample) -> str:
+    """The question in words; for a pair of sentences both."""
+    pair = sample.meta.get("pair")
+    return sample.question if pair is None else f"{sample.question} | {pair}"
+
+
+def save_media(sample: Sample, folder: Path, stem: str) -> dict[str, str]:
+    """Write what can be seen or heard of a sample; returns file names by modality."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = [m for m in SHOWN if m in sample.modalities]
+    return {m: write_media(sample.modalities[m], m, folder, f"{stem}-{m}") for m in held}
+
+
+def choose(tests: TestSet, per_kind: int) -> list[tuple[str, Sample]]:
+    """Up to `per_kind` samples of each kind, taken from the clients in turn."""
+    of_kind: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for client, sample in zip(tests.of, tests.samples, strict=True):
+        of_kind[sample.kind][client].append(sample)
+    chosen = []
+    for kind in sorted(of_kind):
+        queues = [(client, iter(samples)) for client, samples in sorted(of_kind[kind].items())]
+        taken = 0
+        while queues and taken < per_kind:
+            client, samples = queues.pop(0)
+            if (found := next(samples, None)) is not None:
+                chosen.append((client, found))
+                queues.append((client, samples))
+                taken += 1
+    return chosen
+
+
+def write_media(raw: Tensor, modality: str, folder: Path, stem: str) -> str:
+    """Write one raw input as PNG or WAV; returns the file's name. Depth and thermal are scaled to their own range."""
+    if modality == "audio":
+        soundfile.write(folder / f"{stem}.wav", raw.numpy(), SAMPLE_RATE, subtype="PCM_16")
+        return f"{stem}.wav"
+    if modality == "image":
+        pixels = raw.permute(1, 2, 0).numpy()
+    else:
+        low, high = float(raw.min()), float(raw.max())
+        pixels = ((raw[0] - low) / max(high - low, 1e-9) * 255).round().numpy().astype(np.uint8)
+    Image.fromarray(pixels).save(folder / f"{stem}.png")
+    return f"{stem}.png"

@@ -1,0 +1,94 @@
+"""Several runs of one experiment file: the rows of a table, each with its seeds, in one folder with one report."""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
+from fedloom.experiment.parallel_runs import Job, run_jobs, shared_out
+from fedloom.experiment.report import write_report
+from fedloom.experiment.run import Result, read_experiment
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.loop import Observer
+from fedloom.federation.run_folder import RunFolder
+
+Watch = Callable[[Experiment, int, int], Observer]
+"""(experiment, its number from 1, how many) to the observer of that run."""
+
+
+def run_rows(
+    experiments: Sequence[Experiment], out: Path, watch: Watch, *, resume: bool = False, jobs: int = 1
+) -> list[Result]:
+    """Run every row and seed into `out/<row>/seed-<n>`, `jobs` at a time, and write `rows.json` and the common report.
+
+    With `resume`, finished runs are read, those that were cut off go on, and the rest follow. The user's own data of every
+    row are checked before the first one trains. Raises ExperimentError.
+    """
+    paths = [place(e) for e in experiments]
+    if clash := next((p for i, p in enumerate(paths) if p in paths[:i]), None):
+        raise ExperimentError(
+            f"two rows would be written to {clash}; give them names that differ in their letters"
+        )
+    if not resume:
+        if (out / "rows.json").exists():
+            raise ExperimentError(
+                f"{out} already holds runs; choose another --out, or go on with --resume {out}"
+            )
+        RunFolder(out).create()
+    _check_folders(experiments)
+    experiments = shared_out(experiments, jobs) if jobs > 1 else experiments
+    listed = [
+        {"row": e.row, "across": e.across, "seed": e.seed, "path": p}
+        for e, p in zip(experiments, paths, strict=True)
+    ]
+    plan = [e.as_dict() for e in experiments]
+    write_atomic(out / "plan.json", (json.dumps(plan, ensure_ascii=False) + "\n").encode())
+    due = [n for n, path in enumerate(paths) if not (out / path / "summary.json").exists()]
+    begun = [Job(experiments[n], out / paths[n], (out / paths[n] / "experiment.yaml").exists()) for n in due]
+    run_jobs(begun, jobs, lambda i: watch(experiments[due[i]], due[i] + 1, len(experiments)))
+    results = [
+        Result(json.loads((out / path / "summary.json").read_text(encoding="utf-8")), out / path)
+        for path in paths
+    ]
+    write_atomic(out / "rows.json", (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
+    write_report(out)
+    return results
+
+
+def _check_folders(experiments: Sequence[Experiment]) -> None:
+    """Read the users' own files once, so that a mistake in the last row does not come out after hours."""
+    seen: list[Any] = []
+    for experiment in experiments:
+        own = experiment.data.source == "folder" or (
+            experiment.data.pictured and experiment.data.path is not None
+        )
+        if own and experiment.data not in seen:
+            experiment.data.load(experiment.seed)
+            seen.append(experiment.data)
+
+
+def planned(folder: Path) -> list[Experiment]:
+    """The experiments of a folder that `run_rows` or `run` began, for going on with them. Raises ExperimentError."""
+    if (folder / "plan.json").is_file():
+        plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        return [Experiment.parse(fields, str(folder / "plan.json")) for fields in plans]
+    if (folder / "experiment.yaml").is_file():
+        return [read_experiment(folder)]
+    raise ExperimentError(
+        f"there is no run to resume in {folder}; name the folder that `fedloom run` wrote to"
+    )
+
+
+def place(experiment: Experiment) -> str:
+    """A run's folder within its study: `<row>/seed-<n>`, or `<row>/<across>/seed-<n>`."""
+    across = [] if experiment.across is None else [slug(experiment.across)]
+    return "/".join([slug(experiment.row or experiment.method.name), *across, f"seed-{experiment.seed}"])
+
+
+def slug(text: str) -> str:
+    """A folder name made of a row's name: lower-case letters, digits and single dashes."""
+    plain = text.lower().replace("²", "2")
+    return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "row"

@@ -1,0 +1,249 @@
+"""One client: its data, its personal state, and what it does when the server asks."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from fedloom.core.payload import EVERYTHING, Payload, Scope, group_of, lent
+from fedloom.core.streams import numpy_stream, torch_stream
+from fedloom.data.client_data import ClientData
+from fedloom.federation.client_states import PersonalStates, States
+from fedloom.methods import Method
+from fedloom.models.base import AdaptedModel
+from fedloom.models.example_cache import Prepared
+from fedloom.models.lora.lora import fresh_factor
+from fedloom.models.lora.ranks import Shapes, cut, ratios, to_client
+from fedloom.models.own.model_bank import Example, Zoo
+from fedloom.models.training.loop import Job, Outcome
+from fedloom.models.training.settings import Penalty, Training, proximal
+from fedloom.privacy.settings import Privacy
+
+SUM = "secure/"
+"""Beginning of the tasks that are phases of a secure sum and no method's own."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """Where in the run a client is asked: round 1..rounds of the run with this seed."""
+
+    number: int
+    rounds: int
+    seed: int
+
+
+@dataclass
+class Client:
+    """A data silo. The model is lent to it while it works; only its personal tensors stay with it, in a file.
+
+    `groups` are those of the model that it instantiates, `shapes` its ranks and scales where they differ from the model's, and
+    `start` says whether it begins from the common adapter or draws its own. `states` and `prepared` are shared by a
+    federation's clients: where their own tensors lie, and the samples of those asked last. `begin` holds the personal
+    tensors' values before the client has any of its own. `privacy` is what the client itself insists on.
+    """
+
+    data: ClientData
+    groups: frozenset[str]
+    shapes: Shapes = field(default_factory=dict)
+    start: Literal["common", "own"] = "common"
+    privacy: Privacy = field(default_factory=Privacy)
+    states: States = field(default_factory=PersonalStates)
+    prepared: Prepared = field(default_factory=lambda: Prepared(2**30))
+    begin: Mapping[str, Tensor] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    """What it remembers from one ask of a round to the next; gone with the round."""
+    sums: dict[str, Any] = field(default_factory=dict)
+    """Its secrets in a secure sum, from one phase to the next."""
+
+    @property
+    def name(self) -> str:
+        """The client's name."""
+        return self.data.name
+
+    def held(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the groups that the client instantiates, in its own ranks."""
+        return cut({n: t for n, t in tensors.items() if group_of(n) in self.groups}, self.shapes)
+
+    @property
+    def personal(self) -> dict[str, Tensor]:
+        """The client's own tensors, read from where they lie; nothing keeps them."""
+        own = self.states.read(self.name)
+        return {n: lent(t) for n, t in self.held(self.begin).items()} if own is None else own
+
+    def view(self, payload: Payload) -> Payload:
+        """What is sent to this client of a payload meant for all."""
+        own = {n: t for n, t in payload.tensors.items() if group_of(n) in self.groups}
+        return Payload(to_client(own, self.shapes), payload.numbers)
+
+    def examples(self, model: AdaptedModel) -> list[Any]:
+        """The training samples as the model reads them; prepared again where others needed the memory since."""
+        return self.prepared.of(self.name, lambda: [model.prepare_for(self.name, s) for s in self.data.train])
+
+    def answer(
+        self,
+        method: Method,
+        task: str,
+        payload: Payload,
+        model: AdaptedModel,
+        training: Training,
+        at: Round,
+        work: Callable[[Job], Outcome],
+    ) -> Payload:
+        """Do `task` as the method's client function says; `work` is who trains. The reply shares no memory with the model.
+
+        What the method keeps is put down at the end: a client that raises is left as it was.
+        """
+        if self.memory.get("round") != at.number:
+            self.memory = {"round": at.number}
+        session = _Session(self, model, training, method.scope, at, work, self.personal)
+
+        def do(task: str, payload: Payload) -> Payload:
+            return method.client(task, payload, session)
+
+        reply = self._in_sum(method, task, payload, at, do) if task.startswith(SUM) else do(task, payload)
+        if session.kept:
+            self.states.write(self.name, at.number, session.personal)
+        return Payload(reply.tensors, {**reply.numbers, "round": at.number})
+
+    def _in_sum(
+        self, method: Method, task: str, payload: Payload, at: Round, do: Callable[[str, Payload], Payload]
+    ) -> Payload:
+        """One phase of a secure sum; in one of them the method's own task is done."""
+        from fedloom.privacy.secure.client import Terms, answer  # needs the extra `privacy`
+
+        dp = self.privacy.dp
+        stream = (at.seed, ("dp", at.number)) if dp is not None and dp.seeded else None
+        terms = Terms(self.privacy, method.weights == "examples", stream)
+        return answer(self.name, self.sums, task, payload, do, terms)
+
+
+@dataclass(frozen=True)
+class _Session:
+    """The Trainer that a method's client function gets: one client, one round."""
+
+    of: Client
+    model: AdaptedModel
+    training: Training
+    scope: Scope
+    at: Round
+    work: Callable[[Job], Outcome]
+    personal: dict[str, Tensor]
+    kept: set[str] = field(default_factory=set)
+
+    @property
+    def round(self) -> int:
+        return self.at.number
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        return self.of.memory
+
+    def fresh(self, *stream: str | int) -> dict[str, Tensor]:
+        """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
+        new: dict[str, Tensor] = {}
+        for name, value in self.model.start.items():
+            if name.endswith("lora_A"):
+                new[name] = fresh_factor(value, self.at.seed, "fresh", *stream, name).to(value)
+            elif name.endswith("lora_B"):
+                new[name] = torch.zeros_like(value)
+        return self.of.held(new)
+
+    def train(
+        self,
+        start: Mapping[str, Tensor],
+        *,
+        only: Scope = EVERYTHING,
+        local: float | None = 0.0,
+        penalty: Penalty | None = None,
+        rates: Mapping[str, float] | None = None,
+        gradients: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Train from `start`; what it lacks begins at the model's start values. See Trainer."""
+        of, model = self.of, self.model
+        if of.start == "own" and self.at.number == 1:
+            own = {
+                n: fresh_factor(t, self.at.seed, "own", of.name, n).to(t)
+                for n, t in start.items()
+                if n.endswith("lora_A")
+            }
+            start = {**start, **own}
+        examples = of.examples(model)
+        names = frozenset(
+            n
+            for n in model.tensors
+            if group_of(n) in of.groups and self.scope.role(n) != "frozen" and only.role(n) == "shared"
+        )
+        at = self.at
+        if self.training.prox:
+            near, other = proximal(self.training.prox, start), penalty
+            penalty = near if other is None else lambda tensors: near(tensors) + other(tensors)
+        job = Job(
+            client=of.name,
+            examples=examples,
+            start=start,
+            names=names,
+            training=self.training,
+            seed=at.seed,
+            round=at.number,
+            rounds=at.rounds,
+            ratios=ratios(of.shapes),
+            local=local,
+            penalty=penalty,
+            rates=rates or {},
+            gradients=gradients,
+        )
+        outcome = self.work(job)
+        numbers = {"examples": len(job.chosen), "loss": outcome.loss, "steps": outcome.steps}
+        if truncated := sum(bool(getattr(examples[i], "truncated", False)) for i in job.chosen):
+            numbers["truncated"] = truncated
+        found = {**outcome.tensors, **{f"{n}.gradient": t for n, t in outcome.gradients.items()}}
+        return cut(found, of.shapes), numbers
+
+    def prompt_states(
+        self, count: int, tensors: Mapping[str, Tensor], *, local: float | None = 0.0
+    ) -> Tensor:
+        """(count, d): states of so many training prompts, drawn from the client's own stream. See Trainer."""
+        examples = self.of.examples(self.model)
+        rng = numpy_stream(self.at.seed, "prompts", self.of.name)
+        picked = rng.choice(len(examples), size=min(count, len(examples)), replace=False)
+        self.model.load(tensors, ratios(self.of.shapes))
+        self.model.mix(local)
+        return self.model.prompt_states([examples[int(i)] for i in sorted(picked)]).detach()
+
+    @property
+    def modality(self) -> str:
+        """What the client holds."""
+        return self._zoo.modalities[self.of.name]
+
+    @property
+    def samples(self) -> int:
+        """How many training samples the client has."""
+        return len(self.of.data.train)
+
+    def read_items(self, items: Tensor) -> list[Example]:
+        """Public items as the client's own model reads them."""
+        return self._zoo.read_items(items, self.of.name)
+
+    def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Logits and representations by the model as it stands. See Trainer."""
+        return self._zoo.outputs(examples)
+
+    def inferred(self, examples: Sequence[Example], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits and representations by the client's model with these tensors. See Trainer."""
+        return self._zoo.inferred(tensors, examples)
+
+    def stream(self, name: str) -> torch.Generator:
+        """The client's own random stream of this name in this round."""
+        return torch_stream(self.at.seed, name, self.of.name, self.at.number)
+
+    @property
+    def _zoo(self) -> Zoo:
+        assert isinstance(self.model, Zoo)  # noqa: S101 - the experiment saw to it
+        return self.model
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> None:
+        """The client's personal tensors from now on; those not named stay as they are."""
+        self.personal.update({n: lent(t) for n, t in tensors.items()})
+        self.kept.update(tensors)

@@ -1,0 +1,393 @@
+"""The round loop: sample a cohort, ask, check, combine, evaluate, record, checkpoint; and going on where a run was cut off."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import Payload, group_of
+from fedloom.core.streams import torch_stream
+from fedloom.data.poison import success
+from fedloom.experiment.settings import Experiment
+from fedloom.federation import Engine
+from fedloom.federation.ask import Door, Each, NoReplies
+from fedloom.federation.client import Client
+from fedloom.federation.client_states import PersonalStates
+from fedloom.federation.diagnostics import aggregation, update_norm
+from fedloom.federation.interference import agreement, turn
+from fedloom.federation.run_folder import Checkpoint, RunFolder
+from fedloom.federation.uploads import Uploads
+from fedloom.methods import Method, State
+from fedloom.models.example_cache import Prepared
+from fedloom.models.feature_cache import FeatureStore
+from fedloom.models.generation.public_set import Synthesis
+from fedloom.models.lora.ranks import ratios
+from fedloom.models.own.model_bank import Zoo
+from fedloom.models.training.settings import ever_trained, part_of
+from fedloom.privacy.compatibility import asks
+from fedloom.privacy.differential.accountant import Accountant
+from fedloom.privacy.firewall import Reply
+from fedloom.privacy.robust.attacks import described
+from fedloom.tasks.evaluation import Assessment, ClientModel, TestSet, assess
+from fedloom.tasks.generator_evaluation import Judge
+from fedloom.tasks.image_classification import ClassTests, assess_classes
+from fedloom.tasks.own_models import assess_zoo
+
+
+@dataclass
+class Totals:
+    """What a run adds up; part of every checkpoint."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    asked: int = 0
+    refused: int = 0
+    left_out: int = 0
+    skipped_rounds: int = 0
+    seconds: float = 0.0
+    budget: str = ""
+    """How the privacy budget ended the run early; empty where it did not."""
+
+    def status(self, attack: str | None = None) -> str:
+        """`complete`, or what kept the run from being plainly so; `attack` describes the one that was simulated."""
+        faults = [fault for fault in (attack, self.budget) if fault]
+        if self.refused:
+            faults.append(f"{self.refused} of {self.asked} updates refused")
+        if self.left_out:
+            faults.append(
+                f"{self.left_out} of {self.asked} updates left out, wholly or in part, by the robust stage"
+            )
+        if self.skipped_rounds:
+            faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
+        return "complete" if not faults else "complete, but " + " and ".join(faults)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer hears of: the round (0 = before training), its metrics, bytes so far, seconds so far."""
+
+    round: int
+    rounds: int
+    metrics: Mapping[str, float]
+    totals: Totals
+    client: str | None = None
+    """The client that has just answered; None when the round is over."""
+    clients: int = 0
+    """How many are asked in this round."""
+
+
+Observer = Callable[[Progress], None]
+Assessor = Callable[["Federation", int, bool], Assessment]
+
+
+@dataclass
+class Federation:
+    """The server's side of a run. `run` goes from wherever the state stands to the last round."""
+
+    experiment: Experiment
+    engine: Engine
+    tests: TestSet
+    folder: RunFolder | None = None
+    observe: Observer = lambda progress: None
+    round: int = 0
+    totals: Totals = field(default_factory=Totals)
+    class_tests: ClassTests | None = None
+    """For image classification: what is measured besides the clients' own test parts."""
+    synthesis: Synthesis | None = None
+    """For methods that exchange knowledge: the server's generator and captioner."""
+    judge: Judge | None = None
+    """What measures the generator; sees data that the server does not."""
+    attackers: Sequence[str] = ()
+    """The clients that the experiment's simulated attack goes out from."""
+    triggered: TestSet | None = None
+    """Test samples with a backdoor's patch, where that is the attack."""
+    assessor: Assessor | None = None
+    """Who evaluates where the test samples are not here, by round and whether answers are generated."""
+
+    def __post_init__(self) -> None:
+        self.method = self.experiment.method
+        if self.experiment.rounds and not self.rounds:
+            raise ExperimentError(
+                "privacy.dp: the first round alone would pass the budget; raise epsilon or noise_multiplier, "
+                "or lower cohort.fraction"
+            )
+        start = self.engine.model.start
+        self.state: State = self.method.start(start)
+        memory = self.experiment.engine.memory * 10**6
+        kept = None if self.folder is None else self.folder.state
+        device = next((t.device for t in start.values()), torch.device("cpu"))
+        self.uploads = Uploads(memory, kept)
+        if self.experiment.engine.reuse:
+            self.engine.model.store = FeatureStore(memory, kept, constant=self._constant())
+        self.personal = PersonalStates(None if kept is None else kept / "clients", device)
+        prepared, begin = Prepared(memory), self.method.scope.pick(start, "personal")
+        for client in self.clients.values():
+            client.states, client.prepared, client.begin = self.personal, prepared, begin
+        self.replies: list[Reply] = []
+        self.told: dict[str, float] = {}
+        self._fresh = True
+        self.change: Mapping[str, Tensor] = {}
+        self.first_metrics: Mapping[str, float] = {}
+        self.last_metrics: Mapping[str, float] = {}
+        self.client_metrics: Mapping[str, Mapping[str, float]] = {}
+
+    @cached_property
+    def accountant(self) -> Accountant | None:
+        """What counts the privacy that rounds cost; None without differential privacy."""
+        dp, experiment = self.experiment.privacy.dp, self.experiment
+        if dp is None:
+            return None
+        methods = (experiment.method_in(1), self.method)  # a warm start's, which may ask less often
+        sums = max(asks(method.combination) for method in methods)
+        return Accountant.of(dp, experiment.cohort.fraction, sums)
+
+    @cached_property
+    def rounds(self) -> int:
+        """How many rounds the run has: the experiment's, or as many as the privacy budget allows."""
+        dp, rounds = self.experiment.privacy.dp, self.experiment.rounds
+        if dp is None or dp.epsilon is None or self.accountant is None:
+            return rounds
+        return self.accountant.rounds(dp.epsilon, rounds)
+
+    @property
+    def clients(self) -> Mapping[str, Client]:
+        """The engine's clients by name."""
+        return self.engine.clients
+
+    @cached_property
+    def names(self) -> Sequence[str]:
+        """The clients' names in order."""
+        return sorted(self.clients)
+
+    @cached_property
+    def unequal(self) -> bool:
+        """Whether clients' ranks or scales differ."""
+        return any(client.shapes for client in self.clients.values())
+
+    def status(self) -> str:
+        """`complete`, or what kept the run from being plainly so."""
+        attack = self.experiment.attack
+        return self.totals.status(None if attack is None else described(attack, self.attackers))
+
+    def run(self) -> None:
+        """All rounds that are left. Every round ends in a checkpoint, if there is a folder."""
+        if self.round == 0 and self._fresh:
+            self._finish(0, time.perf_counter(), [])
+        if self.rounds < self.experiment.rounds and self.experiment.privacy.dp is not None:
+            self.totals.budget = (
+                f"the privacy budget of epsilon {self.experiment.privacy.dp.epsilon:g} ended it after round {self.rounds} "
+                f"of {self.experiment.rounds}"
+            )
+        for number in range(self.round + 1, self.rounds + 1):
+            began = time.perf_counter()
+            method = self.experiment.method_in(number)
+            entries: list[dict[str, Any]] = []
+            before = self.state
+            try:
+                after = method.moved(before, method.round(before, Door(self, method, number, entries)))
+            except NoReplies:
+                after = before
+            if self._quorum(entries):
+                self.state = after
+            else:
+                self.totals.skipped_rounds += 1
+                entries[-1]["notes"].append("no quorum: the round changed nothing on the server")
+            measured = self._measure(method, before)
+            self.replies, self.told = [], {}
+            self.uploads.clear()
+            self._finish(number, began, entries, measured)
+        if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
+            self._assess(self.round, generate=self.experiment.evaluation.generate)
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Stand where the checkpoint stood."""
+        self._fresh = False
+        self.round = checkpoint.round
+        self.state = self._here(checkpoint.state)
+        self.totals = Totals(**checkpoint.totals)
+        self.change = {n: t.to(self.personal.device, copy=True) for n, t in checkpoint.change.items()}
+        self.personal.restore(checkpoint.round)
+        if self.folder is not None:
+            lines = self.folder.history("metrics.jsonl")
+            self.first_metrics = {x["name"]: x["value"] for x in lines if x["round"] == 0}
+            self.last_metrics = {x["name"]: x["value"] for x in lines if x["round"] == self.round}
+
+    def _here(self, state: State) -> State:
+        """The state in memory on the model's device: what was read is mapped from a file that the next round removes."""
+        device = self.personal.device
+        shared, own = (
+            {n: t.to(device, copy=True) for n, t in x.items()} for x in (state.shared, state.tensors)
+        )
+        return State(shared, own, state.values)
+
+    def cohort(self, number: int) -> list[str]:
+        """The clients of a round: a seeded draw from the sorted names; with differential privacy each by its own coin."""
+        settings = self.experiment.cohort
+        share = 1.0 if number == 1 and settings.full_first_round else settings.fraction
+        size = max(1, math.ceil(share * len(self.names)))
+        stream = torch_stream(self.experiment.seed, "cohort", number)
+        if self.experiment.privacy.dp is not None:  # what the accountant's figure is proved for
+            coins = torch.rand(len(self.names), generator=stream, dtype=torch.float64).tolist()
+            return [name for name, coin in zip(self.names, coins, strict=True) if coin < settings.fraction]
+        drawn = torch.randperm(len(self.names), generator=stream)[:size]
+        return sorted(self.names[i] for i in drawn.tolist())
+
+    def heard(self, number: int, client: str, clients: int) -> None:
+        """Tell the observer that one of `clients` has answered."""
+        self.observe(Progress(number, self.rounds, {}, self.totals, client, clients))
+
+    def global_model(self) -> Mapping[str, Tensor]:
+        """The tensors of the model for everybody; empty where the method has none."""
+        personal = Each(self.names, lambda name: self.clients[name].personal)
+        return self.method.global_model(self.state, personal)
+
+    def client_model(self, client: Client) -> ClientModel | None:
+        """A client's own model, or None where it has nothing of its own."""
+        personal = client.personal
+        own = self.method.client_model(self.state, personal)
+        if not own:
+            return None
+        common = client.view(Payload(self.state.shared)).tensors
+        kept = {
+            n: t for n, t in own.items() if n in personal
+        }  # such as its prompts' states, which are no group's
+        return ClientModel({**common, **client.held(own), **kept}, ratios(client.shapes))
+
+    def _constant(self) -> bool:
+        """Whether no client ever trains what the model's features depend on."""
+        parts = ever_trained(self.experiment.training, self.experiment.rounds)
+        return not any(
+            self.method.scope.role(n) != "frozen" and part_of(group_of(n)) in {*parts, None}
+            for n in self.engine.model.feature_tensors
+        )
+
+    def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
+        share = self.experiment.cohort.quorum
+        if self.experiment.privacy.dp is not None:  # nobody was drawn: the noise counts as the answer
+            entries = [e for e in entries if e["asked"]]
+        return all(len(e["answered"]) >= max(1, math.ceil(share * len(e["asked"]))) for e in entries)
+
+    def _measure(self, method: Method, before: State) -> dict[str, float]:
+        """Training losses and what aggregation did."""
+        losses = {
+            r.client: float(r.payload.numbers["loss"]) for r in self.replies if "loss" in r.payload.numbers
+        }
+        found = {f"train/{client}/loss": loss for client, loss in losses.items()}
+        if losses:
+            found["train/loss"] = sum(losses.values()) / len(losses)
+        found |= self.told
+        summed = self.experiment.privacy.sums
+        if (self.replies or summed) and self.state is not before and before.shared:
+            if not summed:
+                weights = method.client_weights(self.replies)
+                known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
+                found |= aggregation(self.replies, weights, method.product(self.state), known)
+            found["update_norm"] = update_norm(before.shared, self.state.shared)
+            if self.experiment.evaluation.updates:
+                found |= self._updates(before)
+        if self.state is not before:
+            found |= method.measured(self.state)
+        return found
+
+    def _updates(self, before: State) -> dict[str, float]:
+        """How the clients' changes agree, and how this round's change of the model goes with the last one's."""
+        model = self.engine.model.tensors
+        was = {n: t for n, t in before.shared.items() if n in model}
+        change = {n: self.state.shared[n] - t for n, t in was.items() if self.state.shared[n] is not t}
+        found = agreement(self.replies, was) | turn(change, self.change)
+        self.change = change
+        return found
+
+    def _finish(
+        self,
+        number: int,
+        began: float,
+        entries: Sequence[Mapping[str, Any]],
+        measured: Mapping[str, float] | None = None,
+    ) -> None:
+        """Evaluate where it is due, write the histories, then the checkpoint that makes the round count."""
+        metrics = dict(measured or {})
+        ends = number in (0, self.rounds)
+        if ends or number % self.experiment.evaluation.every == 0:
+            metrics |= self._assess(number, generate=ends and self.experiment.evaluation.generate)
+        self.round, self.last_metrics = number, metrics
+        self.first_metrics = metrics if number == 0 else self.first_metrics
+        self.totals.seconds += time.perf_counter() - began
+        if self.folder is not None:
+            lines = ({"round": number, "name": n, "value": v} for n, v in metrics.items() if math.isfinite(v))
+            self.folder.append("metrics.jsonl", lines)
+            self.folder.append("ledger.jsonl", entries)
+            self.personal.record(number)
+            self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change))
+        self.personal.forget_replaced()
+        self.observe(Progress(number, self.rounds, metrics, self.totals))
+
+    def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
+        found = self._assessed(number, generate)
+        backdoor = {}
+        if generate and self.triggered is not None:
+            common = self.global_model() or (self.engine.model.start if number == 0 else {})
+            backdoor = (
+                success(self.engine.model, common, self.triggered, self.experiment.evaluation)
+                if common
+                else {}
+            )
+        if not self.engine.model.store.constant:  # the next round's encoder is another one
+            self.engine.model.store.clear()
+        if self.folder is not None and generate and found.records:
+            self.folder.write_predictions("start" if number == 0 else "end", found.records)
+        self.client_metrics = found.clients
+        return {**found.metrics, **backdoor}
+
+    def _assessed(self, number: int, generate: bool) -> Assessment:
+        if self.assessor is not None:
+            return self.assessor(self, number, generate)
+        model, settings = self.engine.model, self.experiment.evaluation
+        if isinstance(model, Zoo):
+            return self._assessed_zoo(model, number)
+        tested = self.names if settings.clients is None else set(self.tests.of)
+        own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
+        models = Each(own, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
+        # Before round 1 every client's model is the start model: evaluated once, not once per client.
+        if self.class_tests is not None:
+            common, models = (
+                (model.start, Each([], models.make)) if number == 0 else (self.global_model(), models)
+            )
+            return assess_classes(
+                model,
+                common,
+                models,
+                self.tests,
+                self.class_tests,
+                settings,
+                generate=generate,
+            )
+        return assess(
+            model,
+            self.global_model() or (model.start if number == 0 else {}),
+            models,
+            self.tests,
+            settings,
+            generate=generate,
+            everywhere=number == self.rounds,
+        )
+
+    def own_model(self, client: Client) -> ClientModel:
+        """All tensors of a client with a model of its own, shared or not."""
+        mine = self.method.client_model(self.state, client.personal)
+        return ClientModel(client.held({**self.engine.model.start, **self.state.shared, **mine}))
+
+    def _assessed_zoo(self, model: Zoo, number: int) -> Assessment:
+        """Every client's own model; and the generator, where the method has one."""
+        found = assess_zoo(model, Each(self.names, lambda n: self.own_model(self.clients[n])), self.tests)
+        if self.judge is None or self.synthesis is None:
+            return found
+        grids = None if self.folder is None else self.folder.path / "generated"
+        judged = self.judge.assess(self.synthesis, self.state, number, grids)
+        return replace(found, metrics={**found.metrics, **judged})

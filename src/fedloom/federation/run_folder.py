@@ -1,0 +1,168 @@
+"""A run's folder on disk: what is written when, atomically, and what a resumed run reads back.
+
+A checkpoint is a folder `state/round-000003` that appears by one rename; the clients' own tensors lie beside it in
+`state/clients` (see `client_states`). Its files hold a checksum: a damaged one is refused, never run on. The histories
+(`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors may run ahead of the last checkpoint; resuming cuts them
+back to it.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import sync, write_atomic
+from fedloom.core.tensor_files import damaged, opened, save_sealed
+from fedloom.federation.uploads import PREFIX
+from fedloom.methods import State
+from fedloom.tasks.metrics import EvaluationRecord
+
+CHANGE = "change"
+HISTORIES = ("metrics.jsonl", "ledger.jsonl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a run needs to go on, beside the clients' own tensors: the last finished round and the method's state."""
+
+    round: int
+    state: State
+    totals: Mapping[str, Any]
+    change: Mapping[str, Tensor] = field(default_factory=dict)
+    """The last round's change of the model, where the next round's is to be compared with it."""
+
+
+class RunFolder:
+    """Reads and writes one run's files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def state(self) -> Path:
+        """Where checkpoints, and what lies beside them, are."""
+        return self.path / "state"
+
+    def create(self) -> None:
+        """Make the folder. Raises ExperimentError if it cannot be written to, or already holds a run."""
+        if (self.path / "experiment.yaml").exists():
+            raise ExperimentError(
+                f"{self.path} already holds a run; choose another --out, or continue it with --resume {self.path}"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".write-test"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise ExperimentError(
+                f"cannot write to the output folder {self.path}: {error.strerror}"
+            ) from error
+
+    def write_experiment(self, fields: Mapping[str, Any]) -> None:
+        """`experiment.yaml`: the resolved experiment with versions."""
+        text = yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)
+        write_atomic(self.path / "experiment.yaml", text.encode())
+
+    def append(self, history: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        """Add JSON lines to a history."""
+        with (self.path / history).open("a", encoding="utf-8") as file:
+            for line in lines:
+                file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
+
+    def write_predictions(self, moment: str, records: Iterable[EvaluationRecord]) -> None:
+        """`predictions-start.jsonl`, `predictions-end.jsonl`: every test sample's reference and generated answer."""
+        text = "".join(json.dumps(asdict(r), sort_keys=True, ensure_ascii=False) + "\n" for r in records)
+        write_atomic(self.path / f"predictions-{moment}.jsonl", text.encode())
+
+    def predictions(self, moment: str) -> dict[str, str]:
+        """Generated answers by sample uid."""
+        path = self.path / f"predictions-{moment}.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return {r["uid"]: r["prediction"] for r in map(json.loads, lines)}
+
+    def history(self, history: str) -> list[dict[str, Any]]:
+        """The complete lines of a history; a torn last line, left by a kill, is dropped."""
+        path = self.path / history
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def cut_histories(self, after: int) -> None:
+        """Drop every line of a round later than `after`, and the controls, which are measured once at the end."""
+        for name in HISTORIES:
+            lines = (x for x in self.history(name) if not x.get("name", "").startswith("control/"))
+            kept = [x for x in lines if x["round"] <= after]
+            text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
+            write_atomic(self.path / name, text.encode())
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint; it counts only once its folder has its final name."""
+        label = f"round-{checkpoint.round:06d}"
+        part = self.state / f".{label}"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        parts = {"shared": checkpoint.state.shared, "method": checkpoint.state.tensors}
+        if checkpoint.change:
+            parts[CHANGE] = checkpoint.change
+        for name, tensors in parts.items():
+            save_sealed(tensors, part / f"{name}.safetensors")
+        described = {
+            "round": checkpoint.round,
+            "values": dict(checkpoint.state.values),
+            "totals": dict(checkpoint.totals),
+        }
+        text = json.dumps(described, sort_keys=True)
+        told = {"digest": hashlib.sha256(text.encode()).hexdigest(), "state": text}
+        write_atomic(part / "state.json", json.dumps(told).encode())
+        for file in part.iterdir():
+            sync(file)
+        shutil.rmtree(self.state / label, ignore_errors=True)
+        part.rename(self.state / label)
+        sync(self.state)
+        self._forget_before(checkpoint.round)
+
+    def last(self) -> Checkpoint | None:
+        """The newest complete checkpoint, or None. Raises ExperimentError where it is damaged."""
+        for left in self.state.glob(f"{PREFIX}*"):  # uploads of a round in which the run was cut off
+            shutil.rmtree(left, ignore_errors=True)
+        found = sorted(self.state.glob("round-*")) if self.state.is_dir() else []
+        if not found:
+            return None
+        folder = found[-1]
+        described = _described(folder / "state.json")
+        state = State(
+            opened(folder / "shared.safetensors"),
+            opened(folder / "method.safetensors"),
+            described["values"],
+        )
+        self._forget_before(described["round"])
+        file = folder / f"{CHANGE}.safetensors"
+        change = opened(file) if file.is_file() else {}
+        return Checkpoint(described["round"], state, described["totals"], change)
+
+    def _forget_before(self, round: int) -> None:
+        """Remove checkpoints older than `round`."""
+        for old in self.state.glob("round-*"):
+            if old.name < f"round-{round:06d}":
+                shutil.rmtree(old, ignore_errors=True)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors. Raises ExperimentError where it is damaged."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        if hashlib.sha256(told["state"].encode()).hexdigest() != told["digest"]:
+            raise damaged(file)
+        found: dict[str, Any] = json.loads(told["state"])
+    except ExperimentError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(file) from error
+    return found

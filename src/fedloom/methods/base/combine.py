@@ -1,0 +1,130 @@
+"""Combining the replies of a round, layer by layer, each over the clients that trained it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.aggregation import lora, vera
+from fedloom.aggregation.mean import weighted_mean
+from fedloom.aggregation.solve import Mode
+from fedloom.core.payload import group_of
+from fedloom.privacy.firewall import Reply
+
+PairRule = Callable[..., tuple[Tensor, Tensor]]
+"""(A_k, B_k, weights (K,), scales=s_k/s or None) to the combined pair; A_k are (r_k, d_in), B_k (d_out, r_k)."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One layer's factors at the clients that trained it, with weights that sum to 1 (float64).
+
+    `A` and `B` are stacked, (K, r, d_in) and (K, d_out, r), or lists where ranks differ; `scales` is s_k / s or None.
+    """
+
+    A: Any
+    B: Any
+    weights: Tensor
+    scales: list[float] | None
+
+
+def pairs(
+    replies: Sequence[Reply], weights: Sequence[float], known: Mapping[str, Tensor] | None = None
+) -> Iterator[tuple[str, Pair]]:
+    """The LoRA pairs of a round by place (`<group>/<layer>.`), one at a time: only one layer's stack is ever in memory.
+
+    A factor that nobody sends is taken from `known`, if there.
+    """
+    known = known or {}
+    held = [reply.payload.tensors for reply in replies]
+    places = {n[: -len("lora_A")] for tensors in held for n in tensors if n.endswith(("lora_A", "lora_B"))}
+    for place in sorted(places):
+        names = (place + "lora_A", place + "lora_B")
+        holders = [k for k, tensors in enumerate(held) if any(n in tensors for n in names)]
+        if not all(n in held[k] or n in known for k in holders for n in names):
+            continue
+        p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
+        ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders]
+        # No name here holds a tensor of this layer: it goes when the receiver lets go of it.
+        yield (
+            place,
+            Pair(
+                _stacked([held[k].get(names[0], known.get(names[0])) for k in holders]),
+                _stacked([held[k].get(names[1], known.get(names[1])) for k in holders]),
+                p / p.sum(),
+                ratios if any(r != 1.0 for r in ratios) else None,
+            ),
+        )
+
+
+def _stacked(factors: list[Any]) -> Any:
+    """The clients' factors in one tensor, or as they are where shapes differ."""
+    return torch.stack(factors) if len({f.shape for f in factors}) == 1 else factors
+
+
+def combine_pairs(
+    replies: Sequence[Reply], weights: Sequence[float], rule: PairRule, like: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Every LoRA pair through `rule`, every other tensor by its mean, each over the clients that trained it.
+
+    Weights are renormalised over a tensor's holders (UniFLoW: an encoder's adapter is combined over the modality's holders);
+    `like` has the factors in the server's rank.
+    """
+    combined: dict[str, Tensor] = {}
+    for place, pair in pairs(replies, weights):
+        rank = like[place + "lora_A"].shape[0]
+        out = rule(pair.A, pair.B, pair.weights, scales=pair.scales, rank=rank)
+        combined[place + "lora_A"], combined[place + "lora_B"] = out
+        del pair  # before the next layer is read
+    return mean_of(replies, weights, lambda name: name not in combined) | combined
+
+
+def combine_vectors(
+    replies: Sequence[Reply],
+    weights: Sequence[float],
+    frozen: Mapping[str, Tensor],
+    *,
+    mode: Mode,
+    ridge: float | None,
+) -> dict[str, Tensor]:
+    """VeRA's vectors of every layer by FedA²'s rule; empty where there are none."""
+    held = [reply.payload.tensors for reply in replies]
+    combined: dict[str, Tensor] = {}
+    for place in sorted(
+        {n[: -len("lambda_d")] for tensors in held for n in tensors if n.endswith("lambda_d")}
+    ):
+        holders = [
+            k for k, tensors in enumerate(held) if {place + "lambda_d", place + "lambda_b"} <= set(tensors)
+        ]
+        if not holders:
+            continue
+        total = sum(weights[k] for k in holders)
+        d, b = (torch.stack([held[k][place + n] for k in holders]) for n in ("lambda_d", "lambda_b"))
+        p = [weights[k] / total for k in holders]
+        out = vera.feda2(d, b, frozen[place + "vera_A"], frozen[place + "vera_B"], p, ridge, mode)
+        combined[place + "lambda_d"], combined[place + "lambda_b"] = out
+    return combined
+
+
+def sort_directions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Every pair turned so that its directions fall in strength: the first rows are then the best ones to take."""
+    found = dict(tensors)
+    for name in tensors:
+        place = name.removesuffix("lora_A")
+        if place != name and place + "lora_B" in tensors:
+            A, B = tensors[name], tensors[place + "lora_B"]
+            found[name], found[place + "lora_B"] = lora.flexlora([A], [B], rank=A.shape[0])
+    return found
+
+
+def mean_of(
+    replies: Sequence[Reply], weights: Sequence[float], keep: Callable[[str], bool] = lambda name: True
+) -> dict[str, Tensor]:
+    """The weighted mean of every tensor whose name `keep` accepts, over the clients that sent it; one tensor at a time."""
+    held = [reply.payload.tensors for reply in replies]
+    found: dict[str, Tensor] = {}
+    for name in sorted({n for tensors in held for n in tensors if keep(n)}):
+        found |= weighted_mean([{name: t[name]} if name in t else {} for t in held], weights)
+    return found

@@ -1,0 +1,347 @@
+"""What a method is: typed fields, a scope, explicit state, a pure server function and a client function.
+
+Local training, bytes, checkpoints, privacy and deployment are not here: they follow from the scope.
+"""
+
+from abc import abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Generator, Tensor
+
+from fedloom.core.payload import EVERYTHING, Payload, Scope
+from fedloom.methods.base.server_optimizer import ServerStep
+from fedloom.models.clip.adapter import Attachment
+from fedloom.models.training.settings import Penalty, Training
+from fedloom.privacy.firewall import Check, Reply
+
+if TYPE_CHECKING:
+    from fedloom.models.generation.public_set import Synthesis
+    from fedloom.models.own.model_bank import Example, Zoo
+
+FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
+"""Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
+SECOND: tuple[str, ...] = ("*.lora_B", "*.lambda_b")
+"""Patterns of the factors that make the layer's output: B, or VeRA's λ_b."""
+Combination = Literal["mean", "solve", "products", "individual", "nothing"]
+"""What of the clients a method's server needs.
+
+mean: weighted means of the clients' tensors; solve: such means in two asks; products: every client's B_k A_k; individual: every
+client's tensors by themselves; nothing: nothing travels. Means are all that secure aggregation and differential privacy give.
+"""
+LayerShape = tuple[int, int, int]
+"""(r, d_in, d_out) of one adapted layer."""
+FACTORS = (*FIRST, *SECOND)
+PROJECTOR: tuple[str, ...] = ("projector*",)
+
+
+@dataclass(frozen=True)
+class State:
+    """A method's state on the server: the shared tensors, its own tensors, and JSON values. Resume needs nothing else."""
+
+    shared: Mapping[str, Tensor]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_shared(self, tensors: Mapping[str, Tensor]) -> "State":
+        """The state with these shared tensors replaced; tensors that nobody trained stay bit for bit."""
+        return replace(self, shared={**self.shared, **tensors})
+
+
+class Ask(Protocol):
+    """The one door to the clients: asks the round's cohort and returns the replies that passed the firewall."""
+
+    @property
+    def round(self) -> int:
+        """The round's number, from 1."""
+
+    @property
+    def cohort(self) -> Sequence[str]:
+        """The clients of this round."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+
+    @property
+    def frozen(self) -> Mapping[str, Tensor]:
+        """Frozen tensors that server and clients know from the seed: VeRA's pairs, and factors that a scope freezes."""
+
+    @property
+    def unequal(self) -> bool:
+        """Whether clients' ranks or scales differ."""
+
+    @property
+    def sums(self) -> bool:
+        """Whether every ask returns one reply, the mean over the clients, and never theirs."""
+
+    def __call__(
+        self,
+        task: str,
+        payload: Payload | Mapping[str, Payload],
+        cohort: Sequence[str] | None = None,
+        expect: Scope | Mapping[str, Mapping[str, Tensor]] = EVERYTHING,
+        check: Check | None = None,
+    ) -> list[Reply]:
+        """Replies ordered by client name.
+
+        `cohort` defaults to the round's; a mapping gives each client its own payload; `expect` names as shared which of
+        the shared tensors a reply has to hold, or gives for each client tensors like those of a reply that is no change of
+        shared tensors; `check` says what else would be wrong with a reply.
+        """
+
+    @property
+    def modalities(self) -> Mapping[str, str]:
+        """What each client with a model of its own holds."""
+
+    @property
+    def zoo(self) -> "Zoo":
+        """The architectures of clients with models of their own."""
+
+    @property
+    def synthesis(self) -> "Synthesis":
+        """The server's generator and captioner."""
+
+    def note(self, text: str) -> None:
+        """Put a remark into the ledger, beside the last question of the round."""
+
+
+class Trainer(Protocol):
+    """What a client offers to a method's client function."""
+
+    @property
+    def round(self) -> int:
+        """The round's number, from 1."""
+
+    @property
+    def personal(self) -> Mapping[str, Tensor]:
+        """The client's own tensors."""
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """What the client function put there in an earlier ask of the same round; empty in the next one, never on disk."""
+
+    def train(
+        self,
+        start: Mapping[str, Tensor],
+        *,
+        only: Scope = EVERYTHING,
+        local: float | None = 0.0,
+        penalty: Penalty | None = None,
+        rates: Mapping[str, float] | None = None,
+        gradients: bool = False,
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Train from these tensors; returns the trained tensors of the client's scope and numbers (examples, loss, steps).
+
+        `only` restricts what is trained to what it names as shared; `local` is the weight of the second adapter where there is
+        one (None: both count in full); `penalty` is added to the loss of every step; `rates` gives groups a constant learning
+        rate of their own; `gradients` adds `<name>.gradient`, the mean over the steps of the gradient before clipping, the
+        penalty's included.
+        """
+
+    def fresh(self, *stream: str | int) -> dict[str, Tensor]:
+        """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
+
+    def prompt_states(
+        self, count: int, tensors: Mapping[str, Tensor], *, local: float | None = 0.0
+    ) -> Tensor:
+        """(count, d): the language model's states of so many of the client's training prompts, its adapters switched off.
+
+        What comes before it, such as an encoder, has these tensors, with the second adapter weighed by `local`.
+        """
+
+    def keep(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put these personal tensors into the client's own state."""
+
+    @property
+    def modality(self) -> str:
+        """What a client with a model of its own holds."""
+
+    @property
+    def samples(self) -> int:
+        """How many training samples the client has."""
+
+    def read_items(self, items: Tensor) -> "list[Example]":
+        """Public items as the client's own model reads them."""
+
+    def outputs(self, examples: "Sequence[Example]") -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and unit representations (B, d) by the client's model as it stands, with gradients where they are on."""
+
+    def inferred(self, examples: "Sequence[Example]", tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """The same by the client's model with these tensors, without gradients."""
+
+    def stream(self, name: str) -> Generator:
+        """The client's own random stream of this name in this round."""
+
+
+class WarmStart(BaseModel):
+    """Another method for the first rounds. Paper: UniFLoW Table 4 (200 rounds of FedAvg-LoRA, then FedA²-LoRA)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: str = Field(description="the method of the first rounds; it must share the same tensors")
+    rounds: int = Field(ge=1, description="how many rounds it runs")
+
+
+class Method(BaseModel):
+    """Base of every method. A subclass declares what is shared and writes `round`; most need no other code."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    paper: ClassVar[str]
+    shares: ClassVar[Scope]
+    """Who owns which adapter tensors; `scope` adds the head and what the experiment makes personal."""
+    exchanges: ClassVar[bool] = False
+    """Whether the server makes public items, so that it needs a generator and a captioner."""
+    own_models: ClassVar[bool] = False
+    """Whether it also works for clients with models of their own (data.source labelled)."""
+    pooled: ClassVar[bool] = False
+    """True for the upper bound: all clients' data lie in one place."""
+    tasks: ClassVar[tuple[str, ...]] = ("train",)
+    """What its clients may be asked to do; a silo agrees to these before it joins."""
+    second: ClassVar[bool] = False
+    """Whether every layer has a second, personal adapter."""
+    unequal_ranks: ClassVar[bool] = False
+    """Whether clients may have adapters of different ranks and scales."""
+    vera: ClassVar[bool] = True
+    """Whether the method is defined for VeRA's vectors."""
+    combination: ClassVar[Combination] = "individual"
+    """What of the clients the server needs; from it follows which privacy the method works with."""
+    both: ClassVar[bool] = False
+    """Whether it needs both factors of every client."""
+    linear: ClassVar[bool] = True
+    """Whether a robust stage may stand before it: replies count by their weights, and not by who sent them or by their spread."""
+    presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Values of fields by the name of a preset, for a method with a field `preset`; what is given explicitly wins."""
+
+    weights: Literal["uniform", "examples"] = Field(
+        "uniform", description="clients' weights: equal (the paper's 1/K), or by their number of examples"
+    )
+    head: Literal["shared", "personal", "frozen"] = Field(
+        "shared", description="a classifier's head: averaged, kept by each client, or as it was drawn"
+    )
+    personal: tuple[str, ...] = Field(
+        (), description="patterns of further tensors that stay with each client, such as 'encoder.*'"
+    )
+    warm_start: WarmStart | None = Field(None, description="another method for the first rounds")
+    server: ServerStep | None = Field(
+        None, description="a server optimiser on what the round would change: {name: avgm} or {name: adam}"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, given: Any) -> Any:
+        """The preset's values below those that are given."""
+        if not cls.presets or not isinstance(given, Mapping):
+            return given
+        name = given.get("preset", cls.model_fields["preset"].default)
+        return {**cls.presets.get(name, {}), **given}  # an unknown name is the field's own mistake
+
+    @property
+    def attachment(self) -> Attachment | None:
+        """What is trained on a CLIP model; None for a method that is for other models."""
+        return None
+
+    @property
+    def scope(self) -> Scope:
+        """What is shared, personal and frozen in this run."""
+        base = self.shares
+        base = replace(base, **{self.head: (*getattr(base, self.head), "head")})
+        return replace(base, personal=(*base.personal, *self.personal))
+
+    def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
+        """What in the experiment this method cannot work with, in one sentence, or None.
+
+        `kinds` are the adapters' (lora, vera), `unequal` tells whether clients' ranks or scales differ, and `start`
+        whether clients draw their own first A.
+        """
+        if unequal and not self.unequal_ranks:
+            return (
+                f"method {self.name} combines adapters of one rank and scale; leave cohort.ranks out, "
+                "or take fedavg-lora, feda2-lora, flora, flexlora or hetlora"
+            )
+        if "vera" in kinds and not self.vera:
+            return (
+                f"method {self.name} is not defined for VeRA; take fedavg-lora, ffa-lora, fedsa-lora, feddpa-lora, "
+                "rolora or feda2-lora, or set kind: lora"
+            )
+        if start == "own" and "vera" in kinds:
+            return "VeRA's frozen pair must come from one seed at every client; set cohort.start: common"
+        kept = [n for n in ("lora_A", "lora_B") if self.scope.role(f"llm/layer.{n}") != "shared"]
+        if self.both and kept:
+            return (
+                f"method {self.name} needs both factors of every client, but {kept[0]} is personal here; "
+                "leave method.personal out, or take fedsa-lora"
+            )
+        return None
+
+    def check_training(self, training: Training) -> str | None:
+        """What in the clients' training this method cannot work with, in one sentence, or None."""
+        return None
+
+    def start(self, tensors: Mapping[str, Tensor]) -> State:
+        """The state before round 1, from the model's start values."""
+        return State(self.scope.pick(tensors, "shared"))
+
+    @abstractmethod
+    def round(self, state: State, ask: Ask) -> State:
+        """One round: a pure function of the state and of what the clients answer."""
+
+    def moved(self, before: State, after: State) -> State:
+        """The state after a round with the server's step in place of the change that the round made of the shared tensors."""
+        if self.server is None:
+            return after
+        new = {n: t for n, t in after.shared.items() if t is not before.shared.get(n, t)}
+        shared, kept = self.server.move(before.shared, new, before.tensors)
+        return replace(after, shared={**after.shared, **shared}, tensors={**after.tensors, **kept})
+
+    def measured(self, state: State) -> Mapping[str, float]:
+        """Named figures of the last round that the method itself knows."""
+        return {}
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """What a client does when asked: train from the shared and its personal tensors, keep the one, return the other."""
+        if task != "train":
+            raise ValueError(f"{self.name} clients know the task train, not {task}")
+        return self.answer(trainer, *trainer.train({**payload.tensors, **trainer.personal}))
+
+    def answer(self, trainer: Trainer, trained: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Payload:
+        """What every client function ends with: keep what is personal of the trained tensors, return what is shared."""
+        trainer.keep(self.scope.pick(trained, "personal"))
+        return Payload(self.scope.pick(trained, "shared"), numbers)
+
+    def global_model(
+        self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
+    ) -> Mapping[str, Tensor]:
+        """The tensors of the model that everybody may use; empty where the method has none.
+
+        `personal` holds the clients' tensors by name, in name order, each read when it is asked for: only a method that
+        says so may look at them.
+        """
+        return state.shared
+
+    def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What a client's own model adds to or replaces in the shared tensors; empty where it has none of its own."""
+        return personal
+
+    def product(self, after: State) -> Mapping[str, Tensor]:
+        """Factors `<place>.lora_A`, `.lora_B` whose products stand for the mean update on the server after a round."""
+        return after.shared
+
+    @classmethod
+    def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
+        """Numbers up, down, and down in dense form, for one client and round in which all `clients` take part.
+
+        `shared` counts what the scope shares; `pairs` holds (r, d_in, d_out) of every adapted layer. For cost tables; the
+        ledger counts what really travels.
+        """
+        return shared, shared, shared
+
+    def client_weights(self, replies: Sequence[Reply]) -> list[float]:
+        """p_k of these replies, summing to 1."""
+        raw = [1.0 if self.weights == "uniform" else float(reply.examples) for reply in replies]
+        return [w / sum(raw) for w in raw]

@@ -1,0 +1,315 @@
+"""What a client trains: one frozen foundation with small named tensors on it, one per process whatever the clients."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import group_of
+from fedloom.data.sample import Sample
+from fedloom.federation.uploads import bytes_of
+from fedloom.models.batch_rows import Rows
+from fedloom.models.feature_cache import FeatureStore
+from fedloom.models.lora.lora import frozen_pairs
+from fedloom.models.precision import compile_frozen
+from fedloom.models.training.settings import part_of
+from fedloom.tasks.metrics.bertscore import Embedder
+from fedloom.tasks.metrics.gptscore import GPTScore
+
+ANCHORS = "anchors/prompts"
+"""A client's personal states of a few of its prompts, (n, d): what FedDPA weighs its two adapters by."""
+
+
+class AdaptedModel(ABC):
+    """A foundation and its adapters, as clients, engines and the federation see them.
+
+    Subclasses say how a sample is read, trained on and answered; the bookkeeping of the trainable tensors is here.
+    `tensors` maps travelling names `<group>/<place>` to parameters, `start` to their values before round 1, `layers`
+    PEFT's layer at each `<group>/<place>`, and `scales` each group's LoRA scale s.
+    """
+
+    stackable: bool = True
+    """Whether clients that train the same tensors can be trained together."""
+
+    def __init__(
+        self,
+        tensors: Mapping[str, nn.Parameter],
+        layers: Mapping[str, Any],
+        scales: Mapping[str, float],
+    ) -> None:
+        self.tensors: dict[str, nn.Parameter] = {name: tensors[name] for name in sorted(tensors)}
+        self.start: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.tensors.items()}
+        self.layers = dict(layers)
+        self.scales = dict(scales)
+        self.merged: dict[str, Tensor] = {}
+        self.anchors: Tensor | None = None
+        self.store = FeatureStore()
+        self.precision = torch.float32
+        self._bases: dict[str, Tensor] = {}
+        self._ratios: Mapping[str, float] = {}
+        self._second = False
+        self.rest()
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> None:
+        """Set every tensor to the value given, or else to its start value, so that nothing of the last client stays.
+
+        A factor of lower rank than the model's is padded with zeros, which no gradient reaches as long as both factors
+        have them. `<place>.merged_A` (q, d_in) and `merged_B` (d_out, q) change the frozen weight of that place by
+        s B A until the next `load`. `ratios` maps a group to s_k / s, where a client's scale differs from the model's.
+        With a second adapter among the tensors both count in full; with a client's prompts, too, they are mixed (FedDPA).
+        Raises KeyError for a name that the model does not have.
+        """
+        merged = {n: t for n, t in tensors.items() if n.endswith((".merged_A", ".merged_B"))}
+        known = {ANCHORS, *self.tensors, *(f"{p}.merged_{f}" for p in self.layers for f in "AB")}
+        if unknown := sorted(set(tensors) - known):
+            raise KeyError(f"the model has no tensor {unknown[0]}")
+        for name, parameter in self.tensors.items():
+            parameter.copy_(padded(tensors.get(name, self.start[name]), parameter))
+        self.anchors = tensors.get(ANCHORS)
+        self._merge(merged)
+        self._ratios = ratios or {}
+        self._second = any(".local_" in n for n in tensors)
+        self.mix(0.0 if not self._second else None if self.anchors is None else 0.5)
+
+    def mix(self, local: float | Tensor | None) -> None:
+        """Weigh every layer's two adapters: the first by 1 - local, the second by local; None gives both the weight 1.
+
+        Without a second adapter, or with VeRA, nothing changes.
+        """
+        for group in self.scales:
+            self.mix_group(group, local)
+
+    def mix_group(self, group: str, local: float | Tensor | None) -> None:
+        """`mix` in one group; `local` may be a tensor (B, 1, 1), one weight per example."""
+        s = self.scales[group] * self._ratios.get(group, 1.0)
+        for place, layer in self.layers.items():
+            if group_of(place) != group or not hasattr(layer, "scaling"):
+                continue
+            second = "local" in layer.scaling
+            layer.scaling["default"] = s if local is None or not second else s * (1 - local)
+            if second:
+                layer.scaling["local"] = s if local is None else s * local
+
+    @contextmanager
+    def mixed_by_prompts(
+        self, group: str, examples: Sequence[Any], features: Sequence[Any] | None = None
+    ) -> Iterator[None]:
+        """Where a client's prompts are known, weigh its personal adapter in `group` example by example (FedDPA-LoRA).
+
+        w = half the mean cosine between the example's prompt state and those of the client's own prompts.
+        """
+        if self.anchors is None:
+            yield
+            return
+        states = self.prompt_states(examples, features)
+        near = cosine_similarity(states[:, None], self.anchors.to(states)[None], dim=-1).mean(1)
+        self.mix_group(group, (0.5 * near)[:, None, None])
+        try:
+            yield
+        finally:
+            self.mix_group(group, 0.5)
+
+    def begin(self, names: Collection[str]) -> list[nn.Parameter]:
+        """Make exactly these tensors trainable; returns their parameters in name order."""
+        chosen = frozenset(names)
+        for name, parameter in self.tensors.items():
+            parameter.requires_grad_(name in chosen)
+            parameter.grad = None
+        self.dropout_in(frozenset(group_of(n) for n in chosen))
+        return [p for n, p in self.tensors.items() if n in chosen]
+
+    def rest(self) -> None:
+        """Freeze everything and switch every dropout off."""
+        self.begin(frozenset())
+
+    def _merge(self, merged: Mapping[str, Tensor]) -> None:
+        """Add s B A to the frozen weights named in `merged`; every other weight is again what it was at first."""
+        for place, layer in self.layers.items():
+            weight = layer.get_base_layer().weight
+            A, B = merged.get(f"{place}.merged_A"), merged.get(f"{place}.merged_B")
+            if place in self._bases:
+                weight.data.copy_(self._bases[place])
+            if A is None or B is None or not A.numel():
+                continue
+            if place not in self._bases:
+                self._bases[place] = weight.detach().clone()  # subtracting again would not give the same bits
+            change = self.scales[group_of(place)] * (B.float() @ A.float())
+            weight.data.add_(change.to(weight))
+        self.merged = dict(merged)
+
+    def exported(self) -> dict[str, Tensor]:
+        """All tensors as they count with the model's own scale, what is merged into the base included.
+
+        A second adapter that was not loaded is left out.
+        """
+        own = {n: t for n, t in self.tensors.items() if self._second or ".local_" not in n}
+        found: dict[str, Tensor] = {**own, **self.merged}
+        for name in own:
+            ratio = self._ratios.get(group_of(name), 1.0)
+            if ratio != 1.0 and name.endswith(("lora_B", "local_B")):
+                found[name] = found[name] * ratio
+        return found
+
+    @property
+    def device(self) -> torch.device:
+        """Where the trained tensors are, and the foundation with them."""
+        return next((t.device for t in self.tensors.values()), torch.device("cpu"))
+
+    def cast_frozen(self, dtype: torch.dtype) -> None:
+        """Let the frozen weights be of `dtype`, and the foundation work in it; what is trained stays as it is."""
+        self.precision = dtype
+        own = {id(t) for t in self.tensors.values()}
+        for parameter in self.root.parameters():
+            if id(parameter) not in own and parameter.is_floating_point():
+                parameter.data = parameter.data.to(dtype)
+
+    def compile_frozen(self, **options: Any) -> int:
+        """`torch.compile` the blocks that hold nothing trained; how many these are. See `precision.compile_frozen`."""
+        own = {id(t) for t in self.tensors.values()}
+        adapted = {
+            id(m) for m in self.root.modules() if any(id(p) in own for p in m.parameters(recurse=False))
+        }
+        return compile_frozen(self.root, adapted | {id(layer) for layer in self.layers.values()}, **options)
+
+    @cached_property
+    def feature_tensors(self) -> Collection[str]:
+        """The tensors on which `features` depends. A stage that trains none of them works on features.
+
+        Here those of the encoder, and all of a model that is not divided into UniFLoW's parts. One whose `features` stop before
+        its first trained layer, such as an image tower of which only the top blocks are adapted, overrides this with nothing.
+        """
+        return [n for n in self.tensors if part_of(group_of(n)) in ("encoder", None)]
+
+    def feature_version(self, own: Mapping[str, Tensor] | None = None) -> bytes:
+        """A fingerprint of all that `features` depends on besides the examples, as loaded; `own` replaces tensors by name."""
+        digest, groups = blake2b(digest_size=16), {group_of(n) for n in self.feature_tensors}
+        values: dict[str, Tensor] = {n: self.tensors[n] for n in self.feature_tensors}
+        values |= {n: t for n, t in (own or {}).items() if n in values}
+        values |= {n: t for n, t in self.merged.items() if group_of(n) in groups}
+        for name, tensor in sorted(values.items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(bytes_of(tensor.detach().cpu().contiguous()))
+        for place, layer in sorted(self.layers.items()):
+            if group_of(place) in groups:
+                scales = getattr(layer, "scaling", {})
+                digest.update(
+                    repr([(n, torch.as_tensor(s).tolist()) for n, s in sorted(scales.items())]).encode()
+                )
+        return digest.digest()
+
+    def kept_features(
+        self, version: bytes, owner: Hashable, wanted: Sequence[int], examples: Sequence[Any]
+    ) -> list[Any]:
+        """The features of some of an owner's examples, by the model as loaded; those that are kept are not made again."""
+        return self.store.of(
+            version, owner, wanted, len(examples), lambda part: self.features([examples[i] for i in part])
+        )
+
+    @property
+    def frozen(self) -> Mapping[str, Tensor]:
+        """Frozen tensors that everybody knows from the seed, and that an aggregation may need: VeRA's pairs."""
+        return frozen_pairs(self.layers)
+
+    @property
+    @abstractmethod
+    def root(self) -> nn.Module:
+        """The module that holds foundation and adapters."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> Rows:
+        """Whose the rows are that the module sees which is at work."""
+
+    @abstractmethod
+    def dropout_in(self, groups: frozenset[str]) -> None:
+        """Let adapter dropout be active in these groups only; the frozen base always stays in eval mode."""
+
+    @abstractmethod
+    def groups(self, holds: Sequence[str]) -> frozenset[str]:
+        """The groups that a client with these modalities instantiates."""
+
+    @abstractmethod
+    def prepare(self, sample: Sample) -> Any:
+        """A sample as the model reads it. Raises ExperimentError for a sample that it cannot read."""
+
+    def prepare_for(self, client: str, sample: Sample) -> Any:
+        """A client's training sample as the client reads it, where clients have models of their own."""
+        return self.prepare(sample)
+
+    def client_groups(self, client: str, holds: Sequence[str]) -> frozenset[str]:
+        """The groups that this client instantiates; `groups` of what it holds, but for clients with models of their own."""
+        return self.groups(holds)
+
+    @abstractmethod
+    def positions(self, example: Any) -> int:
+        """How many token positions the foundation works on for an example, encoder and LLM together."""
+
+    @abstractmethod
+    def features(self, examples: Sequence[Any]) -> Sequence[Any]:
+        """What the encoder makes of each example, without gradients; may be handed to `loss`, `score` and `generate`."""
+
+    @abstractmethod
+    def loss(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+        """Scalar training loss of a batch, with gradients."""
+
+    @abstractmethod
+    def losses(
+        self,
+        examples: Sequence[Any],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """(count,): as `loss`, of each owner's part of a batch alone; `owners[i]` is that of example i, not decreasing."""
+
+    @abstractmethod
+    def score(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> list[tuple[int, int]]:
+        """Per example: the number of answer tokens, and how many of them the model predicts (teacher forced)."""
+
+    @abstractmethod
+    def generate(
+        self, examples: Sequence[Any], max_new_tokens: int, features: Sequence[Any] | None = None
+    ) -> list[str]:
+        """Per example: the greedily decoded answer."""
+
+    @abstractmethod
+    def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+        """(B, d): the frozen model's last state of each example's prompt, adapters switched off."""
+
+    @abstractmethod
+    def embedder(self) -> Embedder:
+        """The foundation's own contextual token vectors, for BERTScore without any download."""
+
+    def judge(self) -> GPTScore:
+        """The foundation's own language model as a judge of answers. Raises ExperimentError where it has none."""
+        raise ExperimentError(
+            "evaluation.gptscore: world is the language model of a multimodal LLM, which this foundation has not; use off"
+        )
+
+    @abstractmethod
+    def save_adapters(self, folder: Path) -> None:
+        """Write the tensors as they stand, in Hugging Face formats; equal tensors give equal bytes."""
+
+
+def padded(value: Tensor, like: Tensor) -> Tensor:
+    """`value` in the shape of `like`, zeros where it has nothing."""
+    if value.shape == like.shape:
+        return value
+    found = torch.zeros_like(like, requires_grad=False)
+    found[tuple(slice(n) for n in value.shape)] = value.to(found)
+    return found
+
+
+def means(values: Tensor, owners: Tensor, count: int) -> Tensor:
+    """(count,): the mean of `values` (N,) for each owner (N,)."""
+    total = values.new_zeros(count).index_add(0, owners, values)
+    return total / torch.bincount(owners, minlength=count).clamp(min=1)

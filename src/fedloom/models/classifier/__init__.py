@@ -1,0 +1,1 @@
+"""Hugging Face sequence classifiers with LoRA."""

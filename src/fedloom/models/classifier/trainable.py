@@ -1,0 +1,226 @@
+"""A Hugging Face sequence classifier with LoRA on its body and a trained head: the model of federated text classification.
+
+Groups: `body` (the adapters) and `head` (every parameter outside the base model; RoBERTa's `classifier.dense` and
+`classifier.out_proj`). The head stands once: PEFT wraps the base model alone and so makes no second copy of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.sample import Sample
+from fedloom.models.base import ANCHORS, AdaptedModel, means
+from fedloom.models.batch_rows import Rows
+from fedloom.models.classifier import checkpoint as classifier_io
+from fedloom.models.lora import lora
+from fedloom.models.lora.lora import LoRA
+from fedloom.models.precision import in_precision
+from fedloom.tasks.metrics import Embedder
+
+BODY, HEAD = "body", "head"
+
+
+@dataclass(frozen=True)
+class Example:
+    """A tokenised text: what the tokenizer gives by name, the label's number, whether the text was cut."""
+
+    uid: str
+    inputs: dict[str, list[int]]
+    label: int
+    truncated: bool
+
+
+class AdaptedClassifier(AdaptedModel):
+    """`model` is changed in place: its base model is wrapped by PEFT, its own weights are frozen."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        body_lora: LoRA,
+        labels: Sequence[str],
+        *,
+        seed: int,
+        max_length: int = 128,
+        second: bool = False,
+    ) -> None:
+        """Adapt `model`, a sequence classifier whose outputs are `labels` in this order; adapters start from `seed`.
+
+        `second` gives every layer a personal adapter besides. Raises ExperimentError where a rank or target does not
+        fit, where the label counts differ, or where the tokenizer has no padding token.
+        """
+        if model.config.num_labels != len(labels):
+            raise ExperimentError(
+                f"the classifier has {model.config.num_labels} outputs and the task {len(labels)} labels; "
+                "load it with the task's number"
+            )
+        if tokenizer.pad_token_id is None:
+            raise ExperimentError(
+                "model.classifier: its tokenizer has no padding token; choose another model"
+            )
+        if model.config.pad_token_id is None:
+            model.config.pad_token_id = tokenizer.pad_token_id
+        model.requires_grad_(False)
+        model.eval()
+        self.model, self.tokenizer, self.labels = model, tokenizer, tuple(labels)
+        self.max_length = min(max_length, tokenizer.model_max_length)
+        self.specs = {BODY: body_lora}
+        self.prefix: str = model.base_model_prefix
+        self._body = lora.attach(getattr(model, self.prefix), body_lora, BODY, seed, second)
+        setattr(model, self.prefix, self._body)
+        self._rows = Rows([])
+        self._head = {n: m for n, m in model.named_children() if n != self.prefix}
+        model.eval()
+        heads = [m for part in self._head.values() for m in part.modules()]
+        self._dropouts: dict[str, list[nn.Module]] = {
+            BODY: lora.dropouts(self._body),
+            HEAD: [m for m in heads if isinstance(m, nn.Dropout)],
+        }
+        named = {f"{BODY}/{n}": p for n, p in lora.named_factors(self._body).items()}
+        for name, module in self._head.items():
+            named.update({f"{HEAD}/{name}.{n}": p for n, p in module.named_parameters()})
+        layers = {f"{BODY}/{place}": layer for place, layer in lora.adapted_layers(self._body).items()}
+        super().__init__(named, layers, {BODY: body_lora.scale()})
+
+    @property
+    def root(self) -> nn.Module:
+        """The classifier."""
+        return self.model  # type: ignore[no-any-return]
+
+    @property
+    def rows(self) -> Rows:
+        """A row for every example."""
+        return self._rows
+
+    def dropout_in(self, groups: frozenset[str]) -> None:
+        """LoRA dropout with the group body, the head's own with the group head; everything else stays in eval mode."""
+        for group, dropouts in self._dropouts.items():
+            for dropout in dropouts:
+                dropout.training = group in groups
+
+    def groups(self, holds: Sequence[str]) -> frozenset[str]:
+        """Body and head for everybody."""
+        return frozenset({BODY, HEAD})
+
+    def prepare(self, sample: Sample) -> Example:
+        """Token ids of the text, or of the pair, by the model's own tokenizer; cut to `max_length` tokens.
+
+        Raises ExperimentError for a sample with media or without a label, or with other labels than the model's.
+        """
+        labels, pair = sample.meta.get("labels"), sample.meta.get("pair")
+        if sample.modalities or labels is None:
+            raise ExperimentError(
+                f"{sample.uid} is no labelled text; a classifier needs data.source text, and this sample is for an MLLM"
+            )
+        if tuple(labels) != self.labels or sample.answer not in self.labels:
+            raise ExperimentError(
+                f"{sample.uid} has the label {sample.answer!r} of {', '.join(labels)}; "
+                f"the model's labels are {', '.join(self.labels)}, in this order"
+            )
+        whole = self.tokenizer(sample.question, pair, verbose=False)
+        truncated = len(whole["input_ids"]) > self.max_length
+        if truncated:
+            whole = self.tokenizer(sample.question, pair, truncation=True, max_length=self.max_length)
+        return Example(sample.uid, dict(whole), self.labels.index(sample.answer), truncated)
+
+    def positions(self, example: Example) -> int:
+        """The tokens of the text."""
+        return len(example.inputs["input_ids"])
+
+    @property
+    def feature_tensors(self) -> Sequence[str]:
+        """None, because features hold nothing."""
+        return ()
+
+    def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+        """Nothing: there is no frozen encoder before the adapters whose outputs could be kept."""
+        return [{} for _ in examples]
+
+    @in_precision
+    def logits(self, examples: Sequence[Example]) -> Tensor:
+        """(examples, labels)."""
+        self._rows = Rows(range(len(examples)), [len(e.inputs["input_ids"]) for e in examples])
+        return self.model(**self._batch(examples)).logits  # type: ignore[no-any-return]
+
+    def _batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """(examples, tokens) for each input, padded on the right to the longest example."""
+        longest = max(len(e.inputs["input_ids"]) for e in examples)
+        device = next(iter(self.tensors.values())).device
+        fill = {"input_ids": self.tokenizer.pad_token_id}
+        return {
+            name: torch.tensor(
+                [e.inputs[name] + [fill.get(name, 0)] * (longest - len(e.inputs[name])) for e in examples],
+                device=device,
+            )
+            for name in examples[0].inputs
+        }
+
+    def loss(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:
+        """Mean cross entropy."""
+        logits = self.logits(examples)
+        wanted = torch.tensor([e.label for e in examples], device=logits.device)
+        return cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), wanted)
+
+    def losses(
+        self,
+        examples: Sequence[Example],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """Mean cross entropy of each owner's examples."""
+        logits = self.logits(examples)
+        wanted = torch.tensor([e.label for e in examples], device=logits.device)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        each = cross_entropy(logits, wanted, reduction="none")
+        return means(each, torch.tensor(owners, device=logits.device), count)
+
+    @torch.no_grad()
+    def score(
+        self, examples: Sequence[Example], features: Sequence[Any] | None = None
+    ) -> list[tuple[int, int]]:
+        """(1, 1) for a right label, (1, 0) for a wrong one: token accuracy is the accuracy."""
+        return [(1, int(guess == e.label)) for guess, e in zip(self._guess(examples), examples, strict=True)]
+
+    @torch.no_grad()
+    def generate(
+        self, examples: Sequence[Example], max_new_tokens: int, features: Sequence[Any] | None = None
+    ) -> list[str]:
+        """The word of the likeliest label."""
+        return [self.labels[guess] for guess in self._guess(examples)]
+
+    def _guess(self, examples: Sequence[Example]) -> list[int]:
+        """The likeliest label's number; where a client's prompts are known, with its own mix of adapters (FedDPA)."""
+        with self.mixed_by_prompts(BODY, examples):
+            return self.logits(examples).argmax(-1).tolist()
+
+    @in_precision
+    @torch.no_grad()
+    def prompt_states(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:
+        """(B, d): the frozen body's last state at the first token, which RoBERTa's head reads."""
+        with self._body.disable_adapter():
+            return self._body(**self._batch(examples)).last_hidden_state[:, 0]  # type: ignore[no-any-return]
+
+    def embedder(self) -> Embedder:
+        """None: labels are no sentences. Raises ExperimentError."""
+        raise ExperimentError(
+            "evaluation.bertscore: world is the embedder of a multimodal LLM and has no meaning for a classifier; use off"
+        )
+
+    def save_adapters(self, folder: Path) -> None:
+        """`body/` in PEFT's format (task SEQ_CLS), `head.safetensors`, and `fedloom.json`, which lists them."""
+        everything = self.exported()
+        if self.anchors is not None:
+            everything[ANCHORS] = self.anchors
+        classifier_io.save(folder, everything, self.specs, self.prefix, self.labels)
+
+    @staticmethod
+    def read_adapters(folder: Path) -> dict[str, Tensor]:
+        """The tensors that `save_adapters` wrote, by their travelling names."""
+        return classifier_io.read(folder)

@@ -1,0 +1,1 @@
+"""CLIP with adapters or prompts."""

@@ -1,0 +1,180 @@
+"""What a method trains on a CLIP model: a description with typed fields, and the module that it becomes on two towers.
+
+Everything has a client axis: a batch may hold the examples of P clients, one client's after another's, and every text feature is
+one of a client. Alone P is 1. Frozen texts are read once for each class list. Text features of trained parts are kept only while
+gradients are off and no parameter has changed since: never across clients, rounds or class lists.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from fedloom.core.streams import torch_stream
+from fedloom.models.batch_rows import Rows
+
+if TYPE_CHECKING:
+    from fedloom.models.clip.towers import Tokens, Towers
+
+Names = tuple[str, ...]
+"""The names of the classes to choose from, in the order of their numbers."""
+
+
+@dataclass(frozen=True)
+class Who:
+    """Whose a batch's examples are: `of[i]`, example i's client as a number 0..P-1 among those present; not decreasing."""
+
+    of: tuple[int, ...]
+
+    @classmethod
+    def owned(cls, owners: Sequence[int]) -> Who:
+        """From clients' numbers, not decreasing, of which some may be absent."""
+        present = {k: p for p, k in enumerate(sorted(set(owners)))}
+        return cls(tuple(present[k] for k in owners))
+
+    @property
+    def clients(self) -> int:
+        """P."""
+        return self.of[-1] + 1
+
+    @cached_property
+    def parts(self) -> list[slice]:
+        """Each client's examples."""
+        first = [self.of.index(p) for p in range(self.clients)]
+        return [slice(a, b) for a, b in zip(first, [*first[1:], len(self.of)], strict=True)]
+
+    @cached_property
+    def pictures(self) -> Rows:
+        """A row for each example."""
+        return Rows(range(len(self.of)))
+
+    @cached_property
+    def each(self) -> Rows:
+        """A row for each client."""
+        return Rows([part.start for part in self.parts])
+
+    def texts(self, classes: int) -> Rows:
+        """A row for each client and class."""
+        return Rows([part.start for part in self.parts for _ in range(classes)])
+
+
+class Single(nn.Module):
+    """A trained tensor that is no layer's weight. Called, it has a client axis in front: (1, ...) alone, (P, ...) in a cohort."""
+
+    def __init__(self, *shape: int) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.empty(shape))
+
+    def forward(self) -> Tensor:
+        """(1, ...)."""
+        return self.value[None]
+
+
+class Attachment(BaseModel, ABC):
+    """Base of the descriptions. A method's property `attachment` makes one from the method's fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    template: str = Field("a photo of a {}.", description="the fixed text of a class")
+
+    @abstractmethod
+    def part(self, towers: Towers) -> Part:
+        """The module, its values not yet drawn. Raises ExperimentError where it does not fit the towers."""
+
+
+class Part(nn.Module):
+    """What an Attachment becomes. Submodules are groups: the tensor `prompt/context` is `self.prompt["context"]`.
+
+    `rows` says whose the rows are that a trained layer sees now.
+    """
+
+    def __init__(self, spec: Attachment, towers: Towers) -> None:
+        super().__init__()
+        self.template, self.towers = spec.template, towers
+        self.rows = Rows([])
+        self._fixed: dict[Any, Any] = {}
+        self._texts: dict[Names, tuple[Any, Tensor]] = {}
+
+    def named(self) -> dict[str, nn.Parameter]:
+        """Travelling names `<group>/<place>`; a tensor that two places use has one."""
+        return {n.replace(".", "/", 1).removesuffix(".value"): p for n, p in self.named_parameters()}
+
+    @torch.no_grad()
+    def draw(self, seed: int) -> None:
+        """Start values, each tensor from a stream of its own."""
+        for name, parameter in self.named().items():
+            parameter.copy_(self.fresh(name, parameter, torch_stream(seed, "clip", name)))
+
+    def fresh(self, name: str, like: Tensor, stream: torch.Generator) -> Tensor:
+        """A tensor's start value: N(0, 0.02^2), as learned contexts begin."""
+        return 0.02 * torch.randn(like.shape, generator=stream)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """What the frozen part makes of pictures (B, 3, S, S): here the unit image features (B, d)."""
+        return self.towers.vision_out(self.towers.run("vision", self.towers.vision_in(pixels)))
+
+    def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
+        """(B, C): s <f_b, g_c> with the text features of the example's own client."""
+        return self.towers.scale * products(features, self.text(names, who), who)
+
+    def learn(self, features: Tensor, names: Names, who: Who) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, C), and what is added to each client's loss (P,), or None."""
+        return self.logits(features, names, who), None
+
+    def text(self, names: Names, who: Who) -> Tensor:
+        """Unit text features (P, C, d) of every client; kept while nothing changes and no gradient is asked for."""
+        if torch.is_grad_enabled():
+            return self.read(names, who)
+        state = tuple((id(p), p._version, p.dtype) for p in self.parameters())
+        if names not in self._texts or self._texts[names][0] != state:
+            self._texts[names] = state, self.read(names, who)
+        return self._texts[names][1]
+
+    def read(self, names: Names, who: Who) -> Tensor:
+        """What `text` keeps."""
+        raise NotImplementedError
+
+    def fixed(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Something that only frozen weights and `key` decide: made once, without gradients."""
+        full = key, self.towers.like.dtype, self.towers.like.device
+        if full not in self._fixed:
+            with torch.no_grad():
+                self._fixed[full] = make()
+        return self._fixed[full]
+
+    def fixed_text(self, names: Names) -> Tensor:
+        """(C, d): unit features of the fixed template, by the frozen text tower."""
+
+        def make() -> Tensor:
+            tokens = self.told(names)
+            hidden = self.towers.run("text", self.towers.text_in(self.towers.embed(tokens.ids)))
+            return self.towers.text_out(hidden, tokens.end)
+
+        return self.fixed(("template", names), make)  # type: ignore[no-any-return]
+
+    def texts(self, names: Names) -> Tokens:
+        """What the text tower reads of every class. Raises ExperimentError for a name that is too long."""
+        return self.told(names)
+
+    def told(self, names: Names) -> Tokens:
+        """The fixed template with every name."""
+        return self.towers.tokens([self.template.format(spaced(name)) for name in names])
+
+
+def spaced(name: str) -> str:
+    """A class name as it is read: underscores are spaces."""
+    return name.replace("_", " ")
+
+
+def products(f: Tensor, g: Tensor, who: Who) -> Tensor:
+    """(B, C): <f_b, g_c> of image features (B, d) with the text features (P, C, d) of the example's client."""
+    return torch.cat(
+        [f[part] @ own.T for part, own in zip(who.parts, g.expand(who.clients, -1, -1), strict=True)]
+    )

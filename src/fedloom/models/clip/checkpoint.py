@@ -1,0 +1,83 @@
+"""CLIP on disk: a checkpoint in Hugging Face's format, read without pickle and remote code; and folders of what was trained.
+
+None of it is an adapter that PEFT knows: S works in two towers at once, and PEFT's prompts stand before a whole sequence. So a
+group is a plain safetensors file, and `fedloom.json` holds the description from which fedloom builds it again.
+"""
+
+import json
+from collections.abc import Mapping
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_logging import quiet
+from fedloom.core.payload import group_of
+from fedloom.data.sources.image_classes import Classes
+from fedloom.models.clip.adapter import Attachment
+from fedloom.models.clip.towers import Towers
+from fedloom.models.image_processing import Pixels, read_pixels
+
+
+def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu") -> tuple[Towers, Pixels]:
+    """The towers, in float32, and the preprocessing of a shipped CLIP, a folder, or a Hugging Face id.
+
+    Raises ExperimentError for one that cannot be read.
+    """
+    from transformers import AutoConfig, AutoTokenizer, CLIPModel
+
+    shipped = Path(str(files("fedloom.models"))) / "shipped" / str(source)
+    where = shipped if (shipped / "config.json").is_file() else source
+    try:
+        kind = AutoConfig.from_pretrained(where, trust_remote_code=False).model_type
+        if kind != "clip":
+            raise ExperimentError(f"model.clip: {source} is a {kind} model; name a CLIP")
+        tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+        with quiet(), torch.random.fork_rng(devices=[]):
+            clip, report = CLIPModel.from_pretrained(
+                where,
+                dtype=torch.float32,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExperimentError(f"model.clip: {source} cannot be loaded: {reason}") from error
+    if missing := sorted(map(str, report["missing_keys"])):
+        raise ExperimentError(
+            f"model.clip: {source} is no CLIP: it lacks {missing[0]} and {len(missing) - 1} more"
+        )
+    return Towers(clip.to(device), tokenizer), read_pixels(where)
+
+
+def save(folder: Path, tensors: Mapping[str, Tensor], attachment: Attachment, classes: Classes) -> None:
+    """`<group>.safetensors` with plain names for every group, and `fedloom.json`; equal tensors give equal bytes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    groups = sorted(set(map(group_of, tensors)))
+    for group in groups:
+        own = {n: t.detach().cpu().contiguous() for n, t in sorted(tensors.items()) if group_of(n) == group}
+        save_file({n.removeprefix(f"{group}/"): t for n, t in own.items()}, folder / f"{group}.safetensors")
+    listed = {
+        "format": 1,
+        "kind": "clip",
+        "adapters": groups,
+        "attachment": {"type": type(attachment).__name__, **attachment.model_dump(mode="json")},
+        "classes": {"base": list(classes.base), "novel": list(classes.novel)},
+    }
+    (folder / "fedloom.json").write_text(
+        json.dumps(listed, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+    )
+
+
+def read(folder: Path) -> dict[str, Tensor]:
+    """The tensors that `save` wrote, by their travelling names."""
+    listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+    return {
+        f"{group}/{name}": tensor
+        for group in listed["adapters"]
+        for name, tensor in load_file(folder / f"{group}.safetensors").items()
+    }

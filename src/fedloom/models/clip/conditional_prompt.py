@@ -1,0 +1,75 @@
+"""CoCoOp's context (Zhou et al., CVPR 2022): a small net moves the learned context by what the picture shows."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import relu
+from torch.utils.checkpoint import checkpoint
+
+from fedloom.models.clip.adapter import Names, Part, Who
+from fedloom.models.clip.prompt import Context, ContextPart
+
+if TYPE_CHECKING:
+    from fedloom.models.clip.towers import Towers
+
+
+class ConditionalContext(Context):
+    """Tensors `prompt/context` (m, d_text), `meta/first.*` (d/16, d) and `meta/second.*` (d_text, d/16)."""
+
+    chunk: int = Field(
+        256, ge=1, description="text sequences that pass the tower together; changes no figure"
+    )
+
+    def part(self, towers: Towers) -> Part:
+        """The module."""
+        return ConditionalPart(self, towers)
+
+
+class ConditionalPart(ContextPart):
+    """V_m(x) = V_m + pi(f(x)), pi(f) = W2 ReLU(W1 f + b1) + b2; every picture has text features of its own."""
+
+    def __init__(self, spec: ConditionalContext, towers: Towers) -> None:
+        super().__init__(spec, towers)
+        self.chunk = spec.chunk
+        inner = max(1, towers.width // 16)
+        self.meta = nn.ModuleDict(
+            {"first": nn.Linear(towers.width, inner), "second": nn.Linear(inner, towers.text_width)}
+        )
+
+    def fresh(self, name: str, like: Tensor, stream: torch.Generator) -> Tensor:
+        """The net's weights and biases as nn.Linear draws them: U(-1/sqrt(d_in), 1/sqrt(d_in))."""
+        if not name.startswith("meta/"):
+            return super().fresh(name, like, stream)
+        layer = self.meta[name.removeprefix("meta/").split(".")[0]]
+        assert isinstance(layer, nn.Linear)  # noqa: S101 - for the type checker
+        bound = layer.in_features**-0.5
+        drawn: Tensor = torch.rand(like.shape, generator=stream) * 2 * bound - bound
+        return drawn
+
+    def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
+        """(B, C) from B C texts, so many at a time as `chunk` says; training computes them again instead of keeping them."""
+        self.rows = who.pictures
+        moved = self.meta["second"](relu(self.meta["first"](features)))
+        contexts = self.context(who)[list(who.of)] + moved[:, None]
+        classes = min(self.chunk, len(names))
+        pictures = max(1, self.chunk // classes)
+        rows = []
+        for b in range(0, len(contexts), pictures):
+            f, own = features[b : b + pictures], contexts[b : b + pictures]
+            found = []
+            for c in range(0, len(names), classes):
+                some = partial(self._products, names, slice(c, c + classes))
+                if torch.is_grad_enabled():
+                    found.append(checkpoint(some, f, own, use_reentrant=False))
+                else:
+                    found.append(some(f, own))
+            rows.append(torch.cat(found, 1))
+        return self.towers.scale * torch.cat(rows)
+
+    def _products(self, names: Names, some: slice, f: Tensor, contexts: Tensor) -> Tensor:
+        return torch.einsum("bd,bcd->bc", f, self.after(contexts, names, some))

@@ -1,0 +1,142 @@
+"""The multimodal adapter in the last blocks of both towers (Yang et al., MMA, CVPR 2024; pFedMMA, ICLR 2026).
+
+    out = block(x) + alpha U_o d(S d(D_o LN1(x)))        o in {text, vision}, d = ReLU
+
+D_o (r, d_o) and U_o (d_o, r) are a tower's own; S (r, r) is one object for each block index, used by both towers. The branch is
+parallel to the whole block and works on every token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import gelu, relu
+
+from fedloom.core.errors import ExperimentError
+from fedloom.models.clip.adapter import Attachment, Names, Part, Who, products
+
+if TYPE_CHECKING:
+    from fedloom.models.clip.towers import Tower, Towers
+
+_ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": relu, "gelu": gelu}
+
+
+class MultimodalAdapter(Attachment):
+    """Tensors `adapter/text.<n>.down.weight`, `.up.weight`, `adapter/vision.<n>...`, `adapter/shared.<n>.weight`.
+
+    n counts blocks from the top: 1 is the last block of each tower.
+    """
+
+    blocks: int = Field(3, ge=1, description="how many of the last blocks of both towers are adapted")
+    rank: int = Field(32, ge=1, description="r, the inner width")
+    bias: bool = Field(False, description="whether D, S and U have biases")
+    activation: Literal["relu", "gelu"] = Field("relu", description="after D and after S")
+    inner_activation: bool = Field(
+        True, description="the activation after D; without it only that after S is left"
+    )
+    branch_input: Literal["ln1", "x"] = Field(
+        "ln1", description="what D reads: the block's input after its first LayerNorm, or as it is"
+    )
+    scale: float = Field(1e-3, ge=0, description="alpha, the weight of the branch")
+    grad_rescale: bool = Field(
+        True, description="let adapters see 1/alpha times their gradient; others see theirs"
+    )
+    init_up: Literal["kaiming", "zero"] = Field("kaiming", description="U at the start")
+
+    def part(self, towers: Towers) -> Part:
+        """The module. Raises ExperimentError for more blocks than the towers have."""
+        most = min(towers.text_depth, towers.vision_depth)
+        if self.blocks > most:
+            raise ExperimentError(
+                f"method.blocks is {self.blocks}, but the shorter tower of model.clip has {most} blocks; at most {most} is right"
+            )
+        return MultimodalPart(self, towers)
+
+
+class MultimodalPart(Part):
+    """D, S, U of every adapted block."""
+
+    def __init__(self, spec: MultimodalAdapter, towers: Towers) -> None:
+        super().__init__(spec, towers)
+        self.spec = spec
+        r, bias = spec.rank, spec.bias
+        widths = {"text": towers.text_width, "vision": towers.vision_width}
+        numbers = [str(n) for n in range(1, spec.blocks + 1)]
+
+        def own(d: int) -> nn.ModuleDict:
+            return nn.ModuleDict({"down": nn.Linear(d, r, bias=bias), "up": nn.Linear(r, d, bias=bias)})
+
+        parts = {o: nn.ModuleDict({n: own(d) for n in numbers}) for o, d in widths.items()}
+        shared = nn.ModuleDict({n: nn.Linear(r, r, bias=bias) for n in numbers})
+        self.adapter = nn.ModuleDict({**parts, "shared": shared})
+        self._depth = {"text": towers.text_depth, "vision": towers.vision_depth}
+
+    def fresh(self, name: str, like: Tensor, stream: torch.Generator) -> Tensor:
+        """Kaiming by fan-out: N(0, 2 / d_out), biases 0; U = 0 with init_up zero."""
+        if name.endswith("bias") or (".up." in name and self.spec.init_up == "zero"):
+            return torch.zeros(like.shape)
+        std: float = (2 / like.shape[0]) ** 0.5
+        return std * torch.randn(like.shape, generator=stream)
+
+    def branch(self, tower: Tower, number: int, block: Any, x: Tensor) -> Tensor:
+        """alpha U d(S d(D LN1(x))) of the block with this number."""
+        spec, place = self.spec, str(self._depth[tower] - number)
+        modules: Any = self.adapter
+        own, shared = modules[tower][place], modules["shared"][place]
+        act = _ACTIVATIONS[spec.activation]
+        rescale = spec.grad_rescale and spec.scale > 0
+        h = backward_times(x, spec.scale) if rescale else x
+        h = own["down"](block.layer_norm1(h) if spec.branch_input == "ln1" else h)
+        h = own["up"](act(shared(act(h) if spec.inner_activation else h)))
+        out: Tensor = spec.scale * (backward_times(h, 1 / spec.scale) if rescale else h)
+        return out
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """The input (B, 1 + M, d_vision) of the first adapted block."""
+        first = self._depth["vision"] - self.spec.blocks
+        return self.towers.run("vision", self.towers.vision_in(pixels), stop=first)
+
+    def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
+        """(B, C)."""
+        text = self.text(names, who)
+        self.rows = who.pictures
+        hidden = self.towers.run(
+            "vision", features, self._depth["vision"] - self.spec.blocks, branch=self.branch
+        )
+        return self.towers.scale * products(self.towers.vision_out(hidden), text, who)
+
+    def read(self, names: Names, who: Who) -> Tensor:
+        """(P, C, d); the blocks below the first adapted one read each class list once."""
+        towers, first = self.towers, self._depth["text"] - self.spec.blocks
+
+        def below() -> tuple[Tensor, Tensor]:
+            tokens = self.told(names)
+            return towers.run("text", towers.text_in(towers.embed(tokens.ids)), stop=first), tokens.end
+
+        hidden, end = self.fixed(("below", names), below)
+        self.rows = who.texts(len(names))
+        hidden = towers.run("text", hidden.repeat(who.clients, 1, 1), first, branch=self.branch)
+        return towers.text_out(hidden, end.repeat(who.clients)).view(who.clients, len(names), -1)
+
+
+class _BackwardTimes(torch.autograd.Function):
+    """The identity, whose backward signal is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
+        ctx.factor = factor
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        return grads[0] * ctx.factor, None
+
+
+def backward_times(x: Tensor, factor: float) -> Tensor:
+    """x itself; its gradient is `factor` times what comes back."""
+    found: Tensor = _BackwardTimes.apply(x, factor)  # type: ignore[no-untyped-call]
+    return found

@@ -1,0 +1,231 @@
+"""CLIP with what a method trains on it: the model of federated image classification.
+
+Nothing of transformers' CLIPModel is changed; several of these may stand on one. Groups are those of the attachment: `adapter`,
+`prompt`, `gate` and so on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import group_of
+from fedloom.data.sample import Sample
+from fedloom.data.sources.image_classes import Classes
+from fedloom.models.base import AdaptedModel, means
+from fedloom.models.batch_rows import Rows
+from fedloom.models.clip import checkpoint as clip_io
+from fedloom.models.clip.adapter import Attachment, Names, Who
+from fedloom.models.clip.towers import Towers
+from fedloom.models.image_processing import Pixels
+from fedloom.models.precision import in_precision, moved
+from fedloom.tasks.metrics import Embedder
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """A picture, resized and cropped: `image` uint8 (3, S, S); `label`, its number among the names of `kind`.
+
+    `kind` is "base" or "novel"; `allowed` holds the numbers to choose from, None for all.
+    """
+
+    uid: str
+    image: Tensor
+    label: int
+    kind: str
+    allowed: tuple[int, ...] | None = None
+
+
+class AdaptedCLIP(AdaptedModel):
+    """`towers` on a CLIPModel, `attachment` on the towers; label numbers are those of `classes`."""
+
+    def __init__(
+        self,
+        towers: Towers,
+        pixels: Pixels,
+        classes: Classes,
+        attachment: Attachment,
+        *,
+        seed: int,
+    ) -> None:
+        """Trained tensors start from the streams of `seed`.
+
+        Raises ExperimentError where the attachment does not fit the towers, or a class name not the text tower.
+        """
+        self.towers, self.pixels, self.classes, self.attachment = towers, pixels, classes, attachment
+        self.part = attachment.part(towers)
+        self.part.draw(seed)
+        self.part.to(towers.like)
+        self._root = nn.ModuleDict({"clip": towers.clip, "part": self.part})
+        super().__init__(self.part.named(), {}, {})
+        for names in (
+            classes.base,
+            classes.novel,
+        ):  # a name that is too long shows before anything is trained
+            if names:
+                self.part.texts(names)
+
+    @property
+    def root(self) -> nn.Module:
+        """The CLIPModel and what is trained on it."""
+        return self._root
+
+    @property
+    def rows(self) -> Rows:
+        """Whose the rows are that the trained layer at work sees."""
+        return self.part.rows
+
+    def dropout_in(self, groups: frozenset[str]) -> None:
+        """There is no dropout: CLIP has none, and the attachments have none."""
+
+    def groups(self, holds: Sequence[str]) -> frozenset[str]:
+        """All of them for everybody."""
+        return frozenset(map(group_of, self.tensors))
+
+    def names(self, kind: str) -> Names:
+        """The class names of the list that a sample's meta "classes" names."""
+        return self.classes.novel if kind == "novel" else self.classes.base
+
+    def prepare(self, sample: Sample) -> Example:
+        """The picture, resized; a sample without one gets the mean colour.
+
+        Raises ExperimentError for a sample that is no picture of one of the classes.
+        """
+        kind, label = sample.meta.get("classes"), sample.meta.get("label")
+        if kind not in ("base", "novel") or label is None or set(sample.modalities) - {"image"}:
+            raise ExperimentError(
+                f"{sample.uid} is no picture of a class; CLIP needs data.source classes, and this sample is for another model"
+            )
+        names = self.names(kind)
+        if not 0 <= label < len(names) or names[label] != sample.answer:
+            raise ExperimentError(
+                f"{sample.uid} is labelled {label} and {sample.answer!r}, which is not so among the {len(names)} {kind} classes"
+            )
+        allowed = sample.meta.get("allowed")
+        image = sample.modalities.get("image")
+        if image is None:
+            mean = torch.tensor([round(m / self.pixels.factor) for m in self.pixels.mean], dtype=torch.uint8)
+            image = mean[:, None, None].expand(-1, 8, 8)
+        allowed = None if allowed is None else tuple(allowed)
+        return Example(sample.uid, self.pixels.sized(image), int(label), kind, allowed)
+
+    def positions(self, example: Example) -> int:
+        """Those of the picture, and one for each class, whose texts are read in every step."""
+        return 1 + self.towers.patches + len(self.classes.base)
+
+    @property
+    def feature_tensors(self) -> tuple[str, ...]:
+        """None: `features` stops below the first trained block."""
+        return ()
+
+    @in_precision
+    @torch.no_grad()
+    def features(self, examples: Sequence[Example]) -> list[Tensor]:
+        """What everything below the first trained block makes of each picture: nothing of it is ever trained."""
+        like = self.towers.like
+        pixels = self.pixels.normal(torch.stack([e.image for e in examples]).to(like.device))
+        return list(self.part.features(pixels))
+
+    @in_precision
+    def logits(self, examples: Sequence[Example], features: Sequence[Tensor] | None, kind: str) -> Tensor:
+        """(B, C) over all names of one list, as the model is loaded."""
+        feats = self._stacked(examples, features)
+        return self.part.logits(feats, self.names(kind), Who((0,) * len(examples)))
+
+    def _stacked(self, examples: Sequence[Example], features: Sequence[Tensor] | None) -> Tensor:
+        """The examples' features (B, ...) on the model's device."""
+        made = self.features(examples) if features is None else features
+        return moved(torch.stack(list(made)), self.towers.like.device)
+
+    def loss(self, examples: Sequence[Example], features: Sequence[Tensor] | None = None) -> Tensor:
+        """Mean cross entropy over all base classes, and what the method adds."""
+        return self.losses(examples, [0] * len(examples), 1, features)[0]
+
+    @in_precision
+    def losses(
+        self,
+        examples: Sequence[Example],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """The same for each owner's examples."""
+        if any(e.kind != "base" for e in examples):
+            raise ValueError("training is over the base classes, and a sample of a novel one is among them")
+        feats = self._stacked(examples, features)
+        who = Who.owned(owners)
+        logits, extra = self.part.learn(feats, self.classes.base, who)
+        wanted = torch.tensor([e.label for e in examples], device=logits.device)
+        each = cross_entropy(logits, wanted, reduction="none")
+        owner = torch.tensor(owners, device=logits.device)
+        found = means(each, owner, count)
+        return (
+            found
+            if extra is None
+            else found.index_add(0, torch.tensor(sorted(set(owners)), device=logits.device), extra)
+        )
+
+    @torch.no_grad()
+    def score(
+        self, examples: Sequence[Example], features: Sequence[Tensor] | None = None
+    ) -> list[tuple[int, int]]:
+        """(1, 1) for a right name, (1, 0) for a wrong one."""
+        return [
+            (1, int(g == e.label)) for g, e in zip(self._guess(examples, features), examples, strict=True)
+        ]
+
+    @torch.no_grad()
+    def generate(
+        self, examples: Sequence[Example], max_new_tokens: int, features: Sequence[Tensor] | None = None
+    ) -> list[str]:
+        """The likeliest class's name."""
+        guesses = self._guess(examples, features)
+        return [self.names(e.kind)[g] for g, e in zip(guesses, examples, strict=True)]
+
+    def _guess(self, examples: Sequence[Example], features: Sequence[Tensor] | None) -> list[int]:
+        """The likeliest class's number, in each example's own list, among those that are allowed."""
+        known = self.features(examples) if features is None else features
+        guesses = [0] * len(examples)
+        for kind in sorted({e.kind for e in examples}):
+            at = [i for i, e in enumerate(examples) if e.kind == kind]
+            logits = self.logits([examples[i] for i in at], [known[i] for i in at], kind)
+            for row, i in enumerate(at):
+                allowed = examples[i].allowed
+                if allowed is not None:
+                    out = torch.full_like(logits[row], float("-inf"))
+                    out[list(allowed)] = logits[row, list(allowed)]
+                    logits[row] = out
+            for i, guess in zip(at, logits.argmax(-1).tolist(), strict=True):
+                guesses[i] = guess
+        return guesses
+
+    @torch.no_grad()
+    def classify(self, image: Tensor) -> str:
+        """The likeliest name of a picture, uint8 (3, H, W), among all base and novel classes."""
+        names = (*self.classes.base, *self.classes.novel)
+        features = self.features([Example("asked", self.pixels.sized(image), 0, "base")])
+        return names[int(self.part.logits(torch.stack(features), names, Who((0,))).argmax())]
+
+    def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+        """None: a picture's classification has no prompt. Raises ExperimentError."""
+        raise ExperimentError("CLIP has no prompt's states; feddpa-lora is for language models")
+
+    def embedder(self) -> Embedder:
+        """None: class names are no sentences. Raises ExperimentError."""
+        raise ExperimentError(
+            "evaluation.bertscore: world is the embedder of a multimodal LLM and has no meaning for CLIP; use off"
+        )
+
+    def save_adapters(self, folder: Path) -> None:
+        """A safetensors file for each group, and `fedloom.json`, which says what they are attached to."""
+        clip_io.save(folder, self.exported(), self.attachment, self.classes)
+
+    @staticmethod
+    def read_adapters(folder: Path) -> dict[str, Tensor]:
+        """The tensors that `save_adapters` wrote, by their travelling names."""
+        return clip_io.read(folder)

@@ -1,0 +1,37 @@
+"""Nothing is trained: zero-shot CLIP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from fedloom.models.clip.adapter import Attachment, Names, Part, Single, Who
+
+if TYPE_CHECKING:
+    from fedloom.models.clip.towers import Towers
+
+
+class Nothing(Attachment):
+    """The foundation as it is. Its one named tensor, `clip/logit_scale` (1,), is frozen; its values are the checkpoint's."""
+
+    def part(self, towers: Towers) -> Part:
+        """The module."""
+        return NothingPart(self, towers)
+
+
+class NothingPart(Part):
+    """logit_c = s <f(x), g_c>, g_c from the fixed template."""
+
+    def __init__(self, spec: Attachment, towers: Towers) -> None:
+        super().__init__(spec, towers)
+        self.clip = nn.ModuleDict({"logit_scale": Single(1)})
+
+    def fresh(self, name: str, like: Tensor, stream: torch.Generator) -> Tensor:
+        """The checkpoint's own."""
+        return self.towers.scale.log().reshape(1)
+
+    def read(self, names: Names, who: Who) -> Tensor:
+        """(P, C, d), one and the same for all."""
+        return self.fixed_text(names).expand(who.clients, -1, -1)

@@ -1,0 +1,151 @@
+"""Frozen work is done once: what a frozen prefix of the model, such as an encoder, makes of each example, kept over a run.
+
+Features are kept under the version of the tensors that they depend on (`AdaptedModel.feature_version`), so that a changed encoder
+is never served another's. Examples that are augmented anew each time must not be kept: their owner and place name them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor
+
+from fedloom.federation.uploads import PREFIX, Stored, write_tensors
+from fedloom.models.example_cache import nbytes
+
+CHUNK = 32
+"""Examples of one owner that are made together; which, does not depend on what is kept, so that a resumed run rounds alike."""
+VERSIONS = 8
+"""Encoders whose features are kept at the same time; the one used longest ago goes first."""
+
+Make = Callable[[Sequence[int]], Sequence[Any]]
+
+
+class FeatureStore:
+    """Keeps features, tensors or mappings of tensors on the CPU, up to `limit` bytes in memory.
+
+    `constant` says that the run never trains what the features depend on: then they are made in whole chunks, and those beyond
+    the limit lie in a temporary folder in `inside`, or the system's. Else nothing goes to disk, and whoever evaluates clears the
+    store afterwards, because the next version comes with the next round. With `limit` 0 and not `constant` nothing is kept.
+    """
+
+    def __init__(self, limit: int = 0, inside: Path | None = None, *, constant: bool = False) -> None:
+        self.limit, self.inside, self.constant = limit, inside, constant
+        self.made = 0
+        """How many examples the prefix has worked on."""
+        self._versions: OrderedDict[bytes, _Version] = OrderedDict()
+
+    @property
+    def on(self) -> bool:
+        """Whether anything can be kept."""
+        return self.limit > 0 or self.constant
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return sum(v.held for v in self._versions.values())
+
+    def of(self, version: bytes, owner: Hashable, wanted: Sequence[int], count: int, make: Make) -> list[Any]:
+        """The features of the `wanted` of an owner's `count` examples; `make` works on those that are not kept."""
+        kept = self._version(version)
+        lacking = [i for i in wanted if (owner, i) not in kept.places]
+        fresh: dict[int, Any] = {}
+        for part in _chunks(lacking, count) if self.constant else [lacking] if lacking else []:
+            new = {i: _resting(f) for i, f in zip(part, make(part), strict=True)}
+            self.made += len(new)
+            self._keep(kept, {(owner, i): f for i, f in new.items() if not _empty(f)})
+            fresh |= new
+        return [fresh[i] if i in fresh else _read(kept.places[owner, i]) for i in wanted]
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        while self._versions:
+            self._versions.popitem()[1].drop()
+
+    def _version(self, version: bytes) -> "_Version":
+        if version not in self._versions:
+            self._versions[version] = _Version()
+        self._versions.move_to_end(version)
+        while len(self._versions) > VERSIONS:
+            self._versions.popitem(last=False)[1].drop()
+        return self._versions[version]
+
+    def _keep(self, kept: "_Version", new: Mapping[Hashable, Any]) -> None:
+        size = nbytes(new)
+        while self.held + size > self.limit and len(self._versions) > 1:
+            self._versions.popitem(last=False)[1].drop()
+        if self.held + size <= self.limit:
+            kept.places.update(new)
+            kept.held += size
+        elif self.constant and new:
+            kept.places.update(kept.written(new, self.inside))
+
+
+class _Version:
+    """The features of one version: by owner and place, in memory or in a file."""
+
+    def __init__(self) -> None:
+        self.places: dict[Hashable, Any] = {}
+        self.held = 0
+        self._folder: TemporaryDirectory[str] | None = None
+        self._files = 0
+
+    def written(self, new: Mapping[Hashable, Any], inside: Path | None) -> Mapping[Hashable, Any]:
+        """The same features in a file; nothing where no file can be written, because they can be made again."""
+        with suppress(OSError):
+            if self._folder is None:
+                if inside is not None:
+                    inside.mkdir(parents=True, exist_ok=True)
+                self._folder = TemporaryDirectory(prefix=PREFIX, dir=inside, ignore_cleanup_errors=True)
+            self._files += 1
+            named = {f"{i}/{n}": t for i, f in enumerate(new.values()) for n, t in _named(f).items()}
+            stored = write_tensors(Path(self._folder.name) / f"{self._files:06d}", named)
+            return {
+                key: _Part(stored, f"{i}/", isinstance(f, Tensor)) for i, (key, f) in enumerate(new.items())
+            }
+        return {}
+
+    def drop(self) -> None:
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+class _Part:
+    """Where in a file one example's features are."""
+
+    def __init__(self, stored: Stored, prefix: str, single: bool) -> None:
+        self.stored, self.prefix, self.single = stored, prefix, single
+
+    def read(self) -> Any:
+        found = {
+            n.removeprefix(self.prefix): self.stored[n] for n in self.stored if n.startswith(self.prefix)
+        }
+        return found[""] if self.single else found
+
+
+def _chunks(lacking: Sequence[int], count: int) -> Iterator[Sequence[int]]:
+    """The whole chunks in which what is lacking lies."""
+    for chunk in sorted({i // CHUNK for i in lacking}):
+        yield range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK))
+
+
+def _read(place: Any) -> Any:
+    return place.read() if isinstance(place, _Part) else place
+
+
+def _named(feature: Any) -> Mapping[str, Tensor]:
+    return {"": feature} if isinstance(feature, Tensor) else feature
+
+
+def _empty(feature: Any) -> bool:
+    return not isinstance(feature, Tensor) and not feature
+
+
+def _resting(feature: Any) -> Any:
+    """A copy on the CPU: a row of a batch would hold the whole batch."""
+    if isinstance(feature, Tensor):
+        return feature.detach().to("cpu", copy=True)
+    return {name: _resting(tensor) for name, tensor in feature.items()}

@@ -1,0 +1,144 @@
+"""What the server of FedMMKT has of its own: a text-to-image generator and a captioner, and the public items that they make."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from fedloom.core.streams import torch_stream
+from fedloom.data.sources.labelled import as_tensor, as_texts
+from fedloom.models.generation.captioner import Captioner
+from fedloom.models.generation.generator import Generator
+from fedloom.models.generation.settings import SynthesisSettings
+
+DENOISER = "denoiser/"
+
+
+@dataclass(frozen=True)
+class Public:
+    """The public set P_t: `items[m]` is what clients of modality m are sent, one row per item.
+
+    image uint8 (N, 3, H, W); text uint8 (N, L), UTF-8 padded with zeros; audio float32 (N, T), 16 kHz. `prompted` (N,) holds the
+    classes that were asked for; `hits` counts class names that were taken out of captions.
+    """
+
+    items: Mapping[str, Tensor]
+    prompted: Tensor
+    hits: int = 0
+
+    @cached_property
+    def captions(self) -> list[str]:
+        """The items' captions."""
+        return as_texts(self.items["text"])
+
+
+class Synthesis:
+    """The server's generator and captioner, for the classes `names`. A denoiser is a mapping of tensors, never changed here."""
+
+    def __init__(
+        self,
+        settings: SynthesisSettings,
+        generator: Generator,
+        captioner: Captioner,
+        names: Sequence[str],
+        modalities: Sequence[str],
+    ) -> None:
+        self.settings, self.generator, self.captioner = settings, generator, captioner
+        self.names, self.modalities = tuple(names), tuple(modalities)
+
+    @property
+    def start(self) -> Mapping[str, Tensor]:
+        """The denoiser before any training, by `denoiser/<place>`."""
+        return self.generator.start
+
+    def save(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
+        """The generator with this denoiser, as plain diffusers loads it."""
+        self.generator.load_tensors({n: t for n, t in tensors.items() if n.startswith(DENOISER)})
+        self.generator.save(folder)
+
+    def draw(
+        self, denoiser: Mapping[str, Tensor], labels: Sequence[int], seed: int, *stream: str | int
+    ) -> Tensor:
+        """One picture per label, uint8 (N, 3, H, W), from the named stream."""
+        self.generator.load_tensors(denoiser)
+        prompts = [self.settings.template.format(self.names[label]) for label in labels]
+        rng = torch_stream(seed, "synthesis", *stream)
+        return self.generator.sample(prompts, rng, guidance=self.settings.guidance, steps=self.settings.steps)
+
+    def public(self, denoiser: Mapping[str, Tensor], seed: int, round: int) -> Public:
+        """M0: pictures of every class, their captions without class names, and what further modalities there are."""
+        from fedloom.data.digits import mask_names, sonify
+
+        count = len(self.names)
+        prompted = torch.arange(count).repeat_interleave(self.settings.per_class)
+        drawn = prompted
+        if self.settings.confuse:
+            rng = torch_stream(seed, "confuse", round)
+            wrong = torch.rand(len(prompted), generator=rng) < self.settings.confuse
+            shift = torch.randint(1, max(count, 2), prompted.shape, generator=rng)
+            drawn = torch.where(wrong, (prompted + shift) % count, prompted)
+        pictures = self.draw(denoiser, drawn.tolist(), seed, round)
+        captions = self.captioner.caption(pictures, max_new_tokens=self.settings.caption_tokens)
+        masked = [mask_names(caption, self.names) for caption in captions]
+        items = {"image": pictures, "text": as_tensor([text for text, _ in masked])}
+        if "audio" in self.modalities:
+            items["audio"] = torch.stack([sonify(p) for p in pictures])
+        return Public(items, prompted, sum(hits for _, hits in masked))
+
+    def anchors(self, public: Public, width: int) -> dict[str, Tensor]:
+        """(N, d) unit rows by modality: the captioner's contrastive embeddings, turned into the common width.
+
+        A picture's embedding also stands for every other modality made from it.
+        """
+        seen = self.captioner.embed_pictures(public.items["image"])
+        told = self.captioner.embed_texts(public.captions)
+        found = {"text": told} | {m: seen for m in public.items if m != "text"}
+        return {m: into_width(rows, width) for m, rows in found.items()}
+
+    def tune(
+        self,
+        denoiser: Mapping[str, Tensor],
+        public: Public,
+        chosen: Tensor,
+        labels: Tensor,
+        confidence: Tensor,
+        seed: int,
+        round: int,
+        steps: int | None = None,
+    ) -> tuple[dict[str, Tensor], float]:
+        """M4: the denoiser after training on the `chosen` items under these labels (n,) with these weights (n,); its loss.
+
+        Only tensors of the denoiser change. Prompts are the class's template and the item's caption.
+        """
+        prompts = [
+            ", ".join(p for p in (self.settings.template.format(self.names[label]), public.captions[i]) if p)
+            for i, label in zip(chosen.tolist(), labels.tolist(), strict=True)
+        ]
+        s = self.settings
+        return self.generator.tune(
+            denoiser,
+            public.items["image"][chosen],
+            prompts,
+            confidence,
+            torch_stream(seed, "tune", round),
+            lr=s.lr,
+            batch_size=s.batch_size,
+            passes=s.passes,
+            steps=steps,
+            drop=s.drop,
+            anchor_weight=s.anchor_weight,
+        )
+
+
+def into_width(rows: Tensor, width: int) -> Tensor:
+    """(N, e) to (N, d) unit rows: by a fixed orthonormal map, which keeps all cosines if d >= e."""
+    if rows.shape[1] != width:
+        e = rows.shape[1]
+        drawn = torch.randn(max(e, width), min(e, width), generator=torch_stream(0, "width", e, width))
+        basis = torch.linalg.qr(drawn.double())[0].to(rows)
+        rows = rows @ (basis if e >= width else basis.T)
+    return normalize(rows, dim=-1)

@@ -1,0 +1,1 @@
+"""ImageBind's encoder, its checkpoint format and its preprocessing."""

@@ -1,0 +1,165 @@
+"""LoRA adapters (Hu et al., 2022) and VeRA (Kopiczko et al., 2024) through PEFT: attached with a seeded start, named for travel.
+
+LoRA: `W = W0 + s B A` with A (r, d_in), B (d_out, r) and s = alpha / r, or alpha / sqrt(r) with rsLoRA.
+VeRA: `W = W0 + diag(lambda_b) B diag(lambda_d) A` with A and B frozen, random, shared by all layers and drawn from one seed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import torch_stream
+
+if TYPE_CHECKING:  # takes seconds, which a mistake in an experiment file need not wait for
+    from peft import LoraConfig, PeftModel, VeraConfig
+
+ENDINGS = {
+    "lora_A.default.weight": "lora_A",
+    "lora_B.default.weight": "lora_B",
+    "lora_A.local.weight": "local_A",
+    "lora_B.local.weight": "local_B",
+    "vera_lambda_d.default": "lambda_d",
+    "vera_lambda_b.default": "lambda_b",
+    "vera_lambda_d.local": "local_d",
+    "vera_lambda_b.local": "local_b",
+}
+"""How PEFT ends a trainable tensor's name, and how it ends when it travels."""
+PREFIX = "base_model.model."
+PROJECTION_KEY = 0
+"""Seed of VeRA's frozen pair: the same for every client, layer and run, so that it never has to travel."""
+
+
+class LoRA(BaseModel):
+    """One adapter's shape."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["lora", "vera"] = Field("lora", description="lora, or vera: two trained vectors per layer")
+    rank: int = Field(8, ge=1, description="r, the inner width of both factors")
+    alpha: float = Field(8.0, gt=0, description="scale numerator: s = alpha / r; VeRA has none")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input, in training only")
+    rslora: bool = Field(False, description="s = alpha / sqrt(r) instead (rsLoRA)")
+    targets: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj"),
+        min_length=1,
+        description="names of the Linear modules that are adapted",
+    )
+
+    def scale(self, rank: int | None = None, alpha: float | None = None) -> float:
+        """s of an adapter of this kind with another rank or alpha; 1 for VeRA, which has no scale."""
+        r, a = rank or self.rank, alpha or self.alpha
+        return 1.0 if self.kind == "vera" else a / r**0.5 if self.rslora else a / r
+
+    def peft(self) -> LoraConfig | VeraConfig:
+        """The same adapter as PEFT describes it."""
+        from peft import LoraConfig, VeraConfig
+
+        if self.kind == "vera":
+            with warnings.catch_warnings():
+                warnings.simplefilter(
+                    "ignore"
+                )  # that the frozen pair is drawn anew from its seed is what we want
+                return VeraConfig(
+                    r=self.rank,
+                    target_modules=list(self.targets),
+                    vera_dropout=self.dropout,
+                    d_initial=0.1,
+                    projection_prng_key=PROJECTION_KEY,
+                    save_projection=False,
+                )
+        return LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            use_rslora=self.rslora,
+            target_modules=list(self.targets),
+            bias="none",
+        )
+
+
+def attach(module: nn.Module, spec: LoRA, group: str, seed: int, second: bool = False) -> PeftModel:
+    """Wrap `module` by PEFT; A ~ U(-1/sqrt(d_in), 1/sqrt(d_in)) from the stream of (seed, group), B = 0.
+
+    `second` adds another adapter of the same shape, `local_A` and `local_B`, that is summed with the first (FedDPA).
+    Raises ExperimentError where a target names no Linear module, or where the rank exceeds an adapted layer's size.
+    """
+    linear = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
+    adapted = {n: m for n, m in linear.items() if n.rsplit(".", 1)[-1] in spec.targets}
+    if not adapted:
+        known = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linear}))
+        raise ExperimentError(
+            f"the LoRA targets {', '.join(spec.targets)} name no layer of {group}; it has {known}"
+        )
+    for name, layer in adapted.items():
+        if spec.kind == "lora" and spec.rank > min(layer.in_features, layer.out_features):
+            raise ExperimentError(
+                f"LoRA rank {spec.rank} is above the size of {group} {name} "
+                f"({layer.out_features} x {layer.in_features}); at most {min(layer.in_features, layer.out_features)} is right"
+            )
+    from peft import get_peft_model
+
+    wrapped = get_peft_model(module, spec.peft())
+    if second:
+        wrapped.add_adapter("local", spec.peft())
+        wrapped.base_model.set_adapter(["default", "local"])
+    with torch.no_grad():
+        for name, parameter in named_factors(wrapped).items():
+            if name.endswith("_A"):
+                parameter.copy_(fresh_factor(parameter, seed, "lora", group, name))
+            elif name.endswith("_B"):
+                parameter.zero_()
+    return wrapped
+
+
+def fresh_factor(like: Tensor, seed: int, *stream: str | int) -> Tensor:
+    """A start value for A: U(-1/sqrt(d_in), 1/sqrt(d_in)) from the named stream, in the shape of `like` (r, d_in)."""
+    bound: float = like.shape[1] ** -0.5
+    return torch.rand(like.shape, generator=torch_stream(seed, *stream)) * 2 * bound - bound
+
+
+def named_factors(wrapped: nn.Module) -> dict[str, nn.Parameter]:
+    """`{place.ending: parameter}` of a PEFT-wrapped module; place is the adapted layer's path, endings those of ENDINGS."""
+    found = {}
+    for name, parameter in wrapped.named_parameters():
+        for ending, short in ENDINGS.items():
+            if name.endswith("." + ending):
+                found[name.removeprefix(PREFIX).removesuffix(ending) + short] = parameter
+    return found
+
+
+def adapted_layers(wrapped: PeftModel) -> dict[str, Any]:
+    """PEFT's layer at every place."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {
+        name.removeprefix(PREFIX): module
+        for name, module in wrapped.named_modules()
+        if isinstance(module, BaseTunerLayer)
+    }
+
+
+def dropouts(wrapped: PeftModel) -> list[nn.Module]:
+    """The dropouts on the adapters' inputs."""
+    return [
+        module
+        for name, module in wrapped.named_modules()
+        if isinstance(module, nn.Dropout) and ("lora_dropout" in name or "vera_dropout" in name)
+    ]
+
+
+def frozen_pairs(layers: Mapping[str, Any]) -> dict[str, Tensor]:
+    """VeRA's frozen `<place>.vera_A` (r, d_in) and `<place>.vera_B` (d_out, r): slices of the one shared pair."""
+    found = {}
+    for place, layer in layers.items():
+        if hasattr(layer, "vera_A"):
+            base = layer.get_base_layer()
+            found[f"{place}.vera_A"] = layer.vera_A["default"][:, : base.in_features]
+            found[f"{place}.vera_B"] = layer.vera_B["default"][: base.out_features]
+    return found

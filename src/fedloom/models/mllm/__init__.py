@@ -1,0 +1,1 @@
+"""Multimodal LLMs with LoRA and a trainable projector."""

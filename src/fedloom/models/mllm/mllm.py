@@ -1,0 +1,325 @@
+"""The multimodal LLM (UniFLoW Eq. 2-6): encoder -> projector -> soft tokens in the prompt of a causal LM.
+
+Any encoder with `encode`, `preprocess`, `modalities`, `out_dim` and any Hugging Face causal LM fit. The LLM may
+be wrapped by PEFT or have layers replaced in place: it is only ever called with `inputs_embeds`.
+"""
+
+import inspect
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.streams import torch_stream
+from fedloom.data.sample import MODALITIES, Sample
+from fedloom.models.batch_rows import Rows
+from fedloom.models.imagebind.imagebind import Pool, ScaleMode
+from fedloom.models.mllm.layout import Layout, lay_out
+from fedloom.models.mllm.prompt import Pieces, PromptConfig, assemble
+from fedloom.models.precision import moved
+
+Features = Sequence[Mapping[str, Tensor]]
+"""Per example: modality -> (tokens, out_dim), the encoder's output before the projector."""
+
+
+class MLLMConfig(BaseModel, extra="forbid"):
+    """How encoder and language model are joined."""
+
+    pool: Pool = Field(
+        "head", description="what is projected: published output, the same before its norm, token mean"
+    )
+    scale: ScaleMode = Field("unit", description="length of the encoder's output: 1, native, or pandagpt's")
+    tokens: int = Field(1, ge=1, description="soft tokens per modality; more than one needs pool: mean")
+    combine: Literal["concat", "sum"] = Field(
+        "concat", description="several modalities: side by side or summed"
+    )
+    projector: Literal["shared", "per_modality"] = Field("shared", description="one projector, or one each")
+    layers: Literal["linear", "mlp2x"] = Field(
+        "linear", description="the projector: one linear layer, or two with a GELU between"
+    )
+    prompt: PromptConfig = PromptConfig()
+    max_text_tokens: int = Field(512, ge=1, description="token ids per sample, answer included")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A sample made ready once: `inputs` preprocessed tensors without batch dimension, `pieces` token ids."""
+
+    uid: str
+    kind: str
+    inputs: dict[str, Tensor]
+    pieces: Pieces
+    reference: str
+
+    @property
+    def truncated(self) -> bool:
+        """Whether text had to be cut to fit `max_text_tokens`."""
+        return self.pieces.truncated
+
+
+@dataclass(frozen=True)
+class MLLMOutput:
+    """`loss`: mean negative log-likelihood over the batch's answer tokens (stop included), Eq. 6.
+
+    `logits` (N, V), `labels` (N,) int64 at the N answer tokens, `index` (N,): the example each belongs to.
+    """
+
+    loss: Tensor
+    logits: Tensor
+    labels: Tensor
+    index: Tensor
+
+
+class MLLM(nn.Module):
+    """Encoder, projector and language model; build it with `assemble` or `from_pretrained`."""
+
+    def __init__(
+        self, encoder: nn.Module, projector: nn.Module, llm: nn.Module, tokenizer: Any, config: MLLMConfig
+    ) -> None:
+        super().__init__()
+        if config.prompt.stop == "eos" and tokenizer.eos_token_id is None:
+            raise ExperimentError(
+                'the tokenizer has no end-of-text token, which prompt.stop "eos" needs; give prompt.stop a string'
+            )
+        self.encoder, self.projector, self.llm = encoder, projector, llm
+        self.tokenizer, self.config = tokenizer, config
+        self.rows = Rows([])
+        """Whose the rows are that encoder, projector or LLM sees, for layers that treat clients differently."""
+        self._seen: dict[str, list[int]] = {}
+
+    @classmethod
+    def assemble(
+        cls,
+        encoder: nn.Module,
+        llm: nn.Module,
+        tokenizer: Any,
+        config: MLLMConfig | None = None,
+        projector: nn.Module | None = None,
+        seed: int = 0,
+    ) -> "MLLM":
+        """Join an encoder and a causal LM; without `projector`, one drawn from the stream of `seed`."""
+        config = config or MLLMConfig()
+        if projector is None:
+            projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config, seed)  # type: ignore[operator]
+        return cls(encoder, projector, llm, tokenizer, config)
+
+    def prepare(self, sample: Sample) -> Example:
+        """Preprocess and tokenise once; the result can be cached. Raises if the encoder lacks a modality."""
+        held: Sequence[str] = self.encoder.modalities  # type: ignore[assignment]
+        for name in sample.modalities:
+            if name not in held:
+                raise ExperimentError(
+                    f"sample {sample.uid!r} has {name}, but the encoder holds only {', '.join(held)}; "
+                    f"load the foundation with modalities including {name!r} or drop it from the data"
+                )
+        inputs = {
+            m: self.encoder.preprocess(m, sample.modalities[m])  # type: ignore[operator]
+            for m in MODALITIES
+            if m in sample.modalities
+        }
+        return Example(sample.uid, sample.kind, inputs, self.pieces(sample), sample.answer)
+
+    def pieces(self, sample: Sample) -> Pieces:
+        """Token ids of a sample's prompt and answer; touches no raw input."""
+        return assemble(
+            self.config.prompt,
+            self._encode_text,
+            list(sample.modalities),
+            sample.question,
+            sample.answer,
+            bos=self.tokenizer.bos_token_id,
+            eos=self.tokenizer.eos_token_id,
+            limit=self.config.max_text_tokens,
+            combine=self.config.combine,
+        )
+
+    def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+        """Encoder outputs before P, per example {modality: (tokens, out_dim)}; one pass per modality."""
+        found: list[dict[str, Tensor]] = [{} for _ in examples]
+        groups: dict[tuple[str, torch.Size], list[int]] = defaultdict(list)
+        for i, example in enumerate(examples):
+            for name, value in example.inputs.items():
+                groups[name, value.shape].append(i)
+        c, weight = self.config, next(self.encoder.parameters())
+        for (name, _), members in sorted(groups.items()):  # the same order whoever comes first
+            batch = moved(torch.stack([examples[i].inputs[name] for i in members]), weight.device)
+            if batch.is_floating_point():
+                batch = batch.to(weight.dtype)
+            self.rows = Rows(members)
+            out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)  # type: ignore[operator]
+            for i, row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
+                found[i][name] = row
+        return found
+
+    def forward(self, examples: Sequence[Example], features: Features | None = None) -> MLLMOutput:
+        """Teacher-forced pass over B examples; logits are computed at answer positions only."""
+        plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=True, left=False)
+        embeds = self._embed(plan, self.features(examples) if features is None else features)
+        keep, column = torch.unique(plan.predict, return_inverse=True)
+        if keeps_logits(self.llm):
+            asked = {"logits_to_keep": keep.to(embeds.device)}
+        else:
+            asked, column = {}, plan.predict
+        mask = moved(plan.mask, embeds.device)
+        self.rows = Rows(range(len(examples)), plan.mask.sum(1).tolist())
+        out = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **asked)
+        logits = out.logits[plan.rows, column]
+        labels = moved(plan.labels, logits.device)
+        loss = cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), labels)
+        return MLLMOutput(loss, logits, labels, plan.rows.to(logits.device))
+
+    @torch.no_grad()
+    def generate(
+        self, examples: Sequence[Example], max_new_tokens: int = 32, features: Features | None = None
+    ) -> list[str]:
+        """Greedy answers, decoded and stripped; every module runs in eval mode and gets its own mode back."""
+        modes = [(module, module.training) for module in self.modules()]
+        self.eval()
+        try:
+            plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=False, left=True)
+            embeds = self._embed(plan, self.features(examples) if features is None else features)
+            ids = self._greedy(embeds, plan.mask.to(embeds.device), max_new_tokens)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        stop = self.config.prompt.stop
+        return [(text if stop == "eos" else text.split(stop)[0]).strip() for text in texts]
+
+    @torch.no_grad()
+    def prompt_states(self, examples: Sequence[Example], features: Features | None = None) -> Tensor:
+        """(B, d_llm): the LLM's last hidden layer at the last token of each prompt."""
+        plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=False, left=True)
+        embeds = self._embed(plan, self.features(examples) if features is None else features)
+        out = self.llm(
+            inputs_embeds=embeds,
+            attention_mask=plan.mask.to(embeds.device),
+            use_cache=False,
+            output_hidden_states=True,
+        )
+        states: Tensor = out.hidden_states[-1][:, -1]
+        return states
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write encoder/, llm/ (with the tokenizer), projector.safetensors, mllm.json; see `mllm_io.save`."""
+        from fedloom.models.mllm import checkpoint as mllm_io
+
+        mllm_io.save(self, Path(folder), dtype)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        modalities: Sequence[str] | None = None,
+        dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None,
+    ) -> "MLLM":
+        """Read a folder of `save_pretrained`, float32 unless `dtype`, only `modalities` if given."""
+        from fedloom.models.mllm import checkpoint as mllm_io
+
+        return mllm_io.load(Path(folder), modalities, dtype or torch.float32, device)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the projector lives."""
+        return next(self.projector.parameters()).device
+
+    def project(self, name: str, value: Tensor) -> Tensor:
+        """Soft tokens X = P z (Eq. 3) of one modality: (..., out_dim) to (..., d_llm)."""
+        layer = self.projector[name] if isinstance(self.projector, nn.ModuleDict) else self.projector
+        weight = next(layer.parameters())
+        return layer(value.to(weight))  # type: ignore[no-any-return]
+
+    def _encode_text(self, text: str) -> list[int]:
+        """Token ids; most pieces of a prompt recur, and a tokenizer's call costs more than the rest of `pieces`."""
+        if text not in self._seen:
+            if len(self._seen) >= 4096:
+                self._seen.clear()
+            self._seen[text] = list(self.tokenizer.encode(text, add_special_tokens=False))
+        return self._seen[text]
+
+    def _embed(self, plan: Layout, features: Features) -> Tensor:
+        """Embeddings (B, L, d_llm) of a layout, soft tokens in place."""
+        table = self.llm.get_input_embeddings()  # type: ignore[operator]
+        embeds: Tensor = table(moved(plan.ids, self.device))
+        if not plan.slots:
+            return embeds
+        wanted: dict[str, list[int]] = defaultdict(list)
+        for slot, (_, names) in enumerate(plan.slots):
+            for name in names.split("+"):
+                wanted[name].append(slot)
+        soft = embeds.new_zeros(len(plan.slots), self.config.tokens, embeds.shape[-1])
+        for name, slots in sorted(wanted.items()):
+            found = moved(torch.stack([features[plan.slots[s][0]][name] for s in slots]), self.device)
+            self.rows = Rows([plan.slots[s][0] for s in slots])
+            value = self.project(name, found).to(embeds.dtype)
+            soft = soft.index_add(0, torch.tensor(slots, device=soft.device), value)
+        where = (plan.soft_rows.to(soft.device), plan.soft_cols.to(soft.device))
+        return embeds.index_put(where, soft.flatten(0, 1))
+
+    def _greedy(self, embeds: Tensor, mask: Tensor, max_new_tokens: int) -> Tensor:
+        """New token ids (B, at most max_new_tokens) by Hugging Face's own greedy search."""
+        from transformers import GenerationConfig
+
+        eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        stop = self.config.prompt.stop
+        # A fresh configuration: the checkpoint's own may ask for sampling.
+        settings = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=eos,
+            pad_token_id=eos if pad is None else pad,
+            stop_strings=None if stop == "eos" else [stop],
+        )
+        ids: Tensor = self.llm.generate(  # type: ignore[operator]
+            inputs_embeds=embeds, attention_mask=mask, generation_config=settings, tokenizer=self.tokenizer
+        )
+        return ids
+
+
+def new_projector(
+    encoder: nn.Module, width: int, config: MLLMConfig, seed: int = 0, device: str = "cpu"
+) -> nn.Module:
+    """A fresh P from the named stream of `seed`: Linear out_dim -> width with bias, or Linear, GELU, Linear(width -> width).
+
+    One for all modalities or one each; U(-1/sqrt(d_in), 1/sqrt(d_in)), PyTorch's own bounds; on the
+    device `meta` only shapes.
+    """
+    out_dim = int(encoder.out_dim)  # type: ignore[arg-type]
+
+    def fresh(name: str) -> nn.Module:
+        stream = torch_stream(seed, "projector", name)
+        first = _linear(out_dim, width, stream, device)
+        if config.layers == "linear":
+            return first
+        return nn.Sequential(first, nn.GELU(), _linear(width, width, stream, device))
+
+    if config.projector == "shared":
+        return fresh("shared")
+    return nn.ModuleDict({m: fresh(m) for m in encoder.modalities})  # type: ignore[union-attr]
+
+
+def _linear(d_in: int, d_out: int, stream: torch.Generator, device: str) -> nn.Linear:
+    with torch.device("meta"):
+        layer = nn.Linear(d_in, d_out)
+    if device == "meta":
+        return layer
+    layer.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in (layer.weight, layer.bias):
+            tensor.uniform_(-(d_in**-0.5), d_in**-0.5, generator=stream)
+    return layer
+
+
+def keeps_logits(llm: nn.Module) -> bool:
+    """Whether the language model (under PEFT or not) can restrict its logits to given positions."""
+    base = llm.get_base_model() if hasattr(llm, "get_base_model") else llm  # type: ignore[operator]
+    return "logits_to_keep" in inspect.signature(base.forward).parameters

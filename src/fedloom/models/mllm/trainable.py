@@ -1,0 +1,262 @@
+"""A multimodal LLM with LoRA on every trunk and on the LLM, and with a trainable projector: UniFLoW's model.
+
+Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.<modality>`).
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedloom.core.payload import group_of
+from fedloom.core.streams import torch_stream
+from fedloom.data.sample import Sample
+from fedloom.models.base import ANCHORS, AdaptedModel, means
+from fedloom.models.batch_rows import Rows
+from fedloom.models.lora import lora
+from fedloom.models.lora import peft_files as files
+from fedloom.models.lora.gradient_check import check_adapters
+from fedloom.models.lora.lora import LoRA
+from fedloom.models.mllm.layout import length_of
+from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.precision import in_precision
+from fedloom.tasks.metrics import CausalEmbedder, Embedder, GPTScore
+from fedloom.tasks.metrics.token_accuracy import count_tokens
+
+
+class AdaptedMLLM(AdaptedModel):
+    """`mllm` is changed in place: its trunks and LLM are wrapped by PEFT, its own weights are frozen."""
+
+    def __init__(
+        self, mllm: MLLM, llm_lora: LoRA | None, encoder_lora: LoRA | None, *, seed: int, second: bool = False
+    ) -> None:
+        """Adapters start from the stream of `seed`; None attaches none; `second` gives every layer a personal one besides.
+
+        Raises ExperimentError where a rank or target does not fit.
+        """
+        mllm.requires_grad_(False)
+        mllm.eval()
+        self.mllm = mllm
+        self.specs: dict[str, LoRA] = {}
+        self._wrapped: dict[str, PeftModel] = {}
+        encoder: Any = mllm.encoder
+        trunks = encoder.trunks
+        for modality in encoder.modalities:
+            if encoder_lora is None:
+                break
+            group = f"encoder.{modality}"
+            self.specs[group] = encoder_lora
+            trunks[modality] = self._wrapped[group] = lora.attach(
+                trunks[modality], encoder_lora, group, seed, second
+            )
+            width = encoder.config.modalities[modality].embed_dim
+            probe = torch.randn(1, 3, width, generator=torch_stream(seed, "probe", group))
+            marker = "vera_lambda" if encoder_lora.kind == "vera" else "lora_"
+            check_adapters(trunks[modality], probe.to(next(mllm.encoder.parameters())), marker=marker)
+        if llm_lora is not None:
+            self.specs = {"llm": llm_lora, **self.specs}
+            mllm.llm = self._wrapped["llm"] = lora.attach(mllm.llm, llm_lora, "llm", seed, second)
+        mllm.eval()
+        self._dropouts = {group: lora.dropouts(module) for group, module in self._wrapped.items()}
+        named = {
+            f"{group}/{name}": parameter
+            for group, module in self._wrapped.items()
+            for name, parameter in lora.named_factors(module).items()
+        }
+        self._projector_groups: list[str] = []
+        if isinstance(mllm.projector, nn.ModuleDict):
+            parts = {f"projector.{m}": module for m, module in mllm.projector.items()}
+        else:
+            parts = {"projector": mllm.projector}
+        for group, module in parts.items():
+            self._projector_groups.append(group)
+            named.update({f"{group}/{n}": p for n, p in module.named_parameters()})
+        layers = {
+            f"{group}/{place}": layer
+            for group, module in self._wrapped.items()
+            for place, layer in lora.adapted_layers(module).items()
+        }
+        super().__init__(named, layers, {group: spec.scale() for group, spec in self.specs.items()})
+
+    @property
+    def root(self) -> nn.Module:
+        """The MLLM."""
+        return self.mllm
+
+    @property
+    def rows(self) -> Rows:
+        """Whose the rows are that the encoder, the projector or the LLM sees."""
+        return self.mllm.rows
+
+    def dropout_in(self, groups: frozenset[str]) -> None:
+        """LoRA dropout in these groups only; everything else stays in eval mode."""
+        for group, dropouts in self._dropouts.items():
+            for dropout in dropouts:
+                dropout.training = group in groups
+
+    def groups(self, holds: Sequence[str]) -> frozenset[str]:
+        """The LLM for everybody; a trunk's adapter and the projector for those who hold the modality."""
+        held = {f"encoder.{m}" for m in holds}
+        projectors = {
+            g
+            for g in self._projector_groups
+            if (g == "projector" and holds) or g.removeprefix("projector.") in holds
+        }
+        return frozenset({"llm"} | held | projectors)
+
+    def prepare(self, sample: Sample) -> Example:
+        """Preprocessed inputs and token ids."""
+        return self.mllm.prepare(sample)
+
+    def positions(self, example: Example) -> int:
+        """Those of the prompt with its answer, and of each input in its trunk."""
+        encoder: Any = self.mllm.encoder
+        parts = encoder.config.modalities
+        trunks: int = sum(parts[m].tokens for m in example.inputs)
+        return length_of(example.pieces, self.mllm.config.tokens) + trunks
+
+    @in_precision
+    @torch.no_grad()
+    def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+        """Per example {modality: (tokens, out_dim)}, before the projector."""
+        return self.mllm.features(examples)
+
+    @in_precision
+    def loss(
+        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
+    ) -> Tensor:
+        """Mean negative log-likelihood of the batch's answer tokens (Eq. 6)."""
+        return self.mllm(examples, features).loss  # type: ignore[no-any-return]
+
+    @in_precision
+    def losses(
+        self,
+        examples: Sequence[Example],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[dict[str, Tensor]] | None = None,
+    ) -> Tensor:
+        """Mean negative log-likelihood of each owner's answer tokens."""
+        out = self.mllm(examples, features)
+        logits = out.logits if out.logits.dtype == torch.float64 else out.logits.float()
+        owner = torch.tensor(owners, device=logits.device)[out.index]
+        return means(cross_entropy(logits, out.labels, reduction="none"), owner, count)
+
+    @in_precision
+    @torch.no_grad()
+    def score(
+        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
+    ) -> list[tuple[int, int]]:
+        """Answer tokens (the stop included) and correct ones, teacher forced."""
+        with self.mixed_by_prompts("llm", examples, features):
+            out = self.mllm(examples, features)
+        tokens, correct = count_tokens(out.logits.argmax(-1), out.labels, out.index, len(examples))
+        return list(zip(tokens.tolist(), correct.tolist(), strict=True))
+
+    @in_precision
+    def generate(
+        self,
+        examples: Sequence[Example],
+        max_new_tokens: int,
+        features: Sequence[dict[str, Tensor]] | None = None,
+    ) -> list[str]:
+        """Greedy answers."""
+        with self.mixed_by_prompts("llm", examples, features):
+            return self.mllm.generate(examples, max_new_tokens, features)
+
+    @in_precision
+    @torch.no_grad()
+    def prompt_states(
+        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
+    ) -> Tensor:
+        """(B, d_llm): the LLM's last layer at the prompt's last token, the LLM's adapters switched off."""
+        with without_adapter(self.mllm.llm):
+            return self.mllm.prompt_states(examples, features)
+
+    def embedder(self) -> Embedder:
+        """The frozen LLM's hidden states, adapters switched off: the same for every method and round."""
+        return _FrozenStates(self.mllm)
+
+    def judge(self) -> GPTScore:
+        """GPTScore by the frozen LLM, adapters switched off."""
+        return _FrozenJudge(self.mllm)
+
+    def save_adapters(self, folder: Path) -> None:
+        """`<group>/` in PEFT's format for each adapter, `projector.safetensors`, and `fedloom.json`, which lists them."""
+        folder.mkdir(parents=True, exist_ok=True)
+        everything = self.exported()
+        for group, spec in self.specs.items():
+            own = {n.removeprefix(f"{group}/"): t for n, t in everything.items() if group_of(n) == group}
+            files.save(folder / group, own, spec, "CAUSAL_LM" if group == "llm" else None)
+        if self.anchors is not None:
+            save_file({ANCHORS: self.anchors.contiguous()}, folder / "anchors.safetensors")
+        projector = {
+            n: p.detach().cpu().contiguous()
+            for n, p in self.tensors.items()
+            if group_of(n) in self._projector_groups
+        }
+        save_file(projector, folder / "projector.safetensors")
+        listed: dict[str, Any] = {
+            "format": 1,
+            "adapters": sorted(self.specs),
+            "projector": "projector.safetensors",
+        }
+        listed["modalities"] = list(cast(Any, self.mllm.encoder).modalities)
+        (folder / "fedloom.json").write_text(
+            json.dumps(listed, indent=2, sort_keys=True) + "\n", encoding="utf-8"
+        )
+
+    @staticmethod
+    def read_adapters(folder: Path) -> dict[str, Tensor]:
+        """The tensors that `save_adapters` wrote, by their travelling names."""
+        from safetensors.torch import load_file
+
+        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+        tensors = load_file(folder / listed["projector"])
+        for group in listed["adapters"]:
+            tensors |= {f"{group}/{name}": tensor for name, tensor in files.read(folder / group).items()}
+        if (folder / "anchors.safetensors").is_file():
+            tensors |= load_file(folder / "anchors.safetensors")
+        return tensors
+
+
+class _FrozenStates:
+    """CausalEmbedder over the LLM as it was before any adapter."""
+
+    def __init__(self, mllm: MLLM) -> None:
+        self._llm = mllm.llm
+        base = cast(Any, mllm.llm)
+        base = base.get_base_model() if isinstance(mllm.llm, PeftModel) else base
+        self._inner = CausalEmbedder(base, mllm.tokenizer, "world-llm")
+
+    @property
+    def name(self) -> str:
+        return self._inner.name
+
+    def embed(self, texts: Sequence[str]) -> list[Tensor]:
+        with without_adapter(self._llm):
+            return self._inner.embed(texts)
+
+
+class _FrozenJudge(GPTScore):
+    """GPTScore by the LLM as it was before any adapter."""
+
+    def __init__(self, mllm: MLLM) -> None:
+        self._peft = cast(Any, mllm.llm)
+        super().__init__(self._peft.get_base_model(), mllm.tokenizer, "world-llm")
+
+    def score(self, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
+        with self._peft.disable_adapter():
+            return super().score(questions, answers)
+
+
+def without_adapter(llm: nn.Module) -> AbstractContextManager[Any]:
+    """The LLM as it was before any adapter, while the context lasts."""
+    return llm.disable_adapter() if isinstance(llm, PeftModel) else nullcontext()

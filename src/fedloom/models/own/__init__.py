@@ -1,0 +1,1 @@
+"""Architectures of clients with models of their own."""

@@ -1,0 +1,229 @@
+"""Clients' own models: an encoder of any Hugging Face architecture, a classifier's head and a projection to the common width."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_logging import quiet
+from fedloom.core.streams import stream_seed
+from fedloom.data.sample import SAMPLE_RATE, Sample
+from fedloom.models.generation.checkpoint import plain
+from fedloom.models.image_processing import Pixels, read_pixels
+
+Reader = Callable[[Any], dict[str, Tensor]]
+"""One raw input (picture, text or waveform) to the encoder's keyword arguments, without a batch dimension."""
+SIDE = 16
+"""Pixels of a side that the tiny picture encoders see."""
+WORDS = 48
+"""Tokens that the tiny text encoders see at most."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A client model and how it reads its modality."""
+
+    name: str
+    modality: str
+    net: "ClientNet"
+    read: Reader
+    processor: Any = None
+    """Tokenizer or feature extractor, to be saved beside the encoder; None for pictures."""
+
+
+class ClientNet(nn.Module):
+    """f, h and q of specification fedmmkt 2: encoder, classifier's head, projection to width d with unit norm."""
+
+    def __init__(self, encoder: nn.Module, width: int, classes: int, common: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Linear(width, classes)
+        self.projection = nn.Linear(width, common)
+
+    def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and unit representations (B, d)."""
+        state = self.encoder(**inputs).last_hidden_state
+        # A convolutional encoder gives a map of features, a transformer a sequence whose first token stands for the whole.
+        pooled = state.mean((2, 3)) if state.ndim == 4 else state[:, 0]
+        return self.head(pooled), normalize(self.projection(pooled), dim=-1)
+
+
+def _bit() -> tuple[str, Any]:
+    from transformers import BitConfig
+
+    return "image", BitConfig(
+        embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], num_groups=4, global_padding="same"
+    )
+
+
+def _vit() -> tuple[str, Any]:
+    from transformers import ViTConfig
+
+    size = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
+    return "image", ViTConfig(image_size=SIDE, patch_size=4, **size, **_NO_DROPOUT)
+
+
+def _bert() -> tuple[str, Any]:
+    from transformers import BertConfig
+
+    size = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    return "text", BertConfig(max_position_embeddings=WORDS, **size, **_NO_DROPOUT)
+
+
+def _distilbert() -> tuple[str, Any]:
+    from transformers import DistilBertConfig
+
+    return "text", DistilBertConfig(
+        dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=WORDS, dropout=0.0
+    )
+
+
+def _ast() -> tuple[str, Any]:
+    from transformers import ASTConfig
+
+    size = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
+    patches = {"patch_size": 4, "frequency_stride": 4, "time_stride": 4}
+    return "audio", ASTConfig(max_length=12, num_mel_bins=16, **patches, **size, **_NO_DROPOUT)
+
+
+_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+TINY: dict[str, Callable[[], tuple[str, Any]]] = {
+    "tiny-resnet": _bit,
+    "tiny-vit": _vit,
+    "tiny-bert": _bert,
+    "tiny-distilbert": _distilbert,
+    "tiny-ast": _ast,
+}
+"""Small configurations for two cores, drawn at random; every other name is a Hugging Face id or folder."""
+
+
+def load_architecture(
+    name: str, modality: str, classes: int, common: int, words: Sequence[str], seed: int
+) -> Architecture:
+    """The model of this name for clients of a modality; what no checkpoint gives is drawn from the seed's stream.
+
+    `words` is the vocabulary of the tiny text encoders. Raises ExperimentError for a model that is not there, or is for another
+    modality.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(stream_seed(seed, "architecture", name))
+        if name in TINY:
+            encoder, read, processor = _tiny(name, modality, words)
+        else:
+            encoder, read, processor = _checkpoint(name, modality)
+        width = _width(encoder.config)
+        net = ClientNet(encoder, width, classes, common)
+    return Architecture(name, modality, net.float().eval(), read, processor)
+
+
+def _tiny(name: str, modality: str, words: Sequence[str]) -> tuple[Any, Reader, Any]:
+    from transformers import ASTFeatureExtractor, AutoModel
+
+    of, config = TINY[name]()
+    if of != modality:
+        raise ExperimentError(
+            f"model.architectures: {name} is for clients that hold {of}, not {modality}; "
+            f"take one of {', '.join(n for n, make in TINY.items() if make()[0] == modality)}"
+        )
+    if modality == "text":
+        tokenizer = word_tokenizer(words)
+        config.vocab_size = len(tokenizer)
+        return AutoModel.from_config(config), _text_reader(tokenizer, WORDS), tokenizer
+    if modality == "audio":
+        extractor = ASTFeatureExtractor(
+            num_mel_bins=config.num_mel_bins, max_length=config.max_length, sampling_rate=SAMPLE_RATE
+        )
+        return AutoModel.from_config(config), _sound_reader(extractor), extractor
+    pixels = Pixels((SIDE, SIDE), None, mean=(0.5,) * 3, std=(0.5,) * 3)
+    return AutoModel.from_config(config), _picture_reader(pixels), None
+
+
+def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
+    from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
+
+    try:
+        with quiet():
+            encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
+        if modality == "image":
+            return encoder, _picture_reader(read_pixels(name)), None
+        if modality == "audio":
+            extractor = AutoFeatureExtractor.from_pretrained(name)
+            return encoder, _sound_reader(extractor), extractor
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ExperimentError(
+            f"model.architectures: {name} is none of {', '.join(TINY)}, and no Hugging Face model either: {reason}"
+        ) from error
+    return encoder, _text_reader(tokenizer, min(tokenizer.model_max_length, 128)), tokenizer
+
+
+def _width(config: Any) -> int:
+    """The width of an encoder's states."""
+    sizes = getattr(config, "hidden_sizes", None)
+    return int(sizes[-1] if sizes else config.hidden_size)
+
+
+def word_tokenizer(words: Sequence[str]) -> Any:
+    """A tokenizer of whole words, lower case, with [PAD], [UNK], [CLS] and [SEP]."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    vocabulary = {word: i for i, word in enumerate([*special, *sorted(set(words))])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[1]))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True)),
+    )
+
+
+def _picture_reader(pixels: Pixels) -> Reader:
+    return lambda picture: {"pixel_values": pixels.normal(pixels.sized(picture)[None])[0]}
+
+
+def _text_reader(tokenizer: Any, length: int) -> Reader:
+    def read(text: str) -> dict[str, Tensor]:
+        found = tokenizer(text, truncation=True, max_length=length, padding="max_length", return_tensors="pt")
+        return {n: found[n][0] for n in ("input_ids", "attention_mask")}
+
+    return read
+
+
+def _sound_reader(extractor: Any) -> Reader:
+    def read(wave: Tensor) -> dict[str, Tensor]:
+        found = extractor(wave.numpy().astype(np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        return {"input_values": found["input_values"][0]}
+
+    return read
+
+
+def raw_input(sample: Sample, modality: str) -> Any:
+    """What a client of a modality reads of a sample: its picture, its waveform, or its text."""
+    return sample.question if modality == "text" else sample.modalities[modality]
+
+
+def save_architecture(architecture: Architecture, tensors: dict[str, Tensor], folder: Path) -> None:
+    """`encoder/`, which plain transformers loads, and `classifier.safetensors` with head and projection."""
+    from safetensors.torch import save_file
+
+    net = architecture.net
+    encoder = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
+    with quiet():
+        net.encoder.save_pretrained(folder / "encoder", state_dict=encoder)  # type: ignore[operator]
+        if architecture.processor is not None:
+            plain(architecture.processor)
+            architecture.processor.save_pretrained(folder / "encoder")
+    rest = {n: t.contiguous() for n, t in tensors.items() if not n.startswith("encoder.")}
+    save_file(rest, folder / "classifier.safetensors")

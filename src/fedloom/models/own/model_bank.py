@@ -1,0 +1,270 @@
+"""Clients with models of their own: one model per architecture, of which a client has exactly one.
+
+The group of a tensor is its architecture: "averaged over the clients that hold the group" means where architectures agree.
+The encoders stay in evaluation mode, as every foundation here does: there is no dropout, and normalisation statistics stay as
+the checkpoint has them.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
+from fedloom.core.hf_logging import quiet
+from fedloom.core.payload import group_of
+from fedloom.data.sample import Sample
+from fedloom.data.sources.labelled import as_texts
+from fedloom.models.base import AdaptedModel, means
+from fedloom.models.batch_rows import Rows
+from fedloom.models.own.architectures import Architecture, raw_input, save_architecture
+from fedloom.tasks.metrics import Embedder
+
+PUBLIC, KNOWLEDGE = "public", "knowledge"
+"""Groups of the synthetic items that are sent down, and of what is said about them; every client knows both."""
+ITEMS = f"{PUBLIC}/items"
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """What an encoder reads of one sample, and its label's number (-1 where it has none)."""
+
+    inputs: Mapping[str, Tensor]
+    label: int
+
+
+class Zoo(AdaptedModel):
+    """The architectures of a run; `of_client` names each client's. The one whose tensors were loaded last is at work."""
+
+    stackable = False
+
+    def __init__(
+        self, architectures: Sequence[Architecture], of_client: Mapping[str, str], names: Sequence[str]
+    ) -> None:
+        self.names = tuple(names)
+        self.width = int(architectures[0].net.projection.out_features)
+        self.architectures = {group_name(a.name): a for a in architectures}
+        self.of_client = {client: group_name(name) for client, name in of_client.items()}
+        self._root = nn.ModuleDict({g.replace(".", "_"): a.net for g, a in self.architectures.items()})
+        self._rows = Rows([])
+        self.current = next(iter(self.architectures.values()))
+        super().__init__(
+            {f"{g}/{n}": p for g, a in self.architectures.items() for n, p in a.net.named_parameters()},
+            {},
+            {},
+        )
+
+    @property
+    def root(self) -> nn.Module:
+        """All architectures."""
+        return self._root
+
+    @property
+    def rows(self) -> Rows:
+        """Nobody's: these models are trained one client at a time."""
+        return self._rows
+
+    def dropout_in(self, groups: frozenset[str]) -> None:
+        """There is no dropout: the encoders stay in evaluation mode."""
+
+    def groups(self, holds: Sequence[str]) -> frozenset[str]:
+        """Those of every architecture that reads what is held; `client_groups` knows which of them a client has."""
+        wanted = set(holds) or {"text"}
+        return frozenset(g for g, a in self.architectures.items() if a.modality in wanted)
+
+    def client_groups(self, client: str, holds: Sequence[str]) -> frozenset[str]:
+        """The client's architecture, the public items, and what is known about them."""
+        return frozenset({self.of_client[client], PUBLIC, KNOWLEDGE})
+
+    @property
+    def modalities(self) -> dict[str, str]:
+        """What each client holds."""
+        return {client: self.architectures[g].modality for client, g in self.of_client.items()}
+
+    def load(self, tensors: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> None:
+        """See AdaptedModel; where all tensors are of one architecture, that one is at work from now on."""
+        super().load(tensors, ratios)
+        self._choose(tensors)
+
+    def begin(self, names: Collection[str]) -> list[nn.Parameter]:
+        """See AdaptedModel; the architecture of these tensors is at work from now on."""
+        self._choose(names)
+        return super().begin(names)
+
+    def _choose(self, names: Collection[str]) -> None:
+        if len(groups := {group_of(n) for n in names}) == 1:
+            self.current = self.architectures[groups.pop()]
+
+    def prepare(self, sample: Sample) -> Sample:
+        """The sample itself: what is read of it depends on the client. Raises ExperimentError for one without a label."""
+        if "label" not in sample.meta:
+            raise ExperimentError(
+                f"{sample.uid} has no label; clients with models of their own need data.source labelled"
+            )
+        return sample
+
+    def prepare_for(self, client: str, sample: Sample) -> Example:
+        """A sample as the client's architecture reads it."""
+        return _read(self.architectures[self.of_client[client]], self.prepare(sample))
+
+    def read(self, samples: Sequence[Sample]) -> list[Example]:
+        """Samples as the architecture at work reads them."""
+        return [_read(self.current, s) for s in samples]
+
+    def read_items(self, items: Tensor, client: str) -> list[Example]:
+        """Public items (see `synthesis`) as a client reads them."""
+        of = self.architectures[self.of_client[client]]
+        raw: Sequence[Any] = as_texts(items) if of.modality == "text" else list(items)
+        return [Example(of.read(x), -1) for x in raw]
+
+    def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Logits (B, C) and unit representations (B, d) by the architecture at work, with gradients where they are on."""
+        like = self.current.net.head.weight
+        stacked = {
+            n: torch.stack([e.inputs[n] for e in examples]).to(like.device) for n in examples[0].inputs
+        }
+        stacked = {n: t.to(like.dtype) if t.is_floating_point() else t for n, t in stacked.items()}
+        found: tuple[Tensor, Tensor] = self.current.net(stacked)
+        return found
+
+    def positions(self, example: Any) -> int:
+        """One; these models are never trained together."""
+        return 1
+
+    def features(self, examples: Sequence[Any]) -> Sequence[Any]:
+        """None: nothing of these models is frozen."""
+        return [None] * len(examples)
+
+    def loss(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:
+        """Mean cross entropy."""
+        return self.losses(examples, [0] * len(examples), 1)[0]
+
+    def losses(
+        self,
+        examples: Sequence[Example],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """The same for each owner's examples."""
+        logits, _ = self.outputs(examples)
+        wanted = torch.tensor([e.label for e in examples], device=logits.device)
+        each = cross_entropy(logits, wanted, reduction="none")
+        return means(each, torch.tensor(owners, device=logits.device), count)
+
+    @torch.no_grad()
+    def inferred(
+        self, tensors: Mapping[str, Tensor], examples: Sequence[Example], batch: int = 128
+    ) -> tuple[Tensor, Tensor]:
+        """Logits (N, C) and unit representations (N, d) by a client's model with these tensors, without gradients."""
+        self.load(tensors)
+        parts = [self.outputs(examples[i : i + batch]) for i in range(0, len(examples), batch)]
+        return torch.cat([p for p, _ in parts]), torch.cat([z for _, z in parts])
+
+    @torch.no_grad()
+    def guesses(self, examples: Sequence[Example], batch: int = 128) -> list[int]:
+        """The likeliest class of each example, by the model at work."""
+        parts = (self.outputs(examples[i : i + batch])[0] for i in range(0, len(examples), batch))
+        return [guess for logits in parts for guess in logits.argmax(-1).tolist()]
+
+    def score(
+        self, examples: Sequence[Example], features: Sequence[Any] | None = None
+    ) -> list[tuple[int, int]]:
+        """(1, 1) for a right label, (1, 0) for a wrong one."""
+        return [(1, int(g == e.label)) for g, e in zip(self.guesses(examples), examples, strict=True)]
+
+    def generate(
+        self, examples: Sequence[Example], max_new_tokens: int, features: Sequence[Any] | None = None
+    ) -> list[str]:
+        """The likeliest class's name."""
+        return [self.names[g] for g in self.guesses(examples)]
+
+    def classify(self, inputs: Mapping[str, Any]) -> str:
+        """The likeliest class of one input in the modality of the model at work: picture, waveform or text.
+
+        Raises ExperimentError where that modality is not given, or another one is.
+        """
+        wanted = self.current.modality
+        if set(inputs) != {wanted}:
+            option = {"image": "--image", "audio": "--audio", "text": "--question"}[wanted]
+            raise ExperimentError(
+                f"this client's model reads one input, of the modality {wanted}; give {option} alone"
+            )
+        return self.names[self.guesses([Example(self.current.read(inputs[wanted]), -1)])[0]]
+
+    def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+        """None: a classifier has no prompt. Raises ExperimentError."""
+        raise ExperimentError(
+            "clients' own classifiers have no prompt's states; feddpa-lora is for language models"
+        )
+
+    def embedder(self) -> Embedder:
+        """None: labels are no sentences. Raises ExperimentError."""
+        raise ExperimentError(
+            "evaluation.bertscore: world is the embedder of a multimodal LLM and has no meaning for a classifier; use off"
+        )
+
+    def save_adapters(self, folder: Path) -> None:
+        """The architecture at work: `encoder/` as transformers has it, `classifier.safetensors`, `fedloom.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        group = group_name(self.current.name)
+        own = {n.partition("/")[2]: t.detach().cpu() for n, t in self.tensors.items() if group_of(n) == group}
+        save_architecture(self.current, own, folder)
+        listed = {
+            "adapters": [],
+            "architecture": self.current.name,
+            "modality": self.current.modality,
+            "labels": list(self.names),
+        }
+        write_atomic(folder / "fedloom.json", (json.dumps(listed, indent=2) + "\n").encode())
+
+    @staticmethod
+    def read_adapters(folder: Path) -> dict[str, Tensor]:
+        """The tensors that `save_adapters` wrote, by their travelling names."""
+        from safetensors.torch import load_file
+        from transformers import AutoModel
+
+        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+        group = group_name(listed["architecture"])
+        # transformers' names on disk are not those of its modules.
+        with quiet():
+            encoder = AutoModel.from_pretrained(folder / "encoder", dtype=torch.float32)
+        found = {f"{group}/encoder.{n}": p.detach() for n, p in encoder.named_parameters()}
+        return found | {f"{group}/{n}": t for n, t in load_file(folder / "classifier.safetensors").items()}
+
+
+def _read(architecture: Architecture, sample: Sample) -> Example:
+    return Example(architecture.read(raw_input(sample, architecture.modality)), int(sample.meta["label"]))
+
+
+def group_name(architecture: str) -> str:
+    """An architecture's name as a group: the slash of a Hugging Face id would end it."""
+    return architecture.rstrip("/").replace("/", "--")
+
+
+def deal(clients: Mapping[str, str], architectures: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Each client's architecture: those of its modality in turn, clients in name order.
+
+    Raises ExperimentError for a modality without one.
+    """
+    of = [(name, modality) for modality, names in architectures.items() for name in names]
+    if twice := sorted({name for name, m in of if any(n == name and o != m for n, o in of)}):
+        raise ExperimentError(
+            f"model.architectures names {twice[0]} for more than one modality; one model reads one, give each its own"
+        )
+    found, given = {}, dict.fromkeys(architectures, 0)
+    for client in sorted(clients):
+        modality = clients[client]
+        if not architectures.get(modality):
+            raise ExperimentError(
+                f"model.architectures has none for clients that hold {modality}, such as {client}; name at least one"
+            )
+        found[client] = architectures[modality][given[modality] % len(architectures[modality])]
+        given[modality] += 1
+    return found

@@ -1,0 +1,207 @@
+"""The training loop for several clients at once: a cohort is a batch dimension.
+
+Their tensors are stacked on a client axis, their batches stand one after another, and the frozen foundation works once for all
+of them. Each client has its own loss, gradient norm, optimiser state, step count and dropout stream, so that it ends where
+`work.alone` would bring it, up to rounding. A client with fewer steps leaves the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedloom.models.base import AdaptedModel
+from fedloom.models.training.adamw import StackedAdamW
+from fedloom.models.training.loop import Job, Outcome, blown_up
+from fedloom.models.training.sgd import StackedSGD
+from fedloom.models.training.stacked_layers import Stack
+from fedloom.models.training.stacked_optimizer import Stacked
+
+Features = Callable[[Sequence[tuple[int, int]]], Sequence[Any] | None]
+
+
+def kind(model: AdaptedModel, job: Job) -> object:
+    """Jobs of one kind, with the same merged base, can be done together."""
+    stages = tuple((s.parts, bool(job.names_in(s.parts))) for s in job.stages())
+    second = any(".local_" in n for n in job.start)
+    scales, rates = (tuple(sorted(x.items())) for x in (job.ratios, job.rates))
+    settings = (job.training, job.round, job.rounds, scales, rates, job.local)
+    return stages, second, settings, job.penalty is None, job.gradients
+
+
+def same_base(one: Job, other: Job) -> bool:
+    """Whether what is merged into the frozen weights is equal."""
+    mine, theirs = ({n: t for n, t in j.start.items() if ".merged_" in n} for j in (one, other))
+    return mine.keys() == theirs.keys() and all(_equal(mine[n], theirs[n]) for n in mine)
+
+
+def together(model: AdaptedModel, jobs: Sequence[Job]) -> list[Outcome | FloatingPointError]:
+    """Do jobs of one kind on the model, all at once; one outcome each, or the error of a client whose loss blew up."""
+    model.load(jobs[0].start, jobs[0].ratios)
+    model.mix(jobs[0].local)
+    stack = Stack(model, [j.start for j in jobs], _differing(model, jobs))
+    stack.seed([j.dropout_seed() for j in jobs])
+    run = _Run(model, jobs, stack)
+    with stack.installed():
+        for number in range(len(jobs[0].stages())):
+            run.stage(number)
+    model.rest()
+    return [run.outcome(k) for k in range(len(jobs))]
+
+
+def _differing(model: AdaptedModel, jobs: Sequence[Job]) -> list[str]:
+    """The tensors that need a client axis: those that some stage trains, and those that clients have in different values."""
+    trained = frozenset(n for j in jobs for stage in j.stages() for n in j.names_in(stage.parts))
+    found = []
+    for name, first in model.start.items():
+        values = [j.start.get(name, first) for j in jobs]
+        if name in trained or not all(_equal(values[0], v) for v in values[1:]):
+            found.append(name)
+    return found
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one is other or (one.shape == other.shape and torch.equal(one, other))
+
+
+class _Run:
+    """The state of one cohort's training."""
+
+    def __init__(self, model: AdaptedModel, jobs: Sequence[Job], stack: Stack) -> None:
+        self.model, self.jobs, self.stack = model, jobs, stack
+        self.streams = [j.batches() for j in jobs]
+        self.losses: list[list[float]] = [[] for _ in jobs]
+        self.failed: dict[int, FloatingPointError] = {}
+        self.trained: set[str] = set()
+        self.sums: dict[str, Tensor] = {}
+        self.at = [0] * len(jobs)
+
+    def outcome(self, k: int) -> Outcome | FloatingPointError:
+        """What came of client k."""
+        if k in self.failed:
+            return self.failed[k]
+        losses = self.losses[k]
+        tensors = self.stack.of(k, frozenset(self.trained & self.jobs[k].names))
+        own = self.trained & self.jobs[k].names
+        means = {n: t[k] / max(len(losses), 1) for n, t in self.sums.items() if n in own}
+        return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses), means)
+
+    def stage(self, number: int) -> None:
+        """One stage of every client."""
+        stages = [j.stages()[number] for j in self.jobs]
+        parts = stages[0].parts
+        names = [j.names_in(parts) for j in self.jobs]
+        chosen = frozenset().union(*names)
+        self.trained |= chosen
+        parameters = self.stack.begin(chosen)
+        if not parameters:
+            for stream, stage in zip(self.streams, stages, strict=True):
+                for _ in range(stage.steps):
+                    next(stream)
+            self.at = [at + s.steps for at, s in zip(self.at, stages, strict=True)]
+            return
+        self.model.begin(chosen)  # for its dropouts; its own tensors are not read where the stack stands
+        optimiser = self._optimiser(parameters)
+        order = [n for n in self.stack.tensors if n in chosen]
+        made = self._features()
+        for step in range(max(s.steps for s in stages)):
+            active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
+            if step == 0 or self.jobs[0].training.by_step:
+                optimiser.at_rates(
+                    [[j.rate(n, at + step) for n in order] for j, at in zip(self.jobs, self.at, strict=True)]
+                )
+            if active:
+                self._step(active, names, optimiser, made)
+        self.at = [at + s.steps for at, s in zip(self.at, stages, strict=True)]
+
+    def _optimiser(self, parameters: Sequence[nn.Parameter]) -> Stacked:
+        settings = self.jobs[0].training
+        rates = [settings.lr] * len(parameters)
+        if settings.optimizer == "sgd":
+            return StackedSGD(
+                parameters, rates, momentum=settings.momentum, weight_decay=settings.weight_decay
+            )
+        return StackedAdamW(parameters, rates, betas=settings.betas, weight_decay=settings.weight_decay)
+
+    def _features(self) -> Features:
+        """What makes, of pairs of a client and an index of its examples, their features: see `work.alone`."""
+        model, stack = self.model, self.stack
+        if any(n in stack.tensors and stack.tensors[n].requires_grad for n in model.feature_tensors):
+            return lambda at: None
+        if model.store.constant and self.trained.isdisjoint(model.feature_tensors):
+            return self._kept()
+        cache: dict[tuple[int, int], Any] = {}
+
+        def made(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
+            if new := [p for p in at if p not in cache]:
+                stack.at([k for k, _ in new])
+                found = model.features([self.jobs[k].examples[i] for k, i in new])
+                cache.update(zip(new, found, strict=True))
+            return [cache[p] for p in at]
+
+        return made
+
+    def _kept(self) -> Features:
+        """Features from the model's store, client by client, so that they are the same whoever is trained beside."""
+        model, stack, jobs = self.model, self.stack, self.jobs
+        own = [n for n in model.feature_tensors if n in stack.tensors]
+        common = None if own else model.feature_version()
+        versions = [
+            common or model.feature_version({n: stack.tensors[n][k] for n in own}) for k in range(len(jobs))
+        ]
+
+        def made(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
+            found: list[Any] = []
+            for k, pairs in groupby(at, key=itemgetter(0)):
+                examples = jobs[k].examples
+
+                def work(
+                    part: Sequence[int], k: int = k, examples: Sequence[Any] = examples
+                ) -> Sequence[Any]:
+                    stack.at([k] * len(part))
+                    return model.features([examples[i] for i in part])
+
+                wanted = [i for _, i in pairs]
+                found += model.store.of(versions[k], jobs[k].client, wanted, len(examples), work)
+            return found
+
+        return made
+
+    def _step(
+        self,
+        active: Sequence[int],
+        names: Sequence[frozenset[str]],
+        optimiser: Stacked,
+        made: Features,
+    ) -> None:
+        optimiser.zero_grad()
+        at = [(k, i) for k in active for i in next(self.streams[k])]
+        batch = [self.jobs[k].examples[i] for k, i in at]
+        features = made(at)
+        owners = [k for k, _ in at]
+        self.stack.at(owners)
+        losses = self.model.losses(batch, owners, len(self.jobs), features)
+        total = losses.sum()
+        for k in active:
+            penalty = self.jobs[k].penalty
+            if penalty is not None:
+                total = total + penalty({n: self.stack.tensors[n][k] for n in sorted(names[k])})
+        total.backward()  # type: ignore[no-untyped-call]
+        if self.jobs[0].gradients:
+            for name, parameter in self.stack.tensors.items():
+                if parameter.requires_grad and parameter.grad is not None:
+                    known = self.sums.get(name)
+                    self.sums[name] = parameter.grad.clone() if known is None else known + parameter.grad
+        if (clip := self.jobs[0].training.clip) is not None:
+            optimiser.clip(clip)
+        moves = self.stack.took_part(names)
+        if self.jobs[0].penalty is not None:  # it reaches tensors without any row, too
+            moves |= optimiser.touched()
+        optimiser.step(moves)
+        for k, loss in zip(active, losses.detach()[list(active)].tolist(), strict=True):
+            self.losses[k].append(loss)
+            if not torch.isfinite(torch.tensor(loss)):
+                self.failed[k] = blown_up(loss)

@@ -1,0 +1,204 @@
+"""One client's local training in one round as data, and the loop that does it for one client: every engine's reference.
+
+Optimiser, schedule and random streams are made here, used once and dropped: nothing of them reaches another client.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.core.payload import group_of
+from fedloom.core.streams import stream_seed
+from fedloom.models.base import AdaptedModel
+from fedloom.models.training.settings import (
+    Part,
+    Penalty,
+    Stage,
+    Training,
+    batches,
+    local_steps,
+    part_of,
+    part_of_round,
+    plan,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a client trains: from `start` (missing tensors begin at the model's start values) the tensors `names`.
+
+    `ratios` are its scales over the model's by group, `local` weighs a second adapter, `penalty` is added to every loss, and
+    `rates` holds constant learning rates of groups that do not have the run's, and `gradients` asks for the mean gradients.
+    """
+
+    client: str
+    examples: Sequence[Any]
+    start: Mapping[str, Tensor]
+    names: frozenset[str]
+    training: Training
+    seed: int
+    round: int
+    rounds: int
+    ratios: Mapping[str, float]
+    local: float | None = 0.0
+    penalty: Penalty | None = None
+    rates: Mapping[str, float] = field(default_factory=dict)
+    gradients: bool = False
+
+    @cached_property
+    def chosen(self) -> list[int]:
+        """Numbers of the examples that this round trains on."""
+        return part_of_round(
+            len(self.examples), self.training, self.seed, self.client, self.round, self.rounds
+        )
+
+    @property
+    def steps(self) -> int:
+        """Local steps of this round."""
+        return local_steps(len(self.chosen), self.training)
+
+    def rate(self, name: str, step: int) -> float:
+        """The learning rate of a tensor at a local step of this round, counted from 0 over all stages."""
+        own = self.rates.get(group_of(name))
+        return self.training.rate(self.round, self.rounds, step, max(self.steps, 1)) if own is None else own
+
+    def stages(self) -> list[Stage]:
+        """The stages of this round."""
+        first = {"encoder", "projector"} if self.training.projector in ("stage1", "both") else {"encoder"}
+        has_encoder = any(part_of(group_of(n)) in first for n in self.names)
+        return plan(self.training, self.steps, self.round, self.rounds, has_encoder)
+
+    def names_in(self, parts: frozenset[Part]) -> frozenset[str]:
+        """The tensors that a stage with these parts trains."""
+        return frozenset(n for n in self.names if part_of(group_of(n)) in {*parts, None})
+
+    def batches(self) -> Iterator[list[int]]:
+        """Index batches over all steps."""
+        for batch in batches(len(self.chosen), self.training, self.seed, self.client, self.round):
+            yield [self.chosen[i] for i in batch]
+
+    def dropout_seed(self) -> int:
+        """Seed of the client's stream for dropout in this round."""
+        return stream_seed(self.seed, "dropout", self.client, self.round)
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of a job: the tensors that were trained, the mean loss over its steps, their number; mean gradients by name."""
+
+    tensors: Mapping[str, Tensor]
+    loss: float
+    steps: int
+    gradients: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def blown_up(loss: float) -> FloatingPointError:
+    """The error of a client whose loss is not finite."""
+    return FloatingPointError(f"the training loss became {loss}; a smaller training.lr may help")
+
+
+def alone(model: AdaptedModel, job: Job) -> Outcome:
+    """Do the job on the model, stage by stage. Raises FloatingPointError if the loss blows up."""
+    model.load(job.start, job.ratios)
+    model.mix(job.local)
+    stream = job.batches()
+    losses: list[float] = []
+    trained: set[str] = set()
+    sums: dict[str, Tensor] = {}
+    at = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.dropout_seed())
+        for stage in job.stages():
+            names = job.names_in(stage.parts)
+            trained |= names
+            parameters = model.begin(names)
+            if not parameters:  # this stage trains nothing that the method trains
+                for _ in range(stage.steps):
+                    next(stream)
+                at += stage.steps
+                continue
+            features = _features(model, job, trained)
+            optimiser = _optimiser(job, [n for n in model.tensors if n in names], parameters)
+            for _ in range(stage.steps):
+                indices = next(stream)
+                batch = [job.examples[i] for i in indices]
+                extra = None
+                if job.penalty is not None:
+                    extra = job.penalty({n: model.tensors[n] for n in sorted(names)})
+                for group in optimiser.param_groups:
+                    group["lr"] = job.rate(group["name"], at)
+                losses.append(_backward(model, optimiser, batch, features(indices), extra))
+                if job.gradients:
+                    _add(sums, {n: model.tensors[n].grad for n in names})
+                if job.training.clip is not None:
+                    torch.nn.utils.clip_grad_norm_(parameters, job.training.clip)
+                optimiser.step()
+                at += 1
+    model.rest()
+    tensors = {n: model.tensors[n].detach().clone() for n in sorted(trained)}
+    means = {n: t / max(len(losses), 1) for n, t in sums.items()}
+    return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses), means)
+
+
+def _features(
+    model: AdaptedModel, job: Job, trained: Collection[str]
+) -> Callable[[Sequence[int]], Sequence[Any] | None]:
+    """What makes, of indices of the job's examples, their features: made once each, as far as nothing of the prefix is trained.
+
+    `trained` are the tensors of this stage and those before.
+    """
+    parameters = model.tensors
+    if any(parameters[n].requires_grad for n in model.feature_tensors):
+        return lambda indices: None
+    if model.store.constant and not any(n in trained for n in model.feature_tensors):
+        version = model.feature_version()
+        return lambda indices: model.kept_features(version, job.client, indices, job.examples)
+    cache: dict[int, Any] = {}
+
+    def made(indices: Sequence[int]) -> Sequence[Any]:
+        if new := [i for i in indices if i not in cache]:
+            cache.update(zip(new, model.features([job.examples[i] for i in new]), strict=True))
+        return [cache[i] for i in indices]
+
+    return made
+
+
+def _optimiser(
+    job: Job, names: Sequence[str], parameters: Sequence[torch.nn.Parameter]
+) -> torch.optim.Optimizer:
+    """A fresh optimiser; parameters with one course of the rate are one group, which has a name of theirs."""
+    groups: dict[float | None, dict[str, Any]] = {}
+    for name, parameter in zip(names, parameters, strict=True):
+        own = job.rates.get(group_of(name))
+        groups.setdefault(own, {"name": name, "params": []})["params"].append(parameter)
+    settings, decay = job.training, job.training.weight_decay
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(groups.values(), settings.lr, momentum=settings.momentum, weight_decay=decay)
+    return torch.optim.AdamW(groups.values(), settings.lr, betas=settings.betas, weight_decay=decay)
+
+
+def _backward(
+    model: AdaptedModel,
+    optimiser: torch.optim.Optimizer,
+    batch: Sequence[Any],
+    features: Sequence[Any] | None,
+    extra: Tensor | None,
+) -> float:
+    """The loss of a batch, and fresh gradients of it and of `extra`."""
+    optimiser.zero_grad(set_to_none=True)
+    loss = model.loss(batch, features)
+    if not torch.isfinite(loss):
+        raise blown_up(loss.item())
+    (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
+    return float(loss.detach())
+
+
+def _add(sums: dict[str, Tensor], gradients: Mapping[str, Tensor | None]) -> None:
+    """Add a step's gradients; a tensor that took no part has none."""
+    for name, gradient in gradients.items():
+        if gradient is not None:
+            sums[name] = sums[name] + gradient if name in sums else gradient.clone()

@@ -1,0 +1,192 @@
+"""How a client trains: settings, which groups are trained in which step (UniFLoW Eq. 7), and which samples make a batch."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fedloom.core.streams import torch_stream
+
+Part = Literal["encoder", "projector", "llm"]
+Penalty = Callable[[Mapping[str, Tensor]], Tensor]
+"""A scalar of the tensors in training, by name, that is added to the loss of every step."""
+Schedule = Literal["two_stage", "simultaneous", "reverse", "rounds"]
+
+
+class Training(BaseModel):
+    """How a client trains in one round. Defaults follow UniFLoW section 4 and the preset `uniflow-table3`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schedule: Schedule = Field("two_stage", description="two_stage | simultaneous | reverse | rounds")
+    tau: float = Field(
+        0.25, ge=0, le=1, description="share of a round's steps that train the encoder (Eq. 7)"
+    )
+    rho: float = Field(
+        0.5, ge=0, le=1, description="schedule `rounds`: share of the rounds that train the encoder"
+    )
+    projector: Literal["frozen", "stage1", "stage2", "both"] = Field(
+        "stage1",
+        description="when the projector is trained: never, with the encoder, with the LLM, or always",
+    )
+    text_only: Literal["llm", "idle"] = Field(
+        "llm",
+        description="what a client without modalities does in the encoder stage: train the LLM, or nothing",
+    )
+    epochs: int = Field(1, ge=1, description="passes over the client's data in one round (E)")
+    steps: int | None = Field(
+        None,
+        ge=1,
+        description="local steps in one round instead of whole epochs; the next round goes on where this one ended",
+    )
+    batch_size: int = Field(16, ge=1, description="samples in one step")
+    optimizer: Literal["adamw", "sgd"] = Field(
+        "adamw", description="adamw | sgd with momentum; made anew whenever a client takes part"
+    )
+    lr: float = Field(2e-3, gt=0, description="learning rate")
+    lr_schedule: Literal["cosine", "constant", "run_cosine"] = Field(
+        "cosine",
+        description="cosine: falls from round to round; constant; run_cosine: one warm-up and cosine over all steps of the run",
+    )
+    warmup: float = Field(
+        0.03, ge=0, lt=1, description="run_cosine: share of the run in which the rate rises from zero"
+    )
+    one_pass: bool = Field(
+        False,
+        description="every sample once in the whole run: round t trains on the t-th part of a client's data",
+    )
+    prox: float = Field(
+        0.0,
+        ge=0,
+        description="price of half the squared distance to the tensors that a client was sent (FedProx)",
+    )
+    weight_decay: float = Field(
+        0.0, ge=0, description="decoupled in adamw; with sgd it is added to the gradient"
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: share of the last step that is kept")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW moment decay rates")
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm per step; none = no clipping")
+
+    @property
+    def by_step(self) -> bool:
+        """Whether the learning rate changes within a round."""
+        return self.lr_schedule == "run_cosine"
+
+    def rate(self, round: int, rounds: int, step: int = 0, steps: int = 1) -> float:
+        """Learning rate at step 0..steps-1 of round 1..rounds: half a cosine from `lr` down towards, never to, zero.
+
+        `run_cosine` goes by the run's progress u = (round - 1 + step / steps) / rounds, so that clients with different numbers
+        of steps stay in phase; it rises from zero over the first `warmup` of the run and falls towards zero at its end.
+        """
+        if self.lr_schedule == "constant":
+            return self.lr
+        if self.lr_schedule == "run_cosine":
+            u = (round - 1 + step / steps) / rounds
+            if u < self.warmup:
+                return self.lr * u / self.warmup
+            return self.lr * 0.5 * (1 + math.cos(math.pi * (u - self.warmup) / (1 - self.warmup)))
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (round - 1) / rounds))
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`steps` consecutive local steps that train the same parts."""
+
+    steps: int
+    parts: frozenset[Part]
+
+
+def local_steps(examples: int, training: Training) -> int:
+    """S = E * ceil(n_k / batch), or as many as the experiment says."""
+    return training.steps or training.epochs * math.ceil(examples / training.batch_size)
+
+
+def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: bool) -> list[Stage]:
+    """The stages of one local round of `steps` steps (Eq. 7; Tables 14 and 15 for the other orders).
+
+    `round` counts from 1. A client without modalities has nothing to do in an encoder stage.
+    """
+    with_encoder: set[Part] = {"projector"} if training.projector in ("stage1", "both") else set()
+    with_llm: set[Part] = {"projector"} if training.projector in ("stage2", "both") else set()
+    encoder_stage: frozenset[Part] = frozenset({"encoder", *with_encoder})
+    llm_stage: frozenset[Part] = frozenset({"llm", *with_llm})
+    everything = encoder_stage | llm_stage
+
+    if not has_encoder and training.schedule != "simultaneous":
+        only_llm: frozenset[Part] = frozenset({"llm"})
+        if training.text_only == "llm":
+            return [Stage(steps, only_llm)]
+        return [
+            Stage(s.steps, only_llm) for s in plan(training, steps, round, rounds, True) if "llm" in s.parts
+        ]
+    if training.schedule == "simultaneous":
+        return [Stage(steps, everything)]
+    if training.schedule == "rounds":
+        return [Stage(steps, encoder_stage if round <= math.floor(training.rho * rounds) else llm_stage)]
+    boundary = math.floor(training.tau * steps)
+    if 0 < training.tau < 1 and steps >= 2:
+        boundary = min(max(boundary, 1), steps - 1)
+    stages = [Stage(boundary, encoder_stage), Stage(steps - boundary, llm_stage)]
+    if training.schedule == "reverse":
+        stages.reverse()
+    return [s for s in stages if s.steps > 0]
+
+
+def ever_trained(training: Training, rounds: int) -> frozenset[Part]:
+    """The parts that some stage of some round may train."""
+    asked = [plan(training, 2, r, rounds, True) for r in {1, max(rounds, 1)}]
+    return frozenset(part for stages in asked for stage in stages for part in stage.parts)
+
+
+def part_of_round(
+    examples: int, training: Training, seed: int, client: str, round: int, rounds: int
+) -> list[int]:
+    """The examples that a client trains on in a round: all, or in one pass the round's part of its seeded order.
+
+    The parts of all rounds are disjoint, together everything, and differ in size by one at most.
+    """
+    if not training.one_pass:
+        return list(range(examples))
+    order: list[int] = torch.randperm(examples, generator=torch_stream(seed, "one pass", client)).tolist()
+    return order[examples * (round - 1) // rounds : examples * round // rounds]
+
+
+def proximal(mu: float, at: Mapping[str, Tensor]) -> Penalty:
+    """mu / 2 times the squared distance of the tensors in training from `at`, over the names in both (FedProx)."""
+
+    def penalty(tensors: Mapping[str, Tensor]) -> Tensor:
+        parts = [(t - at[n].to(t)).square().sum() for n, t in tensors.items() if n in at]
+        return 0.5 * mu * torch.stack(parts).sum() if parts else torch.zeros(())
+
+    return penalty
+
+
+def part_of(group: str) -> Part | None:
+    """The part of UniFLoW that a group belongs to; None for a group of another system."""
+    head = group.split(".", 1)[0]
+    return head if head in ("encoder", "projector", "llm") else None  # type: ignore[return-value]
+
+
+def batches(n: int, training: Training, seed: int, client: str, round: int) -> Iterator[list[int]]:
+    """Index batches over all local steps of a round: one seeded shuffle per epoch, running on across stage boundaries.
+
+    With a fixed number of steps, epochs run on across rounds, too, also across those in which the client was not asked.
+    """
+    if training.steps is None:
+        for epoch in range(training.epochs):
+            yield from _epoch(n, training, seed, epoch, client, round)
+        return
+    per_epoch = math.ceil(n / training.batch_size)
+    first, last = (round - 1) * training.steps, round * training.steps
+    for epoch in range(first // per_epoch, math.ceil(last / per_epoch)):
+        of_epoch = _epoch(n, training, seed, epoch, client)
+        yield from of_epoch[max(first - epoch * per_epoch, 0) : last - epoch * per_epoch]
+
+
+def _epoch(n: int, training: Training, seed: int, epoch: int, *stream: str | int) -> list[list[int]]:
+    order = torch.randperm(n, generator=torch_stream(seed, "order", epoch, *stream)).tolist()
+    return [order[start : start + training.batch_size] for start in range(0, n, training.batch_size)]

@@ -1,0 +1,198 @@
+"""Several clients' tensors on one model: every trained layer gets a client axis, every frozen layer stays as it is.
+
+A cohort's batches stand one after another in one batch. A stacked layer multiplies each row by its own client's weights, in one
+batched product, so that row, loss and gradient of a client are those that it would have alone, up to rounding.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from fedloom.models.base import AdaptedModel, padded
+from fedloom.models.batch_rows import Rows
+from fedloom.models.clip.adapter import Single
+from fedloom.models.training.row_split import Split
+
+LORA = {"default": ("lora_A", "lora_B"), "local": ("local_A", "local_B")}
+VERA = {"default": ("lambda_d", "lambda_b"), "local": ("local_d", "local_b")}
+"""By PEFT's adapter name: how the names of its two travelling tensors end."""
+
+
+class Stack:
+    """The named tensors of K clients as parameters (K, ...), put into a model's layers while `installed`."""
+
+    def __init__(
+        self, model: AdaptedModel, starts: Sequence[Mapping[str, Tensor]], names: Sequence[str]
+    ) -> None:
+        """`starts[k]` are client k's tensors; where one is missing it begins at the model's start value."""
+        self.model, self.clients = model, len(starts)
+        self.tensors: dict[str, nn.Parameter] = {}
+        for name in sorted(names):
+            like = model.tensors[name]
+            values = [padded(s.get(name, model.start[name]), like) for s in starts]
+            self.tensors[name] = nn.Parameter(torch.stack(values).to(like), requires_grad=False)
+        self._generators: list[torch.Generator] = []
+        self._owners: Sequence[int] = ()
+        self._known: dict[tuple[int, int], tuple[Rows, Split]] = {}
+        self._seen: dict[str, set[int]] = {}
+
+    def begin(self, names: frozenset[str]) -> list[nn.Parameter]:
+        """Make exactly these trainable; their parameters in name order."""
+        for name, parameter in self.tensors.items():
+            parameter.requires_grad_(name in names)
+            parameter.grad = None
+        return [p for n, p in self.tensors.items() if n in names]
+
+    def seed(self, seeds: Sequence[int]) -> None:
+        """Each client's own stream for dropout."""
+        device = next(iter(self.model.tensors.values())).device
+        self._generators = [torch.Generator(device).manual_seed(s) for s in seeds]
+
+    def at(self, owners: Sequence[int]) -> None:
+        """Whose the examples of the next batch are."""
+        self._owners = owners
+        self._known.clear()
+        self._seen.clear()
+
+    def took_part(self, names: Sequence[frozenset[str]]) -> Tensor:
+        """(K, trained tensors), bool: which of client k's tensors `names[k]` have worked on a row of its since `at`."""
+        trained = [n for n, p in self.tensors.items() if p.requires_grad]
+        return torch.tensor(
+            [[n in own and k in self._seen.get(n, ()) for n in trained] for k, own in enumerate(names)]
+        )
+
+    def of(self, client: int, names: frozenset[str]) -> dict[str, Tensor]:
+        """A copy of one client's tensors."""
+        return {n: self.tensors[n][client].detach().clone() for n in sorted(names)}
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Let the model's layers use the stack; they are what they were afterwards."""
+        changed: list[nn.Module] = []
+
+        def put(module: nn.Module, forward: Callable[..., Tensor]) -> None:
+            module.forward = forward
+            changed.append(module)
+
+        try:
+            for place, layer in self.model.layers.items():
+                if any(
+                    f"{place}.{e}" in self.tensors for pair in (*LORA.values(), *VERA.values()) for e in pair
+                ):
+                    put(layer, partial(self._lora if hasattr(layer, "scaling") else self._vera, layer, place))
+            for layer, names in plain_layers(self.model, self.tensors).items():
+                if isinstance(layer, Single):
+                    put(layer, partial(self._single, names["value"]))
+                else:
+                    put(layer, partial(self._linear, layer, names))
+            for module in self.model.root.modules():
+                if isinstance(module, nn.Dropout) and module.p > 0:
+                    put(module, partial(self._dropout, module))
+            yield
+        finally:
+            for module in changed:
+                del module.forward
+
+    def _split(self, x: Tensor) -> Split:
+        """How the rows of x fall to the clients; the same for all layers that see these rows."""
+        rows = self.model.rows
+        key = (id(rows), len(x))
+        if key not in self._known:
+            each = len(x) // len(rows.of)
+            owners = [self._owners[i] for i in rows.of for _ in range(each)]
+            self._known[key] = rows, Split.of(owners, self.clients, x.device)
+        return self._known[key][1]
+
+    def _own(self, name: str, split: Split) -> Tensor | None:
+        """The stack of a tensor (K, ...), None where all clients have the model's; notes whose rows it works on."""
+        if name in self.tensors and torch.is_grad_enabled():
+            self._seen.setdefault(name, set()).update(split.members)
+        return self.tensors.get(name)
+
+    def _lora(self, layer: Any, place: str, x: Tensor) -> Tensor:
+        """PEFT's LoRA layer, W0 x + s B A x, every row (R, ..., d_in) by its client's A (K, r, d_in) and B (K, d_out, r)."""
+        split = self._split(x)
+        out: Tensor = layer.base_layer(x)
+        for adapter in layer.active_adapters:
+            A, B = (self._own(f"{place}.{ending}", split) for ending in LORA[adapter])
+            rows = split.apart(layer.lora_dropout[adapter](x))
+            inner = split.times(rows, A, layer.lora_A[adapter].weight) * layer.scaling[adapter]
+            out = split.plus(out, inner, B, layer.lora_B[adapter].weight)
+        return out
+
+    def _vera(self, layer: Any, place: str, x: Tensor) -> Tensor:
+        """PEFT's VeRA layer, W0 x + λ_b B (λ_d A x), every row by its client's vectors (K, r) and (K, d_out)."""
+        split = self._split(x)
+        out: Tensor = layer.base_layer(x)
+        for adapter in layer.active_adapters:
+            d, b = (self._own(f"{place}.{ending}", split) for ending in VERA[adapter])
+            A = layer.vera_A[adapter][:, : layer.in_features]
+            B = layer.vera_B[adapter][: layer.out_features]
+            inner = linear(layer.vera_dropout[adapter](x), A)
+            inner = inner * split.rows(d, layer.vera_lambda_d[adapter], x.dim())
+            out = out + (linear(inner, B) * split.rows(b, layer.vera_lambda_b[adapter], x.dim())).to(
+                out.dtype
+            )
+        return out
+
+    def _linear(self, layer: nn.Linear, names: Mapping[str, str], x: Tensor) -> Tensor:
+        """A trained Linear layer, such as a projector: weight (K, d_out, d_in), bias (K, d_out)."""
+        split = self._split(x)
+        weight, bias = (self._own(names.get(n, ""), split) for n in ("weight", "bias"))
+        out = split.together(split.times(split.apart(x), weight, layer.weight), x)
+        if layer.bias is None:
+            return out
+        return out + split.rows(bias, layer.bias, x.dim())
+
+    def _single(self, name: str) -> Tensor:
+        """A tensor that is no layer's weight: (P, ...) of the clients that have examples in the batch."""
+        members = sorted(set(self._owners))
+        if torch.is_grad_enabled():
+            self._seen.setdefault(name, set()).update(members)
+        stack = self.tensors[name]
+        return stack if len(members) == self.clients else stack[members]
+
+    def _dropout(self, module: nn.Dropout, x: Tensor) -> Tensor:
+        """Each client's mask from its own stream, drawn in the shape that its batch would have alone."""
+        if not module.training:
+            return x
+        rows, owners = self.model.rows, self._split(x).owners.tolist()
+        lengths = (
+            [n for n in rows.lengths or () for _ in range(len(x) // len(rows.of))] if x.dim() > 2 else []
+        )
+        mask = torch.zeros_like(x)
+        for client in sorted(set(owners)):
+            start = owners.index(client)
+            own = slice(start, start + owners.count(client))
+            part = mask[own, : max(lengths[own])] if lengths else mask[own]
+            kept = torch.empty(part.shape, dtype=x.dtype, device=x.device)
+            part.copy_(kept.bernoulli_(1 - module.p, generator=self._generators[client]))
+        return x * mask / (1 - module.p)
+
+
+def plain_layers(model: AdaptedModel, names: Mapping[str, Any]) -> dict[nn.Linear | Single, dict[str, str]]:
+    """The layers outside PEFT's adapters that hold these tensors: `{layer: {weight, bias or value: travelling name}}`.
+
+    Raises TypeError for a tensor that another kind of module holds: it cannot be stacked.
+    """
+    wanted = {
+        id(p): name
+        for name, p in model.tensors.items()
+        if name in names and name.rsplit(".", 1)[0] not in model.layers
+    }
+    found: dict[nn.Linear | Single, dict[str, str]] = {}
+    for module in model.root.modules():
+        for attribute, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in wanted:
+                continue
+            if not isinstance(module, nn.Linear | Single):
+                raise TypeError(
+                    f"{wanted[id(parameter)]} is in a {type(module).__name__}, which cannot be stacked"
+                )
+            found.setdefault(module, {})[attribute] = wanted[id(parameter)]
+    return found

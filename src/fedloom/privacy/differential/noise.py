@@ -1,0 +1,38 @@
+"""Gaussian noise that nobody can guess: ChaCha20 under a fresh key, turned into normal numbers by Box and Muller's formula."""
+
+import os
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedloom.core.streams import torch_stream
+from fedloom.privacy.secure.masks import KEY, keystream
+
+Stream = tuple[int, tuple[str | int, ...]] | None
+"""A run's seed and the name of a stream, for noise that can be repeated; None for noise that cannot."""
+
+
+def within(stream: Stream, *names: str | int) -> Stream:
+    """A stream of its own inside another; None stays None."""
+    return None if stream is None else (stream[0], (*stream[1], *names))
+
+
+def gaussian(count: int, deviation: float, stream: Stream = None) -> Tensor:
+    """(count,) float64 numbers of N(0, deviation^2)."""
+    if stream is not None:
+        seed, names = stream
+        return torch.randn(count, generator=torch_stream(seed, *names), dtype=torch.float64) * deviation
+    return deviation * from_key(os.urandom(KEY), count)
+
+
+def from_key(key: bytes, count: int) -> Tensor:
+    """(count,) standard normal numbers that a key determines."""
+    pairs = -(-count // 2)
+    words = keystream(key, 2 * pairs, np.dtype("<u8"))
+    # 53 bits each, in (0, 1]: the logarithm of zero is no number.
+    uniform = ((words >> np.uint64(11)).astype(np.float64) + 1) / 2**53
+    radius = np.sqrt(-2 * np.log(uniform[:pairs]))
+    angle = 2 * np.pi * uniform[pairs:]
+    both = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])
+    return torch.from_numpy(both[:count])

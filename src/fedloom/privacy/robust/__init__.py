@@ -1,0 +1,1 @@
+"""Robust combination, and the attacks to try it on."""

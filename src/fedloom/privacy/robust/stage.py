@@ -1,0 +1,278 @@
+"""Robust combination, as a stage between firewall and method: replies in, replies out, so that any linear method works unchanged.
+
+Papers: norm bounds, Sun et al., "Can You Really Backdoor Federated Learning?", 2019; coordinate median and trimmed mean, Yin et
+al. (ICML 2018); multi-Krum, Blanchard et al. (NeurIPS 2017). Everything is measured on changes of what a client was sent, and on
+a LoRA pair that is the change of the *product* B A (`aggregation/robust.py`, `aggregation/gauge.py`).
+
+Deliberate differences:
+- Each group (an encoder's adapters, the projector, the LLM's) is judged by itself and among those that trained it: a client
+  without pictures says nothing about an image encoder.
+- Clients count alike in a median, a trimmed mean and Krum: a weight that a client claims must not buy it votes.
+- Pairs go to the method in the server's gauge, because methods that average A and B separately are led by whoever chooses it.
+- A factor without its partner, VeRA's vectors, projectors, heads and prompts are taken coordinate by coordinate as they are.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import median, median_low
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fedloom.aggregation import gauge, robust
+from fedloom.aggregation.stack import wide
+from fedloom.core.payload import Payload
+from fedloom.privacy.firewall import Reply
+from fedloom.privacy.robust.updates import FIRST, SECOND, Group, Update, at_share, groups, way
+
+COMBINED = "combined"
+"""The client's name in the one reply that a median or trimmed mean hands on."""
+Keep = Callable[[Reply], Reply]
+
+
+@dataclass(frozen=True)
+class Combined:
+    """What the method gets, and what the ledger says: who was left out of what and why, and notes."""
+
+    replies: list[Reply]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+class _Stage(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    claims: float = Field(
+        3.0,
+        ge=1,
+        description="a client's claimed examples count for at most this times the cohort's median",
+    )
+
+    @property
+    def least(self) -> int:
+        """How many clients a round must ask for the rule to do anything."""
+        return 1
+
+
+class NormBound(_Stage):
+    """Each client's change of a group is shortened to `bound`, on the straight way of the factors in the server's gauge."""
+
+    kind: Literal["norm_bound"] = "norm_bound"
+    bound: float | None = Field(
+        None,
+        gt=0,
+        description="largest norm of a client's change of a group; none = the median over those that trained it, the lower one "
+        "of two",
+    )
+
+    def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
+        """As many replies as before; the ledger notes who was shortened, and to which share."""
+        shares: dict[str, dict[str, float]] = {u.client: {} for u in updates}
+        found = groups(updates)
+        for group in found:
+            ways = [way(group, u) for u in group.updates]
+            norms = [w.norm() for w in ways]
+            bound = median_low(norms) if self.bound is None else self.bound
+            for update, path in zip(group.updates, ways, strict=True):
+                shares[update.client][group.name] = path.share(bound)
+        replies, notes = [], []
+        for update in updates:
+            own = shares[update.client]
+            tensors: dict[str, Tensor] = {}
+            for group in found:
+                if group.name in own:
+                    tensors |= at_share(group, update, own[group.name])
+            replies.append(keep(_with(update.reply, tensors)))
+            if told := ", ".join(f"{g} to {s:.2g}" for g, s in own.items() if s < 1):
+                notes.append(f"{update.client}: change shortened, {told} of its way")
+        return Combined(replies, notes=notes)
+
+
+class Median(_Stage):
+    """The coordinate median of the clients' changes, as one reply that stands for all."""
+
+    kind: Literal["median"] = "median"
+
+    def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
+        """One reply."""
+        return _one_reply(updates, server, lambda holders: robust.median, keep)
+
+
+class TrimmedMean(_Stage):
+    """The coordinate mean of the clients' changes without the largest and smallest, as one reply that stands for all."""
+
+    kind: Literal["trimmed_mean"] = "trimmed_mean"
+    byzantine: int = Field(
+        1, ge=0, description="how many of the smallest and of the largest values are cut off"
+    )
+
+    @property
+    def least(self) -> int:
+        """One value must be left."""
+        return 2 * self.byzantine + 1
+
+    def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
+        """One reply; where fewer than 2 byzantine + 1 hold a group, as many are cut as leave a middle."""
+
+        def rule(holders: int) -> robust.Rule:
+            return partial(robust.trimmed_mean, cut=min(self.byzantine, (holders - 1) // 2))
+
+        made = _one_reply(updates, server, rule, keep)
+        few = [g for g in groups(updates) if len(g.updates) < self.least]
+        notes = [f"{g.name}: only {len(g.updates)} hold it, fewer than byzantine are cut" for g in few]
+        return replace(made, notes=notes)
+
+
+class MultiKrum(_Stage):
+    """In each group the replies that lie closest together, the others left out."""
+
+    kind: Literal["multi_krum"] = "multi_krum"
+    byzantine: int = Field(1, ge=0, description="f, how many clients may be hostile; needs 2 f + 3 holders")
+    keep: int | None = Field(
+        None, ge=1, description="how many replies of a group are kept; none = all but byzantine"
+    )
+
+    @property
+    def least(self) -> int:
+        """Krum's condition."""
+        return 2 * self.byzantine + 3
+
+    def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
+        """The replies without the groups from which they were left out; a group with too few holders is not judged."""
+        out: dict[str, dict[str, str]] = {u.client: {} for u in updates}
+        notes = []
+        for group in groups(updates):
+            if len(group.updates) < self.least:
+                notes.append(
+                    f"{group.name}: not judged by multi_krum, {len(group.updates)} hold it and "
+                    f"{self.least} are needed"
+                )
+                continue
+            squared = _squared_distances(group)
+            scores = robust.krum_scores(squared, self.byzantine).sqrt()
+            size = min(self.keep or len(group.updates), len(group.updates) - self.byzantine)
+            kept = robust.multi_krum(squared.sqrt(), self.byzantine, size)
+            for i, update in enumerate(group.updates):
+                if i not in kept:
+                    told = f"score {float(scores[i]):.3g}, median {float(scores.median()):.3g}"
+                    out[update.client][group.name] = told
+        replies = []
+        for update in updates:
+            tensors: dict[str, Tensor] = {}
+            for group in groups([update]):
+                if group.name not in out[update.client]:
+                    tensors |= at_share(group, update, 1.0)
+            if tensors or not update.reply.payload.tensors:
+                replies.append(keep(_with(update.reply, tensors)))
+        left_out = {
+            client: "multi_krum: far from the others in "
+            + ", ".join(f"{group} ({told})" for group, told in sorted(of.items()))
+            for client, of in out.items()
+            if of
+        }
+        return Combined(replies, left_out, notes)
+
+
+Robust = Annotated[NormBound | Median | TrimmedMean | MultiKrum, Field(discriminator="kind")]
+"""One of the rules, told apart by `kind`."""
+
+
+def combine(
+    rule: Robust,
+    replies: Sequence[Reply],
+    sent: Mapping[str, Mapping[str, Tensor]],
+    server: Mapping[str, Tensor],
+    keep: Keep = lambda reply: reply,
+) -> Combined:
+    """The replies that the method is to see.
+
+    `sent[client]` are the shared tensors as that client got them, `server` the server's own;
+    `keep` takes each reply that is made, one after another, and says what to hold of it.
+    """
+    if not replies:
+        return Combined([])
+    most = int(rule.claims * median_low([r.examples for r in replies]))
+    believed = [_claiming(r, min(r.examples, most)) for r in replies]
+    made = rule.apply([Update(r, sent[r.client]) for r in believed], server, keep)
+    cut = [
+        f"{r.client}: claims {r.examples} examples, {most} are counted" for r in replies if r.examples > most
+    ]
+    return replace(made, notes=[*cut, *made.notes])
+
+
+def _one_reply(
+    updates: Sequence[Update],
+    server: Mapping[str, Tensor],
+    rule_for: Callable[[int], robust.Rule],
+    keep: Keep,
+) -> Combined:
+    """Every tensor by the rule for its number of holders, in the server's shapes and gauge."""
+    tensors: dict[str, Tensor] = {}
+    for group in groups(updates):
+        rule = rule_for(len(group.updates))
+        for place in group.places:
+            tensors |= _pair(place, group, server, rule)
+        for name in group.others:
+            like = server.get(name, group.updates[0].reply.payload.tensors[name])
+            changes = torch.stack([_fitted(u.change(name), like) for u in group.updates])
+            middle = rule(wide(changes)).to(like.dtype)
+            tensors[name] = like + middle if name in server else middle
+    numbers = _middle([u.reply.payload.numbers for u in updates])
+    numbers["examples"] = sum(u.reply.examples for u in updates)
+    return Combined([keep(Reply(COMBINED, Payload(tensors, numbers)))])
+
+
+def _pair(place: str, group: Group, server: Mapping[str, Tensor], rule: robust.Rule) -> dict[str, Tensor]:
+    """The server's product plus the rule over the products' changes, cut to the server's rank."""
+    A_0, B_0 = server[place + FIRST], server[place + SECOND]
+    A_k, B_k = zip(*(u.product_change(place) for u in group.updates), strict=True)
+    A, B = robust.combine_products(A_k, B_k, rule)
+    A, B = robust.cut(torch.cat([A, A_0]), torch.cat([B, B_0], dim=1), len(A_0))
+    A, B = gauge.in_gauge(A, B, A_0)
+    return {place + FIRST: A, place + SECOND: B}
+
+
+def _squared_distances(group: Group) -> Tensor:
+    """(K, K): squared distances between the changes of one group, products for pairs; one layer in memory at a time."""
+    k = len(group.updates)
+    total = torch.zeros(k, k, dtype=torch.float64)
+    for place in group.places:
+        A_k, B_k = zip(*(u.product_change(place) for u in group.updates), strict=True)
+        total += robust.squared_distances(robust.inner_products(A_k, B_k)).cpu()
+    for name in group.others:
+        changes = [u.change(name) for u in group.updates]
+        like = max(changes, key=Tensor.numel)
+        flat = wide(torch.stack([_fitted(c, like) for c in changes])).flatten(1)
+        total += robust.squared_distances(flat @ flat.T).cpu()
+    return total
+
+
+def _fitted(change: Tensor, like: Tensor) -> Tensor:
+    """The change in the shape of `like`; rows and columns that a client of lower rank lacks did not change."""
+    missing = [
+        m for have, want in zip(change.shape[::-1], like.shape[::-1], strict=True) for m in (0, want - have)
+    ]
+    return torch.nn.functional.pad(change, missing) if any(missing) else change
+
+
+def _middle(numbers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The median of every number that all replies hold; whole numbers stay whole."""
+    found: dict[str, Any] = {}
+    for name in numbers[0]:
+        values = [n[name] for n in numbers if type(n.get(name)) in (int, float)]
+        if len(values) == len(numbers):
+            whole = all(isinstance(v, int) for v in values)
+            found[name] = median_low(values) if whole else median(values)
+    return found
+
+
+def _with(reply: Reply, tensors: Mapping[str, Tensor]) -> Reply:
+    return replace(reply, payload=Payload(tensors, reply.payload.numbers))
+
+
+def _claiming(reply: Reply, examples: int) -> Reply:
+    numbers = {**reply.payload.numbers, "examples": examples}
+    return replace(reply, payload=Payload(reply.payload.tensors, numbers))

@@ -1,0 +1,158 @@
+"""A client's part in a secure sum: each phase of the protocol as a task, between payloads and `Member`.
+
+Names of tensors that belong to the protocol begin with `secure/`; what the method itself sends to its clients travels with
+them in the first phase, in which the client does the method's task: who fails at it was never in the sum, and costs nothing.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.core.payload import Payload
+from fedloom.privacy.differential.noise import Stream, gaussian, within
+from fedloom.privacy.secure.contribution import NUMBERS, Codec, Layout, by_group, change, clipped
+from fedloom.privacy.secure.fixed_point import Words
+from fedloom.privacy.secure.fixed_point import to_tensor as from_words
+from fedloom.privacy.secure.member import Member
+from fedloom.privacy.secure.protocol import ProtocolError, Roster, threshold_of
+from fedloom.privacy.settings import Privacy
+
+OURS = "secure/"
+KEYS, SHARES, MASKED, UNMASK = (OURS + phase for phase in ("keys", "shares", "masked", "unmask"))
+PHASES = (KEYS, SHARES, MASKED, UNMASK)
+"""The tasks of a secure sum, in order."""
+
+
+def to_tensor(data: bytes) -> Tensor:
+    """Bytes as a tensor that can travel."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)
+
+
+def to_bytes(tensor: Tensor) -> bytes:
+    """The bytes of such a tensor. ProtocolError if it is none."""
+    if tensor.dtype != torch.uint8 or tensor.ndim != 1:
+        raise ProtocolError("a message of the protocol must be bytes")
+    return tensor.cpu().numpy().tobytes()
+
+
+def addressed(payload: Payload, what: str) -> dict[str, bytes]:
+    """The protocol's messages `secure/<what>/<client>` in a payload, by client."""
+    start = f"{OURS}{what}/"
+    return {n[len(start) :]: to_bytes(t) for n, t in payload.tensors.items() if n.startswith(start)}
+
+
+@dataclass
+class Session:
+    """What a client keeps between the phases of one sum, in memory alone."""
+
+    member: Member
+    task: str
+    reply: Payload
+    """The method's answer, which never leaves as it is."""
+    reference: Mapping[str, Tensor]
+    layout: Layout
+    terms: "Terms"
+    roster: Roster | None = None
+
+    @cached_property
+    def changes(self) -> dict[str, Tensor]:
+        """What this client adds to each group, before it is weighed; clipped where the experiment says so."""
+        found = change(self.reply.tensors, self.reference, self.layout)
+        dp = self.terms.privacy.dp
+        if dp is None:
+            return found
+        # Zeros where nothing was trained: noise comes everywhere, so that a group's silence tells nothing.
+        sizes = {g: Codec.size(g, self.layout) - 2 for g in by_group(self.layout)}
+        zeros = {g: torch.zeros(size, dtype=torch.float64) for g, size in sizes.items()}
+        return zeros | clipped(found, dp.clip)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A client's own side of the agreement: it sums on no weaker terms than its experiment says."""
+
+    privacy: Privacy
+    by_examples: bool
+    stream: Stream
+
+    def check(self, roster: Roster) -> None:
+        """Raises ProtocolError where the server offers less."""
+        secure = self.privacy.secure
+        if secure is None:
+            raise ProtocolError("this client's experiment knows of no secure sum")
+        if (
+            roster.threshold < threshold_of(secure.threshold, len(roster.clients))
+            or roster.least < secure.least
+        ):
+            raise ProtocolError("the server's threshold is below that of this client's experiment")
+
+
+def answer(
+    client: str,
+    sessions: dict[str, Session],
+    task: str,
+    payload: Payload,
+    do: Callable[[str, Payload], Payload],
+    terms: Terms,
+) -> Payload:
+    """The reply to one phase. `do` is the method's client function; `sessions` is where the client keeps its secrets."""
+    told: Mapping[str, Any] = payload.numbers[OURS]
+    name = told["session"]
+    if task == KEYS:
+        sessions.clear()  # one sum at a time; what an abandoned one left is gone
+        own = {n: v for n, v in payload.numbers.items() if n != OURS}
+        reply = do(told["task"], Payload(payload.tensors, own))
+        session = sessions[name] = Session(
+            Member(client), told["task"], reply, payload.tensors, told["layout"], terms
+        )
+        sealing, masking = session.member.keys()
+        keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
+        return Payload(keys, {"groups": sorted({*session.changes, NUMBERS})})
+    if name not in sessions:
+        raise ProtocolError("this sum is not known here; was the client started anew?")
+    session = sessions[name]
+    if task == SHARES:
+        session.roster = roster = Roster(
+            bytes.fromhex(name),
+            addressed(payload, "sealing"),
+            addressed(payload, "masking"),
+            {c: tuple(groups) for c, groups in told["groups"].items()},
+            told["threshold"],
+            told["least"],
+        )
+        terms.check(roster)
+        if set(roster.groups.get(client, ())) != {*session.changes, NUMBERS}:
+            raise ProtocolError("the groups of the roster are not those that this client adds to")
+        shares = session.member.shares(roster)
+        return Payload({f"{OURS}to/{peer}": to_tensor(sealed) for peer, sealed in shares.items()})
+    if task == MASKED and session.roster is not None:
+        words = _words(client, session, session.roster)
+        masked = session.member.masked(addressed(payload, "from"), words)
+        return Payload({f"{group}/masked": from_words(w) for group, w in masked.items()})
+    if task == UNMASK:
+        opened = session.member.unmask(told["survivors"])
+        sessions.clear()
+        return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in opened.items()})
+    raise ProtocolError(f"{task} is no phase of a secure sum, or comes too early")
+
+
+def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
+    """The client's words by group, noise added where the experiment says so."""
+    terms, numbers = session.terms, session.reply.numbers
+    secure, dp = terms.privacy.secure, terms.privacy.dp
+    assert secure is not None  # noqa: S101 - the terms have been checked with the roster
+    codec, changes = Codec(secure, len(roster.clients)), session.changes
+    weight = codec.weight(int(numbers["examples"]), terms.by_examples)
+    if dp is not None:
+        numbers = {}  # a loss, or how many values were cut, would tell what the noise hides
+        for group, vector in changes.items():
+            # At least so many of the group's holders are in a sum that is opened: together they add (z C)^2 or more.
+            deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
+            stream = within(terms.stream, session.task, client, group)
+            changes[group] = vector + gaussian(len(vector), deviation, stream)
+    return codec.encode(changes, weight, numbers)

@@ -1,0 +1,213 @@
+"""The server's part in a secure sum: the protocol's phases as asks through the engine, and the mean that comes of them."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.core.payload import Payload
+from fedloom.privacy.firewall import Reply
+from fedloom.privacy.secure.client import KEYS, MASKED, OURS, SHARES, UNMASK, addressed, to_bytes, to_tensor
+from fedloom.privacy.secure.collector import Collector
+from fedloom.privacy.secure.contribution import NUMBERS, Codec, Layout, by_group, restored
+from fedloom.privacy.secure.fixed_point import Words, from_tensor
+from fedloom.privacy.secure.masks import KEY, agree
+from fedloom.privacy.secure.protocol import Abandoned, ProtocolError, Roster
+from fedloom.privacy.settings import Secure
+
+Exchange = Callable[[str, Mapping[str, Payload]], tuple[list[Reply], Counter[str], Counter[str]]]
+"""Sends each client its payload of a task: the replies, and the bytes of both directions by group, up first."""
+
+
+@dataclass
+class Record:
+    """What the ledger holds of one sum: who was lost at which phase and why, bytes, and the phases one by one."""
+
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    lost: dict[str, str] = field(default_factory=dict)
+    up: Counter[str] = field(default_factory=Counter)
+    down: Counter[str] = field(default_factory=Counter)
+    inside: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SecureSum:
+    """One sum over the clients of `layouts`, which names what each may add."""
+
+    settings: Secure
+    exchange: Exchange
+    round: int
+    layouts: Mapping[str, Layout]
+    expected: Mapping[str, float] | None = None
+    """With differential privacy: how many clients' changes each group's sum is divided by, whoever is in it."""
+    record: Record = field(default_factory=Record)
+
+    def mean(self, task: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
+        """The clients' mean after they did `task`, with their weights, as one reply. Raises Abandoned.
+
+        `views` holds each client's payload, and `reference` the tensors from which changes are measured.
+        """
+        settings, session = self.settings, os.urandom(16)
+        said: dict[str, Any] = {"session": session.hex()}
+        server = Collector(session, list(views), settings.threshold, settings.least)
+
+        asked = {c: self._with_task(view, task, self.layouts[c], said) for c, view in views.items()}
+        keys = self._phase(KEYS, asked, self._keys)
+        roster = server.keys({c: k[:2] for c, k in keys.items()}, {c: k[2] for c, k in keys.items()})
+
+        public = _public(roster, said)
+        shares = self._phase(SHARES, dict.fromkeys(roster.clients, public), partial(_shares, roster))
+        sealed = server.shares(shares)
+
+        due = {c: self._sizes(c, roster, sorted(sealed)) for c in sealed}
+        letters = {c: _letters(from_others, said) for c, from_others in sealed.items()}
+        survivors = server.masked(self._phase(MASKED, letters, lambda c, p: _words(p, settings.bits, due[c])))
+        self.record.inside[:] = survivors
+
+        last = Payload({}, {OURS: {**said, "survivors": survivors}})
+        told = self._phase(
+            UNMASK, dict.fromkeys(survivors, last), lambda c, p: addressed(p, "share"), lost=False
+        )
+        return self._decoded(server.opened(told), roster, survivors, reference)
+
+    def _phase(
+        self,
+        task: str,
+        payloads: Mapping[str, Payload],
+        read: Callable[[str, Payload], Any],
+        *,
+        lost: bool = True,
+    ) -> dict[str, Any]:
+        """Ask for one phase: what `read` makes of each usable reply. `lost`: who fails here is not in the sum."""
+        replies, up, down = self.exchange(task, payloads)
+        found: dict[str, Any] = {}
+        heard: set[str] = set()
+        refused = dict.fromkeys(payloads, "missing: no reply")
+        for reply in replies:
+            try:
+                if reply.client not in payloads:
+                    continue
+                if reply.client in heard:
+                    raise ProtocolError("duplicate: a second reply in one phase")
+                heard.add(reply.client)
+                if reply.error is not None:
+                    raise ProtocolError(reply.error)
+                if reply.payload.numbers.get("round") != self.round:
+                    raise ProtocolError(f"stale: answers round {reply.payload.numbers.get('round')}")
+                found[reply.client] = read(reply.client, reply.payload)
+                refused.pop(reply.client, None)
+            except (ProtocolError, AttributeError, KeyError, TypeError, ValueError) as error:
+                found.pop(reply.client, None)
+                refused[reply.client] = str(error)
+        self.record.up += up
+        self.record.down += down
+        self.record.phases.append(
+            {
+                "task": task,
+                "asked": len(payloads),
+                "answered": len(found),
+                "lost": dict(sorted(refused.items())),
+                "bytes_up": up.total(),
+                "bytes_down": down.total(),
+            }
+        )
+        if lost:
+            self.record.lost |= {c: f"{task}: {reason}" for c, reason in refused.items()}
+        return found
+
+    def _with_task(self, view: Payload, task: str, layout: Layout, said: Mapping[str, Any]) -> Payload:
+        """The method's payload, with what is to become of the answer."""
+        shapes = {name: list(shape) for name, shape in layout.items()}
+        return Payload(view.tensors, {**view.numbers, OURS: {**said, "task": task, "layout": shapes}})
+
+    def _keys(self, client: str, payload: Payload) -> tuple[bytes, bytes, list[str]]:
+        """A client's public keys, and the groups that it adds to."""
+        sealing, masking = (to_bytes(payload.tensors[OURS + name]) for name in ("sealing", "masking"))
+        groups = payload.numbers["groups"]
+        if [len(sealing), len(masking)] != [KEY, KEY]:
+            raise ProtocolError(f"a public key has {KEY} bytes")
+        if sealing == masking:
+            raise ProtocolError("both public keys are the same")
+        for key in (
+            sealing,
+            masking,
+        ):  # raises ValueError for one of small order, at which the other clients would stop
+            agree(os.urandom(KEY), key)
+        if not isinstance(groups, list) or not set(groups) <= {*by_group(self.layouts[client]), NUMBERS}:
+            raise ProtocolError("the client adds to groups that it does not share")
+        return sealing, masking, groups
+
+    def _sizes(self, client: str, roster: Roster, present: Sequence[str]) -> dict[str, int]:
+        """How many words of each group a client is to send; none of a group that could never be opened."""
+        groups = [g for g in roster.groups[client] if roster.opens(g, present)]
+        return {g: Codec.size(g, self.layouts[client]) for g in groups}
+
+    def _decoded(
+        self,
+        sums: Mapping[str, Words],
+        roster: Roster,
+        survivors: Sequence[str],
+        reference: Mapping[str, Tensor],
+    ) -> Reply:
+        codec = Codec(self.settings, len(roster.clients))
+        layout = {n: shape for c in survivors for n, shape in self.layouts[c].items()}
+        tensors: dict[str, Tensor] = {}
+        counts: dict[str, int] = {}
+        for group, names in by_group(layout).items():
+            held = sum(c in survivors for c in roster.holders(group))
+            if held and group not in sums:
+                self.record.notes.append(
+                    f"{group}: {held} clients left, {roster.least_of(group)} are needed; it stays as it was"
+                )
+            if group not in sums:
+                continue
+            count, weight, total = codec.decode(sums[group])
+            if count != held or not 0 < weight <= held * (1 + 1e-6):
+                raise Abandoned(f"the opened sum of {group} is not that of {held} clients; it is not used")
+            if self.expected is not None:
+                count, weight = max(1, round(self.expected[group])), self.expected[group]
+            counts[group] = count
+            tensors |= restored(total / weight, names, reference, layout)
+        cut, examples, loss = codec.numbers(sums[NUMBERS])
+        if cut:
+            self.record.notes.append(f"{cut} numbers beyond privacy.secure.clip were cut")
+        numbers: dict[str, Any] = {"examples": max(examples, 1)}
+        if loss is not None:
+            numbers["loss"] = loss
+        return Reply("sum", Payload(tensors, numbers), counts=counts, clients=tuple(survivors))
+
+
+def _public(roster: Roster, said: Mapping[str, Any]) -> Payload:
+    """The roster as it travels."""
+    keys = {f"{OURS}sealing/{c}": to_tensor(k) for c, k in roster.sealing.items()}
+    keys |= {f"{OURS}masking/{c}": to_tensor(k) for c, k in roster.masking.items()}
+    groups = {c: list(g) for c, g in roster.groups.items()}
+    numbers = {**said, "groups": groups, "threshold": roster.threshold, "least": roster.least}
+    return Payload(keys, {OURS: numbers})
+
+
+def _shares(roster: Roster, client: str, payload: Payload) -> dict[str, bytes]:
+    found = addressed(payload, "to")
+    if set(found) != set(roster.clients) - {client}:
+        raise ProtocolError("shares are missing, or for clients that are not in the sum")
+    return found
+
+
+def _letters(sealed: Mapping[str, bytes], said: Mapping[str, Any]) -> Payload:
+    return Payload({f"{OURS}from/{peer}": to_tensor(data) for peer, data in sealed.items()}, {OURS: said})
+
+
+def _words(payload: Payload, bits: int, sizes: Mapping[str, int]) -> dict[str, Words]:
+    """A client's masked words by group, of the sizes that are due."""
+    sent = {n.removesuffix("/masked"): t for n, t in payload.tensors.items()}
+    wanted = {32: torch.int32, 64: torch.int64}[bits]
+    shapes = {g: tuple(t.shape) for g, t in sent.items() if t.dtype == wanted}
+    if set(sent) != set(shapes) or shapes != {g: (size,) for g, size in sizes.items()}:
+        raise ProtocolError("the masked vector has not the groups, sizes and dtype that are summed")
+    return {g: from_tensor(t) for g, t in sent.items()}

@@ -1,0 +1,87 @@
+"""Settings of privacy: what the server may see of one client, and what the model may tell about one."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedloom.privacy.robust.stage import Robust
+
+
+class Secure(BaseModel):
+    """Secure aggregation: the server learns sums over clients and no client's update (`fedloom.privacy.secure.protocol`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    threshold: float = Field(
+        2 / 3,
+        ge=0.5,
+        le=1,
+        description="share of the asked clients that must be left at every phase; always more than half",
+    )
+    least: int = Field(
+        3, ge=2, description="no sum of fewer clients is opened, also of a group that few clients hold"
+    )
+    bits: Literal[32, 64] = Field(
+        32, description="size of a masked number; 32: as many bytes as plain, 64: twice"
+    )
+    clip: float = Field(
+        8.0, gt=0, description="largest change of one number that a client can send; larger ones are cut"
+    )
+    examples: int = Field(
+        1000,
+        ge=1,
+        description="with method.weights=examples: from how many examples on a client weighs no more",
+    )
+
+
+class DP(BaseModel):
+    """Differential privacy for clients: clip each client's whole change, add Gaussian noise, stop at the budget."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    clip: float = Field(
+        1.0, gt=0, description="C, largest Euclidean norm of a client's change of all that it shares"
+    )
+    noise_multiplier: float = Field(1.0, gt=0, description="z; the sum's noise has deviation z C per number")
+    delta: float = Field(
+        1e-5, gt=0, lt=1, description="δ; well below one over the number of clients is usual"
+    )
+    epsilon: float | None = Field(
+        None, gt=0, description="budget ε; the run ends before the round that would pass it"
+    )
+    accountant: Literal["rdp", "pld"] = Field(
+        "rdp",
+        description="rdp: Rényi, as most papers; pld: privacy loss distributions, tighter and slower",
+    )
+    seeded: bool = Field(
+        False,
+        description="draw the noise from the run's seed: repeatable, for studies; who knows the seed can take it off",
+    )
+
+
+class Privacy(BaseModel):
+    """What a run promises its clients."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    secure: Secure | None = Field(None, description="secure aggregation; {} = with its defaults")
+    dp: DP | None = Field(None, description="differential privacy; {} = with its defaults")
+    robust: Robust | None = Field(
+        None,
+        description="robust combination between firewall and method; kind: norm_bound, median, trimmed_mean or multi_krum; "
+        "none = the method's own weights alone",
+    )
+
+    @model_validator(mode="after")
+    def _single_updates(self) -> "Privacy":
+        if self.robust is not None and self.sums:
+            other = "secure" if self.secure is not None else "dp"
+            raise ValueError(
+                f"robust compares single clients' updates, and {other} leaves the server nothing but sums; leave one of them out"
+            )
+        return self
+
+    @property
+    def sums(self) -> bool:
+        """Whether a method gets sums over clients and no single replies."""
+        return self.secure is not None or self.dp is not None

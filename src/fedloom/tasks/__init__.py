@@ -1,0 +1,1 @@
+"""Learning problems, one file each; their evaluation and metrics."""

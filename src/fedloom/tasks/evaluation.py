@@ -1,0 +1,266 @@
+"""Evaluation on the clients' held-back samples; the name of a figure says which model it is of, and whose data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from statistics import fmean
+from typing import Any, Literal, get_args
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fedloom.core.streams import torch_stream
+from fedloom.data.sample import Sample
+from fedloom.models.base import AdaptedModel
+from fedloom.tasks.metrics import EvaluationRecord, load_embedder, summarise
+from fedloom.tasks.metrics.bertscore import Embedder
+
+
+class Evaluation(BaseModel):
+    """What is measured, and when. Everything is measured on test samples that no client trains on."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every: int = Field(
+        1, ge=1, description="rounds between teacher-forced evaluations; the first and the last always count"
+    )
+    generate: bool = Field(
+        True, description="let the model answer in words before the first and after the last round"
+    )
+    max_new_tokens: int = Field(16, ge=1, description="length limit of a generated answer")
+    batch_size: int = Field(64, ge=1, description="samples evaluated together; changes no figure")
+    bertscore: str = Field(
+        "off",
+        description="embedder of BERTScore: off | world (the foundation's own LLM) | minilm | Hugging Face id",
+    )
+    gptscore: str = Field(
+        "off",
+        description="language model that scores the cases of `compare --cases`: off | world (the foundation's own LLM) | "
+        "Hugging Face id",
+    )
+    controls: bool = Field(
+        True, description="repeat the last evaluation with inputs removed, zeroed and shuffled"
+    )
+    clients: int | None = Field(
+        None,
+        ge=1,
+        description="how many clients' test samples and own models are evaluated: a draw from the seed; none = all",
+    )
+    loss: bool = Field(
+        False,
+        description="also measure the held-out loss per answer token; one more pass over the test samples",
+    )
+    updates: bool = Field(
+        False,
+        description="per round: how the clients' changes agree with each other, and this round's with the last one's",
+    )
+    samples: int = Field(8, ge=0, description="test samples per modality shown in the report")
+
+
+TESTS = ("test samples",)
+"""Owner of the test samples' features; no client has a tuple for a name."""
+Control = Literal["removed", "zeroed", "shuffled"]
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Every client's prepared test samples, in client order; `of[i]` is the client of `samples[i]`."""
+
+    __test__ = False  # not a pytest class
+
+    of: Sequence[str]
+    samples: Sequence[Sample]
+    examples: Sequence[Any]
+    places: Sequence[int] = ()
+    """Where the samples stand in the whole test set."""
+    whole: Sequence[Any] = ()
+    """The whole set's examples; empty where features must not be kept."""
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """Where each client's samples stand."""
+        found: dict[str, list[int]] = {}
+        for i, client in enumerate(self.of):
+            found.setdefault(client, []).append(i)
+        return found
+
+    @classmethod
+    def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: AdaptedModel) -> "TestSet":
+        """The union of the clients' test samples."""
+        pairs = [(client, sample) for client in sorted(parts) for sample in parts[client]]
+        examples = [model.prepare(s) for _, s in pairs]
+        return cls([c for c, _ in pairs], [s for _, s in pairs], examples, range(len(pairs)), examples)
+
+    def only(self, client: str) -> "TestSet":
+        """One client's part."""
+        return self.part([client])
+
+    def part(self, clients: Sequence[str]) -> "TestSet":
+        """The part of these clients, one after another."""
+        keep = [(client, i) for client in clients for i in self._places.get(client, [])]
+        return TestSet(
+            [c for c, _ in keep],
+            [self.samples[i] for _, i in keep],
+            [self.examples[i] for _, i in keep],
+            [self.places[i] for _, i in keep] if self.whole else (),
+            self.whole,
+        )
+
+
+def drawn(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
+    """The clients that are evaluated, in name order: all, or the same seeded draw in every round."""
+    ordered = sorted(names)
+    if settings.clients is None or settings.clients >= len(ordered):
+        return ordered
+    order = torch.randperm(len(ordered), generator=torch_stream(seed, "evaluated clients"))
+    return sorted(ordered[i] for i in order[: settings.clients].tolist())
+
+
+@torch.no_grad()
+def evaluate(
+    model: AdaptedModel, tests: TestSet, settings: Evaluation, *, generate: bool
+) -> list[EvaluationRecord]:
+    """One record per test sample, by the model as it is loaded."""
+    records = []
+    version = model.feature_version() if tests.whole and model.store.on else None
+    for start in range(0, len(tests.examples), settings.batch_size):
+        part = slice(start, start + settings.batch_size)
+        batch = tests.examples[part]
+        if version is None:
+            features = model.features(batch)
+        else:
+            features = model.kept_features(version, TESTS, tests.places[part], tests.whole)
+        counts = model.score(batch, features)
+        answers: Sequence[str | None] = [None] * len(batch)
+        if generate:
+            answers = model.generate(batch, settings.max_new_tokens, features)
+        lost: Sequence[float | None] = [None] * len(batch)
+        if settings.loss:
+            lost = model.losses(batch, range(len(batch)), len(batch), features).tolist()
+        for client, sample, (tokens, correct), answer, loss in zip(
+            tests.of[part], tests.samples[part], counts, answers, lost, strict=True
+        ):
+            records.append(
+                EvaluationRecord(
+                    client,
+                    sample.kind,
+                    sample.uid,
+                    sample.answer,
+                    answer,
+                    tokens,
+                    correct,
+                    labelled="labels" in sample.meta or "classes" in sample.meta,
+                    loss=loss,
+                )
+            )
+    return records
+
+
+def control(tests: TestSet, kind: str, how: Control, model: AdaptedModel) -> TestSet:
+    """The test samples of one kind with their input destroyed: a figure that survives this did not need the input.
+
+    removed: the modality is absent; zeroed: silence, a black picture; shuffled: each sample gets the input of the next one
+    of its kind with another input and answer, so that the inputs' distribution stays as it is.
+    """
+    chosen = [i for i, s in enumerate(tests.samples) if s.kind == kind]
+    samples = [tests.samples[i] for i in chosen]
+    changed = []
+    for position, sample in enumerate(samples):
+        if how == "removed":
+            inputs: Mapping[str, torch.Tensor] = {}
+        elif how == "zeroed":
+            inputs = {m: torch.zeros_like(t) for m, t in sample.modalities.items()}
+        else:
+            inputs = _other(samples, position).modalities
+        changed.append(Sample(sample.uid, inputs, sample.question, sample.answer, sample.meta))
+    examples = [model.prepare(s) for s in changed]
+    return TestSet([tests.of[i] for i in chosen], samples, examples)
+
+
+def _other(samples: Sequence[Sample], position: int) -> Sample:
+    """The next sample, round the end, whose answer differs; the next one if all answers are equal."""
+    order = [*samples[position + 1 :], *samples[:position]]
+    differing = (s for s in order if s.answer != samples[position].answer)
+    return next(differing, order[0] if order else samples[position])
+
+
+@dataclass(frozen=True)
+class ClientModel:
+    """A client's own model: the tensors to load, and its scales over the model's by group."""
+
+    tensors: Mapping[str, Tensor]
+    ratios: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Named figures, and the records behind those that a report shows."""
+
+    metrics: Mapping[str, float]
+    clients: Mapping[str, Mapping[str, float]]
+    """Per client, on its own test samples, `<kind>/<metric>`: by its own model where it has one, else by the shared one."""
+    records: Sequence[EvaluationRecord]
+
+
+def assess(
+    model: AdaptedModel,
+    common: Mapping[str, Tensor],
+    own: Mapping[str, ClientModel],
+    tests: TestSet,
+    settings: Evaluation,
+    *,
+    generate: bool,
+    everywhere: bool,
+) -> Assessment:
+    """`global/...`: the common model on every client's test samples. `local/...`: each client's own model on its own.
+
+    Where there is no common model, `global/...` is the mean over the clients' own models, each on every client's test
+    samples, and is measured only if `everywhere`, because it costs clients x samples.
+    """
+    embedder = _embedder(settings.bertscore, model) if generate else None
+    metrics: dict[str, float] = {}
+    records: list[EvaluationRecord] = []
+    if common:
+        model.load(common)
+        records = evaluate(model, tests, settings, generate=generate)
+        metrics |= summarise(records, "global", embedder).metrics
+    local: list[EvaluationRecord] = []
+    for client in sorted(own):
+        model.load(own[client].tensors, own[client].ratios)
+        local += evaluate(model, tests.only(client), settings, generate=generate)
+    if local:
+        metrics |= summarise(local, "local", embedder).metrics
+    if own and not common and everywhere:
+        found = []
+        for client in sorted(own):
+            model.load(own[client].tensors, own[client].ratios)
+            found.append(
+                summarise(evaluate(model, tests, settings, generate=generate), "global", embedder).metrics
+            )
+        metrics |= {n: fmean(f[n] for f in found) for n in found[0] if n.startswith("global/")}
+    of_client: dict[str, dict[str, float]] = {}
+    for row in summarise(local or records, "local" if local else "global").clients:
+        figures = {f"{row['kind']}/{n}": v for n, v in row.items() if isinstance(v, float)}
+        of_client.setdefault(str(row["client"]), {}).update(figures)
+    return Assessment(metrics, of_client, records or local)
+
+
+def measure_controls(model: AdaptedModel, tests: TestSet, settings: Evaluation) -> dict[str, float]:
+    """`control/<kind>/<removed|zeroed|shuffled>/<metric>` of the model as it is loaded."""
+    found: dict[str, float] = {}
+    kinds = sorted({s.kind for s in tests.samples if s.modalities})
+    for kind in kinds:
+        for how in get_args(Control):
+            records = evaluate(model, control(tests, kind, how, model), settings, generate=settings.generate)
+            measured = summarise(records, "global").metrics
+            for metric in ("token_accuracy", "exact_match"):
+                if f"global/{kind}/{metric}" in measured:
+                    found[f"control/{kind}/{how}/{metric}"] = measured[f"global/{kind}/{metric}"]
+    return found
+
+
+def _embedder(name: str, model: AdaptedModel) -> Embedder | None:
+    if name == "off":
+        return None
+    return model.embedder() if name == "world" else load_embedder(name)

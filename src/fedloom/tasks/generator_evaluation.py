@@ -1,0 +1,119 @@
+"""Measures the server's generator, and the votes about its items, with data that the server does not see. Evaluation only."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.core.files import write_atomic
+from fedloom.data.sources.pool import Pool
+from fedloom.methods import State
+from fedloom.models.generation.public_set import DENOISER, Synthesis
+from fedloom.tasks.image_grid import write_grid
+from fedloom.tasks.metrics.image_generation import (
+    agreement,
+    clip_score,
+    diversity,
+    frechet_distance,
+    kernel_distance,
+)
+from fedloom.tasks.metrics.oracle import Oracle, train_oracle
+
+ORACLE_SEED = 0
+"""One oracle for all seeds of a run: what is compared is measured by the same net."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An oracle classifier trained on all real pictures, those of every client included.
+
+    `each` fresh pictures of every class are drawn, from the same noise in every round; `shown` of them stand in the grids.
+    """
+
+    pictures: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    seed: int
+    clip: str | None = None
+    each: int = 10
+    shown: int = 10
+
+    @classmethod
+    def of(cls, pool: Pool, seed: int, clip: str | None, side: int) -> "Judge":
+        """A judge by a data set's pool; pictures are brought to `side` x `side` pixels, the generator's."""
+        from fedloom.models.image_processing import Pixels
+
+        sized = Pixels((side, side), None).sized
+        pictures = torch.stack([p if p.shape[-2:] == (side, side) else sized(p) for p in pool.pictures])
+        return cls(pictures, torch.tensor(pool.labels), pool.names, seed, clip)
+
+    @cached_property
+    def oracle(self) -> Oracle:
+        """The trained classifier."""
+        return train_oracle(self.pictures, self.labels, len(self.classes), ORACLE_SEED)
+
+    @cached_property
+    def _towers(self) -> Any:
+        from fedloom.models.clip.checkpoint import load_clip_checkpoint
+
+        return load_clip_checkpoint(self.clip or "tiny-clip", torch.device("cpu"))
+
+    @cached_property
+    def _real(self) -> Tensor:
+        return self.oracle.features(self.pictures)
+
+    def assess(self, synthesis: Synthesis, state: State, round: int, grids: Path | None) -> dict[str, float]:
+        """Figures of the generator as it stands and of the last round's votes; with `grids`, a picture grid is written there."""
+        denoiser = {n: t for n, t in state.tensors.items() if n.startswith(DENOISER)}
+        labels = torch.arange(len(self.classes)).repeat_interleave(self.each)
+        drawn = synthesis.draw(denoiser, labels.tolist(), self.seed, "judge")
+        features = self.oracle.features(drawn)
+        prompts = [synthesis.settings.template.format(self.classes[i]) for i in labels.tolist()]
+        towers, pixels = self._towers
+        found = {
+            "generator/agreement": agreement(self.oracle.logits(drawn), labels),
+            "generator/fid": frechet_distance(features, self._real),
+            "generator/kid": kernel_distance(features, self._real),
+            "generator/diversity": diversity(features, labels),
+            "generator/clip_score": clip_score(towers, pixels, drawn, prompts),
+        }
+        if grids is not None:
+            self._draw_grids(drawn, round, grids)
+        return found | self._votes(state)
+
+    def _votes(self, state: State) -> dict[str, float]:
+        """How right prompts and votes were about the last round's items, by the oracle."""
+        if "public/image" not in state.tensors:
+            return {}
+        truth = self.oracle.logits(state.tensors["public/image"]).argmax(-1)
+        found = {"vote/prompt_accuracy": float((truth == state.tensors["prompted/label"]).double().mean())}
+        kept = state.tensors.get("vote/item")
+        if kept is not None and len(kept):
+            right = truth[kept.long()] == state.tensors["vote/label"]
+            found["vote/precision"] = float(right.double().mean())
+        return found
+
+    def _draw_grids(self, drawn: Tensor, round: int, folder: Path) -> None:
+        """`round-000003.png`, `real.png` and `classes.json`: one row per class."""
+        folder.mkdir(parents=True, exist_ok=True)
+        shown = min(self.shown, self.each)
+        rows = drawn.reshape(len(self.classes), self.each, *drawn.shape[1:])[:, :shown].flatten(0, 1)
+        write_grid(rows, shown, folder / f"round-{round:06d}.png")
+        if not (folder / "real.png").exists():
+            write_grid(self._examples(shown), shown, folder / "real.png")
+            names: Sequence[str] = self.classes
+            write_atomic(folder / "classes.json", (json.dumps(list(names)) + "\n").encode())
+
+    def _examples(self, shown: int) -> Tensor:
+        """The first real pictures of every class, black where there are fewer."""
+        blank = torch.zeros_like(self.pictures[:1])
+        found = []
+        for label in range(len(self.classes)):
+            own = self.pictures[self.labels == label][:shown]
+            found.append(torch.cat([own, blank.expand(shown - len(own), -1, -1, -1)]))
+        return torch.cat(found)

@@ -1,0 +1,77 @@
+"""GPTScore (Fu et al. 2023): how likely a named language model finds an answer, given the question.
+
+The mean log-probability of the answer's tokens, in nats, at most 0; not the judgement on a scale of 0 to 100 that some papers
+call by this name.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_logging import quiet
+from fedloom.tasks.metrics.embedders import evaluating
+
+
+class GPTScore:
+    """Scores by a causal language model and its tokenizer; `name` goes with every figure."""
+
+    def __init__(self, model: nn.Module, tokenizer: Any, name: str, batch_size: int = 32) -> None:
+        self.model, self.tokenizer, self.name, self.batch_size = model, tokenizer, name, batch_size
+
+    @classmethod
+    def load(cls, model_id: str | Path) -> "GPTScore":
+        """By Hugging Face id or folder, weights from safetensors only. Raises ExperimentError if it cannot be loaded."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        pinned: dict[str, Any] = {"local_files_only": Path(model_id).is_dir(), "trust_remote_code": False}
+        try:
+            with quiet():
+                tokenizer = AutoTokenizer.from_pretrained(str(model_id), **pinned)
+                model = AutoModelForCausalLM.from_pretrained(str(model_id), use_safetensors=True, **pinned)
+        except (OSError, ValueError) as error:
+            raise ExperimentError(
+                f"evaluation.gptscore: {str(model_id)!r} cannot be loaded ({str(error).splitlines()[0]}); give a "
+                "Hugging Face id that is reachable or cached, a folder with safetensors, or world"
+            ) from error
+        return cls(model.eval().requires_grad_(False), tokenizer, Path(model_id).name)
+
+    @torch.no_grad()
+    def score(self, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
+        """Mean log p(token | question, earlier tokens) over each answer's tokens; minus infinity for an empty answer.
+
+        Question and answer are tokenised apart, so that a question cannot change its answer's tokens. Raises ValueError on
+        unequal lengths.
+        """
+        if len(questions) != len(answers):
+            raise ValueError(f"{len(questions)} questions but {len(answers)} answers")
+        start = self.tokenizer.bos_token_id
+        rows = []
+        for question, answer in zip(questions, answers, strict=True):
+            given = ([] if start is None else [start]) + self._ids(question)
+            rows.append((given, self._ids(answer) if given else []))
+        found: list[float] = []
+        for first in range(0, len(rows), self.batch_size):
+            found += self._score(rows[first : first + self.batch_size])
+        return found
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer.encode(text.strip(), add_special_tokens=False))
+
+    def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        device = next(self.model.parameters()).device
+        whole = [given + answer for given, answer in rows]
+        longest = max(map(len, whole))
+        ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in whole], device=device)
+        mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in whole], device=device)
+        with evaluating(self.model):
+            logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits.float()
+        logs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
+        return [
+            float(line[len(given) - 1 : len(given) + len(answer) - 1].mean()) if answer else -math.inf
+            for line, (given, answer) in zip(logs, rows, strict=True)
+        ]
