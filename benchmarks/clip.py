@@ -32,7 +32,7 @@ def model(method: Any, size: str, classes: int) -> Any:
     """The method's model with `classes` classes."""
     from transformers import CLIPConfig, CLIPModel
 
-    from fedloom.data.sources.image_classes import Classes
+    from fedloom.data.pictures.class_names import Classes
     from fedloom.models.clip.checkpoint import load_clip_checkpoint
     from fedloom.models.clip.towers import Towers
     from fedloom.models.clip.trainable import AdaptedCLIP
@@ -52,7 +52,7 @@ def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: 
     """One client's epoch over `classes` x `shots` random pictures, with a second participation's experts where there are some."""
     from fedloom.data.sample import Sample
     from fedloom.methods import METHODS as ALL
-    from fedloom.models.training.loop import Job, alone
+    from fedloom.models.training.loop import LocalJob, train_one
     from fedloom.models.training.settings import Training
 
     fields = dict(METHODS[name])
@@ -81,9 +81,9 @@ def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: 
     names = frozenset(n for n in made.tensors if method.scope.role(n) != "frozen")
     before, seconds = _memory(), []
     for number in range(epochs + 1):
-        job = Job("one", examples, start, names, training, 0, number + 1, epochs + 1, {})
+        job = LocalJob("one", examples, start, names, training, 0, number + 1, epochs + 1, {})
         began = time.perf_counter()
-        outcome = alone(made, job)
+        outcome = train_one(made, job)
         seconds.append(time.perf_counter() - began)
     found = {"first": seconds[0], "seconds": sorted(seconds[1:])[epochs // 2], "steps": outcome.steps}
     return found | {"mib": (_memory() - before) / 2**20}

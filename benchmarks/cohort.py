@@ -21,8 +21,10 @@ from typing import Any
 from benchmarks.plain import Plain, average, difference, relative
 from benchmarks.report import Row, clock, tell
 from fedloom.experiment.run import build
-from fedloom.experiment.settings import Engine, Experiment
-from fedloom.federation.loop import Federation, Progress
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.loop import Federation
+from fedloom.federation.progress import Progress
+from fedloom.federation.settings import Engine
 
 STEPS = 4
 TARGETS = {20: "4", 50: "5"}

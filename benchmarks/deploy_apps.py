@@ -43,7 +43,7 @@ def measure(grid: Grid, context: Context) -> None:
 def load() -> None:
     """What a trainer loads."""
     from fedloom.experiment.settings import Experiment
-    from fedloom.models.load import load_model
+    from fedloom.models.mllm.load import load_model
 
     chosen = Experiment.parse({"method": "fedavg-lora"})
     load_model(chosen.model, ["image"], "cpu", 0)

@@ -17,11 +17,11 @@ from benchmarks.report import Row, clock, tell
 from fedloom.core.payload import Payload, Scope
 from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
-from fedloom.federation.client import Round
+from fedloom.federation.settings import Round
 from fedloom.methods import METHODS
 from fedloom.models.imagebind.config import ImageBindConfig
 from fedloom.models.imagebind.imagebind import ImageBind
-from fedloom.models.load import foundation_folder
+from fedloom.models.mllm.load import foundation_folder
 
 
 class ProjectorOnly(METHODS["fedavg-lora"]):  # type: ignore[misc, name-defined]
@@ -42,14 +42,14 @@ def wide(folder: Path) -> dict[str, str]:
 
 def measure(what: str, model: dict[str, Any], clients: int, samples: int, repetitions: int) -> Row:
     """Second epoch (ours) beside the first one (the rival)."""
-    alone = what.startswith("projector")
+    single = what.startswith("projector")
     chosen = Experiment.parse(
         {
-            "method": ProjectorOnly() if alone else "fedavg-lora",
+            "method": ProjectorOnly() if single else "fedavg-lora",
             "rounds": 2,
             "data": {"clients": {"image": clients}, "train": samples, "test": 1},
             "model": model,
-            "training": {"batch_size": 4, **({"schedule": "simultaneous"} if alone else {"tau": 0.0})},
+            "training": {"batch_size": 4, **({"schedule": "simultaneous"} if single else {"tau": 0.0})},
             "engine": {"device": "cpu"},
             "evaluation": {"generate": False, "controls": False},
         }

@@ -26,13 +26,14 @@ from benchmarks.report import Row, clock, interleaved, surroundings, tell
 from fedloom.core.streams import torch_stream
 from fedloom.models.imagebind.config import ImageBindConfig
 from fedloom.models.imagebind.imagebind import ImageBind
-from fedloom.models.load import choose_device, foundation_folder
+from fedloom.models.load import choose_device
 from fedloom.models.lora.lora import LoRA
+from fedloom.models.mllm.load import foundation_folder
 from fedloom.models.mllm.mllm import MLLM, Example
 from fedloom.models.mllm.prompt import Pieces
 from fedloom.models.mllm.trainable import AdaptedMLLM
-from fedloom.models.training.cohort import together
-from fedloom.models.training.loop import Job, alone
+from fedloom.models.training.cohort import train_cohort
+from fedloom.models.training.loop import LocalJob, train_one
 from fedloom.models.training.settings import Training
 
 BATCH, POSITIONS, ANSWER, STEPS = 4, 128, 16, 4
@@ -79,12 +80,12 @@ def draw(module: nn.Module, name: str, device: torch.device) -> None:
                 parameter.fill_(1.0 if type(part).__name__.endswith("Norm") and place == "weight" else 0.0)
 
 
-def jobs(model: AdaptedMLLM, clients: int) -> list[Job]:
+def jobs(model: AdaptedMLLM, clients: int) -> list[LocalJob]:
     """One for each client: STEPS steps in two stages, every tensor."""
     training = Training(batch_size=BATCH, tau=0.5)
     names = frozenset(model.tensors)
     return [
-        Job(f"client-{k:02d}", samples(model, k), model.start, names, training, 0, 1, 1, {})
+        LocalJob(f"client-{k:02d}", samples(model, k), model.start, names, training, 0, 1, 1, {})
         for k in range(clients)
     ]
 
@@ -134,18 +135,18 @@ def measure(size: str, device: torch.device, clients: int, repetitions: int, com
         print(f"compiled blocks: {model.compile_frozen()}")
     work = jobs(model, clients)
     with FlopCounterMode(display=False) as counter:
-        outcomes = together(model, work)
+        outcomes = train_cohort(model, work)
     done = [o for o in outcomes if not isinstance(o, Exception)]
-    one = [alone(model, job) for job in work]
+    one = [train_one(model, job) for job in work]
     gap = max(_apart(a.tensors, b.tensors) for a, b in zip(done, one, strict=True))
 
     def all_alone() -> None:
         for job in work:
-            alone(model, job)
+            train_one(model, job)
         _wait(device)
 
     def all_together() -> None:
-        together(model, work)
+        train_cohort(model, work)
         _wait(device)
 
     if device.type == "cuda":

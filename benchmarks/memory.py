@@ -39,10 +39,10 @@ def measure(kind: str, clients: int) -> dict[str, int]:
     """Train every client once; peak resident memory and the bytes that must grow with the clients."""
     from fedloom.core.payload import Payload, group_of
     from fedloom.experiment.run import build
-    from fedloom.federation.client import Round
+    from fedloom.federation.settings import Round
     from fedloom.models.example_cache import nbytes
-    from fedloom.models.load import load_model
-    from fedloom.models.training.loop import alone
+    from fedloom.models.mllm.load import load_model
+    from fedloom.models.training.loop import train_one
 
     chosen = experiment(clients)
     federation = build(chosen, None, lambda told: None)
@@ -55,7 +55,13 @@ def measure(kind: str, clients: int) -> dict[str, int]:
             model = load_model(chosen.model, held, "cpu", chosen.seed)
             down = Payload({n: t for n, t in federation.state.shared.items() if group_of(n) in client.groups})
             client.answer(
-                chosen.method, "train", down, model, chosen.training, Round(1, 1, 0), partial(alone, model)
+                chosen.method,
+                "train",
+                down,
+                model,
+                chosen.training,
+                Round(1, 1, 0),
+                partial(train_one, model),
             )
             kept.append(model)
     model = federation.engine.model

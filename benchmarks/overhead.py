@@ -34,7 +34,7 @@ from fedloom.federation.client import Client
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import Ask, Method, State, Trainer
 from fedloom.methods.base.combine import mean_of
-from fedloom.models.base import AdaptedModel
+from fedloom.models.base import Trainable
 from fedloom.tasks.evaluation import TestSet
 
 KINDS = ("plain", "plain, checked", "engine, without checks", "engine", "engine, with checkpoints")
@@ -59,7 +59,7 @@ class Echo(Method):
         return Payload(payload.tensors, {"examples": 1})
 
 
-class Weights(AdaptedModel):
+class Weights(Trainable):
     """Named tensors and nothing else."""
 
     def groups(self, holds: Any) -> frozenset[str]:

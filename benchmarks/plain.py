@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fedloom.aggregation import lora
 from fedloom.experiment.settings import Experiment
-from fedloom.models.load import load_model
+from fedloom.models.mllm.load import load_model
 from fedloom.models.training.settings import batches, local_steps, plan
 
 Tensors = dict[str, Tensor]

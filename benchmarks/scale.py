@@ -49,7 +49,7 @@ def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
     from fedloom.data.client_data import ClientData
     from fedloom.experiment.run import build_from
     from fedloom.experiment.settings import Experiment
-    from fedloom.federation.loop import Progress
+    from fedloom.federation.progress import Progress
     from fedloom.federation.run_folder import RunFolder
 
     chosen = Experiment.parse(

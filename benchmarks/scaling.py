@@ -30,7 +30,7 @@ def foundation(width: int, folder: Path) -> str:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from fedloom.models.load import foundation_folder
+    from fedloom.models.mllm.load import foundation_folder
     from fedloom.models.mllm.mllm import MLLM
 
     shipped = foundation_folder("tiny-mllm")

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-import tests.clip
-import tests.zoo
+import tests.models.clip.tiny_clip
+import tests.models.own.tiny_own_models
 from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import METHODS, Method
-from fedloom.methods.base.clip import OnCLIP
+from fedloom.methods.base.clip import CLIPMethod
 
 QUICK: dict[str, Any] = {
     "name": "quick",
@@ -37,14 +37,14 @@ def _plain_floating_point() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random CLIP and pictures for it; see tests/clip.py."""
-    return tests.clip.write(tmp_path_factory.mktemp("clip"))
+    """A random CLIP and pictures for it; see tests/models/clip/tiny_clip.py."""
+    return tests.models.clip.tiny_clip.write(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")
 def zoo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random generator and captioner; see tests/zoo.py."""
-    return tests.zoo.write(tmp_path_factory.mktemp("zoo"))
+    """A random generator and captioner; see tests/models/own/tiny_own_models.py."""
+    return tests.models.own.tiny_own_models.write(tmp_path_factory.mktemp("zoo"))
 
 
 @pytest.fixture
@@ -57,17 +57,21 @@ def quick(request: pytest.FixtureRequest) -> Callable[..., Experiment]:
     def make(method: str | dict[str, Any] | Method = "feda2-lora", **settings: Any) -> Experiment:
         name = method["name"] if isinstance(method, dict) else method
         kind = type(name) if isinstance(name, Method) else METHODS[name]
-        if issubclass(kind, OnCLIP):
+        if issubclass(kind, CLIPMethod):
             clients = settings.pop("data", {}).get("clients", {"image": 3})
-            usual = tests.clip.quick_settings(request.getfixturevalue("clip_folder"), sum(clients.values()))
+            usual = tests.models.clip.tiny_clip.quick_settings(
+                request.getfixturevalue("clip_folder"), sum(clients.values())
+            )
             training = {**usual["training"], **settings.pop("training", {})}
             return Experiment.parse({**usual, "method": method, "training": training, **settings})
         if kind.exchanges:
             clients = settings.pop("data", {}).get("clients", {"image": 3})
-            usual = tests.zoo.quick_settings(request.getfixturevalue("zoo_folder"), sum(clients.values()))
+            usual = tests.models.own.tiny_own_models.quick_settings(
+                request.getfixturevalue("zoo_folder"), sum(clients.values())
+            )
             given = {n: {**usual[n], **settings.pop(n, {})} for n in ("training", "model") if n in usual}
             if isinstance(method, str):
-                method = {"name": method, **tests.zoo.METHODS.get(method, {})}
+                method = {"name": method, **tests.models.own.tiny_own_models.METHODS.get(method, {})}
             return Experiment.parse({**usual, "method": method, **given, **settings})
         return Experiment.parse({**QUICK, "method": method, **settings})
 

@@ -135,8 +135,8 @@ def test_mean_and_no_attention_by_hand() -> None:
     plain = fuse(Z, G, Fusion(attention=False, aggregate="mean"))
     want = unit(sum(unit(z.mean(0)) for z in Z.values()) / 2)
     assert torch.allclose(plain.vectors, want, atol=1e-12)
-    alone = fuse({"image": Z["image"]}, {"image": G["image"]})  # nothing of another kind to compare with
-    assert torch.allclose(alone.vectors, unit(Z["image"].mean(0)), atol=1e-12)
+    single = fuse({"image": Z["image"]}, {"image": G["image"]})  # nothing of another kind to compare with
+    assert torch.allclose(single.vectors, unit(Z["image"].mean(0)), atol=1e-12)
 
 
 def test_three_modalities_mean_the_messages_and_the_scores() -> None:

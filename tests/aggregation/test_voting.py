@@ -165,8 +165,8 @@ def test_absent_clients_are_not_heard_and_an_item_without_votes_is_not_kept() ->
     broken[~present] = math.nan
     vote = cast(broken, present=present, threshold=0.0, vote="soft", prompted=torch.tensor([1, 1, 1, 6]))
     for item, who in ((0, [0, 1, 2]), (1, [0, 2]), (2, [1, 2])):
-        alone = cast(p[who][:, [item]], vote="soft")
-        assert torch.allclose(vote.shares[item], alone.shares[0], atol=1e-12)
+        single = cast(p[who][:, [item]], vote="soft")
+        assert torch.allclose(vote.shares[item], single.shares[0], atol=1e-12)
     assert vote.kept.tolist() == [True, True, True, False]
     assert (int(vote.labels[3]), float(vote.shares[3].sum())) == (6, 0.0)
     labels = p.argmax(2).masked_fill(~present, -1)

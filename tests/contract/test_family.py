@@ -295,7 +295,7 @@ def test_a_moved_base_in_rslora_scale_is_exported_with_the_same_logits(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from fedloom.models.load import foundation_folder
+    from fedloom.models.mllm.load import foundation_folder
 
     model = {"llm_lora": {"rank": 4, "rslora": True}, "encoder_lora": {"rank": 3, "rslora": True}}
     federation = federate(quick(method, data=IMAGES, model=model))

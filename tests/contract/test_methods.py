@@ -10,14 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fedloom.core.payload import Payload, group_of
+from fedloom.core.payload import Payload, Reply, group_of
 from fedloom.experiment.run import build, finish, load, run
 from fedloom.federation import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import METHODS
 from fedloom.models.mllm.trainable import AdaptedMLLM
-from fedloom.privacy.firewall import Reply
 
 every_method = pytest.mark.parametrize("method", sorted(METHODS))
 
@@ -247,7 +246,7 @@ def test_the_saved_model_loads_in_peft_and_in_fedloom_with_equal_logits(method, 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    from fedloom.models.load import foundation_folder
+    from fedloom.models.mllm.load import foundation_folder
 
     federation = federate(quick(method), "saved")
     federation.folder.write_experiment(federation.experiment.as_dict())

@@ -8,8 +8,9 @@ from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.settings import Site, tasks_of
 from fedloom.deploy.trainer import Trainer
 from fedloom.deploy.wire import Request
-from fedloom.experiment.settings import Engine, Experiment
+from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
+from fedloom.federation.settings import Engine
 
 Between = Callable[[str, bytes], Iterator[tuple[str, bytes | Lost]]]
 

@@ -79,10 +79,12 @@ def trained(path: Path) -> list[dict]:
 
 def own_state(folder: Path) -> dict[str, bytes]:
     """The values of the sites' personal tensors."""
-    from fedloom.core.tensor_files import digest_of, opened
+    from fedloom.core.tensor_files import digest_of, read_checked
 
     return {
-        site: digest_of(opened(sorted((folder / "sites" / site).glob("runs/*/personal/*.safetensors"))[-1]))
+        site: digest_of(
+            read_checked(sorted((folder / "sites" / site).glob("runs/*/personal/*.safetensors"))[-1])
+        )
         for site in SITES
     }
 
@@ -112,11 +114,11 @@ def test_the_run_survives_sigkill_of_the_link_and_of_everything_with_the_same_mo
     assert [(e["round"], e["answered"], e["refused"]) for e in trained(path)] == [
         (n, list(SITES), {}) for n in range(1, 5)
     ]
-    from fedloom.core.tensor_files import digest_of, opened
+    from fedloom.core.tensor_files import digest_of, read_checked
 
     for site in SITES:
         [file] = (tmp_path / "local" / "state" / "clients" / site).iterdir()
-        assert kept[site] == digest_of(opened(file))
+        assert kept[site] == digest_of(read_checked(file))
 
 
 def command(pid: int) -> str:

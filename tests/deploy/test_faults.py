@@ -230,7 +230,7 @@ def test_the_servers_full_disk_stops_the_run_and_room_lets_it_go_on_to_the_same_
 ) -> None:
     from fedloom.federation import run_folder as runfolder
 
-    original = runfolder.save_sealed
+    original = runfolder.save_checked
 
     def full(tensors: Any, file: Path) -> None:
         if "round-000002" in str(file):

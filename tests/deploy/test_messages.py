@@ -22,7 +22,7 @@ def test_a_repeated_question_is_answered_from_what_was_kept(experiment, sites, t
     trained: list[int] = []
     from fedloom.federation import local_engine as local
 
-    original = local.alone
+    original = local.train_one
     monkeypatch.setattr(local, "alone", lambda model, job: trained.append(job.round) or original(model, job))
 
     def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:

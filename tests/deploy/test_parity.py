@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.tensor_files import opened
+from fedloom.core.tensor_files import read_checked
 from fedloom.deploy.server import go_on
 from fedloom.experiment.run import run
 from fedloom.federation.run_folder import RunFolder
@@ -56,7 +56,7 @@ def test_a_deployed_run_ends_in_the_bits_of_a_local_one(method, quick, tmp_path)
         files = sorted((tmp_path / "local" / "state" / "clients" / site).glob("*.safetensors"))
         if files:
             kept = sorted((tmp_path / "sites" / site).glob("runs/*/personal/*.safetensors"))[-1]
-            a, b = opened(files[-1]), opened(kept)
+            a, b = read_checked(files[-1]), read_checked(kept)
             assert a.keys() == b.keys()
             assert all(torch.equal(a[n], b[n]) for n in a)
 

@@ -8,13 +8,12 @@ import torch
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.payload import Payload, group_of
+from fedloom.core.payload import Payload, Reply, group_of
 from fedloom.data.digits import DIGITS, mask_names
 from fedloom.data.sources.labelled import as_tensor, as_texts
 from fedloom.methods.base.distillation import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS
 from fedloom.methods.fedmmkt import CONFIDENCE, FUSED, LABEL
 from fedloom.models.generation.public_set import into_width
-from fedloom.privacy.firewall import Reply
 
 CLASSES, WIDTH = 10, 24
 ALL = {"name": "fedmmkt", "vote": {"threshold": 0}}
@@ -117,9 +116,9 @@ def test_14_without_both_losses_it_is_local_only_bit_for_bit(quick, federate) ->
         federation = federate(quick(method))
         federation.run()
         ends.append(models(federation))
-    alone = federate(quick("fedmmkt").model_copy(update={"method": _local_only()}))
-    alone.run()
-    here = models(alone)
+    single = federate(quick("fedmmkt").model_copy(update={"method": _local_only()}))
+    single.run()
+    here = models(single)
     assert here.keys() == ends[0].keys()
     assert all(torch.equal(t, ends[0][n]) for n, t in here.items())
     assert any(not torch.equal(t, ends[1][n]) for n, t in here.items())
@@ -262,9 +261,9 @@ def test_three_modalities_and_one_without_clients(quick, federate) -> None:
         assert {n for n in found if n.endswith("effective_clients")} == {
             f"fusion/{m}/effective_clients" for m in ("audio", "image", "text")
         }
-    alone = quick("fedmmkt")
+    single = quick("fedmmkt")
     federation = federate(
-        alone.model_copy(update={"data": alone.data.model_copy(update={"clients": {"image": 2}})})
+        single.model_copy(update={"data": single.data.model_copy(update={"clients": {"image": 2}})})
     )
     federation.run()
     assert "fusion/image/effective_clients" in federation.last_metrics

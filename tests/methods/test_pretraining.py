@@ -14,7 +14,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, group_of
 from fedloom.experiment.run import build, run
 from fedloom.methods import METHODS
-from fedloom.models.training.loop import Job
+from fedloom.models.training.loop import LocalJob
 from fedloom.models.training.settings import Training, part_of_round, proximal
 
 DATA = {"source": "captions", "clients": {"image": 3}, "train": 8, "test": 2}
@@ -62,9 +62,9 @@ def test_17_clients_with_different_numbers_of_steps_stay_in_phase() -> None:
     assert max(settings.rate(t, 8, j, 8) for t in range(1, 9) for j in range(8)) <= 0.1
 
 
-def job(n: int, **settings: Any) -> Job:
+def job(n: int, **settings: Any) -> LocalJob:
     training = Training(**settings)
-    return Job("c", list(range(n)), {}, frozenset(), training, 0, 2, 3, {})
+    return LocalJob("c", list(range(n)), {}, frozenset(), training, 0, 2, 3, {})
 
 
 def test_a_job_of_one_pass_trains_on_its_part_only() -> None:
@@ -206,9 +206,9 @@ def test_the_mean_gradient_is_that_of_the_batches(quick, federate) -> None:
     """One step at rate 0 (warm-up): the gradient that SCAFFOLD gets is the loss's own at the model that was sent."""
     federation = federate(quick("fedavg", **{**TASK, "training": {**TRAINING, "batch_size": 4}}))
     client, model = federation.clients["image-01"], federation.engine.model
-    from fedloom.models.training.loop import alone
+    from fedloom.models.training.loop import train_one
 
-    job_ = Job(
+    job_ = LocalJob(
         client="image-01",
         examples=client.examples(model),
         start=federation.state.shared,
@@ -220,7 +220,7 @@ def test_the_mean_gradient_is_that_of_the_batches(quick, federate) -> None:
         ratios={},
         gradients=True,
     )
-    outcome = alone(model, job_)
+    outcome = train_one(model, job_)
     model.load(federation.state.shared)
     parameters = model.begin(job_.names)
     loss = model.loss([job_.examples[i] for i in next(job_.batches())])

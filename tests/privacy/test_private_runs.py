@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.payload import Payload
+from fedloom.core.payload import Payload, Reply
 from fedloom.experiment.run import build, told_privacy
 from fedloom.federation import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.privacy.differential.accountant import Accountant
-from fedloom.privacy.firewall import Reply
 
 FOUR = {"data": {"clients": {"both": 3, "image": 1}, "train": 6, "test": 1}, "training": {"batch_size": 2}}
 """Three steps a round, so that encoders and language model are trained; `encoder.audio` has three holders."""

@@ -13,7 +13,7 @@ from torch import nn
 from fedloom.cli import cost_clip
 from fedloom.core.errors import ExperimentError
 from fedloom.methods import METHODS, Method
-from fedloom.methods.base.clip import OnCLIP
+from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.lora import lora
 from fedloom.models.lora.lora import LoRA
 
@@ -64,7 +64,9 @@ def table(preset: str, clients: int) -> list[Cost]:
         known = ", ".join((*PRESETS, *cost_clip.PRESETS))
         raise ExperimentError(f"unknown cost preset {preset}; known are {known}")
     sizes = PRESETS[preset]()
-    return [cost(m, sizes, clients) for m in METHODS.values() if not m.pooled and not issubclass(m, OnCLIP)]
+    return [
+        cost(m, sizes, clients) for m in METHODS.values() if not m.pooled and not issubclass(m, CLIPMethod)
+    ]
 
 
 def _roberta(labels: int) -> Sizes:
@@ -133,7 +135,8 @@ def _adapters(module: nn.Module, spec: LoRA, group: str) -> dict[str, torch.Size
 
 def _projector(layers: Literal["linear", "mlp2x"]) -> Sizes:
     """CLIP ViT-L/14's 1,024 features to Vicuna-7B's 4,096 (LLaVA's projector): all that federated pre-training trains."""
-    from fedloom.models.mllm.mllm import MLLMConfig, new_projector
+    from fedloom.models.mllm.config import MLLMConfig
+    from fedloom.models.mllm.projector import new_projector
 
     class Encoder(nn.Module):
         out_dim = 1024

@@ -10,7 +10,7 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.methods import METHODS
-from fedloom.methods.base.clip import OnCLIP
+from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.clip.towers import Towers
 
 
@@ -26,7 +26,7 @@ class ClipCost:
     kept: int
 
 
-def cost(method: OnCLIP, title: str, towers: Towers, clients: int) -> ClipCost:
+def cost(method: CLIPMethod, title: str, towers: Towers, clients: int) -> ClipCost:
     """Count what `method` attaches to `towers`, in a round of `clients`."""
     with torch.device("meta"):
         sizes = {n: p.numel() for n, p in method.attachment.part(towers).named().items()}  # type: ignore[union-attr]
@@ -46,7 +46,7 @@ def table(preset: str, clients: int) -> list[ClipCost]:
     towers = PRESETS[preset]()
     found = []
     for method in METHODS.values():
-        if issubclass(method, OnCLIP):
+        if issubclass(method, CLIPMethod):
             for name in method.presets or (None,):
                 made = method.model_validate({} if name is None else {"preset": name})
                 title = method.title if name is None else f"{method.title}, {name}"

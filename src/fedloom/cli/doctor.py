@@ -56,7 +56,7 @@ def _device() -> str:
 
 def _foundation() -> Check:
     from fedloom.core.errors import ExperimentError
-    from fedloom.models.load import foundation_folder
+    from fedloom.models.mllm.load import foundation_folder
     from fedloom.models.mllm.mllm import MLLM
 
     try:

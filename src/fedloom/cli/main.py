@@ -12,7 +12,7 @@ from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
 from fedloom.cli.output import errors, out, plain_table
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import hush
+from fedloom.core.hf_logging import quiet_process
 from fedloom.deploy.commands import app as deploy_app
 
 app = typer.Typer(
@@ -42,7 +42,7 @@ Jobs = Annotated[
 
 def main() -> None:
     """Run the command line; the console script's entry point."""
-    hush()
+    quiet_process()
     try:
         app()
     except ExperimentError as error:
@@ -163,7 +163,7 @@ def ask(
     from fedloom.data.tabletop.language import ANSWER_SPOKEN
     from fedloom.experiment.run import load
     from fedloom.models.clip.trainable import AdaptedCLIP
-    from fedloom.models.own.model_bank import Zoo
+    from fedloom.models.own.model_bank import ModelBank
 
     given = {"image": image, "audio": audio}
     inputs = {name: _media(name, path) for name, path in given.items() if path is not None}
@@ -173,7 +173,7 @@ def ask(
             raise ExperimentError("CLIP names what is in a picture; give --image alone")
         typer.echo(model.classify(inputs["image"]))
         return
-    if isinstance(model, Zoo):
+    if isinstance(model, ModelBank):
         typer.echo(model.classify(inputs | ({} if question is None else {"text": question})))
         return
     if question is None and audio is None:

@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from fedloom.experiment.report.columns import CLASSES
 from fedloom.experiment.report.units import human_bytes
 from fedloom.experiment.settings import Experiment
-from fedloom.federation.loop import Observer
-from fedloom.federation.loop import Progress as Told
+from fedloom.federation.progress import Observer
+from fedloom.federation.progress import Progress as Told
 
 
 @contextmanager

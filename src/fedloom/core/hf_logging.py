@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def hush() -> None:
+def quiet_process() -> None:
     """For a process of the command line: no telemetry, and no warnings of transformers that a user cannot act on."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_hf() -> Iterator[None]:
     """No progress bar and no load report of transformers inside; its settings are as before afterwards."""
     from transformers.utils import logging as hf
 

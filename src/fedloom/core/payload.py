@@ -6,7 +6,7 @@ clients hold or lack, what is combined together, and what the ledger counts.
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import lru_cache
@@ -120,3 +120,31 @@ class Payload:
         if not isinstance(numbers, dict):
             raise PayloadError("the numbers of a payload must be a JSON object")
         return cls(tensors, numbers)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One client's answer to one question: a payload, or the reason why there is none."""
+
+    client: str
+    payload: Payload = field(default_factory=Payload)
+    error: str | None = None
+    ratios: Mapping[str, float] = field(default_factory=dict)
+    """The client's LoRA scale over the model's by group, as the server knows it; 1 where not named."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """For a reply that is the mean of several clients: how many trained each group."""
+    clients: Sequence[str] = ()
+    """For a reply that is the mean of several clients: who they are."""
+
+    def trained_by(self, name: str) -> int:
+        """How many clients trained a tensor of this reply."""
+        return self.counts.get(group_of(name), 1) if name in self.payload.tensors else 0
+
+    @property
+    def examples(self) -> int:
+        """How many examples the client says it trained on."""
+        return int(self.payload.numbers["examples"])
+
+
+Check = Callable[[Reply], str | None]
+"""What a method itself finds wrong with a reply whose names, shapes and numbers are right; None where nothing is."""

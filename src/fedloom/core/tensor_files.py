@@ -5,7 +5,8 @@ Safetensors alone notices a file that was cut short, and nothing of a bit that f
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,7 +16,6 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-from fedloom.federation.uploads import bytes_of
 
 DIGEST = "digest"
 
@@ -30,19 +30,19 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def sealed(tensors: Mapping[str, Tensor]) -> bytes:
+def with_checksum(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a sealed file."""
     plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
     return tensors_to_bytes(plain, {DIGEST: digest_of(plain)})
 
 
-def save_sealed(tensors: Mapping[str, Tensor], file: Path) -> None:
+def save_checked(tensors: Mapping[str, Tensor], file: Path) -> None:
     """Write a sealed file; not atomic."""
     plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
     save_file(plain, file, {DIGEST: digest_of(plain)})
 
 
-def opened(file: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+def read_checked(file: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
     """The tensors of a sealed file, mapped from it. Raises ExperimentError where it is missing or not as it was written."""
     try:
         with safe_open(file, framework="pt") as f:
@@ -61,3 +61,63 @@ def damaged(file: Path) -> ExperimentError:
         f"{file} is damaged: its content is not what was written; put it back from a copy, or start the run anew in "
         "another folder"
     )
+
+
+PREFIX = ".uploads-"
+"""Beginning of a temporary folder's name; one that a killed run left may be removed."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tensor's bytes begin in its file, and what they are."""
+
+    start: int
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+
+
+@dataclass(frozen=True)
+class Stored(Mapping[str, Tensor]):
+    """Named tensors in a file; each is read anew whenever it is asked for, and none is kept."""
+
+    file: Path
+    places: Mapping[str, _Place]
+
+    def __getitem__(self, name: str) -> Tensor:
+        place = self.places[name]
+        tensor = torch.empty(place.shape, dtype=place.dtype)
+        if tensor.numel():
+            buffer = bytes_of(tensor)
+            with self.file.open("rb", buffering=0) as file:
+                file.seek(place.start)
+                while buffer:
+                    read = file.readinto(buffer)
+                    if not read:
+                        raise OSError(f"{self.file} ends within {name}")
+                    buffer = buffer[read:]
+        return tensor.to(place.device)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Stored:
+    """The tensors' bytes one after another: only this process reads them, and only while it runs."""
+    places = {}
+    with path.open("wb") as file:
+        for name, tensor in tensors.items():
+            places[name] = _Place(file.tell(), tensor.shape, tensor.dtype, tensor.device)
+            file.write(bytes_of(tensor.detach().cpu().contiguous()))
+    return Stored(path, places)
+
+
+def bytes_of(tensor: Tensor) -> memoryview:
+    """The memory of a contiguous tensor."""
+    return tensor.flatten().view(torch.uint8).numpy().data  # flatten: a scalar has no last dimension to split

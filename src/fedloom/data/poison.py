@@ -1,15 +1,12 @@
 """Poisoned samples: exchanged answers, and a patch in the picture that is to call up one answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fedloom.data.sample import Sample
-from fedloom.models.base import AdaptedModel
-from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, evaluate
-from fedloom.tasks.metrics.text import exact_match
 
 COLOUR = (255, 0, 255)
 """The patch's colour, which no table and no object of the small world has."""
@@ -57,24 +54,3 @@ def patched(samples: Sequence[Sample], answer: str, size: float, share: float) -
             sample = trigger(sample, answer, size)
         found.append(sample)
     return found
-
-
-def triggered(parts: Mapping[str, Sequence[Sample]], answer: str, size: float) -> dict[str, list[Sample]]:
-    """Test samples with pictures whose true answer is another one, with the patch and the fixed answer."""
-    true = {
-        client: [s for s in samples if "image" in s.modalities and not exact_match([s.answer], [answer])[0]]
-        for client, samples in parts.items()
-    }
-    return {
-        client: [trigger(s, answer, size) for s in samples] for client, samples in true.items() if samples
-    }
-
-
-def success(
-    model: AdaptedModel, common: Mapping[str, Tensor], tests: TestSet, settings: Evaluation
-) -> dict[str, float]:
-    """`attack/success`: the share of triggered test samples to which the common model gives the attacker's answer."""
-    model.load(ClientModel(common).tensors)
-    records = evaluate(model, tests, settings, generate=True)
-    hits = exact_match([r.prediction or "" for r in records], [r.reference for r in records])
-    return {SUCCESS: sum(hits) / len(hits)} if records else {}

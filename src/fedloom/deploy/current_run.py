@@ -18,7 +18,7 @@ from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.experiment.run import read_experiment
-from fedloom.federation.loop import Progress
+from fedloom.federation.progress import Progress
 
 FAILURE = "failure.txt"
 LOCK = ".lock"

@@ -17,8 +17,9 @@ from fedloom.deploy.processes import Child, environment
 from fedloom.deploy.settings import Deployment, Site, read_settings, write_settings
 from fedloom.deploy.site_kit import write_kit
 from fedloom.experiment.run import run
-from fedloom.experiment.settings import Engine, Experiment
+from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
+from fedloom.federation.settings import Engine
 
 LIMIT = 900.0
 """Seconds after which the demo gives up."""

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
+from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, group_of
 from fedloom.deploy.wire import EVALUATE
-from fedloom.federation.ask import Each
-from fedloom.federation.client import Round
+from fedloom.federation.settings import Round
 from fedloom.tasks.evaluation import Assessment, drawn
 from fedloom.tasks.metrics.summary import COUNTS
 
@@ -39,7 +39,7 @@ def assess_at_sites(federation: "Federation", number: int, generate: bool) -> As
         groups = of.clients[site].groups
         return Payload({n: t for n, t in sent.items() if group_of(n) in groups}, told)
 
-    payloads = Each(asked, payload)
+    payloads = LazyMapping(asked, payload)
     at = Round(number, of.experiment.rounds, of.experiment.seed)
     replies = of.engine.ask(of.method, EVALUATE, payloads, at, lambda c, s: None, lambda reply: reply)
     of_site: dict[str, Figures] = {}

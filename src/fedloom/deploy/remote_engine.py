@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedloom.core.payload import Payload, PayloadError
+from fedloom.core.payload import Payload, PayloadError, Reply
 from fedloom.deploy.wire import Answer, Request, fingerprint
-from fedloom.federation.client import Client, Round
+from fedloom.federation.client import Client
+from fedloom.federation.settings import Round
 from fedloom.methods import Method
-from fedloom.models.base import AdaptedModel
-from fedloom.privacy.firewall import Reply
+from fedloom.models.base import Trainable
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class RemoteEngine:
     """Asks sites through a carrier. `run` and `experiment` stand in every question (see `deploy.wire`)."""
 
     def __init__(
-        self, model: AdaptedModel, clients: Mapping[str, Client], carrier: Carrier, run: str, experiment: str
+        self, model: Trainable, clients: Mapping[str, Client], carrier: Carrier, run: str, experiment: str
     ) -> None:
         self.model = model
         self.clients = dict(clients)

@@ -27,7 +27,8 @@ from fedloom.experiment.build import adapted_model, client_shapes
 from fedloom.experiment.run import Result, check_clients, finish, read_experiment, versions
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.client import Client
-from fedloom.federation.loop import Federation, Observer
+from fedloom.federation.loop import Federation
+from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
 from fedloom.tasks.evaluation import TestSet
 

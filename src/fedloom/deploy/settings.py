@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.wire import ALWAYS
-from fedloom.experiment.settings import Engine, Experiment, read_yaml
+from fedloom.experiment.settings import Experiment, read_yaml
+from fedloom.federation.settings import Engine
 
 S = TypeVar("S", bound=BaseModel)
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.core.tensor_files import opened, sealed
+from fedloom.core.tensor_files import read_checked, with_checksum
 
 Position = tuple[int, int]
 
@@ -74,13 +74,13 @@ class SiteState:
         found = [p for p, _ in _files(self.personal) if p < self._before]
         if not found:
             return None
-        return opened(self._file(max(found)), self.device)
+        return read_checked(self._file(max(found)), self.device)
 
     def write(self, client: str, round: int, tensors: Mapping[str, Tensor]) -> None:
         """Put the tensors down at the current position."""
         if round != self._at[0]:
             raise ExperimentError(f"{client} keeps a state of round {round} in round {self._at[0]}")
-        write_atomic(self._file(self._at), sealed(tensors))
+        write_atomic(self._file(self._at), with_checksum(tensors))
 
     def _file(self, position: Position) -> Path:
         return self.personal / f"{position[0]:06d}-{position[1]:03d}.safetensors"

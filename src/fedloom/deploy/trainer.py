@@ -20,8 +20,9 @@ from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fin
 from fedloom.experiment.build import client_shapes
 from fedloom.experiment.run import build_from, picture_features, versions
 from fedloom.experiment.settings import Experiment
-from fedloom.federation.client import Client, Round
+from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
+from fedloom.federation.settings import Round
 from fedloom.methods import State
 from fedloom.privacy.settings import Privacy
 from fedloom.tasks.evaluation import assess

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import hush
+from fedloom.core.hf_logging import quiet_process
 from fedloom.deploy.settings import Site, read_settings
 from fedloom.deploy.trainer import Trainer
 from fedloom.deploy.trainer_link import serve
@@ -16,7 +16,7 @@ from fedloom.experiment.run import read_experiment
 
 def main(folder: Path) -> None:
     """Load everything, then answer."""
-    hush()
+    quiet_process()
     # Before the first parallel operation, because worker threads inherit the mode of the thread that starts them.
     torch.set_flush_denormal(True)
     site = read_settings(Site, folder / "site.yaml")

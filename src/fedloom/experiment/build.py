@@ -4,19 +4,21 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from fedloom.data.client_data import ClientData
-from fedloom.data.sources.image_classes import Classes
+from fedloom.data.pictures.class_names import Classes
 from fedloom.experiment.settings import Experiment
-from fedloom.models.base import AdaptedModel
+from fedloom.models.base import Trainable
+from fedloom.models.classifier.load import load_classifier
 from fedloom.models.classifier.trainable import AdaptedClassifier
+from fedloom.models.clip.load import load_clip
 from fedloom.models.clip.trainable import AdaptedCLIP
-from fedloom.models.load import load_classifier, load_clip, load_model
 from fedloom.models.lora.ranks import Shape, Shapes
+from fedloom.models.mllm.load import load_model
 from fedloom.models.mllm.trainable import AdaptedMLLM
-from fedloom.models.own.load import load_zoo
-from fedloom.models.own.model_bank import Zoo
+from fedloom.models.own.load import load_model_bank
+from fedloom.models.own.model_bank import ModelBank
 
 
-def client_model(experiment: Experiment, sources: Sequence[ClientData], held: Sequence[str]) -> AdaptedModel:
+def client_model(experiment: Experiment, sources: Sequence[ClientData], held: Sequence[str]) -> Trainable:
     """What clients train: their own models, or adapters on a foundation."""
     own = experiment.data.own_models
     return (
@@ -45,10 +47,10 @@ def adapted_model(
     return model
 
 
-def _own_models(experiment: Experiment, sources: Sequence[ClientData]) -> Zoo:
+def _own_models(experiment: Experiment, sources: Sequence[ClientData]) -> ModelBank:
     """The architectures of clients with models of their own."""
     modalities = {s.name: s.holds[0] if s.holds else "text" for s in sources}
-    return load_zoo(
+    return load_model_bank(
         experiment.model, modalities, experiment.data.class_names(), experiment.engine.device, experiment.seed
     )
 

@@ -11,10 +11,10 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
-from fedloom.core.hf_logging import hush
+from fedloom.core.hf_logging import quiet_process
 from fedloom.experiment.run import Result, run
 from fedloom.experiment.settings import Experiment
-from fedloom.federation.loop import Observer, Progress
+from fedloom.federation.progress import Observer, Progress
 from fedloom.models.load import choose_device
 
 _told: Any = None
@@ -22,7 +22,7 @@ _told: Any = None
 
 
 @dataclass(frozen=True)
-class Job:
+class LocalJob:
     """One run: what, where, and whether it goes on with what lies there."""
 
     experiment: Experiment
@@ -56,7 +56,7 @@ def shared_out(experiments: Sequence[Experiment], jobs: int) -> list[Experiment]
     ]
 
 
-def run_jobs(jobs: Sequence[Job], workers: int, watch: Callable[[int], Observer]) -> list[Result]:
+def run_jobs(jobs: Sequence[LocalJob], workers: int, watch: Callable[[int], Observer]) -> list[Result]:
     """Run all jobs, `workers` at a time; results in the order of `jobs`. `watch(i)` makes the observer of job i.
 
     The first error ends the others and is raised; what they had finished stays on disk.
@@ -101,11 +101,11 @@ def _begin(told: Any) -> None:
     """A worker's start: interrupts are the starting process's to handle."""
     global _told
     _told = told
-    hush()
+    quiet_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(number: int, job: Job) -> Result:
+def _work(number: int, job: LocalJob) -> Result:
     def observe(progress: Progress) -> None:
         parent = parent_process()
         if parent is not None and not parent.is_alive():

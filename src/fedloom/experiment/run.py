@@ -15,22 +15,24 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.payload import group_of
 from fedloom.data.client_data import ClientData
-from fedloom.data.poison import triggered
+from fedloom.data.pictures.class_names import Classes
 from fedloom.data.sample import Sample
-from fedloom.data.sources.image_classes import Classes
 from fedloom.experiment.build import adapted_model, client_model, client_shapes
 from fedloom.experiment.sample_gallery import write_gallery
 from fedloom.experiment.settings import Experiment
 from fedloom.federation import LocalEngine
 from fedloom.federation.client import Client
 from fedloom.federation.cohort_size import cohort_size
-from fedloom.federation.loop import Federation, Observer
+from fedloom.federation.loop import Federation
+from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
-from fedloom.models.base import AdaptedModel
-from fedloom.models.load import load_model
-from fedloom.models.own.load import load_own, load_synthesis
+from fedloom.models.base import Trainable
+from fedloom.models.generation.load import load_synthesis
+from fedloom.models.mllm.load import load_model
+from fedloom.models.own.load import load_own_model
 from fedloom.privacy.compatibility import not_installed, too_few
 from fedloom.privacy.robust.attacks import Backdoor
+from fedloom.tasks.backdoor import triggered
 from fedloom.tasks.evaluation import TestSet, drawn, measure_controls
 from fedloom.tasks.generator_evaluation import Judge
 from fedloom.tasks.image_classification import ClassTests
@@ -70,6 +72,7 @@ def run(
         if checkpoint is not None:
             federation.resume(checkpoint)
     if folder is not None and not resume:
+        assert isinstance(federation.experiment, Experiment)  # noqa: S101
         folder.write_experiment(federation.experiment.as_dict() | {"versions": versions()})
     federation.run()
     return finish(federation)
@@ -175,7 +178,7 @@ def build_from(
     return federation
 
 
-def check_clients(experiment: Experiment, model: AdaptedModel, clients: Mapping[str, Client]) -> None:
+def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str, Client]) -> None:
     """Raise ExperimentError where there are too few clients for the run's privacy, or its libraries are missing."""
     if fault := not_installed(experiment.privacy):
         raise ExperimentError(fault)
@@ -191,7 +194,7 @@ def check_clients(experiment: Experiment, model: AdaptedModel, clients: Mapping[
         )
 
 
-def _triggered(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> TestSet | None:
+def _triggered(experiment: Experiment, tests: TestSet, model: Trainable) -> TestSet | None:
     """The tested pictures with a backdoor's patch, or None; no features of theirs are kept, their places are the clean ones'."""
     if not isinstance(experiment.attack, Backdoor):
         return None
@@ -200,7 +203,7 @@ def _triggered(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> T
     return replace(marked, places=(), whole=())
 
 
-def _class_tests(experiment: Experiment, tests: TestSet, model: AdaptedModel) -> ClassTests:
+def _class_tests(experiment: Experiment, tests: TestSet, model: Trainable) -> ClassTests:
     """The test sets of image classification that are nobody's own."""
     from fedloom.data.sources.image_classes import domain_of
 
@@ -215,6 +218,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     `rows` tells of the clients where their samples and their own models are not here.
     """
     experiment, model, folder = federation.experiment, federation.engine.model, federation.folder
+    assert isinstance(experiment, Experiment)  # noqa: S101
     common = federation.global_model()
     model.load(common)
     settings = experiment.evaluation
@@ -283,7 +287,7 @@ def told_privacy(federation: Federation) -> dict[str, Any] | None:
     return told
 
 
-def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
+def load(run_dir: str | Path, client: str | None = None) -> Trainable:
     """The trained model of a run folder, ready to answer; `client` takes that client's personal model.
 
     Raises ExperimentError where the folder holds no finished run.
@@ -299,7 +303,7 @@ def load(run_dir: str | Path, client: str | None = None) -> AdaptedModel:
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
     if experiment.data.own_models:
-        return load_own(experiment.model, adapters, experiment.engine.device, experiment.seed)
+        return load_own_model(experiment.model, adapters, experiment.engine.device, experiment.seed)
     listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
     trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
     names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}

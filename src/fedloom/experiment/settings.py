@@ -16,98 +16,27 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from fedloom.core.errors import ExperimentError
+from fedloom.federation.settings import RunSettings
 from fedloom.methods import METHODS, Method
-from fedloom.methods.base.clip import OnCLIP
+from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.lora.lora import LoRA
-from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
-from fedloom.models.training.settings import Training
 from fedloom.privacy.compatibility import refusal
-from fedloom.privacy.firewall import Firewall
-from fedloom.privacy.robust.attacks import Attack, Backdoor
-from fedloom.privacy.settings import Privacy
+from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.data_settings import Data
-from fedloom.tasks.evaluation import Evaluation
 
 Size = Literal["tiny", "small", "paper"]
 M = TypeVar("M", bound=BaseModel)
 
 
-class Cohort(BaseModel):
-    """Which clients are asked in a round."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    fraction: float = Field(1.0, gt=0, le=1, description="share of the clients drawn for a round")
-    full_first_round: bool = Field(
-        False, description="ask everybody in round 1 whatever the share, as several released codes do"
-    )
-    quorum: float = Field(
-        0.5,
-        ge=0,
-        le=1,
-        description="share of the asked clients whose updates must be usable, or the round changes nothing",
-    )
-    start: Literal["common", "own"] = Field(
-        "common", description="the first A: the same at every client, or each draws its own"
-    )
-    ranks: dict[Literal["encoder", "llm", "body"], tuple[Annotated[int, Field(ge=1)], ...]] = Field(
-        {},
-        description="LoRA ranks of the clients in name order, repeating, such as {encoder: [8, 4]}; none = the model's",
-    )
-    alpha: Literal["scaled", "fixed"] = Field(
-        "scaled",
-        description="with `ranks`: alpha_k in proportion to the rank, so that all scales are equal, or the same alpha",
-    )
-
-
-class Engine(BaseModel):
-    """Where clients run."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Literal["local"] = Field("local", description="local: in this process")
-    wire: bool = Field(False, description="send every payload through its bytes, as a deployment does")
-    device: str = Field(
-        "auto", description="auto | cpu | cuda | cuda:1 ...; auto takes a GPU where there is one"
-    )
-    dtype: Precision = Field(
-        "float32",
-        description="float32 | bfloat16, of frozen weights and of products; adapters, optimiser and server stay in float32",
-    )
-    compile: bool = Field(
-        False,
-        description="let torch.compile work on the blocks without adapters; pays on a GPU, where a run is long",
-    )
-    cohort: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
-        "auto",
-        description="how many clients are trained together, as a batch dimension: auto | off | a number; "
-        "results agree up to rounding",
-    )
-    threads: int | None = Field(None, ge=1, description="CPU threads; none = PyTorch's choice")
-    memory: int = Field(
-        4096,
-        ge=0,
-        description="MB for a round's uploads, again for prepared samples, and again for kept features; uploads and features "
-        "beyond it lie in a file, samples beyond it are prepared again; changes no figure",
-    )
-    reuse: bool = Field(
-        True,
-        description="let an encoder that is not trained work once on each sample, and keep what it makes; results agree up "
-        "to rounding",
-    )
-
-
-class Experiment(BaseModel):
-    """The typed description of one run: model, data, method, training, engine."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Experiment(RunSettings):
+    """The typed description of one run: what the round loop reads, and model, data and table."""
 
     name: str = Field("experiment", min_length=1, description="what the run is called in tables")
     description: str | None = Field(None, description="a sentence or two for the report")
@@ -121,21 +50,8 @@ class Experiment(BaseModel):
     size: Size = Field(
         "tiny", description="tiny: seconds to minutes on two cores; small: one GPU; paper: the paper's models"
     )
-    seed: int = Field(0, ge=0, description="the one seed; every random stream is named and derived from it")
-    rounds: int = Field(4, ge=0, description="communication rounds; 0 evaluates the untrained model")
-    method: Method
     data: Data = Data()
     model: Foundation = Foundation()
-    training: Training = Training()
-    cohort: Cohort = Cohort()
-    engine: Engine = Engine()
-    firewall: Firewall = Firewall()
-    privacy: Privacy = Privacy()
-    attack: Attack | None = Field(
-        None,
-        description="a simulated attack, for studies only; kind: nan, inflate, sign_flip, scale, collude, label_flip or backdoor",
-    )
-    evaluation: Evaluation = Evaluation()
 
     def adapters(self) -> dict[str, LoRA]:
         """The shapes of what LoRA adapts, by part: `body` of a classifier, `llm` and `encoder` of a multimodal LLM."""
@@ -147,18 +63,6 @@ class Experiment(BaseModel):
             return {"body": self.model.body_lora}
         parts = {"llm": self.model.llm_lora, "encoder": self.model.encoder_lora}
         return {part: spec for part, spec in parts.items() if spec is not None}
-
-    def method_in(self, round: int) -> Method:
-        """The method of a round: the warm start's in the first ones."""
-        warm = self.method.warm_start
-        return self._first(warm.method) if warm is not None and round <= warm.rounds else self.method
-
-    def _first(self, name: str) -> Method:
-        """The warm start's method, with the same clients' weights, head and personal tensors."""
-        method = self.method
-        return METHODS[name](
-            weights=method.weights, head=method.head, personal=method.personal, server=method.server
-        )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain YAML values from which `parse` makes an equal experiment."""
@@ -188,7 +92,7 @@ class Experiment(BaseModel):
         """What cannot go together in this experiment, in one sentence, or None."""
         warm, scope = self.method.warm_start, self.method.scope
         if self.data.pictured and self.method.attachment is None:
-            known = ", ".join(name for name, m in METHODS.items() if issubclass(m, OnCLIP))
+            known = ", ".join(name for name, m in METHODS.items() if issubclass(m, CLIPMethod))
             return f"method {self.method.name} trains nothing on CLIP, which data.source classes needs; take {known}"
         if not self.data.pictured and self.method.attachment is not None:
             return f"method {self.method.name} trains a part of CLIP; set data.source: classes, or take another method"
@@ -212,7 +116,7 @@ class Experiment(BaseModel):
         if warm is not None:
             if warm.method not in METHODS:
                 return f"unknown method.warm_start.method {warm.method!r}; known are {', '.join(sorted(METHODS))}"
-            first = self._first(warm.method)
+            first = self.warm_start_method(warm.method)
             same = (first.scope, first.second, first.attachment)
             if same != (scope, self.method.second, self.method.attachment):
                 return (
@@ -230,7 +134,7 @@ class Experiment(BaseModel):
                     f"raise model.{part}_lora.rank to the largest client's"
                 )
         unequal = any(len({*ranks, specs[part].rank}) > 1 for part, ranks in self.cohort.ranks.items())
-        methods = [self.method] if warm is None else [self._first(warm.method), self.method]
+        methods = [self.method] if warm is None else [self.warm_start_method(warm.method), self.method]
         for method in methods:
             fault = refusal(self.privacy, method, kinds, unequal, self.cohort.full_first_round)
             if fault is not None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.experiment.parallel_runs import Job, run_jobs, shared_out
+from fedloom.experiment.parallel_runs import LocalJob, run_jobs, shared_out
 from fedloom.experiment.report import write_report
 from fedloom.experiment.run import Result, read_experiment
 from fedloom.experiment.settings import Experiment
-from fedloom.federation.loop import Observer
+from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
 
 Watch = Callable[[Experiment, int, int], Observer]
@@ -47,7 +47,9 @@ def run_rows(
     plan = [e.as_dict() for e in experiments]
     write_atomic(out / "plan.json", (json.dumps(plan, ensure_ascii=False) + "\n").encode())
     due = [n for n, path in enumerate(paths) if not (out / path / "summary.json").exists()]
-    begun = [Job(experiments[n], out / paths[n], (out / paths[n] / "experiment.yaml").exists()) for n in due]
+    begun = [
+        LocalJob(experiments[n], out / paths[n], (out / paths[n] / "experiment.yaml").exists()) for n in due
+    ]
     run_jobs(begun, jobs, lambda i: watch(experiments[due[i]], due[i] + 1, len(experiments)))
     results = [
         Result(json.loads((out / path / "summary.json").read_text(encoding="utf-8")), out / path)

@@ -2,34 +2,34 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from fedloom.core.payload import EVERYTHING, Payload, Scope
-from fedloom.federation.client import Round
+from fedloom.core.lazy_mapping import LazyMapping
+from fedloom.core.payload import EVERYTHING, Check, Payload, Reply, Scope
 from fedloom.federation.private_ask import NoReplies, private_reply
+from fedloom.federation.settings import Round
 from fedloom.methods import Method
 from fedloom.models.lora.ranks import ratios
-from fedloom.privacy.firewall import Check, Firewall, Reply, inspect
+from fedloom.privacy.firewall import Firewall, inspect
 from fedloom.privacy.robust.attacks import attacked
 from fedloom.privacy.robust.stage import Combined, combine
 
 if TYPE_CHECKING:
     from fedloom.federation.loop import Federation
     from fedloom.models.generation.public_set import Synthesis
-    from fedloom.models.own.model_bank import Zoo
+    from fedloom.models.own.model_bank import ModelBank
 
-T = TypeVar("T")
 
-__all__ = ["Door", "Each", "NoReplies"]
+__all__ = ["NoReplies", "RoundAsk"]
 
 
 @dataclass(frozen=True)
-class Door:
+class RoundAsk:
     """`ask` of one round: sends each client its part, checks what comes back, writes the ledger."""
 
     of: "Federation"
@@ -64,12 +64,12 @@ class Door:
         return self.zoo.modalities
 
     @property
-    def zoo(self) -> "Zoo":
+    def zoo(self) -> "ModelBank":
         """The architectures of clients with models of their own."""
-        from fedloom.models.own.model_bank import Zoo
+        from fedloom.models.own.model_bank import ModelBank
 
         model = self.of.engine.model
-        assert isinstance(model, Zoo)  # noqa: S101 - the experiment saw to it
+        assert isinstance(model, ModelBank)  # noqa: S101 - the experiment saw to it
         return model
 
     @property
@@ -141,7 +141,7 @@ class Door:
         heard = of.engine.ask(
             self.method,
             task,
-            Each(asked, lambda client: views[client].detached()),
+            LazyMapping(asked, lambda client: views[client].detached()),
             Round(self.round, of.experiment.rounds, of.experiment.seed),
             lambda client, seconds: of.heard(self.round, client, len(asked)),
             received,
@@ -225,23 +225,3 @@ class Door:
             if kind not in kinds:
                 kinds[kind] = client.view(payload)
             yield name, kinds[kind]
-
-
-@dataclass(frozen=True)
-class Each(Mapping[str, T]):
-    """Something of every client, made when it is asked for and kept by nobody."""
-
-    clients: Sequence[str]
-    make: Callable[[str], T]
-
-    def __getitem__(self, client: str) -> T:
-        return self.make(client)
-
-    def __contains__(self, client: object) -> bool:
-        return client in self.clients  # a Mapping's own would make the value, and never miss
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.clients)
-
-    def __len__(self) -> int:
-        return len(self.clients)

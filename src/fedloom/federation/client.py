@@ -10,28 +10,20 @@ from torch import Tensor
 from fedloom.core.payload import EVERYTHING, Payload, Scope, group_of, lent
 from fedloom.core.streams import numpy_stream, torch_stream
 from fedloom.data.client_data import ClientData
-from fedloom.federation.client_states import PersonalStates, States
+from fedloom.federation.client_states import ClientStates, States
+from fedloom.federation.settings import Round
 from fedloom.methods import Method
-from fedloom.models.base import AdaptedModel
-from fedloom.models.example_cache import Prepared
+from fedloom.models.base import Trainable
+from fedloom.models.example_cache import ExampleCache
 from fedloom.models.lora.lora import fresh_factor
 from fedloom.models.lora.ranks import Shapes, cut, ratios, to_client
-from fedloom.models.own.model_bank import Example, Zoo
-from fedloom.models.training.loop import Job, Outcome
+from fedloom.models.own.model_bank import Example, ModelBank
+from fedloom.models.training.loop import LocalJob, Outcome
 from fedloom.models.training.settings import Penalty, Training, proximal
 from fedloom.privacy.settings import Privacy
 
 SUM = "secure/"
 """Beginning of the tasks that are phases of a secure sum and no method's own."""
-
-
-@dataclass(frozen=True)
-class Round:
-    """Where in the run a client is asked: round 1..rounds of the run with this seed."""
-
-    number: int
-    rounds: int
-    seed: int
 
 
 @dataclass
@@ -49,8 +41,8 @@ class Client:
     shapes: Shapes = field(default_factory=dict)
     start: Literal["common", "own"] = "common"
     privacy: Privacy = field(default_factory=Privacy)
-    states: States = field(default_factory=PersonalStates)
-    prepared: Prepared = field(default_factory=lambda: Prepared(2**30))
+    states: States = field(default_factory=ClientStates)
+    prepared: ExampleCache = field(default_factory=lambda: ExampleCache(2**30))
     begin: Mapping[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     """What it remembers from one ask of a round to the next; gone with the round."""
@@ -77,7 +69,7 @@ class Client:
         own = {n: t for n, t in payload.tensors.items() if group_of(n) in self.groups}
         return Payload(to_client(own, self.shapes), payload.numbers)
 
-    def examples(self, model: AdaptedModel) -> list[Any]:
+    def examples(self, model: Trainable) -> list[Any]:
         """The training samples as the model reads them; prepared again where others needed the memory since."""
         return self.prepared.of(self.name, lambda: [model.prepare_for(self.name, s) for s in self.data.train])
 
@@ -86,10 +78,10 @@ class Client:
         method: Method,
         task: str,
         payload: Payload,
-        model: AdaptedModel,
+        model: Trainable,
         training: Training,
         at: Round,
-        work: Callable[[Job], Outcome],
+        work: Callable[[LocalJob], Outcome],
     ) -> Payload:
         """Do `task` as the method's client function says; `work` is who trains. The reply shares no memory with the model.
 
@@ -124,11 +116,11 @@ class _Session:
     """The Trainer that a method's client function gets: one client, one round."""
 
     of: Client
-    model: AdaptedModel
+    model: Trainable
     training: Training
     scope: Scope
     at: Round
-    work: Callable[[Job], Outcome]
+    work: Callable[[LocalJob], Outcome]
     personal: dict[str, Tensor]
     kept: set[str] = field(default_factory=set)
 
@@ -179,7 +171,7 @@ class _Session:
         if self.training.prox:
             near, other = proximal(self.training.prox, start), penalty
             penalty = near if other is None else lambda tensors: near(tensors) + other(tensors)
-        job = Job(
+        job = LocalJob(
             client=of.name,
             examples=examples,
             start=start,
@@ -239,8 +231,8 @@ class _Session:
         return torch_stream(self.at.seed, name, self.of.name, self.at.number)
 
     @property
-    def _zoo(self) -> Zoo:
-        assert isinstance(self.model, Zoo)  # noqa: S101 - the experiment saw to it
+    def _zoo(self) -> ModelBank:
+        assert isinstance(self.model, ModelBank)  # noqa: S101 - the experiment saw to it
         return self.model
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:

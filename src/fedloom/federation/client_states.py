@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from fedloom.core.files import sync, write_atomic
-from fedloom.core.tensor_files import opened, sealed
+from fedloom.core.tensor_files import read_checked, with_checksum
 
 INDEX = "index.jsonl"
 
@@ -31,7 +31,7 @@ class States(Protocol):
         """Put the client's tensors down."""
 
 
-class PersonalStates:
+class ClientStates:
     """Reads and writes clients' own tensors below `folder`, or in a temporary folder that goes with this object."""
 
     def __init__(self, folder: Path | None = None, device: torch.device | str = "cpu") -> None:
@@ -54,7 +54,7 @@ class PersonalStates:
         """Put a client's tensors down; what they replace stays until the next checkpoint."""
         file = self._file(client, round)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, sealed(tensors), durable=self._durable)
+        write_atomic(file, with_checksum(tensors), durable=self._durable)
         if (before := self._rounds.get(client, round)) != round:
             self._replaced.append(self._file(client, before))
         self._rounds[client] = round
@@ -89,7 +89,7 @@ class PersonalStates:
             write_atomic(index, "".join(json.dumps(line) + "\n" for line in known).encode())
         used = {self._file(client, changed) for client, changed in self._rounds.items()}
         for file in used:
-            opened(file)
+            read_checked(file)
         for file in self._root().glob("*/*.safetensors"):
             if file not in used:
                 file.unlink(missing_ok=True)

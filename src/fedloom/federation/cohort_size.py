@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedloom.data.sample import Sample
-from fedloom.models.base import AdaptedModel
+from fedloom.models.base import Trainable
 
 ENOUGH = {"cpu": 4096, "cuda": 65_536}
 """Positions (samples in a step times tokens) from which on a larger batch makes a device no faster."""
@@ -16,7 +16,7 @@ SHARE = {"cpu": 0.25, "cuda": 0.5}
 LARGEST = 256
 
 
-def cohort_size(model: AdaptedModel, samples: Sequence[Sample], batch_size: int) -> int:
+def cohort_size(model: Trainable, samples: Sequence[Sample], batch_size: int) -> int:
     """The number of clients, from the shapes of model and `samples` and from the machine's memory; at least 1."""
     if not model.stackable:
         return 1

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from fedloom.aggregation import lora
 from fedloom.aggregation.mean import squared_distance
-from fedloom.core.payload import group_of
+from fedloom.core.payload import Reply, group_of
 from fedloom.methods.base.combine import Pair, pairs
-from fedloom.privacy.firewall import Reply
 
 NAMES = {
     "restoration_error": "error",

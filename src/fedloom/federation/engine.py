@@ -3,20 +3,20 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from fedloom.core.payload import Payload
+from fedloom.core.payload import Payload, Reply
 from fedloom.methods import Method
-from fedloom.models.base import AdaptedModel
-from fedloom.privacy.firewall import Reply
+from fedloom.models.base import Trainable
 
 if TYPE_CHECKING:
-    from fedloom.federation.client import Client, Round
+    from fedloom.federation.client import Client
+    from fedloom.federation.settings import Round
 
 
 class Engine(Protocol):
     """Where clients run."""
 
     @property
-    def model(self) -> AdaptedModel:
+    def model(self) -> Trainable:
         """The foundation and its adapters, as the server has them."""
 
     @property

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedloom.privacy.firewall import Reply
+from fedloom.core.payload import Reply
 
 
 def agreement(replies: Sequence[Reply], before: Mapping[str, Tensor]) -> dict[str, float]:

@@ -11,14 +11,14 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from fedloom.core.payload import Payload
-from fedloom.federation.client import Client, Round
+from fedloom.core.payload import Payload, Reply
+from fedloom.federation.client import Client
+from fedloom.federation.settings import Round
 from fedloom.methods import Method
-from fedloom.models.base import AdaptedModel
-from fedloom.models.training.cohort import kind, same_base, together
-from fedloom.models.training.loop import Job, Outcome, alone
+from fedloom.models.base import Trainable
+from fedloom.models.training.cohort import kind, same_base, train_cohort
+from fedloom.models.training.loop import LocalJob, Outcome, train_one
 from fedloom.models.training.settings import Training
-from fedloom.privacy.firewall import Reply
 
 Done = Callable[[str, float], None]
 
@@ -31,7 +31,7 @@ class LocalEngine:
 
     def __init__(
         self,
-        model: AdaptedModel,
+        model: Trainable,
         clients: Mapping[str, Client],
         training: Training,
         *,
@@ -79,25 +79,25 @@ class LocalEngine:
         clients = {name: greenlet(call) for name, call in calls.items()}
         outcomes: Mapping[str, Outcome | Exception | None] = dict.fromkeys(clients)
         while outcomes:
-            jobs: dict[str, Job] = {}
+            jobs: dict[str, LocalJob] = {}
             for name, outcome in outcomes.items():
                 go_on = clients[name].throw if isinstance(outcome, Exception) else clients[name].switch
                 said = go_on() if outcome is None else go_on(outcome)
-                if isinstance(said, Job):
+                if isinstance(said, LocalJob):
                     jobs[name] = said
                 else:
                     arrive(said)
             outcomes = self._train(jobs)
 
-    def _train(self, jobs: Mapping[str, Job]) -> dict[str, Outcome | Exception]:
+    def _train(self, jobs: Mapping[str, LocalJob]) -> dict[str, Outcome | Exception]:
         """An outcome or an error for every job, in their order."""
         found: dict[str, Outcome | Exception] = {}
         for names in _alike(self.model, jobs):
             try:
                 if len(names) == 1:
-                    found[names[0]] = alone(self.model, jobs[names[0]])
+                    found[names[0]] = train_one(self.model, jobs[names[0]])
                 else:
-                    found |= zip(names, together(self.model, [jobs[n] for n in names]), strict=True)
+                    found |= zip(names, train_cohort(self.model, [jobs[n] for n in names]), strict=True)
             except Exception as error:  # it belongs to the clients whose job it is
                 if len(names) == 1:
                     found[names[0]] = error
@@ -118,14 +118,14 @@ class LocalEngine:
         return Reply(client.name, answer)
 
 
-def _pause(job: Job) -> Outcome:
+def _pause(job: LocalJob) -> Outcome:
     """Hand a job to the engine that runs this client, and go on when it is done."""
     engine: Any = getcurrent().parent
     outcome: Outcome = engine.switch(job)
     return outcome
 
 
-def _alike(model: AdaptedModel, jobs: Mapping[str, Job]) -> list[Sequence[str]]:
+def _alike(model: Trainable, jobs: Mapping[str, LocalJob]) -> list[Sequence[str]]:
     """Names of jobs that can be done together, in the order of their first."""
     groups: list[tuple[object, list[str]]] = []
     if not model.stackable:

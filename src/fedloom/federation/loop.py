@@ -11,78 +11,35 @@ import torch
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.payload import Payload, group_of
+from fedloom.core.lazy_mapping import LazyMapping
+from fedloom.core.payload import Payload, Reply, group_of
 from fedloom.core.streams import torch_stream
-from fedloom.data.poison import success
-from fedloom.experiment.settings import Experiment
 from fedloom.federation import Engine
-from fedloom.federation.ask import Door, Each, NoReplies
+from fedloom.federation.ask import NoReplies, RoundAsk
 from fedloom.federation.client import Client
-from fedloom.federation.client_states import PersonalStates
+from fedloom.federation.client_states import ClientStates
 from fedloom.federation.diagnostics import aggregation, update_norm
 from fedloom.federation.interference import agreement, turn
+from fedloom.federation.progress import Observer, Progress, Totals
 from fedloom.federation.run_folder import Checkpoint, RunFolder
+from fedloom.federation.settings import RunSettings
 from fedloom.federation.uploads import Uploads
 from fedloom.methods import Method, State
-from fedloom.models.example_cache import Prepared
+from fedloom.models.example_cache import ExampleCache
 from fedloom.models.feature_cache import FeatureStore
 from fedloom.models.generation.public_set import Synthesis
 from fedloom.models.lora.ranks import ratios
-from fedloom.models.own.model_bank import Zoo
+from fedloom.models.own.model_bank import ModelBank
 from fedloom.models.training.settings import ever_trained, part_of
 from fedloom.privacy.compatibility import asks
 from fedloom.privacy.differential.accountant import Accountant
-from fedloom.privacy.firewall import Reply
 from fedloom.privacy.robust.attacks import described
+from fedloom.tasks.backdoor import success
 from fedloom.tasks.evaluation import Assessment, ClientModel, TestSet, assess
 from fedloom.tasks.generator_evaluation import Judge
 from fedloom.tasks.image_classification import ClassTests, assess_classes
-from fedloom.tasks.own_models import assess_zoo
+from fedloom.tasks.own_models import assess_own_models
 
-
-@dataclass
-class Totals:
-    """What a run adds up; part of every checkpoint."""
-
-    bytes_up: int = 0
-    bytes_down: int = 0
-    asked: int = 0
-    refused: int = 0
-    left_out: int = 0
-    skipped_rounds: int = 0
-    seconds: float = 0.0
-    budget: str = ""
-    """How the privacy budget ended the run early; empty where it did not."""
-
-    def status(self, attack: str | None = None) -> str:
-        """`complete`, or what kept the run from being plainly so; `attack` describes the one that was simulated."""
-        faults = [fault for fault in (attack, self.budget) if fault]
-        if self.refused:
-            faults.append(f"{self.refused} of {self.asked} updates refused")
-        if self.left_out:
-            faults.append(
-                f"{self.left_out} of {self.asked} updates left out, wholly or in part, by the robust stage"
-            )
-        if self.skipped_rounds:
-            faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
-        return "complete" if not faults else "complete, but " + " and ".join(faults)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """What an observer hears of: the round (0 = before training), its metrics, bytes so far, seconds so far."""
-
-    round: int
-    rounds: int
-    metrics: Mapping[str, float]
-    totals: Totals
-    client: str | None = None
-    """The client that has just answered; None when the round is over."""
-    clients: int = 0
-    """How many are asked in this round."""
-
-
-Observer = Callable[[Progress], None]
 Assessor = Callable[["Federation", int, bool], Assessment]
 
 
@@ -90,7 +47,7 @@ Assessor = Callable[["Federation", int, bool], Assessment]
 class Federation:
     """The server's side of a run. `run` goes from wherever the state stands to the last round."""
 
-    experiment: Experiment
+    experiment: RunSettings
     engine: Engine
     tests: TestSet
     folder: RunFolder | None = None
@@ -125,8 +82,8 @@ class Federation:
         self.uploads = Uploads(memory, kept)
         if self.experiment.engine.reuse:
             self.engine.model.store = FeatureStore(memory, kept, constant=self._constant())
-        self.personal = PersonalStates(None if kept is None else kept / "clients", device)
-        prepared, begin = Prepared(memory), self.method.scope.pick(start, "personal")
+        self.personal = ClientStates(None if kept is None else kept / "clients", device)
+        prepared, begin = ExampleCache(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():
             client.states, client.prepared, client.begin = self.personal, prepared, begin
         self.replies: list[Reply] = []
@@ -190,7 +147,7 @@ class Federation:
             entries: list[dict[str, Any]] = []
             before = self.state
             try:
-                after = method.moved(before, method.round(before, Door(self, method, number, entries)))
+                after = method.moved(before, method.round(before, RoundAsk(self, method, number, entries)))
             except NoReplies:
                 after = before
             if self._quorum(entries):
@@ -244,7 +201,7 @@ class Federation:
 
     def global_model(self) -> Mapping[str, Tensor]:
         """The tensors of the model for everybody; empty where the method has none."""
-        personal = Each(self.names, lambda name: self.clients[name].personal)
+        personal = LazyMapping(self.names, lambda name: self.clients[name].personal)
         return self.method.global_model(self.state, personal)
 
     def client_model(self, client: Client) -> ClientModel | None:
@@ -349,15 +306,15 @@ class Federation:
         if self.assessor is not None:
             return self.assessor(self, number, generate)
         model, settings = self.engine.model, self.experiment.evaluation
-        if isinstance(model, Zoo):
+        if isinstance(model, ModelBank):
             return self._assessed_zoo(model, number)
         tested = self.names if settings.clients is None else set(self.tests.of)
         own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
-        models = Each(own, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
+        models = LazyMapping(own, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
         # Before round 1 every client's model is the start model: evaluated once, not once per client.
         if self.class_tests is not None:
             common, models = (
-                (model.start, Each([], models.make)) if number == 0 else (self.global_model(), models)
+                (model.start, LazyMapping([], models.make)) if number == 0 else (self.global_model(), models)
             )
             return assess_classes(
                 model,
@@ -383,9 +340,11 @@ class Federation:
         mine = self.method.client_model(self.state, client.personal)
         return ClientModel(client.held({**self.engine.model.start, **self.state.shared, **mine}))
 
-    def _assessed_zoo(self, model: Zoo, number: int) -> Assessment:
+    def _assessed_zoo(self, model: ModelBank, number: int) -> Assessment:
         """Every client's own model; and the generator, where the method has one."""
-        found = assess_zoo(model, Each(self.names, lambda n: self.own_model(self.clients[n])), self.tests)
+        found = assess_own_models(
+            model, LazyMapping(self.names, lambda n: self.own_model(self.clients[n])), self.tests
+        )
         if self.judge is None or self.synthesis is None:
             return found
         grids = None if self.folder is None else self.folder.path / "generated"

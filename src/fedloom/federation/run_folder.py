@@ -19,8 +19,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import sync, write_atomic
-from fedloom.core.tensor_files import damaged, opened, save_sealed
-from fedloom.federation.uploads import PREFIX
+from fedloom.core.tensor_files import PREFIX, damaged, read_checked, save_checked
 from fedloom.methods import State
 from fedloom.tasks.metrics import EvaluationRecord
 
@@ -112,7 +111,7 @@ class RunFolder:
         if checkpoint.change:
             parts[CHANGE] = checkpoint.change
         for name, tensors in parts.items():
-            save_sealed(tensors, part / f"{name}.safetensors")
+            save_checked(tensors, part / f"{name}.safetensors")
         described = {
             "round": checkpoint.round,
             "values": dict(checkpoint.state.values),
@@ -138,13 +137,13 @@ class RunFolder:
         folder = found[-1]
         described = _described(folder / "state.json")
         state = State(
-            opened(folder / "shared.safetensors"),
-            opened(folder / "method.safetensors"),
+            read_checked(folder / "shared.safetensors"),
+            read_checked(folder / "method.safetensors"),
             described["values"],
         )
         self._forget_before(described["round"])
         file = folder / f"{CHANGE}.safetensors"
-        change = opened(file) if file.is_file() else {}
+        change = read_checked(file) if file.is_file() else {}
         return Checkpoint(described["round"], state, described["totals"], change)
 
     def _forget_before(self, round: int) -> None:

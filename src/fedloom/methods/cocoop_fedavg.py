@@ -13,12 +13,12 @@ from typing import ClassVar
 from pydantic import Field
 
 from fedloom.core.payload import Scope
-from fedloom.methods.base.clip import LENGTH, OnCLIP
+from fedloom.methods.base.clip import LENGTH, CLIPMethod
 from fedloom.methods.base.method import Combination
 from fedloom.models.clip.conditional_prompt import ConditionalContext
 
 
-class CoCoOpFedAvg(OnCLIP):
+class CoCoOpFedAvg(CLIPMethod):
     """V' = sum p_i V_i and the same for the net."""
 
     name: ClassVar[str] = "cocoop-fedavg"

@@ -16,19 +16,18 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from fedloom.aggregation import fusion
-from fedloom.core.payload import Payload
-from fedloom.methods.base.distillation import KEPT, VECTORS, Loss, OnItems
+from fedloom.core.payload import Payload, Reply
+from fedloom.methods.base.distillation import KEPT, VECTORS, DistillationMethod, Loss
 from fedloom.methods.base.method import Ask, State, Trainer
 from fedloom.models.generation.public_set import Public
 from fedloom.models.own.model_bank import ITEMS, KNOWLEDGE
-from fedloom.privacy.firewall import Reply
 
 GLOBAL = f"{KNOWLEDGE}/global."
 """Beginning of the names of each modality's global vectors, (N, d)."""
 SAME, BEFORE = "same", "before"
 
 
-class CreamFL(OnItems):
+class CreamFL(DistillationMethod):
     """Clients: CE(D_c) + gamma (inter + intra) against the global vectors of the public items."""
 
     name: ClassVar[str] = "creamfl"

@@ -15,16 +15,16 @@ from pydantic import Field
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from fedloom.methods.base.distillation import KEPT, PROBABILITIES, Loss, OnItems
+from fedloom.core.payload import Reply
+from fedloom.methods.base.distillation import KEPT, PROBABILITIES, DistillationMethod, Loss
 from fedloom.methods.base.method import Ask, State
 from fedloom.models.generation.public_set import Public
 from fedloom.models.own.model_bank import KNOWLEDGE
-from fedloom.privacy.firewall import Reply
 
 CONSENSUS = f"{KNOWLEDGE}/consensus"
 
 
-class FedMD(OnItems):
+class FedMD(DistillationMethod):
     """u_i = mean_c p_ci; clients: CE(D_c) + lambda KL(u_i || p_ci)."""
 
     name: ClassVar[str] = "fedmd"

@@ -20,12 +20,20 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div
 
 from fedloom.aggregation import fusion, voting
+from fedloom.core.payload import Reply
 from fedloom.core.streams import stream_seed, torch_stream
-from fedloom.methods.base.distillation import ENTROPY, KEPT, LABELS, PROBABILITIES, VECTORS, Loss, OnItems
+from fedloom.methods.base.distillation import (
+    ENTROPY,
+    KEPT,
+    LABELS,
+    PROBABILITIES,
+    VECTORS,
+    DistillationMethod,
+    Loss,
+)
 from fedloom.methods.base.method import Ask, State
 from fedloom.models.generation.public_set import Public
 from fedloom.models.own.model_bank import KNOWLEDGE
-from fedloom.privacy.firewall import Reply
 
 LABEL, CONFIDENCE, FUSED = (f"{KNOWLEDGE}/{n}" for n in ("label", "confidence", "representation"))
 ATTENTION = "attention/"
@@ -78,7 +86,7 @@ class Fusing(BaseModel):
     )
 
 
-class FedMMKT(OnItems):
+class FedMMKT(DistillationMethod):
     """LabVote, MultiRepFusion, a denoiser trained on what was voted, clients distilled from what was fused."""
 
     name: ClassVar[str] = "fedmmkt"

@@ -13,13 +13,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from fedloom.core.payload import Scope
-from fedloom.methods.base.clip import LENGTH, OnCLIP
+from fedloom.methods.base.clip import LENGTH, CLIPMethod
 from fedloom.methods.base.method import Combination
 from fedloom.models.clip.optimal_transport import Kind
 from fedloom.models.clip.two_prompts import TwoContexts
 
 
-class FedOTP(OnCLIP):
+class FedOTP(CLIPMethod):
     """V_0' = sum p_i V_0,i; V_1 stays."""
 
     name: ClassVar[str] = "fedotp"

@@ -13,12 +13,12 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from fedloom.core.payload import Scope
-from fedloom.methods.base.clip import LENGTH, TEMPLATE, OnCLIP
+from fedloom.methods.base.clip import LENGTH, TEMPLATE, CLIPMethod
 from fedloom.methods.base.method import Combination
 from fedloom.models.clip.prompt import LowRankContext
 
 
-class FedPGP(OnCLIP):
+class FedPGP(CLIPMethod):
     """P_G' = sum p_i P_G,i; U_i and V_i stay."""
 
     name: ClassVar[str] = "fedpgp"

@@ -19,10 +19,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.aggregation import lora
-from fedloom.core.payload import Payload, Scope
+from fedloom.core.payload import Payload, Reply, Scope
 from fedloom.methods.base.combine import combine_pairs
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
-from fedloom.privacy.firewall import Reply
 
 
 class HetLoRA(Method):

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.core.payload import Scope
-from fedloom.methods.base.clip import TEMPLATE, OnCLIP
+from fedloom.methods.base.clip import TEMPLATE, CLIPMethod
 from fedloom.methods.base.method import Combination, State
 from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
 from fedloom.models.training.settings import Training
@@ -22,7 +22,7 @@ BASE_PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class WithAdapters(OnCLIP):
+class WithAdapters(CLIPMethod):
     """The fields of the multimodal adapter, for MMA and pFedMMA."""
 
     blocks: int = Field(3, ge=1, description="how many of the last blocks of both towers are adapted")

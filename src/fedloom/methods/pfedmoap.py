@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fedloom.core.payload import Payload, Scope
 from fedloom.core.streams import numpy_stream
-from fedloom.methods.base.clip import CONTEXT, LENGTH, OnCLIP
+from fedloom.methods.base.clip import CONTEXT, LENGTH, CLIPMethod
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.method import Ask, Combination, LayerShape, State, Trainer
 from fedloom.models.clip.mixture_of_prompts import Experts
@@ -30,7 +30,7 @@ MINE = "mine/context"
 _WITHOUT_GATE = Scope(shared=("*",), frozen=("gate",))
 
 
-class PFedMoAP(OnCLIP):
+class PFedMoAP(CLIPMethod):
     """V' = sum p_i V_i; the gating stays; clients' last contexts are others' experts."""
 
     name: ClassVar[str] = "pfedmoap"

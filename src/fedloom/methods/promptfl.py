@@ -17,12 +17,12 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Scope
-from fedloom.methods.base.clip import LENGTH, OnCLIP
+from fedloom.methods.base.clip import LENGTH, CLIPMethod
 from fedloom.methods.base.method import Combination, Trainer
 from fedloom.models.clip.prompt import Context
 
 
-class PromptFL(OnCLIP):
+class PromptFL(CLIPMethod):
     """V' = sum p_i V_i."""
 
     name: ClassVar[str] = "promptfl"

@@ -9,12 +9,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Scope
-from fedloom.methods.base.clip import TEMPLATE, OnCLIP
+from fedloom.methods.base.clip import TEMPLATE, CLIPMethod
 from fedloom.methods.base.method import Ask, Combination, State, Trainer
 from fedloom.models.clip.zero_shot import Nothing
 
 
-class ZeroShot(OnCLIP):
+class ZeroShot(CLIPMethod):
     """The foundation as it is."""
 
     name: ClassVar[str] = "zero-shot"

@@ -12,23 +12,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
+from fedloom.core.tensor_files import bytes_of
 from fedloom.data.sample import Sample
-from fedloom.federation.uploads import bytes_of
-from fedloom.models.batch_rows import Rows
+from fedloom.models.batch_rows import RowMap
 from fedloom.models.feature_cache import FeatureStore
 from fedloom.models.lora.lora import frozen_pairs
 from fedloom.models.precision import compile_frozen
 from fedloom.models.training.settings import part_of
-from fedloom.tasks.metrics.bertscore import Embedder
-from fedloom.tasks.metrics.gptscore import GPTScore
 
 ANCHORS = "anchors/prompts"
 """A client's personal states of a few of its prompts, (n, d): what FedDPA weighs its two adapters by."""
 
 
-class AdaptedModel(ABC):
+class Trainable(ABC):
     """A foundation and its adapters, as clients, engines and the federation see them.
 
     Subclasses say how a sample is read, trained on and answered; the bookkeeping of the trainable tensors is here.
@@ -226,7 +223,7 @@ class AdaptedModel(ABC):
 
     @property
     @abstractmethod
-    def rows(self) -> Rows:
+    def rows(self) -> RowMap:
         """Whose the rows are that the module sees which is at work."""
 
     @abstractmethod
@@ -284,16 +281,6 @@ class AdaptedModel(ABC):
     @abstractmethod
     def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """(B, d): the frozen model's last state of each example's prompt, adapters switched off."""
-
-    @abstractmethod
-    def embedder(self) -> Embedder:
-        """The foundation's own contextual token vectors, for BERTScore without any download."""
-
-    def judge(self) -> GPTScore:
-        """The foundation's own language model as a judge of answers. Raises ExperimentError where it has none."""
-        raise ExperimentError(
-            "evaluation.gptscore: world is the language model of a multimodal LLM, which this foundation has not; use off"
-        )
 
     @abstractmethod
     def save_adapters(self, folder: Path) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class RowMap:
     """`of[i]`: the example, by its place in the batch, that row i of the next module's input belongs to.
 
     A module may see several rows for each of these, such as clips, in the same order. `lengths[i]`: how many of the row's

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 
-class Prepared:
+class ExampleCache:
     """Keeps what was made for the clients asked last, up to `limit` bytes; the client asked longest ago goes first."""
 
     def __init__(self, limit: int) -> None:

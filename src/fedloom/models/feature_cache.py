@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fedloom.federation.uploads import PREFIX, Stored, write_tensors
+from fedloom.core.tensor_files import PREFIX, Stored, write_tensors
 from fedloom.models.example_cache import nbytes
 
 CHUNK = 32

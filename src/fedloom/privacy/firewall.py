@@ -4,8 +4,7 @@ A bad client costs its own update and nothing else (docs/decisions/0003-firewall
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from statistics import median
 
 import torch
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.aggregation.mean import squared_distance
-from fedloom.core.payload import Payload, group_of
+from fedloom.core.payload import Check, Reply, group_of
 
 
 class Firewall(BaseModel):
@@ -32,34 +31,6 @@ class Firewall(BaseModel):
         gt=0,
         description="refuse a group's change with a larger Frobenius norm than this; none = no absolute cap",
     )
-
-
-@dataclass(frozen=True)
-class Reply:
-    """One client's answer to one question: a payload, or the reason why there is none."""
-
-    client: str
-    payload: Payload = field(default_factory=Payload)
-    error: str | None = None
-    ratios: Mapping[str, float] = field(default_factory=dict)
-    """The client's LoRA scale over the model's by group, as the server knows it; 1 where not named."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """For a reply that is the mean of several clients: how many trained each group."""
-    clients: Sequence[str] = ()
-    """For a reply that is the mean of several clients: who they are."""
-
-    def trained_by(self, name: str) -> int:
-        """How many clients trained a tensor of this reply."""
-        return self.counts.get(group_of(name), 1) if name in self.payload.tensors else 0
-
-    @property
-    def examples(self) -> int:
-        """How many examples the client says it trained on."""
-        return int(self.payload.numbers["examples"])
-
-
-Check = Callable[[Reply], str | None]
-"""What a method itself finds wrong with a reply whose names, shapes and numbers are right; None where nothing is."""
 
 
 def inspect(

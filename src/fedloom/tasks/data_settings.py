@@ -17,8 +17,8 @@ from fedloom.data.sources.captions import Captions
 from fedloom.data.tabletop.styles import PRIVATE_STYLES
 
 if TYPE_CHECKING:
+    from fedloom.data.pictures.class_names import Classes
     from fedloom.data.pictures.pictures import Pictures
-    from fedloom.data.sources.image_classes import Classes
     from fedloom.data.sources.pool import Pool
 
 Features = Callable[[Sequence[Sample]], Tensor]

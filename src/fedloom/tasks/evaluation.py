@@ -12,9 +12,9 @@ from torch import Tensor
 
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
-from fedloom.models.base import AdaptedModel
-from fedloom.tasks.metrics import EvaluationRecord, load_embedder, summarise
-from fedloom.tasks.metrics.bertscore import Embedder
+from fedloom.models.base import Trainable
+from fedloom.tasks.frozen_llm import embedder_of
+from fedloom.tasks.metrics import EvaluationRecord, summarise
 
 
 class Evaluation(BaseModel):
@@ -86,7 +86,7 @@ class TestSet:
         return found
 
     @classmethod
-    def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: AdaptedModel) -> "TestSet":
+    def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: Trainable) -> "TestSet":
         """The union of the clients' test samples."""
         pairs = [(client, sample) for client in sorted(parts) for sample in parts[client]]
         examples = [model.prepare(s) for _, s in pairs]
@@ -119,7 +119,7 @@ def drawn(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
 
 @torch.no_grad()
 def evaluate(
-    model: AdaptedModel, tests: TestSet, settings: Evaluation, *, generate: bool
+    model: Trainable, tests: TestSet, settings: Evaluation, *, generate: bool
 ) -> list[EvaluationRecord]:
     """One record per test sample, by the model as it is loaded."""
     records = []
@@ -157,7 +157,7 @@ def evaluate(
     return records
 
 
-def control(tests: TestSet, kind: str, how: Control, model: AdaptedModel) -> TestSet:
+def control(tests: TestSet, kind: str, how: Control, model: Trainable) -> TestSet:
     """The test samples of one kind with their input destroyed: a figure that survives this did not need the input.
 
     removed: the modality is absent; zeroed: silence, a black picture; shuffled: each sample gets the input of the next one
@@ -204,7 +204,7 @@ class Assessment:
 
 
 def assess(
-    model: AdaptedModel,
+    model: Trainable,
     common: Mapping[str, Tensor],
     own: Mapping[str, ClientModel],
     tests: TestSet,
@@ -218,7 +218,7 @@ def assess(
     Where there is no common model, `global/...` is the mean over the clients' own models, each on every client's test
     samples, and is measured only if `everywhere`, because it costs clients x samples.
     """
-    embedder = _embedder(settings.bertscore, model) if generate else None
+    embedder = embedder_of(settings.bertscore, model) if generate else None
     metrics: dict[str, float] = {}
     records: list[EvaluationRecord] = []
     if common:
@@ -246,7 +246,7 @@ def assess(
     return Assessment(metrics, of_client, records or local)
 
 
-def measure_controls(model: AdaptedModel, tests: TestSet, settings: Evaluation) -> dict[str, float]:
+def measure_controls(model: Trainable, tests: TestSet, settings: Evaluation) -> dict[str, float]:
     """`control/<kind>/<removed|zeroed|shuffled>/<metric>` of the model as it is loaded."""
     found: dict[str, float] = {}
     kinds = sorted({s.kind for s in tests.samples if s.modalities})
@@ -258,9 +258,3 @@ def measure_controls(model: AdaptedModel, tests: TestSet, settings: Evaluation) 
                 if f"global/{kind}/{metric}" in measured:
                     found[f"control/{kind}/{how}/{metric}"] = measured[f"global/{kind}/{metric}"]
     return found
-
-
-def _embedder(name: str, model: AdaptedModel) -> Embedder | None:
-    if name == "off":
-        return None
-    return model.embedder() if name == "world" else load_embedder(name)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fedloom.data.sample import Sample
-from fedloom.models.base import AdaptedModel
+from fedloom.models.base import Trainable
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet
 from fedloom.tasks.metrics import EvaluationRecord, harmonic_mean
 
@@ -43,7 +43,7 @@ class ClassTests:
         tests: TestSet,
         common: Mapping[str, Sequence[Sample]],
         domains: Mapping[str, str],
-        model: AdaptedModel,
+        model: Trainable,
     ) -> "ClassTests":
         """The sets as the model reads them; a picture of the common sets that is some client's, too, is one example."""
         restricted = [
@@ -67,7 +67,7 @@ class ClassTests:
     def _places(self) -> dict[int, int]:
         return {id(example): i for i, example in enumerate(self.pictures)}
 
-    def features(self, model: AdaptedModel, examples: Sequence[Any]) -> Sequence[Any]:
+    def features(self, model: Trainable, examples: Sequence[Any]) -> Sequence[Any]:
         """What the model's frozen part makes of these examples, kept for every client's model and every round."""
         if not model.store.on:
             return model.features(examples)
@@ -77,7 +77,7 @@ class ClassTests:
 
 @torch.no_grad()
 def assess_classes(
-    model: AdaptedModel,
+    model: Trainable,
     common: Mapping[str, Tensor],
     own: Mapping[str, ClientModel],
     tests: TestSet,
@@ -172,7 +172,7 @@ def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str
 
 
 def _names(
-    model: AdaptedModel,
+    model: Trainable,
     sets: ClassTests,
     examples: Sequence[Any],
     settings: Evaluation,

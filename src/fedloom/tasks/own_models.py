@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from statistics import fmean, pstdev
 
 from fedloom.data.sample import Sample
-from fedloom.models.own.model_bank import Zoo
+from fedloom.models.own.model_bank import ModelBank
 from fedloom.tasks.evaluation import Assessment, ClientModel, TestSet
 from fedloom.tasks.metrics import EvaluationRecord, summarise
 
 
-def assess_zoo(model: Zoo, own: Mapping[str, ClientModel], tests: TestSet) -> Assessment:
+def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: TestSet) -> Assessment:
     """`local/<modality>/accuracy` on the clients' own test parts, `global/...` on those of all clients of the modality.
 
     The latter is the mean over clients, with `spread/<modality>/accuracy`, its standard deviation over clients, and

@@ -80,8 +80,8 @@ def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int
 def _rows(place: str) -> Any:
     import datasets
 
-    quiet = datasets.utils.logging
-    quiet.disable_progress_bar()
+    hf_bars = datasets.utils.logging
+    hf_bars.disable_progress_bar()
     try:
         if (Path(place) / "state.json").is_file():
             return datasets.load_from_disk(place)

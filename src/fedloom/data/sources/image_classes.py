@@ -18,18 +18,11 @@ from fedloom.data.partition.few_shot import base_and_novel, class_shares, draw_s
 from fedloom.data.partition.settings import DomainShift, FewShot, LabelSkew, Partition
 from fedloom.data.pictures import folder as pictures_folder
 from fedloom.data.pictures import hub as pictures_hub
+from fedloom.data.pictures.class_names import Classes
 from fedloom.data.pictures.known_sets import KNOWN, Known
 from fedloom.data.pictures.pictures import Picture, Pictures, sample
 from fedloom.data.sample import Sample
 from fedloom.data.sources import small_worlds as pictures_small
-
-
-@dataclass(frozen=True)
-class Classes:
-    """Class names in order: a label number is a position in `base`, or in `novel`."""
-
-    base: tuple[str, ...]
-    novel: tuple[str, ...] = ()
 
 
 def open_pictures(

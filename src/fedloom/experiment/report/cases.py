@@ -17,7 +17,8 @@ from fedloom.experiment.report.predictions import Prediction, predictions
 from fedloom.experiment.report.read import Run, SampleRecord
 from fedloom.experiment.report.samples import is_right
 from fedloom.experiment.report.table import BEFORE, markdown_cell
-from fedloom.tasks.metrics import Embedder, GPTScore, bert_score, load_embedder
+from fedloom.tasks.frozen_llm import embedder_of, judge_of
+from fedloom.tasks.metrics import Embedder, GPTScore, bert_score
 
 FOOTNOTE = (
     "Samples are the first of the run's gallery (samples/samples.json), the same for every row; first seed. "
@@ -146,16 +147,11 @@ def _judges(run: Run) -> tuple[_Judges, list[str]]:
         from fedloom.experiment.run import load
 
         model = load(run.folder)
-    embedder: Embedder | None = None
-    notes = []
-    if bert == "off":
-        notes.append("BERTScore is off in this experiment (evaluation.bertscore).")
-    else:
-        embedder = model.embedder() if bert == "world" else load_embedder(bert)
-        notes.append(f"BERTScore F of each answer by {embedder.name}.")
-    judge: GPTScore | None = None
-    if gpt != "off":
-        judge = model.judge() if gpt == "world" else GPTScore.load(gpt)
+    embedder, judge = embedder_of(bert, model), judge_of(gpt, model)
+    notes = ["BERTScore is off in this experiment (evaluation.bertscore)."]
+    if embedder is not None:
+        notes = [f"BERTScore F of each answer by {embedder.name}."]
+    if judge is not None:
         notes.append(
             f"GPTScore: mean log-probability of the answer's tokens given the question, by {judge.name}; not the paper's scale."
         )

@@ -186,9 +186,9 @@ def _rounds(runs: Sequence[Run], measure: str, bad: Callable[[float], bool]) -> 
     for run in runs:
         for name in run.names():
             if name.startswith("fusion/") and name.endswith(f"/{measure}"):
-                alone = _alone(run, name.split("/")[1])
+                single = _alone(run, name.split("/")[1])
                 for r, value in run.series(name).items():
-                    if bad(value) and r not in alone:
+                    if bad(value) and r not in single:
                         found.setdefault(r, []).append(value)
     return {r: min(v) if measure == "effective_clients" else max(v) for r, v in found.items()}
 

@@ -17,7 +17,7 @@ TEMPLATE = Field(
 LENGTH = Field(16, ge=1, description="vectors of the learned context")
 
 
-class OnCLIP(Method):
+class CLIPMethod(Method):
     """Base of the methods that train parts of a CLIP model; most add fields, a scope and an attachment."""
 
     vera: ClassVar[bool] = False

@@ -10,8 +10,7 @@ from torch import Tensor
 from fedloom.aggregation import lora, vera
 from fedloom.aggregation.mean import weighted_mean
 from fedloom.aggregation.solve import Mode
-from fedloom.core.payload import group_of
-from fedloom.privacy.firewall import Reply
+from fedloom.core.payload import Reply, group_of
 
 PairRule = Callable[..., tuple[Tensor, Tensor]]
 """(A_k, B_k, weights (K,), scales=s_k/s or None) to the combined pair; A_k are (r_k, d_in), B_k (d_out, r_k)."""

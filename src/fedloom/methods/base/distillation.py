@@ -13,12 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedloom.core.payload import Payload, Scope, group_of
+from fedloom.core.payload import Payload, Reply, Scope, group_of
 from fedloom.methods.base.method import Ask, Method, State, Trainer
 from fedloom.models.generation.public_set import DENOISER, Public
 from fedloom.models.own.model_bank import ITEMS, KNOWLEDGE, PUBLIC
 from fedloom.models.training.settings import Penalty
-from fedloom.privacy.firewall import Reply
 
 ENTROPY, LABELS, PROBABILITIES, VECTORS = (
     f"answer/{n}" for n in ("entropy", "label", "probability", "vector")
@@ -30,7 +29,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits (B, C) and unit vectors (B, d) of some items, and their places among the kept ones (B,), to a scalar."""
 
 
-class OnItems(Method):
+class DistillationMethod(Method):
     """A subclass says what it makes of the answers, and what a client learns from it."""
 
     shares: ClassVar[Scope] = Scope(personal=("*",))

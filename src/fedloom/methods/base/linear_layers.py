@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from fedloom.aggregation.canonical import join
-from fedloom.core.payload import group_of
-from fedloom.privacy.firewall import Reply
+from fedloom.core.payload import Reply, group_of
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedloom.core.payload import Payload
+from fedloom.core.payload import Payload, Reply
 from fedloom.methods.base.method import Method, State
-from fedloom.privacy.firewall import Reply
 
 _AT = "merged_at"
 """A payload's number: how many directions of each place its receiver should have already."""

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor
 
-from fedloom.core.payload import EVERYTHING, Payload, Scope
+from fedloom.core.payload import EVERYTHING, Check, Payload, Reply, Scope
 from fedloom.methods.base.server_optimizer import ServerStep
 from fedloom.models.clip.adapter import Attachment
 from fedloom.models.training.settings import Penalty, Training
-from fedloom.privacy.firewall import Check, Reply
 
 if TYPE_CHECKING:
     from fedloom.models.generation.public_set import Synthesis
-    from fedloom.models.own.model_bank import Example, Zoo
+    from fedloom.models.own.model_bank import Example, ModelBank
 
 FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
 """Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
@@ -97,7 +96,7 @@ class Ask(Protocol):
         """What each client with a model of its own holds."""
 
     @property
-    def zoo(self) -> "Zoo":
+    def zoo(self) -> "ModelBank":
         """The architectures of clients with models of their own."""
 
     @property

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed, torch_stream
 from fedloom.models.lora import peft_files as files
@@ -34,7 +34,7 @@ def load_checkpoint(source: str | Path, labels: Sequence[str], seed: int) -> tup
     try:
         kept = _labels_of(source)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        with quiet(), torch.random.fork_rng(devices=[]):
+        with quiet_hf(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "classifier"))  # for what else the checkpoint may lack
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 source,

@@ -15,13 +15,12 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
-from fedloom.models.base import ANCHORS, AdaptedModel, means
-from fedloom.models.batch_rows import Rows
+from fedloom.models.base import ANCHORS, Trainable, means
+from fedloom.models.batch_rows import RowMap
 from fedloom.models.classifier import checkpoint as classifier_io
 from fedloom.models.lora import lora
 from fedloom.models.lora.lora import LoRA
 from fedloom.models.precision import in_precision
-from fedloom.tasks.metrics import Embedder
 
 BODY, HEAD = "body", "head"
 
@@ -36,7 +35,7 @@ class Example:
     truncated: bool
 
 
-class AdaptedClassifier(AdaptedModel):
+class AdaptedClassifier(Trainable):
     """`model` is changed in place: its base model is wrapped by PEFT, its own weights are frozen."""
 
     def __init__(
@@ -74,7 +73,7 @@ class AdaptedClassifier(AdaptedModel):
         self.prefix: str = model.base_model_prefix
         self._body = lora.attach(getattr(model, self.prefix), body_lora, BODY, seed, second)
         setattr(model, self.prefix, self._body)
-        self._rows = Rows([])
+        self._rows = RowMap([])
         self._head = {n: m for n, m in model.named_children() if n != self.prefix}
         model.eval()
         heads = [m for part in self._head.values() for m in part.modules()]
@@ -94,7 +93,7 @@ class AdaptedClassifier(AdaptedModel):
         return self.model  # type: ignore[no-any-return]
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> RowMap:
         """A row for every example."""
         return self._rows
 
@@ -145,7 +144,7 @@ class AdaptedClassifier(AdaptedModel):
     @in_precision
     def logits(self, examples: Sequence[Example]) -> Tensor:
         """(examples, labels)."""
-        self._rows = Rows(range(len(examples)), [len(e.inputs["input_ids"]) for e in examples])
+        self._rows = RowMap(range(len(examples)), [len(e.inputs["input_ids"]) for e in examples])
         return self.model(**self._batch(examples)).logits  # type: ignore[no-any-return]
 
     def _batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -206,12 +205,6 @@ class AdaptedClassifier(AdaptedModel):
         """(B, d): the frozen body's last state at the first token, which RoBERTa's head reads."""
         with self._body.disable_adapter():
             return self._body(**self._batch(examples)).last_hidden_state[:, 0]  # type: ignore[no-any-return]
-
-    def embedder(self) -> Embedder:
-        """None: labels are no sentences. Raises ExperimentError."""
-        raise ExperimentError(
-            "evaluation.bertscore: world is the embedder of a multimodal LLM and has no meaning for a classifier; use off"
-        )
 
     def save_adapters(self, folder: Path) -> None:
         """`body/` in PEFT's format (task SEQ_CLS), `head.safetensors`, and `fedloom.json`, which lists them."""

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from fedloom.core.streams import torch_stream
-from fedloom.models.batch_rows import Rows
+from fedloom.models.batch_rows import RowMap
 
 if TYPE_CHECKING:
     from fedloom.models.clip.towers import Tokens, Towers
@@ -51,18 +51,18 @@ class Who:
         return [slice(a, b) for a, b in zip(first, [*first[1:], len(self.of)], strict=True)]
 
     @cached_property
-    def pictures(self) -> Rows:
+    def pictures(self) -> RowMap:
         """A row for each example."""
-        return Rows(range(len(self.of)))
+        return RowMap(range(len(self.of)))
 
     @cached_property
-    def each(self) -> Rows:
+    def each(self) -> RowMap:
         """A row for each client."""
-        return Rows([part.start for part in self.parts])
+        return RowMap([part.start for part in self.parts])
 
-    def texts(self, classes: int) -> Rows:
+    def texts(self, classes: int) -> RowMap:
         """A row for each client and class."""
-        return Rows([part.start for part in self.parts for _ in range(classes)])
+        return RowMap([part.start for part in self.parts for _ in range(classes)])
 
 
 class Single(nn.Module):
@@ -98,7 +98,7 @@ class Part(nn.Module):
     def __init__(self, spec: Attachment, towers: Towers) -> None:
         super().__init__()
         self.template, self.towers = spec.template, towers
-        self.rows = Rows([])
+        self.rows = RowMap([])
         self._fixed: dict[Any, Any] = {}
         self._texts: dict[Names, tuple[Any, Tensor]] = {}
 

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
-from fedloom.data.sources.image_classes import Classes
+from fedloom.data.pictures.class_names import Classes
 from fedloom.models.clip.adapter import Attachment
 from fedloom.models.clip.towers import Towers
 from fedloom.models.image_processing import Pixels, read_pixels
@@ -36,7 +36,7 @@ def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu")
         if kind != "clip":
             raise ExperimentError(f"model.clip: {source} is a {kind} model; name a CLIP")
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        with quiet(), torch.random.fork_rng(devices=[]):
+        with quiet_hf(), torch.random.fork_rng(devices=[]):
             clip, report = CLIPModel.from_pretrained(
                 where,
                 dtype=torch.float32,

@@ -15,16 +15,15 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
+from fedloom.data.pictures.class_names import Classes
 from fedloom.data.sample import Sample
-from fedloom.data.sources.image_classes import Classes
-from fedloom.models.base import AdaptedModel, means
-from fedloom.models.batch_rows import Rows
+from fedloom.models.base import Trainable, means
+from fedloom.models.batch_rows import RowMap
 from fedloom.models.clip import checkpoint as clip_io
 from fedloom.models.clip.adapter import Attachment, Names, Who
 from fedloom.models.clip.towers import Towers
 from fedloom.models.image_processing import Pixels
 from fedloom.models.precision import in_precision, moved
-from fedloom.tasks.metrics import Embedder
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +40,7 @@ class Example:
     allowed: tuple[int, ...] | None = None
 
 
-class AdaptedCLIP(AdaptedModel):
+class AdaptedCLIP(Trainable):
     """`towers` on a CLIPModel, `attachment` on the towers; label numbers are those of `classes`."""
 
     def __init__(
@@ -76,7 +75,7 @@ class AdaptedCLIP(AdaptedModel):
         return self._root
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> RowMap:
         """Whose the rows are that the trained layer at work sees."""
         return self.part.rows
 
@@ -214,12 +213,6 @@ class AdaptedCLIP(AdaptedModel):
     def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """None: a picture's classification has no prompt. Raises ExperimentError."""
         raise ExperimentError("CLIP has no prompt's states; feddpa-lora is for language models")
-
-    def embedder(self) -> Embedder:
-        """None: class names are no sentences. Raises ExperimentError."""
-        raise ExperimentError(
-            "evaluation.bertscore: world is the embedder of a multimodal LLM and has no meaning for CLIP; use off"
-        )
 
     def save_adapters(self, folder: Path) -> None:
         """A safetensors file for each group, and `fedloom.json`, which says what they are attached to."""

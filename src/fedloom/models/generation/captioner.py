@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.image_processing import Pixels, read_pixels
 
 CAPTIONS, MATCHING = "captions", "matching"
@@ -68,7 +68,7 @@ class Captioner:
         said: list[str] = []
         longest = min(max_new_tokens, self.writer.config.text_config.max_position_embeddings - 1)
         for part in self._seen(pictures, batch):
-            with quiet(), torch.random.fork_rng(devices=[]):
+            with quiet_hf(), torch.random.fork_rng(devices=[]):
                 ids = self.writer.generate(
                     pixel_values=part, max_new_tokens=longest, do_sample=False, num_beams=1
                 )
@@ -124,7 +124,7 @@ class Captioner:
 def _model(kind: Any, where: str | Path) -> Any:
     """A checkpoint of transformers, complete, in float32, without pickle and remote code."""
     try:
-        with quiet(), torch.random.fork_rng(devices=[]):
+        with quiet_hf(), torch.random.fork_rng(devices=[]):
             model, report = kind.from_pretrained(
                 where,
                 dtype=torch.float32,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read(name: str | Path) -> Parts:
     safe: dict[str, Any] = {"use_safetensors": True, "local_files_only": local}
     try:
         # Initial weights are drawn and replaced at once.
-        with quiet(), torch.random.fork_rng(devices=[]):
+        with quiet_hf(), torch.random.fork_rng(devices=[]):
             parts = Parts(
                 UNet2DConditionModel.from_pretrained(where, subfolder="unet", **safe).float(),
                 CLIPTextModel.from_pretrained(
@@ -101,7 +101,7 @@ def write(parts: Parts, folder: Path) -> None:
     """A folder that StableDiffusionPipeline.from_pretrained loads; without an autoencoder, its parts load one by one."""
     folder.mkdir(parents=True, exist_ok=True)
     plain(parts.tokenizer)
-    with quiet():
+    with quiet_hf():
         if parts.autoencoder is not None:
             from diffusers import StableDiffusionPipeline
 

@@ -10,8 +10,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import quiet
-from fedloom.models.mllm.mllm import MLLM, MLLMConfig, new_projector
+from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.mllm.config import MLLMConfig
+from fedloom.models.mllm.mllm import MLLM
+from fedloom.models.mllm.projector import new_projector
 
 CONFIG, PROJECTOR = "mllm.json", "projector.safetensors"
 
@@ -29,7 +31,7 @@ def save(model: MLLM, folder: Path, dtype: torch.dtype | None = None) -> None:
     encoder = model.encoder if dtype is None else copy.deepcopy(model.encoder).to(dtype)
     encoder.save_pretrained(folder / "encoder")  # type: ignore[operator]
     state = None if dtype is None else _cast(model.llm, dtype)
-    with quiet():
+    with quiet_hf():
         model.llm.save_pretrained(folder / "llm", state_dict=state)
     model.tokenizer.save_pretrained(folder / "llm")
     save_file(_cast(model.projector, dtype), folder / PROJECTOR)
@@ -54,7 +56,7 @@ def load(
     config = MLLMConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
     encoder = ImageBind.from_pretrained(folder / "encoder", modalities)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    with quiet():
+    with quiet_hf():
         llm = AutoModelForCausalLM.from_pretrained(folder / "llm", dtype=dtype, use_safetensors=True, **local)
     tokenizer = AutoTokenizer.from_pretrained(folder / "llm", **local)
     projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config)

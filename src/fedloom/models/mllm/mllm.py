@@ -9,43 +9,23 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, Field
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.streams import torch_stream
 from fedloom.data.sample import MODALITIES, Sample
-from fedloom.models.batch_rows import Rows
-from fedloom.models.imagebind.imagebind import Pool, ScaleMode
+from fedloom.models.batch_rows import RowMap
+from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.layout import Layout, lay_out
-from fedloom.models.mllm.prompt import Pieces, PromptConfig, assemble
+from fedloom.models.mllm.projector import new_projector
+from fedloom.models.mllm.prompt import Pieces, assemble
 from fedloom.models.precision import moved
 
 Features = Sequence[Mapping[str, Tensor]]
 """Per example: modality -> (tokens, out_dim), the encoder's output before the projector."""
-
-
-class MLLMConfig(BaseModel, extra="forbid"):
-    """How encoder and language model are joined."""
-
-    pool: Pool = Field(
-        "head", description="what is projected: published output, the same before its norm, token mean"
-    )
-    scale: ScaleMode = Field("unit", description="length of the encoder's output: 1, native, or pandagpt's")
-    tokens: int = Field(1, ge=1, description="soft tokens per modality; more than one needs pool: mean")
-    combine: Literal["concat", "sum"] = Field(
-        "concat", description="several modalities: side by side or summed"
-    )
-    projector: Literal["shared", "per_modality"] = Field("shared", description="one projector, or one each")
-    layers: Literal["linear", "mlp2x"] = Field(
-        "linear", description="the projector: one linear layer, or two with a GELU between"
-    )
-    prompt: PromptConfig = PromptConfig()
-    max_text_tokens: int = Field(512, ge=1, description="token ids per sample, answer included")
 
 
 @dataclass(frozen=True)
@@ -90,7 +70,7 @@ class MLLM(nn.Module):
             )
         self.encoder, self.projector, self.llm = encoder, projector, llm
         self.tokenizer, self.config = tokenizer, config
-        self.rows = Rows([])
+        self.rows = RowMap([])
         """Whose the rows are that encoder, projector or LLM sees, for layers that treat clients differently."""
         self._seen: dict[str, list[int]] = {}
 
@@ -152,7 +132,7 @@ class MLLM(nn.Module):
             batch = moved(torch.stack([examples[i].inputs[name] for i in members]), weight.device)
             if batch.is_floating_point():
                 batch = batch.to(weight.dtype)
-            self.rows = Rows(members)
+            self.rows = RowMap(members)
             out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)  # type: ignore[operator]
             for i, row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
                 found[i][name] = row
@@ -168,7 +148,7 @@ class MLLM(nn.Module):
         else:
             asked, column = {}, plan.predict
         mask = moved(plan.mask, embeds.device)
-        self.rows = Rows(range(len(examples)), plan.mask.sum(1).tolist())
+        self.rows = RowMap(range(len(examples)), plan.mask.sum(1).tolist())
         out = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **asked)
         logits = out.logits[plan.rows, column]
         labels = moved(plan.labels, logits.device)
@@ -258,7 +238,7 @@ class MLLM(nn.Module):
         soft = embeds.new_zeros(len(plan.slots), self.config.tokens, embeds.shape[-1])
         for name, slots in sorted(wanted.items()):
             found = moved(torch.stack([features[plan.slots[s][0]][name] for s in slots]), self.device)
-            self.rows = Rows([plan.slots[s][0] for s in slots])
+            self.rows = RowMap([plan.slots[s][0] for s in slots])
             value = self.project(name, found).to(embeds.dtype)
             soft = soft.index_add(0, torch.tensor(slots, device=soft.device), value)
         where = (plan.soft_rows.to(soft.device), plan.soft_cols.to(soft.device))
@@ -283,40 +263,6 @@ class MLLM(nn.Module):
             inputs_embeds=embeds, attention_mask=mask, generation_config=settings, tokenizer=self.tokenizer
         )
         return ids
-
-
-def new_projector(
-    encoder: nn.Module, width: int, config: MLLMConfig, seed: int = 0, device: str = "cpu"
-) -> nn.Module:
-    """A fresh P from the named stream of `seed`: Linear out_dim -> width with bias, or Linear, GELU, Linear(width -> width).
-
-    One for all modalities or one each; U(-1/sqrt(d_in), 1/sqrt(d_in)), PyTorch's own bounds; on the
-    device `meta` only shapes.
-    """
-    out_dim = int(encoder.out_dim)  # type: ignore[arg-type]
-
-    def fresh(name: str) -> nn.Module:
-        stream = torch_stream(seed, "projector", name)
-        first = _linear(out_dim, width, stream, device)
-        if config.layers == "linear":
-            return first
-        return nn.Sequential(first, nn.GELU(), _linear(width, width, stream, device))
-
-    if config.projector == "shared":
-        return fresh("shared")
-    return nn.ModuleDict({m: fresh(m) for m in encoder.modalities})  # type: ignore[union-attr]
-
-
-def _linear(d_in: int, d_out: int, stream: torch.Generator, device: str) -> nn.Linear:
-    with torch.device("meta"):
-        layer = nn.Linear(d_in, d_out)
-    if device == "meta":
-        return layer
-    layer.to_empty(device="cpu")
-    with torch.no_grad():
-        for tensor in (layer.weight, layer.bias):
-            tensor.uniform_(-(d_in**-0.5), d_in**-0.5, generator=stream)
-    return layer
 
 
 def keeps_logits(llm: nn.Module) -> bool:

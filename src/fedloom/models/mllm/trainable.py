@@ -18,20 +18,19 @@ from torch.nn.functional import cross_entropy
 from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
-from fedloom.models.base import ANCHORS, AdaptedModel, means
-from fedloom.models.batch_rows import Rows
+from fedloom.models.base import ANCHORS, Trainable, means
+from fedloom.models.batch_rows import RowMap
 from fedloom.models.lora import lora
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.gradient_check import check_adapters
 from fedloom.models.lora.lora import LoRA
 from fedloom.models.mllm.layout import length_of
 from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.precision import in_precision
-from fedloom.tasks.metrics import CausalEmbedder, Embedder, GPTScore
-from fedloom.tasks.metrics.token_accuracy import count_tokens
 
 
-class AdaptedMLLM(AdaptedModel):
+class AdaptedMLLM(Trainable):
     """`mllm` is changed in place: its trunks and LLM are wrapped by PEFT, its own weights are frozen."""
 
     def __init__(
@@ -91,7 +90,7 @@ class AdaptedMLLM(AdaptedModel):
         return self.mllm
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> RowMap:
         """Whose the rows are that the encoder, the projector or the LLM sees."""
         return self.mllm.rows
 
@@ -180,14 +179,6 @@ class AdaptedMLLM(AdaptedModel):
         with without_adapter(self.mllm.llm):
             return self.mllm.prompt_states(examples, features)
 
-    def embedder(self) -> Embedder:
-        """The frozen LLM's hidden states, adapters switched off: the same for every method and round."""
-        return _FrozenStates(self.mllm)
-
-    def judge(self) -> GPTScore:
-        """GPTScore by the frozen LLM, adapters switched off."""
-        return _FrozenJudge(self.mllm)
-
     def save_adapters(self, folder: Path) -> None:
         """`<group>/` in PEFT's format for each adapter, `projector.safetensors`, and `fedloom.json`, which lists them."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -225,36 +216,6 @@ class AdaptedMLLM(AdaptedModel):
         if (folder / "anchors.safetensors").is_file():
             tensors |= load_file(folder / "anchors.safetensors")
         return tensors
-
-
-class _FrozenStates:
-    """CausalEmbedder over the LLM as it was before any adapter."""
-
-    def __init__(self, mllm: MLLM) -> None:
-        self._llm = mllm.llm
-        base = cast(Any, mllm.llm)
-        base = base.get_base_model() if isinstance(mllm.llm, PeftModel) else base
-        self._inner = CausalEmbedder(base, mllm.tokenizer, "world-llm")
-
-    @property
-    def name(self) -> str:
-        return self._inner.name
-
-    def embed(self, texts: Sequence[str]) -> list[Tensor]:
-        with without_adapter(self._llm):
-            return self._inner.embed(texts)
-
-
-class _FrozenJudge(GPTScore):
-    """GPTScore by the LLM as it was before any adapter."""
-
-    def __init__(self, mllm: MLLM) -> None:
-        self._peft = cast(Any, mllm.llm)
-        super().__init__(self._peft.get_base_model(), mllm.tokenizer, "world-llm")
-
-    def score(self, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
-        with self._peft.disable_adapter():
-            return super().score(questions, answers)
 
 
 def without_adapter(llm: nn.Module) -> AbstractContextManager[Any]:

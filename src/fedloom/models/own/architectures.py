@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.streams import stream_seed
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
@@ -148,7 +148,7 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
     from transformers import AutoFeatureExtractor, AutoModel, AutoTokenizer
 
     try:
-        with quiet():
+        with quiet_hf():
             encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
         if modality == "image":
             return encoder, _picture_reader(read_pixels(name)), None
@@ -220,7 +220,7 @@ def save_architecture(architecture: Architecture, tensors: dict[str, Tensor], fo
 
     net = architecture.net
     encoder = {n.removeprefix("encoder."): t for n, t in tensors.items() if n.startswith("encoder.")}
-    with quiet():
+    with quiet_hf():
         net.encoder.save_pretrained(folder / "encoder", state_dict=encoder)  # type: ignore[operator]
         if architecture.processor is not None:
             plain(architecture.processor)

@@ -4,19 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedloom.models.generation.captioner import Captioner
-from fedloom.models.generation.generator import Generator
-from fedloom.models.generation.public_set import Synthesis
-from fedloom.models.generation.settings import SynthesisSettings
 from fedloom.models.load import choose_device
 from fedloom.models.own.architectures import load_architecture
-from fedloom.models.own.model_bank import Zoo, deal
+from fedloom.models.own.model_bank import ModelBank, deal
 from fedloom.models.settings import Foundation
 
 
-def load_zoo(
+def load_model_bank(
     settings: Foundation, modalities: Mapping[str, str], names: Sequence[str], device: str, seed: int
-) -> Zoo:
+) -> ModelBank:
     """The architectures that these clients, by the modality that each holds, get in turn. Raises ExperimentError."""
     from fedloom.data.sources.labelled import vocabulary
 
@@ -26,27 +22,15 @@ def load_zoo(
         load_architecture(name, modality, len(names), settings.width, vocabulary(), seed)
         for name, modality in sorted(wanted.items())
     ]
-    zoo = Zoo(architectures, of_client, names)
+    zoo = ModelBank(architectures, of_client, names)
     zoo.root.to(choose_device(device))
     return zoo
 
 
-def load_own(settings: Foundation, folder: Path, device: str, seed: int) -> Zoo:
+def load_own_model(settings: Foundation, folder: Path, device: str, seed: int) -> ModelBank:
     """The model of one client as its folder holds it (see `Zoo.save_adapters`)."""
     listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
     only = settings.model_copy(update={"architectures": {listed["modality"]: (listed["architecture"],)}})
-    zoo = load_zoo(only, {folder.name: listed["modality"]}, listed["labels"], device, seed)
+    zoo = load_model_bank(only, {folder.name: listed["modality"]}, listed["labels"], device, seed)
     zoo.load(zoo.read_adapters(folder))
     return zoo
-
-
-def load_synthesis(
-    settings: SynthesisSettings, names: Sequence[str], held: Sequence[str], device: str
-) -> Synthesis:
-    """The server's generator and captioner, for clients that hold these modalities. Raises ExperimentError."""
-    where = choose_device(device)
-    generator, captioner = (
-        Generator.load(settings.generator, where),
-        Captioner.load(settings.captioner, matcher=settings.matcher, device=where),
-    )
-    return Synthesis(settings, generator, captioner, names, held)

@@ -17,14 +17,13 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.data.sample import Sample
 from fedloom.data.sources.labelled import as_texts
-from fedloom.models.base import AdaptedModel, means
-from fedloom.models.batch_rows import Rows
+from fedloom.models.base import Trainable, means
+from fedloom.models.batch_rows import RowMap
 from fedloom.models.own.architectures import Architecture, raw_input, save_architecture
-from fedloom.tasks.metrics import Embedder
 
 PUBLIC, KNOWLEDGE = "public", "knowledge"
 """Groups of the synthetic items that are sent down, and of what is said about them; every client knows both."""
@@ -39,7 +38,7 @@ class Example:
     label: int
 
 
-class Zoo(AdaptedModel):
+class ModelBank(Trainable):
     """The architectures of a run; `of_client` names each client's. The one whose tensors were loaded last is at work."""
 
     stackable = False
@@ -52,7 +51,7 @@ class Zoo(AdaptedModel):
         self.architectures = {group_name(a.name): a for a in architectures}
         self.of_client = {client: group_name(name) for client, name in of_client.items()}
         self._root = nn.ModuleDict({g.replace(".", "_"): a.net for g, a in self.architectures.items()})
-        self._rows = Rows([])
+        self._rows = RowMap([])
         self.current = next(iter(self.architectures.values()))
         super().__init__(
             {f"{g}/{n}": p for g, a in self.architectures.items() for n, p in a.net.named_parameters()},
@@ -66,7 +65,7 @@ class Zoo(AdaptedModel):
         return self._root
 
     @property
-    def rows(self) -> Rows:
+    def rows(self) -> RowMap:
         """Nobody's: these models are trained one client at a time."""
         return self._rows
 
@@ -204,12 +203,6 @@ class Zoo(AdaptedModel):
             "clients' own classifiers have no prompt's states; feddpa-lora is for language models"
         )
 
-    def embedder(self) -> Embedder:
-        """None: labels are no sentences. Raises ExperimentError."""
-        raise ExperimentError(
-            "evaluation.bertscore: world is the embedder of a multimodal LLM and has no meaning for a classifier; use off"
-        )
-
     def save_adapters(self, folder: Path) -> None:
         """The architecture at work: `encoder/` as transformers has it, `classifier.safetensors`, `fedloom.json`."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -233,7 +226,7 @@ class Zoo(AdaptedModel):
         listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
         group = group_name(listed["architecture"])
         # transformers' names on disk are not those of its modules.
-        with quiet():
+        with quiet_hf():
             encoder = AutoModel.from_pretrained(folder / "encoder", dtype=torch.float32)
         found = {f"{group}/encoder.{n}": p.detach() for n, p in encoder.named_parameters()}
         return found | {f"{group}/{n}": t for n, t in load_file(folder / "classifier.safetensors").items()}

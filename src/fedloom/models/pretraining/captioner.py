@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.streams import stream_seed, torch_stream
 from fedloom.data.digits import DIGITS, describe, printed
 from fedloom.data.digits.describe import PUBLIC
@@ -92,7 +92,7 @@ def build(
         found[f"loss/{name}"] = train(
             model, loss, shown, texts, ids, seed, count, size, partial(_told, log, name)
         )
-        with quiet():
+        with quiet_hf():
             copy.deepcopy(model).half().save_pretrained(Path(out_dir) / name)
             tokenizer.save_pretrained(Path(out_dir) / name)
         (Path(out_dir) / name / "preprocessor_config.json").write_text(preprocessor(SIDE), encoding="utf-8")

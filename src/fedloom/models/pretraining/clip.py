@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.streams import numpy_stream, stream_seed, torch_stream
 from fedloom.data.tabletop import PRIVATE_STYLES, PUBLIC_STYLES
 from fedloom.data.tabletop.objects import (
@@ -102,7 +102,7 @@ def build(
     names = torch.arange(len(PUBLIC_COMBINATIONS)).repeat_interleave(len(PUBLIC_STYLES) * pictures)
     log(f"{len(images)} pictures after {time.monotonic() - began:.0f} s")
     train(model, tokenizer, images, names, seed, steps, batch, log)
-    with quiet():
+    with quiet_hf():
         copy.deepcopy(model).half().save_pretrained(out_dir)
         tokenizer.save_pretrained(out_dir)
         text = json.dumps(PREPROCESSOR, indent=2) + "\n"

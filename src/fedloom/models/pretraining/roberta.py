@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.streams import numpy_stream, stream_seed, torch_stream
 from fedloom.data.tabletop import Tabletop
 from fedloom.models.pretraining.mllm import rate
@@ -83,7 +83,7 @@ def build(
     told = {k: encode(tokenizer, [tell(world, "public", i, k) for i in range(scenes)]) for k in KINDS}
     log(f"{scenes} scenes told after {time.monotonic() - began:.0f} s")
     train(model, judge, told, tokenizer, seed, steps, batch, verdicts, log)
-    with quiet():
+    with quiet_hf():
         copy.deepcopy(model).half().save_pretrained(out_dir)
         tokenizer.save_pretrained(out_dir)
         shipped = AutoModelForMaskedLM.from_pretrained(

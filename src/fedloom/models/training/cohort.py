@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedloom.models.base import AdaptedModel
+from fedloom.models.base import Trainable
 from fedloom.models.training.adamw import StackedAdamW
-from fedloom.models.training.loop import Job, Outcome, blown_up
+from fedloom.models.training.loop import LocalJob, Outcome, blown_up
 from fedloom.models.training.sgd import StackedSGD
 from fedloom.models.training.stacked_layers import Stack
 from fedloom.models.training.stacked_optimizer import Stacked
@@ -23,7 +23,7 @@ from fedloom.models.training.stacked_optimizer import Stacked
 Features = Callable[[Sequence[tuple[int, int]]], Sequence[Any] | None]
 
 
-def kind(model: AdaptedModel, job: Job) -> object:
+def kind(model: Trainable, job: LocalJob) -> object:
     """Jobs of one kind, with the same merged base, can be done together."""
     stages = tuple((s.parts, bool(job.names_in(s.parts))) for s in job.stages())
     second = any(".local_" in n for n in job.start)
@@ -32,13 +32,13 @@ def kind(model: AdaptedModel, job: Job) -> object:
     return stages, second, settings, job.penalty is None, job.gradients
 
 
-def same_base(one: Job, other: Job) -> bool:
+def same_base(one: LocalJob, other: LocalJob) -> bool:
     """Whether what is merged into the frozen weights is equal."""
     mine, theirs = ({n: t for n, t in j.start.items() if ".merged_" in n} for j in (one, other))
     return mine.keys() == theirs.keys() and all(_equal(mine[n], theirs[n]) for n in mine)
 
 
-def together(model: AdaptedModel, jobs: Sequence[Job]) -> list[Outcome | FloatingPointError]:
+def train_cohort(model: Trainable, jobs: Sequence[LocalJob]) -> list[Outcome | FloatingPointError]:
     """Do jobs of one kind on the model, all at once; one outcome each, or the error of a client whose loss blew up."""
     model.load(jobs[0].start, jobs[0].ratios)
     model.mix(jobs[0].local)
@@ -52,7 +52,7 @@ def together(model: AdaptedModel, jobs: Sequence[Job]) -> list[Outcome | Floatin
     return [run.outcome(k) for k in range(len(jobs))]
 
 
-def _differing(model: AdaptedModel, jobs: Sequence[Job]) -> list[str]:
+def _differing(model: Trainable, jobs: Sequence[LocalJob]) -> list[str]:
     """The tensors that need a client axis: those that some stage trains, and those that clients have in different values."""
     trained = frozenset(n for j in jobs for stage in j.stages() for n in j.names_in(stage.parts))
     found = []
@@ -70,7 +70,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 class _Run:
     """The state of one cohort's training."""
 
-    def __init__(self, model: AdaptedModel, jobs: Sequence[Job], stack: Stack) -> None:
+    def __init__(self, model: Trainable, jobs: Sequence[LocalJob], stack: Stack) -> None:
         self.model, self.jobs, self.stack = model, jobs, stack
         self.streams = [j.batches() for j in jobs]
         self.losses: list[list[float]] = [[] for _ in jobs]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed
-from fedloom.models.base import AdaptedModel
+from fedloom.models.base import Trainable
 from fedloom.models.training.settings import (
     Part,
     Penalty,
@@ -28,7 +28,7 @@ from fedloom.models.training.settings import (
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class LocalJob:
     """What a client trains: from `start` (missing tensors begin at the model's start values) the tensors `names`.
 
     `ratios` are its scales over the model's by group, `local` weighs a second adapter, `penalty` is added to every loss, and
@@ -101,7 +101,7 @@ def blown_up(loss: float) -> FloatingPointError:
     return FloatingPointError(f"the training loss became {loss}; a smaller training.lr may help")
 
 
-def alone(model: AdaptedModel, job: Job) -> Outcome:
+def train_one(model: Trainable, job: LocalJob) -> Outcome:
     """Do the job on the model, stage by stage. Raises FloatingPointError if the loss blows up."""
     model.load(job.start, job.ratios)
     model.mix(job.local)
@@ -145,7 +145,7 @@ def alone(model: AdaptedModel, job: Job) -> Outcome:
 
 
 def _features(
-    model: AdaptedModel, job: Job, trained: Collection[str]
+    model: Trainable, job: LocalJob, trained: Collection[str]
 ) -> Callable[[Sequence[int]], Sequence[Any] | None]:
     """What makes, of indices of the job's examples, their features: made once each, as far as nothing of the prefix is trained.
 
@@ -168,7 +168,7 @@ def _features(
 
 
 def _optimiser(
-    job: Job, names: Sequence[str], parameters: Sequence[torch.nn.Parameter]
+    job: LocalJob, names: Sequence[str], parameters: Sequence[torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
     """A fresh optimiser; parameters with one course of the rate are one group, which has a name of theirs."""
     groups: dict[float | None, dict[str, Any]] = {}
@@ -182,7 +182,7 @@ def _optimiser(
 
 
 def _backward(
-    model: AdaptedModel,
+    model: Trainable,
     optimiser: torch.optim.Optimizer,
     batch: Sequence[Any],
     features: Sequence[Any] | None,

@@ -49,7 +49,7 @@ class Split:
         x = x if self.take is None else x.index_select(0, self.take)
         return x.reshape(len(self.members), -1, x.shape[-1])
 
-    def together(self, y: Tensor, like: Tensor) -> Tensor:
+    def joint(self, y: Tensor, like: Tensor) -> Tensor:
         """(P, n, d_out) back to rows (R, ..., d_out), shaped as the input `like` was."""
         y = y.reshape(-1, *like.shape[1:-1], y.shape[-1])
         return y if self.back is None else y.index_select(0, self.back)
@@ -61,7 +61,7 @@ class Split:
     def plus(self, out: Tensor, rows: Tensor, stack: Tensor | None, common: Tensor) -> Tensor:
         """`out` (R, ..., d_out) plus what `times` gives for these rows, in one operation where they stand evenly."""
         if stack is None or self.take is not None:
-            return out + self.together(self.times(rows, stack, common), out)
+            return out + self.joint(self.times(rows, stack, common), out)
         weight = self.pick(stack).transpose(1, 2)
         return torch.baddbmm(self.apart(out), rows, weight).view(out.shape)
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from fedloom.models.base import AdaptedModel, padded
-from fedloom.models.batch_rows import Rows
+from fedloom.models.base import Trainable, padded
+from fedloom.models.batch_rows import RowMap
 from fedloom.models.clip.adapter import Single
 from fedloom.models.training.row_split import Split
 
@@ -27,7 +27,7 @@ class Stack:
     """The named tensors of K clients as parameters (K, ...), put into a model's layers while `installed`."""
 
     def __init__(
-        self, model: AdaptedModel, starts: Sequence[Mapping[str, Tensor]], names: Sequence[str]
+        self, model: Trainable, starts: Sequence[Mapping[str, Tensor]], names: Sequence[str]
     ) -> None:
         """`starts[k]` are client k's tensors; where one is missing it begins at the model's start value."""
         self.model, self.clients = model, len(starts)
@@ -38,7 +38,7 @@ class Stack:
             self.tensors[name] = nn.Parameter(torch.stack(values).to(like), requires_grad=False)
         self._generators: list[torch.Generator] = []
         self._owners: Sequence[int] = ()
-        self._known: dict[tuple[int, int], tuple[Rows, Split]] = {}
+        self._known: dict[tuple[int, int], tuple[RowMap, Split]] = {}
         self._seen: dict[str, set[int]] = {}
 
     def begin(self, names: frozenset[str]) -> list[nn.Parameter]:
@@ -144,7 +144,7 @@ class Stack:
         """A trained Linear layer, such as a projector: weight (K, d_out, d_in), bias (K, d_out)."""
         split = self._split(x)
         weight, bias = (self._own(names.get(n, ""), split) for n in ("weight", "bias"))
-        out = split.together(split.times(split.apart(x), weight, layer.weight), x)
+        out = split.joint(split.times(split.apart(x), weight, layer.weight), x)
         if layer.bias is None:
             return out
         return out + split.rows(bias, layer.bias, x.dim())
@@ -175,7 +175,7 @@ class Stack:
         return x * mask / (1 - module.p)
 
 
-def plain_layers(model: AdaptedModel, names: Mapping[str, Any]) -> dict[nn.Linear | Single, dict[str, str]]:
+def plain_layers(model: Trainable, names: Mapping[str, Any]) -> dict[nn.Linear | Single, dict[str, str]]:
     """The layers outside PEFT's adapters that hold these tensors: `{layer: {weight, bias or value: travelling name}}`.
 
     Raises TypeError for a tensor that another kind of module holds: it cannot be stacked.

@@ -9,9 +9,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from fedloom.core.payload import Payload
+from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.differential.noise import Stream, gaussian, within
-from fedloom.privacy.firewall import Reply
 from fedloom.privacy.secure.contribution import Layout, by_group, change, clipped, restored
 from fedloom.privacy.settings import DP
 

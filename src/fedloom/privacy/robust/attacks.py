@@ -18,11 +18,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.payload import Payload
+from fedloom.core.payload import Payload, Reply
 from fedloom.core.streams import torch_stream
 from fedloom.data import poison
 from fedloom.data.client_data import ClientData
-from fedloom.privacy.firewall import Reply
 
 Sent = Mapping[str, Mapping[str, Tensor]]
 """The shared tensors as each client got them, by its name."""

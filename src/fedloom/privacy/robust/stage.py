@@ -24,8 +24,7 @@ from torch import Tensor
 
 from fedloom.aggregation import gauge, robust
 from fedloom.aggregation.stack import wide
-from fedloom.core.payload import Payload
-from fedloom.privacy.firewall import Reply
+from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.robust.updates import FIRST, SECOND, Group, Update, at_share, groups, way
 
 COMBINED = "combined"

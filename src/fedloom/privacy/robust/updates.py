@@ -9,8 +9,7 @@ from torch import Tensor
 from fedloom.aggregation import gauge
 from fedloom.aggregation.gauge import Step
 from fedloom.aggregation.stack import wide
-from fedloom.core.payload import group_of
-from fedloom.privacy.firewall import Reply
+from fedloom.core.payload import Reply, group_of
 
 FIRST, SECOND = "lora_A", "lora_B"
 

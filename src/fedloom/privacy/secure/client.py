@@ -129,15 +129,17 @@ def answer(
         if set(roster.groups.get(client, ())) != {*session.changes, NUMBERS}:
             raise ProtocolError("the groups of the roster are not those that this client adds to")
         shares = session.member.shares(roster)
-        return Payload({f"{OURS}to/{peer}": to_tensor(sealed) for peer, sealed in shares.items()})
+        return Payload(
+            {f"{OURS}to/{peer}": to_tensor(with_checksum) for peer, with_checksum in shares.items()}
+        )
     if task == MASKED and session.roster is not None:
         words = _words(client, session, session.roster)
         masked = session.member.masked(addressed(payload, "from"), words)
         return Payload({f"{group}/masked": from_words(w) for group, w in masked.items()})
     if task == UNMASK:
-        opened = session.member.unmask(told["survivors"])
+        read_checked = session.member.unmask(told["survivors"])
         sessions.clear()
-        return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in opened.items()})
+        return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in read_checked.items()})
     raise ProtocolError(f"{task} is no phase of a secure sum, or comes too early")
 
 

@@ -53,7 +53,7 @@ class Collector:
         self._sent = dict(sent)
         return sorted(sent)
 
-    def opened(self, told: Mapping[str, Mapping[str, bytes]]) -> dict[str, Words]:
+    def read_checked(self, told: Mapping[str, Mapping[str, bytes]]) -> dict[str, Words]:
         """After phase 4: the sum of the survivors' words in every group that may be opened."""
         self._enough("unmask", told)
         roster, alive = self.roster, sorted(self._sent)
@@ -62,11 +62,11 @@ class Collector:
         for client, key in private.items():
             if public_key(key) != roster.masking[client]:
                 raise Abandoned(f"the shares of {client}'s mask key do not fit; nothing was opened")
-        opened = [part for part in roster.parts if roster.opens(part, alive)]
+        read_checked = [part for part in roster.parts if roster.opens(part, alive)]
         sums = {}
-        for part in opened:
+        for part in read_checked:
             holders = [c for c in roster.holders(part) if c in self._sent]
-            seeds = {c: self._secret(self._seed_shares(told, c, part, opened)) for c in holders}
+            seeds = {c: self._secret(self._seed_shares(told, c, part, read_checked)) for c in holders}
             for group in roster.parts[part]:
                 sums[group] = self._open(group, holders, seeds, private)
         return sums
@@ -89,10 +89,10 @@ class Collector:
         return total
 
     def _seed_shares(
-        self, told: Mapping[str, Mapping[str, bytes]], client: str, part: str, opened: Sequence[str]
+        self, told: Mapping[str, Mapping[str, bytes]], client: str, part: str, read_checked: Sequence[str]
     ) -> dict[str, bytes]:
         """Each teller's share of a client's seed in one part."""
-        at = [p for p in self.roster.parts_of(client) if p in opened].index(part) * KEY
+        at = [p for p in self.roster.parts_of(client) if p in read_checked].index(part) * KEY
         return {teller: t[client][at : at + KEY] for teller, t in told.items() if client in t}
 
     def _secret(self, shares: Mapping[str, bytes]) -> bytes:

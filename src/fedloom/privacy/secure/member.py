@@ -50,7 +50,7 @@ class Member:
             for peer, text in texts.items()
         }
 
-    def masked(self, sealed: Mapping[str, bytes], words: Mapping[str, Words]) -> dict[str, Words]:
+    def masked(self, with_checksum: Mapping[str, bytes], words: Mapping[str, Words]) -> dict[str, Words]:
         """Phase 3: this client's words by group, each under its own mask and one for every other holder.
 
         `sealed` are the others' shares for this client; who sent none is out. A group is left out if too few of its
@@ -58,12 +58,12 @@ class Member:
         """
         self._go(3)
         roster = self._known()
-        present = {*sealed, self.name}
+        present = {*with_checksum, self.name}
         if not present <= set(roster.clients) or len(present) < roster.threshold:
             raise ProtocolError(
                 f"{len(present)} clients have shared, {roster.threshold} of the roster are needed"
             )
-        self._sealed = dict(sealed)
+        self._sealed = dict(with_checksum)
         found = {}
         for part in roster.parts_of(self.name):
             if not roster.opens(part, sorted(present)):
@@ -91,7 +91,7 @@ class Member:
             )
         if len(alive) < roster.threshold:
             raise ProtocolError(f"{len(alive)} survivors, {roster.threshold} are needed; nothing is opened")
-        opened = {part for part in roster.parts if roster.opens(part, survivors)}
+        read_checked = {part for part in roster.parts if roster.opens(part, survivors)}
         told = {}
         for peer in sorted(present):
             text = self._text(peer)
@@ -99,7 +99,7 @@ class Member:
                 continue
             parts = roster.parts_of(peer)
             blocks = [text[at : at + KEY] for at in range(0, len(text), KEY)]
-            seeds = [b for part, b in zip(parts, blocks[1:], strict=True) if part in opened]
+            seeds = [b for part, b in zip(parts, blocks[1:], strict=True) if part in read_checked]
             told[peer] = b"".join(seeds) if peer in alive else blocks[0]
         self._masking = self._sealing = self._own = b""
         self._seeds, self._sealed = {}, {}

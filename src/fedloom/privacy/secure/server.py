@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedloom.core.payload import Payload
-from fedloom.privacy.firewall import Reply
+from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.secure.client import KEYS, MASKED, OURS, SHARES, UNMASK, addressed, to_bytes, to_tensor
 from fedloom.privacy.secure.collector import Collector
 from fedloom.privacy.secure.contribution import NUMBERS, Codec, Layout, by_group, restored
@@ -63,10 +62,10 @@ class SecureSum:
 
         public = _public(roster, said)
         shares = self._phase(SHARES, dict.fromkeys(roster.clients, public), partial(_shares, roster))
-        sealed = server.shares(shares)
+        with_checksum = server.shares(shares)
 
-        due = {c: self._sizes(c, roster, sorted(sealed)) for c in sealed}
-        letters = {c: _letters(from_others, said) for c, from_others in sealed.items()}
+        due = {c: self._sizes(c, roster, sorted(with_checksum)) for c in with_checksum}
+        letters = {c: _letters(from_others, said) for c, from_others in with_checksum.items()}
         survivors = server.masked(self._phase(MASKED, letters, lambda c, p: _words(p, settings.bits, due[c])))
         self.record.inside[:] = survivors
 
@@ -74,7 +73,7 @@ class SecureSum:
         told = self._phase(
             UNMASK, dict.fromkeys(survivors, last), lambda c, p: addressed(p, "share"), lost=False
         )
-        return self._decoded(server.opened(told), roster, survivors, reference)
+        return self._decoded(server.read_checked(told), roster, survivors, reference)
 
     def _phase(
         self,
@@ -199,8 +198,10 @@ def _shares(roster: Roster, client: str, payload: Payload) -> dict[str, bytes]:
     return found
 
 
-def _letters(sealed: Mapping[str, bytes], said: Mapping[str, Any]) -> Payload:
-    return Payload({f"{OURS}from/{peer}": to_tensor(data) for peer, data in sealed.items()}, {OURS: said})
+def _letters(with_checksum: Mapping[str, bytes], said: Mapping[str, Any]) -> Payload:
+    return Payload(
+        {f"{OURS}from/{peer}": to_tensor(data) for peer, data in with_checksum.items()}, {OURS: said}
+    )
 
 
 def _words(payload: Payload, bits: int, sizes: Mapping[str, int]) -> dict[str, Words]:

@@ -5,6 +5,7 @@ NLTK and transformers are imported when a metric first needs them. Nothing here 
 that `HFEmbedder` fetches a Hugging Face id that is not cached.
 """
 
+from fedloom.models.mllm.token_counts import count_tokens, count_tokens_shifted
 from fedloom.tasks.metrics.bertscore import BertScore, Embedder, bert_score, match
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval, paired_difference
 from fedloom.tasks.metrics.embedders import CausalEmbedder, HFEmbedder, HiddenStates, MiniLM, load_embedder
@@ -21,7 +22,7 @@ from fedloom.tasks.metrics.text import (
     sentence_bleu,
     token_f1,
 )
-from fedloom.tasks.metrics.token_accuracy import TokenAccuracy, count_tokens, count_tokens_shifted
+from fedloom.tasks.metrics.token_accuracy import TokenAccuracy
 
 __all__ = [
     "BertScore",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 
 
 class HiddenStates:
@@ -133,7 +133,7 @@ class HFEmbedder(HiddenStates):
         name = Path(model_id).resolve().name if local else str(model_id)
         pinned: dict[str, Any] = {"local_files_only": local, "revision": revision or "main"}
         try:
-            with quiet():
+            with quiet_hf():
                 tokenizer = AutoTokenizer.from_pretrained(str(model_id), **pinned)
                 model = AutoModel.from_pretrained(str(model_id), use_safetensors=True, **pinned)
         except (OSError, ValueError) as error:

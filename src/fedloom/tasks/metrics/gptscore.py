@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.hf_logging import quiet
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.tasks.metrics.embedders import evaluating
 
 
@@ -30,7 +30,7 @@ class GPTScore:
 
         pinned: dict[str, Any] = {"local_files_only": Path(model_id).is_dir(), "trust_remote_code": False}
         try:
-            with quiet():
+            with quiet_hf():
                 tokenizer = AutoTokenizer.from_pretrained(str(model_id), **pinned)
                 model = AutoModelForCausalLM.from_pretrained(str(model_id), use_safetensors=True, **pinned)
         except (OSError, ValueError) as error:

@@ -1,0 +1,49 @@
+"""What a run adds up, and what an observer hears of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass
+class Totals:
+    """What a run adds up; part of every checkpoint."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+    asked: int = 0
+    refused: int = 0
+    left_out: int = 0
+    skipped_rounds: int = 0
+    seconds: float = 0.0
+    budget: str = ""
+    """How the privacy budget ended the run early; empty where it did not."""
+
+    def status(self, attack: str | None = None) -> str:
+        """`complete`, or what kept the run from being plainly so; `attack` describes the one that was simulated."""
+        faults = [fault for fault in (attack, self.budget) if fault]
+        if self.refused:
+            faults.append(f"{self.refused} of {self.asked} updates refused")
+        if self.left_out:
+            faults.append(
+                f"{self.left_out} of {self.asked} updates left out, wholly or in part, by the robust stage"
+            )
+        if self.skipped_rounds:
+            faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
+        return "complete" if not faults else "complete, but " + " and ".join(faults)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What an observer hears of: the round (0 = before training), its metrics, bytes so far, seconds so far."""
+
+    round: int
+    rounds: int
+    metrics: Mapping[str, float]
+    totals: Totals
+    client: str | None = None
+    """The client that has just answered; None when the round is over."""
+    clients: int = 0
+    """How many are asked in this round."""
+
+
+Observer = Callable[[Progress], None]

@@ -1,0 +1,37 @@
+"""Loading a frozen text classifier."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from fedloom.models.classifier.checkpoint import load_checkpoint
+from fedloom.models.classifier.trainable import AdaptedClassifier
+from fedloom.models.load import choose_device
+from fedloom.models.precision import DTYPES, Precision
+from fedloom.models.settings import Foundation
+
+
+def load_classifier(
+    settings: Foundation,
+    labels: Sequence[str],
+    device: str,
+    seed: int,
+    *,
+    second: bool = False,
+    precision: Precision = "float32",
+) -> AdaptedClassifier:
+    """A frozen text classifier with fresh adapters, its head for these labels in this order.
+
+    `second` gives every layer a personal adapter besides; `precision` as in `load_model`. Raises ExperimentError.
+    """
+    name = settings.classifier or "tiny-roberta"
+    shipped = Path(str(files("fedloom.models"))) / "shipped" / name
+    model, tokenizer = load_checkpoint(shipped if (shipped / "config.json").is_file() else name, labels, seed)
+    with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights that are replaced at once
+        adapted = AdaptedClassifier(
+            model.to(choose_device(device)), tokenizer, settings.body_lora, labels, seed=seed, second=second
+        )
+    adapted.cast_frozen(DTYPES[precision])
+    return adapted

@@ -1,0 +1,27 @@
+"""The settings of a multimodal LLM's assembly."""
+
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from fedloom.models.imagebind.imagebind import Pool, ScaleMode
+from fedloom.models.mllm.prompt import PromptConfig
+
+
+class MLLMConfig(BaseModel, extra="forbid"):
+    """How encoder and language model are joined."""
+
+    pool: Pool = Field(
+        "head", description="what is projected: published output, the same before its norm, token mean"
+    )
+    scale: ScaleMode = Field("unit", description="length of the encoder's output: 1, native, or pandagpt's")
+    tokens: int = Field(1, ge=1, description="soft tokens per modality; more than one needs pool: mean")
+    combine: Literal["concat", "sum"] = Field(
+        "concat", description="several modalities: side by side or summed"
+    )
+    projector: Literal["shared", "per_modality"] = Field("shared", description="one projector, or one each")
+    layers: Literal["linear", "mlp2x"] = Field(
+        "linear", description="the projector: one linear layer, or two with a GELU between"
+    )
+    prompt: PromptConfig = PromptConfig()
+    max_text_tokens: int = Field(512, ge=1, description="token ids per sample, answer included")

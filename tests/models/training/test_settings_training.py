@@ -1,0 +1,117 @@
+import pytest
+import torch
+
+from fedloom.models.training.loop import LocalJob
+from fedloom.models.training.settings import Stage, Training, batches, local_steps, plan
+
+E, L, P = "encoder", "llm", "projector"
+
+
+def parts(stages: list[Stage]) -> list[tuple[int, set[str]]]:
+    return [(s.steps, set(s.parts)) for s in stages]
+
+
+def test_125_steps_at_a_quarter_are_31_and_94() -> None:
+    training = Training(batch_size=16)
+    assert local_steps(2000, training) == 125
+    assert parts(plan(training, 125, 1, 10, True)) == [(31, {E, P}), (94, {L})]
+
+
+@pytest.mark.parametrize(
+    ("tau", "steps", "expected"),
+    [
+        (0.0, 10, [(10, {L})]),
+        (1.0, 10, [(10, {E, P})]),
+        (0.25, 2, [(1, {E, P}), (1, {L})]),  # clamped: both stages take place
+        (0.9, 3, [(2, {E, P}), (1, {L})]),
+        (0.25, 1, [(1, {L})]),
+        (0.5, 10, [(5, {E, P}), (5, {L})]),
+    ],
+)
+def test_the_stage_switch_goes_by_local_step(
+    tau: float, steps: int, expected: list[tuple[int, set[str]]]
+) -> None:
+    assert parts(plan(Training(tau=tau), steps, 1, 10, True)) == expected
+
+
+def test_reverse_trains_the_llm_first_with_the_same_shares() -> None:
+    assert parts(plan(Training(schedule="reverse"), 8, 1, 10, True)) == [(6, {L}), (2, {E, P})]
+
+
+def test_the_round_form_touches_one_part_per_round() -> None:
+    training = Training(schedule="rounds", rho=0.5)
+    got = [parts(plan(training, 4, t, 5, True)) for t in range(1, 6)]
+    assert got == [[(4, {E, P})]] * 2 + [[(4, {L})]] * 3
+
+
+def test_simultaneous_trains_everything_in_every_step() -> None:
+    assert parts(plan(Training(schedule="simultaneous"), 4, 1, 5, True)) == [(4, {E, L, P})]
+
+
+@pytest.mark.parametrize(
+    ("when", "first", "second"),
+    [("frozen", {E}, {L}), ("stage1", {E, P}, {L}), ("stage2", {E}, {L, P}), ("both", {E, P}, {L, P})],
+)
+def test_the_projector_belongs_to_the_stage_that_the_option_names(
+    when: str, first: set[str], second: set[str]
+) -> None:
+    assert [s for _, s in parts(plan(Training(projector=when), 8, 1, 1, True))] == [first, second]
+    assert (P in parts(plan(Training(projector=when, schedule="simultaneous"), 8, 1, 1, True))[0][1]) == (
+        when != "frozen"
+    )
+
+
+def test_a_text_only_client_trains_the_llm_in_all_steps_or_idles_in_the_encoder_stage() -> None:
+    assert parts(plan(Training(), 8, 1, 1, False)) == [(8, {L})]
+    assert parts(plan(Training(text_only="idle"), 8, 1, 1, False)) == [(6, {L})]
+    assert parts(plan(Training(text_only="idle", schedule="rounds"), 8, 1, 4, False)) == []
+
+
+def test_every_sample_comes_once_an_epoch_in_another_order_each_time() -> None:
+    training = Training(batch_size=4, epochs=2)
+    got = list(batches(10, training, 0, "a", 1))
+    assert [len(b) for b in got] == [4, 4, 2, 4, 4, 2]
+    first, second = [i for b in got[:3] for i in b], [i for b in got[3:] for i in b]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert got == list(batches(10, training, 0, "a", 1))
+    assert got != list(batches(10, training, 0, "b", 1))
+    assert got != list(batches(10, training, 0, "a", 2))
+
+
+def test_the_rate_falls_over_the_rounds_and_never_reaches_zero() -> None:
+    rates = [Training(lr=1.0).rate(t, 4) for t in (1, 2, 3, 4)]
+    assert rates == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
+    assert Training(lr=1.0, lr_schedule="constant").rate(4, 4) == 1.0
+
+
+def test_training_leaves_the_global_random_state_alone(quick, federate) -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    federate(quick("feda2-lora", model={"llm_lora": {"rank": 4, "dropout": 0.3}})).run()
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_fixed_number_of_steps_runs_on_through_the_epochs() -> None:
+    training = Training(batch_size=4, steps=2)
+    assert local_steps(10, training) == 2
+    rounds = [list(batches(10, training, 0, "a", t)) for t in range(1, 7)]  # an epoch is three batches
+    assert [len(r) for r in rounds] == [2] * 6
+    flat = [b for r in rounds for b in r]
+    for epoch in range(4):
+        assert sorted(i for b in flat[3 * epoch : 3 * epoch + 3] for i in b) == list(range(10))
+    assert flat[:3] != flat[3:6]
+    many = Training(batch_size=4, steps=7)
+    assert list(batches(10, many, 0, "a", 1)) == flat[:7]
+
+
+def job(*names: str, **settings: object) -> LocalJob:
+    return LocalJob("a", [0] * 8, {}, frozenset(names), Training(batch_size=2, **settings), 0, 1, 1, {})
+
+
+def test_a_projector_behind_a_frozen_encoder_is_trained_in_its_stage() -> None:
+    assert parts(job("projector/weight", "llm/x.lora_A").stages()) == [(1, {E, P}), (3, {L})]
+    assert job("projector/weight").names_in(frozenset({E, P})) == {"projector/weight"}
+    assert parts(job("projector/weight", "llm/x.lora_A", projector="frozen").stages()) == [(4, {L})]
+    assert parts(job("llm/x.lora_A").stages()) == [(4, {L})]
