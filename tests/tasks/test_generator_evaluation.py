@@ -21,13 +21,13 @@ from fedloom.tasks.metrics.oracle import train_oracle
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> judge.Judge:
+def small(monkeypatch: pytest.MonkeyPatch) -> judge.GeneratorEvaluator:
     """A judge of few pictures that has hardly learned."""
     monkeypatch.setattr(judge, "train_oracle", partial(train_oracle, steps=15))
     whole = open_pool("handwriting", None, 0, 0)
     pool = Pool(whole.pictures[:150], whole.labels[:150], whole.names)
-    made = judge.Judge.of(pool, 0, None, tests.models.own.tiny_own_models.SIDE)
-    return judge.Judge(made.pictures, made.labels, made.classes, 0, each=2, shown=2)
+    made = judge.GeneratorEvaluator.of(pool, 0, None, tests.models.own.tiny_own_models.SIDE)
+    return judge.GeneratorEvaluator(made.pictures, made.labels, made.classes, 0, each=2, shown=2)
 
 
 @pytest.fixture
@@ -81,4 +81,4 @@ def test_votes_are_judged_by_the_oracles_labels(small, synthesis) -> None:
 
 def test_pictures_of_another_size_are_brought_to_the_generators() -> None:
     pool = Pool([torch.zeros(3, 40, 20, dtype=torch.uint8)], [0], ("a", "b"))
-    assert judge.Judge.of(pool, 0, None, 16).pictures.shape == (1, 3, 16, 16)
+    assert judge.GeneratorEvaluator.of(pool, 0, None, 16).pictures.shape == (1, 3, 16, 16)

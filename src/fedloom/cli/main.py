@@ -64,7 +64,7 @@ def demo(
     jobs: Jobs = None,
 ) -> None:
     """Train federated clients on images and speech, side by side with the bounds; show a table and a report."""
-    from fedloom.experiment.settings import load_rows
+    from fedloom.experiment.yaml_rows import load_rows
 
     rows = load_rows(Path(str(files("fedloom"))) / "cli" / "demo.yaml", [f"seed={seed}"])
     _run(rows, out_dir or _free(Path("runs/demo")), resume=False, jobs=jobs)
@@ -84,7 +84,7 @@ def run(
     jobs: Jobs = None,
 ) -> None:
     """Run an experiment: one run, or every row and seed that its file names."""
-    from fedloom.experiment.settings import load_rows
+    from fedloom.experiment.yaml_rows import load_rows
 
     if resume is not None:
         if experiment is not None or overrides or out_dir is not None or row:
@@ -153,33 +153,24 @@ def ask(
     image: Annotated[Path | None, typer.Option(help="a picture")] = None,
     audio: Annotated[Path | None, typer.Option(help="a sound file; it may be the spoken question")] = None,
     question: Annotated[
-        str | None, typer.Option(help="the question in words; not needed if it is spoken")
+        str | None,
+        typer.Option(help="the question in words, or the text to classify; not needed if it is spoken"),
+    ] = None,
+    pair: Annotated[
+        str | None, typer.Option(help="the second text, for a classifier that compares two")
     ] = None,
     client: Annotated[str | None, typer.Option(help="ask this client's personal model")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="length limit of the answer", min=1)] = 32,
 ) -> None:
     """Ask the trained model about a picture, a sound, or a text."""
-    from fedloom.data.sample import Sample
-    from fedloom.data.tabletop.language import ANSWER_SPOKEN
-    from fedloom.experiment.run import load
-    from fedloom.models.clip.trainable import AdaptedCLIP
-    from fedloom.models.own.model_bank import ModelBank
+    from fedloom.experiment.run import load, read_experiment
+    from fedloom.tasks.base import Question
 
-    given = {"image": image, "audio": audio}
-    inputs = {name: _media(name, path) for name, path in given.items() if path is not None}
+    paths = {"image": image, "audio": audio}
+    inputs = {name: _media(name, path) for name, path in paths.items() if path is not None}
     model = load(run_dir, client)
-    if isinstance(model, AdaptedCLIP):
-        if image is None or audio is not None or question is not None:
-            raise ExperimentError("CLIP names what is in a picture; give --image alone")
-        typer.echo(model.classify(inputs["image"]))
-        return
-    if isinstance(model, ModelBank):
-        typer.echo(model.classify(inputs | ({} if question is None else {"text": question})))
-        return
-    if question is None and audio is None:
-        raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
-    example = model.prepare(Sample("asked", inputs, question or ANSWER_SPOKEN, ""))
-    typer.echo(model.generate([example], max_new_tokens)[0])
+    task = read_experiment(run_dir).task
+    typer.echo(task.answer(model, Question(inputs, question, pair, max_new_tokens)))
 
 
 @app.command(epilog='Example: fedloom generate tiny-t2i "a seven" "a two" --count 8 --out grid.png')
@@ -216,20 +207,26 @@ def generate(
     out.print(Text(f"pictures {picture}"), soft_wrap=True)
 
 
-@app.command(epilog="Example: fedloom exam runs/fedma/fed-cmp/iid/seed-0 --tabletop 200")
-def exam(
+@app.command(epilog="Example: fedloom benchmark runs/fedma/fed-cmp/iid/seed-0 --tabletop 200")
+def benchmark(
     run_dir: Annotated[Path, typer.Argument(help="the folder of a finished run")],
     tabletop: Annotated[int, typer.Option(help="so many scenes: yes or no questions, retrieval", min=0)] = 0,
     pope: Annotated[Path | None, typer.Option(help="POPE's file of JSON lines")] = None,
     mme: Annotated[Path | None, typer.Option(help="MME's folder of <category>.txt")] = None,
     mmbench: Annotated[Path | None, typer.Option(help="MMBench's TSV file")] = None,
     images: Annotated[Path, typer.Option(help="folder of POPE's and MME's pictures")] = Path(),
+    client: Annotated[str | None, typer.Option(help="this client's personal model")] = None,
 ) -> None:
-    """Examine a finished run's model: objects in pictures, retrieval between pictures and captions, public benchmarks."""
-    from fedloom.experiment.benchmark import examined
+    """Measure a finished run's model: objects in pictures, retrieval between pictures and captions, public benchmarks."""
+    from fedloom.experiment.run import load_for_benchmark
+    from fedloom.tasks.benchmark import Suites
 
-    found = examined(run_dir, tabletop=tabletop, pope=pope, mme=mme, mmbench=mmbench, images=images)
-    out.print(plain_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in found.items()]))
+    task, model = load_for_benchmark(run_dir, client)
+    figures = task.benchmark(model, Suites(tabletop, pope, mme, mmbench, images))
+    out.print(plain_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in figures.items()]))
+
+
+app.command("exam", hidden=True)(benchmark)  # its name until 0.1
 
 
 app.command(epilog="Example: fedloom methods feda2-lora")(methods)
@@ -248,17 +245,17 @@ def data(
     from collections import Counter
 
     from fedloom.experiment.sample_gallery import choose, save_media
-    from fedloom.experiment.settings import load_rows
+    from fedloom.experiment.yaml_rows import load_rows
     from fedloom.tasks.evaluation import TestSet
 
     chosen = load_rows(experiment, overrides or ())[0]
-    clients = chosen.data.load(chosen.seed)
+    task = chosen.task
+    clients = task.clients(chosen.setup)
     rows = []
     for client in clients:
         kinds = Counter(s.kind for part in (client.train, client.test) for s in part)
         told = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-        if chosen.data.pictured:
-            told += f" of {len({s.answer for part in (client.train, client.test) for s in part})} classes"
+        told += task.described(client)
         rows.append(
             (
                 client.name,
@@ -269,10 +266,8 @@ def data(
             )
         )
     out.print(plain_table(("client", "holds", "train", "test", "samples"), rows))
-    for name, common in chosen.data.load_common(chosen.seed).items():
-        out.print(
-            Text(f"everybody is tested on {name}: {len(common)} of {len({s.answer for s in common})} classes")
-        )
+    for note in task.notes(chosen.setup):
+        out.print(Text(note))
     pairs = [(c.name, s) for c in clients for s in (*c.train, *c.test)]
     picked = choose(TestSet([c for c, _ in pairs], [s for _, s in pairs], [None] * len(pairs)), show)
     for number, (client_name, sample) in enumerate(picked):

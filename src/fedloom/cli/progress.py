@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from fedloom.experiment.report.columns import CLASSES
+from fedloom.experiment.report.columns import titled
 from fedloom.experiment.report.units import human_bytes
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.progress import Observer
@@ -86,8 +86,8 @@ def describe(told: Told) -> str:
         scope, _, rest = name.partition("/")
         if scope == "global" and rest.endswith(("/token_accuracy", "/accuracy")):
             parts.append(f"{rest.rpartition('/')[0]} {value:.1%}")
-        elif name in CLASSES:
-            parts.append(f"{CLASSES[name]} {value:.1%}")
+        elif name in titled():
+            parts.append(f"{titled()[name]} {value:.1%}")
     parts.append(human_bytes(told.totals.bytes_up + told.totals.bytes_down))
     parts.append(f"{told.totals.seconds:.0f} s")
     return "  ".join(parts)

@@ -10,11 +10,15 @@ from collections.abc import Mapping
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, group_of
 from fedloom.deploy.wire import EVALUATE
 from fedloom.federation.settings import Round
-from fedloom.tasks.evaluation import Assessment, drawn
+from fedloom.tasks.base import Snapshot
+from fedloom.tasks.evaluation import Assessment, TestSet, drawn
+from fedloom.tasks.metrics.metric import Merge, metric_of
 from fedloom.tasks.metrics.summary import COUNTS
 
 if TYPE_CHECKING:
@@ -22,15 +26,30 @@ if TYPE_CHECKING:
 
 Figures = Mapping[str, float]
 NAME = re.compile(r"(?P<scope>global|local)/(?P<kind>[a-z+]{1,40})/(?P<metric>[A-Za-z0-9_@.-]{1,60})")
-PER_TOKEN = ("token_accuracy", "loss")
-PER_SAMPLE = ("accuracy", "token_accuracy_sample_mean")
-NOT_JOINED = ("bleu", "token_accuracy_sample_median")
 
 
-def assess_at_sites(federation: "Federation", number: int, generate: bool) -> Assessment:
-    """Ask the sites for figures of the state as it stands after round `number`; those that do not answer are left out."""
-    of, settings = federation, federation.experiment.evaluation
-    common = of.global_model()
+class SiteEvaluator:
+    """Asks the sites for their figures; `federation` is set once it exists."""
+
+    federation: "Federation"
+
+    @property
+    def tests(self) -> TestSet:
+        """None: the test samples stay at the sites."""
+        return TestSet([], [], [])
+
+    def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
+        """None: they need the samples."""
+        return {}
+
+    def assess(self, snapshot: Snapshot) -> Assessment:
+        """The sites' figures, put together; those that do not answer are left out."""
+        return _assess_at_sites(self.federation, snapshot)
+
+
+def _assess_at_sites(of: "Federation", snapshot: Snapshot) -> Assessment:
+    settings, number, generate = of.experiment.evaluation, snapshot.number, snapshot.generate
+    common = snapshot.common
     sent = {**of.state.shared, **common}
     asked = drawn(of.names, settings, of.experiment.seed)
     told = {"common": bool(common) or number == 0, "generate": generate}
@@ -86,16 +105,17 @@ def combined(of_site: Mapping[str, Figures]) -> dict[str, float]:
             if metric in COUNTS:
                 metrics[f"{scope}/{kind}/{metric}"] = fsum(own.values())
                 continue
-            if metric not in NOT_JOINED:
-                metrics[f"{scope}/{kind}/{metric}"] = _joined(metric, own, sites)
-            worst = max if metric == "loss" else min
+            known = metric_of(metric)
+            merge = "generated" if known is None else known.merge
+            if merge is not None:
+                metrics[f"{scope}/{kind}/{metric}"] = _joined(metric, merge, own, sites)
+            worst = max if known is not None and known.lower_is_better else min
             metrics[f"{prefix}worst_client/{kind}/{metric}"] = worst(own.values())
             metrics[f"{prefix}mean_client/{kind}/{metric}"] = fsum(own.values()) / len(own)
     return metrics
 
 
-def _joined(metric: str, own: Figures, sites: Mapping[str, Figures]) -> float:
-    count = "tokens" if metric in PER_TOKEN else "samples" if metric in PER_SAMPLE else "generated"
+def _joined(metric: str, count: Merge, own: Figures, sites: Mapping[str, Figures]) -> float:
     weights = {site: sites[site].get(count, 0.0) for site in own}
     total = fsum(weights.values())
     if total <= 0:

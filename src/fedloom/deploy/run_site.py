@@ -38,7 +38,7 @@ def terms(folder: Path) -> dict[str, str]:
         "server": site.server,
         "experiment": f"{experiment.name} ({experiment_digest(experiment)[:16]})",
         "method": f"{experiment.method.title} ({experiment.method.paper}), {experiment.rounds} rounds",
-        "data that are read": str(site.data or experiment.data.path or "generated here"),
+        "data that are read": str(site.data or getattr(experiment.data, "path", None) or "generated here"),
         "tasks that are done": ", ".join(site.tasks),
         "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{_hidden(experiment.privacy)}; counts, losses and figures",
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",

@@ -19,18 +19,17 @@ from fedloom.core.files import write_atomic
 from fedloom.core.payload import Payload, PayloadError
 from fedloom.data.client_data import ClientData
 from fedloom.data.sample import MODALITIES
-from fedloom.deploy.evaluation import assess_at_sites
+from fedloom.deploy.evaluation import SiteEvaluator
 from fedloom.deploy.remote_engine import Carrier, Lost, RemoteEngine
 from fedloom.deploy.settings import check_deployable, experiment_digest
 from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
-from fedloom.experiment.build import adapted_model, client_shapes
-from fedloom.experiment.run import Result, check_clients, finish, read_experiment, versions
+from fedloom.experiment.build import check_clients, client_shapes
+from fedloom.experiment.run import Result, finish, read_experiment, versions
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
-from fedloom.tasks.evaluation import TestSet
 
 
 class Described(BaseModel):
@@ -102,19 +101,19 @@ def build_server(
     observe: Observer = lambda progress: None,
 ) -> Federation:
     """A federation whose clients are elsewhere, before its first round."""
-    held = sorted({m for told in described.values() for m in told.holds})
-    model = adapted_model(experiment, held, experiment.data.classes())
+    model = experiment.task.model({name: told.holds for name, told in described.items()}, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
     clients = {
         name: Client(
-            ClientData(name, (), ()), model.groups(told.holds), shapes[name], experiment.cohort.start
+            ClientData(name, (), ()), model.groups(told.holds, name), shapes[name], experiment.cohort.start
         )
         for name, told in described.items()
     }
     check_clients(experiment, model, clients)
     engine = RemoteEngine(model, clients, carrier, run, experiment_digest(experiment))
-    tests = TestSet([], [], [])
-    federation = Federation(experiment, engine, tests, folder, observe, assessor=assess_at_sites)
+    evaluator = SiteEvaluator()
+    federation = Federation(experiment, engine, evaluator, folder, observe)
+    evaluator.federation = federation
     for client in federation.clients.values():
         client.states = Elsewhere()
     return federation

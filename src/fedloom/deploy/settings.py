@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.wire import ALWAYS
-from fedloom.experiment.settings import Experiment, read_yaml
+from fedloom.experiment.settings import Experiment
+from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.settings import Engine
 
 S = TypeVar("S", bound=BaseModel)
@@ -115,14 +116,8 @@ def check_deployable(experiment: Experiment) -> None:
         raise ExperimentError(
             f"method {experiment.method.name} pools all clients' data in one place; take a federated one"
         )
-    if experiment.data.pictured:
-        raise ExperimentError(
-            "image classification by class is tested on common sets, which no site holds; run it on the local engine"
-        )
-    if experiment.data.own_models:
-        raise ExperimentError(
-            "clients with models of their own need the server's generator beside them; run them on the local engine"
-        )
+    if (reason := experiment.task.not_deployable) is not None:
+        raise ExperimentError(reason)
     if experiment.data.test_only:
         raise ExperimentError("data.test_only has no meaning for sites; leave such clients out")
     if getattr(experiment.method, "unseen", "clients") != "clients":

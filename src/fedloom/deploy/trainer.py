@@ -8,7 +8,6 @@ same answer, from disk; one that a restarted server asks anew finds the site as 
 import math
 import re
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +16,15 @@ from fedloom.core.payload import Payload, PayloadError
 from fedloom.deploy.settings import Site, check_deployable, experiment_digest
 from fedloom.deploy.state import SiteState
 from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
-from fedloom.experiment.build import client_shapes
-from fedloom.experiment.run import build_from, picture_features, versions
+from fedloom.experiment.build import build_from, client_shapes
+from fedloom.experiment.run import versions
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
 from fedloom.methods import State
 from fedloom.privacy.settings import Privacy
-from fedloom.tasks.evaluation import assess
+from fedloom.tasks.base import Snapshot
 
 
 class Trainer:
@@ -114,21 +113,20 @@ class Trainer:
         federation.state = State(shared, {n: t for n, t in tensors.items() if n not in shared})
         self.client.states = state
         common: Mapping[str, Any] = (tensors or model.start) if numbers.get("common") is True else {}
-        own = federation.client_model(self.client)
-        found = assess(
-            model,
+        snapshot = Snapshot(
+            request.round,
+            False,
+            numbers.get("generate") is True,
             common,
-            {self.site.name: own} if own is not None else {},
-            federation.tests,
-            self.experiment.evaluation,
-            generate=numbers.get("generate") is True,
-            everywhere=False,
+            federation.own_models,
+            federation.state,
         )
+        assessment = federation.evaluator.assess(snapshot)
         if not model.store.constant:
             model.store.clear()
         model.rest()
         measured = re.compile(r"(global|local)/(?!worst_client/|mean_client/)")
-        kept = {n: v for n, v in found.metrics.items() if measured.match(n) and math.isfinite(v)}
+        kept = {n: v for n, v in assessment.metrics.items() if measured.match(n) and math.isfinite(v)}
         return {"figures": kept}
 
 
@@ -136,7 +134,7 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
     """The site's client alone, with its model: a federation of one that is only asked. Raises ExperimentError."""
     data = experiment.data
     if site.data is not None:
-        if data.path is None:
+        if not data.has_own_files:
             raise ExperimentError(
                 f"the experiment generates its data, but the site names the folder {site.data}; leave it out, or take an "
                 "experiment with data.source: folder"
@@ -145,7 +143,7 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
     engine = site.engine.model_copy(update={"cohort": "off"})
     # How many clients a sum needs is the server's to see to; this federation has one.
     own = experiment.model_copy(update={"data": data, "engine": engine, "privacy": Privacy()})
-    sources = {s.name: s for s in data.load(own.seed, partial(picture_features, own))}
+    sources = {s.name: s for s in own.task.clients(own.setup)}
     if site.name not in sources:
         raise ExperimentError(
             f"the data hold nothing of a client called {site.name}; there is {', '.join(sorted(sources))}"

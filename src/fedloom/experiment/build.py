@@ -1,57 +1,129 @@
-"""From an experiment to what its clients train: the foundation with adapters, or their own models; and their ranks."""
+"""From an experiment to a federation: load the data, build the model, and put clients, engine and evaluation together."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
+import torch
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import group_of
 from fedloom.data.client_data import ClientData
-from fedloom.data.pictures.class_names import Classes
 from fedloom.experiment.settings import Experiment
+from fedloom.federation.client import Client
+from fedloom.federation.cohort_size import cohort_size
+from fedloom.federation.local_engine import LocalEngine
+from fedloom.federation.loop import Federation
+from fedloom.federation.progress import Observer
+from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
-from fedloom.models.classifier.load import load_classifier
-from fedloom.models.classifier.trainable import AdaptedClassifier
-from fedloom.models.clip.load import load_clip
-from fedloom.models.clip.trainable import AdaptedCLIP
 from fedloom.models.lora.ranks import Shape, Shapes
-from fedloom.models.mllm.load import load_model
-from fedloom.models.mllm.trainable import AdaptedMLLM
-from fedloom.models.own.load import load_model_bank
-from fedloom.models.own.model_bank import ModelBank
+from fedloom.privacy.compatibility import not_installed, too_few
+from fedloom.privacy.robust.attacks import Backdoor
+from fedloom.tasks.base import Trigger
+from fedloom.tasks.evaluation import drawn
+
+POOLED = "pooled"
+"""The name of the one client of a centralised run."""
 
 
-def client_model(experiment: Experiment, sources: Sequence[ClientData], held: Sequence[str]) -> Trainable:
-    """What clients train: their own models, or adapters on a foundation."""
-    own = experiment.data.own_models
-    return (
-        _own_models(experiment, sources)
-        if own
-        else adapted_model(experiment, held, experiment.data.classes())
+def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -> Federation:
+    """A federation before its first round. Raises ExperimentError for data or a model that cannot be used."""
+    # Saturated attention gives denormal numbers, up to 40 times slower on a CPU. Before the first parallel operation,
+    # because worker threads inherit the mode of the thread that starts them.
+    torch.set_flush_denormal(True)
+    if experiment.engine.threads is not None:
+        torch.set_num_threads(experiment.engine.threads)
+    return build_from(experiment, experiment.task.clients(experiment.setup), folder, observe)
+
+
+def build_from(
+    experiment: Experiment, sources: Sequence[ClientData], folder: RunFolder | None, observe: Observer
+) -> Federation:
+    """`build` with clients that are at hand already, ordered by name."""
+    _check_samples(experiment, sources)
+    task, setup = experiment.task, experiment.setup
+    holds = {source.name: source.holds for source in sources}
+    model = task.model(holds, setup)
+    tools = task.tools(model, holds, setup)
+    tested = {s.name: s.test for s in sources if len(s.test)}
+    names = drawn(list(tested), experiment.evaluation, experiment.seed)
+    if not names:
+        raise ExperimentError(
+            'no client has a test sample; mark some with "split": "test" or raise data.test_share'
+        )
+    attack = experiment.attack
+    trigger = Trigger(attack.answer, attack.patch) if isinstance(attack, Backdoor) else None
+    evaluator = task.evaluator({name: tested[name] for name in names}, model, setup, tools, trigger)
+    learning = [s for s in sources if experiment.data.trains(s.name)]
+    attackers: list[str] = []
+    if attack is not None:
+        attackers = attack.attackers([s.name for s in learning], experiment.seed)
+        learning = [attack.learn(s) if s.name in attackers else s for s in learning]
+    training = [_pool(learning)] if experiment.method.pooled else learning
+    shapes = client_shapes(experiment, [s.name for s in training], model.scales)
+    clients = {
+        s.name: Client(
+            s,
+            model.groups(s.holds, s.name),
+            shapes[s.name],
+            experiment.cohort.start,
+            experiment.privacy,
+        )
+        for s in training
+    }
+    check_clients(experiment, model, clients)
+    cohort = experiment.engine.cohort
+    if cohort == "auto":
+        first = [sample for s in training[:8] for sample in s.train[:4]]
+        cohort = cohort_size(model, first, experiment.training.batch_size)
+        # Written into the run's experiment.yaml: another machine's choice could round differently.
+        engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
+        experiment = experiment.model_copy(update={"engine": engine_settings})
+    engine = LocalEngine(
+        model,
+        clients,
+        experiment.training,
+        wire=experiment.engine.wire,
+        cohort=1 if cohort == "off" else cohort,
     )
+    return Federation(experiment, engine, evaluator, folder, observe, tools=tools, attackers=attackers)
 
 
-def adapted_model(
-    experiment: Experiment, held: Sequence[str], classes: Classes | None
-) -> AdaptedMLLM | AdaptedClassifier | AdaptedCLIP:
-    """The foundation that the data need (`held`: modalities), with the adapters that the method needs."""
-    settings, device, seed = experiment.model, experiment.engine.device, experiment.seed
-    second, attachment = experiment.method.second, experiment.method.attachment
-    model: AdaptedMLLM | AdaptedClassifier | AdaptedCLIP
-    told: Any = {"precision": experiment.engine.dtype}
-    if classes is not None and attachment is not None:
-        model = load_clip(settings, classes, attachment, device, seed, **told)
-    elif labels := experiment.data.labels():
-        model = load_classifier(settings, labels, device, seed, second=second, **told)
-    else:
-        model = load_model(settings, held, device, seed, second=second, **told)
-    if experiment.engine.compile:
-        model.compile_frozen()
-    return model
+def _check_samples(experiment: Experiment, sources: Sequence[ClientData]) -> None:
+    """Raise ExperimentError for a client with too few training samples."""
+    for source in sources:
+        if experiment.rounds > 0 and not source.train and experiment.data.trains(source.name):
+            raise ExperimentError(
+                f"client {source.name} has no training samples; give it some, or leave it out"
+            )
+        if experiment.training.one_pass and 0 < len(source.train) < experiment.rounds:
+            raise ExperimentError(
+                f"client {source.name} has {len(source.train)} training samples for {experiment.rounds} rounds of one pass; "
+                "give it more (data.captions.least), or lower rounds"
+            )
 
 
-def _own_models(experiment: Experiment, sources: Sequence[ClientData]) -> ModelBank:
-    """The architectures of clients with models of their own."""
-    modalities = {s.name: s.holds[0] if s.holds else "text" for s in sources}
-    return load_model_bank(
-        experiment.model, modalities, experiment.data.class_names(), experiment.engine.device, experiment.seed
+def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str, Client]) -> None:
+    """Raise ExperimentError where there are too few clients for the run's privacy, or its libraries are missing."""
+    if fault := not_installed(experiment.privacy):
+        raise ExperimentError(fault)
+    summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
+    held_by = {name: client.groups & summed for name, client in clients.items()}
+    if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
+        raise ExperimentError(fault)
+    rule, asked = experiment.privacy.robust, math.ceil(experiment.cohort.fraction * len(clients))
+    if rule is not None and asked < rule.least:
+        raise ExperimentError(
+            f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "
+            "lower byzantine, or ask more clients"
+        )
+
+
+def _pool(sources: list[ClientData]) -> ClientData:
+    return ClientData(
+        POOLED,
+        [s for source in sources for s in source.train],
+        [s for source in sources for s in source.test],
     )
 
 

@@ -2,43 +2,22 @@
 
 import importlib.metadata
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.core.payload import group_of
-from fedloom.data.client_data import ClientData
-from fedloom.data.pictures.class_names import Classes
-from fedloom.data.sample import Sample
-from fedloom.experiment.build import adapted_model, client_model, client_shapes
+from fedloom.experiment.build import build
 from fedloom.experiment.sample_gallery import write_gallery
 from fedloom.experiment.settings import Experiment
-from fedloom.federation import LocalEngine
-from fedloom.federation.client import Client
-from fedloom.federation.cohort_size import cohort_size
+from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
-from fedloom.models.generation.load import load_synthesis
-from fedloom.models.mllm.load import load_model
-from fedloom.models.own.load import load_own_model
-from fedloom.privacy.compatibility import not_installed, too_few
-from fedloom.privacy.robust.attacks import Backdoor
-from fedloom.tasks.backdoor import triggered
-from fedloom.tasks.evaluation import TestSet, drawn, measure_controls
-from fedloom.tasks.generator_evaluation import Judge
-from fedloom.tasks.image_classification import ClassTests
-
-POOLED = "pooled"
-"""The name of the one client of a centralised run."""
+from fedloom.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -78,140 +57,6 @@ def run(
     return finish(federation)
 
 
-def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -> Federation:
-    """A federation before its first round. Raises ExperimentError for data or a model that cannot be used."""
-    # Saturated attention gives denormal numbers, up to 40 times slower on a CPU. Before the first parallel operation,
-    # because worker threads inherit the mode of the thread that starts them.
-    torch.set_flush_denormal(True)
-    if experiment.engine.threads is not None:
-        torch.set_num_threads(experiment.engine.threads)
-    sources = experiment.data.load(experiment.seed, partial(picture_features, experiment))
-    return build_from(experiment, sources, folder, observe)
-
-
-@torch.no_grad()
-def picture_features(experiment: Experiment, samples: Sequence[Sample], batch: int = 64) -> torch.Tensor:
-    """(N, d), on the CPU: the frozen encoder's mean output for each sample's picture, before any projector."""
-    model = load_model(experiment.model, ["image"], experiment.engine.device, experiment.seed)
-    rows = []
-    for start in range(0, len(samples), batch):
-        examples = [model.prepare(s) for s in samples[start : start + batch]]
-        rows += [f["image"].mean(0).float().cpu() for f in model.features(examples)]
-    return torch.stack(rows)
-
-
-def build_from(
-    experiment: Experiment, sources: Sequence[ClientData], folder: RunFolder | None, observe: Observer
-) -> Federation:
-    """`build` with clients that are at hand already, ordered by name."""
-    for source in sources:
-        if experiment.rounds > 0 and not source.train and experiment.data.trains(source.name):
-            raise ExperimentError(
-                f"client {source.name} has no training samples; give it some, or leave it out"
-            )
-        if experiment.training.one_pass and 0 < len(source.train) < experiment.rounds:
-            raise ExperimentError(
-                f"client {source.name} has {len(source.train)} training samples for {experiment.rounds} rounds of one pass; "
-                "give it more (data.captions.least), or lower rounds"
-            )
-    held = sorted({m for source in sources for m in source.holds})
-    model = client_model(experiment, sources, held)
-    tested = {s.name: s.test for s in sources if len(s.test)}
-    tests = TestSet.prepare(
-        {name: tested[name] for name in drawn(list(tested), experiment.evaluation, experiment.seed)}, model
-    )
-    if not tests.samples:
-        raise ExperimentError(
-            'no client has a test sample; mark some with "split": "test" or raise data.test_share'
-        )
-    learning = [s for s in sources if experiment.data.trains(s.name)]
-    attack, attackers = experiment.attack, list[str]()
-    if attack is not None:
-        attackers = attack.attackers([s.name for s in learning], experiment.seed)
-        learning = [attack.learn(s) if s.name in attackers else s for s in learning]
-    training = [_pool(learning)] if experiment.method.pooled else learning
-    shapes = client_shapes(experiment, [s.name for s in training], model.scales)
-    clients = {
-        s.name: Client(
-            s,
-            model.client_groups(s.name, s.holds),
-            shapes[s.name],
-            experiment.cohort.start,
-            experiment.privacy,
-        )
-        for s in training
-    }
-    check_clients(experiment, model, clients)
-    cohort = experiment.engine.cohort
-    if cohort == "auto":
-        first = [sample for s in training[:8] for sample in s.train[:4]]
-        cohort = cohort_size(model, first, experiment.training.batch_size)
-        # Written into the run's experiment.yaml: another machine's choice could round differently.
-        engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
-        experiment = experiment.model_copy(update={"engine": engine_settings})
-    engine = LocalEngine(
-        model,
-        clients,
-        experiment.training,
-        wire=experiment.engine.wire,
-        cohort=1 if cohort == "off" else cohort,
-    )
-    class_tests = _class_tests(experiment, tests, model) if experiment.data.pictured else None
-    federation = Federation(
-        experiment,
-        engine,
-        tests,
-        folder,
-        observe,
-        class_tests=class_tests,
-        attackers=attackers,
-        triggered=_triggered(experiment, tests, model),
-    )
-    if experiment.method.exchanges:
-        federation.synthesis = load_synthesis(
-            experiment.model.synthesis, experiment.data.class_names(), held, experiment.engine.device
-        )
-        size = federation.synthesis.generator.size
-        federation.judge = Judge.of(
-            experiment.data.pool(experiment.seed), experiment.seed, experiment.model.clip, size
-        )
-    return federation
-
-
-def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str, Client]) -> None:
-    """Raise ExperimentError where there are too few clients for the run's privacy, or its libraries are missing."""
-    if fault := not_installed(experiment.privacy):
-        raise ExperimentError(fault)
-    summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
-    held_by = {name: client.groups & summed for name, client in clients.items()}
-    if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
-        raise ExperimentError(fault)
-    rule, asked = experiment.privacy.robust, math.ceil(experiment.cohort.fraction * len(clients))
-    if rule is not None and asked < rule.least:
-        raise ExperimentError(
-            f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "
-            "lower byzantine, or ask more clients"
-        )
-
-
-def _triggered(experiment: Experiment, tests: TestSet, model: Trainable) -> TestSet | None:
-    """The tested pictures with a backdoor's patch, or None; no features of theirs are kept, their places are the clean ones'."""
-    if not isinstance(experiment.attack, Backdoor):
-        return None
-    clean = {client: tests.only(client).samples for client in sorted(set(tests.of))}
-    marked = TestSet.prepare(triggered(clean, experiment.attack.answer, experiment.attack.patch), model)
-    return replace(marked, places=(), whole=())
-
-
-def _class_tests(experiment: Experiment, tests: TestSet, model: Trainable) -> ClassTests:
-    """The test sets of image classification that are nobody's own."""
-    from fedloom.data.sources.image_classes import domain_of
-
-    parts = {client: tests.only(client).samples for client in sorted(set(tests.of))}
-    domains = domain_of(parts) if experiment.data.partition.kind == "domains" else {}
-    return ClassTests.prepare(tests, experiment.data.load_common(experiment.seed), domains, model)
-
-
 def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = None) -> Result:
     """The summary; and, where there is a folder, the model, the samples and the report.
 
@@ -221,11 +66,10 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     assert isinstance(experiment, Experiment)  # noqa: S101
     common = federation.global_model()
     model.load(common)
-    settings = experiment.evaluation
+    settings, evaluator = experiment.evaluation, federation.evaluator
     metrics = dict(federation.last_metrics)
-    answered = common and federation.tests.samples
-    if settings.controls and answered and not experiment.data.pictured and not experiment.data.own_models:
-        metrics |= measure_controls(model, federation.tests, settings)
+    if settings.controls:
+        metrics |= evaluator.controls(common)
     summary = {
         "name": experiment.name,
         "row": experiment.row or experiment.method.title,
@@ -254,16 +98,15 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         if n.startswith("control/")
     ]
     folder.append("metrics.jsonl", controls)
-    own_models = experiment.data.own_models
-    if not own_models:
+    if model.one_model:
         model.save_adapters(folder.path / "model")
     for client in federation.clients.values() if rows is None else ():
-        if own := federation.own_model(client) if own_models else federation.client_model(client):
+        if own := federation.client_model(client):
             model.load(own.tensors, own.ratios)
             model.save_adapters(folder.path / "model" / "clients" / client.name)
-    if federation.synthesis is not None:
-        federation.synthesis.save(federation.state.tensors, folder.path / "model" / "generator")
-    write_gallery(folder, federation.tests, settings.samples)
+    if federation.tools is not None:
+        federation.tools.save(federation.state.tensors, folder.path / "model")
+    write_gallery(folder, evaluator.tests, settings.samples)
     text = json.dumps(summary, indent=2, ensure_ascii=False)
     write_atomic(folder.path / "summary.json", (text + "\n").encode())
     from fedloom.experiment.report import write_report
@@ -302,23 +145,22 @@ def load(run_dir: str | Path, client: str | None = None) -> Trainable:
             )
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
-    if experiment.data.own_models:
-        return load_own_model(experiment.model, adapters, experiment.engine.device, experiment.seed)
-    listed = json.loads((adapters / "fedloom.json").read_text(encoding="utf-8"))
-    trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
-    names = {part: tuple(found) for part, found in listed.get("classes", {}).items()}
-    model = adapted_model(experiment, listed.get("modalities", trunks), Classes(**names) if names else None)
-    model.load(model.read_adapters(adapters))
-    return model
+    return experiment.task.load(adapters, experiment.setup)
+
+
+def load_for_benchmark(run_dir: Path, client: str | None = None) -> tuple[Task[Any], Trainable | None]:
+    """The task and the trained model of a run; no model where the task has no benchmarks. Raises ExperimentError."""
+    if not (run_dir / "experiment.yaml").is_file():
+        raise ExperimentError(f"{run_dir} holds no run; name the folder of a run that has ended")
+    task = read_experiment(run_dir).task
+    return task, load(run_dir, client) if task.has_benchmarks else None
 
 
 def read_experiment(folder: Path) -> Experiment:
     """The resolved experiment of a run folder."""
-    from fedloom.experiment.settings import read_yaml
-
     fields = read_yaml(folder / "experiment.yaml")
     fields.pop("versions", None)
-    return Experiment.parse(fields, str(folder / "experiment.yaml"))
+    return Experiment.parse(fields, str(folder / "experiment.yaml"), record=True)
 
 
 def versions() -> dict[str, str]:
@@ -327,19 +169,11 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in names}
 
 
-def _pool(sources: list[ClientData]) -> ClientData:
-    return ClientData(
-        POOLED,
-        [s for source in sources for s in source.train],
-        [s for source in sources for s in source.test],
-    )
-
-
 def _client_rows(federation: Federation) -> list[dict[str, Any]]:
     """Per client: what it holds, how many samples, and its figures of the last round."""
     rows = []
-    for name in sorted({*federation.tests.of}):
-        test = federation.tests.only(name)
+    for name in sorted({*federation.evaluator.tests.of}):
+        test = federation.evaluator.tests.only(name)
         client = federation.clients.get(name)
         rows.append(
             {

@@ -38,7 +38,7 @@ def run_rows(
                 f"{out} already holds runs; choose another --out, or go on with --resume {out}"
             )
         RunFolder(out).create()
-    _check_folders(experiments)
+    _check_own_files(experiments)
     experiments = shared_out(experiments, jobs) if jobs > 1 else experiments
     listed = [
         {"row": e.row, "across": e.across, "seed": e.seed, "path": p}
@@ -60,23 +60,21 @@ def run_rows(
     return results
 
 
-def _check_folders(experiments: Sequence[Experiment]) -> None:
-    """Read the users' own files once, so that a mistake in the last row does not come out after hours."""
-    seen: list[Any] = []
+def _check_own_files(experiments: Sequence[Experiment]) -> None:
+    """Read the user's own files once, so that a mistake in the last row does not come out after hours."""
+    checked: list[Any] = []
     for experiment in experiments:
-        own = experiment.data.source == "folder" or (
-            experiment.data.pictured and experiment.data.path is not None
-        )
-        if own and experiment.data not in seen:
-            experiment.data.load(experiment.seed)
-            seen.append(experiment.data)
+        key = (experiment.data, experiment.seed)
+        if experiment.data.has_own_files and key not in checked:
+            experiment.task.clients(experiment.setup)
+            checked.append(key)
 
 
 def planned(folder: Path) -> list[Experiment]:
     """The experiments of a folder that `run_rows` or `run` began, for going on with them. Raises ExperimentError."""
     if (folder / "plan.json").is_file():
         plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        return [Experiment.parse(fields, str(folder / "plan.json")) for fields in plans]
+        return [Experiment.parse(fields, str(folder / "plan.json"), record=True) for fields in plans]
     if (folder / "experiment.yaml").is_file():
         return [read_experiment(folder)]
     raise ExperimentError(

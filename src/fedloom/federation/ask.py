@@ -21,8 +21,6 @@ from fedloom.privacy.robust.stage import Combined, combine
 
 if TYPE_CHECKING:
     from fedloom.federation.loop import Federation
-    from fedloom.models.generation.public_set import Synthesis
-    from fedloom.models.own.model_bank import ModelBank
 
 
 __all__ = ["NoReplies", "RoundAsk"]
@@ -59,24 +57,9 @@ class RoundAsk:
         return self.of.unequal
 
     @property
-    def modalities(self) -> Mapping[str, str]:
-        """What each client with a model of its own holds."""
-        return self.zoo.modalities
-
-    @property
-    def zoo(self) -> "ModelBank":
-        """The architectures of clients with models of their own."""
-        from fedloom.models.own.model_bank import ModelBank
-
-        model = self.of.engine.model
-        assert isinstance(model, ModelBank)  # noqa: S101 - the experiment saw to it
-        return model
-
-    @property
-    def synthesis(self) -> "Synthesis":
-        """The server's generator and captioner."""
-        assert self.of.synthesis is not None  # noqa: S101 - the experiment saw to it
-        return self.of.synthesis
+    def tools(self) -> object | None:
+        """The server's own models, which the task made."""
+        return self.of.tools
 
     def note(self, text: str) -> None:
         """Put a remark into the ledger, beside the last question of the round."""

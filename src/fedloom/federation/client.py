@@ -1,6 +1,6 @@
 """One client: its data, its personal state, and what it does when the server asks."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedloom.core.payload import EVERYTHING, Payload, Scope, group_of, lent
-from fedloom.core.streams import numpy_stream, torch_stream
+from fedloom.core.streams import torch_stream
 from fedloom.data.client_data import ClientData
 from fedloom.federation.client_states import ClientStates, States
 from fedloom.federation.settings import Round
@@ -17,7 +17,6 @@ from fedloom.models.base import Trainable
 from fedloom.models.example_cache import ExampleCache
 from fedloom.models.lora.lora import fresh_factor
 from fedloom.models.lora.ranks import Shapes, cut, ratios, to_client
-from fedloom.models.own.model_bank import Example, ModelBank
 from fedloom.models.training.loop import LocalJob, Outcome
 from fedloom.models.training.settings import Penalty, Training, proximal
 from fedloom.privacy.settings import Privacy
@@ -71,7 +70,7 @@ class Client:
 
     def examples(self, model: Trainable) -> list[Any]:
         """The training samples as the model reads them; prepared again where others needed the memory since."""
-        return self.prepared.of(self.name, lambda: [model.prepare_for(self.name, s) for s in self.data.train])
+        return self.prepared.of(self.name, lambda: [model.prepare(s, self.name) for s in self.data.train])
 
     def answer(
         self,
@@ -129,8 +128,25 @@ class _Session:
         return self.at.number
 
     @property
+    def seed(self) -> int:
+        return self.at.seed
+
+    @property
+    def client(self) -> str:
+        return self.of.name
+
+    @property
+    def examples(self) -> list[Any]:
+        return self.of.examples(self.model)
+
+    @property
     def memory(self) -> dict[str, Any]:
         return self.of.memory
+
+    def load(self, tensors: Mapping[str, Tensor], *, local: float | None = 0.0) -> None:
+        """Load the tensors with the client's own scales. See Trainer."""
+        self.model.load(tensors, ratios(self.of.shapes))
+        self.model.mix(local)
 
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
         """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
@@ -193,47 +209,9 @@ class _Session:
         found = {**outcome.tensors, **{f"{n}.gradient": t for n, t in outcome.gradients.items()}}
         return cut(found, of.shapes), numbers
 
-    def prompt_states(
-        self, count: int, tensors: Mapping[str, Tensor], *, local: float | None = 0.0
-    ) -> Tensor:
-        """(count, d): states of so many training prompts, drawn from the client's own stream. See Trainer."""
-        examples = self.of.examples(self.model)
-        rng = numpy_stream(self.at.seed, "prompts", self.of.name)
-        picked = rng.choice(len(examples), size=min(count, len(examples)), replace=False)
-        self.model.load(tensors, ratios(self.of.shapes))
-        self.model.mix(local)
-        return self.model.prompt_states([examples[int(i)] for i in sorted(picked)]).detach()
-
-    @property
-    def modality(self) -> str:
-        """What the client holds."""
-        return self._zoo.modalities[self.of.name]
-
-    @property
-    def samples(self) -> int:
-        """How many training samples the client has."""
-        return len(self.of.data.train)
-
-    def read_items(self, items: Tensor) -> list[Example]:
-        """Public items as the client's own model reads them."""
-        return self._zoo.read_items(items, self.of.name)
-
-    def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Logits and representations by the model as it stands. See Trainer."""
-        return self._zoo.outputs(examples)
-
-    def inferred(self, examples: Sequence[Example], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Logits and representations by the client's model with these tensors. See Trainer."""
-        return self._zoo.inferred(tensors, examples)
-
     def stream(self, name: str) -> torch.Generator:
         """The client's own random stream of this name in this round."""
         return torch_stream(self.at.seed, name, self.of.name, self.at.number)
-
-    @property
-    def _zoo(self) -> ModelBank:
-        assert isinstance(self.model, ModelBank)  # noqa: S101 - the experiment saw to it
-        return self.model
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """The client's personal tensors from now on; those not named stay as they are."""

@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -27,20 +27,13 @@ from fedloom.federation.uploads import Uploads
 from fedloom.methods import Method, State
 from fedloom.models.example_cache import ExampleCache
 from fedloom.models.feature_cache import FeatureStore
-from fedloom.models.generation.public_set import Synthesis
 from fedloom.models.lora.ranks import ratios
-from fedloom.models.own.model_bank import ModelBank
 from fedloom.models.training.settings import ever_trained, part_of
 from fedloom.privacy.compatibility import asks
 from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.robust.attacks import described
-from fedloom.tasks.backdoor import success
-from fedloom.tasks.evaluation import Assessment, ClientModel, TestSet, assess
-from fedloom.tasks.generator_evaluation import Judge
-from fedloom.tasks.image_classification import ClassTests, assess_classes
-from fedloom.tasks.own_models import assess_own_models
-
-Assessor = Callable[["Federation", int, bool], Assessment]
+from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
+from fedloom.tasks.evaluation import ClientModel
 
 
 @dataclass
@@ -49,23 +42,15 @@ class Federation:
 
     experiment: RunSettings
     engine: Engine
-    tests: TestSet
+    evaluator: Evaluator
     folder: RunFolder | None = None
     observe: Observer = lambda progress: None
     round: int = 0
     totals: Totals = field(default_factory=Totals)
-    class_tests: ClassTests | None = None
-    """For image classification: what is measured besides the clients' own test parts."""
-    synthesis: Synthesis | None = None
-    """For methods that exchange knowledge: the server's generator and captioner."""
-    judge: Judge | None = None
-    """What measures the generator; sees data that the server does not."""
+    tools: ServerTools | None = None
+    """The server's own models, for the methods that work with them."""
     attackers: Sequence[str] = ()
     """The clients that the experiment's simulated attack goes out from."""
-    triggered: TestSet | None = None
-    """Test samples with a backdoor's patch, where that is the attack."""
-    assessor: Assessor | None = None
-    """Who evaluates where the test samples are not here, by round and whether answers are generated."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -200,20 +185,28 @@ class Federation:
         self.observe(Progress(number, self.rounds, {}, self.totals, client, clients))
 
     def global_model(self) -> Mapping[str, Tensor]:
-        """The tensors of the model for everybody; empty where the method has none."""
+        """The tensors of the model for everybody; empty where the method or the architectures have none."""
+        if not self.engine.model.one_model:
+            return {}
         personal = LazyMapping(self.names, lambda name: self.clients[name].personal)
         return self.method.global_model(self.state, personal)
+
+    def own_models(self, names: Collection[str] | None = None) -> Mapping[str, ClientModel]:
+        """The models of these clients that have one of their own, each made when it is read; None means all clients."""
+        asked = [name for name in self.names if names is None or name in names]
+        having = [name for name in asked if self.client_model(self.clients[name]) is not None]
+        return LazyMapping(having, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
 
     def client_model(self, client: Client) -> ClientModel | None:
         """A client's own model, or None where it has nothing of its own."""
         personal = client.personal
         own = self.method.client_model(self.state, personal)
+        if not self.engine.model.one_model:
+            return ClientModel(client.held({**self.engine.model.start, **self.state.shared, **own}))
         if not own:
             return None
         common = client.view(Payload(self.state.shared)).tensors
-        kept = {
-            n: t for n, t in own.items() if n in personal
-        }  # such as its prompts' states, which are no group's
+        kept = {n: t for n, t in own.items() if n in personal}  # such as prompt states, which are no group's
         return ClientModel({**common, **client.held(own), **kept}, ratios(client.shapes))
 
     def _constant(self) -> bool:
@@ -286,67 +279,21 @@ class Federation:
         self.observe(Progress(number, self.rounds, metrics, self.totals))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
-        found = self._assessed(number, generate)
-        backdoor = {}
-        if generate and self.triggered is not None:
-            common = self.global_model() or (self.engine.model.start if number == 0 else {})
-            backdoor = (
-                success(self.engine.model, common, self.triggered, self.experiment.evaluation)
-                if common
-                else {}
-            )
-        if not self.engine.model.store.constant:  # the next round's encoder is another one
-            self.engine.model.store.clear()
-        if self.folder is not None and generate and found.records:
-            self.folder.write_predictions("start" if number == 0 else "end", found.records)
-        self.client_metrics = found.clients
-        return {**found.metrics, **backdoor}
-
-    def _assessed(self, number: int, generate: bool) -> Assessment:
-        if self.assessor is not None:
-            return self.assessor(self, number, generate)
-        model, settings = self.engine.model, self.experiment.evaluation
-        if isinstance(model, ModelBank):
-            return self._assessed_zoo(model, number)
-        tested = self.names if settings.clients is None else set(self.tests.of)
-        own = [c for c in self.names if c in tested and self.client_model(self.clients[c]) is not None]
-        models = LazyMapping(own, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
-        # Before round 1 every client's model is the start model: evaluated once, not once per client.
-        if self.class_tests is not None:
-            common, models = (
-                (model.start, LazyMapping([], models.make)) if number == 0 else (self.global_model(), models)
-            )
-            return assess_classes(
-                model,
-                common,
-                models,
-                self.tests,
-                self.class_tests,
-                settings,
-                generate=generate,
-            )
-        return assess(
-            model,
-            self.global_model() or (model.start if number == 0 else {}),
-            models,
-            self.tests,
-            settings,
-            generate=generate,
-            everywhere=number == self.rounds,
+        """Evaluate the round's models, and write the predictions where answers were generated."""
+        model = self.engine.model
+        snapshot = Snapshot(
+            number,
+            number == self.rounds,
+            generate,
+            self.global_model(),
+            self.own_models,
+            self.state,
+            None if self.folder is None else self.folder.path,
         )
-
-    def own_model(self, client: Client) -> ClientModel:
-        """All tensors of a client with a model of its own, shared or not."""
-        mine = self.method.client_model(self.state, client.personal)
-        return ClientModel(client.held({**self.engine.model.start, **self.state.shared, **mine}))
-
-    def _assessed_zoo(self, model: ModelBank, number: int) -> Assessment:
-        """Every client's own model; and the generator, where the method has one."""
-        found = assess_own_models(
-            model, LazyMapping(self.names, lambda n: self.own_model(self.clients[n])), self.tests
-        )
-        if self.judge is None or self.synthesis is None:
-            return found
-        grids = None if self.folder is None else self.folder.path / "generated"
-        judged = self.judge.assess(self.synthesis, self.state, number, grids)
-        return replace(found, metrics={**found.metrics, **judged})
+        assessment = self.evaluator.assess(snapshot)
+        if not model.store.constant:  # the next round's encoder is another one
+            model.store.clear()
+        if self.folder is not None and generate and assessment.records:
+            self.folder.write_predictions("start" if number == 0 else "end", assessment.records)
+        self.client_metrics = assessment.clients
+        return dict(assessment.metrics)

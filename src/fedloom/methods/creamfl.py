@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.aggregation import fusion
 from fedloom.core.payload import Payload, Reply
-from fedloom.methods.base.distillation import KEPT, VECTORS, DistillationMethod, Loss
+from fedloom.methods.base.distillation import KEPT, VECTORS, DistillationMethod, Loss, bank_of, server_of
 from fedloom.methods.base.method import Ask, State, Trainer
 from fedloom.models.generation.public_set import Public
 from fedloom.models.own.model_bank import ITEMS, KNOWLEDGE
@@ -42,10 +42,10 @@ class CreamFL(DistillationMethod):
         self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
     ) -> tuple[State, dict[str, Tensor]]:
         """Global vectors of every modality: its clients', weighed by how well they find the other modalities' anchors."""
-        anchors = ask.synthesis.anchors(public, ask.zoo.width)
+        anchors = server_of(ask).synthesis.anchors(public, server_of(ask).bank.width)
         found = {}
         for m in sorted(anchors):
-            of = [r.payload.tensors[VECTORS] for r in replies if ask.modalities[r.client] == m]
+            of = [r.payload.tensors[VECTORS] for r in replies if server_of(ask).modalities[r.client] == m]
             if not of:
                 found[f"{GLOBAL}{m}"] = anchors[m]
                 continue
@@ -61,12 +61,12 @@ class CreamFL(DistillationMethod):
         """As every client on items; the losses need the vectors of the model as it was before this round's training."""
         if task == "distil":
             own = self.client_model(State({}), trainer.personal)
-            before = trainer.inferred(trainer.read_items(trainer.personal[ITEMS]), own)[1]
-            same = payload.tensors[f"{GLOBAL}{trainer.modality}"]
+            bank = bank_of(trainer)
+            items = bank.read_items(trainer.personal[ITEMS], trainer.client)
+            before, modality = bank.inferred(own, items)[1], bank.modalities[trainer.client]
+            same = payload.tensors[f"{GLOBAL}{modality}"]
             others = [
-                t
-                for n, t in payload.tensors.items()
-                if n.startswith(GLOBAL) and n != f"{GLOBAL}{trainer.modality}"
+                t for n, t in payload.tensors.items() if n.startswith(GLOBAL) and n != f"{GLOBAL}{modality}"
             ]
             told = {KEPT: payload.tensors[KEPT], SAME: same, BEFORE: before}
             told |= {f"other{i}": t for i, t in enumerate(others)}

@@ -17,6 +17,7 @@ from torch.nn.functional import kl_div
 from fedloom.core.payload import Payload, Scope, group_of
 from fedloom.core.streams import torch_stream
 from fedloom.methods.base.combine import mean_of
+from fedloom.methods.base.distillation import server_of
 from fedloom.methods.base.method import Ask, Method, State
 from fedloom.models.own.model_bank import Example
 
@@ -29,7 +30,7 @@ class FedDF(Method):
     paper: ClassVar[str] = "Lin et al., 2020"
     shares: ClassVar[Scope] = Scope(shared=("*",))
     own_models: ClassVar[bool] = True
-    exchanges: ClassVar[bool] = True
+    public_items: ClassVar[bool] = True
     linear: ClassVar[bool] = False
 
     steps: int = Field(20, ge=0, description="distillation steps on the server per architecture and round")
@@ -40,12 +41,14 @@ class FedDF(Method):
         """Average where architectures agree; distil the ensemble into every average."""
         replies = ask("train", Payload(state.shared))
         students = {**state.shared, **mean_of(replies, self.client_weights(replies))}
-        public = ask.synthesis.public({}, ask.seed, ask.round)
+        server = server_of(ask)
+        public = server.synthesis.public({}, ask.seed, ask.round)
         read = {
-            r.client: ask.zoo.read_items(public.items[ask.modalities[r.client]], r.client) for r in replies
+            r.client: server.bank.read_items(public.items[server.modalities[r.client]], r.client)
+            for r in replies
         }
         teacher = torch.stack(
-            [ask.zoo.inferred(r.payload.tensors, read[r.client])[0] for r in replies]
+            [server.bank.inferred(r.payload.tensors, read[r.client])[0] for r in replies]
         ).mean(0).softmax(-1)  # fmt: skip
         groups = {group_of(n) for r in replies for n in r.payload.tensors}
         for group in sorted(groups):
@@ -58,16 +61,16 @@ class FedDF(Method):
         self, student: Mapping[str, Tensor], examples: list[Example], teacher: Tensor, group: str, ask: Ask
     ) -> dict[str, Tensor]:
         """The student after `steps` of KL(teacher || student) on the items."""
-        zoo, rng = ask.zoo, torch_stream(ask.seed, "feddf", group, ask.round)
-        zoo.load(student)
-        optimiser = torch.optim.AdamW(zoo.begin(student), lr=self.lr, weight_decay=0.0)
+        bank, rng = server_of(ask).bank, torch_stream(ask.seed, "feddf", group, ask.round)
+        bank.load(student)
+        optimiser = torch.optim.AdamW(bank.begin(student), lr=self.lr, weight_decay=0.0)
         for _ in range(self.steps):
             at = torch.randperm(len(examples), generator=rng)[: self.batch_size]
-            logits, _ = zoo.outputs([examples[i] for i in at.tolist()])
+            logits, _ = bank.outputs([examples[i] for i in at.tolist()])
             loss = kl_div(logits.log_softmax(-1), teacher[at].to(logits), reduction="batchmean")
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        found = {n: zoo.tensors[n].detach().clone() for n in student}
-        zoo.rest()
+        found = {n: bank.tensors[n].detach().clone() for n in student}
+        bank.rest()
         return found

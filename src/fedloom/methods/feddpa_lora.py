@@ -13,16 +13,17 @@ Deliberate differences:
   the only one defined for VeRA.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Scope
+from fedloom.core.streams import numpy_stream
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
-from fedloom.models.base import ANCHORS
+from fedloom.models.base import PROMPT_STATES, HasPromptStates
 
 _LOCAL = ("*.local_*",)
 
@@ -33,7 +34,7 @@ class FedDPALoRA(Method):
     name: ClassVar[str] = "feddpa-lora"
     title: ClassVar[str] = "FedDPA-LoRA"
     paper: ClassVar[str] = "Yang et al. (NeurIPS 2024)"
-    shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR), personal=(*_LOCAL, ANCHORS))
+    shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR), personal=(*_LOCAL, PROMPT_STATES))
     combination: ClassVar[Combination] = "mean"
     second: ClassVar[bool] = True
 
@@ -62,9 +63,22 @@ class FedDPALoRA(Method):
         own: dict[str, Tensor] = {}
         if trainer.round > 1:
             own, _ = trainer.train(start, only=Scope(shared=_LOCAL), local=self.mix)
-            own[ANCHORS] = trainer.prompt_states(self.prompts, {**start, **own}, local=self.mix)
+            own[PROMPT_STATES] = self._prompt_states({**start, **own}, trainer)
         reply = self.answer(
             trainer, *trainer.train(start, only=Scope(shared=("*",), frozen=_LOCAL), local=0.0)
         )
         trainer.keep(own)
         return reply
+
+    def _prompt_states(self, tensors: Mapping[str, Tensor], trainer: Trainer) -> Tensor:
+        """(prompts, d): the frozen model's states of a few training prompts, drawn from the client's own stream.
+
+        Modules before the language model, such as an encoder, have these tensors, with both adapters mixed.
+        """
+        model, examples = trainer.model, trainer.examples
+        assert isinstance(model, HasPromptStates)  # noqa: S101 - `check` saw to it
+        count = min(self.prompts, len(examples))
+        rng = numpy_stream(trainer.seed, "prompts", trainer.client)
+        chosen = sorted(int(i) for i in rng.choice(len(examples), size=count, replace=False))
+        trainer.load(tensors, local=self.mix)
+        return model.prompt_states([examples[i] for i in chosen]).detach()

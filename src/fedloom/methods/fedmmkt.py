@@ -30,6 +30,7 @@ from fedloom.methods.base.distillation import (
     VECTORS,
     DistillationMethod,
     Loss,
+    server_of,
 )
 from fedloom.methods.base.method import Ask, State
 from fedloom.models.generation.public_set import Public
@@ -117,7 +118,7 @@ class FedMMKT(DistillationMethod):
         kept, labels, confidence, found = self._voted(public, replies, ask)  # M2
         told = {KEPT: kept.int(), LABEL: labels[kept].int(), CONFIDENCE: confidence[kept].float()}
         tensors: dict[str, Tensor] = {}
-        fused = torch.zeros(0, ask.zoo.width)
+        fused = torch.zeros(0, server_of(ask).bank.width)
         if len(kept):
             fused, tensors, measured = self._fused(state, public, kept, labels[kept], replies, ask)  # M3
             found |= measured
@@ -141,7 +142,7 @@ class FedMMKT(DistillationMethod):
         answers = torch.stack([r.payload.tensors[said] for r in replies])
         cast = voting.labvote(
             torch.stack([r.payload.tensors[ENTROPY] for r in replies]),
-            len(ask.synthesis.names),
+            len(server_of(ask).synthesis.names),
             labels=None if self.soft else answers.long(),
             probabilities=answers if self.soft else None,
             prompted=prompted,
@@ -156,7 +157,7 @@ class FedMMKT(DistillationMethod):
         """M3 MultiRepFusion: r of the kept items, what the server keeps for the next round, and figures."""
         clients: dict[str, list[Reply]] = {}
         for reply in replies:
-            clients.setdefault(ask.modalities[reply.client], []).append(reply)
+            clients.setdefault(server_of(ask).modalities[reply.client], []).append(reply)
         Z = {
             m: torch.stack([r.payload.tensors[VECTORS][kept] for r in of])
             for m, of in sorted(clients.items())
@@ -173,7 +174,7 @@ class FedMMKT(DistillationMethod):
                 n.removeprefix(ATTENTION): t for n, t in state.tensors.items() if n.startswith(ATTENTION)
             }
             rng = torch_stream(ask.seed, "attention", ask.round)
-            count = len(ask.synthesis.names)
+            count = len(server_of(ask).synthesis.names)
             learned = fusion.learn_attention(Z, anchors, labels, count, settings, rng, start=before or None)
             keep |= {f"{ATTENTION}{n}": t for n, t in learned.items()}
         fused = fusion.fuse(Z, anchors, settings, learned=learned)
@@ -186,7 +187,7 @@ class FedMMKT(DistillationMethod):
         self, state: State, public: Public, Z: Mapping[str, Tensor], kept: Tensor, ask: Ask
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """g (n, d) of the kept items by modality, and maps that were fitted once."""
-        width = ask.zoo.width
+        width = server_of(ask).bank.width
         if self.fusion.anchor == "ridge":
             known = {n: t for n, t in state.tensors.items() if n.startswith("ridge/")}
             pictures, captions = public.items["image"], public.captions
@@ -196,7 +197,7 @@ class FedMMKT(DistillationMethod):
             seen = fusion.picture_anchors(pictures, known["ridge/pixels"])[kept]
             told = fusion.word_anchors(captions, known["ridge/words"])[kept]
             return {m: told if m == "text" else seen for m in public.items}, known
-        anchors = {m: g[kept] for m, g in ask.synthesis.anchors(public, width).items()}
+        anchors = {m: g[kept] for m, g in server_of(ask).synthesis.anchors(public, width).items()}
         if self.fusion.anchor == "other_mean" and ask.round >= FIRST_FUSION:
             anchors |= {m: fusion.other_mean(z) for m, z in Z.items()}
         return anchors, {}
@@ -209,11 +210,11 @@ class FedMMKT(DistillationMethod):
             return {}, None
         steps = None
         if self.generator == "self":  # as many steps as FedMMKT takes on what it keeps
-            settings = ask.synthesis.settings
+            settings = server_of(ask).synthesis.settings
             steps = settings.passes * -(-len(kept) // settings.batch_size)
             kept, labels = torch.arange(len(public.prompted)), public.prompted
             confidence = torch.ones(len(kept))
-        return ask.synthesis.tune(
+        return server_of(ask).synthesis.tune(
             self.denoiser(state), public, kept, labels, confidence, ask.seed, ask.round, steps
         )
 

@@ -1,4 +1,4 @@
-"""What a client trains: one frozen foundation with small named tensors on it, one per process whatever the clients."""
+"""The trainable model: one frozen foundation plus named adapters, shared by all clients of a process."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,20 +21,30 @@ from fedloom.models.lora.lora import frozen_pairs
 from fedloom.models.precision import compile_frozen
 from fedloom.models.training.settings import part_of
 
-ANCHORS = "anchors/prompts"
-"""A client's personal states of a few of its prompts, (n, d): what FedDPA weighs its two adapters by."""
+PROMPT_STATES = "anchors/prompts"
+"""Personal tensor (n, d): states of a few of the client's prompts, by which FedDPA weighs its two adapters."""
+
+
+@runtime_checkable
+class HasPromptStates(Protocol):
+    """A model with a state for each prompt, which FedDPA-LoRA needs."""
+
+    def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
+        """(B, d): the frozen model's last state of each example's prompt, adapters switched off."""
 
 
 class Trainable(ABC):
     """A foundation and its adapters, as clients, engines and the federation see them.
 
-    Subclasses say how a sample is read, trained on and answered; the bookkeeping of the trainable tensors is here.
-    `tensors` maps travelling names `<group>/<place>` to parameters, `start` to their values before round 1, `layers`
-    PEFT's layer at each `<group>/<place>`, and `scales` each group's LoRA scale s.
+    Subclasses read samples, compute losses and answer; this class keeps the trainable tensors. `tensors` maps travelling names
+    `<group>/<place>` to parameters, `start` to their values before round 1, `layers` to PEFT's layers, and `scales` each group to
+    its LoRA scale s.
     """
 
     stackable: bool = True
-    """Whether clients that train the same tensors can be trained together."""
+    """Whether clients that train the same tensors can be trained together; needs `rows`."""
+    one_model: bool = True
+    """Whether the shared tensors are one model for everybody; False where each client has an architecture of its own."""
 
     def __init__(
         self,
@@ -47,7 +57,7 @@ class Trainable(ABC):
         self.layers = dict(layers)
         self.scales = dict(scales)
         self.merged: dict[str, Tensor] = {}
-        self.anchors: Tensor | None = None
+        self.own_prompts: Tensor | None = None
         self.store = FeatureStore()
         self.precision = torch.float32
         self._bases: dict[str, Tensor] = {}
@@ -66,16 +76,16 @@ class Trainable(ABC):
         Raises KeyError for a name that the model does not have.
         """
         merged = {n: t for n, t in tensors.items() if n.endswith((".merged_A", ".merged_B"))}
-        known = {ANCHORS, *self.tensors, *(f"{p}.merged_{f}" for p in self.layers for f in "AB")}
+        known = {PROMPT_STATES, *self.tensors, *(f"{p}.merged_{f}" for p in self.layers for f in "AB")}
         if unknown := sorted(set(tensors) - known):
             raise KeyError(f"the model has no tensor {unknown[0]}")
         for name, parameter in self.tensors.items():
             parameter.copy_(padded(tensors.get(name, self.start[name]), parameter))
-        self.anchors = tensors.get(ANCHORS)
+        self.own_prompts = tensors.get(PROMPT_STATES)
         self._merge(merged)
         self._ratios = ratios or {}
         self._second = any(".local_" in n for n in tensors)
-        self.mix(0.0 if not self._second else None if self.anchors is None else 0.5)
+        self.mix(0.0 if not self._second else None if self.own_prompts is None else 0.5)
 
     def mix(self, local: float | Tensor | None) -> None:
         """Weigh every layer's two adapters: the first by 1 - local, the second by local; None gives both the weight 1.
@@ -104,11 +114,12 @@ class Trainable(ABC):
 
         w = half the mean cosine between the example's prompt state and those of the client's own prompts.
         """
-        if self.anchors is None:
+        if self.own_prompts is None:
             yield
             return
+        assert isinstance(self, HasPromptStates)  # noqa: S101 - it has a client's own prompts
         states = self.prompt_states(examples, features)
-        near = cosine_similarity(states[:, None], self.anchors.to(states)[None], dim=-1).mean(1)
+        near = cosine_similarity(states[:, None], self.own_prompts.to(states)[None], dim=-1).mean(1)
         self.mix_group(group, (0.5 * near)[:, None, None])
         try:
             yield
@@ -222,41 +233,39 @@ class Trainable(ABC):
         """The module that holds foundation and adapters."""
 
     @property
-    @abstractmethod
     def rows(self) -> RowMap:
-        """Whose the rows are that the module sees which is at work."""
+        """Maps rows of the current forward pass to examples; for stackable models."""
+        raise TypeError(f"{type(self).__name__} does not train a cohort as one batch")
 
-    @abstractmethod
     def dropout_in(self, groups: frozenset[str]) -> None:
-        """Let adapter dropout be active in these groups only; the frozen base always stays in eval mode."""
+        """Activate adapter dropout in these groups only; the frozen base stays in eval mode. Default: no dropout."""
+        return None
 
     @abstractmethod
-    def groups(self, holds: Sequence[str]) -> frozenset[str]:
-        """The groups that a client with these modalities instantiates."""
+    def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
+        """The groups that a client with these modalities instantiates; `client` names it, where that matters."""
 
     @abstractmethod
-    def prepare(self, sample: Sample) -> Any:
-        """A sample as the model reads it. Raises ExperimentError for a sample that it cannot read."""
+    def prepare(self, sample: Sample, client: str | None = None) -> Any:
+        """A sample as the model reads it; `client` names whose training sample it is, where that matters.
 
-    def prepare_for(self, client: str, sample: Sample) -> Any:
-        """A client's training sample as the client reads it, where clients have models of their own."""
-        return self.prepare(sample)
+        Raises ExperimentError for a sample that the model cannot read.
+        """
 
-    def client_groups(self, client: str, holds: Sequence[str]) -> frozenset[str]:
-        """The groups that this client instantiates; `groups` of what it holds, but for clients with models of their own."""
-        return self.groups(holds)
-
-    @abstractmethod
     def positions(self, example: Any) -> int:
-        """How many token positions the foundation works on for an example, encoder and LLM together."""
+        """Token positions that the foundation works on for an example, encoder and LLM together."""
+        return 1
 
-    @abstractmethod
     def features(self, examples: Sequence[Any]) -> Sequence[Any]:
-        """What the encoder makes of each example, without gradients; may be handed to `loss`, `score` and `generate`."""
+        """The frozen encoder's output of each example, without gradients; `losses`, `score` and `generate` take it.
 
-    @abstractmethod
+        Default: None for each, where nothing frozen stands before the first trained layer.
+        """
+        return [None] * len(examples)
+
     def loss(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """Scalar training loss of a batch, with gradients."""
+        return self.losses(examples, [0] * len(examples), 1, features)[0]
 
     @abstractmethod
     def losses(
@@ -266,7 +275,7 @@ class Trainable(ABC):
         count: int,
         features: Sequence[Any] | None = None,
     ) -> Tensor:
-        """(count,): as `loss`, of each owner's part of a batch alone; `owners[i]` is that of example i, not decreasing."""
+        """(count,): `loss` of each owner's part of a batch; `owners[i]` is that of example i, not decreasing."""
 
     @abstractmethod
     def score(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> list[tuple[int, int]]:
@@ -277,10 +286,6 @@ class Trainable(ABC):
         self, examples: Sequence[Any], max_new_tokens: int, features: Sequence[Any] | None = None
     ) -> list[str]:
         """Per example: the greedily decoded answer."""
-
-    @abstractmethod
-    def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
-        """(B, d): the frozen model's last state of each example's prompt, adapters switched off."""
 
     @abstractmethod
     def save_adapters(self, folder: Path) -> None:

@@ -1,10 +1,19 @@
 """Settings of privacy: what the server may see of one client, and what the model may tell about one."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
-from fedloom.privacy.robust.stage import Robust
+from fedloom.privacy.robust.stage import RULES, RobustRule
 
 
 class Secure(BaseModel):
@@ -66,11 +75,23 @@ class Privacy(BaseModel):
 
     secure: Secure | None = Field(None, description="secure aggregation; {} = with its defaults")
     dp: DP | None = Field(None, description="differential privacy; {} = with its defaults")
-    robust: Robust | None = Field(
+    robust: SerializeAsAny[RobustRule] | None = Field(
         None,
         description="robust combination between firewall and method; kind: norm_bound, median, trimmed_mean or multi_krum; "
         "none = the method's own weights alone",
     )
+
+    @field_validator("robust", mode="wrap")
+    @classmethod
+    def _rule(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """A mapping to the rule that its `kind` names."""
+        if not isinstance(value, Mapping):
+            return handler(value)
+        if "kind" not in value:
+            raise ValueError("must say its 'kind'; docs/security.md names them")
+        if value["kind"] not in RULES:
+            raise ValueError(f"there is no rule {value['kind']!r}; known are {', '.join(RULES)}")
+        return RULES[value["kind"]].model_validate(value)
 
     @model_validator(mode="after")
     def _single_updates(self) -> "Privacy":

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -14,7 +14,7 @@ from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable
 from fedloom.tasks.frozen_llm import embedder_of
-from fedloom.tasks.metrics import EvaluationRecord, summarise
+from fedloom.tasks.metrics import EvaluationRecord, Summary, summarise
 
 
 class Evaluation(BaseModel):
@@ -60,7 +60,6 @@ class Evaluation(BaseModel):
 
 TESTS = ("test samples",)
 """Owner of the test samples' features; no client has a tuple for a name."""
-Control = Literal["removed", "zeroed", "shuffled"]
 
 
 @dataclass(frozen=True)
@@ -157,34 +156,6 @@ def evaluate(
     return records
 
 
-def control(tests: TestSet, kind: str, how: Control, model: Trainable) -> TestSet:
-    """The test samples of one kind with their input destroyed: a figure that survives this did not need the input.
-
-    removed: the modality is absent; zeroed: silence, a black picture; shuffled: each sample gets the input of the next one
-    of its kind with another input and answer, so that the inputs' distribution stays as it is.
-    """
-    chosen = [i for i, s in enumerate(tests.samples) if s.kind == kind]
-    samples = [tests.samples[i] for i in chosen]
-    changed = []
-    for position, sample in enumerate(samples):
-        if how == "removed":
-            inputs: Mapping[str, torch.Tensor] = {}
-        elif how == "zeroed":
-            inputs = {m: torch.zeros_like(t) for m, t in sample.modalities.items()}
-        else:
-            inputs = _other(samples, position).modalities
-        changed.append(Sample(sample.uid, inputs, sample.question, sample.answer, sample.meta))
-    examples = [model.prepare(s) for s in changed]
-    return TestSet([tests.of[i] for i in chosen], samples, examples)
-
-
-def _other(samples: Sequence[Sample], position: int) -> Sample:
-    """The next sample, round the end, whose answer differs; the next one if all answers are equal."""
-    order = [*samples[position + 1 :], *samples[:position]]
-    differing = (s for s in order if s.answer != samples[position].answer)
-    return next(differing, order[0] if order else samples[position])
-
-
 @dataclass(frozen=True)
 class ClientModel:
     """A client's own model: the tensors to load, and its scales over the model's by group."""
@@ -239,22 +210,14 @@ def assess(
                 summarise(evaluate(model, tests, settings, generate=generate), "global", embedder).metrics
             )
         metrics |= {n: fmean(f[n] for f in found) for n in found[0] if n.startswith("global/")}
-    of_client: dict[str, dict[str, float]] = {}
-    for row in summarise(local or records, "local" if local else "global").clients:
-        figures = {f"{row['kind']}/{n}": v for n, v in row.items() if isinstance(v, float)}
-        of_client.setdefault(str(row["client"]), {}).update(figures)
-    return Assessment(metrics, of_client, records or local)
+    summary = summarise(local or records, "local" if local else "global")
+    return Assessment(metrics, client_figures(summary), records or local)
 
 
-def measure_controls(model: Trainable, tests: TestSet, settings: Evaluation) -> dict[str, float]:
-    """`control/<kind>/<removed|zeroed|shuffled>/<metric>` of the model as it is loaded."""
-    found: dict[str, float] = {}
-    kinds = sorted({s.kind for s in tests.samples if s.modalities})
-    for kind in kinds:
-        for how in get_args(Control):
-            records = evaluate(model, control(tests, kind, how, model), settings, generate=settings.generate)
-            measured = summarise(records, "global").metrics
-            for metric in ("token_accuracy", "exact_match"):
-                if f"global/{kind}/{metric}" in measured:
-                    found[f"control/{kind}/{how}/{metric}"] = measured[f"global/{kind}/{metric}"]
-    return found
+def client_figures(summary: Summary) -> dict[str, dict[str, float]]:
+    """Per client, `<kind>/<metric>`, of a summary's rows."""
+    figures: dict[str, dict[str, float]] = {}
+    for row in summary.clients:
+        own = {f"{row['kind']}/{n}": v for n, v in row.items() if isinstance(v, float)}
+        figures.setdefault(str(row["client"]), {}).update(own)
+    return figures

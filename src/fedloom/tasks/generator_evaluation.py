@@ -29,7 +29,7 @@ ORACLE_SEED = 0
 
 
 @dataclass(frozen=True)
-class Judge:
+class GeneratorEvaluator:
     """An oracle classifier trained on all real pictures, those of every client included.
 
     `each` fresh pictures of every class are drawn, from the same noise in every round; `shown` of them stand in the grids.
@@ -44,8 +44,8 @@ class Judge:
     shown: int = 10
 
     @classmethod
-    def of(cls, pool: Pool, seed: int, clip: str | None, side: int) -> "Judge":
-        """A judge by a data set's pool; pictures are brought to `side` x `side` pixels, the generator's."""
+    def of(cls, pool: Pool, seed: int, clip: str | None, side: int) -> "GeneratorEvaluator":
+        """An evaluator by a data set's pool; pictures are brought to `side` x `side` pixels, the generator's."""
         from fedloom.models.image_processing import Pixels
 
         sized = Pixels((side, side), None).sized

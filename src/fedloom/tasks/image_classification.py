@@ -1,25 +1,126 @@
-"""Evaluation of image classification: at home, on base and on novel classes, and by domain.
+"""Image classification with CLIP: evaluation at home, on base and on novel classes, and by domain.
 
 Every client has one model, its own or else the common one, and every figure is an unweighted mean over clients.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
 
+from fedloom.core.errors import ExperimentError
+from fedloom.data.client_data import ClientData
+from fedloom.data.pictures.class_names import Classes
 from fedloom.data.sample import Sample
+from fedloom.data.sources.image_classes import ImageClassSource, domain_of
+from fedloom.methods import Method
+from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.base import Trainable
+from fedloom.models.clip.load import load_clip
+from fedloom.models.clip.trainable import AdaptedCLIP
+from fedloom.tasks.base import (
+    Question,
+    ServerTools,
+    Setup,
+    Snapshot,
+    Task,
+    Trigger,
+    methods_where,
+    needs_no_text_metrics,
+)
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet
 from fedloom.tasks.metrics import EvaluationRecord, harmonic_mean
 
 ACCURACY = "image/accuracy"
 PICTURES = ("test pictures",)
 """Owner of the test pictures' features; no client has a tuple for a name."""
+
+
+@dataclass(frozen=True)
+class ImageClassification(Task[ImageClassSource]):
+    """A class name for a picture, by CLIP with adapters or prompts."""
+
+    name: ClassVar[str] = "image-classification"
+    title: ClassVar[str] = "an image classifier (CLIP)"
+    headline: ClassVar[Mapping[str, str]] = {
+        f"local/{ACCURACY}": "local",
+        f"base/{ACCURACY}": "base",
+        f"novel/{ACCURACY}": "novel",
+        "hm": "HM",
+        f"held_out/{ACCURACY}": "held out",
+    }
+    not_deployable: ClassVar[str | None] = (
+        "image classification by class is tested on common sets, which no site holds; run it on the local engine"
+    )
+
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> AdaptedCLIP:
+        """CLIP for the source's classes."""
+        return self._loaded(self.source.classes(), setup)
+
+    def load(self, folder: Path, setup: Setup) -> AdaptedCLIP:
+        """CLIP for the classes that `folder` names, with its tensors."""
+        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+        model = self._loaded(Classes(**{part: tuple(n) for part, n in listed["classes"].items()}), setup)
+        model.load(model.read_adapters(folder))
+        return model
+
+    def _loaded(self, classes: Classes, setup: Setup) -> AdaptedCLIP:
+        attachment = setup.method.attachment
+        assert attachment is not None  # noqa: S101 - `refuses` saw to it
+        model = load_clip(
+            setup.foundation, classes, attachment, setup.device, setup.seed, precision=setup.precision
+        )
+        if setup.compile:
+            model.compile_frozen()
+        return model
+
+    def evaluator(
+        self,
+        tested: Mapping[str, Sequence[Sample]],
+        model: Trainable,
+        setup: Setup,
+        tools: ServerTools | None = None,
+        trigger: Trigger | None = None,
+    ) -> "ClassEvaluator":
+        """Accuracy at home and on the sets that every client's model is measured on."""
+        tests = TestSet.prepare(tested, model)
+        parts = {client: tests.only(client).samples for client in sorted(set(tests.of))}
+        domains = domain_of(parts) if self.source.partition.kind == "domains" else {}
+        sets = ClassTests.prepare(tests, self.source.load_common(setup.seed), domains, model)
+        return ClassEvaluator(model, tests, setup.evaluation, sets)
+
+    def answer(self, model: Trainable, question: Question) -> str:
+        """The likeliest class of a picture. Raises ExperimentError for anything but one picture."""
+        texts = (question.text, question.pair)
+        if set(question.inputs) != {"image"} or any(text is not None for text in texts):
+            raise ExperimentError("CLIP names what is in a picture; give --image alone")
+        return cast(AdaptedCLIP, model).classify(question.inputs["image"])
+
+    def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
+        """Methods that train nothing on CLIP."""
+        if method.attachment is None:
+            known = methods_where(lambda m: issubclass(m, CLIPMethod))
+            return (
+                f"method {method.name} trains nothing on CLIP, which data.source classes needs; take {known}"
+            )
+        return needs_no_text_metrics(self.title, evaluation)
+
+    def described(self, client: ClientData) -> str:
+        """The number of the client's classes."""
+        return f" of {len({s.answer for part in (client.train, client.test) for s in part})} classes"
+
+    def notes(self, setup: Setup) -> list[str]:
+        """The common test sets."""
+        return [
+            f"everybody is tested on {name}: {len(samples)} of {len({s.answer for s in samples})} classes"
+            for name, samples in self.source.load_common(setup.seed).items()
+        ]
 
 
 @dataclass(frozen=True)
@@ -73,6 +174,34 @@ class ClassTests:
             return model.features(examples)
         places = [self._places[id(example)] for example in examples]
         return model.kept_features(model.feature_version(), PICTURES, places, self.pictures)
+
+
+@dataclass(frozen=True)
+class ClassEvaluator:
+    """Evaluates clients' CLIP models on `tests`, their own parts, and on `sets`."""
+
+    model: Trainable
+    tests: TestSet
+    settings: Evaluation
+    sets: ClassTests
+
+    def assess(self, snapshot: Snapshot) -> Assessment:
+        """Every client's model; before round 1 all have the start model, which is evaluated once."""
+        tested = None if self.settings.clients is None else set(self.tests.of)
+        before = snapshot.number == 0
+        return assess_classes(
+            self.model,
+            self.model.start if before else snapshot.common,
+            {} if before else snapshot.own(tested),
+            self.tests,
+            self.sets,
+            self.settings,
+            generate=snapshot.generate,
+        )
+
+    def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
+        """None: a class name without a picture is no question."""
+        return {}
 
 
 @torch.no_grad()

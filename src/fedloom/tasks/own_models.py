@@ -1,13 +1,128 @@
-"""Evaluation of clients with models of their own: each at home, and on what all clients of its modality hold."""
+"""Clients with models of their own: each trains its own architecture on samples of one modality.
+
+Evaluated at home, and on what all clients of the same modality hold; with public items, the server's generator is, too.
+"""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean, pstdev
+from typing import ClassVar, cast
+
+from torch import Tensor
 
 from fedloom.data.sample import Sample
+from fedloom.data.sources.labelled import LabelledSource
+from fedloom.methods import Method
+from fedloom.methods.base.distillation import KnowledgeServer
+from fedloom.models.base import Trainable
+from fedloom.models.generation.load import load_synthesis
+from fedloom.models.own.load import load_model_bank, load_own_model
 from fedloom.models.own.model_bank import ModelBank
-from fedloom.tasks.evaluation import Assessment, ClientModel, TestSet
+from fedloom.tasks.base import (
+    Question,
+    ServerTools,
+    Setup,
+    Snapshot,
+    Task,
+    Trigger,
+    methods_where,
+    needs_no_text_metrics,
+)
+from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, client_figures
+from fedloom.tasks.generator_evaluation import GeneratorEvaluator
 from fedloom.tasks.metrics import EvaluationRecord, summarise
+
+
+@dataclass(frozen=True)
+class OwnModels(Task[LabelledSource]):
+    """A class for a picture, a sound or a description, by each client's own architecture."""
+
+    name: ClassVar[str] = "own-models"
+    title: ClassVar[str] = "classifiers of the clients' own"
+    headline: ClassVar[Mapping[str, str]] = {
+        f"global/{kind}/accuracy": "" for kind in ("image", "audio", "text")
+    }
+    not_deployable: ClassVar[str | None] = (
+        "clients with models of their own need the server's generator beside them; run them on the local engine"
+    )
+
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> ModelBank:
+        """The architectures, dealt to the clients of each modality in turn."""
+        modalities = {client: held[0] if held else "text" for client, held in holds.items()}
+        return load_model_bank(
+            setup.foundation, modalities, self.source.class_names(), setup.device, setup.seed
+        )
+
+    def load(self, folder: Path, setup: Setup) -> ModelBank:
+        """One client's model."""
+        return load_own_model(setup.foundation, folder, setup.device, setup.seed)
+
+    def tools(
+        self, model: Trainable, holds: Mapping[str, Sequence[str]], setup: Setup
+    ) -> KnowledgeServer | None:
+        """The generator and captioner, for a method with public items."""
+        if not setup.method.public_items:
+            return None
+        held = sorted({m for of in holds.values() for m in of})
+        synthesis = load_synthesis(setup.foundation.synthesis, self.source.class_names(), held, setup.device)
+        return KnowledgeServer(cast(ModelBank, model), synthesis)
+
+    def evaluator(
+        self,
+        tested: Mapping[str, Sequence[Sample]],
+        model: Trainable,
+        setup: Setup,
+        tools: ServerTools | None = None,
+        trigger: Trigger | None = None,
+    ) -> "OwnModelEvaluator":
+        """Accuracy of every client's model, and the generator's figures."""
+        tests, judge = TestSet.prepare(tested, model), None
+        if isinstance(tools, KnowledgeServer):
+            side = tools.synthesis.generator.size
+            judge = GeneratorEvaluator.of(
+                self.source.pool(setup.seed), setup.seed, setup.foundation.clip, side
+            )
+        return OwnModelEvaluator(cast(ModelBank, model), tests, tools, judge)
+
+    def answer(self, model: Trainable, question: Question) -> str:
+        """The likeliest class of one input in the model's modality."""
+        inputs = dict(question.inputs) | ({} if question.text is None else {"text": question.text})
+        return cast(ModelBank, model).classify(inputs)
+
+    def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
+        """Methods that need one common architecture."""
+        if not method.own_models:
+            known = methods_where(lambda m: m.own_models)
+            return (
+                f"method {method.name} is not for clients with models of their own, which data.source labelled means; "
+                f"take {known}"
+            )
+        return needs_no_text_metrics(self.title, evaluation)
+
+
+@dataclass(frozen=True)
+class OwnModelEvaluator:
+    """Evaluates all clients' models, and the generator where the method has one."""
+
+    model: ModelBank
+    tests: TestSet
+    tools: ServerTools | None = None
+    judge: GeneratorEvaluator | None = None
+
+    def assess(self, snapshot: Snapshot) -> Assessment:
+        """Every client's model, on its own part and on its modality's."""
+        assessment = assess_own_models(self.model, snapshot.own(None), self.tests)
+        if self.judge is None or not isinstance(self.tools, KnowledgeServer):
+            return assessment
+        grids = None if snapshot.folder is None else snapshot.folder / "generated"
+        generator = self.judge.assess(self.tools.synthesis, snapshot.state, snapshot.number, grids)
+        return replace(assessment, metrics={**assessment.metrics, **generator})
+
+    def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
+        """None: there is no common model."""
+        return {}
 
 
 def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: TestSet) -> Assessment:
@@ -39,11 +154,7 @@ def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: T
         metrics[f"global/{modality}/accuracy"] = fmean(found)
         metrics[f"spread/{modality}/accuracy"] = pstdev(found)
     summary = summarise(records, "local")
-    clients: dict[str, dict[str, float]] = {}
-    for row in summary.clients:
-        figures = {f"{row['kind']}/{n}": v for n, v in row.items() if isinstance(v, float)}
-        clients.setdefault(str(row["client"]), {}).update(figures)
-    return Assessment({**metrics, **summary.metrics}, clients, records)
+    return Assessment({**metrics, **summary.metrics}, client_figures(summary), records)
 
 
 def _record(client: str, sample: Sample, guess: str, hit: bool) -> EvaluationRecord:

@@ -1,1 +1,59 @@
-"""Where clients' samples come from."""
+"""Sources: where clients' samples come from, one class each, by the name in `data.source`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.validation import validated
+from fedloom.data.sources.captions import CaptionSource
+from fedloom.data.sources.folder import FolderSource
+from fedloom.data.sources.image_classes import ImageClassSource
+from fedloom.data.sources.labelled import LabelledSource
+from fedloom.data.sources.source import Source
+from fedloom.data.sources.tabletop import TabletopSource
+from fedloom.data.sources.text import TextSource
+
+SOURCES: dict[str, type[Source]] = {
+    s.source_name(): s
+    for s in (TabletopSource, FolderSource, CaptionSource, TextSource, ImageClassSource, LabelledSource)
+}
+"""Every source by its name in `data.source`."""
+DEFAULT = "tabletop"
+
+
+def parse_source(fields: Mapping[str, Any], origin: str = "data", *, record: bool = False) -> Source:
+    """The source that `fields` describe. Raises ExperimentError.
+
+    A field that another source reads and this one does not is refused; in a `record` of an old run, which held every
+    source's fields, it is left out.
+    """
+    name = fields.get("source", DEFAULT)
+    if name not in SOURCES:
+        raise ExperimentError(f"{origin}: unknown data.source {name!r}; known are {', '.join(SOURCES)}")
+    kind = SOURCES[name]
+    foreign = {key: reader for key in fields if (reader := _reader(key, kind)) is not None}
+    if record:
+        fields = {key: value for key, value in fields.items() if key not in foreign}
+    elif foreign:
+        key, reader = next(iter(foreign.items()))
+        raise ExperimentError(
+            f"{origin}: data.{key} is not read by source {name}; leave it out, or set data.source: {reader}"
+        )
+    return validated(kind, {"source": name, **fields}, origin, "data.")
+
+
+def switched(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The fields of `data` that a new source `name` reads too: another source has other fields."""
+    kind = SOURCES.get(name)
+    known = set(fields) if kind is None else set(kind.model_fields)
+    return {key: value for key, value in fields.items() if key in known}
+
+
+def _reader(key: str, kind: type[Source]) -> str | None:
+    """Another source that reads `key`, where `kind` does not."""
+    if key in kind.model_fields:
+        return None
+    return next((name for name, other in SOURCES.items() if key in other.model_fields), None)
+
+
+__all__ = ["SOURCES", "Source", "parse_source", "switched"]

@@ -5,7 +5,7 @@ one on the hub. A folder whose subfolders are such data sets has one source of c
 first of type Image, the caption's the first of CAPTIONS.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
 from fedloom.data.client_data import ClientData
-from fedloom.data.sample import Sample
-from fedloom.data.sources.captions import (
+from fedloom.data.partition.captions import (
     Captions,
     assign,
     by_source,
@@ -27,10 +26,10 @@ from fedloom.data.sources.captions import (
     shuffled,
     sizes,
 )
+from fedloom.data.sample import Sample
+from fedloom.data.sources.source import Features
 
 CAPTIONS = ("caption", "text", "captions", "sentence", "answer", "blip_caption")
-Features = Callable[[Sequence[Sample]], Tensor]
-"""Samples to the frozen encoder's features (N, d)."""
 
 
 class Picture(Mapping[str, Tensor]):

@@ -12,8 +12,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
+from pydantic import Field
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
@@ -21,9 +22,27 @@ from fedloom.core.streams import stream_seed
 from fedloom.data.client_data import ClientData
 from fedloom.data.media import KINDS, check_media, decode_media
 from fedloom.data.sample import Sample
+from fedloom.data.sources.source import Features, Source
 
 METADATA = "metadata.jsonl"
 T = TypeVar("T")
+
+
+class FolderSource(Source):
+    """Your own questions and answers: one folder per client."""
+
+    for_task: ClassVar[str] = "question-answering"
+    reads_files: ClassVar[bool] = True
+
+    source: Literal["folder"] = "folder"
+    path: Path = Field(
+        description="the folder that holds one folder per client, <path>/<client>/metadata.jsonl"
+    )
+    test_share: float = Field(0.2, gt=0, lt=1, description="share held back where the data name no split")
+
+    def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """One client per folder; every media file is checked."""
+        return load_folder(self.path, self.test_share, seed)
 
 
 @dataclass(frozen=True)

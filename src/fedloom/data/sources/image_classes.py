@@ -9,9 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
 
 from fedloom.core.errors import ExperimentError
-from fedloom.data.client_data import ClientData
+from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.media import check_media
 from fedloom.data.partition.dirichlet import Share, label_skew, pachinko
 from fedloom.data.partition.few_shot import base_and_novel, class_shares, draw_shots
@@ -23,6 +26,65 @@ from fedloom.data.pictures.known_sets import KNOWN, Known
 from fedloom.data.pictures.pictures import Picture, Pictures, sample
 from fedloom.data.sample import Sample
 from fedloom.data.sources import small_worlds as pictures_small
+from fedloom.data.sources.source import Features, Source, checked_counts
+from fedloom.data.tabletop.styles import PRIVATE_STYLES
+
+
+class ImageClassSource(Source):
+    """Pictures by class for CLIP."""
+
+    for_task: ClassVar[str] = "image-classification"
+
+    source: Literal["classes"] = "classes"
+    dataset: str = Field(
+        "tabletop",
+        description="tabletop, tabletop48, digits, caltech101, oxford-pets, flowers102, food101, dtd, sun397, ucf101, domainnet, "
+        "office-caltech10, cifar10, cifar100, a Hugging Face id, or any name beside data.path",
+    )
+    path: Path | None = Field(
+        None,
+        description="<path>/<class>/<image>, a folder with a split file or parquet files; none = generate or download",
+    )
+    clients: dict[Holding, int] = Field({"image": 3}, description="how many clients, as {image: N}")
+    train: int = Field(
+        160, ge=1, description="data sets tabletop and tabletop48: training pictures per class"
+    )
+    test: int = Field(40, ge=1, description="data sets tabletop and tabletop48: test pictures per class")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share held back where the data name no split")
+    styles: tuple[str, ...] = Field(
+        PRIVATE_STYLES,
+        min_length=1,
+        description="data sets tabletop and tabletop48: the pictures' styles, which are its domains",
+    )
+    partition: Partition = Field(
+        FewShot(),
+        description="how pictures are dealt to clients; kind: few-shot, labeldir, pachinko or domains",
+    )
+
+    @field_validator("clients")
+    @classmethod
+    def _counts(cls, value: dict[Holding, int]) -> dict[Holding, int]:
+        checked_counts(value, "classes", ("image",), "{image: N}")
+        return value
+
+    def classes(self) -> Classes:
+        """The class names; reads names alone where the data set allows it. Raises ExperimentError."""
+        return classes_of(self.pictures(0).names, self.partition)
+
+    def load_common(self, seed: int) -> dict[str, list[Sample]]:
+        """Test sets on which every client's model is measured, by name: base and novel, or domain/<name>; mostly none."""
+        return common_sets(self.pictures(seed), self.partition)
+
+    def pictures(self, seed: int) -> Pictures:
+        """All pictures of the data set. Raises ExperimentError."""
+        by_domain = isinstance(self.partition, DomainShift)
+        return open_pictures(
+            self.dataset, self.path, self.styles, self.train, self.test, self.test_share, seed, by_domain
+        )
+
+    def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """Clients by the partition."""
+        return class_clients(self.pictures(seed), self.partition, self.clients["image"], seed)
 
 
 def open_pictures(

@@ -8,23 +8,65 @@ image client has. The class's name never stands in a description.
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream, stream_seed
-from fedloom.data.client_data import ClientData
+from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.partition.dirichlet import Share, label_skew
 from fedloom.data.sample import Sample
 from fedloom.data.sources.pool import Pool
+from fedloom.data.sources.source import Features, Source, checked_counts
 
-HOLDINGS = ("image", "text", "audio")
-"""What a client of this source may hold: exactly one of these."""
+HOLDINGS: tuple[Holding, ...] = ("image", "text", "audio")
+"""Modalities of this source; a client holds exactly one."""
 ALIKE = 1e6
 """A Dirichlet parameter so large that all clients have the same mix."""
 LEAST = 8
 """Samples of either part that every client has (specification fedmmkt 6)."""
+
+
+class LabelledSource(Source):
+    """Pictures, descriptions or sounds of the same classes, one modality per client."""
+
+    for_task: ClassVar[str] = "own-models"
+
+    source: Literal["labelled"] = "labelled"
+    dataset: str = Field("tabletop", description="handwriting, tabletop, or any name beside data.path")
+    path: Path | None = Field(None, description="pictures by class with their texts; none = generate")
+    clients: dict[Holding, int] = Field(
+        {"image": 3, "audio": 3},
+        description="how many clients hold each modality, as {image: N, text: N, audio: N}",
+    )
+    train: int = Field(160, ge=1, description="training samples per client of a modality, on average")
+    test: int = Field(40, ge=1, description="test samples per client of a modality, on average")
+    dirichlet: float | None = Field(
+        0.5, gt=0, description="Dirichlet parameter of the clients' label mixes; none = all clients alike"
+    )
+
+    @field_validator("clients")
+    @classmethod
+    def _counts(cls, value: dict[Holding, int]) -> dict[Holding, int]:
+        checked_counts(value, "labelled", HOLDINGS, "{image: N, text: N, audio: N}")
+        return value
+
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, in the order of their numbers. Raises ExperimentError."""
+        return class_names(self.dataset, self.path)
+
+    def pool(self, seed: int) -> Pool:
+        """All pictures before they are dealt. Raises ExperimentError."""
+        count = (self.train + self.test) * sum(self.clients.values())
+        return open_pool(self.dataset, self.path, count, seed)
+
+    def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """Clients image-01, text-01, audio-01 and so on."""
+        counts = {str(h): n for h, n in self.clients.items()}
+        return labelled_clients(self.pool(seed), counts, self.train, self.test, self.dirichlet, seed)
 
 
 def class_names(dataset: str, path: Path | None) -> tuple[str, ...]:

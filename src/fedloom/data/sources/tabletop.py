@@ -1,8 +1,12 @@
 """The Tabletop world's private split dealt out to clients: each has its own scenes, its own style and its own voice."""
 
 from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
 
 from fedloom.data.client_data import ClientData, Holding
+from fedloom.data.sources.source import Features, Source, checked_counts
 from fedloom.data.tabletop.speech import PRIVATE_VOICES
 from fedloom.data.tabletop.styles import PRIVATE_STYLES
 from fedloom.data.tabletop.world import Tabletop
@@ -13,16 +17,39 @@ _TEST: dict[Holding, tuple[str, ...]] = {
     "both": ("image", "audio", "image+audio"),
     "text": ("text",),
 }
-"""What a client is tested on: questions."""
+"""Test samples by holding: questions."""
 
 _TRAIN: dict[Holding, tuple[str, ...]] = _TEST | {
     "image": ("caption", "caption", "caption", "image"),
     "both": ("caption", "image", "audio", "image+audio"),
 }
-"""What it trains on: descriptions, too, because one tells all of a picture and a question asks for one thing in it."""
+"""Training samples by holding: captions too, because a caption describes a whole picture and a question one thing in it."""
 
 _SCENES = 1_000_000
 """Scene numbers reserved for one client, so that no two clients, and no train and test part, share a scene."""
+
+
+class TabletopSource(Source):
+    """The project's own small world: pictures and speech with questions."""
+
+    for_task: ClassVar[str] = "question-answering"
+
+    source: Literal["tabletop"] = "tabletop"
+    clients: dict[Holding, int] = Field(
+        {"image": 3, "audio": 3}, description="how many clients hold images, speech, both, or text"
+    )
+    train: int = Field(160, ge=1, description="training samples per client")
+    test: int = Field(40, ge=1, description="test samples per client")
+
+    @field_validator("clients")
+    @classmethod
+    def _counts(cls, value: dict[Holding, int]) -> dict[Holding, int]:
+        checked_counts(value, "tabletop", tuple(_TEST), "{image: 3, audio: 3}")
+        return value
+
+    def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """Clients with scenes, a style and a voice of their own."""
+        return tabletop_clients(self.clients, self.train, self.test, seed)
 
 
 def tabletop_clients(counts: Mapping[Holding, int], train: int, test: int, seed: int) -> list[ClientData]:

@@ -9,8 +9,8 @@ from functools import lru_cache
 
 from fedloom.core.streams import numpy_stream
 from fedloom.data.client_data import ClientData
+from fedloom.data.partition.captions import Captions, assign, by_source, noisy_clients, shuffled, sizes
 from fedloom.data.sample import Sample
-from fedloom.data.sources.captions import Captions, assign, by_source, noisy_clients, shuffled, sizes
 from fedloom.data.tabletop.language import WRITERS
 from fedloom.data.tabletop.scene import SHAPES
 from fedloom.data.tabletop.world import Tabletop

@@ -8,21 +8,71 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, field_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
-from fedloom.data.client_data import ClientData
+from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.partition.label_mix import Mix, deal, label_mix, quotas
 from fedloom.data.sample import Sample
 from fedloom.data.sources import glue
+from fedloom.data.sources.source import Features, Source, checked_counts
 from fedloom.data.tabletop import tasks as tabletop
 from fedloom.data.tabletop.world import Tabletop
+
+TextTask = Literal["entailment", "follows", "same", "warm", "mnli", "rte", "sst2", "qqp", "qnli"]
 
 LABELS: dict[str, tuple[str, ...]] = {**tabletop.TASKS, **{n: t.labels for n, t in glue.TASKS.items()}}
 """Every task's labels, in the order of their numbers; never read off the examples at hand."""
 
 _SCENES = 1_000_000
 """Scene numbers reserved for one client: the first half for its training part, the second for its test part."""
+
+
+class TextSource(Source):
+    """Labelled sentences for a classifier: tasks about the small world, or GLUE."""
+
+    for_task: ClassVar[str] = "text-classification"
+
+    source: Literal["text"] = "text"
+    task: TextTask = Field(
+        "entailment",
+        description="entailment, follows, same or warm, about the small world; or GLUE's mnli, rte, sst2, qqp or qnli",
+    )
+    path: Path | None = Field(
+        None,
+        description="a folder with GLUE's parquet files, <path>/<task>/train*.parquet; none = download",
+    )
+    clients: dict[Holding, int] = Field({"text": 3}, description="how many clients, as {text: N}")
+    train: int = Field(160, ge=1, description="training samples per client")
+    test: int = Field(40, ge=1, description="test samples per client")
+    dirichlet: float | None = Field(
+        0.5, gt=0, description="Dirichlet parameter of the clients' label mixes; none = all clients alike"
+    )
+
+    @field_validator("clients")
+    @classmethod
+    def _counts(cls, value: dict[Holding, int]) -> dict[Holding, int]:
+        checked_counts(value, "text", ("text",), "{text: N}")
+        return value
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The label words, in the order of their numbers."""
+        return LABELS[self.task]
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a sample is a pair of texts."""
+        return len(glue.TASKS[self.task].columns) > 1 if self.task in glue.TASKS else self.task != "warm"
+
+    def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """Clients text-01 and so on, each with one label mix."""
+        return text_clients(
+            self.task, self.clients["text"], self.train, self.test, self.dirichlet, seed, self.path
+        )
 
 
 def text_clients(

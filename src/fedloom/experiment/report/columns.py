@@ -7,7 +7,9 @@ from statistics import fmean
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.predictions import rounds_above_majority
 from fedloom.experiment.report.read import LAYER, Run
-from fedloom.experiment.report.units import Spread, Unit, unit_of, words
+from fedloom.experiment.report.units import Spread, unit_of, words
+from fedloom.tasks import TASKS
+from fedloom.tasks.metrics.metric import Unit
 
 FIELDS = {
     "bytes_up": "bytes up",
@@ -26,14 +28,19 @@ CLIENTS = "clients/"
 """How a column begins that is the mean over the clients' own figures, each by its own model where it has one."""
 
 HEADLINE = ("token_accuracy", "exact_match", "accuracy")
-CLASSES = {
-    "local/image/accuracy": "local",
-    "base/image/accuracy": "base",
-    "novel/image/accuracy": "novel",
-    "hm": "HM",
-    "held_out/image/accuracy": "held out",
-}
-"""The headline of image classification, and the papers' titles."""
+
+
+def headline() -> dict[str, str]:
+    """The headline figures of every task, with their titles; those of classification with titles of its own come first."""
+    figures = {name: title for task in TASKS.values() for name, title in task.headline.items()}
+    return dict(sorted(figures.items(), key=lambda item: not item[1]))
+
+
+def titled() -> dict[str, str]:
+    """The headline figures that have a title of their own."""
+    return {name: title for name, title in headline().items() if title}
+
+
 OTHERS = {"local/image/accuracy_own_classes": "local, own classes"}
 AVERAGE = "average"
 AVERAGED = "average/"
@@ -88,10 +95,11 @@ def resolved(key: str, names: Sequence[str]) -> str:
 
 
 def default_columns(study: Study) -> list[str]:
-    """The headline of image classification, or image and audio headline metrics; else other global or local ones."""
+    """The headline figures of the tasks that the study has; else other global or local ones."""
     names = set(study.names())
     domains = [n for n in study.names() if n.startswith("domain/") and n.endswith("/accuracy")]
-    keys = [*CLASSES, *domains, *(f"global/{kind}/{m}" for kind in ("image", "audio") for m in HEADLINE)]
+    first = titled()
+    keys = [*first, *domains, *(name for name in headline() if name not in first)]
     keys = [key for key in keys if key in names]
     for scope in ("global/", "local/"):
         keys = keys or [n for n in study.names() if n.startswith(scope) and n.rsplit("/", 1)[-1] in HEADLINE]
@@ -127,7 +135,7 @@ def title_of(key: str) -> str:
     parts = plain.split("/")
     if parts[0] == "domain" and len(parts) == 3:
         return parts[1] if parts[2] == "accuracy" else f"{parts[1]}, {words(parts[2])}"
-    return FIELDS.get(plain) or CLASSES.get(plain) or OTHERS.get(plain) or words(plain)
+    return FIELDS.get(plain) or headline().get(plain) or OTHERS.get(plain) or words(plain)
 
 
 def is_diagnostic(name: str) -> bool:

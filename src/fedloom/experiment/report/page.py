@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedloom.experiment.report import plots
-from fedloom.experiment.report.columns import CLASSES, HEADLINE, figure_of, is_diagnostic, spread_of, title_of
+from fedloom.experiment.report.columns import HEADLINE, figure_of, is_diagnostic, spread_of, title_of, titled
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.read import ClientSummary, Run
-from fedloom.experiment.report.units import Spread, Unit, show, unit_of, words
+from fedloom.experiment.report.units import Spread, show, unit_of, words
+from fedloom.tasks.metrics.metric import Unit
 from fedloom.tasks.metrics.summary import COUNTS
 
 CONDITIONS = ("zeroed", "shuffled", "removed")
@@ -65,7 +66,7 @@ def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
     names = [n for n in study.names() if not n.startswith("control/") and not is_diagnostic(n)]
     names = [n for n in names if not (n.startswith("train/") and n.count("/") > 1)]
     first = [n for n in names if n == "train/loss" or (n.startswith("global/") and n.endswith(HEADLINE))]
-    classes = [n for n in CLASSES if n in names]
+    classes = [n for n in titled() if n in names]
     first = [*(["hm"] if study.across and "hm" in classes else classes), *first]
     first.sort(key=lambda n: n == "train/loss")
     wanted = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")

@@ -16,7 +16,8 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedloom.experiment.report.units import Spread, Unit, scale_of, show
+from fedloom.experiment.report.units import Spread, scale_of, show
+from fedloom.tasks.metrics.metric import Unit
 
 SERIES = 8
 """Colours in the style sheet (`--series-0` to `--series-7`)."""

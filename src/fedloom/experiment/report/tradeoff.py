@@ -1,11 +1,12 @@
 """What a row gains at home against what it loses elsewhere and what it sends: one point per row."""
 
 from fedloom.experiment.report import plots
-from fedloom.experiment.report.columns import AVERAGED, CLASSES
+from fedloom.experiment.report.columns import AVERAGED, titled
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.page import Plot
 from fedloom.experiment.report.table import Table, table_of
-from fedloom.experiment.report.units import Spread, Unit
+from fedloom.experiment.report.units import Spread
+from fedloom.tasks.metrics.metric import Unit
 
 LOCAL, NOVEL = "local/image/accuracy", "novel/image/accuracy"
 
@@ -32,9 +33,11 @@ def tradeoffs(study: Study) -> list[Plot]:
         for row, (up, down) in _points(table, "bytes_up", "bytes_down").items()
         if (value := _cell(table, row, quality)) is not None
     }
-    title = f"{CLASSES[quality]} against bytes"
+    title = f"{titled()[quality]} against bytes"
     both: tuple[str, Unit] = ("bytes up and down in the whole run", "bytes")
-    drawn.append(Plot(title, plots.points(title, sent, both, (CLASSES[quality], "percent"), "against-bytes")))
+    drawn.append(
+        Plot(title, plots.points(title, sent, both, (titled()[quality], "percent"), "against-bytes"))
+    )
     return drawn
 
 

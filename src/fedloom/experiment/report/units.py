@@ -4,37 +4,15 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-Unit = Literal["percent", "bytes", "seconds", "count", "number"]
+from fedloom.tasks.metrics.metric import Unit, metric_of
 
-_FRACTIONS = (
-    "token_accuracy",
-    "exact_match",
-    "accuracy",
-    "token_f1",
-    "bleu",
-    "rouge_l",
-    "meteor",
-    "bertscore",
-    "hm",
-    "success",
-)
 _WORDS = {
-    "bleu": "BLEU",
-    "rouge_l": "ROUGE-L",
-    "meteor_exact": "METEOR (exact)",
-    "bertscore_p": "BERTScore P",
-    "bertscore_r": "BERTScore R",
-    "bertscore_f": "BERTScore F",
-    "meteor": "METEOR",
     "cosine_A": "similarity of A",
     "cosine_B": "similarity of B",
     "restoration_error_before": "restoration error before the solve",
     "norm_ratio": "norm ratio of B",
     "above_majority": "above majority from round",
-    "hm": "HM",
-    "hm2": "HM2",
     "llm": "LLM",
     "imu": "IMU",
     "fid": "FID",
@@ -73,7 +51,8 @@ def unit_of(name: str) -> Unit:
         return "count"
     if name.startswith("vote/") or name == "generator/agreement":
         return "percent"
-    return "percent" if name.rsplit("/", 1)[-1].startswith(_FRACTIONS) else "number"
+    metric = metric_of(name.removesuffix("_sd"))
+    return "number" if metric is None else metric.unit
 
 
 def scale_of(value: float, unit: Unit) -> tuple[float, str]:
@@ -138,5 +117,7 @@ def words(name: str) -> str:
 def _word(part: str) -> str:
     """One part of a name; what stands in brackets, such as a model's name, stays as it is."""
     plain, bracket, rest = part.partition("[")
-    said = _WORDS.get(plain, plain.replace("_", " "))
+    metric = metric_of(plain)
+    title = None if metric is None else metric.title
+    said = title or _WORDS.get(plain, plain.replace("_", " "))
     return f"{said} [{rest}" if bracket else said

@@ -7,6 +7,8 @@ knowledge; clients then train on their own data and the knowledge (specification
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -15,8 +17,8 @@ from torch import Tensor
 
 from fedloom.core.payload import Payload, Reply, Scope, group_of
 from fedloom.methods.base.method import Ask, Method, State, Trainer
-from fedloom.models.generation.public_set import DENOISER, Public
-from fedloom.models.own.model_bank import ITEMS, KNOWLEDGE, PUBLIC
+from fedloom.models.generation.public_set import DENOISER, Public, Synthesis
+from fedloom.models.own.model_bank import ITEMS, KNOWLEDGE, PUBLIC, ModelBank
 from fedloom.models.training.settings import Penalty
 
 ENTROPY, LABELS, PROBABILITIES, VECTORS = (
@@ -29,11 +31,42 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Logits (B, C) and unit vectors (B, d) of some items, and their places among the kept ones (B,), to a scalar."""
 
 
+@dataclass(frozen=True)
+class KnowledgeServer:
+    """The server's own models in this family: the clients' architectures, a generator and a captioner."""
+
+    bank: ModelBank
+    synthesis: Synthesis
+
+    @property
+    def modalities(self) -> Mapping[str, str]:
+        """The modality of each client."""
+        return self.bank.modalities
+
+    def save(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
+        """Write the generator with the trained denoiser, as diffusers loads it."""
+        self.synthesis.save(tensors, folder / "generator")
+
+
+def server_of(ask: Ask) -> KnowledgeServer:
+    """The server's models in this round. Raises TypeError in a run that has none."""
+    if not isinstance(ask.tools, KnowledgeServer):
+        raise TypeError("the method needs a generator and clients with models of their own")
+    return ask.tools
+
+
+def bank_of(trainer: Trainer) -> ModelBank:
+    """The architectures, of which the client has one. Raises TypeError for another model."""
+    if not isinstance(trainer.model, ModelBank):
+        raise TypeError("the method needs clients with models of their own")
+    return trainer.model
+
+
 class DistillationMethod(Method):
     """A subclass says what it makes of the answers, and what a client learns from it."""
 
     shares: ClassVar[Scope] = Scope(personal=("*",))
-    exchanges: ClassVar[bool] = True
+    public_items: ClassVar[bool] = True
     own_models: ClassVar[bool] = True
     linear: ClassVar[bool] = False
     tasks: ClassVar[tuple[str, ...]] = ("train", "infer", "distil")
@@ -77,10 +110,10 @@ class DistillationMethod(Method):
     def items(self, state: State, ask: Ask) -> tuple[State, Public]:
         """M0: the items of this round, new ones every `synthesis.every` rounds."""
         made = state.values.get("made")
-        if made is not None and ask.round - made < ask.synthesis.settings.every:
+        if made is not None and ask.round - made < server_of(ask).synthesis.settings.every:
             kept = {n.partition("/")[2]: t for n, t in state.tensors.items() if group_of(n) == PUBLIC}
             return state, Public(kept, state.tensors["prompted/label"])
-        public = ask.synthesis.public(self.denoiser(state), ask.seed, ask.round)
+        public = server_of(ask).synthesis.public(self.denoiser(state), ask.seed, ask.round)
         tensors = {n: t for n, t in state.tensors.items() if n.startswith(DENOISER)}
         tensors |= {f"{PUBLIC}/{m}": t for m, t in public.items.items()} | {"prompted/label": public.prompted}
         values = {**state.values, "made": ask.round, "knows": {}, "masked": public.hits}
@@ -102,13 +135,15 @@ class DistillationMethod(Method):
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """`train`: on its own data. `infer`: answer about items. `distil`: on its own data and what it is told."""
-        own = _own(trainer.personal)
+        own, bank = _own(trainer.personal), bank_of(trainer)
         if task == "train":
             return self.answer(trainer, *trainer.train(own))
         if task == "infer":
             trainer.keep({ITEMS: payload.tensors.get(ITEMS, trainer.personal.get(ITEMS, torch.empty(0)))})
-            logits, vectors = trainer.inferred(trainer.read_items(trainer.personal[ITEMS]), own)
-            return Payload(self._answers(logits, vectors), {"examples": trainer.samples, **payload.numbers})
+            logits, vectors = bank.inferred(own, bank.read_items(trainer.personal[ITEMS], trainer.client))
+            return Payload(
+                self._answers(logits, vectors), {"examples": len(trainer.examples), **payload.numbers}
+            )
         if task == "distil":
             return self.answer(trainer, *trainer.train(own, penalty=self._beside(payload, trainer, own)))
         raise ValueError(f"{self.name} clients know the tasks train, infer and distil, not {task}")
@@ -126,12 +161,13 @@ class DistillationMethod(Method):
         loss = self.loss(told)
         if loss is None or not len(told[KEPT]):
             return None
-        examples = trainer.read_items(trainer.personal[ITEMS][told[KEPT].long()])
+        bank = bank_of(trainer)
+        examples = bank.read_items(trainer.personal[ITEMS][told[KEPT].long()], trainer.client)
         batches = _endless(len(examples), self.public_batch, trainer.stream("public"))
 
         def penalty(tensors: Mapping[str, Tensor]) -> Tensor:
             at = next(batches)
-            return loss(*trainer.outputs([examples[i] for i in at.tolist()]), at)
+            return loss(*bank.outputs([examples[i] for i in at.tolist()]), at)
 
         return penalty
 
@@ -142,18 +178,22 @@ class DistillationMethod(Method):
     def _sent(self, state: State, public: Public, client: str, ask: Ask) -> Payload:
         """The items in the client's modality, unless it has them already."""
         has = state.values["knows"].get(client) == self._key(state)
-        items = {} if has else {ITEMS: public.items[ask.modalities[client]]}
+        items = {} if has else {ITEMS: public.items[server_of(ask).modalities[client]]}
         return Payload(items, {"set": self._key(state)})
 
     def _expected(self, public: Public, ask: Ask) -> dict[str, Tensor]:
         """Tensors like those of a right answer."""
-        n, classes, width = len(public.prompted), len(ask.synthesis.names), ask.zoo.width
+        n, classes, width = (
+            len(public.prompted),
+            len(server_of(ask).synthesis.names),
+            server_of(ask).bank.width,
+        )
         said = {PROBABILITIES: torch.zeros(n, classes)} if self.soft else {LABELS: torch.zeros(n).int()}
         return {ENTROPY: torch.zeros(n), VECTORS: torch.zeros(n, width), **said}
 
     def _fault(self, reply: Reply, key: int, ask: Ask) -> str | None:
         """What is wrong with an answer whose names, shapes and numbers are right."""
-        tensors, classes = reply.payload.tensors, len(ask.synthesis.names)
+        tensors, classes = reply.payload.tensors, len(server_of(ask).synthesis.names)
         if reply.payload.numbers.get("set") != key:
             return f"items: answers about set {reply.payload.numbers.get('set')}, set {key} was sent"
         if self.soft:

@@ -6,19 +6,16 @@ Local training, bytes, checkpoints, privacy and deployment are not here: they fo
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor
 
 from fedloom.core.payload import EVERYTHING, Check, Payload, Reply, Scope
 from fedloom.methods.base.server_optimizer import ServerStep
+from fedloom.models.base import Trainable
 from fedloom.models.clip.adapter import Attachment
 from fedloom.models.training.settings import Penalty, Training
-
-if TYPE_CHECKING:
-    from fedloom.models.generation.public_set import Synthesis
-    from fedloom.models.own.model_bank import Example, ModelBank
 
 FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
 """Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
@@ -92,27 +89,38 @@ class Ask(Protocol):
         """
 
     @property
-    def modalities(self) -> Mapping[str, str]:
-        """What each client with a model of its own holds."""
-
-    @property
-    def zoo(self) -> "ModelBank":
-        """The architectures of clients with models of their own."""
-
-    @property
-    def synthesis(self) -> "Synthesis":
-        """The server's generator and captioner."""
+    def tools(self) -> object | None:
+        """The server's own models, for the family of methods that works with them (`methods.base.distillation`)."""
 
     def note(self, text: str) -> None:
         """Put a remark into the ledger, beside the last question of the round."""
 
 
 class Trainer(Protocol):
-    """What a client offers to a method's client function."""
+    """One client in one round, as a method's client function sees it."""
 
     @property
     def round(self) -> int:
         """The round's number, from 1."""
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+
+    @property
+    def client(self) -> str:
+        """The client's name."""
+
+    @property
+    def model(self) -> Trainable:
+        """The model, lent while the client function runs."""
+
+    @property
+    def examples(self) -> Sequence[Any]:
+        """The client's training samples as the model reads them."""
+
+    def load(self, tensors: Mapping[str, Tensor], *, local: float | None = 0.0) -> None:
+        """Load these tensors with the client's own scales; `local` weighs the second adapter where there is one."""
 
     @property
     def personal(self) -> Mapping[str, Tensor]:
@@ -143,33 +151,8 @@ class Trainer(Protocol):
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
         """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
 
-    def prompt_states(
-        self, count: int, tensors: Mapping[str, Tensor], *, local: float | None = 0.0
-    ) -> Tensor:
-        """(count, d): the language model's states of so many of the client's training prompts, its adapters switched off.
-
-        What comes before it, such as an encoder, has these tensors, with the second adapter weighed by `local`.
-        """
-
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
         """Put these personal tensors into the client's own state."""
-
-    @property
-    def modality(self) -> str:
-        """What a client with a model of its own holds."""
-
-    @property
-    def samples(self) -> int:
-        """How many training samples the client has."""
-
-    def read_items(self, items: Tensor) -> "list[Example]":
-        """Public items as the client's own model reads them."""
-
-    def outputs(self, examples: "Sequence[Example]") -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and unit representations (B, d) by the client's model as it stands, with gradients where they are on."""
-
-    def inferred(self, examples: "Sequence[Example]", tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """The same by the client's model with these tensors, without gradients."""
 
     def stream(self, name: str) -> Generator:
         """The client's own random stream of this name in this round."""
@@ -194,7 +177,7 @@ class Method(BaseModel):
     paper: ClassVar[str]
     shares: ClassVar[Scope]
     """Who owns which adapter tensors; `scope` adds the head and what the experiment makes personal."""
-    exchanges: ClassVar[bool] = False
+    public_items: ClassVar[bool] = False
     """Whether the server makes public items, so that it needs a generator and a captioner."""
     own_models: ClassVar[bool] = False
     """Whether it also works for clients with models of their own (data.source labelled)."""

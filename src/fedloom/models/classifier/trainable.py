@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
-from fedloom.models.base import ANCHORS, Trainable, means
+from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.classifier import checkpoint as classifier_io
 from fedloom.models.lora import lora
@@ -103,11 +103,11 @@ class AdaptedClassifier(Trainable):
             for dropout in dropouts:
                 dropout.training = group in groups
 
-    def groups(self, holds: Sequence[str]) -> frozenset[str]:
+    def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
         """Body and head for everybody."""
         return frozenset({BODY, HEAD})
 
-    def prepare(self, sample: Sample) -> Example:
+    def prepare(self, sample: Sample, client: str | None = None) -> Example:
         """Token ids of the text, or of the pair, by the model's own tokenizer; cut to `max_length` tokens.
 
         Raises ExperimentError for a sample with media or without a label, or with other labels than the model's.
@@ -209,8 +209,8 @@ class AdaptedClassifier(Trainable):
     def save_adapters(self, folder: Path) -> None:
         """`body/` in PEFT's format (task SEQ_CLS), `head.safetensors`, and `fedloom.json`, which lists them."""
         everything = self.exported()
-        if self.anchors is not None:
-            everything[ANCHORS] = self.anchors
+        if self.own_prompts is not None:
+            everything[PROMPT_STATES] = self.own_prompts
         classifier_io.save(folder, everything, self.specs, self.prefix, self.labels)
 
     @staticmethod

@@ -7,7 +7,6 @@ Nothing of transformers' CLIPModel is changed; several of these may stand on one
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +81,7 @@ class AdaptedCLIP(Trainable):
     def dropout_in(self, groups: frozenset[str]) -> None:
         """There is no dropout: CLIP has none, and the attachments have none."""
 
-    def groups(self, holds: Sequence[str]) -> frozenset[str]:
+    def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
         """All of them for everybody."""
         return frozenset(map(group_of, self.tensors))
 
@@ -90,7 +89,7 @@ class AdaptedCLIP(Trainable):
         """The class names of the list that a sample's meta "classes" names."""
         return self.classes.novel if kind == "novel" else self.classes.base
 
-    def prepare(self, sample: Sample) -> Example:
+    def prepare(self, sample: Sample, client: str | None = None) -> Example:
         """The picture, resized; a sample without one gets the mean colour.
 
         Raises ExperimentError for a sample that is no picture of one of the classes.
@@ -209,10 +208,6 @@ class AdaptedCLIP(Trainable):
         names = (*self.classes.base, *self.classes.novel)
         features = self.features([Example("asked", self.pixels.sized(image), 0, "base")])
         return names[int(self.part.logits(torch.stack(features), names, Who((0,))).argmax())]
-
-    def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
-        """None: a picture's classification has no prompt. Raises ExperimentError."""
-        raise ExperimentError("CLIP has no prompt's states; feddpa-lora is for language models")
 
     def save_adapters(self, folder: Path) -> None:
         """A safetensors file for each group, and `fedloom.json`, which says what they are attached to."""

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
-from fedloom.models.base import ANCHORS, Trainable, means
+from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.lora import lora
 from fedloom.models.lora import peft_files as files
@@ -100,7 +100,7 @@ class AdaptedMLLM(Trainable):
             for dropout in dropouts:
                 dropout.training = group in groups
 
-    def groups(self, holds: Sequence[str]) -> frozenset[str]:
+    def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
         """The LLM for everybody; a trunk's adapter and the projector for those who hold the modality."""
         held = {f"encoder.{m}" for m in holds}
         projectors = {
@@ -110,7 +110,7 @@ class AdaptedMLLM(Trainable):
         }
         return frozenset({"llm"} | held | projectors)
 
-    def prepare(self, sample: Sample) -> Example:
+    def prepare(self, sample: Sample, client: str | None = None) -> Example:
         """Preprocessed inputs and token ids."""
         return self.mllm.prepare(sample)
 
@@ -186,8 +186,8 @@ class AdaptedMLLM(Trainable):
         for group, spec in self.specs.items():
             own = {n.removeprefix(f"{group}/"): t for n, t in everything.items() if group_of(n) == group}
             files.save(folder / group, own, spec, "CAUSAL_LM" if group == "llm" else None)
-        if self.anchors is not None:
-            save_file({ANCHORS: self.anchors.contiguous()}, folder / "anchors.safetensors")
+        if self.own_prompts is not None:
+            save_file({PROMPT_STATES: self.own_prompts.contiguous()}, folder / "anchors.safetensors")
         projector = {
             n: p.detach().cpu().contiguous()
             for n, p in self.tensors.items()

@@ -1,4 +1,4 @@
-"""From an experiment to clients' own models, and to the server's generator and captioner."""
+"""Loading clients' own models."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from fedloom.models.settings import Foundation
 def load_model_bank(
     settings: Foundation, modalities: Mapping[str, str], names: Sequence[str], device: str, seed: int
 ) -> ModelBank:
-    """The architectures that these clients, by the modality that each holds, get in turn. Raises ExperimentError."""
+    """A bank of the architectures, dealt in turn to the clients of each modality. Raises ExperimentError."""
     from fedloom.data.sources.labelled import vocabulary
 
     of_client = deal(modalities, {str(m): names for m, names in settings.architectures.items()})
@@ -22,15 +22,15 @@ def load_model_bank(
         load_architecture(name, modality, len(names), settings.width, vocabulary(), seed)
         for name, modality in sorted(wanted.items())
     ]
-    zoo = ModelBank(architectures, of_client, names)
-    zoo.root.to(choose_device(device))
-    return zoo
+    bank = ModelBank(architectures, of_client, names)
+    bank.root.to(choose_device(device))
+    return bank
 
 
 def load_own_model(settings: Foundation, folder: Path, device: str, seed: int) -> ModelBank:
-    """The model of one client as its folder holds it (see `Zoo.save_adapters`)."""
+    """The model of one client as its folder holds it (see `ModelBank.save_adapters`)."""
     listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
     only = settings.model_copy(update={"architectures": {listed["modality"]: (listed["architecture"],)}})
-    zoo = load_model_bank(only, {folder.name: listed["modality"]}, listed["labels"], device, seed)
-    zoo.load(zoo.read_adapters(folder))
-    return zoo
+    bank = load_model_bank(only, {folder.name: listed["modality"]}, listed["labels"], device, seed)
+    bank.load(bank.read_adapters(folder))
+    return bank

@@ -22,26 +22,26 @@ from fedloom.core.payload import group_of
 from fedloom.data.sample import Sample
 from fedloom.data.sources.labelled import as_texts
 from fedloom.models.base import Trainable, means
-from fedloom.models.batch_rows import RowMap
 from fedloom.models.own.architectures import Architecture, raw_input, save_architecture
 
 PUBLIC, KNOWLEDGE = "public", "knowledge"
-"""Groups of the synthetic items that are sent down, and of what is said about them; every client knows both."""
+"""Groups of the synthetic items that are sent down, and of the knowledge about them; every client has both."""
 ITEMS = f"{PUBLIC}/items"
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """What an encoder reads of one sample, and its label's number (-1 where it has none)."""
+    """An encoder's inputs for one sample, and its label's number (-1 where it has none)."""
 
     inputs: Mapping[str, Tensor]
     label: int
 
 
 class ModelBank(Trainable):
-    """The architectures of a run; `of_client` names each client's. The one whose tensors were loaded last is at work."""
+    """The architectures of a run; `of_client` names each client's. The architecture loaded last is active."""
 
     stackable = False
+    one_model = False
 
     def __init__(
         self, architectures: Sequence[Architecture], of_client: Mapping[str, str], names: Sequence[str]
@@ -51,7 +51,6 @@ class ModelBank(Trainable):
         self.architectures = {group_name(a.name): a for a in architectures}
         self.of_client = {client: group_name(name) for client, name in of_client.items()}
         self._root = nn.ModuleDict({g.replace(".", "_"): a.net for g, a in self.architectures.items()})
-        self._rows = RowMap([])
         self.current = next(iter(self.architectures.values()))
         super().__init__(
             {f"{g}/{n}": p for g, a in self.architectures.items() for n, p in a.net.named_parameters()},
@@ -64,21 +63,10 @@ class ModelBank(Trainable):
         """All architectures."""
         return self._root
 
-    @property
-    def rows(self) -> RowMap:
-        """Nobody's: these models are trained one client at a time."""
-        return self._rows
-
-    def dropout_in(self, groups: frozenset[str]) -> None:
-        """There is no dropout: the encoders stay in evaluation mode."""
-
-    def groups(self, holds: Sequence[str]) -> frozenset[str]:
-        """Those of every architecture that reads what is held; `client_groups` knows which of them a client has."""
-        wanted = set(holds) or {"text"}
-        return frozenset(g for g, a in self.architectures.items() if a.modality in wanted)
-
-    def client_groups(self, client: str, holds: Sequence[str]) -> frozenset[str]:
-        """The client's architecture, the public items, and what is known about them."""
+    def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
+        """The client's architecture, the public items, and the knowledge about them."""
+        if client is None:
+            raise TypeError("each client has an architecture of its own; name the client")
         return frozenset({self.of_client[client], PUBLIC, KNOWLEDGE})
 
     @property
@@ -87,12 +75,12 @@ class ModelBank(Trainable):
         return {client: self.architectures[g].modality for client, g in self.of_client.items()}
 
     def load(self, tensors: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> None:
-        """See AdaptedModel; where all tensors are of one architecture, that one is at work from now on."""
+        """See AdaptedModel; where all tensors are of one architecture, that one is active from now on."""
         super().load(tensors, ratios)
         self._choose(tensors)
 
     def begin(self, names: Collection[str]) -> list[nn.Parameter]:
-        """See AdaptedModel; the architecture of these tensors is at work from now on."""
+        """See AdaptedModel; the architecture of these tensors is active from now on."""
         self._choose(names)
         return super().begin(names)
 
@@ -100,20 +88,16 @@ class ModelBank(Trainable):
         if len(groups := {group_of(n) for n in names}) == 1:
             self.current = self.architectures[groups.pop()]
 
-    def prepare(self, sample: Sample) -> Sample:
-        """The sample itself: what is read of it depends on the client. Raises ExperimentError for one without a label."""
+    def prepare(self, sample: Sample, client: str | None = None) -> Sample | Example:
+        """A sample as the client's architecture reads it; without a client the sample itself. Raises ExperimentError."""
         if "label" not in sample.meta:
             raise ExperimentError(
                 f"{sample.uid} has no label; clients with models of their own need data.source labelled"
             )
-        return sample
-
-    def prepare_for(self, client: str, sample: Sample) -> Example:
-        """A sample as the client's architecture reads it."""
-        return _read(self.architectures[self.of_client[client]], self.prepare(sample))
+        return sample if client is None else _read(self.architectures[self.of_client[client]], sample)
 
     def read(self, samples: Sequence[Sample]) -> list[Example]:
-        """Samples as the architecture at work reads them."""
+        """Samples as the active architecture reads them."""
         return [_read(self.current, s) for s in samples]
 
     def read_items(self, items: Tensor, client: str) -> list[Example]:
@@ -123,7 +107,7 @@ class ModelBank(Trainable):
         return [Example(of.read(x), -1) for x in raw]
 
     def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and unit representations (B, d) by the architecture at work, with gradients where they are on."""
+        """Logits (B, C) and unit representations (B, d) by the active architecture, with gradients where they are on."""
         like = self.current.net.head.weight
         stacked = {
             n: torch.stack([e.inputs[n] for e in examples]).to(like.device) for n in examples[0].inputs
@@ -131,18 +115,6 @@ class ModelBank(Trainable):
         stacked = {n: t.to(like.dtype) if t.is_floating_point() else t for n, t in stacked.items()}
         found: tuple[Tensor, Tensor] = self.current.net(stacked)
         return found
-
-    def positions(self, example: Any) -> int:
-        """One; these models are never trained together."""
-        return 1
-
-    def features(self, examples: Sequence[Any]) -> Sequence[Any]:
-        """None: nothing of these models is frozen."""
-        return [None] * len(examples)
-
-    def loss(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:
-        """Mean cross entropy."""
-        return self.losses(examples, [0] * len(examples), 1)[0]
 
     def losses(
         self,
@@ -168,7 +140,7 @@ class ModelBank(Trainable):
 
     @torch.no_grad()
     def guesses(self, examples: Sequence[Example], batch: int = 128) -> list[int]:
-        """The likeliest class of each example, by the model at work."""
+        """The likeliest class of each example, by the active model."""
         parts = (self.outputs(examples[i : i + batch])[0] for i in range(0, len(examples), batch))
         return [guess for logits in parts for guess in logits.argmax(-1).tolist()]
 
@@ -185,7 +157,7 @@ class ModelBank(Trainable):
         return [self.names[g] for g in self.guesses(examples)]
 
     def classify(self, inputs: Mapping[str, Any]) -> str:
-        """The likeliest class of one input in the modality of the model at work: picture, waveform or text.
+        """The likeliest class of one input in the modality of the active model: picture, waveform or text.
 
         Raises ExperimentError where that modality is not given, or another one is.
         """
@@ -197,14 +169,8 @@ class ModelBank(Trainable):
             )
         return self.names[self.guesses([Example(self.current.read(inputs[wanted]), -1)])[0]]
 
-    def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
-        """None: a classifier has no prompt. Raises ExperimentError."""
-        raise ExperimentError(
-            "clients' own classifiers have no prompt's states; feddpa-lora is for language models"
-        )
-
     def save_adapters(self, folder: Path) -> None:
-        """The architecture at work: `encoder/` as transformers has it, `classifier.safetensors`, `fedloom.json`."""
+        """The active architecture: `encoder/` as transformers has it, `classifier.safetensors`, `fedloom.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         group = group_name(self.current.name)
         own = {n.partition("/")[2]: t.detach().cpu() for n, t in self.tensors.items() if group_of(n) == group}

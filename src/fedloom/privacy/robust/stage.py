@@ -12,11 +12,12 @@ Deliberate differences:
 - A factor without its partner, VeRA's vectors, projectors, heads and prompts are taken coordinate by coordinate as they are.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median, median_low
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -41,7 +42,9 @@ class Combined:
     notes: Sequence[str] = ()
 
 
-class _Stage(BaseModel):
+class RobustRule(BaseModel):
+    """Base of every rule. A subclass has a field `kind: Literal["<name>"]` and writes `apply`."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     claims: float = Field(
@@ -50,13 +53,24 @@ class _Stage(BaseModel):
         description="a client's claimed examples count for at most this times the cohort's median",
     )
 
+    kind: str
+
+    @classmethod
+    def rule_name(cls) -> str:
+        """The name in `privacy.robust.kind`."""
+        return str(cls.model_fields["kind"].default)
+
     @property
     def least(self) -> int:
-        """How many clients a round must ask for the rule to do anything."""
+        """The fewest clients of a round for the rule to do anything."""
         return 1
 
+    @abstractmethod
+    def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
+        """The replies that the method gets; `keep` takes each as it is made. `server` holds the server's tensors."""
 
-class NormBound(_Stage):
+
+class NormBound(RobustRule):
     """Each client's change of a group is shortened to `bound`, on the straight way of the factors in the server's gauge."""
 
     kind: Literal["norm_bound"] = "norm_bound"
@@ -90,7 +104,7 @@ class NormBound(_Stage):
         return Combined(replies, notes=notes)
 
 
-class Median(_Stage):
+class Median(RobustRule):
     """The coordinate median of the clients' changes, as one reply that stands for all."""
 
     kind: Literal["median"] = "median"
@@ -100,7 +114,7 @@ class Median(_Stage):
         return _one_reply(updates, server, lambda holders: robust.median, keep)
 
 
-class TrimmedMean(_Stage):
+class TrimmedMean(RobustRule):
     """The coordinate mean of the clients' changes without the largest and smallest, as one reply that stands for all."""
 
     kind: Literal["trimmed_mean"] = "trimmed_mean"
@@ -125,7 +139,7 @@ class TrimmedMean(_Stage):
         return replace(made, notes=notes)
 
 
-class MultiKrum(_Stage):
+class MultiKrum(RobustRule):
     """In each group the replies that lie closest together, the others left out."""
 
     kind: Literal["multi_krum"] = "multi_krum"
@@ -175,12 +189,12 @@ class MultiKrum(_Stage):
         return Combined(replies, left_out, notes)
 
 
-Robust = Annotated[NormBound | Median | TrimmedMean | MultiKrum, Field(discriminator="kind")]
-"""One of the rules, told apart by `kind`."""
+RULES: dict[str, type[RobustRule]] = {r.rule_name(): r for r in (NormBound, Median, TrimmedMean, MultiKrum)}
+"""Every rule by its name in `privacy.robust.kind`."""
 
 
 def combine(
-    rule: Robust,
+    rule: RobustRule,
     replies: Sequence[Reply],
     sent: Mapping[str, Mapping[str, Tensor]],
     server: Mapping[str, Tensor],

@@ -6,6 +6,7 @@ from math import fsum
 from typing import Literal
 
 from fedloom.tasks.metrics.bertscore import Embedder, bert_score
+from fedloom.tasks.metrics.metric import METRICS, metric_of
 from fedloom.tasks.metrics.text import bleu, exact_match, meteor, rouge_l, sentence_bleu, token_f1
 from fedloom.tasks.metrics.token_accuracy import TokenAccuracy
 
@@ -81,6 +82,9 @@ def score_samples(
     columns[meteor_name] = columns_meteor
     if embedder is not None:
         columns.update(bert_score(predictions, references, embedder).per_sample())
+    for metric in METRICS.values():
+        if metric.score is not None:
+            columns[metric.name] = [metric.score(p, r) for p, r in zip(predictions, references, strict=True)]
     for name, values in columns.items():
         for i, value in zip(asked, values, strict=True):
             rows[i][name] = value
@@ -116,8 +120,9 @@ def summarise(
         rows += [{"client": client, "kind": kind, **values} for client, values in clients.items()]
         for name in sorted({name for values in clients.values() for name in values} - COUNTS):
             measured = {client: values[name] for client, values in clients.items() if name in values}
-            # Clients stand in alphabetical order, so a tie has one answer. Of a loss the highest is the worst.
-            sign = -1 if name == "loss" else 1
+            # Clients stand in alphabetical order, so a tie has one answer.
+            metric = metric_of(name)
+            sign = -1 if metric is not None and metric.lower_is_better else 1
             lowest = min(measured, key=lambda client: sign * measured[client])
             metrics[f"{prefix}worst_client/{kind}/{name}"] = measured[lowest]
             worst[f"{prefix}worst_client/{kind}/{name}"] = lowest

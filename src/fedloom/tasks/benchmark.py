@@ -1,8 +1,8 @@
-"""What an aligned model can do beyond its own captions: yes or no questions about objects, retrieval, public benchmarks."""
+"""Benchmarks of a multimodal LLM: yes or no questions about objects, retrieval, and public suites."""
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,13 @@ from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
+from fedloom.data.sources import benchmarks
 from fedloom.models.mllm.trainable import AdaptedMLLM
 from fedloom.tasks.metrics.yes_no import letter, yes_no
 from fedloom.tasks.metrics.yes_no import mme as mme_score
 
 FIRST = 900_000_000
-"""Tabletop's scenes from this number on are for exams."""
+"""Tabletop's scenes from this number on are for benchmarks."""
 
 
 def yes_no_scenes(count: int, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
@@ -104,35 +105,32 @@ def _vectors(model: AdaptedMLLM, samples: Sequence[Sample]) -> tuple[Tensor, Ten
     return one - one.mean(0), two - two.mean(0)
 
 
-def examined(
-    run: Path,
-    *,
-    tabletop: int = 0,
-    pope: Path | None = None,
-    mme: Path | None = None,
-    mmbench: Path | None = None,
-    images: Path = Path(),
-) -> dict[str, float]:
-    """`<benchmark>/<figure>` of a finished run's model for what is named. Raises ExperimentError."""
-    from fedloom.data.sources import benchmarks
-    from fedloom.experiment.run import load
+@dataclass(frozen=True)
+class Suites:
+    """The benchmarks to ask: `tabletop` scenes of the small world, and the files of public ones. None are left out."""
 
-    model = load(run)
-    if not isinstance(model, AdaptedMLLM):
-        raise ExperimentError(f"{run} trained a text classifier, which answers no question about pictures")
-    found: dict[str, float] = {}
+    tabletop: int = 0
+    pope: Path | None = None
+    mme: Path | None = None
+    mmbench: Path | None = None
+    images: Path = Path()
+
+
+def measured(model: AdaptedMLLM, suites: Suites) -> dict[str, float]:
+    """`<benchmark>/<figure>` of a model for the suites that are named. Raises ExperimentError where none is."""
+    figures: dict[str, float] = {}
     parts: dict[str, list[Sample]] = {}
-    if tabletop:
-        parts["tabletop"], captions = yes_no_scenes(tabletop)
-        found |= {f"retrieval/{n}": v for n, v in retrieval(model, captions).items()}
-    if pope is not None:
-        parts["pope"] = benchmarks.load_pope(pope, images)
-    if mme is not None:
-        parts["mme"] = benchmarks.load_mme(mme, images)
-    if mmbench is not None:
-        parts["mmbench"] = benchmarks.load_mmbench(mmbench)
+    if suites.tabletop:
+        parts["tabletop"], captions = yes_no_scenes(suites.tabletop)
+        figures |= {f"retrieval/{n}": v for n, v in retrieval(model, captions).items()}
+    if suites.pope is not None:
+        parts["pope"] = benchmarks.load_pope(suites.pope, suites.images)
+    if suites.mme is not None:
+        parts["mme"] = benchmarks.load_mme(suites.mme, suites.images)
+    if suites.mmbench is not None:
+        parts["mmbench"] = benchmarks.load_mmbench(suites.mmbench)
     if not parts:
         raise ExperimentError("there is nothing to ask; give --tabletop 200, --pope, --mme or --mmbench")
     for name, samples in parts.items():
-        found |= {f"{name}/{n}": v for n, v in score(samples, answers(model, samples)).items()}
-    return found
+        figures |= {f"{name}/{n}": v for n, v in score(samples, answers(model, samples)).items()}
+    return figures

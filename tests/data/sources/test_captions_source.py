@@ -4,10 +4,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from fedloom.tasks.data_settings import Data
 from PIL import Image
 
 from fedloom.core.errors import ExperimentError
-from fedloom.data.sources.captions import (
+from fedloom.data.partition.captions import (
     Captions,
     assign,
     by_source,
@@ -19,7 +20,6 @@ from fedloom.data.sources.captions import (
 from fedloom.data.sources.tabletop_captions import SOURCES, captioned_clients, topic
 from fedloom.data.tabletop.language import VOCABULARY, WRITERS, words
 from fedloom.data.tabletop.world import Tabletop
-from fedloom.tasks.data_settings import Data
 
 LABELS = [i % 5 for i in range(400)]
 

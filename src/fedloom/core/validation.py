@@ -1,0 +1,49 @@
+"""Validation by pydantic, with the first mistake as one sentence."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from fedloom.core.errors import ExperimentError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: str = "") -> M:
+    """An instance of `model`, or an ExperimentError with one sentence about the first mistake in `fields`."""
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+    place = prefix + ".".join(str(part) for part in first["loc"]) or "the top level"
+    message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(model, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        hint = (
+            f"did you mean {near[0]}?"
+            if near
+            else f"known here: {', '.join(known)}"
+            if known
+            else "remove it"
+        )
+        raise ExperimentError(f"{origin}: unknown key {place}; {hint}")
+    if first["type"] == "union_tag_not_found":
+        tag = str(first["ctx"]["discriminator"]).strip("'")
+        page = "docs/your-data.md" if place.startswith("data.") else "docs/security.md"
+        raise ExperimentError(f"{origin}: {place} must say its {tag}; {page} names them")
+    if first["type"] == "missing":
+        raise ExperimentError(f"{origin}: {place} is missing")
+    given = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""
+    raise ExperimentError(f"{origin}: {place}: {message[0].lower()}{message[1:]}{given}")
+
+
+def _known_keys(model: Any, location: Sequence[Any]) -> list[str]:
+    """The keys that a model knows at a location; empty where no model of ours stands there."""
+    for part in location:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field is not None else None
+        model = next((m for m in get_args(model) if hasattr(m, "model_fields")), model)  # one or none
+    return sorted(getattr(model, "model_fields", {}))

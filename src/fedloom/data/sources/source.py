@@ -1,0 +1,79 @@
+"""A source: where clients' samples come from. It is the `data` part of an experiment; `data.source` names it."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from fnmatch import fnmatch
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.client_data import ClientData, Holding
+from fedloom.data.sample import Sample
+
+Features = Callable[[Sequence[Sample]], Tensor]
+"""Samples to the frozen encoder's features (N, d)."""
+
+
+class Source(BaseModel):
+    """Base of every source. A subclass has a field `source: Literal["<name>"]` and writes `deal`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    for_task: ClassVar[str]
+    """The task that these samples are for, by its name in TASKS."""
+    reads_files: ClassVar[bool] = False
+    """Whether `path` names the user's own files in every case."""
+
+    test_only: tuple[str, ...] = Field(
+        (),
+        description="clients that are tested on and do not train, by name or pattern, such as [audio-*]: what the others' "
+        "training is worth for them",
+    )
+
+    @classmethod
+    def source_name(cls) -> str:
+        """The name in `data.source`."""
+        return str(cls.model_fields["source"].default)
+
+    @property
+    def has_own_files(self) -> bool:
+        """Whether the samples come from files of the user's, which may be at fault."""
+        return self.reads_files or getattr(self, "path", None) is not None
+
+    @abstractmethod
+    def deal(self, seed: int, features: Features | None) -> list[ClientData]:
+        """All clients, ordered by name. Raises ExperimentError for data that cannot be used.
+
+        `features` encodes pictures, for a partition that sorts them by content; None where no encoder is at hand.
+        """
+
+    def trains(self, client: str) -> bool:
+        """Whether a client of this name trains."""
+        return not any(fnmatch(client, pattern) for pattern in self.test_only)
+
+    def load(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """The clients of `deal`; those that are tested on only have no training samples. Raises ExperimentError."""
+        clients = self.deal(seed, features)
+        for pattern in self.test_only:
+            if not any(fnmatch(c.name, pattern) for c in clients):
+                raise ExperimentError(
+                    f"data.test_only: no client is called {pattern}; there are {clients[0].name} ..."
+                )
+        if not any(self.trains(c.name) for c in clients):
+            raise ExperimentError("data.test_only names every client; leave out those that are to train")
+        return [c if self.trains(c.name) else replace(c, train=()) for c in clients]
+
+
+def checked_counts(
+    counts: Mapping[Holding, int], source: str, allowed: Sequence[Holding], example: str
+) -> None:
+    """Raise ValueError for negative counts, no client at all, and a holding that the source does not have."""
+    if any(count < 0 for count in counts.values()) or sum(counts.values()) < 1:
+        raise ValueError(f"needs at least one client and no negative count, such as {example}")
+    if wrong := [holding for holding, count in counts.items() if count and holding not in allowed]:
+        raise ValueError(
+            f"the source {source} has no clients that hold {wrong[0]}; set data.clients to {example}"
+        )

@@ -1,0 +1,134 @@
+"""Experiment files: YAML with overrides, and the rows, parts and seeds that one file describes.
+
+Overrides use dots: `method.ridge=0.1`. Another method, or another source of data, has other fields: naming one drops those of the
+former that it does not read.
+"""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.sources import switched
+from fedloom.experiment.settings import Experiment
+
+SOURCE = "data.source"
+
+
+def load_rows(
+    path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
+) -> list[Experiment]:
+    """Every run that a YAML file describes: its rows times `across` times its seeds, in the file's order.
+
+    Order of application, later wins: the file, its `sizes` entry for the chosen size, `across`, the row, the overrides. A
+    `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's. `only` keeps the rows of these
+    names. Raises ExperimentError.
+    """
+    fields = read_yaml(Path(path))
+    given = dict(_override(text) for text in overrides)
+    sizes = fields.pop("sizes", None) or {}
+    record = fields.pop("versions", None) is not None  # a run's own experiment.yaml says what it ran on
+    if not isinstance(sizes, dict) or not all(isinstance(s or {}, dict) for s in sizes.values()):
+        raise ExperimentError(f"{path}: sizes must map tiny, small or paper to settings")
+    size = given.get("size", fields.get("size", "tiny"))
+    sized = dict(sizes.get(size) or {})
+    found = {axis: fields.pop(axis, None) for axis in ("rows", "across", "seeds")}
+    found |= {axis: sized.pop(axis) for axis in found if axis in sized}
+    if isinstance(found["across"], str):  # a run's own experiment.yaml names the one that it is of
+        fields["across"], found["across"] = found["across"], None
+    rows = _axis(found["rows"], path, "rows", "a row's name", "'FedAvg: {method.name: fedavg-lora}'")
+    across = _axis(found["across"], path, "across", "a column's name", "'MNLI: {data.task: mnli}'")
+    seeds = found["seeds"]
+    if "seeds" in given:
+        seeds = given.pop("seeds")
+    elif "seed" in given:
+        seeds = None
+    if seeds is not None and (
+        not isinstance(seeds, list) or not all(type(s) is int for s in seeds) or not seeds
+    ):
+        raise ExperimentError(f"{path}: seeds must be a list of whole numbers, not {seeds!r}")
+    if missing := [name for name in only if name not in rows]:
+        raise ExperimentError(f"{path} has no row {missing[0]!r}; it has {', '.join(map(str, rows))}")
+    runs = []
+    for row, column, seed in product([r for r in rows if not only or r in only], across, seeds or [None]):
+        merged = deepcopy(fields)
+        for layer in (sized, across[column] or {}, rows[row] or {}, given):
+            # the source first: naming another one drops fields of the former
+            for key, value in sorted(layer.items(), key=lambda item: item[0] != SOURCE):
+                _set(merged, key, value)
+        names = {"row": row, "across": column, "seed": seed}
+        merged |= {key: value for key, value in names.items() if value is not None}
+        runs.append(Experiment.parse(merged, str(path), record=record))
+    return runs
+
+
+def _axis(found: Any, path: str | Path, axis: str, key: str, example: str) -> dict[Any, Any]:
+    """The entries of `rows` or `across`, each a name and its overrides; one nameless entry where there are none."""
+    named = found or {None: {}}
+    if not isinstance(named, dict) or not all(isinstance(r or {}, dict) for r in named.values()):
+        raise ExperimentError(f"{path}: {axis} must map {key} to its overrides, such as {example}")
+    if len({str(name) for name in named}) < len(named) or (found and None in named):
+        raise ExperimentError(f"{path}: {axis} must give every entry a name of its own")
+    return {name if name is None else str(name): changes for name, changes in named.items()}
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises ExperimentError."""
+    if not path.is_file():
+        raise ExperimentError(
+            f"there is no experiment file {path}; name a YAML file such as experiments/uniflow/quickstart.yaml"
+        )
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(fields, dict):
+        raise ExperimentError(f"{path} must hold a mapping such as 'rounds: 4', not {type(fields).__name__}")
+    return fields
+
+
+def _override(text: str) -> tuple[str, Any]:
+    key, sign, value = text.partition("=")
+    if not sign or not key:
+        raise ExperimentError(f"the override {text!r} is not of the form key=value, such as method.ridge=0.1")
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ExperimentError(
+            f"the override {text!r} has no valid YAML value: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _set(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set `a.b.c` in nested mappings; a plain mapping value is merged into what stands there, except for a method."""
+    *path, last = key.split(".")
+    place: Any = fields
+    for part in path:
+        inner = place.setdefault(part, {})
+        if isinstance(inner, str) and part == "method":
+            inner = place[part] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise ExperimentError(f"cannot set {key}: {part} is {inner!r}, not a group of settings")
+        place = inner
+    if path == ["method"] and last == "name" and place.get("name") != value:
+        place.clear()  # another method has other fields
+    if key == SOURCE and place.get("source", "tabletop") != value:
+        kept = switched(place, value)
+        place.clear()
+        place.update(kept)
+    if (
+        key == "data"
+        and isinstance(value, dict)
+        and isinstance(place.get("data"), dict)
+        and "source" in value
+    ):
+        _set(fields, SOURCE, value["source"])
+    if isinstance(value, dict) and isinstance(place.get(last), dict) and last != "method":
+        for inner_key, inner_value in value.items():
+            _set(place[last], inner_key, inner_value)
+    else:
+        place[last] = deepcopy(value)

@@ -1,0 +1,207 @@
+"""Question answering: a multimodal LLM with LoRA answers questions about pictures and sounds in words.
+
+Captioning is the same task with an empty question, and pre-training of the projector is captioning with everything else frozen.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, cast, get_args
+
+import torch
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.client_data import ClientData
+from fedloom.data.sample import Sample
+from fedloom.data.sources.source import Source
+from fedloom.data.tabletop.language import ANSWER_SPOKEN
+from fedloom.methods import Method
+from fedloom.models.base import Trainable
+from fedloom.models.lora.lora import LoRA
+from fedloom.models.mllm.load import load_model
+from fedloom.models.mllm.trainable import AdaptedMLLM
+from fedloom.models.settings import Foundation
+from fedloom.tasks.backdoor import success, triggered
+from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger, needs_no_other_model
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess, evaluate
+from fedloom.tasks.metrics import summarise
+
+Control = Literal["removed", "zeroed", "shuffled"]
+
+
+@dataclass(frozen=True)
+class QuestionAnswering(Task[Source]):
+    """Answers in words, by a frozen multimodal LLM with adapters."""
+
+    name: ClassVar[str] = "question-answering"
+    title: ClassVar[str] = "a multimodal LLM"
+    headline: ClassVar[Mapping[str, str]] = {
+        f"global/{kind}/{metric}": ""
+        for kind in ("image", "audio")
+        for metric in ("token_accuracy", "exact_match")
+    }
+    answers_in_words: ClassVar[bool] = True
+    has_benchmarks: ClassVar[bool] = True
+
+    def clients(self, setup: Setup) -> list[ClientData]:
+        """The source's clients; the encoder is at hand for a scenario that sorts pictures by content."""
+        return self.source.load(setup.seed, partial(picture_features, setup))
+
+    def adapters(self, foundation: Foundation) -> dict[str, LoRA]:
+        """The shapes of `llm` and `encoder`, where they are adapted."""
+        parts = {"llm": foundation.llm_lora, "encoder": foundation.encoder_lora}
+        return {part: spec for part, spec in parts.items() if spec is not None}
+
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> AdaptedMLLM:
+        """The LLM with the trunks of all modalities that some client holds."""
+        return _loaded(sorted({m for held in holds.values() for m in held}), setup)
+
+    def load(self, folder: Path, setup: Setup) -> AdaptedMLLM:
+        """The model with the trunks and tensors that `folder` names."""
+        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+        trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
+        model = _loaded(listed.get("modalities", trunks), setup)
+        model.load(model.read_adapters(folder))
+        return model
+
+    def evaluator(
+        self,
+        tested: Mapping[str, Sequence[Sample]],
+        model: Trainable,
+        setup: Setup,
+        tools: ServerTools | None = None,
+        trigger: Trigger | None = None,
+    ) -> "AnswerEvaluator":
+        """Token accuracy, text metrics of generated answers, controls, and a backdoor's success."""
+        tests = TestSet.prepare(tested, model)
+        patched = None
+        if trigger is not None:
+            clean = {client: tests.only(client).samples for client in sorted(set(tests.of))}
+            marked = TestSet.prepare(triggered(clean, trigger.answer, trigger.patch), model)
+            patched = replace(
+                marked, places=(), whole=()
+            )  # no features are kept: their places are the clean ones'
+        return AnswerEvaluator(model, tests, setup.evaluation, patched)
+
+    def answer(self, model: Trainable, question: Question) -> str:
+        """The generated answer. Raises ExperimentError without a question, spoken or in words."""
+        if question.text is None and "audio" not in question.inputs:
+            raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
+        mllm = cast(AdaptedMLLM, model)
+        sample = Sample("asked", question.inputs, question.text or ANSWER_SPOKEN, "")
+        return mllm.generate([mllm.prepare(sample)], question.max_new_tokens)[0]
+
+    def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
+        """Methods for other models."""
+        return needs_no_other_model(method)
+
+    def benchmark(self, model: Trainable | None, suites: Any) -> dict[str, float]:
+        """Figures of the suites that are named; see `tasks.benchmark`."""
+        from fedloom.tasks.benchmark import measured
+
+        return measured(cast(AdaptedMLLM, model), suites)
+
+
+@dataclass(frozen=True)
+class AnswerEvaluator:
+    """Evaluates a multimodal LLM on test questions; `patched` are those with a backdoor's trigger."""
+
+    model: Trainable
+    tests: TestSet
+    settings: Evaluation
+    patched: TestSet | None = None
+
+    def assess(self, snapshot: Snapshot) -> Assessment:
+        """The common model on everybody's samples, each client's own on its own, and the trigger's success."""
+        start = self.model.start if snapshot.number == 0 else {}
+        common = snapshot.common or start
+        tested = None if self.settings.clients is None else set(self.tests.of)
+        assessment = assess(
+            self.model,
+            common,
+            snapshot.own(tested),
+            self.tests,
+            self.settings,
+            generate=snapshot.generate,
+            everywhere=snapshot.last,
+        )
+        if self.patched is None or not snapshot.generate or not common:
+            return assessment
+        attack = success(self.model, common, self.patched, self.settings)
+        return replace(assessment, metrics={**assessment.metrics, **attack})
+
+    def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
+        """`control/...` of the common model, as it is loaded."""
+        return (
+            measure_controls(self.model, self.tests, self.settings) if common and self.tests.samples else {}
+        )
+
+
+def _loaded(modalities: Sequence[str], setup: Setup) -> AdaptedMLLM:
+    model = load_model(
+        setup.foundation,
+        modalities,
+        setup.device,
+        setup.seed,
+        second=setup.method.second,
+        precision=setup.precision,
+    )
+    if setup.compile:
+        model.compile_frozen()
+    return model
+
+
+@torch.no_grad()
+def picture_features(setup: Setup, samples: Sequence[Sample], batch: int = 64) -> Tensor:
+    """(N, d), on the CPU: the frozen encoder's mean output for each sample's picture, before any projector."""
+    model = load_model(setup.foundation, ["image"], setup.device, setup.seed)
+    rows = []
+    for start in range(0, len(samples), batch):
+        examples = [model.prepare(s) for s in samples[start : start + batch]]
+        rows += [f["image"].mean(0).float().cpu() for f in model.features(examples)]
+    return torch.stack(rows)
+
+
+def control(tests: TestSet, kind: str, how: Control, model: Trainable) -> TestSet:
+    """The test samples of one kind with their input destroyed: a figure that survives this did not need the input.
+
+    removed: the modality is absent; zeroed: silence, a black picture; shuffled: each sample gets the input of the next one
+    of its kind with another input and answer, so that the inputs' distribution stays as it is.
+    """
+    chosen = [i for i, s in enumerate(tests.samples) if s.kind == kind]
+    samples = [tests.samples[i] for i in chosen]
+    changed = []
+    for position, sample in enumerate(samples):
+        if how == "removed":
+            inputs: Mapping[str, torch.Tensor] = {}
+        elif how == "zeroed":
+            inputs = {m: torch.zeros_like(t) for m, t in sample.modalities.items()}
+        else:
+            inputs = _other(samples, position).modalities
+        changed.append(Sample(sample.uid, inputs, sample.question, sample.answer, sample.meta))
+    examples = [model.prepare(s) for s in changed]
+    return TestSet([tests.of[i] for i in chosen], samples, examples)
+
+
+def _other(samples: Sequence[Sample], position: int) -> Sample:
+    """The next sample, round the end, whose answer differs; the next one if all answers are equal."""
+    order = [*samples[position + 1 :], *samples[:position]]
+    differing = (s for s in order if s.answer != samples[position].answer)
+    return next(differing, order[0] if order else samples[position])
+
+
+def measure_controls(model: Trainable, tests: TestSet, settings: Evaluation) -> dict[str, float]:
+    """`control/<kind>/<removed|zeroed|shuffled>/<metric>` of the model as it is loaded."""
+    found: dict[str, float] = {}
+    kinds = sorted({s.kind for s in tests.samples if s.modalities})
+    for kind in kinds:
+        for how in get_args(Control):
+            records = evaluate(model, control(tests, kind, how, model), settings, generate=settings.generate)
+            measured = summarise(records, "global").metrics
+            for metric in ("token_accuracy", "exact_match"):
+                if f"global/{kind}/{metric}" in measured:
+                    found[f"control/{kind}/{how}/{metric}"] = measured[f"global/{kind}/{metric}"]
+    return found

@@ -1,0 +1,104 @@
+"""Text classification: a sequence classifier with LoRA on its body and a trained head names a text's label."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, cast
+
+from torch import Tensor
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.sample import Sample
+from fedloom.data.sources.text import TextSource
+from fedloom.models.base import Trainable
+from fedloom.models.classifier.load import load_classifier
+from fedloom.models.classifier.trainable import AdaptedClassifier
+from fedloom.models.lora.lora import LoRA
+from fedloom.models.settings import Foundation
+from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess
+
+
+@dataclass(frozen=True)
+class TextClassification(Task[TextSource]):
+    """A label for a text, or for a pair of texts."""
+
+    name: ClassVar[str] = "text-classification"
+    title: ClassVar[str] = "a text classifier"
+    headline: ClassVar[Mapping[str, str]] = {"global/text/accuracy": ""}
+
+    def adapters(self, foundation: Foundation) -> dict[str, LoRA]:
+        """The shape of the body's adapters."""
+        return {"body": foundation.body_lora}
+
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> AdaptedClassifier:
+        """The classifier, its head for the source's labels in their order."""
+        model = load_classifier(
+            setup.foundation,
+            self.source.labels,
+            setup.device,
+            setup.seed,
+            second=setup.method.second,
+            precision=setup.precision,
+        )
+        if setup.compile:
+            model.compile_frozen()
+        return model
+
+    def load(self, folder: Path, setup: Setup) -> AdaptedClassifier:
+        """The trained classifier."""
+        model = self.model({}, setup)
+        model.load(model.read_adapters(folder))
+        return model
+
+    def evaluator(
+        self,
+        tested: Mapping[str, Sequence[Sample]],
+        model: Trainable,
+        setup: Setup,
+        tools: ServerTools | None = None,
+        trigger: Trigger | None = None,
+    ) -> "LabelEvaluator":
+        """Accuracy of the common model and of each client's own."""
+        return LabelEvaluator(model, TestSet.prepare(tested, model), setup.evaluation)
+
+    def answer(self, model: Trainable, question: Question) -> str:
+        """The likeliest label's word. Raises ExperimentError for anything but a text, or a pair of texts."""
+        if question.inputs or question.text is None:
+            raise ExperimentError("a text classifier reads text alone; give --question with the text")
+        if self.source.pairs and question.pair is None:
+            raise ExperimentError(
+                f"the classifier compares two texts ({self.source.task}); give the second one with --pair"
+            )
+        if not self.source.pairs and question.pair is not None:
+            raise ExperimentError(f"the classifier reads one text ({self.source.task}); leave --pair out")
+        classifier = cast(AdaptedClassifier, model)
+        labels = list(classifier.labels)
+        sample = Sample("asked", {}, question.text, labels[0], {"labels": labels, "pair": question.pair})
+        return classifier.generate([classifier.prepare(sample)], 1)[0]
+
+
+@dataclass(frozen=True)
+class LabelEvaluator:
+    """Evaluates a classifier on test texts."""
+
+    model: Trainable
+    tests: TestSet
+    settings: Evaluation
+
+    def assess(self, snapshot: Snapshot) -> Assessment:
+        """The common model on everybody's texts, and each client's own on its own."""
+        tested = None if self.settings.clients is None else set(self.tests.of)
+        return assess(
+            self.model,
+            snapshot.common or (self.model.start if snapshot.number == 0 else {}),
+            snapshot.own(tested),
+            self.tests,
+            self.settings,
+            generate=snapshot.generate,
+            everywhere=snapshot.last,
+        )
+
+    def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
+        """None: there is no input to take away beside the text."""
+        return {}
