@@ -31,10 +31,11 @@ test: $(DEV) ## the tests
 deploy-test: $(DEV) ## the tests that start Flower and kill it; a quarter of an hour
 	@$(PY) -m pytest -n 0 -m deploy $(ARGS)
 
-lint: $(DEV) ## style, format and types; changes nothing
+lint: $(DEV) ## style, format, types and the direction of imports; changes nothing
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 	@$(PY) -m mypy
+	@$(VENV)/bin/lint-imports --no-cache
 
 clean: ## remove .venv and the tools' caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

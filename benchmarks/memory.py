@@ -65,7 +65,7 @@ def measure(kind: str, clients: int) -> dict[str, int]:
             )
             kept.append(model)
     model = federation.engine.model
-    data = nbytes(federation.tests.examples) + sum(
+    data = nbytes(federation.evaluator.tests.examples) + sum(
         nbytes([*client.data.train, *client.data.test, *client.examples(model)])
         for client in federation.clients.values()
     )

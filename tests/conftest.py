@@ -64,7 +64,7 @@ def quick(request: pytest.FixtureRequest) -> Callable[..., Experiment]:
             )
             training = {**usual["training"], **settings.pop("training", {})}
             return Experiment.parse({**usual, "method": method, "training": training, **settings})
-        if kind.exchanges:
+        if kind.public_items:
             clients = settings.pop("data", {}).get("clients", {"image": 3})
             usual = tests.models.own.tiny_own_models.quick_settings(
                 request.getfixturevalue("zoo_folder"), sum(clients.values())

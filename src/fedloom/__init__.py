@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedloom.core.errors import ExperimentError
+    from fedloom.experiment.registry import register
     from fedloom.experiment.run import Result, load, run
     from fedloom.experiment.settings import Experiment
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "ExperimentError", "Result", "__version__", "load", "run"]
+__all__ = ["Experiment", "ExperimentError", "Result", "__version__", "load", "register", "run"]
 
 _HOMES = {
     "Experiment": "fedloom.experiment.settings",
     "ExperimentError": "fedloom.core.errors",
     "Result": "fedloom.experiment.run",
+    "register": "fedloom.experiment.registry",
     "load": "fedloom.experiment.run",
     "run": "fedloom.experiment.run",
 }

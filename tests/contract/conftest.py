@@ -3,6 +3,6 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Report and judge have tests of their own; after each of these runs they would take most of their time."""
-    monkeypatch.setattr("fedloom.experiment.run.Judge.of", lambda *told: None)
+    """Report and generator evaluation have tests of their own; after each of these runs they would take most of their time."""
+    monkeypatch.setattr("fedloom.tasks.own_models.GeneratorEvaluator.of", lambda *told: None)
     monkeypatch.setattr("fedloom.experiment.report.write_report", lambda folder: folder / "report.html")

@@ -107,7 +107,7 @@ GROUPS = {
     "mma": {"adapter"},
 }
 """What methods train that are not for a multimodal LLM."""
-ZOO = {name for name, method in METHODS.items() if method.exchanges}
+ZOO = {name for name, method in METHODS.items() if method.public_items}
 
 
 class Killed(BaseException):
@@ -236,7 +236,7 @@ def test_ledger_bytes_are_the_sizes_of_the_tensors_in_the_messages(method, quick
     ledger = federation.folder.history("ledger.jsonl")
     assert sum(e["bytes_up"] for e in ledger) == seen["up"] == federation.totals.bytes_up
     assert sum(e["bytes_down"] for e in ledger) == seen["down"] == federation.totals.bytes_down
-    assert (seen["up"] > 0) == bool(METHODS[method].shares.shared or METHODS[method].exchanges)
+    assert (seen["up"] > 0) == bool(METHODS[method].shares.shared or METHODS[method].public_items)
     for entry in ledger:
         assert sum(entry["groups_up"].values()) == entry["bytes_up"]
 
@@ -292,7 +292,7 @@ def test_the_saved_part_of_clip_gives_equal_logits_on_an_untouched_clip(method, 
     tensors = federation.client_model(of).tensors if of else federation.global_model()
     model, folder = federation.engine.model, federation.folder.path
     model.load(tensors)
-    examples = federation.tests.examples
+    examples = federation.evaluator.tests.examples
     with torch.no_grad():
         wanted = model.logits(examples, None, "base")
         again = load(folder, client)
@@ -324,7 +324,7 @@ def test_saved_clients_load_in_transformers_and_in_fedloom_and_the_generator_in_
     finish(federation)
     folder, model = federation.folder.path / "model", federation.engine.model
     for client in federation.clients.values():
-        model.load(federation.own_model(client).tensors)
+        model.load(federation.client_model(client).tensors)
         examples = client.examples(model)[:3]
         with torch.no_grad():
             logits, _ = model.outputs(examples)
@@ -336,7 +336,7 @@ def test_saved_clients_load_in_transformers_and_in_fedloom_and_the_generator_in_
             assert torch.equal(again.outputs(examples)[0], logits)
     unet = UNet2DConditionModel.from_pretrained(folder / "generator" / "unet").state_dict()
     saved = {f"denoiser/{n}": t for n, t in unet.items()}
-    start = dict(federation.synthesis.start)
+    start = dict(federation.tools.synthesis.start)
     assert_same_bits(saved, {**start, **{n: t for n, t in federation.state.tensors.items() if n in start}})
 
 

@@ -49,7 +49,7 @@ def kill_at(point: str, silos: Silos, monkeypatch: pytest.MonkeyPatch) -> None:
         "while aggregating": ("fedloom.methods.fedsa_lora.FedSALoRA", "round"),
         "while evaluating": ("fedloom.federation.loop.Federation", "_assess"),
         "while writing the histories": ("fedloom.federation.run_folder.RunFolder", "append"),
-        "while writing the checkpoint": ("fedloom.federation.run_folder", "save_sealed"),
+        "while writing the checkpoint": ("fedloom.federation.run_folder", "save_checked"),
         "before the checkpoint counts": ("pathlib.Path", "rename"),
     }[point]
     owner: Any = _resolve(place)
@@ -147,8 +147,8 @@ def test_a_trainer_killed_in_a_round_is_asked_again_and_gives_the_same(
     moment, experiment, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
     place = {
-        "while training": "fedloom.federation.local_engine.alone",
-        "while writing its state": "fedloom.deploy.state.sealed",
+        "while training": "fedloom.federation.local_engine.train_one",
+        "while writing its state": "fedloom.deploy.state.with_checksum",
         "before it keeps its answer": "fedloom.deploy.state.SiteState.keep",
     }[moment]
     struck: list[str] = []
@@ -239,7 +239,7 @@ def test_the_servers_full_disk_stops_the_run_and_room_lets_it_go_on_to_the_same_
         original(tensors, file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runfolder, "save_sealed", full)
+        patch.setattr(runfolder, "save_checked", full)
         with pytest.raises(OSError, match="No space left"):
             go_on(experiment, NAMES, tmp_path / "run", sites)
     go_on(experiment, NAMES, tmp_path / "run", sites)

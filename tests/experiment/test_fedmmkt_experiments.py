@@ -7,7 +7,6 @@ import pytest
 from fedloom.data.sources import labelled
 from fedloom.experiment.settings import load_rows
 from fedloom.experiment.study import place
-from fedloom.tasks.data_settings import Data
 
 FILES = Path("experiments/fedmmkt")
 
@@ -30,7 +29,7 @@ def test_the_digits_suffice_for_every_file_that_needs_no_download(monkeypatch: p
     monkeypatch.setattr(
         labelled, "sample_of", lambda *told: told
     )  # who gets what, without its texts and sounds
-    asked: dict[str, Data] = {}
+    asked: dict[str, labelled.LabelledSource] = {}
     for file in sorted(FILES.glob("*.yaml")):
         for size in ("tiny", "small"):
             for run in load_rows(file, [f"size={size}", "seeds=[0]"]):

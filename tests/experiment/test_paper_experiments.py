@@ -108,7 +108,7 @@ def test_a_row_of_the_tiny_size_can_be_built(name: str, row: str) -> None:
     run = load_rows(UNIFLOW / f"{name}.yaml", overrides, only=[row])[0]
     federation = build(run, None, lambda told: None)
     assert len(federation.clients) == {"table3": 4, "table4": 3, "table10": 5}[name]
-    assert federation.tests.samples
+    assert federation.evaluator.tests.samples
 
 
 def write(folder: Path, text: str) -> Path:

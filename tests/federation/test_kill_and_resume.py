@@ -18,6 +18,7 @@ from fedloom.federation import run_folder as runfolder
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods.fedsa_lora import FedSALoRA
 from fedloom.models.training import loop as work
+from fedloom.tasks import question_answering
 
 SETTINGS = {
     "rounds": 2,
@@ -32,12 +33,12 @@ POINTS = {
     "before send": (federation.Federation, "cohort", 2),
     "while training": (work, "_backward", 6),
     "after an upload": (federation.Federation, "heard", 4),
-    "while writing a client's own state": (personal, "sealed", 4),
+    "while writing a client's own state": (personal, "with_checksum", 4),
     "while aggregating": (FedSALoRA, "client_weights", 3),
-    "while evaluating": (federation, "assess", 2),
+    "while evaluating": (question_answering, "assess", 2),
     "while writing the histories": (runfolder.RunFolder, "append", 5),
     "while noting who changed": (personal.ClientStates, "record", 3),
-    "while writing the checkpoint": (runfolder, "save_sealed", 6),
+    "while writing the checkpoint": (runfolder, "save_checked", 6),
     "before the checkpoint counts": (Path, "rename", 3),
     "once the checkpoint counts": (personal.ClientStates, "forget_replaced", 3),
 }
@@ -61,7 +62,7 @@ def make(experiment) -> Callable[[Path, bool], Any]:
         of = known["of"]
         clients = {n: type(c)(c.data, c.groups, c.shapes, c.start) for n, c in of.clients.items()}
         engine = type(of.engine)(of.engine.model, clients, experiment.training)
-        found = federation.Federation(experiment, engine, of.tests, folder)
+        found = federation.Federation(experiment, engine, of.evaluator, folder)
         if resume:
             checkpoint = folder.last()
             folder.cut_histories(-1 if checkpoint is None else checkpoint.round)
@@ -129,7 +130,7 @@ def test_a_run_killed_at_any_point_goes_on_to_the_same_model(point, make, undist
     assert not any(e["refused"] for e in ledger)
 
 
-@pytest.mark.parametrize("what", ["save_sealed", "write_atomic"])
+@pytest.mark.parametrize("what", ["save_checked", "write_atomic"])
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on_to_the_same_model(
     what, make, undisturbed, tmp_path, monkeypatch
 ) -> None:

@@ -52,7 +52,7 @@ def models(federation: Any) -> dict[str, torch.Tensor]:
 
 def test_11_only_the_denoiser_changes_on_the_server(quick, federate) -> None:
     federation = federate(quick("fedmmkt", rounds=2))
-    parts = federation.synthesis.generator.parts
+    parts = federation.tools.synthesis.generator.parts
     frozen = {
         f"{name}.{n}": t.clone()
         for name in ("text_encoder", "autoencoder")
@@ -60,7 +60,7 @@ def test_11_only_the_denoiser_changes_on_the_server(quick, federate) -> None:
     }
     federation.run()
     trained = {n: t for n, t in federation.state.tensors.items() if n.startswith("denoiser/")}
-    start = federation.synthesis.start
+    start = federation.tools.synthesis.start
     assert trained.keys() == start.keys()
     assert any(not torch.equal(t, start[n]) for n, t in trained.items())
     for name, tensor in frozen.items():
@@ -74,8 +74,8 @@ def test_a_frozen_generator_stays_and_one_on_its_own_prompts_takes_as_many_steps
 ) -> None:
     federation = federate(quick({**ALL, "generator": generator}, rounds=2))
     told: list[Any] = []
-    tune = federation.synthesis.tune
-    monkeypatch.setattr(federation.synthesis, "tune", lambda *a: told.append(a) or tune(*a))
+    tune = federation.tools.synthesis.tune
+    monkeypatch.setattr(federation.tools.synthesis, "tune", lambda *a: told.append(a) or tune(*a))
     federation.run()
     if generator == "frozen":
         assert not told
@@ -147,7 +147,7 @@ def test_16_round_2_tells_the_anchors_mean_and_17_bytes_are_those_of_the_specifi
     federation = federate(experiment, "bytes")
     said = heard(federation)
     federation.run()
-    anchors = federation.synthesis.anchors(_public(federation), WIDTH)
+    anchors = federation.tools.synthesis.anchors(_public(federation), WIDTH)
     wanted = normalize(sum(anchors.values()) / 2, dim=-1)
     told = next(down for task, _, down, _ in said if task == "distil")
     torch.testing.assert_close(told.tensors[FUSED], wanted, rtol=1e-5, atol=1e-6)

@@ -18,7 +18,7 @@ def test_a_clients_model_names_what_its_modality_shows(quick, federate, monkeypa
         load(folder)
     picture = federation.clients["image-01"].data.train[0].modalities["image"]
     seeing, reading = load(folder, "image-01"), load(folder, "text-01")
-    federation.engine.model.load(federation.own_model(federation.clients["image-01"]).tensors)
+    federation.engine.model.load(federation.client_model(federation.clients["image-01"]).tensors)
     assert seeing.classify({"image": picture}) == federation.engine.model.classify({"image": picture})
     assert reading.classify({"text": "no loop, a roof"}) in reading.names
     with pytest.raises(ExperimentError, match="of the modality text; give --question alone"):

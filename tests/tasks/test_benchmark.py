@@ -1,10 +1,10 @@
 """Object questions and retrieval on the shipped model."""
 
 import pytest
-from fedloom.experiment.benchmark import answers, retrieval, score, yes_no_scenes
 from typer.testing import CliRunner
 
 from fedloom.cli.main import app
+from fedloom.tasks.benchmark import answers, retrieval, score, yes_no_scenes
 
 
 def test_the_shipped_model_finds_captions_and_answers_object_questions(quick, federate) -> None:

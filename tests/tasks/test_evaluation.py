@@ -6,7 +6,8 @@ import torch
 
 from fedloom.data.sample import Sample
 from fedloom.models.feature_cache import FeatureStore
-from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, assess, control, measure_controls
+from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, assess
+from fedloom.tasks.question_answering import control, measure_controls
 
 
 def sample(i: int, kind: str, answer: str) -> Sample:

@@ -64,7 +64,7 @@ def demo(
     jobs: Jobs = None,
 ) -> None:
     """Train federated clients on images and speech, side by side with the bounds; show a table and a report."""
-    from fedloom.experiment.yaml_rows import load_rows
+    from fedloom.experiment.settings import load_rows
 
     rows = load_rows(Path(str(files("fedloom"))) / "cli" / "demo.yaml", [f"seed={seed}"])
     _run(rows, out_dir or _free(Path("runs/demo")), resume=False, jobs=jobs)
@@ -84,7 +84,7 @@ def run(
     jobs: Jobs = None,
 ) -> None:
     """Run an experiment: one run, or every row and seed that its file names."""
-    from fedloom.experiment.yaml_rows import load_rows
+    from fedloom.experiment.settings import load_rows
 
     if resume is not None:
         if experiment is not None or overrides or out_dir is not None or row:
@@ -120,11 +120,12 @@ def compare(
     """Print runs side by side: mean and spread over seeds, of the last round; or, with --cases, their answers."""
     from fedloom.experiment.report.cases import cases as cases_of
     from fedloom.experiment.report.table import comparison
+    from fedloom.experiment.run import load
 
     if cases is not None:
         if column:
             raise ExperimentError("--cases and --column do not go together: cases have columns of their own")
-        found, notes = cases_of(folders, cases)
+        found, notes = cases_of(folders, cases, load)
         for case in found:
             if markdown:
                 typer.echo(case.markdown())
@@ -245,7 +246,7 @@ def data(
     from collections import Counter
 
     from fedloom.experiment.sample_gallery import choose, save_media
-    from fedloom.experiment.yaml_rows import load_rows
+    from fedloom.experiment.settings import load_rows
     from fedloom.tasks.evaluation import TestSet
 
     chosen = load_rows(experiment, overrides or ())[0]

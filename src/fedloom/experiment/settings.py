@@ -12,7 +12,6 @@ Overrides use dots: `method.ridge=0.1`. Every mistake is an ExperimentError of o
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from fedloom.core.validation import validated
 from fedloom.data.sources import Source, parse_source
 from fedloom.data.sources.tabletop import TabletopSource
 from fedloom.experiment.registry import load_entry_points
+from fedloom.experiment.yaml_rows import read_rows
 from fedloom.federation.settings import RunSettings
 from fedloom.methods import METHODS, Method
 from fedloom.models.lora.lora import LoRA
@@ -53,7 +53,7 @@ class Experiment(RunSettings):
     data: SerializeAsAny[Source] = TabletopSource()
     model: Foundation = Foundation()
 
-    @cached_property
+    @property
     def task(self) -> Task[Any]:
         """The learning problem that the data are for."""
         return task_of(self.data)
@@ -78,8 +78,6 @@ class Experiment(RunSettings):
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Experiment":
         """The one experiment of a YAML file. Raises ExperimentError, also where the file describes several rows."""
-        from fedloom.experiment.yaml_rows import load_rows
-
         rows = load_rows(path, overrides)
         if len(rows) != 1:
             raise ExperimentError(f"{path} describes {len(rows)} rows; load_rows reads all of them")
@@ -168,3 +166,11 @@ def _method(value: Any, origin: str) -> Method:
     if name not in METHODS:
         raise ExperimentError(f"{origin}: unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
     return validated(METHODS[name], given, origin, "method.")
+
+
+def load_rows(
+    path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
+) -> list[Experiment]:
+    """Every run that a YAML file describes (see `yaml_rows.read_rows`). Raises ExperimentError."""
+    rows = read_rows(path, overrides, only=only)
+    return [Experiment.parse(fields, str(path), record=rows.record) for fields in rows.fields]

@@ -6,6 +6,7 @@ former that it does not read.
 
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,20 @@ import yaml
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sources import switched
-from fedloom.experiment.settings import Experiment
 
 SOURCE = "data.source"
 
 
-def load_rows(
-    path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
-) -> list[Experiment]:
-    """Every run that a YAML file describes: its rows times `across` times its seeds, in the file's order.
+@dataclass(frozen=True)
+class Rows:
+    """The plain fields of every run that a file describes; `record` marks the file of a finished run."""
+
+    fields: Sequence[dict[str, Any]]
+    record: bool
+
+
+def read_rows(path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()) -> Rows:
+    """Every run of a YAML file: its rows times `across` times its seeds, in the file's order.
 
     Order of application, later wins: the file, its `sizes` entry for the chosen size, `across`, the row, the overrides. A
     `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's. `only` keeps the rows of these
@@ -62,8 +68,8 @@ def load_rows(
                 _set(merged, key, value)
         names = {"row": row, "across": column, "seed": seed}
         merged |= {key: value for key, value in names.items() if value is not None}
-        runs.append(Experiment.parse(merged, str(path), record=record))
-    return runs
+        runs.append(merged)
+    return Rows(runs, record)
 
 
 def _axis(found: Any, path: str | Path, axis: str, key: str, example: str) -> dict[Any, Any]:

@@ -28,7 +28,8 @@ from fedloom.methods import Method, State
 from fedloom.models.example_cache import ExampleCache
 from fedloom.models.feature_cache import FeatureStore
 from fedloom.models.lora.ranks import ratios
-from fedloom.models.training.settings import ever_trained, part_of
+from fedloom.models.parts import part_of
+from fedloom.models.training.settings import ever_trained
 from fedloom.privacy.compatibility import asks
 from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.robust.attacks import described

@@ -18,8 +18,8 @@ from fedloom.data.sample import Sample
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.feature_cache import FeatureStore
 from fedloom.models.lora.lora import frozen_pairs
+from fedloom.models.parts import part_of
 from fedloom.models.precision import compile_frozen
-from fedloom.models.training.settings import part_of
 
 PROMPT_STATES = "anchors/prompts"
 """Personal tensor (n, d): states of a few of the client's prompts, by which FedDPA weighs its two adapters."""
@@ -259,9 +259,9 @@ class Trainable(ABC):
     def features(self, examples: Sequence[Any]) -> Sequence[Any]:
         """The frozen encoder's output of each example, without gradients; `losses`, `score` and `generate` take it.
 
-        Default: None for each, where nothing frozen stands before the first trained layer.
+        Default: an empty mapping for each, where nothing frozen stands before the first trained layer.
         """
-        return [None] * len(examples)
+        return [{} for _ in examples]
 
     def loss(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """Scalar training loss of a batch, with gradients."""

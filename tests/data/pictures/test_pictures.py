@@ -16,12 +16,12 @@ from PIL import Image
 from fedloom.core.errors import ExperimentError
 from fedloom.data.digits import DIGITS
 from fedloom.data.pictures.known_sets import KNOWN
+from fedloom.data.sources.image_classes import ImageClassSource
 from fedloom.data.sources.small_worlds import TABLETOP_CLASSES, digits
-from fedloom.tasks.data_settings import Data
 
 
-def data(**given: Any) -> Data:
-    return Data(source="classes", **{"clients": {"image": 3}, **given})
+def data(**settings: Any) -> ImageClassSource:
+    return ImageClassSource(**{"clients": {"image": 3}, **settings})
 
 
 def paint(path: Path, value: int, count: int, suffix: str = ".png") -> None:
@@ -179,12 +179,6 @@ def test_other_clients_than_those_with_images_are_refused() -> None:
         data(partition={"kind": "few-shot", "beta": 0.1})
 
 
-def test_other_sources_have_no_classes() -> None:
-    for source in (Data(), Data(source="text", clients={"text": 2})):
-        assert source.classes() is None
-        assert source.load_common(0) == {}
-
-
 # ---------------------------------------------------------------- folders
 
 
@@ -288,8 +282,8 @@ def test_domainnet_keeps_its_ten_classes_in_order_and_its_lists(tmp_path: Path) 
 SCRIPT = """
 import sys
 from pathlib import Path
-from fedloom.tasks.data_settings import Data
-source = Data(source="classes", dataset="domainnet", path=Path(sys.argv[1]), clients={"image": 12},
+from fedloom.data.sources.image_classes import ImageClassSource
+source = ImageClassSource(dataset="domainnet", path=Path(sys.argv[1]), clients={"image": 12},
               partition={"kind": "domains", "beta": 0.5, "least": 2})
 told = [source.classes()]
 for client in source.load(3):

@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from fedloom.tasks.data_settings import Data
 from PIL import Image
 
 from fedloom.core.errors import ExperimentError
@@ -17,6 +16,7 @@ from fedloom.data.partition.captions import (
     shuffled,
     sizes,
 )
+from fedloom.data.sources.captions import CaptionSource
 from fedloom.data.sources.tabletop_captions import SOURCES, captioned_clients, topic
 from fedloom.data.tabletop.language import VOCABULARY, WRITERS, words
 from fedloom.data.tabletop.world import Tabletop
@@ -116,8 +116,7 @@ def test_own_pictures_in_a_folder_of_sources_and_what_is_wrong_with_one(tmp_path
             Image.new("RGB", (6, 5), (30 * i, 100 * number, 0)).save(folder / f"{i}.png")
             lines.append(f'{{"file_name": "{i}.png", "text": "{name} {i}"}}')
         (folder / "metadata.jsonl").write_text("\n".join(lines))
-    data = Data(
-        source="captions",
+    data = CaptionSource(
         path=tmp_path / "data",
         clients={"image": 2},
         train=5,

@@ -10,7 +10,6 @@ import pytest
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sources import glue, text
-from fedloom.tasks.data_settings import Data
 
 
 def write(path: Path, task: str, split: str, labels: list, first: int = 0, **extra: list) -> Path:
@@ -31,8 +30,8 @@ def test_every_task_is_read_from_parquet(tmp_path: Path, task: str) -> None:
     write(tmp_path, task, f"{known.validation}-00000-of-00001", classes * 4)
     write(tmp_path, task, "test-00000-of-00001", [-1] * 3)  # GLUE hides the labels of its test split
     size = len(classes) * 2
-    data = Data(
-        source="text", task=task, path=tmp_path, clients={"text": 2}, train=size, test=size, dirichlet=None
+    data = text.TextSource(
+        task=task, path=tmp_path, clients={"text": 2}, train=size, test=size, dirichlet=None
     )
     clients = data.load(0)
     for client in clients:

@@ -12,7 +12,6 @@ from fedloom.data.sources import text
 from fedloom.data.tabletop import Tabletop, tasks
 from fedloom.data.tabletop.language import VOCABULARY, words
 from fedloom.experiment.settings import Experiment
-from fedloom.tasks.data_settings import Data
 
 THIRDS = (1 / 3,) * 3
 
@@ -131,13 +130,13 @@ def test_deal_gives_no_row_twice_and_says_what_lacks() -> None:
 
 
 def test_data_settings_make_text_clients() -> None:
-    data = Data(source="text", task="warm", clients={"text": 2}, train=8, test=4)
+    data = text.TextSource(task="warm", clients={"text": 2}, train=8, test=4)
     assert [(c.name, len(c.train), len(c.test)) for c in data.load(0)] == [
         ("text-01", 8, 4),
         ("text-02", 8, 4),
     ]
-    assert data.labels() == ("warm", "cold")
-    assert Data().labels() == ()
+    assert data.labels == ("warm", "cold")
+    assert (data.pairs, text.TextSource().pairs) == (False, True)
 
 
 @pytest.mark.parametrize(

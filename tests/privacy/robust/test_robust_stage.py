@@ -12,7 +12,8 @@ from fedloom.methods import METHODS
 from fedloom.methods.base.combine import combine_pairs
 from fedloom.privacy.firewall import Firewall, inspect
 from fedloom.privacy.robust import attacks
-from fedloom.privacy.robust.stage import COMBINED, Combined, Robust, combine
+from fedloom.privacy.robust.stage import COMBINED, Combined, combine
+from fedloom.privacy.settings import Privacy
 
 R, D_OUT, D_IN = 3, 24, 37
 CLIENTS = [f"image-{i}" for i in range(1, 9)]
@@ -36,7 +37,9 @@ ATTACKS = {
 
 
 def rule_of(settings: dict[str, Any]) -> Any:
-    return TypeAdapter(Robust).validate_python(settings)
+    rule = Privacy(robust=settings).robust
+    assert rule is not None
+    return rule
 
 
 def attack_of(settings: dict[str, Any]) -> Any:

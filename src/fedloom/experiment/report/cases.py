@@ -1,10 +1,9 @@
 """Cases (UniFLoW Tables 17 and 18): a few test samples, what every row answers to them, and how each answer scores."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import rich.box
 import rich.console
@@ -17,13 +16,17 @@ from fedloom.experiment.report.predictions import Prediction, predictions
 from fedloom.experiment.report.read import Run, SampleRecord
 from fedloom.experiment.report.samples import is_right
 from fedloom.experiment.report.table import BEFORE, markdown_cell
-from fedloom.tasks.frozen_llm import embedder_of, judge_of
+from fedloom.models.base import Trainable
+from fedloom.tasks.frozen_llm import WORLD, embedder_of, judge_of
 from fedloom.tasks.metrics import Embedder, GPTScore, bert_score
 
 FOOTNOTE = (
     "Samples are the first of the run's gallery (samples/samples.json), the same for every row; first seed. "
     "BLEURT, which the paper shows too, is not built."
 )
+
+
+Load = Callable[[Path], Trainable]
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,17 @@ class Case:
         return "\n\n".join([*head, grid]) + "\n"
 
 
-def cases(folders: Path | Sequence[Path], count: int) -> tuple[list[Case], list[str]]:
-    """Up to `count` cases of each kind of sample, and notes on what they show. Raises ExperimentError where no run has any."""
+def cases(folders: Path | Sequence[Path], count: int, load: Load) -> tuple[list[Case], list[str]]:
+    """Up to `count` cases of each kind of sample, and notes on what they show; `load` reads a run's trained model.
+
+    Raises ExperimentError where no run has any.
+    """
     study = gather(folders)
     found: list[Case] = []
     notes = [FOOTNOTE]
     for across, part in study.parts().items():
         runs = {row: own[0] for row, own in part.rows.items() if own}
-        judges, told = _judges(next(iter(runs.values())))
+        judges, told = _judges(next(iter(runs.values())), load)
         notes += told
         answers = dict(_answers(runs))
         for sample in _chosen(runs, answers, count):
@@ -137,16 +143,12 @@ def _case(
     return Case(title, sample.question + spoken, sample.reference, header, tuple(lines))
 
 
-def _judges(run: Run) -> tuple[_Judges, list[str]]:
+def _judges(run: Run, load: Load) -> tuple[_Judges, list[str]]:
     """What scores the answers, as the experiment says, and notes that name it."""
     evaluation = run.experiment.get("evaluation")
     settings = evaluation if isinstance(evaluation, dict) else {}
     bert, gpt = (str(settings.get(name, "off")) for name in ("bertscore", "gptscore"))
-    model: Any = None
-    if "world" in (bert, gpt):
-        from fedloom.experiment.run import load
-
-        model = load(run.folder)
+    model = load(run.folder) if WORLD in (bert, gpt) else None
     embedder, judge = embedder_of(bert, model), judge_of(gpt, model)
     notes = ["BERTScore is off in this experiment (evaluation.bertscore)."]
     if embedder is not None:

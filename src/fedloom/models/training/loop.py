@@ -14,14 +14,13 @@ from torch import Tensor
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed
 from fedloom.models.base import Trainable
+from fedloom.models.parts import Part, part_of
 from fedloom.models.training.settings import (
-    Part,
     Penalty,
     Stage,
     Training,
     batches,
     local_steps,
-    part_of,
     part_of_round,
     plan,
 )

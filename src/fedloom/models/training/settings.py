@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.core.streams import torch_stream
+from fedloom.models.parts import Part
 
-Part = Literal["encoder", "projector", "llm"]
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]
 """A scalar of the tensors in training, by name, that is added to the loss of every step."""
 Schedule = Literal["two_stage", "simultaneous", "reverse", "rounds"]
@@ -163,12 +163,6 @@ def proximal(mu: float, at: Mapping[str, Tensor]) -> Penalty:
         return 0.5 * mu * torch.stack(parts).sum() if parts else torch.zeros(())
 
     return penalty
-
-
-def part_of(group: str) -> Part | None:
-    """The part of UniFLoW that a group belongs to; None for a group of another system."""
-    head = group.split(".", 1)[0]
-    return head if head in ("encoder", "projector", "llm") else None  # type: ignore[return-value]
 
 
 def batches(n: int, training: Training, seed: int, client: str, round: int) -> Iterator[list[int]]:

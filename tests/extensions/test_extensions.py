@@ -1,0 +1,142 @@
+"""A method, a source, a metric, a robust rule and a task from outside the package, one file each beside this one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import fedloom
+from fedloom.cli.main import app
+from fedloom.data.sources import SOURCES
+from fedloom.experiment import registry
+from fedloom.experiment.report import comparison
+from fedloom.experiment.report.units import unit_of, words
+from fedloom.methods import METHODS
+from fedloom.privacy.robust.stage import RULES
+from fedloom.tasks import TASKS
+from fedloom.tasks.metrics.metric import METRICS
+from tests.extensions.toy_method import HalfWay
+from tests.extensions.toy_metric import LENGTH
+from tests.extensions.toy_privacy import FirstClients
+from tests.extensions.toy_source import Sums
+from tests.extensions.toy_task import Dots, Parity
+
+QUICK: dict[str, Any] = {
+    "rounds": 1,
+    "method": "fedavg-lora",
+    "data": {"source": "toy-sums", "samples": 2},
+    "model": {"llm_lora": {"rank": 2}, "encoder_lora": None},
+    "training": {"batch_size": 2},
+    "evaluation": {"controls": False, "samples": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def _registries() -> Iterator[None]:
+    """Leaves the registries as they were."""
+    before = [(r, dict(r)) for r in (METHODS, SOURCES, TASKS, METRICS, RULES)]
+    yield
+    for known, entries in before:
+        known.clear()
+        known.update(entries)
+
+
+def test_an_unknown_name_is_one_sentence_until_it_is_registered() -> None:
+    with pytest.raises(fedloom.ExperimentError, match=r"unknown data\.source 'toy-sums'"):
+        fedloom.Experiment.parse(QUICK)
+    fedloom.register(Sums)
+    assert fedloom.Experiment.parse(QUICK).data == Sums(samples=2)
+
+
+def test_a_method_a_source_a_metric_and_a_rule_make_a_run(tmp_path: Path) -> None:
+    fedloom.register(HalfWay, Sums, LENGTH, FirstClients)
+    settings = {
+        **QUICK,
+        "method": {"name": "toy-half-way", "step": 0.25},
+        "privacy": {"robust": {"kind": "toy_first"}},
+    }
+    experiment = fedloom.Experiment.parse(settings)
+    result = fedloom.run(experiment, tmp_path / "r")
+    figures = result.summary["metrics"]
+    assert 0 < figures["global/text/toy_length"] < 20
+    assert (unit_of("global/text/toy_length"), words("toy_length")) == ("percent", "length")
+    assert result.summary["status"] == (
+        "complete, but 1 of 2 updates left out, wholly or in part, by the robust stage"
+    )
+    again = fedloom.Experiment.load(tmp_path / "r" / "experiment.yaml")
+    assert (again.method, again.data, again.privacy) == (
+        experiment.method,
+        experiment.data,
+        experiment.privacy,
+    )
+    with pytest.raises(fedloom.ExperimentError, match=r"privacy.robust.cuont.*did you mean count"):
+        fedloom.Experiment.parse({**settings, "privacy": {"robust": {"kind": "toy_first", "cuont": 2}}})
+
+
+def test_a_task_trains_is_measured_answers_and_stands_in_tables(tmp_path: Path) -> None:
+    fedloom.register(Dots, Parity)
+    experiment = fedloom.Experiment.parse(
+        {
+            "rounds": 12,
+            "method": "fedavg",
+            "data": {"source": "toy-dots"},
+            "training": {"batch_size": 16, "epochs": 30, "lr": 0.02, "lr_schedule": "constant"},
+            "evaluation": {"every": 12},
+        }
+    )
+    result = fedloom.run(experiment, tmp_path / "r")
+    figures = result.summary["metrics"]
+    assert figures["start"]["global/text/accuracy"] < 0.8 < figures["global/text/accuracy"]
+    assert next(c.title for c in comparison(tmp_path / "r").columns) == "parity"
+    asked = CliRunner().invoke(app, ["ask", str(tmp_path / "r"), "--question", "0111"])
+    assert asked.output.strip() in ("odd", "even")
+    with pytest.raises(fedloom.ExperimentError, match="four dots"):
+        CliRunner().invoke(app, ["ask", str(tmp_path / "r"), "--question", "what"], catch_exceptions=False)
+    with pytest.raises(fedloom.ExperimentError, match="trained a counter of dots"):
+        CliRunner().invoke(app, ["benchmark", str(tmp_path / "r")], catch_exceptions=False)
+    with pytest.raises(fedloom.ExperimentError, match="trains a part of CLIP"):
+        fedloom.Experiment.parse({"method": "pfedmma", "data": {"source": "toy-dots"}})
+
+
+def test_a_source_for_a_task_that_nobody_registered_is_one_sentence() -> None:
+    fedloom.register(Dots)
+    with pytest.raises(fedloom.ExperimentError, match="the task toy-parity, which is not registered"):
+        fedloom.Experiment.parse({"method": "fedavg", "data": {"source": "toy-dots"}})
+
+
+def test_a_taken_name_and_a_thing_of_no_kind_are_refused() -> None:
+    class Taken(HalfWay):
+        name = "fedavg"
+
+    with pytest.raises(fedloom.ExperimentError, match="the name fedavg is taken by FedAvg"):
+        fedloom.register(Taken)
+    with pytest.raises(fedloom.ExperimentError, match="cannot be registered"):
+        fedloom.register(len)
+
+
+def test_an_installed_plug_in_is_found_and_a_broken_one_is_named(monkeypatch) -> None:
+    class Point:
+        name, value = "sums", "somewhere:Sums"
+
+        def __init__(self, thing: Any) -> None:
+            self.thing = thing
+
+        def load(self) -> Any:
+            if isinstance(self.thing, Exception):
+                raise self.thing
+            return self.thing
+
+    points: list[Any] = [Point(Sums)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: points)
+    registry.load_entry_points.cache_clear()
+    assert fedloom.Experiment.parse(QUICK).data.source_name() == "toy-sums"
+    points[:] = [Point(ImportError("no module"))]
+    registry.load_entry_points.cache_clear()
+    with pytest.raises(
+        fedloom.ExperimentError, match=r"plug-in sums \(somewhere:Sums\) cannot be used: no module"
+    ):
+        fedloom.Experiment.parse(QUICK)
+    points.clear()
+    registry.load_entry_points.cache_clear()
