@@ -26,10 +26,10 @@ PLOTS = ("scaling", "clip", "deploy", "secure_sum")
 
 def main() -> None:
     if len(sys.argv) < 2:
-        found: list[Row] = []
+        rows: list[Row] = []
         for name in ROWS:
-            found += import_module(f"benchmarks.{name}").main([]) or []
-        print("\n" + table(found) + "\n\n" + surroundings())
+            rows += import_module(f"benchmarks.{name}").main([]) or []
+        print("\n" + table(rows) + "\n\n" + surroundings())
     elif sys.argv[1] in (*ROWS, *PLOTS):
         import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
     else:

@@ -34,14 +34,14 @@ def layers(d: int, r: int, K: int, matrices: int) -> list[Layer]:
 
 def measure(d: int, r: int, K: int, matrices: int, repetitions: int = 15) -> list[Row]:
     """Both rows, in the paper's mode; and (b) once more in the default one."""
-    drawn = layers(d, r, K, matrices)
+    factors = layers(d, r, K, matrices)
     size = f"d={d} r={r} K={K}"
     gap = max(
         float((x - y).norm() / y.norm())
-        for x, y in zip(lora.feda2(*drawn[0], mode="strict"), dense(*drawn[0]), strict=True)
+        for x, y in zip(lora.feda2(*factors[0], mode="strict"), dense(*factors[0]), strict=True)
     )
     ours, rival = interleaved(
-        lambda: [lora.feda2(A, B, mode="strict") for A, B in drawn], lambda: dense(*drawn[0]), repetitions
+        lambda: [lora.feda2(A, B, mode="strict") for A, B in factors], lambda: dense(*factors[0]), repetitions
     )
     rows = [
         Row(
@@ -57,8 +57,8 @@ def measure(d: int, r: int, K: int, matrices: int, repetitions: int = 15) -> lis
     ]
     for mode in ("strict", "centred"):
         ours, rival = interleaved(
-            lambda mode=mode: [lora.feda2(A, B, mode=mode) for A, B in drawn],
-            lambda: [(A.sum(), B.sum()) for A, B in drawn],
+            lambda mode=mode: [lora.feda2(A, B, mode=mode) for A, B in factors],
+            lambda: [(A.sum(), B.sum()) for A, B in factors],
             repetitions,
         )
         rows.append(

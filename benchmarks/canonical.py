@@ -34,8 +34,8 @@ def uploads(W: torch.Tensor, K: int, seed: int = 0, rank: int = 16) -> list[torc
 def once(step: Callable[[], T]) -> tuple[float, float, T]:
     """Seconds by the clock, processor seconds, and the result."""
     began, worked = time.perf_counter(), time.process_time()
-    found = step()
-    return time.perf_counter() - began, time.process_time() - worked, found
+    result = step()
+    return time.perf_counter() - began, time.process_time() - worked, result
 
 
 def measure(K: int, r: int, exact: bool, shapes: Sequence[tuple[int, int]] = SHAPES) -> list[Row]:

@@ -70,10 +70,10 @@ class Ours:
         """All rounds. The last one ends in an evaluation and is not counted."""
         self.federation.run()
 
-    def _timed(self, *given: Any, **named: Any) -> Any:
+    def _timed(self, *args: Any, **kwargs: Any) -> Any:
         began = clock()
         try:
-            return self._ask(*given, **named)
+            return self._ask(*args, **kwargs)
         finally:
             self._trained = clock() - began
 
@@ -93,10 +93,10 @@ def agreement(kind: str, clients: int, batch: int) -> float:
     federation = Ours(chosen, double=True).federation
     plain = Plain(chosen, [] if kind == "text" else ["image"])
     plain.mllm.double()
-    found = sorted(federation.clients.items())
-    examples = {n: c.examples(federation.engine.model) for n, c in found}
+    members = sorted(federation.clients.items())
+    examples = {n: c.examples(federation.engine.model) for n, c in members}
     state = plain.read()
-    replies = [plain.train(state, examples[n], sorted(c.data.holds), n, 1) for n, c in found]
+    replies = [plain.train(state, examples[n], sorted(c.data.holds), n, 1) for n, c in members]
     federation.run()
     return difference(federation.state.shared, {**state, **average(replies)})
 
@@ -130,7 +130,7 @@ def measure(kind: str, clients: int, batch: int, repetitions: int = 3) -> list[R
         f"difference {gap:.1e} in float64; in float32 {gaps[0]:.1e} after one round, {shares[0]:.1e} of the way, "
         f"after {len(gaps)} rounds {gaps[-1]:.1e}"
     )
-    told = {"rival": "a sequential plain PEFT loop", "difference": gap, "note": note}
+    common = {"rival": "a sequential plain PEFT loop", "difference": gap, "note": note}
     target = TARGETS.get(clients, "none")
     return [
         Row(
@@ -139,9 +139,11 @@ def measure(kind: str, clients: int, batch: int, repetitions: int = 3) -> list[R
             target=target,
             ours=ours.training[1:],
             of_rival=training[1:],
-            **told,
+            **common,
         ),
-        Row("cohort", f"whole round: {what}", target=target, ours=ours.whole[1:], of_rival=whole[1:], **told),
+        Row(
+            "cohort", f"whole round: {what}", target=target, ours=ours.whole[1:], of_rival=whole[1:], **common
+        ),
     ]
 
 

@@ -28,16 +28,16 @@ def measure(grid: Grid, context: Context) -> None:
     carrier = GridCarrier(grid, timeout=600)
     if missing := carrier.wait_for(SITES, 300):
         raise SystemExit(f"{missing} did not come")
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for size in plan["sizes"]:
         data = payload(size).encode()
         for _ in range(plan["rounds"] + 1):
             began = time.perf_counter()
             answers = dict(carrier.exchange(dict.fromkeys(SITES, data)))
-            found.setdefault(str(size), []).append(time.perf_counter() - began)
+            seconds.setdefault(str(size), []).append(time.perf_counter() - began)
             if any(answers[site] != data for site in SITES):
                 raise SystemExit("an echo is not what was sent")
-    write_atomic(Path(plan["out"]) / "seconds.json", json.dumps(found).encode())
+    write_atomic(Path(plan["out"]) / "seconds.json", json.dumps(seconds).encode())
 
 
 def load() -> None:

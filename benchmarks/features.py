@@ -54,7 +54,7 @@ def measure(what: str, model: dict[str, Any], clients: int, samples: int, repeti
             "evaluation": {"generate": False, "controls": False},
         }
     )
-    federation = build(chosen, None, lambda told: None)
+    federation = build(chosen, None, lambda progress: None)
     engine, shared = federation.engine, federation.state.shared
     for client in federation.clients.values():
         client.examples(engine.model)
@@ -67,7 +67,7 @@ def measure(what: str, model: dict[str, Any], clients: int, samples: int, repeti
             replies = engine.ask(federation.method, "train", payloads, Round(1, 2, 0))
             kept.append(clock() - began)
             losses.append([r.payload.numbers["loss"] for r in replies])
-    gap = max(abs(a - b) for found in losses for a, b in zip(found, losses[0], strict=True))
+    gap = max(abs(a - b) for epoch in losses for a, b in zip(epoch, losses[0], strict=True))
     return Row(
         "features",
         f"{what}, {clients} clients x {samples} samples, second epoch",

@@ -70,8 +70,8 @@ def flower_round(grid: Any, state: dict[str, Any], number: int) -> dict[str, Any
     from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
     content = RecordDict({"arrays": ArrayRecord(state), "config": ConfigRecord({"round": number})})
-    asked = [Message(content, node, "train") for node in grid.get_node_ids()]
-    replies = list(grid.send_and_receive(asked))
+    messages = [Message(content, node, "train") for node in grid.get_node_ids()]
+    replies = list(grid.send_and_receive(messages))
     if failed := [r.error.reason for r in replies if r.has_error()]:
         raise RuntimeError(f"{len(failed)} clients of the Flower simulation failed: {failed[0]}")
     replies.sort(key=lambda r: r.content["config"]["client"])
@@ -81,9 +81,9 @@ def flower_round(grid: Any, state: dict[str, Any], number: int) -> dict[str, Any
 def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
     """The one row."""
     what = f"UniFLoW round, {clients} clients x batch {batch}, {STEPS} steps each"
-    told = {"name": "flower", "what": what, "rival": "a Flower simulation", "target": "10"}
+    fields = {"name": "flower", "what": what, "rival": "a Flower simulation", "target": "10"}
     if importlib.util.find_spec("flwr") is None or importlib.util.find_spec("ray") is None:
-        return [Row(**told, note="flwr[simulation] is not installed; pip install 'fedloom[bench]'")]
+        return [Row(**fields, note="flwr[simulation] is not installed; pip install 'fedloom[bench]'")]
     home = tempfile.TemporaryDirectory()
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     os.environ.update(QUIET, FLWR_HOME=home.name, PYTHONPATH=paths)
@@ -115,8 +115,8 @@ def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
             ours.run()
         except RuntimeError as error:
             failures.append(error)
-        told["ours"] = ours.whole[1:]
-        told["started"] = seconds[0] if seconds else 0.0
+        fields["ours"] = ours.whole[1:]
+        fields["started"] = seconds[0] if seconds else 0.0
 
     resources = {"num_cpus": 1, "num_gpus": 0.0}
     start = {
@@ -130,12 +130,12 @@ def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
     )
     if failures:
         raise failures[0]
-    first = told.pop("started")
+    first = fields.pop("started")
     note = (
         f"Flower's first round, with the actors' start, {first:.1f} s; the whole simulation {time.perf_counter() - began:.1f} s; "
         f"difference after one round {gaps[0]:.1e}, after {len(gaps)} rounds {gaps[-1]:.1e}"
     )
-    return [Row(**told, of_rival=seconds[1:], difference=gaps[0], note=note)]
+    return [Row(**fields, of_rival=seconds[1:], difference=gaps[0], note=note)]
 
 
 def main(arguments: list[str]) -> list[Row]:

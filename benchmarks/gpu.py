@@ -95,14 +95,14 @@ def samples(model: AdaptedMLLM, client: int) -> list[Example]:
     generator = torch_stream(0, "samples", client)
     shape = model.mllm.encoder.config.modalities["image"].input_shape  # type: ignore[union-attr, union-attr]
     vocab = model.mllm.llm.config.vocab_size
-    found = []
+    examples = []
     for i in range(BATCH * STEPS):
         ids = torch.randint(3, vocab, (POSITIONS - 1,), generator=generator).tolist()
         pieces = Pieces((tuple(ids[:8]), "image", tuple(ids[8:-ANSWER])), tuple(ids[-ANSWER:]), False)
-        found.append(
+        examples.append(
             Example(f"{client}/{i}", "image", {"image": torch.randn(shape, generator=generator)}, pieces, "")
         )
-    return found
+    return examples
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:

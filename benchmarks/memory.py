@@ -45,7 +45,7 @@ def measure(kind: str, clients: int) -> dict[str, int]:
     from fedloom.models.training.loop import train_one
 
     chosen = experiment(clients)
-    federation = build(chosen, None, lambda told: None)
+    federation = build(chosen, None, lambda progress: None)
     kept = []
     if kind == "shared":
         federation.run()
@@ -88,16 +88,16 @@ def main(arguments: list[str]) -> None:
     print(f"{'':16}{few:>8} clients{many:>8} clients   per extra client   of which data   adapters   ratio")
     slopes = {}
     for kind in kinds:
-        found = []
+        figures = []
         for clients in (few, many):
             command = [sys.executable, "-m", "benchmarks", "memory", "--child", kind, str(clients)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
         extra = many - few
-        slope = {k: (found[1][k] - found[0][k]) / extra for k in found[0]}
+        slope = {k: (figures[1][k] - figures[0][k]) / extra for k in figures[0]}
         slopes[kind] = slope["peak"]
         print(
-            f"{kind:16}{found[0]['peak'] / 1e6:>13.1f} MB{found[1]['peak'] / 1e6:>13.1f} MB"
+            f"{kind:16}{figures[0]['peak'] / 1e6:>13.1f} MB{figures[1]['peak'] / 1e6:>13.1f} MB"
             f"{slope['peak'] / 1e6:>16.2f} MB{slope['data'] / 1e6:>13.2f} MB{slope['adapters'] / 1e6:>8.2f} MB"
             f"{slope['peak'] / (slope['data'] + slope['adapters']):>8.2f}"
         )

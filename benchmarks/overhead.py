@@ -68,7 +68,7 @@ class Weights(Trainable):
     def dropout_in(self, groups: frozenset[str]) -> None:
         pass
 
-    def _none(self, *given: Any) -> Any:
+    def _none(self, *args: Any) -> Any:
         raise NotImplementedError
 
     prepare = features = loss = score = generate = prompt_states = embedder = save_adapters = _none
@@ -140,7 +140,7 @@ def engine(
         LocalEngine(model, everybody, chosen.training),
         TestSet([], [], []),
         place,
-        lambda told: ends.append(clock()) if told.client is None else None,
+        lambda progress: ends.append(clock()) if progress.client is None else None,
     )
     federation.run()
     return [after - before for before, after in itertools.pairwise(ends)]
@@ -162,15 +162,15 @@ def main(arguments: list[str]) -> None:
         return
     clients, megabytes, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10, 98, 5)
     print(f"{clients} clients, {megabytes} MB each way, fastest of 3 x {rounds} rounds")
-    found: dict[str, float] = {}
+    fastest: dict[str, float] = {}
     for kind in KINDS * 3:
         command = [sys.executable, "-m", "benchmarks", "overhead", "--child", kind]
         command += [str(a) for a in (clients, megabytes, rounds)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[kind] = min(json.loads(done.stdout.splitlines()[-1]), found.get(kind, float("inf")))
-    for kind, seconds in found.items():
+        fastest[kind] = min(json.loads(done.stdout.splitlines()[-1]), fastest.get(kind, float("inf")))
+    for kind, seconds in fastest.items():
         print(
-            f"{kind:28}{seconds:>8.3f} s   {seconds / found['plain']:>5.2f} x plain"
-            f"   {seconds / found['plain, checked']:>5.2f} x plain, checked"
+            f"{kind:28}{seconds:>8.3f} s   {seconds / fastest['plain']:>5.2f} x plain"
+            f"   {seconds / fastest['plain, checked']:>5.2f} x plain, checked"
         )
     print(surroundings())

@@ -52,7 +52,7 @@ def simulator(ours: Ours, plain: Plain, batch: int) -> Any:
     from pfl.model.pytorch import PyTorchModel
 
     class OneRound(TrainingProcessCallback):
-        def after_central_iteration(self, *given: Any, **named: Any) -> tuple[bool, Metrics]:
+        def after_central_iteration(self, *args: Any, **kwargs: Any) -> tuple[bool, Metrics]:
             return True, Metrics()
 
     chosen, model = plain.training, ours.federation.engine.model
@@ -102,14 +102,14 @@ def simulator(ours: Ours, plain: Plain, batch: int) -> Any:
 def measure(clients: int, batch: int, kind: str = "stage2", repetitions: int = 3) -> list[Row]:
     """The one row."""
     what = f"whole round: {kind}, {clients} clients x batch {batch}, {STEPS} steps each"
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": "pfl",
         "what": what,
         "rival": "pfl-research's simulator",
         "target": "none set",
     }
     if importlib.util.find_spec("pfl") is None:
-        return [Row(**told, note="pfl is not installed; pip install 'fedloom[bench]'")]
+        return [Row(**fields, note="pfl is not installed; pip install 'fedloom[bench]'")]
     chosen = experiment(kind, clients, batch, repetitions + 2)
     ours = Ours(chosen)
     plain = Plain(chosen, [] if kind == "text" else ["image"])
@@ -125,7 +125,7 @@ def measure(clients: int, batch: int, kind: str = "stage2", repetitions: int = 3
     ours.between = rival
     ours.run()
     note = f"difference after one round {gaps[0]:.1e}, after {len(gaps)} rounds {gaps[-1]:.1e}"
-    return [Row(**told, ours=ours.whole[1:], of_rival=seconds[1:], difference=gaps[0], note=note)]
+    return [Row(**fields, ours=ours.whole[1:], of_rival=seconds[1:], difference=gaps[0], note=note)]
 
 
 def main(arguments: list[str]) -> list[Row]:

@@ -46,7 +46,7 @@ class Plain:
 
     def read(self, groups: Sequence[str] = ()) -> Tensors:
         """A copy of these parts' state dicts (all parts if none is named), under `<group>/<PEFT's name>`."""
-        found = {}
+        tensors = {}
         for group in groups or self.parameters:
             module = self.adapted.get(group)
             state = (
@@ -54,8 +54,8 @@ class Plain:
                 if module is None
                 else get_peft_model_state_dict(module, save_embedding_layers=False)
             )
-            found |= {f"{group}/{name}": tensor.detach().clone() for name, tensor in state.items()}
-        return found
+            tensors |= {f"{group}/{name}": tensor.detach().clone() for name, tensor in state.items()}
+        return tensors
 
     def write(self, tensors: Mapping[str, Tensor], groups: Sequence[str]) -> None:
         """Put these parts' tensors into the model, as far as they are given."""
@@ -116,22 +116,24 @@ def average(replies: Sequence[Mapping[str, Tensor]]) -> Tensors:
 
 def restore(replies: Sequence[Mapping[str, Tensor]]) -> Tensors:
     """`average`, and FedA²-LoRA's solve for every pair of factors: B' for which B'A' restores the mean product best."""
-    found = average(replies)
-    for a in [n for n in found if "lora_A" in n]:
+    combined = average(replies)
+    for a in [n for n in combined if "lora_A" in n]:
         b = a.replace("lora_A", "lora_B")
         held = [r for r in replies if a in r]
-        found[a], found[b] = lora.feda2(torch.stack([r[a] for r in held]), torch.stack([r[b] for r in held]))
-    return found
+        combined[a], combined[b] = lora.feda2(
+            torch.stack([r[a] for r in held]), torch.stack([r[b] for r in held])
+        )
+    return combined
 
 
 def travelling(tensors: Mapping[str, Tensor]) -> Tensors:
     """The same tensors under the names that a federation gives them."""
-    found = {}
+    renamed = {}
     for name, tensor in tensors.items():
         group, rest = name.split("/", 1)
         short = rest if group == "projector" else rest.removeprefix(PREFIX).removesuffix(ENDING)
-        found[f"{group}/{short}"] = tensor
-    return found
+        renamed[f"{group}/{short}"] = tensor
+    return renamed
 
 
 def difference(ours: Mapping[str, Tensor], rival: Mapping[str, Tensor]) -> float:

@@ -48,8 +48,8 @@ class Row:
     @property
     def spread(self) -> tuple[float, float]:
         """Smallest and largest ratio of a repetition and the rival's repetition beside it."""
-        found = [b / a for a, b in zip(self.ours, self.of_rival, strict=False)]
-        return min(found), max(found)
+        ratios = [b / a for a, b in zip(self.ours, self.of_rival, strict=False)]
+        return min(ratios), max(ratios)
 
 
 def interleaved(
@@ -68,10 +68,10 @@ def interleaved(
 
 def surroundings() -> str:
     """Machine, versions and commit, in two lines."""
-    names, told = ("torch", "peft", "transformers", "fedloom"), "processor time" if PROCESSOR else "clock"
+    names, timer = ("torch", "peft", "transformers", "fedloom"), "processor time" if PROCESSOR else "clock"
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names)
     return (
-        f"{told}, machine: {cores()} cores ({torch.get_num_threads()} threads used, load {os.getloadavg()[0]:.1f}), "
+        f"{timer}, machine: {cores()} cores ({torch.get_num_threads()} threads used, load {os.getloadavg()[0]:.1f}), "
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB, {cpu()}\n"
         f"versions: python {platform.python_version()}, {versions}; commit {commit()}"
     )

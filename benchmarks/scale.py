@@ -44,7 +44,7 @@ class Sums(Sequence[Any]):
         return Sample(f"sum-{number}", {}, f"what is {number % 7} and {number % 5} ?", str(number % 10))
 
 
-def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
+def measure(clients: int, sampled: int, rounds: int) -> dict[str, float]:
     """Run the federation; seconds per round and resident bytes."""
     from fedloom.data.client_data import ClientData
     from fedloom.experiment.run import build_from
@@ -56,7 +56,7 @@ def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
         {
             "method": "fedsa-lora",
             "rounds": rounds,
-            "cohort": {"fraction": asked / clients},
+            "cohort": {"fraction": sampled / clients},
             "engine": {"threads": 1, "device": "cpu"},
             "training": {"batch_size": HELD, "schedule": "simultaneous"},
             "evaluation": {"generate": False, "controls": False, "clients": 20, "every": 10**6},
@@ -67,7 +67,7 @@ def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
     ]
     seconds, processor, resident = [0.0], [0.0], []
 
-    def told(progress: Progress) -> None:
+    def observe(progress: Progress) -> None:
         if progress.client is None:
             seconds.append(progress.totals.seconds)
             processor.append(time.process_time())
@@ -76,7 +76,7 @@ def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         folder.create()
-        build_from(chosen, sources, folder, told).run()
+        build_from(chosen, sources, folder, observe).run()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "seconds": _fastest(seconds),
@@ -102,26 +102,26 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
         print(json.dumps(measure(*(int(a) for a in arguments[1:]))))
         return
-    many, asked, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10_000, 100, 6)
+    many, sampled, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10_000, 100, 6)
     print(
-        f"{asked} clients a round, {rounds} rounds{'s/round':>12}{'processor':>12}"
+        f"{sampled} clients a round, {rounds} rounds{'s/round':>12}{'processor':>12}"
         f"{'after round 1':>16}{'at the end':>14}{'peak':>12}"
     )
-    found = []
-    for clients in (asked, many):
+    figures = []
+    for clients in (sampled, many):
         command = [
             sys.executable,
             "-m",
             "benchmarks",
             "scale",
             "--child",
-            *map(str, (clients, asked, rounds)),
+            *map(str, (clients, sampled, rounds)),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-        sizes = "".join(f"{found[-1][k] / 1e6:>11.1f} MB" for k in ("first", "last", "peak"))
-        print(f"{clients:>8} clients{found[-1]['seconds']:>21.3f}{found[-1]['processor']:>12.3f}{sizes}")
-    few, lots = found
+        figures.append(json.loads(done.stdout.splitlines()[-1]))
+        sizes = "".join(f"{figures[-1][k] / 1e6:>11.1f} MB" for k in ("first", "last", "peak"))
+        print(f"{clients:>8} clients{figures[-1]['seconds']:>21.3f}{figures[-1]['processor']:>12.3f}{sizes}")
+    few, lots = figures
     print(
         "ratios: "
         + ", ".join(f"{k} {lots[k] / few[k]:.2f}" for k in ("seconds", "processor", "last", "peak") if few[k])

@@ -63,30 +63,30 @@ def point(clients: int, rank: int, width: int, repetitions: int) -> dict[str, fl
 
 def measure(axes: dict[str, tuple[int, ...]], repetitions: int) -> dict[str, dict[int, dict[str, float]]]:
     """Every axis's points, each in a process of its own; prints them as they come."""
-    found: dict[str, dict[int, dict[str, float]]] = {}
+    measured: dict[str, dict[int, dict[str, float]]] = {}
     for axis, values in axes.items():
         for value in values:
             at = BASE | {axis: value}
             command = [sys.executable, "-m", "benchmarks", "scaling", "--child", *map(str, at.values())]
             done = subprocess.run([*command, str(repetitions)], capture_output=True, text=True, check=True)
-            told = found.setdefault(axis, {})[value] = json.loads(done.stdout.splitlines()[-1])
+            figures = measured.setdefault(axis, {})[value] = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{axis} {value}: {told['seconds']:.3f} s per round, peak {told['peak'] / 1e6:.0f} MB",
+                f"{axis} {value}: {figures['seconds']:.3f} s per round, peak {figures['peak'] / 1e6:.0f} MB",
                 flush=True,
             )
-    return found
+    return measured
 
 
-def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
+def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     """Two rows of plots: seconds and megabytes, one column per axis."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "scaling", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, 4.6), layout="constrained")
-        grid = figure.subplots(2, len(found), sharey="row", squeeze=False)
+        grid = figure.subplots(2, len(measured), sharey="row", squeeze=False)
         for row, (key, unit, divisor) in enumerate((("seconds", "s per round", 1), ("peak", "peak MB", 1e6))):
-            for column, (axis, points) in enumerate(found.items()):
+            for column, (axis, points) in enumerate(measured.items()):
                 axes = grid[row][column]
                 axes.plot(
                     list(points), [p[key] / divisor for p in points.values()], marker="o", color="#1f5f8b"

@@ -40,7 +40,7 @@ def draw_grid(
     repeated = [prompt for prompt in prompts for _ in range(count)]
     samples = generator.sample(repeated, torch_stream(seed, "generate"), guidance=guidance, steps=steps)
     samples = samples.expand(-1, 3, -1, -1)  # grey pictures, too
-    write_grid(samples.unflatten(0, (len(prompts), count)), picture, prompts)
+    write_grid(samples.reshape(len(prompts), count, *samples.shape[1:]), picture, prompts)
 
 
 def generator_of(source: str, start: bool = False) -> str:

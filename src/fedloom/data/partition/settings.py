@@ -1,4 +1,4 @@
-"""How pictures by class are dealt to clients: the three protocols of pFedMMA's experiments, as `data.partition`."""
+"""Settings `data.partition`: the three partitions of pFedMMA's experiments for image classification."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class FewShot(BaseModel):
-    """Few shots of disjoint base classes per client; half of the classes are novel and nobody trains on them."""
+    """Few shots of disjoint base classes per client; half of the classes are novel: no client trains on them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,7 +22,7 @@ class FewShot(BaseModel):
 
 
 class LabelSkew(BaseModel):
-    """All classes, shared out by Dirichlet draws: per class (labeldir), or coarse to fine (pachinko, CIFAR-100)."""
+    """All classes, split by Dirichlet draws: per class (labeldir), or coarse to fine (pachinko, CIFAR-100)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,4 +53,4 @@ class DomainShift(BaseModel):
 
 
 Partition = Annotated[FewShot | LabelSkew | DomainShift, Field(discriminator="kind")]
-"""One of the protocols, told apart by `kind`."""
+"""One of the partitions; `kind` discriminates."""

@@ -27,13 +27,13 @@ class Layers:
 def rounds(study: Study) -> tuple[list[Plot], Grid | None]:
     """The means over all layers: curves over the rounds, and the last round's figures."""
     names = [n for n in DIAGNOSTICS if n in study.names()]
-    drawn = [
+    charts = [
         plot
         for i, (across, part) in enumerate(study.parts().items())
         for name in names
         if (plot := curve(part, name, f"aggregation{i}{name}", across))
     ]
-    return drawn, _grid(study.flat(), names, "Aggregation, mean over layers, last round")
+    return charts, _grid(study.flat(), names, "Aggregation, mean over layers, last round")
 
 
 def groups(study: Study) -> Grid | None:
@@ -46,22 +46,22 @@ def groups(study: Study) -> Grid | None:
 def layers(study: Study) -> list[Layers]:
     """Every row's layers; rows that measured none (nothing is aggregated there) are left out."""
     flat = study.flat()
-    found = []
+    rows = []
     for number, (row, runs) in enumerate(flat.rows.items()):
         places = places_of(runs)
         if not places:
             continue
-        told = [m for m in MEASURES if any(_of(runs, place, m) for place in places)]
-        lines = [[place, *(show(_of(runs, place, m), "number") for m in told)] for place in places]
-        grid = Grid(f"Layers of {row}, last round", ["layer", *map(words, told)], lines)
-        drawn = similarity(runs, places, f"layers{number}") if len(flat.rows) <= DRAWN else []
-        found.append(Layers(row, grid, drawn))
-    return found
+        measures = [m for m in MEASURES if any(_of(runs, place, m) for place in places)]
+        lines = [[place, *(show(_of(runs, place, m), "number") for m in measures)] for place in places]
+        grid = Grid(f"Layers of {row}, last round", ["layer", *map(words, measures)], lines)
+        charts = similarity(runs, places, f"layers{number}") if len(flat.rows) <= DRAWN else []
+        rows.append(Layers(row, grid, charts))
+    return rows
 
 
 def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plot]:
     """Figure 4, a pair of plots per group: cosine between clients' A and B by layer, and the principal angle between their A."""
-    drawn = []
+    charts = []
     for group in dict.fromkeys(place.split("/")[0] for place in places):
         own = [place for place in places if place.split("/")[0] == group]
         panels = (
@@ -76,8 +76,8 @@ def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plo
             if any(lines.values()):
                 title = f"{words(group)}: {what}"
                 svg = plots.curves(title, lines, "number", f"{key}{group}{what[:3]}", "adapted layer")
-                drawn.append(Plot(title, svg))
-    return drawn
+                charts.append(Plot(title, svg))
+    return charts
 
 
 def places_of(runs: Sequence[Run]) -> list[str]:

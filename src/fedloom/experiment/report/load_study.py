@@ -32,8 +32,8 @@ class Study:
 
     def names(self) -> list[str]:
         """Every metric name of any run but those of single layers, in the order of first appearance."""
-        told = dict.fromkeys(name for run in self.runs for name in run.names())
-        return [name for name in told if not name.startswith((LAYER, RELIABILITY))]
+        names = dict.fromkeys(name for run in self.runs for name in run.names())
+        return [name for name in names if not name.startswith((LAYER, RELIABILITY))]
 
     @property
     def across(self) -> tuple[str, ...]:
@@ -43,19 +43,19 @@ class Study:
     @property
     def columns(self) -> tuple[str, ...]:
         """The columns that the experiment asks for; empty where it leaves the choice."""
-        told = (run.experiment.get("columns") for run in self.runs)
-        return tuple(next((map(str, c) for c in told if isinstance(c, list | tuple) and c), ()))
+        choices = (run.experiment.get("columns") for run in self.runs)
+        return tuple(next((map(str, c) for c in choices if isinstance(c, list | tuple) and c), ()))
 
     def parts(self) -> "dict[str | None, Study]":
         """One study per column, all with the same rows, a row without runs there empty; itself under None if it has none."""
         if not self.across:
             return {None: self}
-        found: dict[str | None, Study] = {}
+        studies: dict[str | None, Study] = {}
         for across in self.across:
             kept = {row: tuple(r for r in runs if r.across == across) for row, runs in self.rows.items()}
             name = f"{self.name}, {across}"
-            found[across] = Study(name, self.folder, kept)
-        return found
+            studies[across] = Study(name, self.folder, kept)
+        return studies
 
     def flat(self) -> "Study":
         """The same runs with a row of its own for every row and column."""
@@ -113,9 +113,9 @@ def gather(folders: Path | Sequence[Path]) -> Study:
     for study in studies:
         for row, runs in study.rows.items():
             key: tuple[str, object] = (row, tuple(sorted({run.fingerprint for run in runs})))
-            taken = {(run.across, run.summary.seed) for _, run in groups.get(key, [])}
+            present = {(run.across, run.summary.seed) for _, run in groups.get(key, [])}
             # the same seed again is no further evidence
-            if taken & {(run.across, run.summary.seed) for run in runs}:
+            if present & {(run.across, run.summary.seed) for run in runs}:
                 key = (row, str(study.folder))
             groups.setdefault(key, []).extend((study, run) for run in runs)
     labels = [row for row, _ in groups]

@@ -68,9 +68,9 @@ def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
     classes = [n for n in CLASSES if n in names]
     first = [*(["hm"] if study.across and "hm" in classes else classes), *first]
     first.sort(key=lambda n: n == "train/loss")
-    wanted = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")
+    prefixes = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")
     rest = [
-        n for n in names if n not in first and n.startswith(wanted) and n.rsplit("/", 1)[-1] not in COUNTS
+        n for n in names if n not in first and n.startswith(prefixes) and n.rsplit("/", 1)[-1] not in COUNTS
     ]
     rest = [] if study.across else rest
     parts = list(study.parts().items())
@@ -127,7 +127,7 @@ def clients(study: Study) -> list[Clients]:
             for client, group in members.items()
         ]
         header = ["client", "holds", "train", "test", *map(words, names)]
-        drawn = []
+        charts = []
         series = list(dict.fromkeys(n.split("/")[0] for n in names))
         for metric in HEADLINE:
             kinds = [n for n in names if n.rsplit("/", 1)[-1] == metric]
@@ -138,8 +138,8 @@ def clients(study: Study) -> list[Clients]:
             if any(groups.values()):
                 title, key = f"{words(metric)} by client", f"client{number}{metric}"
                 svg = plots.bars(title, groups, "percent", key, series)
-                drawn.append(Plot(words(metric), svg))
-        out.append(Clients(row, Grid(f"Clients of {row}", header, lines), drawn, series))
+                charts.append(Plot(words(metric), svg))
+        out.append(Clients(row, Grid(f"Clients of {row}", header, lines), charts, series))
     return out
 
 
@@ -168,19 +168,19 @@ def traffic(study: Study) -> tuple[list[Plot], Grid]:
 
 def controls(study: Study) -> Grid | None:
     """The same test questions with one input destroyed, beside the intact figure; None if none were run."""
-    found: dict[tuple[str, str], None] = {}
+    measured: dict[tuple[str, str], None] = {}
     present: set[str] = set()
     for name in study.names():
         parts = name.split("/")
         if len(parts) == 4 and parts[0] == "control":
-            found[parts[1], parts[3]] = None
+            measured[parts[1], parts[3]] = None
             present.add(parts[2])
-    if not found:
+    if not measured:
         return None
     conditions = [c for c in CONDITIONS if c in present] + sorted(present - set(CONDITIONS))
     lines = []
     for row, runs in study.rows.items():
-        for kind, metric in found:
+        for kind, metric in measured:
             unit = unit_of(metric)
             intact = f"global/{kind}/{metric}"
             figures = [_last(runs, f"control/{kind}/{c}/{metric}", unit) for c in conditions]
@@ -191,18 +191,18 @@ def controls(study: Study) -> Grid | None:
 
 def refusals(study: Study) -> Grid | None:
     """Every client whose update was refused or left out, or that fell silent: why, how often and in which rounds."""
-    found: dict[tuple[str, int, str, str], list[int]] = {}
+    rounds_of: dict[tuple[str, int, str, str], list[int]] = {}
     for row, runs in study.rows.items():
         for run in runs:
             for entry in run.ledger:
-                told = {**entry.refused, **entry.left_out, **dict.fromkeys(entry.silent, "did not answer")}
-                for client, reason in told.items():
-                    found.setdefault((row, run.summary.seed, client, reason), []).append(entry.round)
-    if not found:
+                reasons = {**entry.refused, **entry.left_out, **dict.fromkeys(entry.silent, "did not answer")}
+                for client, reason in reasons.items():
+                    rounds_of.setdefault((row, run.summary.seed, client, reason), []).append(entry.round)
+    if not rounds_of:
         return None
     lines = [
         [client, reason, row, str(seed), str(len(rounds)), spans(rounds)]
-        for (row, seed, client, reason), rounds in found.items()
+        for (row, seed, client, reason), rounds in rounds_of.items()
     ]
     caption = "Updates that were asked for and not used"
     return Grid(caption, ["client", "reason", "row", "seed", "times", "rounds"], lines)
@@ -210,13 +210,13 @@ def refusals(study: Study) -> Grid | None:
 
 def notes(study: Study) -> list[str]:
     """The ledger's notes, each once, with the rounds in which it stands."""
-    found: dict[tuple[str, int, str], list[int]] = {}
+    rounds_of: dict[tuple[str, int, str], list[int]] = {}
     for row, runs in study.rows.items():
         for run in runs:
             for entry in run.ledger:
                 for note in entry.notes:
-                    found.setdefault((row, run.summary.seed, note), []).append(entry.round)
-    return [f"{row}, seed {seed}, rounds {spans(at)}: {note}" for (row, seed, note), at in found.items()]
+                    rounds_of.setdefault((row, run.summary.seed, note), []).append(entry.round)
+    return [f"{row}, seed {seed}, rounds {spans(at)}: {note}" for (row, seed, note), at in rounds_of.items()]
 
 
 def spans(rounds: Iterable[int]) -> str:

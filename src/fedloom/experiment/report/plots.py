@@ -113,31 +113,33 @@ def bars(
         axes.set_ylim(y - 0.5, -0.75)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        told = [
+        texts = [
             f"{label}: " + ", ".join(f"{name} {show(spread, unit)}" for name, spread in group.items())
             for label, group in shown.items()
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
 
 
 def points(
     title: str,
-    found: Mapping[str, tuple[Spread, Spread]],
+    positions: Mapping[str, tuple[Spread, Spread]],
     x_axis: tuple[str, Unit],
     y_axis: tuple[str, Unit],
     key: str,
 ) -> str:
     """One SVG: a point per row, with a bar of one standard deviation over seeds in either direction.
 
-    `found` maps a row to its (x, y); the axes are (title, unit). Bytes begin at zero, on a logarithmic axis where they are far
-    apart.
+    `positions` maps a row to its (x, y); an axis is (title, unit). Axes of bytes begin at zero and are logarithmic if the values
+    are far apart.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 2.9))
         axes = figure.add_axes((0.155, 0.16, 0.815, 0.8))
-        values = [[pair[i].mean for pair in found.values() if math.isfinite(pair[i].mean)] for i in (0, 1)]
+        values = [
+            [pair[i].mean for pair in positions.values() if math.isfinite(pair[i].mean)] for i in (0, 1)
+        ]
         scales = [scale_of(max(v, default=0.0), a[1]) for v, a in zip(values, (x_axis, y_axis), strict=True)]
-        for i, pair in enumerate(found.values()):
+        for i, pair in enumerate(positions.values()):
             if not all(math.isfinite(s.mean) for s in pair):
                 continue
             (x, dx), (y, dy) = (
@@ -166,11 +168,11 @@ def points(
             elif unit == "percent":
                 axis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(color=_INK, alpha=0.15, linewidth=0.6)
-        told = [
+        texts = [
             f"{row}: {x_axis[0]} {show(x, x_axis[1])}, {y_axis[0]} {show(y, y_axis[1])}"
-            for row, (x, y) in found.items()
+            for row, (x, y) in positions.items()
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
 
 
 def heat(title: str, labels: Sequence[str], values: Sequence[Sequence[float]], key: str) -> str:
@@ -190,11 +192,11 @@ def heat(title: str, labels: Sequence[str], values: Sequence[Sequence[float]], k
         axes.set_xticks([])
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-        told = [
+        texts = [
             f"{label}: {', '.join(f'{v:.2f}' for v in row)}"
             for label, row in zip(labels, values, strict=True)
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
 
 
 def swatch(index: int, key: str, bar: bool = False) -> str:

@@ -19,14 +19,14 @@ class Prediction(Record):
 def predictions(folder: Path, moment: str) -> dict[tuple[str, str], Prediction]:
     """The answers of the moment `start` or `end` by client and uid; empty where the run wrote none."""
     path = folder / f"predictions-{moment}.jsonl"
-    found = lines(path, Prediction) if path.is_file() else ()
-    return {(record.client, record.uid): record for record in found}
+    records = lines(path, Prediction) if path.is_file() else ()
+    return {(record.client, record.uid): record for record in records}
 
 
 def majority(run: Run) -> float | None:
     """The share of the commonest reference among the test samples: the accuracy of a model that always says the same."""
-    found = predictions(run.folder, "start") or predictions(run.folder, "end")
-    counts = Counter(record.reference for record in found.values())
+    answers = predictions(run.folder, "start") or predictions(run.folder, "end")
+    counts = Counter(record.reference for record in answers.values())
     return max(counts.values()) / counts.total() if counts else None
 
 

@@ -129,10 +129,10 @@ class Run:
 
     @cached_property
     def _by_name(self) -> dict[str, dict[int, float]]:
-        found: dict[str, dict[int, float]] = {}
+        by_name: dict[str, dict[int, float]] = {}
         for metric in self.metrics:
-            found.setdefault(metric.name, {})[metric.round] = metric.value
-        return {name: dict(sorted(series.items())) for name, series in found.items()}
+            by_name.setdefault(metric.name, {})[metric.round] = metric.value
+        return {name: dict(sorted(series.items())) for name, series in by_name.items()}
 
     def series(self, name: str) -> dict[int, float]:
         """Value by round of the metric called `name`; of repeated lines the last one counts."""
@@ -155,8 +155,8 @@ class Run:
 
     def names(self) -> list[str]:
         """Every metric name of this run, in the order of first appearance."""
-        told = [name for name, value in self.summary.metrics.items() if not isinstance(value, dict)]
-        return list(dict.fromkeys([*self._by_name, *told]))
+        in_summary = [name for name, value in self.summary.metrics.items() if not isinstance(value, dict)]
+        return list(dict.fromkeys([*self._by_name, *in_summary]))
 
     @property
     def complete(self) -> bool:

@@ -137,8 +137,8 @@ def table_of(study: Study, columns: Sequence[str] | None = None, before: bool = 
 
 
 def _row(label: str, runs: Sequence[Run], columns: Sequence[Column]) -> TableRow:
-    found = {key: {_at(run): figure_of(run, key) for run in runs} for key in {c.key for c in columns}}
-    cells = {column.name: cell(found[column.key], column) for column in columns}
+    figures = {key: {_at(run): figure_of(run, key) for run in runs} for key in {c.key for c in columns}}
+    cells = {column.name: cell(figures[column.key], column) for column in columns}
     return TableRow(label, len({run.summary.seed for run in runs}), cells, remark_of(runs))
 
 
@@ -149,29 +149,29 @@ def _at(run: Run) -> tuple[str | None, int]:
 
 def remark_of(runs: Sequence[Run]) -> str | None:
     """Why a row is not plainly complete, or None."""
-    told = [
+    reasons = [
         run.summary.status if run.summary.status != "complete" else UNUSED for run in runs if not run.complete
     ]
-    if not told:
+    if not reasons:
         return None
-    of = f" ({len(told)} of {len(runs)} seeds)" if len(runs) > 1 else ""
-    return "; ".join(dict.fromkeys(told)) + of
+    share = f" ({len(reasons)} of {len(runs)} seeds)" if len(runs) > 1 else ""
+    return "; ".join(dict.fromkeys(reasons)) + share
 
 
 def _before(study: Study, columns: Sequence[Column]) -> TableRow | None:
     """Round 0, if the runs of one part and seed all started alike: only then is it one line."""
-    found: dict[str, dict[tuple[str | None, int], float | None]] = {c.key: {} for c in columns}
+    starts: dict[str, dict[tuple[str | None, int], float | None]] = {c.key: {} for c in columns}
     for run in study.runs:
-        for key in found:
+        for key in starts:
             value = start_of(run, key)
             if value is not None:
-                told = found[key].setdefault(_at(run), value)
-                if told is None or abs(told - value) > 1e-6:
+                known = starts[key].setdefault(_at(run), value)
+                if known is None or abs(known - value) > 1e-6:
                     return None
-    seeds = {seed for values in found.values() for _, seed in values}
+    seeds = {seed for values in starts.values() for _, seed in values}
     if not seeds:
         return None
-    return TableRow(BEFORE, len(seeds), {c.name: cell(found[c.key], c) for c in columns})
+    return TableRow(BEFORE, len(seeds), {c.name: cell(starts[c.key], c) for c in columns})
 
 
 def _part(table: Table, across: str | None) -> Table:

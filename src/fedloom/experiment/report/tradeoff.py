@@ -20,12 +20,14 @@ def tradeoffs(study: Study) -> list[Plot]:
         return []
     quality = "hm" if "hm" in names else LOCAL
     table = table_of(study, [AVERAGED + key for key in (LOCAL, NOVEL, quality, "bytes_up", "bytes_down")])
-    drawn = []
+    charts = []
     if NOVEL in names:
-        found = _points(table, NOVEL, LOCAL)
+        accuracies = _points(table, NOVEL, LOCAL)
         title = "local against novel accuracy"
-        drawn.append(
-            Plot(title, plots.points(title, found, ("novel", "percent"), ("local", "percent"), "tradeoff"))
+        charts.append(
+            Plot(
+                title, plots.points(title, accuracies, ("novel", "percent"), ("local", "percent"), "tradeoff")
+            )
         )
     sent = {
         row: (Spread.of([up.mean + down.mean]), value)
@@ -34,8 +36,10 @@ def tradeoffs(study: Study) -> list[Plot]:
     }
     title = f"{CLASSES[quality]} against bytes"
     both: tuple[str, Unit] = ("bytes up and down in the whole run", "bytes")
-    drawn.append(Plot(title, plots.points(title, sent, both, (CLASSES[quality], "percent"), "against-bytes")))
-    return drawn
+    charts.append(
+        Plot(title, plots.points(title, sent, both, (CLASSES[quality], "percent"), "against-bytes"))
+    )
+    return charts
 
 
 def _points(table: Table, x: str, y: str) -> dict[str, tuple[Spread, Spread]]:

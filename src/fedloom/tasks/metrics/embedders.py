@@ -58,19 +58,19 @@ class HiddenStates:
         """For each text float32 `(tokens, d)` on the CPU; `(0, d)` for an empty one."""
         encoded = [self._encode(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: (len(encoded[i][0]), texts[i]))
-        found: dict[int, Tensor] = {}
+        vectors: dict[int, Tensor] = {}
         config: Any = self.model.config
         for i in order:
             if all(encoded[i][1]):
-                found[i] = torch.zeros(0, int(config.hidden_size))
-        rest = [i for i in order if i not in found]
+                vectors[i] = torch.zeros(0, int(config.hidden_size))
+        rest = [i for i in order if i not in vectors]
         for first in range(0, len(rest), self.batch_size):
             batch = rest[first : first + self.batch_size]
             states = self._forward([encoded[i][0] for i in batch])
             for row, i in zip(states, batch, strict=True):
                 words = [t for t, special in enumerate(encoded[i][1]) if not special]
-                found[i] = row[words].float().cpu()
-        return [found[i] for i in range(len(texts))]
+                vectors[i] = row[words].float().cpu()
+        return [vectors[i] for i in range(len(texts))]
 
     def _encode(self, text: str) -> tuple[list[int], list[bool]]:
         if not text.strip():

@@ -52,19 +52,19 @@ class GPTScore:
         start = self.tokenizer.bos_token_id
         rows = []
         for question, answer in zip(questions, answers, strict=True):
-            given = ([] if start is None else [start]) + self._ids(question)
-            rows.append((given, self._ids(answer) if given else []))
-        found: list[float] = []
+            prompt = ([] if start is None else [start]) + self._ids(question)
+            rows.append((prompt, self._ids(answer) if prompt else []))
+        scores: list[float] = []
         for first in range(0, len(rows), self.batch_size):
-            found += self._score(rows[first : first + self.batch_size])
-        return found
+            scores += self._score(rows[first : first + self.batch_size])
+        return scores
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text.strip(), add_special_tokens=False))
 
     def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         device = next(self.model.parameters()).device
-        whole = [given + answer for given, answer in rows]
+        whole = [prompt + answer for prompt, answer in rows]
         longest = max(map(len, whole))
         ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in whole], device=device)
         mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in whole], device=device)
@@ -72,6 +72,6 @@ class GPTScore:
             logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits.float()
         logs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
         return [
-            float(line[len(given) - 1 : len(given) + len(answer) - 1].mean()) if answer else -math.inf
-            for line, (given, answer) in zip(logs, rows, strict=True)
+            float(line[len(prompt) - 1 : len(prompt) + len(answer) - 1].mean()) if answer else -math.inf
+            for line, (prompt, answer) in zip(logs, rows, strict=True)
         ]

@@ -30,8 +30,8 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     # The eigenvalues of C_a C_b are those of the symmetric C_a^1/2 C_b C_a^1/2.
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
-    found = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
-    return max(float(found), 0.0)
+    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
+    return max(float(distance), 0.0)
 
 
 def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
@@ -49,18 +49,18 @@ def diversity_by_class(features: Tensor, labels: Tensor) -> dict[int, float]:
 
     Classes of fewer than two items are left out.
     """
-    found = {}
+    by_class = {}
     for label in torch.unique(labels).tolist():
         own = features[labels == label].detach().double().flatten(1)
         if len(own) > 1:
-            found[int(label)] = float(torch.nn.functional.pdist(own).mean())
-    return found
+            by_class[int(label)] = float(torch.nn.functional.pdist(own).mean())
+    return by_class
 
 
 def diversity(features: Tensor, labels: Tensor) -> float:
     """Mean of `diversity_by_class` over the classes; falls towards 0 as a generator collapses. NaN if no class has two items."""
-    found = diversity_by_class(features, labels)
-    return sum(found.values()) / len(found) if found else float("nan")
+    by_class = diversity_by_class(features, labels)
+    return sum(by_class.values()) / len(by_class) if by_class else float("nan")
 
 
 def agreement(logits: Tensor, labels: Tensor) -> float:

@@ -35,8 +35,8 @@ class Oracle:
     @torch.no_grad()
     def logits(self, pictures: Tensor) -> Tensor:
         """(N, C), float32."""
-        found: Tensor = self.head(self.features(pictures))
-        return found
+        logits: Tensor = self.head(self.features(pictures))
+        return logits
 
     def probabilities(self, pictures: Tensor) -> Tensor:
         """(N, C), float32; rows sum to 1."""

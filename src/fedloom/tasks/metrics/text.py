@@ -29,9 +29,9 @@ def token_f1(predictions: Sequence[str], references: Sequence[str]) -> list[floa
     """SQuAD's F1 of each pair: harmonic mean of precision and recall of the bags of normalised words."""
     scores = []
     for prediction, reference in _normal_pairs(predictions, references):
-        said, wanted = prediction.split(), reference.split()
-        common = sum((Counter(said) & Counter(wanted)).values())
-        scores.append(2 * common / (len(said) + len(wanted)) if common else 0.0)
+        predicted, expected = prediction.split(), reference.split()
+        common = sum((Counter(predicted) & Counter(expected)).values())
+        scores.append(2 * common / (len(predicted) + len(expected)) if common else 0.0)
     return scores
 
 
