@@ -17,7 +17,7 @@ class FewShot(BaseModel):
         description="deal the classes so that clients differ by one at most, instead of the published cut",
     )
     class_shuffle_seed: int = Field(
-        2023, description="seed of the order in which classes are dealt; independent of the run's seed"
+        2023, description="seed of the class order for dealing; independent of the run's seed"
     )
 
 
@@ -33,7 +33,7 @@ class LabelSkew(BaseModel):
     least: int = Field(
         10,
         ge=1,
-        description="labeldir: training and test pictures that every client needs; else it is drawn again",
+        description="labeldir: least number of training and of test pictures per client; the draw is repeated until it holds",
     )
 
 
@@ -46,9 +46,9 @@ class DomainShift(BaseModel):
     beta: float = Field(
         0.5, gt=0, description="Dirichlet parameter of the classes within a domain that has several clients"
     )
-    least: int = Field(2, ge=1, description="training and test pictures that every client needs")
+    least: int = Field(2, ge=1, description="least number of training and of test pictures per client")
     hold_out: str | None = Field(
-        None, description="a domain without clients, on whose test pictures every client's model is measured"
+        None, description="a domain without clients; every client's model is evaluated on its test pictures"
     )
 
 

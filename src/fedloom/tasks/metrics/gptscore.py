@@ -1,7 +1,6 @@
-"""GPTScore (Fu et al. 2023): how likely a named language model finds an answer, given the question.
+"""GPTScore (Fu et al. 2023): mean log-probability of an answer's tokens given the question, by a named language model.
 
-The mean log-probability of the answer's tokens, in nats, at most 0; not the judgement on a scale of 0 to 100 that some papers
-call by this name.
+In nats, at most 0; not the judgement on a scale of 0 to 100 for which some papers use this name.
 """
 
 import math
@@ -18,14 +17,14 @@ from fedloom.tasks.metrics.embedders import evaluating
 
 
 class GPTScore:
-    """Scores by a causal language model and its tokenizer; `name` goes with every figure."""
+    """GPTScore by a causal language model and its tokenizer; `name` accompanies every figure."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, name: str, batch_size: int = 32) -> None:
         self.model, self.tokenizer, self.name, self.batch_size = model, tokenizer, name, batch_size
 
     @classmethod
     def load(cls, model_id: str | Path) -> "GPTScore":
-        """By Hugging Face id or folder, weights from safetensors only. Raises ExperimentError if it cannot be loaded."""
+        """Load by Hugging Face id or folder, weights from safetensors only. Raises ExperimentError if it cannot be loaded."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         pinned: dict[str, Any] = {"local_files_only": Path(model_id).is_dir(), "trust_remote_code": False}
@@ -44,7 +43,7 @@ class GPTScore:
     def score(self, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Mean log p(token | question, earlier tokens) over each answer's tokens; minus infinity for an empty answer.
 
-        Question and answer are tokenised apart, so that a question cannot change its answer's tokens. Raises ValueError on
+        Question and answer are tokenised separately, so that a question cannot change its answer's tokens. Raises ValueError on
         unequal lengths.
         """
         if len(questions) != len(answers):

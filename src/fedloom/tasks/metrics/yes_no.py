@@ -1,19 +1,19 @@
-"""Answers that are yes or no, or one letter of several: what benchmarks of multimodal LLMs count."""
+"""Scores of yes or no answers and of multiple choice, as in benchmarks of multimodal LLMs."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 
 def said(answer: str) -> str | None:
-    """`yes` or `no`, by the first of these words in an answer; None where neither occurs."""
+    """The verdict `yes` or `no`, by the first such word in an answer; None if there is none."""
     match = re.search(r"\b(yes|no|not)\b", answer.lower())
     return None if match is None else "yes" if match.group(1) == "yes" else "no"
 
 
 def yes_no(answers: Sequence[str], truths: Sequence[str]) -> dict[str, float]:
-    """POPE's figures (Li et al., 2023), "yes" being positive; an answer that is neither counts as wrong, and as no.
+    """POPE's figures (Li et al., 2023), "yes" positive; an answer without verdict is wrong and counts as no.
 
-    `accuracy`, `precision`, `recall`, `f1`, `yes_rate` (what a model that hallucinates says too often), `unanswered`.
+    `accuracy`, `precision`, `recall`, `f1`, `yes_rate` (high for a hallucinating model), `unanswered`.
     """
     verdicts = [said(a) for a in answers]
     n = max(len(verdicts), 1)
