@@ -19,9 +19,9 @@ ROWS = (
     "pfl_research",
     "nvflare_simulator",
 )
-"""Modules of this package whose `main(arguments)` measures, prints, and returns its rows (or nothing)."""
+"""Modules of this package; `main(arguments)` measures, prints, and returns its rows (or nothing)."""
 PLOTS = ("scaling", "clip", "deploy", "secure_sum")
-"""Run by name only: a plot, and tables of measurements without a rival."""
+"""Modules run by name only: a plot, and tables without a rival."""
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
 """Seconds and peak memory of one local epoch of every method on CLIP.
 
 `python -m benchmarks clip [size] [classes] [shots] [batch]`. size is `tiny` (the shipped CLIP) or `vit-b16` (its published shape
-with random weights); without a word, vit-b16 where there is a GPU. Every method is a process of its own. Memory is what
-training adds to the loaded model and its prepared pictures: resident memory on a CPU, allocated memory on a GPU. The first epoch
-is not counted: it passes every picture through the frozen blocks once, which the column `first epoch` shows.
+with random weights); default: vit-b16 on a GPU, else tiny. Every method is a process of its own. Memory is the addition of
+training to the loaded model and its prepared pictures: resident memory on a CPU, allocated memory on a GPU. The first epoch is
+not counted: it passes every picture through the frozen blocks once; the column `first epoch` shows it.
 """
 
 import json
@@ -49,7 +49,7 @@ def model(method: Any, size: str, classes: int) -> Any:
 
 
 def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: int = 3) -> dict[str, float]:
-    """One client's epoch over `classes` x `shots` random pictures, with a second participation's experts where there are some."""
+    """One client's epoch over `classes` x `shots` random pictures, with the experts of a second participation, if any."""
     from fedloom.data.sample import Sample
     from fedloom.methods import METHODS as ALL
     from fedloom.models.training.loop import LocalJob, train_one

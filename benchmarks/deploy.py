@@ -1,11 +1,11 @@
-"""What a phase of a deployment costs beside the training: three sites that send back the payload that they get.
+"""Overhead of one phase of a deployment without training: three sites echo their payload.
 
 `python -m benchmarks deploy [rounds] [MB ...]` (2 1 40 if none are given); needs the extra `flower`, and minutes.
 
-Seconds from the first question to the last answer, on one machine. `local` encodes and decodes every payload in one process, as
-`engine.wire` does; `warm` is a SuperLink and three SuperNodes with TLS and keys, whose messages go to trainers that stay; `cold`
-is the same with a ClientApp that imports torch and loads the tiny foundation for every message, as one without a trainer would.
-Nothing is trained. The first phase of each kind is not counted.
+Seconds from the first message to the last reply, on one machine. `local` encodes and decodes every payload in one process, as
+`engine.wire` does; `warm` is a SuperLink and three SuperNodes with TLS and keys, with persistent trainers; `cold` is the
+same with a ClientApp that imports torch and loads the tiny foundation for every message, as without a trainer. The first phase of
+each kind is not counted.
 """
 
 import json
@@ -43,7 +43,7 @@ CLIENTS = {"warm": "fedloom.deploy.flower_site:app", "cold": "benchmarks.deploy_
 
 
 def payload(megabytes: int) -> Payload:
-    """Ten float32 tensors of so many MB together, of values that do not compress."""
+    """Ten float32 tensors of `megabytes` MB in total, incompressible."""
     generator = torch.Generator().manual_seed(0)
     return Payload(
         {f"llm/{i}": torch.randn(megabytes * 25_000, generator=generator) for i in range(10)}, {"round": 1}
@@ -51,7 +51,7 @@ def payload(megabytes: int) -> Payload:
 
 
 def local(megabytes: int, rounds: int) -> list[float]:
-    """Seconds a phase in one process."""
+    """Seconds of each phase in one process."""
     sent, seconds = payload(megabytes), []
     for _ in range(rounds + 1):
         began = time.perf_counter()

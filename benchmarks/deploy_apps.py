@@ -19,7 +19,7 @@ cold = ClientApp()
 
 @server.main()
 def measure(grid: Grid, context: Context) -> None:
-    """Exchange each payload with every site, once more than counts."""
+    """Exchange each payload with every site, with one uncounted repetition."""
     from benchmarks.deploy import PLAN, SITES, payload
     from fedloom.core.files import write_atomic
     from fedloom.deploy.flower_server import GridCarrier
@@ -41,7 +41,7 @@ def measure(grid: Grid, context: Context) -> None:
 
 
 def load() -> None:
-    """What a trainer loads."""
+    """Load the model of a trainer."""
     from fedloom.experiment.settings import Experiment
     from fedloom.models.mllm.load import load_model
 
@@ -51,7 +51,7 @@ def load() -> None:
 
 @cold.train()
 def echo(message: Message, context: Context) -> Message:
-    """Load everything, then send back what came."""
+    """Load everything, then return the message's bytes."""
     load()
     return Message(record_of(bytes_in(message.content)), reply_to=message)
 

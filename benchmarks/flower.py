@@ -2,11 +2,11 @@
 
 `python -m benchmarks flower [clients] [batch] [repetitions]` (10 2 3 if none are given); needs the extra `bench`.
 
-The rival is what a user of Flower would write: a ClientApp that loads the model and prepares the data once per process (one Ray
+The rival is idiomatic Flower code: a ClientApp that loads the model and prepares the data once per process (one Ray
 actor per core), receives the adapters, trains them as `benchmarks.plain` does and sends them back; and a ServerApp that sends to
 every node, waits, and combines by FedA²-LoRA over the clients that trained a tensor. Same samples, same steps, same combining;
-telemetry and update checks are off. The two take turns, round by round, inside the ServerApp; the first round of both is not
-counted, and Flower's start-up (until its first round is through) is told apart.
+telemetry and update checks are off. The two alternate, round by round, inside the ServerApp; the first round of both is not
+counted, and Flower's start-up (until the end of its first round) is given separately.
 """
 
 import importlib.util
@@ -39,7 +39,7 @@ def world(text: str) -> tuple[Plain, list[tuple[str, list[str], list[Any]]]]:
     """The model and every client's name, modalities and examples: once per process."""
     torch.set_flush_denormal(
         True
-    )  # as our runs do: denormals would make the rival slow for no fault of its framework
+    )  # as in our runs: denormals would slow the rival through no fault of its framework
     chosen = Experiment.parse(json.loads(text))
     sources = chosen.data.load(chosen.seed)
     plain = Plain(chosen, sorted({m for s in sources for m in s.holds}))
@@ -66,7 +66,7 @@ def client_app(text: str) -> Any:
 
 
 def flower_round(grid: Any, state: dict[str, Any], number: int) -> dict[str, Any]:
-    """Send to every node, wait, combine. Raises RuntimeError where a client failed."""
+    """Send to every node, wait, combine. Raises RuntimeError if a client failed."""
     from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
     content = RecordDict({"arrays": ArrayRecord(state), "config": ConfigRecord({"round": number})})

@@ -5,8 +5,8 @@ Needs the extra `bench`.
 
 The rival is NVFlare's FedAvg recipe in its simulation environment, one warm process per client, whose script (`nvflare_client`)
 holds one PEFT-wrapped model, trains it as `benchmarks.plain` does, and sends one vector. Only the kinds `text` and `stage2` of
-`benchmarks.cohort` are compared: all clients train the same tensors. The simulator cannot be stepped: our rounds come first, then
-its own. A round lasts from one arrival of a global model at the first client to the next; the first is not counted.
+`benchmarks.cohort` are compared: all clients train the same tensors. The simulator cannot be stepped: our rounds run first, then
+its own. A round is the time between arrivals of a global model at the first client; the first is not counted.
 """
 
 import importlib.util
@@ -45,7 +45,7 @@ def simulate(folder: Path, clients: int, rounds: int) -> None:
 
 
 def measure(clients: int, batch: int, kind: str = "stage2", repetitions: int = 3) -> list[Row]:
-    """The one row. Raises RuntimeError where the simulation does not end well."""
+    """The one row. Raises RuntimeError if the simulation fails."""
     what = f"whole round: {kind}, {clients} clients x batch {batch}, {STEPS} steps each"
     fields: dict[str, Any] = {
         "name": "nvflare",

@@ -1,11 +1,10 @@
-"""Ten thousand clients, a hundred of them in a round, against a hundred clients, all of them in a round.
+"""Rounds of a hundred clients out of ten thousand, against rounds of a hundred out of a hundred.
 
-`python -m benchmarks scale [many] [asked] [rounds]` (10000 100 6 if none are given). The local work is the same: clients
-with four text samples each train the shipped foundation with FedSA-LoRA, whose B stays with the client. Samples are made when
-they are read, 20 clients are evaluated at the beginning and at the end, and each measurement is a process of its own that
-writes a run folder with a checkpoint after every round. A round's seconds are those of the fastest round in which nothing is
-evaluated, by the clock and of processor time, which other processes disturb less; resident memory is what the process holds
-after its last round, and at its peak.
+`python -m benchmarks scale [many] [sampled] [rounds]` (10000 100 6 if none are given). The local work is the same: clients
+with four text samples each train the shipped foundation with FedSA-LoRA, whose B stays with the client. Samples are made
+on access, 20 clients are evaluated at the beginning and at the end, and each measurement is a process of its own with a run
+folder and a checkpoint after every round. The seconds are of the fastest round without evaluation, wall-clock and processor time
+(less sensitive to other load); resident memory is after the last round, and at its peak.
 """
 
 import itertools
@@ -27,7 +26,7 @@ HELD = 4
 
 @dataclass(frozen=True)
 class Sums(Sequence[Any]):
-    """Text samples that are made when they are read."""
+    """Text samples made on access."""
 
     first: int
     count: int
@@ -88,12 +87,12 @@ def measure(clients: int, sampled: int, rounds: int) -> dict[str, float]:
 
 
 def _fastest(ends: list[float]) -> float:
-    """Of rounds 1 to the last but one: nothing is evaluated in them."""
+    """The fastest of rounds 1 to the last but one, those without evaluation."""
     return min(after - before for before, after in itertools.pairwise(ends[1:-1]))
 
 
 def _resident() -> int:
-    """Bytes that the process holds now; 0 where the system does not say."""
+    """Current resident bytes of the process; 0 if the system does not report them."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 

@@ -1,11 +1,10 @@
-"""Time per round and peak memory against clients, rank and width: measures, and draws `docs/scaling.svg`.
+"""Time per round and peak memory by number of clients, rank and width; draws `docs/scaling.svg`.
 
 `python -m benchmarks scaling [repetitions] [FILE]` (3 and docs/scaling.svg if none are given); a few minutes.
 
-Image clients train both stages with batch 2 (`whole` of `benchmarks.cohort`); 10 clients, rank 8 and the LLM's width 128
-unless the axis says otherwise. Another width is the shipped foundation with a language model of that width, fresh from its
-configuration. Every point is a process of its own: the median of its rounds after the first, and its peak resident memory,
-foundation and libraries included.
+Image clients train both stages with batch 2 (`whole` of `benchmarks.cohort`); 10 clients, rank 8 and LLM width 128 except along
+the axis. Another width is the shipped foundation with an untrained language model of that width. Every point is a
+process of its own: the median of its rounds after the first, and its peak resident memory, foundation and libraries included.
 """
 
 import json
@@ -24,7 +23,7 @@ STEM = {"clients": "clients", "rank": "LoRA rank r", "width": "width of the lang
 
 
 def foundation(width: int, folder: Path) -> str:
-    """The shipped foundation's name, or a folder with one whose language model has another width."""
+    """The shipped foundation's name, or a folder with one of another language model width."""
     if width == BASE["width"]:
         return "tiny-mllm"
     import torch
@@ -62,7 +61,7 @@ def point(clients: int, rank: int, width: int, repetitions: int) -> dict[str, fl
 
 
 def measure(axes: dict[str, tuple[int, ...]], repetitions: int) -> dict[str, dict[int, dict[str, float]]]:
-    """Every axis's points, each in a process of its own; prints them as they come."""
+    """Every axis's points, each in a process of its own, printed one by one."""
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for axis, values in axes.items():
         for value in values:

@@ -1,8 +1,8 @@
-"""What secure aggregation costs: CPU seconds of one client and of the server, and bytes that one client sends beside its numbers.
+"""Cost of secure aggregation: CPU seconds of one client and of the server, and a client's bytes beside its masked vector.
 
 `python -m benchmarks secure_sum [numbers] [clients ...]` (1000000 4 10 30 if none are given). Every client holds the same group.
-`lost` clients fall silent after their shares, which is the dearest moment for the server: a mask key is put together for
-each, and its masks with everybody are computed again.
+`lost` clients drop out after their shares, the most expensive moment for the server: it reconstructs a mask key for each, and
+recomputes its masks with all others.
 """
 
 import time

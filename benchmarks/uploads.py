@@ -1,7 +1,8 @@
-"""Peak memory of the server against the clients of a round: uploads held in memory, and uploads that wait in files.
+"""Peak memory of the server by number of clients of a round: uploads in memory, and uploads spilled to files.
 
-`python -m benchmarks uploads [few] [many] [MB]` (5 40 25 if none are given). Every client answers with new tensors of so many
-MB; `engine.memory` is either large or 0. Every line is a process of its own; seconds are those of the fastest of two rounds.
+`python -m benchmarks uploads [few] [many] [MB]` (5 40 25 if none are given). Every client answers with MB
+megabytes of new tensors; `engine.memory` is either large or 0. Every line is a process of its own; seconds are of the faster of
+two rounds.
 """
 
 import json
@@ -20,7 +21,7 @@ from fedloom.methods import Trainer
 
 
 class Fresh(Echo):
-    """Clients return what they got, a little larger, in memory of their own."""
+    """Clients return slightly scaled tensors in new memory."""
 
     name: ClassVar[str] = "fresh"
 

@@ -1,4 +1,4 @@
-"""Cases (UniFLoW Tables 17 and 18): a few test samples, what every row answers to them, and how each answer scores."""
+"""Cases (UniFLoW Tables 17 and 18): a few test samples with every row's answers and their scores."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ FOOTNOTE = (
 
 @dataclass(frozen=True)
 class Case:
-    """One test sample and its answers: a line holds row, answer, exact match and, where measured, BERTScore F and GPTScore."""
+    """One test sample and its answers; a line is row, answer, exact match and, if measured, BERTScore F and GPTScore."""
 
     title: str
     question: str
@@ -37,7 +37,7 @@ class Case:
     lines: tuple[tuple[str, ...], ...]
 
     def rich(self) -> rich.console.Group:
-        """For the terminal. Text from data is not read as markup."""
+        """The case for the terminal; text from data is not parsed as markup."""
         head = Text(f"{self.title}\nQ: {self.question}\nreference: {self.reference}\n")
         out = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for title in self.header:
@@ -56,7 +56,7 @@ class Case:
 
 
 def cases(folders: Path | Sequence[Path], count: int) -> tuple[list[Case], list[str]]:
-    """Up to `count` cases of each kind of sample, and notes on what they show. Raises ExperimentError where no run has any."""
+    """Up to `count` cases of each kind of sample, and explanatory notes. Raises ExperimentError if no run has answers."""
     study = gather(folders)
     shown: list[Case] = []
     notes = [FOOTNOTE]
@@ -75,7 +75,7 @@ def cases(folders: Path | Sequence[Path], count: int) -> tuple[list[Case], list[
 
 
 def _answers(runs: dict[str, Run]) -> Iterator[tuple[str, dict[tuple[str, str], Prediction]]]:
-    """(label, answers by client and uid): before training, once if all rows agree, and every trained row."""
+    """(label, answers by client and uid): before training (once if all rows agree), then of every trained row."""
     starts = {row: predictions(run.folder, "start") for row, run in runs.items()}
     answered = {row: start for row, start in starts.items() if start}
     alike = all(start == next(iter(answered.values())) for start in answered.values())
@@ -91,7 +91,7 @@ def _answers(runs: dict[str, Run]) -> Iterator[tuple[str, dict[tuple[str, str], 
 def _chosen(
     runs: dict[str, Run], answers: dict[str, dict[tuple[str, str], Prediction]], count: int
 ) -> list[SampleRecord]:
-    """The first `count` samples of each kind in the gallery that every row has answered."""
+    """The gallery's first `count` samples of each kind with an answer of every row."""
     gallery = next((run.samples for run in runs.values() if run.samples), ())
     by_kind: dict[str, list[SampleRecord]] = {}
     for sample in gallery if answers else ():
@@ -105,7 +105,7 @@ def _chosen(
 
 @dataclass(frozen=True)
 class _Judges:
-    """What scores answers besides exact match; None where the experiment has it off."""
+    """Scorers of answers besides exact match; None if the experiment disables one."""
 
     bertscore: Embedder | None
     gptscore: GPTScore | None

@@ -1,4 +1,4 @@
-"""What aggregation did, round by round and layer by layer; and how alike the clients' factors are (UniFLoW Figure 4)."""
+"""Aggregation diagnostics by round and layer, and the similarity of the clients' factors (UniFLoW Figure 4)."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from fedloom.experiment.report.read import LAYER, Run
 from fedloom.experiment.report.units import Spread, show, words
 
 DRAWN = 4
-"""Figure 4 is drawn for studies of up to so many rows; of larger ones it stands in each run's own report."""
+"""Largest number of rows with a Figure 4; in larger studies only each run's own report has it."""
 
 
 @dataclass(frozen=True)
@@ -37,14 +37,14 @@ def rounds(study: Study) -> tuple[list[Plot], Grid | None]:
 
 
 def groups(study: Study) -> Grid | None:
-    """The same by group of tensors, such as the LLM's adapter: restoration error and norm ratio."""
+    """Restoration error and norm ratio by group of tensors, such as the LLM's adapter."""
     shown = ("restoration_error_before", "restoration_error", "norm_ratio")
     names = sorted(n for n in study.names() if n.split("/")[0] in shown and "/" in n)
     return _grid(study.flat(), names, "Aggregation by group of tensors, last round")
 
 
 def layers(study: Study) -> list[Layers]:
-    """Every row's layers; rows that measured none (nothing is aggregated there) are left out."""
+    """Every row's layers, without the rows that measured none (those without aggregation)."""
     flat = study.flat()
     rows = []
     for number, (row, runs) in enumerate(flat.rows.items()):
@@ -60,7 +60,7 @@ def layers(study: Study) -> list[Layers]:
 
 
 def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plot]:
-    """Figure 4, a pair of plots per group: cosine between clients' A and B by layer, and the principal angle between their A."""
+    """Figure 4, two plots per group: cosine between clients' A and B by layer, and the principal angle between their A."""
     charts = []
     for group in dict.fromkeys(place.split("/")[0] for place in places):
         own = [place for place in places if place.split("/")[0] == group]
@@ -81,13 +81,13 @@ def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plo
 
 
 def places_of(runs: Sequence[Run]) -> list[str]:
-    """The adapted layers that any run measured, in the order of their numbers."""
+    """The adapted layers measured by any run, in natural order."""
     names = {name for run in runs for name in run.names() if name.startswith(LAYER)}
     return sorted({name[len(LAYER) :].rsplit("/", 1)[0] for name in names}, key=_natural)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Layer 10 stands behind layer 9."""
+    """Natural sort key: layer 10 after layer 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 

@@ -1,7 +1,7 @@
-"""Small SVG plots that are written into the page: curves over rounds and horizontal bars.
+"""Small inline SVG plots: curves over rounds, horizontal bars, points, heat maps.
 
-Lines and text take their colours from the page (`currentColor`, `var(--series-N)`), so that one picture fits
-the light and the dark scheme. Nothing here touches pyplot's global state.
+Lines and text take their colours from the page (`currentColor`, `var(--series-N)`), for both the light and
+the dark scheme. pyplot's global state is not used.
 """
 
 import html
@@ -19,10 +19,10 @@ from matplotlib.ticker import MaxNLocator
 from fedloom.experiment.report.units import Spread, Unit, scale_of, show
 
 SERIES = 8
-"""Colours in the style sheet (`--series-0` to `--series-7`)."""
+"""Number of colours in the style sheet (`--series-0` to `--series-7`)."""
 
 SPREAD_OUT = 20
-"""The ratio of the most to the fewest bytes from which on their axis is logarithmic."""
+"""Ratio of the most to the fewest bytes above which their axis is logarithmic."""
 
 _INK = "#010203"
 _COLOURS = [f"#0{i}0b0c" for i in range(SERIES)]
@@ -50,8 +50,8 @@ def curves(
 ) -> str:
     """One SVG: a line per row over rounds, with a band of one standard deviation over seeds.
 
-    `lines` maps a row to its mean and spread by round; figures that are not finite are left out. `key` keeps
-    the ids of several plots on one page apart. `x_axis` names what the whole numbers are, if not rounds.
+    `lines` maps a row to its mean and spread by round; values that are not finite are omitted. `key` makes the
+    ids of several plots on one page unique. `x_axis` names the whole numbers on it.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 2.5))
@@ -83,9 +83,9 @@ def bars(
     key: str,
     series: Sequence[str] | None = None,
 ) -> str:
-    """One SVG: a group of horizontal bars per label, one bar per series, each with its figure.
+    """One SVG: a group of horizontal bars per label, one bar per series, each with its value.
 
-    `series` orders the colours (default: the order of appearance). A bar whose figure is None is left out.
+    `series` orders the colours (default: order of appearance). Bars with the value None are omitted.
     """
     order = list(series or dict.fromkeys(name for group in groups.values() for name in group))
     shown = {label: {n: s for n, s in group.items() if s is not None} for label, group in groups.items()}
@@ -176,7 +176,7 @@ def points(
 
 
 def heat(title: str, labels: Sequence[str], values: Sequence[Sequence[float]], key: str) -> str:
-    """One SVG: a row of squares per label, from pale (0) to full (2 and more) in the first series' colour; 1 is in between."""
+    """One SVG: a row of squares per label, in the first series' colour, from pale (0) to saturated (2 and more)."""
     with matplotlib.rc_context(_STYLE):
         names = [_short(label) for label in labels]
         left = 0.15 + 0.075 * max(map(len, names), default=0)
@@ -217,7 +217,7 @@ def swatch(index: int, key: str, bar: bool = False) -> str:
 
 
 def _marker(index: int) -> str:
-    """The ninth series has the first one's colour, and another marker."""
+    """The marker of a series; the ninth has the first one's colour and a different marker."""
     return _MARKERS[(index + index // SERIES) % len(_MARKERS)]
 
 

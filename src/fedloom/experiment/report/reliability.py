@@ -1,4 +1,4 @@
-"""How far the server trusted whom: a heat map of Fed-CMP's reliability weights, clients by groups of directions."""
+"""Fed-CMP's reliability weights as heat maps (clients by groups of directions), and the agreement of updates."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -11,11 +11,11 @@ from fedloom.experiment.report.read import RELIABILITY, Run
 from fedloom.experiment.report.units import show, words
 
 SHOWN = 8
-"""Rows (methods and columns) that get heat maps; of larger studies each run's own report has them."""
+"""Largest number of rows (methods and columns) with heat maps; in larger studies each run's own report has them."""
 
 
 def updates(study: Study) -> tuple[list[Plot], Grid | None]:
-    """How clients' changes agree and how rounds follow each other: curves, and the last round's figures."""
+    """Agreement of the clients' updates, and of successive rounds: curves, and the last round's table."""
     names = [n for n in UPDATES if n in study.names()]
     charts = [
         plot
@@ -35,7 +35,7 @@ def updates(study: Study) -> tuple[list[Plot], Grid | None]:
 
 
 def heat(study: Study) -> list[Plot]:
-    """One heat map per row and layer, the last round's, mean over seeds: 1 (even) where a client counts by its weight."""
+    """A heat map per row and layer, last round, mean over seeds; 1 means the client's plain weight."""
     flat = study.flat()
     maps = []
     for number, (row, runs) in enumerate(flat.rows.items()):
@@ -50,7 +50,7 @@ def heat(study: Study) -> list[Plot]:
 
 
 def _cells(runs: Sequence[Run]) -> dict[tuple[str, str, str], float]:
-    """(layer, client, group of directions) to the mean over seeds of the last round that had it."""
+    """Mean over seeds of the last available round, by (layer, client, group of directions)."""
     values: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
         for name in run.names():

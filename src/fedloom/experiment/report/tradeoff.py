@@ -1,4 +1,4 @@
-"""What a row gains at home against what it loses elsewhere and what it sends: one point per row."""
+"""Trade-offs, one point per row: local against novel accuracy, and accuracy against bytes."""
 
 from fedloom.experiment.report import plots
 from fedloom.experiment.report.columns import AVERAGED, CLASSES
