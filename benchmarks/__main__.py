@@ -19,17 +19,17 @@ ROWS = (
     "pfl_research",
     "nvflare_simulator",
 )
-"""Modules of this package whose `main(arguments)` measures, prints, and returns its rows (or nothing)."""
+"""Modules of this package; `main(arguments)` measures, prints, and returns its rows (or nothing)."""
 PLOTS = ("scaling", "clip", "deploy", "secure_sum")
-"""Run by name only: a plot, and tables of measurements without a rival."""
+"""Modules run by name only: a plot, and tables without a rival."""
 
 
 def main() -> None:
     if len(sys.argv) < 2:
-        found: list[Row] = []
+        rows: list[Row] = []
         for name in ROWS:
-            found += import_module(f"benchmarks.{name}").main([]) or []
-        print("\n" + table(found) + "\n\n" + surroundings())
+            rows += import_module(f"benchmarks.{name}").main([]) or []
+        print("\n" + table(rows) + "\n\n" + surroundings())
     elif sys.argv[1] in (*ROWS, *PLOTS):
         import_module(f"benchmarks.{sys.argv[1]}").main(sys.argv[2:])
     else:

@@ -1,10 +1,10 @@
-"""FedA²-LoRA's server step through factors, beside the paper's form that makes U dense, and beside reading the factors once.
+"""FedA²-LoRA's server step through factors, beside the paper's form with dense U, and beside reading the factors once.
 
 `python -m benchmarks aggregation [d] [r] [K] [matrices]` (4096 8 20 16 if none are given).
 
-(a) The rival is Eq. 9, 10 and 13 as printed, O(K r d^2): U = mean(B_k A_k) is summed up client by client in one d x d matrix.
+(a) The rival is Eq. 9, 10 and 13 as printed, O(K r d^2): U = mean(B_k A_k), summed client by client in one d x d matrix.
 It is measured on one of the matrices and multiplied by their number.
-(b) The rival is one sum over all stacked factors: what it costs to read them.
+(b) The rival is one sum over all stacked factors: the cost of reading them.
 """
 
 import torch
@@ -16,7 +16,7 @@ Layer = tuple[torch.Tensor, torch.Tensor]
 
 
 def dense(A: torch.Tensor, B: torch.Tensor) -> Layer:
-    """Eq. 9, 10 and 13 as they are printed; the mean is a running sum, so that only one d x d matrix exists."""
+    """Eq. 9, 10 and 13 as printed; the mean is a running sum, so that only one d x d matrix exists."""
     mean = A.mean(0)
     U = torch.zeros(B.shape[1], A.shape[2])
     for a, b in zip(A, B, strict=True):
@@ -25,7 +25,7 @@ def dense(A: torch.Tensor, B: torch.Tensor) -> Layer:
 
 
 def layers(d: int, r: int, K: int, matrices: int) -> list[Layer]:
-    """Random factors (K, r, d) and (K, d, r) of so many adapted matrices."""
+    """Random factors (K, r, d) and (K, d, r) of each of `matrices` adapted matrices."""
     draw = torch.Generator().manual_seed(0)
     return [
         (torch.randn(K, r, d, generator=draw), torch.randn(K, d, r, generator=draw)) for _ in range(matrices)
@@ -34,14 +34,14 @@ def layers(d: int, r: int, K: int, matrices: int) -> list[Layer]:
 
 def measure(d: int, r: int, K: int, matrices: int, repetitions: int = 15) -> list[Row]:
     """Both rows, in the paper's mode; and (b) once more in the default one."""
-    drawn = layers(d, r, K, matrices)
+    factors = layers(d, r, K, matrices)
     size = f"d={d} r={r} K={K}"
     gap = max(
         float((x - y).norm() / y.norm())
-        for x, y in zip(lora.feda2(*drawn[0], mode="strict"), dense(*drawn[0]), strict=True)
+        for x, y in zip(lora.feda2(*factors[0], mode="strict"), dense(*factors[0]), strict=True)
     )
     ours, rival = interleaved(
-        lambda: [lora.feda2(A, B, mode="strict") for A, B in drawn], lambda: dense(*drawn[0]), repetitions
+        lambda: [lora.feda2(A, B, mode="strict") for A, B in factors], lambda: dense(*factors[0]), repetitions
     )
     rows = [
         Row(
@@ -57,8 +57,8 @@ def measure(d: int, r: int, K: int, matrices: int, repetitions: int = 15) -> lis
     ]
     for mode in ("strict", "centred"):
         ours, rival = interleaved(
-            lambda mode=mode: [lora.feda2(A, B, mode=mode) for A, B in drawn],
-            lambda: [(A.sum(), B.sum()) for A, B in drawn],
+            lambda mode=mode: [lora.feda2(A, B, mode=mode) for A, B in factors],
+            lambda: [(A.sum(), B.sum()) for A, B in factors],
             repetitions,
         )
         rows.append(

@@ -1,8 +1,8 @@
 """Fed-CMP's server step (our reconstruction) on a full-size projector, beside FedAvg's mean of the same uploads.
 
 `python -m benchmarks canonical [K] [r] [exact]` (20 256 if none are given): Linear(1024, 4096) and Linear(4096, 4096) with
-biases, K uploads in memory. `exact` also decomposes the whole Gram matrix, whose cost does not depend on r. The notes tell
-processor seconds, which a busy machine does not stretch.
+biases, K uploads in memory. `exact` also decomposes the whole Gram matrix, at a cost independent of r. The notes give
+processor seconds, which other load does not inflate.
 """
 
 import time
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def uploads(W: torch.Tensor, K: int, seed: int = 0, rank: int = 16) -> list[torch.Tensor]:
-    """K changed copies of a layer: a common change and one's own, both of low rank."""
+    """K changed copies of a layer: a common and an individual low-rank change."""
     draw = torch.Generator().manual_seed(seed)
     m, n = W.shape
 
@@ -34,12 +34,12 @@ def uploads(W: torch.Tensor, K: int, seed: int = 0, rank: int = 16) -> list[torc
 def once(step: Callable[[], T]) -> tuple[float, float, T]:
     """Seconds by the clock, processor seconds, and the result."""
     began, worked = time.perf_counter(), time.process_time()
-    found = step()
-    return time.perf_counter() - began, time.process_time() - worked, found
+    result = step()
+    return time.perf_counter() - began, time.process_time() - worked, result
 
 
 def measure(K: int, r: int, exact: bool, shapes: Sequence[tuple[int, int]] = SHAPES) -> list[Row]:
-    """A first round and one with a basis to start from, per layer and space; beside each, FedAvg's mean."""
+    """Per layer and space: a first round and one with a warm basis, each beside FedAvg's mean."""
     rows = []
     p = torch.full((K,), 1 / K, dtype=torch.float64)
     for m, n in shapes:

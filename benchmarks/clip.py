@@ -1,9 +1,9 @@
 """Seconds and peak memory of one local epoch of every method on CLIP.
 
 `python -m benchmarks clip [size] [classes] [shots] [batch]`. size is `tiny` (the shipped CLIP) or `vit-b16` (its published shape
-with random weights); without a word, vit-b16 where there is a GPU. Every method is a process of its own. Memory is what
-training adds to the loaded model and its prepared pictures: resident memory on a CPU, allocated memory on a GPU. The first epoch
-is not counted: it passes every picture through the frozen blocks once, which the column `first epoch` shows.
+with random weights); default: vit-b16 on a GPU, else tiny. Every method is a process of its own. Memory is the addition of
+training to the loaded model and its prepared pictures: resident memory on a CPU, allocated memory on a GPU. The first epoch is
+not counted: it passes every picture through the frozen blocks once; the column `first epoch` shows it.
 """
 
 import json
@@ -49,7 +49,7 @@ def model(method: Any, size: str, classes: int) -> Any:
 
 
 def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: int = 3) -> dict[str, float]:
-    """One client's epoch over `classes` x `shots` random pictures, with a second participation's experts where there are some."""
+    """One client's epoch over `classes` x `shots` random pictures, with the experts of a second participation, if any."""
     from fedloom.data.sample import Sample
     from fedloom.methods import METHODS as ALL
     from fedloom.models.training.loop import LocalJob, train_one
@@ -60,10 +60,10 @@ def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: 
     if fields.get("preset") == "released" and depth < 8:
         fields["blocks"] = depth
     method = ALL[name].model_validate(fields)
-    made = model(method, size, classes)
+    adapted = model(method, size, classes)
     draw = torch.Generator().manual_seed(0)
     examples = [
-        made.prepare(
+        adapted.prepare(
             Sample(
                 str(i),
                 {"image": torch.randint(0, 256, (3, 32, 32), generator=draw, dtype=torch.uint8)},
@@ -74,19 +74,19 @@ def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: 
         )
         for i in range(classes * shots)
     ]
-    start = dict(made.start)
+    start = dict(adapted.start)
     if "experts/contexts" in start:
         start["experts/contexts"] = 0.02 * torch.randn(start["experts/contexts"].shape, generator=draw)
     training = Training(optimizer="sgd", lr=1e-3, clip=None, batch_size=batch)
-    names = frozenset(n for n in made.tensors if method.scope.role(n) != "frozen")
+    names = frozenset(n for n in adapted.tensors if method.scope.role(n) != "frozen")
     before, seconds = _memory(), []
     for number in range(epochs + 1):
         job = LocalJob("one", examples, start, names, training, 0, number + 1, epochs + 1, {})
         began = time.perf_counter()
-        outcome = train_one(made, job)
+        outcome = train_one(adapted, job)
         seconds.append(time.perf_counter() - began)
-    found = {"first": seconds[0], "seconds": sorted(seconds[1:])[epochs // 2], "steps": outcome.steps}
-    return found | {"mib": (_memory() - before) / 2**20}
+    figures = {"first": seconds[0], "seconds": sorted(seconds[1:])[epochs // 2], "steps": outcome.steps}
+    return figures | {"mib": (_memory() - before) / 2**20}
 
 
 def _memory() -> float:
@@ -102,19 +102,21 @@ def main(arguments: list[str]) -> list[Row]:
         print(json.dumps(measure(name, size, *map(int, rest))))
         return []
     usual = ["vit-b16" if torch.cuda.is_available() else "tiny", "10", "16", "16"]
-    given = [*arguments, *usual[len(arguments) :]]
+    options = [*arguments, *usual[len(arguments) :]]
     print(
-        f"{given[0]}, {given[1]} classes, {given[2]} pictures of each, batch {given[3]}; one epoch of one client"
+        f"{options[0]}, {options[1]} classes, {options[2]} pictures of each, batch {options[3]}; one epoch of one client"
     )
     print("| method | epoch s | first epoch s | steps | MiB more |\n|---|---|---|---|---|")
     for name in METHODS:
-        command = [sys.executable, "-m", "benchmarks", "clip", name, *given]
+        command = [sys.executable, "-m", "benchmarks", "clip", name, *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             print(f"| {name} | not measured: {(done.stderr.splitlines() or ['failed'])[-1]} |")
             continue
-        found = json.loads(done.stdout.splitlines()[-1])
-        told = f"{found['seconds']:.3f} | {found['first']:.3f} | {found['steps']} | {found['mib']:.0f}"
-        print(f"| {name} | {told} |", flush=True)
+        figures = json.loads(done.stdout.splitlines()[-1])
+        cells = (
+            f"{figures['seconds']:.3f} | {figures['first']:.3f} | {figures['steps']} | {figures['mib']:.0f}"
+        )
+        print(f"| {name} | {cells} |", flush=True)
     print(surroundings())
     return []

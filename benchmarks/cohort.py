@@ -2,17 +2,17 @@
 
 `python -m benchmarks cohort [clients] [batch] [kind] [repetitions]` (20 and 50 clients, batch 2, every kind if none are given).
 
-Kinds: `text`: clients without modalities, the LLM's adapter is trained on words alone. `stage2`: image clients with tau = 0, the
+Kinds: `text`: clients without modalities train the LLM's adapter on words alone. `stage2`: image clients with tau = 0 train the
 LLM's adapter behind the frozen encoder, whose forward pass counts. `whole`: image clients with tau = 0.25, a quarter of the steps
 trains the trunk's adapter and the projector, the rest the LLM's. Every client has 4 batches. The method is FedAvg-LoRA.
 
-Preparing data, loading the foundation, evaluation and writing are not timed. Two figures are: training alone (asking the engine,
+Preparing data, loading the foundation, evaluation and writing are not timed. Timed are: training alone (the engine's exchange,
 against the loop over the clients) and the whole round (with the firewall, the diagnostics and the averaging, against the loop and
-its averaging). Rounds alternate, ours and the rival's; each goes on from its own last result.
+its averaging). Our rounds and the rival's alternate; each continues from its own last result.
 
-Both sides end with the same adapters: one more round in float64, not timed, gives the difference that is shown. In float32
-AdamW divides the rounding noise of an almost zero gradient by itself, so that single entries come out up to the learning rate
-apart; the note says how far, and how far the two are apart against how far they moved.
+Both sides end with the same adapters: one more round in float64, not timed, gives the shown difference. In float32
+AdamW divides the rounding noise of an almost zero gradient by itself, so that single entries differ by up to the learning rate;
+the note gives this difference, absolute and relative to the change of the model.
 """
 
 from dataclasses import replace
@@ -32,7 +32,7 @@ KINDS = ("text", "stage2", "whole")
 
 
 def experiment(kind: str, clients: int, batch: int, rounds: int, method: str = "fedavg-lora") -> Experiment:
-    """A run whose evaluation is as small as it can be: before the first round and after the last, one sample per client."""
+    """A run with minimal evaluation: before the first round and after the last, one sample per client."""
     holding = {"text": {"text": clients}, "both": {"image": clients - clients // 2, "audio": clients // 2}}
     engine: dict[str, Any] = {"device": "cpu"}
     if "cohort" in Engine.model_fields:
@@ -50,7 +50,7 @@ def experiment(kind: str, clients: int, batch: int, rounds: int, method: str = "
 
 
 class Ours:
-    """A federation whose rounds are timed from outside, and `between`, called after each of them but the last."""
+    """A federation with timed rounds; calls `between` after each of them but the last."""
 
     def __init__(self, chosen: Experiment, double: bool = False) -> None:
         self.federation: Federation = build(chosen, None, self._observe)
@@ -67,13 +67,13 @@ class Ours:
         self._ask, self.federation.engine.ask = self.federation.engine.ask, self._timed  # type: ignore[method-assign]
 
     def run(self) -> None:
-        """All rounds. The last one ends in an evaluation and is not counted."""
+        """Run all rounds; the last one includes an evaluation and is not counted."""
         self.federation.run()
 
-    def _timed(self, *given: Any, **named: Any) -> Any:
+    def _timed(self, *args: Any, **kwargs: Any) -> Any:
         began = clock()
         try:
-            return self._ask(*given, **named)
+            return self._ask(*args, **kwargs)
         finally:
             self._trained = clock() - began
 
@@ -93,10 +93,10 @@ def agreement(kind: str, clients: int, batch: int) -> float:
     federation = Ours(chosen, double=True).federation
     plain = Plain(chosen, [] if kind == "text" else ["image"])
     plain.mllm.double()
-    found = sorted(federation.clients.items())
-    examples = {n: c.examples(federation.engine.model) for n, c in found}
+    members = sorted(federation.clients.items())
+    examples = {n: c.examples(federation.engine.model) for n, c in members}
     state = plain.read()
-    replies = [plain.train(state, examples[n], sorted(c.data.holds), n, 1) for n, c in found]
+    replies = [plain.train(state, examples[n], sorted(c.data.holds), n, 1) for n, c in members]
     federation.run()
     return difference(federation.state.shared, {**state, **average(replies)})
 
@@ -130,7 +130,7 @@ def measure(kind: str, clients: int, batch: int, repetitions: int = 3) -> list[R
         f"difference {gap:.1e} in float64; in float32 {gaps[0]:.1e} after one round, {shares[0]:.1e} of the way, "
         f"after {len(gaps)} rounds {gaps[-1]:.1e}"
     )
-    told = {"rival": "a sequential plain PEFT loop", "difference": gap, "note": note}
+    common = {"rival": "a sequential plain PEFT loop", "difference": gap, "note": note}
     target = TARGETS.get(clients, "none")
     return [
         Row(
@@ -139,9 +139,11 @@ def measure(kind: str, clients: int, batch: int, repetitions: int = 3) -> list[R
             target=target,
             ours=ours.training[1:],
             of_rival=training[1:],
-            **told,
+            **common,
         ),
-        Row("cohort", f"whole round: {what}", target=target, ours=ours.whole[1:], of_rival=whole[1:], **told),
+        Row(
+            "cohort", f"whole round: {what}", target=target, ours=ours.whole[1:], of_rival=whole[1:], **common
+        ),
     ]
 
 

@@ -1,11 +1,11 @@
-"""What a phase of a deployment costs beside the training: three sites that send back the payload that they get.
+"""Overhead of one phase of a deployment without training: three sites echo their payload.
 
 `python -m benchmarks deploy [rounds] [MB ...]` (2 1 40 if none are given); needs the extra `flower`, and minutes.
 
-Seconds from the first question to the last answer, on one machine. `local` encodes and decodes every payload in one process, as
-`engine.wire` does; `warm` is a SuperLink and three SuperNodes with TLS and keys, whose messages go to trainers that stay; `cold`
-is the same with a ClientApp that imports torch and loads the tiny foundation for every message, as one without a trainer would.
-Nothing is trained. The first phase of each kind is not counted.
+Seconds from the first message to the last reply, on one machine. `local` encodes and decodes every payload in one process, as
+`engine.wire` does; `warm` is a SuperLink and three SuperNodes with TLS and keys, with persistent trainers; `cold` is the
+same with a ClientApp that imports torch and loads the tiny foundation for every message, as without a trainer. The first phase of
+each kind is not counted.
 """
 
 import json
@@ -43,22 +43,22 @@ CLIENTS = {"warm": "fedloom.deploy.flower_site:app", "cold": "benchmarks.deploy_
 
 
 def payload(megabytes: int) -> Payload:
-    """Ten float32 tensors of so many MB together, of values that do not compress."""
-    drawn = torch.Generator().manual_seed(0)
+    """Ten float32 tensors of `megabytes` MB in total, incompressible."""
+    generator = torch.Generator().manual_seed(0)
     return Payload(
-        {f"llm/{i}": torch.randn(megabytes * 25_000, generator=drawn) for i in range(10)}, {"round": 1}
+        {f"llm/{i}": torch.randn(megabytes * 25_000, generator=generator) for i in range(10)}, {"round": 1}
     )
 
 
 def local(megabytes: int, rounds: int) -> list[float]:
-    """Seconds a phase in one process."""
-    sent, found = payload(megabytes), []
+    """Seconds of each phase in one process."""
+    sent, seconds = payload(megabytes), []
     for _ in range(rounds + 1):
         began = time.perf_counter()
         for _ in SITES:
             Payload.decode(Payload.decode(sent.encode()).encode())
-        found.append(time.perf_counter() - began)
-    return found[1:]
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:]
 
 
 def deployed(folder: Path, sizes: Sequence[int], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -103,7 +103,7 @@ def deployed(folder: Path, sizes: Sequence[int], rounds: int) -> dict[str, dict[
             children += [Child(echo, env, place / "echo.log"), Child(node, env, place / "node.log")]
         for child in children[1:]:
             child.start()
-        found = {}
+        seconds = {}
         env = environment(folder / "server" / "flower", more)
         for kind, client in CLIENTS.items():
             app = folder / kind
@@ -112,9 +112,9 @@ def deployed(folder: Path, sizes: Sequence[int], rounds: int) -> dict[str, dict[
             (app / "README.md").write_text("An echo.\n")
             subprocess.run([program("flwr"), "run", str(app), "fedloom"], env=env, check=True, timeout=120)
             _until(lambda: (folder / "seconds.json").exists(), server)
-            found[kind] = json.loads((folder / "seconds.json").read_text())
+            seconds[kind] = json.loads((folder / "seconds.json").read_text())
             (folder / "seconds.json").unlink()
-        return found
+        return seconds
     finally:
         for child in reversed(children):
             child.stop()
@@ -137,13 +137,13 @@ def _until(true: object, server: object, seconds: float = 900.0) -> None:
 
 def main(arguments: Sequence[str]) -> None:
     """Measure and print the table."""
-    given = [int(a) for a in arguments] or [2, 1, 40]
-    rounds, sizes = given[0], given[1:] or [1, 40]
+    numbers = [int(a) for a in arguments] or [2, 1, 40]
+    rounds, sizes = numbers[0], numbers[1:] or [1, 40]
     with tempfile.TemporaryDirectory(prefix="fedloom-bench-") as folder:
         far = deployed(Path(folder) / "kit", sizes, rounds)
     print("| payload | local, s a phase | Flower, warm trainer | Flower, cold |\n|---|---|---|---|")
     for size in sizes:
         cells = [local(size, rounds), *(far[kind][str(size)][1:] for kind in CLIENTS)]
-        told = [f"{median(c):.2f} ({min(c):.2f} to {max(c):.2f})" for c in cells]
-        print(f"| {size} MB | {' | '.join(told)} |")
+        texts = [f"{median(c):.2f} ({min(c):.2f} to {max(c):.2f})" for c in cells]
+        print(f"| {size} MB | {' | '.join(texts)} |")
     print("\n" + surroundings())

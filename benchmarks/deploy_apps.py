@@ -19,7 +19,7 @@ cold = ClientApp()
 
 @server.main()
 def measure(grid: Grid, context: Context) -> None:
-    """Exchange each payload with every site, once more than counts."""
+    """Exchange each payload with every site, with one uncounted repetition."""
     from benchmarks.deploy import PLAN, SITES, payload
     from fedloom.core.files import write_atomic
     from fedloom.deploy.flower_server import GridCarrier
@@ -28,20 +28,20 @@ def measure(grid: Grid, context: Context) -> None:
     carrier = GridCarrier(grid, timeout=600)
     if missing := carrier.wait_for(SITES, 300):
         raise SystemExit(f"{missing} did not come")
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for size in plan["sizes"]:
         data = payload(size).encode()
         for _ in range(plan["rounds"] + 1):
             began = time.perf_counter()
             answers = dict(carrier.exchange(dict.fromkeys(SITES, data)))
-            found.setdefault(str(size), []).append(time.perf_counter() - began)
+            seconds.setdefault(str(size), []).append(time.perf_counter() - began)
             if any(answers[site] != data for site in SITES):
                 raise SystemExit("an echo is not what was sent")
-    write_atomic(Path(plan["out"]) / "seconds.json", json.dumps(found).encode())
+    write_atomic(Path(plan["out"]) / "seconds.json", json.dumps(seconds).encode())
 
 
 def load() -> None:
-    """What a trainer loads."""
+    """Load the model of a trainer."""
     from fedloom.experiment.settings import Experiment
     from fedloom.models.mllm.load import load_model
 
@@ -51,7 +51,7 @@ def load() -> None:
 
 @cold.train()
 def echo(message: Message, context: Context) -> Message:
-    """Load everything, then send back what came."""
+    """Load everything, then return the message's bytes."""
     load()
     return Message(record_of(bytes_in(message.content)), reply_to=message)
 

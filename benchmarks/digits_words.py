@@ -1,6 +1,6 @@
-"""How much of a digit's class its description tells: python -m benchmarks.digits_words
+"""Accuracy of a digit's class from its description: python -m benchmarks.digits_words
 
-Logistic regression on which words occur. Handwriting: 1,437 descriptions to learn from, every fifth one to be tested on.
+Logistic regression on the set of words. Handwriting: every fifth description is for testing, the other 1,437 for training.
 """
 
 import numpy as np
@@ -16,14 +16,16 @@ def main() -> None:
     shown, shown_labels = printed(500, 1)
     learn = np.arange(len(hand)) % 5 != 4
     captions = [describe(p, 0) for p in shown]
-    told = [np.array([describe(p, i, w) for i, p in enumerate(hand)], object) for w in range(len(WORDINGS))]
+    descriptions = [
+        np.array([describe(p, i, w) for i, p in enumerate(hand)], object) for w in range(len(WORDINGS))
+    ]
     print(
         "| wording | handwriting, the same | handwriting, the public | print, the public |\n|---|---|---|---|"
     )
-    for wording, texts in enumerate(told):
+    for wording, texts in enumerate(descriptions):
         words = make_pipeline(CountVectorizer(binary=True), LogisticRegression(max_iter=300))
         words.fit(texts[learn], labels[learn])
-        own, public = (words.score(t[~learn], labels[~learn]) for t in (texts, told[0]))
+        own, public = (words.score(t[~learn], labels[~learn]) for t in (texts, descriptions[0]))
         print(f"| {wording} | {own:.1%} | {public:.1%} | {words.score(captions, shown_labels):.1%} |")
 
 

@@ -1,11 +1,10 @@
-"""Frozen work is done once: an epoch whose features are kept, beside the epoch that makes them.
+"""Feature cache: an epoch with cached features of the frozen encoder, beside the epoch that computes them.
 
 `python -m benchmarks features [clients] [samples] [repetitions]` (4 16 5 if none are given).
 
 Image clients train only behind the encoder: the projector alone (a method that freezes encoder and LLM), or the LLM's adapter
-(tau = 0). `shipped` is the tiny foundation; `wide` puts an encoder of eight layers, width 192 and 145 tokens before its LLM,
-drawn at random, so that the encoder dominates as ImageBind-huge does. A repetition forgets all features, trains one epoch, and
-then another.
+(tau = 0). `shipped` is the tiny foundation; `wide` has a random encoder of eight layers, width 192
+and 145 tokens, so that the encoder dominates as in ImageBind-huge. A repetition clears the cache and trains two epochs.
 """
 
 import tempfile
@@ -33,7 +32,7 @@ class ProjectorOnly(METHODS["fedavg-lora"]):  # type: ignore[misc, name-defined]
 
 
 def wide(folder: Path) -> dict[str, str]:
-    """The `model` settings of a foundation whose encoder dominates."""
+    """The `model` settings of a foundation with a dominant encoder."""
     image = ImageBindConfig.tiny().modalities["image"]
     part = image.model_copy(update={"embed_dim": 192, "depth": 8, "kernel": (2, 4, 4)})
     ImageBind(ImageBindConfig(out_dim=128, modalities={"image": part})).save_pretrained(folder)
@@ -54,7 +53,7 @@ def measure(what: str, model: dict[str, Any], clients: int, samples: int, repeti
             "evaluation": {"generate": False, "controls": False},
         }
     )
-    federation = build(chosen, None, lambda told: None)
+    federation = build(chosen, None, lambda progress: None)
     engine, shared = federation.engine, federation.state.shared
     for client in federation.clients.values():
         client.examples(engine.model)
@@ -67,7 +66,7 @@ def measure(what: str, model: dict[str, Any], clients: int, samples: int, repeti
             replies = engine.ask(federation.method, "train", payloads, Round(1, 2, 0))
             kept.append(clock() - began)
             losses.append([r.payload.numbers["loss"] for r in replies])
-    gap = max(abs(a - b) for found in losses for a, b in zip(found, losses[0], strict=True))
+    gap = max(abs(a - b) for epoch in losses for a, b in zip(epoch, losses[0], strict=True))
     return Row(
         "features",
         f"{what}, {clients} clients x {samples} samples, second epoch",

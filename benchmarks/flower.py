@@ -2,11 +2,11 @@
 
 `python -m benchmarks flower [clients] [batch] [repetitions]` (10 2 3 if none are given); needs the extra `bench`.
 
-The rival is what a user of Flower would write: a ClientApp that loads the model and prepares the data once per process (one Ray
+The rival is idiomatic Flower code: a ClientApp that loads the model and prepares the data once per process (one Ray
 actor per core), receives the adapters, trains them as `benchmarks.plain` does and sends them back; and a ServerApp that sends to
 every node, waits, and combines by FedA²-LoRA over the clients that trained a tensor. Same samples, same steps, same combining;
-telemetry and update checks are off. The two take turns, round by round, inside the ServerApp; the first round of both is not
-counted, and Flower's start-up (until its first round is through) is told apart.
+telemetry and update checks are off. The two alternate, round by round, inside the ServerApp; the first round of both is not
+counted, and Flower's start-up (until the end of its first round) is given separately.
 """
 
 import importlib.util
@@ -39,7 +39,7 @@ def world(text: str) -> tuple[Plain, list[tuple[str, list[str], list[Any]]]]:
     """The model and every client's name, modalities and examples: once per process."""
     torch.set_flush_denormal(
         True
-    )  # as our runs do: denormals would make the rival slow for no fault of its framework
+    )  # as in our runs: denormals would slow the rival through no fault of its framework
     chosen = Experiment.parse(json.loads(text))
     sources = chosen.data.load(chosen.seed)
     plain = Plain(chosen, sorted({m for s in sources for m in s.holds}))
@@ -66,12 +66,12 @@ def client_app(text: str) -> Any:
 
 
 def flower_round(grid: Any, state: dict[str, Any], number: int) -> dict[str, Any]:
-    """Send to every node, wait, combine. Raises RuntimeError where a client failed."""
+    """Send to every node, wait, combine. Raises RuntimeError if a client failed."""
     from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
     content = RecordDict({"arrays": ArrayRecord(state), "config": ConfigRecord({"round": number})})
-    asked = [Message(content, node, "train") for node in grid.get_node_ids()]
-    replies = list(grid.send_and_receive(asked))
+    messages = [Message(content, node, "train") for node in grid.get_node_ids()]
+    replies = list(grid.send_and_receive(messages))
     if failed := [r.error.reason for r in replies if r.has_error()]:
         raise RuntimeError(f"{len(failed)} clients of the Flower simulation failed: {failed[0]}")
     replies.sort(key=lambda r: r.content["config"]["client"])
@@ -81,9 +81,9 @@ def flower_round(grid: Any, state: dict[str, Any], number: int) -> dict[str, Any
 def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
     """The one row."""
     what = f"UniFLoW round, {clients} clients x batch {batch}, {STEPS} steps each"
-    told = {"name": "flower", "what": what, "rival": "a Flower simulation", "target": "10"}
+    fields = {"name": "flower", "what": what, "rival": "a Flower simulation", "target": "10"}
     if importlib.util.find_spec("flwr") is None or importlib.util.find_spec("ray") is None:
-        return [Row(**told, note="flwr[simulation] is not installed; pip install 'fedloom[bench]'")]
+        return [Row(**fields, note="flwr[simulation] is not installed; pip install 'fedloom[bench]'")]
     home = tempfile.TemporaryDirectory()
     paths = os.pathsep.join([str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
     os.environ.update(QUIET, FLWR_HOME=home.name, PYTHONPATH=paths)
@@ -115,8 +115,8 @@ def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
             ours.run()
         except RuntimeError as error:
             failures.append(error)
-        told["ours"] = ours.whole[1:]
-        told["started"] = seconds[0] if seconds else 0.0
+        fields["ours"] = ours.whole[1:]
+        fields["started"] = seconds[0] if seconds else 0.0
 
     resources = {"num_cpus": 1, "num_gpus": 0.0}
     start = {
@@ -130,12 +130,12 @@ def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
     )
     if failures:
         raise failures[0]
-    first = told.pop("started")
+    first = fields.pop("started")
     note = (
         f"Flower's first round, with the actors' start, {first:.1f} s; the whole simulation {time.perf_counter() - began:.1f} s; "
         f"difference after one round {gaps[0]:.1e}, after {len(gaps)} rounds {gaps[-1]:.1e}"
     )
-    return [Row(**told, of_rival=seconds[1:], difference=gaps[0], note=note)]
+    return [Row(**fields, of_rival=seconds[1:], difference=gaps[0], note=note)]
 
 
 def main(arguments: list[str]) -> list[Row]:

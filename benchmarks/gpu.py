@@ -3,12 +3,12 @@
 `python -m benchmarks gpu [--size full|tiny] [--clients N] [--repetitions N] [--compile] [--device NAME]`
 
 `full` is Vicuna-7B's and ImageBind-huge's shapes (its image trunk) in bfloat16, `tiny` the same classes in a small size, for a
-CPU. Weights are made on the device, from the meta device by a seeded draw, and never lie in the CPU's memory. Ten clients with 4
-samples of 128 positions in a step train two stages of two steps each: a quarter of an epoch would be Eq. 7's, half makes both
-stages count. The rival is the same jobs one PEFT client after another, in the same run and precision.
+CPU. Weights go from the meta device to the device by a seeded draw, never through the CPU's memory. Ten clients with 4
+samples of 128 positions per step train two stages of two steps each (tau = 0.5, so that both stages count). The rival runs the
+same jobs one PEFT client after another, in the same run and precision.
 
-The share is the floating-point operations that PyTorch's counter finds in one cohort, over its seconds, over the rate of one
-large matrix product in the foundation's precision.
+The share is PyTorch's count of floating-point operations of one cohort per second, over the rate of one large matrix product in
+the foundation's precision.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def foundation(size: str, device: torch.device, precision: torch.dtype) -> Adapt
 
 @torch.no_grad()
 def draw(module: nn.Module, name: str, device: torch.device) -> None:
-    """Give a module on the meta device memory on `device`, matrices N(0, 0.02^2) and vectors 1 for norms, else 0."""
+    """Materialise a meta module on `device`: matrices N(0, 0.02^2), vectors 1 for norms, else 0."""
     module.to_empty(device=device)
     generator = torch.Generator(device).manual_seed(torch_stream(0, "benchmark", name).initial_seed())
     for part in module.modules():
@@ -81,7 +81,7 @@ def draw(module: nn.Module, name: str, device: torch.device) -> None:
 
 
 def jobs(model: AdaptedMLLM, clients: int) -> list[LocalJob]:
-    """One for each client: STEPS steps in two stages, every tensor."""
+    """A job per client: STEPS steps in two stages, every tensor."""
     training = Training(batch_size=BATCH, tau=0.5)
     names = frozenset(model.tensors)
     return [
@@ -95,18 +95,18 @@ def samples(model: AdaptedMLLM, client: int) -> list[Example]:
     generator = torch_stream(0, "samples", client)
     shape = model.mllm.encoder.config.modalities["image"].input_shape  # type: ignore[union-attr, union-attr]
     vocab = model.mllm.llm.config.vocab_size
-    found = []
+    examples = []
     for i in range(BATCH * STEPS):
         ids = torch.randint(3, vocab, (POSITIONS - 1,), generator=generator).tolist()
         pieces = Pieces((tuple(ids[:8]), "image", tuple(ids[8:-ANSWER])), tuple(ids[-ANSWER:]), False)
-        found.append(
+        examples.append(
             Example(f"{client}/{i}", "image", {"image": torch.randn(shape, generator=generator)}, pieces, "")
         )
-    return found
+    return examples
 
 
 def seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Of one call, until the device has done all of it."""
+    """Seconds of one call, device work included."""
     _wait(device)
     began = clock()
     work()
@@ -122,7 +122,7 @@ def matrix_rate(device: torch.device, precision: torch.dtype, n: int) -> float:
 
 
 def peak(device: torch.device) -> int:
-    """Bytes: of the device's memory, or of this process."""
+    """Peak bytes of the device's memory, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

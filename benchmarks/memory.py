@@ -1,15 +1,14 @@
-"""Peak memory of a federation against its number of clients: one shared foundation, and the rival, one model copy per client.
+"""Peak memory of a federation by number of clients: one shared foundation, and the rival, one model copy per client.
 
 `python -m benchmarks memory [few] [many] [kind]` (5 and 50 clients, and both kinds, `shared` and `copies`, if none are given).
 Every measurement is a process of its own.
 
-A further client needs its data (training and test samples, as they came and as the model reads them) and its adapter, which
-waits on the server until everybody has answered; the ratio is the slope over these two. Optimiser state is no part of it: it
-lives while a client trains, one at a time, and is dropped before the next. Test samples are evaluated eight at a time, so that
-more of them make no larger batch.
+A further client needs its data (training and test samples, raw and prepared) and its adapter, which the server holds until all
+clients have answered; the ratio is the slope over these two. Optimiser state is excluded: it exists for one client at a time.
+Test samples are evaluated in batches of eight, whatever their number.
 
 The rival does the same local work on the same data, but loads the foundation and its adapters once per client, as
-frameworks do that give each client its own model.
+frameworks with a model per client do.
 """
 
 import json
@@ -36,7 +35,7 @@ def experiment(clients: int) -> Any:
 
 
 def measure(kind: str, clients: int) -> dict[str, int]:
-    """Train every client once; peak resident memory and the bytes that must grow with the clients."""
+    """Train every client once; peak resident memory, and the bytes that necessarily grow with the clients."""
     from fedloom.core.payload import Payload, group_of
     from fedloom.experiment.run import build
     from fedloom.federation.settings import Round
@@ -45,7 +44,7 @@ def measure(kind: str, clients: int) -> dict[str, int]:
     from fedloom.models.training.loop import train_one
 
     chosen = experiment(clients)
-    federation = build(chosen, None, lambda told: None)
+    federation = build(chosen, None, lambda progress: None)
     kept = []
     if kind == "shared":
         federation.run()
@@ -88,16 +87,16 @@ def main(arguments: list[str]) -> None:
     print(f"{'':16}{few:>8} clients{many:>8} clients   per extra client   of which data   adapters   ratio")
     slopes = {}
     for kind in kinds:
-        found = []
+        figures = []
         for clients in (few, many):
             command = [sys.executable, "-m", "benchmarks", "memory", "--child", kind, str(clients)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found.append(json.loads(done.stdout.splitlines()[-1]))
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
         extra = many - few
-        slope = {k: (found[1][k] - found[0][k]) / extra for k in found[0]}
+        slope = {k: (figures[1][k] - figures[0][k]) / extra for k in figures[0]}
         slopes[kind] = slope["peak"]
         print(
-            f"{kind:16}{found[0]['peak'] / 1e6:>13.1f} MB{found[1]['peak'] / 1e6:>13.1f} MB"
+            f"{kind:16}{figures[0]['peak'] / 1e6:>13.1f} MB{figures[1]['peak'] / 1e6:>13.1f} MB"
             f"{slope['peak'] / 1e6:>16.2f} MB{slope['data'] / 1e6:>13.2f} MB{slope['adapters'] / 1e6:>8.2f} MB"
             f"{slope['peak'] / (slope['data'] + slope['adapters']):>8.2f}"
         )

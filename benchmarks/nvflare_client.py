@@ -1,4 +1,4 @@
-"""The training script of one NVFlare client: `--experiment FILE --told FOLDER`; `benchmarks.nvflare_simulator` starts it."""
+"""The training script of one NVFlare client: `--experiment FILE --folder FOLDER`; `benchmarks.nvflare_simulator` starts it."""
 
 import argparse
 import time
@@ -14,12 +14,12 @@ from benchmarks.plain import flat, unflat
 
 
 def main() -> None:
-    options = argparse.ArgumentParser()
-    options.add_argument("--experiment", type=Path)
-    options.add_argument("--told", type=Path)
-    given = options.parse_args()
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--experiment", type=Path)
+    parser.add_argument("--folder", type=Path)
+    options = parser.parse_args()
     flare.init()
-    plain, clients = world(given.experiment.read_text())
+    plain, clients = world(options.experiment.read_text())
     like = plain.read(["llm"])
     site = int(flare.get_site_name().rsplit("-", 1)[1]) - 1
     name, holds, examples = clients[site]
@@ -27,9 +27,9 @@ def main() -> None:
         received = flare.receive()
         came, number = time.time(), received.current_round + 1
         vector = np.asarray(received.params[NPConstants.NUMPY_KEY], dtype=np.float32)
-        if site == 0:  # the global model as it stands before this round, and when it came
-            np.save(given.told / f"{number}.npy", vector)
-            (given.told / f"{number}.time").write_text(str(came))
+        if site == 0:  # the global model before this round, and its time of arrival
+            np.save(options.folder / f"{number}.npy", vector)
+            (options.folder / f"{number}.time").write_text(str(came))
         trained = plain.train(unflat(torch.from_numpy(vector), like), examples, holds, name, number)
         answer = {NPConstants.NUMPY_KEY: flat(trained).numpy()}
         flare.send(flare.FLModel(params=answer, metrics={"accuracy": 0.0}))

@@ -1,16 +1,15 @@
-"""What a round costs beside the clients' work: ten clients that return what they got, 98 MB down and up, against a plain loop.
+"""Overhead of a round without the clients' work: ten echoing clients, 98 MB down and up, against a plain loop.
 
 `python -m benchmarks overhead [clients] [MB] [rounds]` (10 98 5 if none are given). Every line is measured three times in
-turn, each time in a process of its own with one thread; the fastest round counts, because others may use the machine.
+turn, each in a process of its own with one thread; the fastest round counts, as other load only slows down.
 
-In the plain loop the clients' dictionaries hold the server's tensors, as they do in a careless script, and the server makes one
-new model a round: per tensor a float64 sum to which each client's tensor is added with its weight, rounded to float32. That
-is all the copying which the engine does: payloads are lent down and up, and copied only if somebody writes to them. Nothing is
-evaluated and nothing is written to disk, unless a line says so.
+In the plain loop the clients' dictionaries hold the server's tensors, as in a naive script, and the server makes one
+new model a round: per tensor a weighted float64 sum, rounded to float32. The engine copies no more: payloads are shared both
+ways and copied on write. Nothing is evaluated or written to disk, unless a line says so.
 
-The engine's other lines leave out, in turn, what the loop does not do: `without checks` has no firewall (one pass over every
-upload: finite values and the norm of the change); the engine always measures how far the model moved (one pass over the
-model). `plain, checked` is the loop with `isfinite` and the norm of the change of every upload written down the usual way.
+`without checks` has no firewall (one pass over every upload: finite values and the norm of the change); the engine always
+measures the model's change (one pass over the model). `plain, checked` is the loop with a straightforward `isfinite` and norm of
+the change of every upload.
 """
 
 import itertools
@@ -42,7 +41,7 @@ TENSORS = 100
 
 
 class Echo(Method):
-    """Clients return what they got; the server averages it."""
+    """Clients echo their payload; the server averages it."""
 
     name: ClassVar[str] = "echo"
     title: ClassVar[str] = "echo"
@@ -55,12 +54,12 @@ class Echo(Method):
         return state.with_shared(mean_of(replies, self.client_weights(replies)))
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
-        """What came."""
+        """The same tensors."""
         return Payload(payload.tensors, {"examples": 1})
 
 
 class Weights(Trainable):
-    """Named tensors and nothing else."""
+    """Named tensors without a model."""
 
     def groups(self, holds: Any) -> frozenset[str]:
         return frozenset({"weights"})
@@ -68,7 +67,7 @@ class Weights(Trainable):
     def dropout_in(self, groups: frozenset[str]) -> None:
         pass
 
-    def _none(self, *given: Any) -> Any:
+    def _none(self, *args: Any) -> Any:
         raise NotImplementedError
 
     prepare = features = loss = score = generate = prompt_states = embedder = save_adapters = _none
@@ -140,7 +139,7 @@ def engine(
         LocalEngine(model, everybody, chosen.training),
         TestSet([], [], []),
         place,
-        lambda told: ends.append(clock()) if told.client is None else None,
+        lambda progress: ends.append(clock()) if progress.client is None else None,
     )
     federation.run()
     return [after - before for before, after in itertools.pairwise(ends)]
@@ -162,15 +161,15 @@ def main(arguments: list[str]) -> None:
         return
     clients, megabytes, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10, 98, 5)
     print(f"{clients} clients, {megabytes} MB each way, fastest of 3 x {rounds} rounds")
-    found: dict[str, float] = {}
+    fastest: dict[str, float] = {}
     for kind in KINDS * 3:
         command = [sys.executable, "-m", "benchmarks", "overhead", "--child", kind]
         command += [str(a) for a in (clients, megabytes, rounds)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found[kind] = min(json.loads(done.stdout.splitlines()[-1]), found.get(kind, float("inf")))
-    for kind, seconds in found.items():
+        fastest[kind] = min(json.loads(done.stdout.splitlines()[-1]), fastest.get(kind, float("inf")))
+    for kind, seconds in fastest.items():
         print(
-            f"{kind:28}{seconds:>8.3f} s   {seconds / found['plain']:>5.2f} x plain"
-            f"   {seconds / found['plain, checked']:>5.2f} x plain, checked"
+            f"{kind:28}{seconds:>8.3f} s   {seconds / fastest['plain']:>5.2f} x plain"
+            f"   {seconds / fastest['plain, checked']:>5.2f} x plain, checked"
         )
     print(surroundings())

@@ -5,7 +5,7 @@ Needs the extra `bench`.
 
 The rival is pfl's `FederatedAveraging` over its `SimulatedBackend` in this process: one PEFT-wrapped model, a fresh AdamW per
 client, the same batches in the same order, a central SGD step of length 1. pfl trains one fixed set of tensors, so only the kinds
-`text` and `stage2` of `benchmarks.cohort` are compared, which train the LLM's adapter alone. Rounds alternate; the first is not
+`text` and `stage2` of `benchmarks.cohort`, the LLM's adapter alone, are compared. Rounds alternate; the first is not
 counted (pfl evaluates in it); ours are whole rounds with the firewall and the diagnostics.
 """
 
@@ -23,7 +23,7 @@ from fedloom.models.training.settings import batches
 
 
 class Module(nn.Module):
-    """What pfl trains: the MLLM on examples that are named by their index."""
+    """The module for pfl: the MLLM on examples given by index."""
 
     def __init__(self, plain: Plain, examples: list[Any]) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Module(nn.Module):
 
 
 def simulator(ours: Ours, plain: Plain, batch: int) -> Any:
-    """A function that runs round `number` in pfl; the result is in `plain`."""
+    """A function of the round's number that runs it in pfl; the result is in `plain`."""
     from pfl.aggregate.simulate import SimulatedBackend
     from pfl.algorithm.base import NNAlgorithmParams
     from pfl.algorithm.federated_averaging import FederatedAveraging
@@ -52,7 +52,7 @@ def simulator(ours: Ours, plain: Plain, batch: int) -> Any:
     from pfl.model.pytorch import PyTorchModel
 
     class OneRound(TrainingProcessCallback):
-        def after_central_iteration(self, *given: Any, **named: Any) -> tuple[bool, Metrics]:
+        def after_central_iteration(self, *args: Any, **kwargs: Any) -> tuple[bool, Metrics]:
             return True, Metrics()
 
     chosen, model = plain.training, ours.federation.engine.model
@@ -93,7 +93,7 @@ def simulator(ours: Ours, plain: Plain, batch: int) -> Any:
             local_batch_size=batch,
             local_max_grad_norm=chosen.clip,
         )
-        # Called again, pfl goes on at the next iteration.
+        # A further call continues at pfl's next iteration.
         algorithm.run(size, backend, trained, local, callbacks=[OneRound()], send_metrics_to_platform=False)
 
     return run
@@ -102,14 +102,14 @@ def simulator(ours: Ours, plain: Plain, batch: int) -> Any:
 def measure(clients: int, batch: int, kind: str = "stage2", repetitions: int = 3) -> list[Row]:
     """The one row."""
     what = f"whole round: {kind}, {clients} clients x batch {batch}, {STEPS} steps each"
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "name": "pfl",
         "what": what,
         "rival": "pfl-research's simulator",
         "target": "none set",
     }
     if importlib.util.find_spec("pfl") is None:
-        return [Row(**told, note="pfl is not installed; pip install 'fedloom[bench]'")]
+        return [Row(**fields, note="pfl is not installed; pip install 'fedloom[bench]'")]
     chosen = experiment(kind, clients, batch, repetitions + 2)
     ours = Ours(chosen)
     plain = Plain(chosen, [] if kind == "text" else ["image"])
@@ -125,7 +125,7 @@ def measure(clients: int, batch: int, kind: str = "stage2", repetitions: int = 3
     ours.between = rival
     ours.run()
     note = f"difference after one round {gaps[0]:.1e}, after {len(gaps)} rounds {gaps[-1]:.1e}"
-    return [Row(**told, ours=ours.whole[1:], of_rival=seconds[1:], difference=gaps[0], note=note)]
+    return [Row(**fields, ours=ours.whole[1:], of_rival=seconds[1:], difference=gaps[0], note=note)]
 
 
 def main(arguments: list[str]) -> list[Row]:

@@ -1,9 +1,9 @@
-"""The rival that a user would write: a sequential loop with plain PEFT, one wrapped model, clients one after another.
+"""The rival: a sequential loop over clients with plain PEFT and one wrapped model.
 
 Per client: load the adapters' state dicts, a fresh AdamW per stage (UniFLoW Eq. 7), the same batches in the same order and the
 same loss, read the state dicts back; then every tensor's mean over the clients that sent it. The model's forward pass and the
-prepared examples are the project's own, so that only the way of training is compared. Parameters stand in name order:
-clipping sums their squares, another order rounds the norm otherwise, which AdamW blows up to 1e-5 where gradients are near zero.
+prepared examples are the project's own, so that only the training loop is compared. Parameters are in name order: clipping sums
+their squares, and another order rounds the norm differently, which AdamW amplifies to 1e-5 for gradients near zero.
 `benchmarks.flower` and `benchmarks.nvflare_client` run the same client inside their frameworks.
 """
 
@@ -24,7 +24,7 @@ ENDING, PREFIX = ".weight", "base_model.model."
 
 
 class Plain:
-    """One PEFT-wrapped model: the LLM for everybody, a trunk per modality, and the projector."""
+    """One PEFT-wrapped model: the LLM, a trunk per modality, and the projector."""
 
     def __init__(self, experiment: Experiment, modalities: Sequence[str]) -> None:
         self.training, self.seed, self.rounds = experiment.training, experiment.seed, experiment.rounds
@@ -41,12 +41,12 @@ class Plain:
         self.parameters["projector"] = [p for _, p in sorted(self.mllm.projector.named_parameters())]
 
     def groups(self, holds: Sequence[str]) -> list[str]:
-        """The parts that a client with these modalities trains."""
+        """The trainable parts of a client with these modalities."""
         return ["llm", *(f"encoder.{m}" for m in sorted(holds)), *(["projector"] if holds else [])]
 
     def read(self, groups: Sequence[str] = ()) -> Tensors:
         """A copy of these parts' state dicts (all parts if none is named), under `<group>/<PEFT's name>`."""
-        found = {}
+        tensors = {}
         for group in groups or self.parameters:
             module = self.adapted.get(group)
             state = (
@@ -54,11 +54,11 @@ class Plain:
                 if module is None
                 else get_peft_model_state_dict(module, save_embedding_layers=False)
             )
-            found |= {f"{group}/{name}": tensor.detach().clone() for name, tensor in state.items()}
-        return found
+            tensors |= {f"{group}/{name}": tensor.detach().clone() for name, tensor in state.items()}
+        return tensors
 
     def write(self, tensors: Mapping[str, Tensor], groups: Sequence[str]) -> None:
-        """Put these parts' tensors into the model, as far as they are given."""
+        """Load these parts' tensors into the model; parts without tensors stay."""
         for group in groups:
             if not any(n.startswith(group + "/") for n in tensors):
                 continue
@@ -76,7 +76,7 @@ class Plain:
         client: str,
         number: int,
     ) -> Tensors:
-        """One client's round `number`: from `start` to the tensors that it trained."""
+        """Train one client in round `number` from `start`; returns its trained tensors."""
         chosen, groups = self.training, self.groups(holds)
         self.write(start, groups)
         order = batches(len(examples), chosen, self.seed, client, number)
@@ -109,29 +109,31 @@ class Plain:
 
 
 def average(replies: Sequence[Mapping[str, Tensor]]) -> Tensors:
-    """Every tensor's mean over the clients that sent it."""
+    """Mean of each tensor over the clients that sent it."""
     names = sorted({name for reply in replies for name in reply})
     return {n: torch.stack([r[n] for r in replies if n in r]).mean(0) for n in names}
 
 
 def restore(replies: Sequence[Mapping[str, Tensor]]) -> Tensors:
-    """`average`, and FedA²-LoRA's solve for every pair of factors: B' for which B'A' restores the mean product best."""
-    found = average(replies)
-    for a in [n for n in found if "lora_A" in n]:
+    """`average`, and FedA²-LoRA's solve for every pair of factors: B' minimises the distance of B'A' to the mean product."""
+    combined = average(replies)
+    for a in [n for n in combined if "lora_A" in n]:
         b = a.replace("lora_A", "lora_B")
         held = [r for r in replies if a in r]
-        found[a], found[b] = lora.feda2(torch.stack([r[a] for r in held]), torch.stack([r[b] for r in held]))
-    return found
+        combined[a], combined[b] = lora.feda2(
+            torch.stack([r[a] for r in held]), torch.stack([r[b] for r in held])
+        )
+    return combined
 
 
 def travelling(tensors: Mapping[str, Tensor]) -> Tensors:
-    """The same tensors under the names that a federation gives them."""
-    found = {}
+    """The same tensors under a federation's names."""
+    renamed = {}
     for name, tensor in tensors.items():
         group, rest = name.split("/", 1)
         short = rest if group == "projector" else rest.removeprefix(PREFIX).removesuffix(ENDING)
-        found[f"{group}/{short}"] = tensor
-    return found
+        renamed[f"{group}/{short}"] = tensor
+    return renamed
 
 
 def difference(ours: Mapping[str, Tensor], rival: Mapping[str, Tensor]) -> float:
@@ -143,7 +145,7 @@ def difference(ours: Mapping[str, Tensor], rival: Mapping[str, Tensor]) -> float
 
 
 def relative(ours: Mapping[str, Tensor], rival: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> float:
-    """How far ours is from the rival's, over how far the rival's has come from `start`; Frobenius norms over all tensors."""
+    """Distance of ours to the rival's over the rival's distance to `start`; Frobenius norms over all tensors."""
     names = sorted(ours)
     mine, theirs, first = (
         torch.cat([t[n].flatten() for n in names]) for t in (ours, travelling(rival), travelling(start))
@@ -157,6 +159,6 @@ def flat(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def unflat(vector: Tensor, like: Mapping[str, Tensor]) -> Tensors:
-    """What `flat` joined, in the shapes of `like`."""
+    """Inverse of `flat`, in the shapes of `like`."""
     parts = vector.split([like[n].numel() for n in sorted(like)])
     return {n: part.view_as(like[n]) for n, part in zip(sorted(like), parts, strict=True)}

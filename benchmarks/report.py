@@ -1,4 +1,4 @@
-"""What every row of `python -m benchmarks` says: its ratio, and the machine, the versions and the commit that made it."""
+"""Report of a row of `python -m benchmarks`: its ratio, machine, versions and commit."""
 
 import importlib.metadata
 import os
@@ -14,16 +14,17 @@ import torch
 
 PROCESSOR = os.environ.get("BENCH_CLOCK") == "processor"
 clock = time.process_time if PROCESSOR else time.perf_counter
-"""Seconds by the clock; with BENCH_CLOCK=processor those that this process computed, which others on the machine disturb less.
+"""Wall-clock seconds; with BENCH_CLOCK=processor the process's processor time, less sensitive to other load.
 
-Only where both sides run on one thread of one process: `aggregation`, `cohort`, `features`, `overhead`, `gpu --size tiny`.
+The latter only if both sides run on one thread of one process: `aggregation`, `cohort`, `features`, `overhead`,
+`gpu --size tiny`.
 """
 ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `ours` and `rival` are seconds, one figure per interleaved repetition; empty if it could not run."""
+    """One comparison. `ours` and `of_rival` are seconds per interleaved repetition; empty if it could not run."""
 
     name: str
     what: str
@@ -32,7 +33,7 @@ class Row:
     ours: Sequence[float] = ()
     of_rival: Sequence[float] = ()
     difference: float | None = None
-    """The largest difference of the two results; None where they are not comparable."""
+    """Largest difference of the two results; None if they are not comparable."""
     note: str = ""
 
     @property
@@ -42,20 +43,20 @@ class Row:
 
     @property
     def of_fastest(self) -> float | None:
-        """The rival's fastest repetition over ours: what is left of the ratio when others use the machine."""
+        """The rival's fastest repetition over our fastest: a ratio robust to other load."""
         return min(self.of_rival) / min(self.ours) if self.ours and self.of_rival else None
 
     @property
     def spread(self) -> tuple[float, float]:
-        """Smallest and largest ratio of a repetition and the rival's repetition beside it."""
-        found = [b / a for a, b in zip(self.ours, self.of_rival, strict=False)]
-        return min(found), max(found)
+        """Smallest and largest ratio of paired repetitions."""
+        ratios = [b / a for a, b in zip(self.ours, self.of_rival, strict=False)]
+        return min(ratios), max(ratios)
 
 
 def interleaved(
     ours: Callable[[], object], rival: Callable[[], object], repetitions: int
 ) -> tuple[list[float], list[float]]:
-    """Seconds of both, in the order A B A B, after one repetition of each that is not counted."""
+    """Seconds of both, in the order A B A B, after one uncounted repetition of each."""
     seconds: tuple[list[float], list[float]] = ([], [])
     for repetition in range(repetitions + 1):
         for kept, step in zip(seconds, (ours, rival), strict=True):
@@ -68,10 +69,10 @@ def interleaved(
 
 def surroundings() -> str:
     """Machine, versions and commit, in two lines."""
-    names, told = ("torch", "peft", "transformers", "fedloom"), "processor time" if PROCESSOR else "clock"
+    names, timer = ("torch", "peft", "transformers", "fedloom"), "processor time" if PROCESSOR else "clock"
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in names)
     return (
-        f"{told}, machine: {cores()} cores ({torch.get_num_threads()} threads used, load {os.getloadavg()[0]:.1f}), "
+        f"{timer}, machine: {cores()} cores ({torch.get_num_threads()} threads used, load {os.getloadavg()[0]:.1f}), "
         f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB, {cpu()}\n"
         f"versions: python {platform.python_version()}, {versions}; commit {commit()}"
     )
@@ -90,7 +91,7 @@ def cpu() -> str:
 
 
 def commit() -> str:
-    """The commit of this folder, with a + where files differ from it."""
+    """The commit of this folder, with a + if files differ from it."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
@@ -100,7 +101,7 @@ def commit() -> str:
 
 
 def tell(rows: Sequence[Row]) -> None:
-    """Every row in words, then where it was measured."""
+    """Print every row, then the surroundings."""
     for row in rows:
         print(f"\n{row.name}: {row.what}, beside {row.rival}")
         if row.ratio is not None:

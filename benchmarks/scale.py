@@ -1,11 +1,10 @@
-"""Ten thousand clients, a hundred of them in a round, against a hundred clients, all of them in a round.
+"""Rounds of a hundred clients out of ten thousand, against rounds of a hundred out of a hundred.
 
-`python -m benchmarks scale [many] [asked] [rounds]` (10000 100 6 if none are given). The local work is the same: clients
-with four text samples each train the shipped foundation with FedSA-LoRA, whose B stays with the client. Samples are made when
-they are read, 20 clients are evaluated at the beginning and at the end, and each measurement is a process of its own that
-writes a run folder with a checkpoint after every round. A round's seconds are those of the fastest round in which nothing is
-evaluated, by the clock and of processor time, which other processes disturb less; resident memory is what the process holds
-after its last round, and at its peak.
+`python -m benchmarks scale [many] [sampled] [rounds]` (10000 100 6 if none are given). The local work is the same: clients
+with four text samples each train the shipped foundation with FedSA-LoRA, whose B stays with the client. Samples are made
+on access, 20 clients are evaluated at the beginning and at the end, and each measurement is a process of its own with a run
+folder and a checkpoint after every round. The seconds are of the fastest round without evaluation, wall-clock and processor time
+(less sensitive to other load); resident memory is after the last round, and at its peak.
 """
 
 import itertools
@@ -27,7 +26,7 @@ HELD = 4
 
 @dataclass(frozen=True)
 class Sums(Sequence[Any]):
-    """Text samples that are made when they are read."""
+    """Text samples made on access."""
 
     first: int
     count: int
@@ -44,7 +43,7 @@ class Sums(Sequence[Any]):
         return Sample(f"sum-{number}", {}, f"what is {number % 7} and {number % 5} ?", str(number % 10))
 
 
-def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
+def measure(clients: int, sampled: int, rounds: int) -> dict[str, float]:
     """Run the federation; seconds per round and resident bytes."""
     from fedloom.data.client_data import ClientData
     from fedloom.experiment.run import build_from
@@ -56,7 +55,7 @@ def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
         {
             "method": "fedsa-lora",
             "rounds": rounds,
-            "cohort": {"fraction": asked / clients},
+            "cohort": {"fraction": sampled / clients},
             "engine": {"threads": 1, "device": "cpu"},
             "training": {"batch_size": HELD, "schedule": "simultaneous"},
             "evaluation": {"generate": False, "controls": False, "clients": 20, "every": 10**6},
@@ -67,7 +66,7 @@ def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
     ]
     seconds, processor, resident = [0.0], [0.0], []
 
-    def told(progress: Progress) -> None:
+    def observe(progress: Progress) -> None:
         if progress.client is None:
             seconds.append(progress.totals.seconds)
             processor.append(time.process_time())
@@ -76,7 +75,7 @@ def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         folder.create()
-        build_from(chosen, sources, folder, told).run()
+        build_from(chosen, sources, folder, observe).run()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "seconds": _fastest(seconds),
@@ -88,12 +87,12 @@ def measure(clients: int, asked: int, rounds: int) -> dict[str, float]:
 
 
 def _fastest(ends: list[float]) -> float:
-    """Of rounds 1 to the last but one: nothing is evaluated in them."""
+    """The fastest of rounds 1 to the last but one, those without evaluation."""
     return min(after - before for before, after in itertools.pairwise(ends[1:-1]))
 
 
 def _resident() -> int:
-    """Bytes that the process holds now; 0 where the system does not say."""
+    """Current resident bytes of the process; 0 if the system does not report them."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
@@ -102,26 +101,26 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
         print(json.dumps(measure(*(int(a) for a in arguments[1:]))))
         return
-    many, asked, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10_000, 100, 6)
+    many, sampled, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10_000, 100, 6)
     print(
-        f"{asked} clients a round, {rounds} rounds{'s/round':>12}{'processor':>12}"
+        f"{sampled} clients a round, {rounds} rounds{'s/round':>12}{'processor':>12}"
         f"{'after round 1':>16}{'at the end':>14}{'peak':>12}"
     )
-    found = []
-    for clients in (asked, many):
+    figures = []
+    for clients in (sampled, many):
         command = [
             sys.executable,
             "-m",
             "benchmarks",
             "scale",
             "--child",
-            *map(str, (clients, asked, rounds)),
+            *map(str, (clients, sampled, rounds)),
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-        sizes = "".join(f"{found[-1][k] / 1e6:>11.1f} MB" for k in ("first", "last", "peak"))
-        print(f"{clients:>8} clients{found[-1]['seconds']:>21.3f}{found[-1]['processor']:>12.3f}{sizes}")
-    few, lots = found
+        figures.append(json.loads(done.stdout.splitlines()[-1]))
+        sizes = "".join(f"{figures[-1][k] / 1e6:>11.1f} MB" for k in ("first", "last", "peak"))
+        print(f"{clients:>8} clients{figures[-1]['seconds']:>21.3f}{figures[-1]['processor']:>12.3f}{sizes}")
+    few, lots = figures
     print(
         "ratios: "
         + ", ".join(f"{k} {lots[k] / few[k]:.2f}" for k in ("seconds", "processor", "last", "peak") if few[k])

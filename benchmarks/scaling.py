@@ -1,11 +1,10 @@
-"""Time per round and peak memory against clients, rank and width: measures, and draws `docs/scaling.svg`.
+"""Time per round and peak memory by number of clients, rank and width; draws `docs/scaling.svg`.
 
 `python -m benchmarks scaling [repetitions] [FILE]` (3 and docs/scaling.svg if none are given); a few minutes.
 
-Image clients train both stages with batch 2 (`whole` of `benchmarks.cohort`); 10 clients, rank 8 and the LLM's width 128
-unless the axis says otherwise. Another width is the shipped foundation with a language model of that width, fresh from its
-configuration. Every point is a process of its own: the median of its rounds after the first, and its peak resident memory,
-foundation and libraries included.
+Image clients train both stages with batch 2 (`whole` of `benchmarks.cohort`); 10 clients, rank 8 and LLM width 128 except along
+the axis. Another width is the shipped foundation with an untrained language model of that width. Every point is a
+process of its own: the median of its rounds after the first, and its peak resident memory, foundation and libraries included.
 """
 
 import json
@@ -24,7 +23,7 @@ STEM = {"clients": "clients", "rank": "LoRA rank r", "width": "width of the lang
 
 
 def foundation(width: int, folder: Path) -> str:
-    """The shipped foundation's name, or a folder with one whose language model has another width."""
+    """The shipped foundation's name, or a folder with one of another language model width."""
     if width == BASE["width"]:
         return "tiny-mllm"
     import torch
@@ -62,31 +61,31 @@ def point(clients: int, rank: int, width: int, repetitions: int) -> dict[str, fl
 
 
 def measure(axes: dict[str, tuple[int, ...]], repetitions: int) -> dict[str, dict[int, dict[str, float]]]:
-    """Every axis's points, each in a process of its own; prints them as they come."""
-    found: dict[str, dict[int, dict[str, float]]] = {}
+    """Every axis's points, each in a process of its own, printed one by one."""
+    measured: dict[str, dict[int, dict[str, float]]] = {}
     for axis, values in axes.items():
         for value in values:
             at = BASE | {axis: value}
             command = [sys.executable, "-m", "benchmarks", "scaling", "--child", *map(str, at.values())]
             done = subprocess.run([*command, str(repetitions)], capture_output=True, text=True, check=True)
-            told = found.setdefault(axis, {})[value] = json.loads(done.stdout.splitlines()[-1])
+            figures = measured.setdefault(axis, {})[value] = json.loads(done.stdout.splitlines()[-1])
             print(
-                f"{axis} {value}: {told['seconds']:.3f} s per round, peak {told['peak'] / 1e6:.0f} MB",
+                f"{axis} {value}: {figures['seconds']:.3f} s per round, peak {figures['peak'] / 1e6:.0f} MB",
                 flush=True,
             )
-    return found
+    return measured
 
 
-def draw(found: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
+def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
     """Two rows of plots: seconds and megabytes, one column per axis."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "scaling", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, 4.6), layout="constrained")
-        grid = figure.subplots(2, len(found), sharey="row", squeeze=False)
+        grid = figure.subplots(2, len(measured), sharey="row", squeeze=False)
         for row, (key, unit, divisor) in enumerate((("seconds", "s per round", 1), ("peak", "peak MB", 1e6))):
-            for column, (axis, points) in enumerate(found.items()):
+            for column, (axis, points) in enumerate(measured.items()):
                 axes = grid[row][column]
                 axes.plot(
                     list(points), [p[key] / divisor for p in points.values()], marker="o", color="#1f5f8b"

@@ -1,8 +1,8 @@
-"""What secure aggregation costs: CPU seconds of one client and of the server, and bytes that one client sends beside its numbers.
+"""Cost of secure aggregation: CPU seconds of one client and of the server, and a client's bytes beside its masked vector.
 
 `python -m benchmarks secure_sum [numbers] [clients ...]` (1000000 4 10 30 if none are given). Every client holds the same group.
-`lost` clients fall silent after their shares, which is the dearest moment for the server: a mask key is put together for
-each, and its masks with everybody are computed again.
+`lost` clients drop out after their shares, the most expensive moment for the server: it reconstructs a mask key for each, and
+recomputes its masks with all others.
 """
 
 import time
@@ -27,9 +27,9 @@ def measure(clients: int, numbers: int, lost: int) -> dict[str, float]:
 
     def timed(who: str, work):
         began = time.process_time()
-        found = work()
+        result = work()
         spent[who] += time.process_time() - began
-        return found
+        return result
 
     def of_all(chosen: Sequence[str], work):
         return {c: timed("client" if c == names[-1] else "others", lambda c=c: work(c)) for c in chosen}
@@ -43,13 +43,13 @@ def measure(clients: int, numbers: int, lost: int) -> dict[str, float]:
     words = {c: {"llm": rng.integers(0, 2**31, numbers, dtype=np.uint32)} for c in names[lost:]}
     masked = of_all(names[lost:], lambda c: members[c].masked(with_checksum[c], words[c]))
     survivors = timed("server", lambda: collector.masked(masked))
-    told = of_all(survivors, lambda c: members[c].unmask(survivors))
-    read_checked = timed("server", lambda: collector.read_checked(told))
+    revealed = of_all(survivors, lambda c: members[c].unmask(survivors))
+    read_checked = timed("server", lambda: collector.read_checked(revealed))
     total = sum(words[c]["llm"].astype(np.uint64) for c in survivors).astype(np.uint32)
     if not np.array_equal(read_checked["llm"], total):
         raise SystemExit("the opened sum is not the sum")
     own = names[-1]
-    beside = 2 * KEY + sum(map(len, shares[own].values())) + sum(map(len, told[own].values()))
+    beside = 2 * KEY + sum(map(len, shares[own].values())) + sum(map(len, revealed[own].values()))
     return {
         "client": spent["client"],
         "server": spent["server"],
@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> None:
     print("clients  lost  s per client  s server  bytes beside  of the vector")
     for clients in counts or [4, 10, 30]:
         for lost in (0, clients // 3):
-            found = measure(clients, numbers, lost)
+            figures = measure(clients, numbers, lost)
             print(
-                f"{clients:7d}  {lost:4d}  {found['client']:12.2f}  {found['server']:8.2f}  "
-                f"{found['beside']:12,}  {found['share']:12.2%}",
+                f"{clients:7d}  {lost:4d}  {figures['client']:12.2f}  {figures['server']:8.2f}  "
+                f"{figures['beside']:12,}  {figures['share']:12.2%}",
                 flush=True,
             )

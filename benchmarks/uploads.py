@@ -1,7 +1,8 @@
-"""Peak memory of the server against the clients of a round: uploads held in memory, and uploads that wait in files.
+"""Peak memory of the server by number of clients of a round: uploads in memory, and uploads spilled to files.
 
-`python -m benchmarks uploads [few] [many] [MB]` (5 40 25 if none are given). Every client answers with new tensors of so many
-MB; `engine.memory` is either large or 0. Every line is a process of its own; seconds are those of the fastest of two rounds.
+`python -m benchmarks uploads [few] [many] [MB]` (5 40 25 if none are given). Every client answers with MB
+megabytes of new tensors; `engine.memory` is either large or 0. Every line is a process of its own; seconds are of the faster of
+two rounds.
 """
 
 import json
@@ -20,7 +21,7 @@ from fedloom.methods import Trainer
 
 
 class Fresh(Echo):
-    """Clients return what they got, a little larger, in memory of their own."""
+    """Clients return slightly scaled tensors in new memory."""
 
     name: ClassVar[str] = "fresh"
 
@@ -46,12 +47,12 @@ def main(arguments: list[str]) -> None:
     few, many, megabytes = (int(a) for a in arguments) if len(arguments) == 3 else (5, 40, 25)
     print(f"{'uploads':12}{few:>10} clients{many:>10} clients   per further client   s/round")
     for kind, memory in (("in memory", 10**6), ("in files", 0)):
-        found = []
+        figures = []
         for clients in (few, many):
             command = [sys.executable, "-m", "benchmarks", "uploads", "--child"]
             command += [str(a) for a in (memory, clients, megabytes)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found.append(json.loads(done.stdout.splitlines()[-1]))
-        slope = (found[1]["peak"] - found[0]["peak"]) / (many - few) / 1e6
-        peaks = "".join(f"{f['peak'] / 1e6:>15.1f} MB" for f in found)
-        print(f"{kind:12}{peaks}{slope:>17.2f} MB{found[1]['seconds']:>13.2f}")
+            figures.append(json.loads(done.stdout.splitlines()[-1]))
+        slope = (figures[1]["peak"] - figures[0]["peak"]) / (many - few) / 1e6
+        peaks = "".join(f"{f['peak'] / 1e6:>15.1f} MB" for f in figures)
+        print(f"{kind:12}{peaks}{slope:>17.2f} MB{figures[1]['seconds']:>13.2f}")

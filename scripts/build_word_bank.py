@@ -18,15 +18,15 @@ from fedloom.data.sample import SAMPLE_RATE
 from fedloom.data.tabletop.language import SPOKEN_WORDS
 from fedloom.data.tabletop.speech import BANK, VOICES, Voice
 
-LONGEST = 0.40  # seconds a word; a longer one is spoken again, faster
+LONGEST = 0.40  # seconds per word; a longer one is spoken faster
 LOUDNESS = 0.08  # RMS of a word
 PEAK = 0.8
-PAD = 0.008  # seconds kept around what is louder than the threshold
+PAD = 0.008  # seconds kept around the part above the threshold
 THRESHOLD = 0.02  # of the word's peak
 
 
 def espeak(word: str, voice: Voice, speed: int) -> NDArray[np.float64]:
-    """One word: trimmed, 16 kHz, normalised."""
+    """One spoken word: trimmed, 16 kHz, normalised."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "word.wav"
         options = ["-v", voice.espeak, "-s", str(speed), "-p", str(voice.pitch), "-w", str(path)]

@@ -4,10 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from fedloom.cli.generate import draw_grid, generator_of, grid
+from fedloom.cli.generate import draw_grid, generator_of
 from fedloom.cli.main import main
 from tests.models.generation.tiny_generation import generator
 
@@ -30,22 +29,6 @@ def fedloom(monkeypatch, capsys, *args: object) -> tuple[int, str]:
     with pytest.raises(SystemExit) as ended:
         main()
     return int(ended.value.code or 0), capsys.readouterr().err
-
-
-def test_a_grid_shows_each_sample_under_its_prompt() -> None:
-    pictures = torch.randint(
-        0, 256, (2, 3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    sheet = np.asarray(
-        grid(pictures, ["a seven", "a prompt that is longer than all of the pictures beside each other"])
-    )
-    for row in range(2):
-        for column in range(3):
-            top, left = row * (68 + 16) + 16, 4 + column * 68
-            tile = sheet[top : top + 64 : 8, left : left + 64 : 8]
-            assert (tile == pictures[row, column].permute(1, 2, 0).numpy()).all()
-        assert (sheet[row * 84 : row * 84 + 14] < 100).any()  # the label's ink
-    assert sheet.shape[1] > 4 + 3 * 68
 
 
 def test_a_run_shows_what_it_ended_with_and_on_request_what_it_began_with(

@@ -1,4 +1,4 @@
-"""What every data source hands over: the clients, each with its own training and test samples."""
+"""Client data, the output of every data source: named clients with training and test samples of their own."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Literal
 from fedloom.data.sample import MODALITIES, Sample
 
 Holding = Literal["image", "audio", "both", "text"]
-"""What a generated client holds."""
+"""The modalities of a generated client."""
 
 
 @dataclass(frozen=True)

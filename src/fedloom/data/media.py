@@ -1,4 +1,4 @@
-"""Media files on disk: which are accepted, how one is checked before a run, how it becomes a raw tensor."""
+"""Media files: accepted formats, checks before a run, and decoding to raw tensors."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # a 16-bit grey PNG is "I" in old
 
 
 def check_media(modality: str, path: Path) -> None:
-    """Raise ValueError, or what the decoder raises, if `path` is no whole, usable file of the modality.
+    """Raise ValueError, or what the decoder raises, unless `path` is a complete, usable file of the modality.
 
     Looks at the name, the header and the ends or checksums, so that a run fails before its first step.
     """
@@ -118,7 +118,7 @@ def _decode_audio(path: Path) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """How the files of one modality are recognised, checked and decoded."""
+    """File suffixes, check and decoder of one modality."""
 
     suffixes: tuple[str, ...]
     check: Callable[[Path], None]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 MODALITIES = ("image", "audio", "text", "depth", "thermal", "imu")
-"""Every modality, in the fixed order in which their soft tokens stand in a prompt."""
+"""All modalities, in the order of their soft tokens in a prompt."""
 
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform inside the project."""
@@ -15,7 +15,7 @@ SAMPLE_RATE = 16_000
 
 @dataclass(frozen=True)
 class Sample:
-    """A question about what the modalities show. A missing modality is an absent key, never a tensor of zeros.
+    """A question about modality inputs, and its answer. A missing modality is an absent key, never a tensor of zeros.
 
     `modalities` holds raw inputs: image uint8 (3, H, W); audio float32 (T,), mono, 16 kHz, in [-1, 1];
     depth float32 (1, H, W) in metres; thermal float32 (1, H, W) in [0, 1]; imu float32 (6, T), accelerometer
@@ -30,5 +30,5 @@ class Sample:
 
     @property
     def kind(self) -> str:
-        """The modalities at hand joined with "+", in the fixed order; "text" if there are none."""
+        """The present modalities joined with "+", in the fixed order; "text" if there are none."""
         return "+".join(m for m in MODALITIES if m in self.modalities) or "text"

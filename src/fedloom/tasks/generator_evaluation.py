@@ -102,18 +102,18 @@ class GeneratorEvaluator:
         """`round-000003.png`, `real.png` and `classes.json`: one row per class."""
         folder.mkdir(parents=True, exist_ok=True)
         shown = min(self.shown, self.each)
-        rows = drawn.reshape(len(self.classes), self.each, *drawn.shape[1:])[:, :shown].flatten(0, 1)
-        write_grid(rows, shown, folder / f"round-{round:06d}.png")
+        rows = drawn.reshape(len(self.classes), self.each, *drawn.shape[1:])[:, :shown]
+        write_grid(rows, folder / f"round-{round:06d}.png")
         if not (folder / "real.png").exists():
-            write_grid(self._examples(shown), shown, folder / "real.png")
+            write_grid(self._examples(shown), folder / "real.png")
             names: Sequence[str] = self.classes
             write_atomic(folder / "classes.json", (json.dumps(list(names)) + "\n").encode())
 
     def _examples(self, shown: int) -> Tensor:
-        """The first real pictures of every class, black where there are fewer."""
+        """The first real pictures, uint8 (classes, shown, 3, H, W), black where a class has fewer."""
         blank = torch.zeros_like(self.pictures[:1])
-        found = []
+        rows = []
         for label in range(len(self.classes)):
             own = self.pictures[self.labels == label][:shown]
-            found.append(torch.cat([own, blank.expand(shown - len(own), -1, -1, -1)]))
-        return torch.cat(found)
+            rows.append(torch.cat([own, blank.expand(shown - len(own), -1, -1, -1)]))
+        return torch.stack(rows)

@@ -1,52 +1,52 @@
-"""Pictures side by side in one PNG: what a generator draws, class by class, for a person to look at."""
+"""Picture grids: a generator's samples in rows (one class or prompt each), as one image file."""
 
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from fedloom.core.files import write_atomic
 
-CELL = 48
-"""Pixels that a picture's longer side has at least; smaller ones are enlarged by a whole number, without smoothing."""
-_GAP = 2
-_EMPTY = 128  # grey: a gap, or a place without a picture
+CELL = 64
+"""Least pixels of a shown picture's longer side; smaller ones are enlarged by a whole number, without smoothing."""
+_GAP, _STRIP = 2, 16  # pixels around a picture; height of a label above a row
+_BACKGROUND = 224
 
 
-def write_grid(pictures: Tensor, columns: int, path: Path) -> Path:
-    """Write pictures uint8 (N, 3, H, W) as a PNG of `columns` a row, row by row (one row a class); returns its path.
+def write_grid(pictures: Tensor, path: Path, labels: Sequence[str] | None = None) -> Path:
+    """Write pictures uint8 (rows, columns, 3, H, W), each row under its label if any; returns the path.
 
-    All rows are equally high, so that a page can name them beside the picture. Makes the folder. Raises ValueError for pictures
-    of another kind, none, and no columns.
+    The path's suffix decides the format. All rows are equally high, so that a page can name them beside the picture. Makes the
+    folder. Raises ValueError for pictures of another kind, for none, and for labels that are not one per row.
     """
     x = pictures.detach().cpu().numpy()
-    if x.ndim != 4 or x.shape[1] != 3 or x.dtype != np.uint8 or not len(x) or columns < 1:
+    if x.ndim != 5 or x.shape[2] != 3 or x.dtype != np.uint8 or not x.size:
         raise ValueError(
-            f"pictures are {x.dtype} {x.shape} in {columns} columns; uint8 (N, 3, H, W) and at least 1 of each fit."
+            f"pictures are {x.dtype} {x.shape}; uint8 (rows, columns, 3, H, W), none of them 0, fits."
         )
-    _, _, tall, wide = x.shape
-    times = max(1, -(-CELL // max(tall, wide)))
-    high, broad = tall * times + 2 * _GAP, wide * times + 2 * _GAP
-    rows = -(-len(x) // columns)
-    page = np.full((rows * high, columns * broad, 3), _EMPTY, np.uint8)
-    for i, picture in enumerate(x):
-        top, left = i // columns * high + _GAP, i % columns * broad + _GAP
-        large = picture.transpose(1, 2, 0).repeat(times, 0).repeat(times, 1)
-        page[top : top + tall * times, left : left + wide * times] = large
+    if labels is not None and len(labels) != len(x):
+        raise ValueError(f"there are {len(labels)} labels for {len(x)} rows")
+    rows, columns, _, tall, wide = x.shape
+    factor = max(1, -(-CELL // max(tall, wide)))
+    strip = 0 if labels is None else _STRIP
+    high, broad = tall * factor + 2 * _GAP + strip, wide * factor + 2 * _GAP
+    font = ImageFont.load_default()
+    width = max([columns * broad, *(int(font.getlength(label)) + 2 * _GAP for label in labels or ())])
+    page = np.full((rows * high, width, 3), _BACKGROUND, np.uint8)
+    for row, column in np.ndindex(rows, columns):
+        top, left = row * high + strip + _GAP, column * broad + _GAP
+        large = x[row, column].transpose(1, 2, 0).repeat(factor, 0).repeat(factor, 1)
+        page[top : top + tall * factor, left : left + wide * factor] = large
+    image = Image.fromarray(page)
+    pen = ImageDraw.Draw(image)
+    for row, label in enumerate(labels or ()):
+        pen.text((_GAP, row * high + 2), label, fill="black", font=font)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    out = io.BytesIO()
-    Image.fromarray(page).save(out, "PNG", optimize=True)
-    write_atomic(path, out.getvalue(), durable=False)
+    buffer = io.BytesIO()
+    image.save(buffer, Image.registered_extensions()[path.suffix.lower()], optimize=True)
+    write_atomic(path, buffer.getvalue(), durable=False)
     return path
-
-
-def write_classes(names: Sequence[str], folder: Path) -> None:
-    """Write `classes.json`: the names of a grid's rows, from the top."""
-    folder.mkdir(parents=True, exist_ok=True)
-    data = json.dumps(list(names), ensure_ascii=False) + "\n"
-    write_atomic(folder / "classes.json", data.encode(), durable=False)

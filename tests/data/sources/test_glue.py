@@ -10,6 +10,7 @@ import pytest
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sources import glue, text
+from tests.data.sources.label_counts import label_counts
 
 
 def write(path: Path, task: str, split: str, labels: list, first: int = 0, **extra: list) -> Path:
@@ -35,8 +36,8 @@ def test_every_task_is_read_from_parquet(tmp_path: Path, task: str) -> None:
     )
     clients = data.load(0)
     for client in clients:
-        assert set(text.label_counts(client.train).values()) == {2}
-        assert set(text.label_counts(client.test).values()) == {2}
+        assert set(label_counts(client.train).values()) == {2}
+        assert set(label_counts(client.test).values()) == {2}
         for part, samples in (("train", client.train), ("test", client.test)):
             for sample in samples:
                 row = int(sample.uid.rsplit("/", 1)[1])
@@ -56,7 +57,7 @@ def test_labels_come_from_the_task_and_not_from_what_is_seen(tmp_path: Path) -> 
     write(tmp_path, "mnli", "validation_matched", [2] * 6)
     (client,) = text.text_clients("mnli", 1, 3, 3, None, 0, tmp_path)
     assert {s.answer for s in client.train} == {"contradiction"}
-    assert text.label_counts(client.train) == {"entailment": 0, "neutral": 0, "contradiction": 3}
+    assert label_counts(client.train) == {"entailment": 0, "neutral": 0, "contradiction": 3}
 
 
 def test_label_words_are_read_like_label_numbers(tmp_path: Path) -> None:
@@ -68,7 +69,7 @@ def test_train_and_test_have_one_mix(tmp_path: Path) -> None:
     write(tmp_path, "rte", "train", [0, 1] * 200)
     write(tmp_path, "rte", "validation", [1, 0] * 100)
     for client in text.text_clients("rte", 2, 80, 40, 0.5, 5, tmp_path):
-        train, test = text.label_counts(client.train), text.label_counts(client.test)
+        train, test = label_counts(client.train), label_counts(client.test)
         assert abs(train["entailment"] / 80 - test["entailment"] / 40) < 1 / 40 + 1 / 80
 
 

@@ -12,12 +12,13 @@ from fedloom.data.sources import text
 from fedloom.data.tabletop import Tabletop, tasks
 from fedloom.data.tabletop.language import VOCABULARY, words
 from fedloom.experiment.settings import Experiment
+from tests.data.sources.label_counts import label_counts
 
 THIRDS = (1 / 3,) * 3
 
 
 def shares(samples) -> dict[str, float]:
-    return {label: n / len(samples) for label, n in text.label_counts(samples).items()}
+    return {label: n / len(samples) for label, n in label_counts(samples).items()}
 
 
 @pytest.mark.parametrize("task", tasks.TASKS)
@@ -37,8 +38,8 @@ def test_clients_differ_in_their_mix_and_without_dirichlet_they_do_not() -> None
     mixes = {label_mix(0, number, "entailment", THIRDS, 0.5) for number in range(3)}
     assert len(mixes) == 3
     for client in text.text_clients("entailment", 2, 30, 9, None, seed=0):
-        assert set(text.label_counts(client.train).values()) == {10}
-        assert set(text.label_counts(client.test).values()) == {3}
+        assert set(label_counts(client.train).values()) == {10}
+        assert set(label_counts(client.test).values()) == {3}
 
 
 def test_a_mix_depends_on_seed_client_and_task_alone() -> None:

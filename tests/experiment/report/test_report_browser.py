@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from fedloom.experiment.report import write_report
-from fedloom.tasks.image_grid import write_classes, write_grid
+from fedloom.tasks.image_grid import write_grid
 from tests.experiment.report.report_folders import make_rows
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -82,8 +82,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     demo = make_rows(folder / "demo", runs)
     drawn = demo / "fedavg-lora" / "seed-0" / "generated"
-    write_grid(torch.zeros(33, 3, 16, 16, dtype=torch.uint8), 11, drawn / "round-000000.png")
-    write_classes(["red cube", "W" * 120, "a name of many words that is longer than a phone is wide"], drawn)
+    write_grid(torch.zeros(3, 11, 3, 16, 16, dtype=torch.uint8), drawn / "round-000000.png")
+    classes = ["red cube", "W" * 120, "a name of many words that is longer than a phone is wide"]
+    (drawn / "classes.json").write_text(json.dumps(classes))
     return write_report(demo)
 
 

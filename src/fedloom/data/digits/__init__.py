@@ -1,4 +1,4 @@
-"""Digits: printed in many fonts for everybody, written by hand for the clients; told in words and turned into sound."""
+"""Digits: printed in many fonts (public) and handwritten (private), with descriptions in words and as sound."""
 
 from fedloom.data.digits.describe import WORDINGS, describe
 from fedloom.data.digits.facts import facts

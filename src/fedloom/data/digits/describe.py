@@ -1,8 +1,8 @@
-"""Pictures in words. What is said follows from the pixels; how it is said is the writer's: a vocabulary of phrases for each fact.
+"""Descriptions of pictures: facts measured on the pixels, phrased by a writer's vocabulary (a wording).
 
-No phrase holds the name of a digit or of a Tabletop shape. Wording 0 is the public one, of captions: one phrase a fact, always in
-the same order, nothing left out. The others are private: a fact has several phrases, of which some share words with the public
-one, their order varies, and a writer leaves some out.
+No phrase holds the name of a digit or of a Tabletop shape. Wording 0 is the public one, of captions: one phrase per fact, in a
+fixed order, complete. The others are private: several phrases per fact, some sharing words with the public one, in random order,
+some facts omitted.
 """
 
 from collections.abc import Mapping
@@ -115,21 +115,21 @@ STORYTELLER: Wording = {
 }
 
 WORDINGS: tuple[Wording, ...] = (PUBLIC, GEOMETER, STORYTELLER)
-"""The public vocabulary, then the private ones."""
+"""The public vocabulary first, then the private ones."""
 
 OMITTED = 0.1
-"""The chance that a private writer leaves a fact out."""
+"""Probability that a private wording omits a fact."""
 
 
 def describe(picture: Tensor, rng: int | np.random.Generator, wording: int = 0) -> str:
-    """What uint8 (3, H, W) shows, in phrases joined by commas; `rng` is a seed or a generator, and equal arguments say the same.
+    """A description of uint8 (3, H, W): phrases joined by commas. Deterministic in its arguments; `rng` is a seed or a generator.
 
     Wording 0 draws nothing. Raises IndexError for a wording that WORDINGS lacks.
     """
-    words, found = WORDINGS[wording], facts(picture)
+    words, fact_names = WORDINGS[wording], facts(picture)
     if wording == 0:
-        return ", ".join(words[fact][0] for fact in found)
+        return ", ".join(words[fact][0] for fact in fact_names)
     draw = rng if isinstance(rng, np.random.Generator) else numpy_stream(rng, "digits", "describe", wording)
-    told = [fact for fact in found if draw.random() >= OMITTED] or list(found[:1])
-    phrases = [words[fact][int(draw.integers(len(words[fact])))] for fact in told]
+    kept = [fact for fact in fact_names if draw.random() >= OMITTED] or list(fact_names[:1])
+    phrases = [words[fact][int(draw.integers(len(words[fact])))] for fact in kept]
     return ", ".join(phrases[int(i)] for i in draw.permutation(len(phrases)))

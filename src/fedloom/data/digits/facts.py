@@ -1,7 +1,7 @@
-"""What can be said of the form of one object in a picture, measured on its pixels alone: loops, bars, walls, bays, weight, slant.
+"""Shape facts about the one object in a picture, from its pixels: loops, bars, walls, bays, weight, slant.
 
-The object is what differs from the colour of the picture's border. A bay is ground that ink encloses on three sides out of four;
-a compass point says where it lies, and with it where it opens.
+The object is every pixel unlike the colour of the picture's border. A bay is background that ink encloses on three of four sides;
+a compass point names the side on which it lies and opens.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _LOOP, _BAY = 0.012, 0.045
 
 
 def object_mask(picture: Tensor) -> Mask:
-    """bool (h, w): the object of uint8 (3, H, W), cut to its bounding box; (1, 1) False where there is none."""
+    """bool (h, w): the object of uint8 (3, H, W), cut to its bounding box; (1, 1) False if there is none."""
     pixels = picture.double().numpy()
     rim = np.concatenate([pixels[:, 0], pixels[:, -1], pixels[:, :, 0], pixels[:, :, -1]], axis=1)
     distance = np.abs(pixels - np.median(rim, axis=1)[:, None, None]).max(0)
@@ -30,7 +30,7 @@ def object_mask(picture: Tensor) -> Mask:
 
 
 def _threshold(values: npt.NDArray[np.float64]) -> float:
-    """Otsu's: where the variance between what lies below and above is largest."""
+    """Otsu's threshold: the level that maximises the variance between the classes below and above it."""
     levels, ordered = np.arange(4.0, 252.0, 4.0), np.sort(values, axis=None)
     below = np.searchsorted(ordered, levels, side="right")
     above = ordered.sum() - np.concatenate([[0.0], ordered.cumsum()])[below]
@@ -43,7 +43,7 @@ def _threshold(values: npt.NDArray[np.float64]) -> float:
 
 
 def facts(picture: Tensor) -> tuple[str, ...]:
-    """Names of what holds for the object of uint8 (3, H, W), in a fixed order; keys of the vocabularies in `describe`."""
+    """Names of the facts true of the object in uint8 (3, H, W), in a fixed order; keys of the vocabularies in `describe`."""
     mask = object_mask(picture)
     if not mask.any():
         return ("nothing",)
@@ -51,15 +51,15 @@ def facts(picture: Tensor) -> tuple[str, ...]:
 
 
 def _loops(mask: Mask) -> Iterator[str]:
-    """How many holes there are; where the only one lies."""
+    """The number of holes, and the place of a single one."""
     from scipy import ndimage
 
     holes, count = ndimage.label(~np.pad(mask, 1))
     sizes = ndimage.sum_labels(np.ones_like(holes), holes, np.arange(count + 1))
-    found = [n for n in range(1, count + 1) if n != holes[0, 0] and sizes[n] >= _LOOP * mask.size]
-    yield ("loops-none", "loops-single", "loops-pair")[min(len(found), 2)]
-    if len(found) == 1:
-        rows = np.flatnonzero((holes == found[0]).any(1)) - 0.5
+    loops = [n for n in range(1, count + 1) if n != holes[0, 0] and sizes[n] >= _LOOP * mask.size]
+    yield ("loops-none", "loops-single", "loops-pair")[min(len(loops), 2)]
+    if len(loops) == 1:
+        rows = np.flatnonzero((holes == loops[0]).any(1)) - 0.5
         middle, tall = rows.mean() / mask.shape[0], len(rows) / mask.shape[0]
         yield "loop-tall" if tall > 0.5 else "loop-high" if middle < 0.5 else "loop-low"
 
@@ -80,7 +80,7 @@ def _thirds(mask: Mask) -> tuple[Mask, Mask, Mask]:
 
 
 def _bars(mask: Mask) -> Iterator[str]:
-    """Level strokes over most of the width, by third of the height."""
+    """Horizontal strokes over most of the width, per third of the height."""
     height, width = mask.shape
     for name, part in zip(("bar-high", "bar-middle", "bar-low"), _thirds(mask), strict=True):
         if height >= 3 and _longest(part) >= 0.72 * width:
@@ -88,7 +88,7 @@ def _bars(mask: Mask) -> Iterator[str]:
 
 
 def _walls(mask: Mask) -> Iterator[str]:
-    """Upright strokes over most of the height, by third of the width; a narrow object is one stroke."""
+    """Vertical strokes over most of the height, per third of the width; and whether the object is narrow or wide."""
     height, width = mask.shape
     if width <= 0.42 * height:
         yield "narrow"
@@ -100,7 +100,7 @@ def _walls(mask: Mask) -> Iterator[str]:
 
 
 def _bays(mask: Mask) -> Iterator[str]:
-    """Ground with ink on three sides: the compass point of the open side and of the half of the object where it lies."""
+    """Background with ink on three sides, named by its open side and, for east and west, the half in which it lies."""
     height = mask.shape[0]
     up, left = np.logical_or.accumulate(mask, 0), np.logical_or.accumulate(mask, 1)
     down = np.logical_or.accumulate(mask[::-1], 0)[::-1]
@@ -112,27 +112,27 @@ def _bays(mask: Mask) -> Iterator[str]:
         "west": up & down & ~left & right,
         "east": up & down & left & ~right,
     }
-    found = []
+    points = []
     for side, ground in opens.items():
         if side in ("north", "south"):
-            found += [side] * bool(ground.sum() >= _BAY * mask.size)
+            points += [side] * bool(ground.sum() >= _BAY * mask.size)
             continue
         shares = [(ground & half).sum() / mask.size for half in (upper, ~upper)]
         if all(share >= _BAY for share in shares) and _joined(ground):
-            found.append(side)
+            points.append(side)
         else:
-            found += [half + side for half, s in zip(("north", "south"), shares, strict=True) if s >= _BAY]
-    yield from (f"bay-{point}" for point in BAYS if point in found)
+            points += [half + side for half, s in zip(("north", "south"), shares, strict=True) if s >= _BAY]
+    yield from (f"bay-{point}" for point in BAYS if point in points)
 
 
 def _joined(ground: Mask) -> bool:
-    """Whether the ground above and below the middle is one piece where it is open."""
+    """Whether the background above and below the middle is connected."""
     middle = ground.shape[0] // 2
     return bool(ground[max(middle - 1, 0) : middle + 1].any(1).all())
 
 
 def _weight(mask: Mask) -> Iterator[str]:
-    """In which half most of the ink lies."""
+    """The halves that hold clearly more ink."""
     rows, columns = np.nonzero(mask)
     low, far = (rows + 0.5).mean() / mask.shape[0], (columns + 0.5).mean() / mask.shape[1]
     if abs(low - 0.5) > 0.035:
@@ -142,7 +142,7 @@ def _weight(mask: Mask) -> Iterator[str]:
 
 
 def _slant(mask: Mask) -> Iterator[str]:
-    """The shear that would set the object upright, from its second moments."""
+    """The slant, by the shear that would make the object upright, from its second moments."""
     rows, columns = np.nonzero(mask)
     spread = rows.var()
     shear = -np.mean((rows - rows.mean()) * (columns - columns.mean())) / spread if spread else 0.0

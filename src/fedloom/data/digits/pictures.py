@@ -1,6 +1,6 @@
-"""The pictures, uint8 (N, 3, 16, 16): printed digits (public), handwritten digits (private), and objects of the Tabletop world.
+"""Pictures uint8 (N, 3, 16, 16): printed digits (public), handwritten digits (private), and Tabletop objects.
 
-Ink is light and the ground dark in both kinds of digits. Fonts are those that matplotlib brings along.
+Both kinds of digits are light on dark. The fonts ship with matplotlib.
 """
 
 from collections.abc import Sequence
@@ -37,13 +37,13 @@ FONTS = (
     "cmtt10",
 )
 _FINE = 6
-"""A digit is drawn so many times larger, then reduced."""
+"""Supersampling factor of a printed digit."""
 
 
 def printed(count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """uint8 (count, 3, 16, 16) and labels int64 (count,): label i mod 10; font, place, turn, size, stroke and light are drawn.
+    """uint8 (count, 3, 16, 16) and labels int64 (count,): label i mod 10, random font, place, rotation, size and stroke.
 
-    Equal arguments give equal bytes, and the first pictures of a longer series are those of a shorter one.
+    Equal arguments give equal bytes; a longer series begins with the pictures of a shorter one.
     """
     labels = torch.arange(count) % len(DIGITS)
     pictures = [_print(int(label), seed, number) for number, label in enumerate(labels)]
@@ -54,7 +54,7 @@ def _print(label: int, seed: int, number: int) -> Tensor:
     rng = numpy_stream(seed, "digits", "printed", number)
     side = SIDE * _FINE
     glyph = _glyph(FONTS[int(rng.integers(len(FONTS)))], label)
-    # A handwritten digit fills its frame; the printed one is as high, within some pixels.
+    # Handwritten digits fill their frame; the printed ones match that height within some pixels.
     height = rng.uniform(12.0, 15.5) * _FINE
     width = min(glyph.width * height / glyph.height * rng.uniform(0.85, 1.25), 15.0 * _FINE)
     sized = glyph.resize((max(int(width), 1), int(height)), Image.Resampling.BILINEAR)
@@ -69,7 +69,7 @@ def _print(label: int, seed: int, number: int) -> Tensor:
 
 
 def _thickened(picture: Any, steps: int) -> Any:
-    """Strokes wider by `steps` fine pixels on each side."""
+    """The picture with strokes wider by `steps` supersampled pixels on each side."""
     from PIL import ImageFilter
 
     return picture.filter(ImageFilter.MaxFilter(2 * steps + 1)) if steps else picture
@@ -77,13 +77,13 @@ def _thickened(picture: Any, steps: int) -> Any:
 
 @cache
 def _glyph(font: str, label: int) -> Any:
-    """A figure in white, cut to its own size, about 200 pixels high."""
+    """A white digit cut to its bounding box, about 200 pixels high."""
     import matplotlib
 
     file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
-    drawn = Image.new("L", (600, 600))
-    ImageDraw.Draw(drawn).text((150, 150), str(label), fill=255, font=ImageFont.truetype(str(file), 280))
-    return drawn.crop(drawn.getbbox())
+    canvas = Image.new("L", (600, 600))
+    ImageDraw.Draw(canvas).text((150, 150), str(label), fill=255, font=ImageFont.truetype(str(file), 280))
+    return canvas.crop(canvas.getbbox())
 
 
 def handwriting() -> tuple[Tensor, Tensor]:
@@ -96,15 +96,15 @@ def handwriting() -> tuple[Tensor, Tensor]:
 def _handwriting() -> tuple[Tensor, Tensor]:
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    small = np.round(found.images * (255 / 16)).astype(np.uint8)
-    return torch.stack([enlarged(s, SIDE) for s in small]), torch.from_numpy(found.target.astype(np.int64))
+    digits = load_digits()
+    small = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    return torch.stack([enlarged(s, SIDE) for s in small]), torch.from_numpy(digits.target.astype(np.int64))
 
 
 def tabletop_objects(count: int, seed: int, split: str, styles: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Pictures of one object, halved in size: uint8 (count, 3, 16, 16), labels int64 (count,) into the six SHAPES.
+    """Pictures of one Tabletop object each, at half size: uint8 (count, 3, 16, 16), labels int64 (count,) into the six SHAPES.
 
-    Label i mod 6; colour and texture are drawn among those of `split`, styles take turns. Raises ExperimentError for an unknown
+    Label i mod 6; random colour and texture of `split`, styles in rotation. Raises ExperimentError for an unknown
     split or style.
     """
     pictures, labels = [], torch.arange(count) % len(SHAPES)

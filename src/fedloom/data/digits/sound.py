@@ -1,4 +1,4 @@
-"""A picture as a sound: read from left to right, every row a pitch, the top row the highest."""
+"""Sonification of a picture: time runs from left to right, every row is a pitch, the top row the highest."""
 
 import numpy as np
 import torch
@@ -8,11 +8,11 @@ RATE = 16_000
 """Samples per second."""
 LENGTH = 2_048
 LOWEST, HIGHEST = 250.0, 4_000.0
-"""Pitches of the bottom and the top row in hertz; those between are spaced evenly in octaves."""
+"""Pitches of the bottom and the top row in hertz; the others are log-spaced between them."""
 
 
 def sonify(picture: Tensor) -> Tensor:
-    """float32 (2048,) at 16 kHz, at most 1 in absolute value, of a picture uint8 (3, H, W); a black one is silent."""
+    """The sound, float32 (2048,) in [-1, 1] at 16 kHz, of a picture uint8 (3, H, W); a black picture is silent."""
     grey = picture.float().mean(0).numpy() / 255
     rows, columns = grey.shape
     time = np.arange(LENGTH)

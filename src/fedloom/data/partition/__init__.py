@@ -1,1 +1,1 @@
-"""How samples are dealt to clients."""
+"""Partitions of samples over clients."""

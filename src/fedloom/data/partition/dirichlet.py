@@ -1,6 +1,6 @@
-"""Label skew: Dirichlet shares of every class over clients with a cap, and the coarse-to-fine draw called pachinko.
+"""Label skew: Dirichlet shares of every class over clients with a cap, and pachinko allocation (coarse to fine classes).
 
-Pure functions of labels, numbers and one seed; one generator serves a whole partition, retries included.
+Pure functions of labels, sizes and one seed; one generator serves a whole partition, retries included.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
 
 TRIES = 20_000
-"""Draws after which a partition is given up."""
+"""Largest number of draws of one partition."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """One client's examples: places in the training and in the test labels, ascending."""
+    """One client's examples: ascending indices into the training and the test labels."""
 
     train: tuple[int, ...]
     test: tuple[int, ...]
@@ -35,21 +35,21 @@ def label_skew(
     tries: int = TRIES,
     stream: str = "labeldir",
 ) -> list[Share]:
-    """Deal the examples of every class by a draw of Dirichlet(beta, ..., beta) over the clients; disjoint and exhaustive.
+    """Split every class by a draw of Dirichlet(beta, ..., beta) over the clients; disjoint and exhaustive.
 
-    A client that holds len(train) / clients training examples already takes no further class: its share is zero and the others'
-    are scaled up. Training and test examples are cut at the same cumulative shares, so that a client is tested on the mix that
-    it trains on. Drawn anew until every client has `least` of either.
+    A client with len(train) / clients training examples or more gets a zero share of further classes, and the other shares are
+    renormalised. Training and test examples are cut at the same cumulative shares, so that a client is tested on its training
+    mix. Repeats the draw until every client has `least` examples of either part.
 
     Args:
         train: labels of the training examples.
         test: labels of the test examples.
-        clients: how many.
+        clients: number of clients.
         beta: the Dirichlet parameter; the smaller, the fewer classes a client holds.
         seed: of the run.
         least: examples of either part that every client needs.
-        tries: draws before giving up.
-        stream: a name for what is dealt, such as a domain: two partitions of one run are independent.
+        tries: largest number of draws.
+        stream: name of the partition, such as a domain: partitions of one run are independent.
 
     Raises:
         ExperimentError: no draw of `tries` gave every client enough.
@@ -72,9 +72,9 @@ def label_skew(
 def draw_cuts(
     sizes: NDArray[np.int64], clients: int, beta: float, least: int, rng: np.random.Generator
 ) -> NDArray[np.int64] | None:
-    """(classes, 2, clients): where the clients' pieces of each class end, in training and in test examples.
+    """The ends of the clients' pieces of each class, (classes, 2, clients), in training and in test examples.
 
-    One draw of `label_skew` for classes of these sizes, (classes, 2); None where it leaves a client with fewer than `least`.
+    One draw of `label_skew` for classes of `sizes` (classes, 2); None if a client gets fewer than `least`.
     """
     cap = sizes[:, 0].sum() / clients
     held = np.zeros((2, clients), np.int64)
@@ -97,14 +97,14 @@ def _dealt(
     clients: int,
     rng: np.random.Generator,
 ) -> list[Share]:
-    """The places behind the cuts: those of every class in a drawn order."""
-    found: list[list[list[int]]] = [[[], []] for _ in range(clients)]
+    """The clients' examples by the cuts, each class in random order."""
+    places: list[list[list[int]]] = [[[], []] for _ in range(clients)]
     for label, cut in zip(classes, cuts, strict=True):
         for part, (labels, ends) in enumerate(zip(parts, cut, strict=True)):
             order = rng.permutation(np.flatnonzero(labels == label))
             for client, piece in enumerate(np.split(order, ends[:-1])):
-                found[client][part] += piece.tolist()
-    return [Share(tuple(sorted(a)), tuple(sorted(b))) for a, b in found]
+                places[client][part] += piece.tolist()
+    return [Share(tuple(sorted(a)), tuple(sorted(b))) for a, b in places]
 
 
 def pachinko(
@@ -118,23 +118,23 @@ def pachinko(
     each: int | None = None,
     fine_beta: float = 10.0,
 ) -> list[Share]:
-    """Deal a pool without replacement: every example draws a coarse class, then one of its fine classes (CIFAR-100).
+    """Draw from a pool without replacement: for every example a coarse class, then one of its fine classes (CIFAR-100).
 
-    A client's coarse shares are Dirichlet(beta), its fine shares within each coarse class Dirichlet(fine_beta); what is empty
-    falls out and the rest is scaled up.
+    A client's coarse shares are Dirichlet(beta), its fine shares within each coarse class Dirichlet(fine_beta); exhausted
+    classes are dropped and the remaining shares renormalised.
 
     Args:
         labels: fine labels of the pool, training examples first.
         coarse: the coarse class of each fine class.
-        train: how many of the pool are training examples; test places count from 0 again.
-        clients: how many.
+        train: number of training examples in the pool; test indices count from 0 again.
+        clients: number of clients.
         beta: the Dirichlet parameter over coarse classes.
         seed: of the run.
-        each: examples per client; None deals the whole pool evenly.
+        each: examples per client; None divides the whole pool evenly.
         fine_beta: the Dirichlet parameter over the fine classes of one coarse class.
 
     Raises:
-        ExperimentError: the clients ask for more than the pool holds, or one of them got no training or no test example.
+        ExperimentError: the clients need more than the pool holds, or one of them gets no training or no test example.
 
     """
     rng = numpy_stream(seed, "partition", "pachinko", clients)
@@ -149,34 +149,34 @@ def pachinko(
     stacks = [rng.permutation(np.flatnonzero(pool == label)).tolist() for label in range(len(fine))]
     left = np.array([len(stack) for stack in stacks])
     children = [np.flatnonzero(fine == c) for c in range(int(fine.max()) + 1)]
-    found = []
+    partition = []
     for _ in range(clients):
         tops = rng.dirichlet(np.full(len(children), beta))
         leaves = [rng.dirichlet(np.full(len(c), fine_beta)) for c in children]
-        taken = []
+        places = []
         for _ in range(each):
             open_ = np.array([left[c].sum() > 0 for c in children])
             top = _pick(tops, open_, rng)
             label = int(children[top][_pick(leaves[top], left[children[top]] > 0, rng)])
-            taken.append(stacks[label].pop())
+            places.append(stacks[label].pop())
             left[label] -= 1
-        found.append(
+        partition.append(
             Share(
-                tuple(sorted(i for i in taken if i < train)),
-                tuple(sorted(i - train for i in taken if i >= train)),
+                tuple(sorted(i for i in places if i < train)),
+                tuple(sorted(i - train for i in places if i >= train)),
             )
         )
-    if any(not share.train or not share.test for share in found):
+    if any(not share.train or not share.test for share in partition):
         raise ExperimentError(
             f"data.partition: with {each} examples each a client has no training or no test example; name fewer clients"
         )
-    return found
+    return partition
 
 
-def _pick(shares: NDArray[np.float64], there: NDArray[np.bool_], rng: np.random.Generator) -> int:
-    """A place drawn by the shares of what is there; evenly where all of those vanish."""
-    weights = shares * there
+def _pick(shares: NDArray[np.float64], available: NDArray[np.bool_], rng: np.random.Generator) -> int:
+    """A random index by the shares of the available entries; uniform if these vanish."""
+    weights = shares * available
     if not weights.sum() > 0:
-        weights = there.astype(np.float64)
+        weights = available.astype(np.float64)
     ends = np.cumsum(weights)
     return int(np.searchsorted(ends, rng.random() * ends[-1], side="right"))

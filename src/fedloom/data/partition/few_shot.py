@@ -1,6 +1,6 @@
-"""Few-shot learning from disjoint classes: base and novel, shots per class, and which client holds which classes.
+"""Few-shot partition: base and novel classes, shots per class, and disjoint base classes per client.
 
-pFedMMA's protocol (arXiv 2507.05394, and CoOp's base-to-novel split): pure functions of labels, numbers and seeds.
+pFedMMA's protocol (arXiv 2507.05394, and CoOp's base-to-novel split): pure functions of labels, sizes and seeds.
 """
 
 import random
@@ -17,7 +17,7 @@ def base_and_novel(count: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def class_order(count: int, shuffle_seed: int = 2023) -> list[int]:
-    """The ids 0..count-1 as Python's own generator shuffles them: the published order, whatever the run's seed."""
+    """The ids 0..count-1 shuffled by `random.Random`: the published order, independent of the run's seed."""
     order = list(range(count))
     random.Random(shuffle_seed).shuffle(order)
     return order
@@ -28,8 +28,8 @@ def class_shares(
 ) -> list[tuple[int, ...]]:
     """The classes of each client: consecutive pieces of `class_order`, disjoint and exhaustive.
 
-    With q = round(count / clients), halves to even, client k < clients - 1 gets the places [k q, (k + 1) q) and the last client
-    the rest; `balanced` makes the sizes differ by one at most.
+    With q = round(count / clients), halves to even, client k < clients - 1 gets the positions [k q, (k + 1) q) and the last
+    client the rest; with `balanced`, sizes differ by at most one.
 
     Raises:
         ExperimentError: a client would hold no class.
@@ -53,7 +53,7 @@ def class_shares(
 
 
 def draw_shots(labels: Sequence[int], shots: int, seed: int) -> dict[int, list[int]]:
-    """Per class, in order: the places of `shots` of its examples, drawn with the run's seed; all where it has fewer."""
+    """Per class, ascending: the indices of `shots` random examples, seeded by the run; all if it has fewer."""
     of_class: dict[int, list[int]] = {}
     for place, label in enumerate(labels):
         of_class.setdefault(label, []).append(place)

@@ -1,6 +1,6 @@
-"""Who gets how much of which label: one Dirichlet draw per client, for its training and its test part alike.
+"""Label mixes: one Dirichlet draw per client, shared by its training and its test part.
 
-A test part with a label mix of its own would measure another client than the one that was trained.
+A test part with another mix would not measure the client that was trained.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,9 +13,9 @@ Mix = tuple[float, ...]
 
 
 def label_mix(seed: int, number: int, task: str, natural: Sequence[float], alpha: float | None) -> Mix:
-    """Client `number`'s label mix: Dirichlet(alpha, ..., alpha), or the task's own, `natural`, where `alpha` is None.
+    """Client `number`'s label mix: Dirichlet(alpha, ..., alpha), or the task's own, `natural`, if `alpha` is None.
 
-    A draw depends on (seed, number, task, alpha) alone: neither on the other clients nor on the data at hand.
+    Depends on (seed, number, task, alpha) alone, not on other clients or on the data.
     """
     if alpha is None:
         return tuple(natural)
@@ -24,23 +24,23 @@ def label_mix(seed: int, number: int, task: str, natural: Sequence[float], alpha
 
 
 def quotas(mix: Sequence[float], total: int) -> list[int]:
-    """`total` examples by label: the mix rounded by largest remainders, the first label first among equals."""
+    """Numbers of examples per label that sum to `total`: the mix rounded by largest remainders, ties to the first label."""
     exact = [share * total for share in mix]
-    found = [int(value) for value in exact]
-    order = sorted(range(len(mix)), key=lambda i: (found[i] - exact[i], i))
-    for i in order[: total - sum(found)]:
-        found[i] += 1
-    return found
+    counts = [int(value) for value in exact]
+    order = sorted(range(len(mix)), key=lambda i: (counts[i] - exact[i], i))
+    for i in order[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
 
 
 def deal(
-    pool: Mapping[int, Sequence[int]], asked: Sequence[Sequence[int]], labels: Sequence[str], part: str
+    pool: Mapping[int, Sequence[int]], demands: Sequence[Sequence[int]], labels: Sequence[str], part: str
 ) -> list[list[int]]:
     """Rows of `pool` (label number to row numbers) for each client; no row goes to two clients.
 
     Args:
-        pool: rows by label, in the order in which they are dealt out.
-        asked: per client, how many rows of each label.
+        pool: rows by label, in the order of dealing.
+        demands: per client, the number of rows of each label.
         labels: the labels' words, for the error.
         part: `data.train` or `data.test`, for the error.
 
@@ -48,19 +48,19 @@ def deal(
         Per client its rows, ordered by row number so that no batch order follows the labels.
 
     Raises:
-        ExperimentError: the clients together ask for more rows of a label than there are.
+        ExperimentError: the clients together need more rows of a label than there are.
 
     """
     for label, word in enumerate(labels):
-        wanted, held = sum(counts[label] for counts in asked), len(pool.get(label, ()))
-        if wanted > held:
+        total, held = sum(counts[label] for counts in demands), len(pool.get(label, ()))
+        if total > held:
             raise ExperimentError(
-                f"{part}: the {len(asked)} clients' label mixes ask for {wanted} examples of {word!r} and the task "
+                f"{part}: the {len(demands)} clients' label mixes ask for {total} examples of {word!r} and the task "
                 f"has {held}; lower {part}, name fewer clients, or raise data.dirichlet"
             )
     dealt: list[list[int]] = []
     used = [0] * len(labels)
-    for counts in asked:
+    for counts in demands:
         rows: list[int] = []
         for label, count in enumerate(counts):
             rows += pool.get(label, ())[used[label] : used[label] + count]

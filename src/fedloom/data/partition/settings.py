@@ -1,4 +1,4 @@
-"""How pictures by class are dealt to clients: the three protocols of pFedMMA's experiments, as `data.partition`."""
+"""Settings `data.partition`: the three partitions of pFedMMA's experiments for image classification."""
 
 from typing import Annotated, Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class FewShot(BaseModel):
-    """Few shots of disjoint base classes per client; half of the classes are novel and nobody trains on them."""
+    """Few shots of disjoint base classes per client; half of the classes are novel: no client trains on them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -17,12 +17,12 @@ class FewShot(BaseModel):
         description="deal the classes so that clients differ by one at most, instead of the published cut",
     )
     class_shuffle_seed: int = Field(
-        2023, description="seed of the order in which classes are dealt; independent of the run's seed"
+        2023, description="seed of the class order for dealing; independent of the run's seed"
     )
 
 
 class LabelSkew(BaseModel):
-    """All classes, shared out by Dirichlet draws: per class (labeldir), or coarse to fine (pachinko, CIFAR-100)."""
+    """All classes, split by Dirichlet draws: per class (labeldir), or coarse to fine (pachinko, CIFAR-100)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,7 +33,7 @@ class LabelSkew(BaseModel):
     least: int = Field(
         10,
         ge=1,
-        description="labeldir: training and test pictures that every client needs; else it is drawn again",
+        description="labeldir: least number of training and of test pictures per client; the draw is repeated until it holds",
     )
 
 
@@ -46,11 +46,11 @@ class DomainShift(BaseModel):
     beta: float = Field(
         0.5, gt=0, description="Dirichlet parameter of the classes within a domain that has several clients"
     )
-    least: int = Field(2, ge=1, description="training and test pictures that every client needs")
+    least: int = Field(2, ge=1, description="least number of training and of test pictures per client")
     hold_out: str | None = Field(
-        None, description="a domain without clients, on whose test pictures every client's model is measured"
+        None, description="a domain without clients; every client's model is evaluated on its test pictures"
     )
 
 
 Partition = Annotated[FewShot | LabelSkew | DomainShift, Field(discriminator="kind")]
-"""One of the protocols, told apart by `kind`."""
+"""One of the partitions; `kind` discriminates."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Classes:
-    """Class names in order: a label number is a position in `base`, or in `novel`."""
+    """Ordered class names: a label is an index into `base` or into `novel`."""
 
     base: tuple[str, ...]
     novel: tuple[str, ...] = ()

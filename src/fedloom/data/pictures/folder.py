@@ -1,7 +1,7 @@
-"""Pictures by class from a folder: `<class>/<image>`, `train|test/<class>/<image>`, `<domain>/<class>/<image>`, or a split file.
+"""Image folders: `<class>/<image>`, `train|test/<class>/<image>`, `<domain>/<class>/<image>`, or a split file.
 
 A split file is CoOp's: `split_*.json` with the lists train, val and test of [path, label, class name]. DomainNet's lists,
-`<domain>_train.txt` and `<domain>_test.txt` with lines of `path label`, are read where they lie beside the domains or in splits/.
+`<domain>_train.txt` and `<domain>_test.txt` with lines of `path label`, are read from beside the domains or from splits/.
 """
 
 import json
@@ -17,9 +17,9 @@ from fedloom.data.pictures.pictures import Picture, Pictures, class_words, held_
 
 
 def read_folder(root: Path, known: Known, share: float, seed: int, *, by_domain: bool) -> Pictures:
-    """The pictures under `root`; where nothing says which are test pictures, a seeded `share` of every class is.
+    """The pictures under `root`; without a given test part, a seeded `share` of every class is held back for testing.
 
-    Raises ExperimentError for a folder without classes or with one alone, or for a split file that cannot be used.
+    Raises ExperimentError for a folder with fewer than two classes, or for an unusable split file.
     """
     if root.is_file() and root.suffix == ".json":
         return _split_file(root, root.parent)
@@ -44,14 +44,14 @@ def read_folder(root: Path, known: Known, share: float, seed: int, *, by_domain:
 
 
 def _class_folders(root: Path, known: Known) -> tuple[str, ...]:
-    """The folders' names in the order of the class numbers."""
-    there = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    found = known.folders or tuple(n for n in there if n not in known.dropped)
-    if missing := [n for n in found if n not in there]:
+    """The class folders' names, in label order."""
+    present = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    folders = known.folders or tuple(n for n in present if n not in known.dropped)
+    if missing := [n for n in folders if n not in present]:
         raise ExperimentError(f"data.path: {root} lacks the class folder {missing[0]}")
-    if len(found) < 2:
+    if len(folders) < 2:
         raise ExperimentError(f"data.path: {root} should hold a folder for each of two or more classes")
-    return found
+    return folders
 
 
 def _names(folders: Sequence[str]) -> tuple[str, ...]:
@@ -59,16 +59,16 @@ def _names(folders: Sequence[str]) -> tuple[str, ...]:
 
 
 def _listed(place: Path, folders: Sequence[str], root: Path, domain: str | None = None) -> list[Picture]:
-    """Every picture of every class, in the order of names; hidden and other files are passed over."""
-    found = []
+    """All pictures of all classes, sorted by name; hidden and other files are ignored."""
+    pictures = []
     for label, folder in enumerate(folders):
         files = sorted(p for p in (place / folder).rglob("*") if _is_picture(p))
         if not files:
             raise ExperimentError(
                 f"data.path: {place / folder} holds no picture; leave the class out, or fill it"
             )
-        found += [_picture(file, label, root, domain) for file in files]
-    return found
+        pictures += [_picture(file, label, root, domain) for file in files]
+    return pictures
 
 
 def _is_picture(path: Path) -> bool:
@@ -81,13 +81,13 @@ def _picture(file: Path, label: int, root: Path, domain: str | None = None) -> P
 
 
 def _domains(root: Path, known: Known, share: float, seed: int) -> Pictures:
-    there = tuple(
+    present = tuple(
         sorted(
             p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith(".") and p.name != "splits"
         )
     )
-    domains = known.domains or there
-    if len(domains) < 2 or (missing := [d for d in domains if d not in there]):
+    domains = known.domains or present
+    if len(domains) < 2 or (missing := [d for d in domains if d not in present]):
         lacks = f"lacks the domain {missing[0]}" if len(domains) > 1 else "should hold a folder per domain"
         raise ExperimentError(f"data.path: {root} {lacks}; right is <path>/<domain>/<class>/<image>")
     folders = _class_folders(root / domains[0], known)
@@ -106,7 +106,7 @@ def _domains(root: Path, known: Known, share: float, seed: int) -> Pictures:
 
 
 def _list_file(root: Path, name: str) -> set[str] | None:
-    """The paths that a list names, or None where there is no such list."""
+    """The paths in a list file, or None if there is no such file."""
     for place in (root, root / "splits"):
         if (place / name).is_file():
             lines = (place / name).read_text(encoding="utf-8").splitlines()
@@ -115,7 +115,7 @@ def _list_file(root: Path, name: str) -> set[str] | None:
 
 
 def _split_file(file: Path, root: Path) -> Pictures:
-    """Train and test of a split file; its validation part is not used, as in the published few-shot runs."""
+    """Train and test part of a split file; its validation part is unused, as in the published few-shot runs."""
     try:
         parts = json.loads(file.read_text(encoding="utf-8"))
         train, test = ([(str(p), int(n), str(c)) for p, n, c in parts[k]] for k in ("train", "test"))
@@ -130,16 +130,16 @@ def _split_file(file: Path, root: Path) -> Pictures:
         )
     place = _images_of(root, train[0][0], file)
 
-    def made(rows: Sequence[tuple[str, int, str]]) -> tuple[Picture, ...]:
+    def listed(rows: Sequence[tuple[str, int, str]]) -> tuple[Picture, ...]:
         return tuple(
             Picture(path, label, _reader(place / path), None, place / path) for path, label, _ in rows
         )
 
-    return Pictures(tuple(class_words(names[n]) for n in range(len(names))), made(train), made(test))
+    return Pictures(tuple(class_words(names[n]) for n in range(len(names))), listed(train), listed(test))
 
 
 def _images_of(root: Path, first: str, file: Path) -> Path:
-    """The folder below which the paths of a split file lie: `root` or one of its folders."""
+    """The folder to which a split file's paths are relative: `root` or one of its folders."""
     for place in [root, *sorted(p for p in root.iterdir() if p.is_dir())]:
         if (place / first).is_file():
             return place

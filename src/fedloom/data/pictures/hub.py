@@ -1,4 +1,4 @@
-"""Pictures by class from the Hugging Face hub, or from its parquet files on this machine."""
+"""Image classification data from the Hugging Face hub, or from its parquet files on this machine."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,11 +12,11 @@ from fedloom.data.pictures.known_sets import Known
 from fedloom.data.pictures.pictures import Picture, Pictures, class_words, held_back, rgb
 
 TESTS = ("test", "validation", "valid", "val")
-"""Splits that serve for testing, the first one that is there."""
+"""Names of test splits; the first present one is used."""
 
 
 def read_hub(repository: str, known: Known, share: float, seed: int) -> Pictures:
-    """A data set of the hub. Raises ExperimentError where it cannot be reached or holds no pictures with labels."""
+    """A data set of the hub. Raises ExperimentError if it cannot be read or has no labelled pictures."""
     from datasets import load_dataset
 
     try:
@@ -54,7 +54,7 @@ def has_parquet(folder: Path) -> bool:
 
 
 def from_splits(splits: Any, origin: str, known: Known, share: float, seed: int) -> Pictures:
-    """The pictures of a mapping of splits. Columns are found by their types: one picture, one label, maybe a domain."""
+    """The pictures of a mapping of splits. Columns are recognised by type: one picture, one label, an optional domain."""
     if "train" not in splits:
         raise ExperimentError(f"data: {origin} has no split train; it has {', '.join(splits) or 'none'}")
     features = splits["train"].features
@@ -87,16 +87,16 @@ def from_splits(splits: Any, origin: str, known: Known, share: float, seed: int)
 
 
 def _one(features: Any, fits: Any, what: str, origin: str) -> str:
-    found = [name for name, feature in features.items() if fits(feature)]
-    if len(found) != 1:
+    columns = [name for name, feature in features.items() if fits(feature)]
+    if len(columns) != 1:
         raise ExperimentError(
-            f"data: {origin} has {len(found)} {what} columns among {', '.join(features)}; exactly one is right"
+            f"data: {origin} has {len(columns)} {what} columns among {', '.join(features)}; exactly one is right"
         )
-    return str(found[0])
+    return str(columns[0])
 
 
 def _class_names(split: Any, label: str) -> tuple[str, ...]:
-    """The label column's own names; the sorted words of one that holds words or numbers."""
+    """The label column's class names; else its sorted distinct values as words."""
     named = getattr(split.features[label], "names", None)
     return tuple(named) if named else tuple(sorted(str(v) for v in set(split[label][:])))
 
@@ -110,20 +110,20 @@ def _pictures(
     label: str,
     known: Known,
 ) -> list[Picture]:
-    labels, of = split[label][:], {n: i for i, n in enumerate(names)}
+    labels, number_of = split[label][:], {n: i for i, n in enumerate(names)}
     domains = _domains(split, known)
     only = split.select_columns([image])
-    found = []
+    pictures = []
     for row, value in enumerate(labels):
         old = (
             value
             if isinstance(value, int) and type(split.features[label]).__name__ == "ClassLabel"
-            else of[str(value)]
+            else number_of[str(value)]
         )
         new = numbers[old]
         if new is not None:
-            found.append(Picture(f"{part}/{row}", new, partial(_read, only, row, image), domains[row]))
-    return found
+            pictures.append(Picture(f"{part}/{row}", new, partial(_read, only, row, image), domains[row]))
+    return pictures
 
 
 def _domains(split: Any, known: Known) -> Sequence[str | None]:
@@ -134,12 +134,12 @@ def _domains(split: Any, known: Known) -> Sequence[str | None]:
 
 
 def _coarse(splits: Any, label: str, known: Known, numbers: dict[int, int | None]) -> tuple[int, ...]:
-    """The coarse class of each class, read off the training part."""
+    """The coarse class of each class, from the training part."""
     if known.coarse is None or known.coarse not in splits["train"].features:
         return ()
     pairs = zip(splits["train"][label][:], splits["train"][known.coarse][:], strict=True)
-    of = {numbers[fine]: int(coarse) for fine, coarse in pairs if numbers[fine] is not None}
-    return tuple(of[n] for n in range(len(of)))
+    coarse_of = {numbers[fine]: int(coarse) for fine, coarse in pairs if numbers[fine] is not None}
+    return tuple(coarse_of[n] for n in range(len(coarse_of)))
 
 
 def _read(split: Any, row: int, column: str) -> Tensor:

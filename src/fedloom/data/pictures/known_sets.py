@@ -1,4 +1,4 @@
-"""What is fixed about the published data sets: where they come from, their class lists and orders, what is left out."""
+"""Published data sets: origin, class lists and orders, dropped classes."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from fedloom.data.pictures.pictures import class_words
 
 @dataclass(frozen=True)
 class Known:
-    """A published data set. `hub`: Hugging Face id, None where `data.path` has to name a folder; `label`: its label column.
+    """A published data set. `hub`: Hugging Face id, None if `data.path` has to name a folder; `label`: its label column.
 
-    `folders`: the only classes, in this order, by the names of their folders; empty = all, sorted. `dropped` are left out.
+    `folders`: the folder names of the classes, in label order; empty = all, sorted. `dropped`: excluded classes.
     """
 
     hub: str | None = None
@@ -22,7 +22,7 @@ class Known:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes' names, where they are fixed here."""
+        """The class names, if they are fixed here."""
         return tuple(class_words(f) for f in self.folders)
 
 
@@ -52,4 +52,4 @@ KNOWN: dict[str, Known] = {
         domains=("amazon", "caltech", "dslr", "webcam"),
     ),
 }
-"""By the name that `data.dataset` uses. CoOp's split files (`data.path`) give the published splits of the first seven."""
+"""The data sets by name (`data.dataset`). CoOp's split files (`data.path`) give the published splits of the first seven."""

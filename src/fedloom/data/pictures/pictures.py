@@ -1,4 +1,4 @@
-"""Pictures by class, before anybody deals them out: class names in order, and a record per picture that is read when asked."""
+"""Image classification data before partitioning: ordered class names, and lazily read pictures."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from fedloom.data.sample import Sample
 
 @dataclass(frozen=True)
 class Picture:
-    """One labelled picture. Label, path and domain stand in one record, so that no index can part them."""
+    """One labelled picture, read on demand."""
 
     uid: str
     label: int
@@ -29,7 +29,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """A data set: `names[label]` is a class's name, `coarse[label]` its coarse class, where there are such."""
+    """A data set: `names[label]` is a class's name, `coarse[label]` its coarse class (empty if there are none)."""
 
     names: tuple[str, ...]
     train: tuple[Picture, ...]
@@ -45,7 +45,7 @@ class Pictures:
 
 
 class Shown(Mapping[str, Tensor]):
-    """The modalities of a picture's sample: `image`, read anew each time, so that a large data set costs no memory."""
+    """The modalities of a picture's sample: `image`, read on every access, so that a large data set needs no memory."""
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
@@ -71,13 +71,13 @@ class Shown(Mapping[str, Tensor]):
 
 
 def sample(picture: Picture, names: Sequence[str], classes: str, label: int, **meta: Any) -> Sample:
-    """The picture as a sample of the list `classes` ("base" or "novel"), in which its class has the number `label`."""
-    told = {"classes": classes, "label": label, "domain": picture.domain, **meta}
-    return Sample(picture.uid, Shown(picture), "", names[picture.label], told)
+    """The picture as a sample; its class is number `label` in the list `classes` ("base" or "novel")."""
+    fields = {"classes": classes, "label": label, "domain": picture.domain, **meta}
+    return Sample(picture.uid, Shown(picture), "", names[picture.label], fields)
 
 
 def class_words(name: str) -> str:
-    """A class's name as a text encoder reads it: underscores become spaces."""
+    """A class name for a text encoder: underscores become spaces."""
     return " ".join(name.replace("_", " ").split())
 
 
@@ -94,7 +94,7 @@ def enlarged(pixels: np.ndarray[Any, Any], side: int) -> Tensor:
 def held_back(
     pictures: Sequence[Picture], share: float, seed: int
 ) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
-    """(train, test): of every class, and domain, a seeded share of its pictures, rounded; one at least where it has two."""
+    """(train, test): a seeded share of every class and domain is held back, rounded, at least one picture of two or more."""
     rng = numpy_stream(seed, "pictures", "held back")
     groups: dict[tuple[str, int], list[int]] = {}
     for place, picture in enumerate(pictures):

@@ -5,7 +5,6 @@ meta holds `pair` (the second sentence or None), `labels` (every label word, in 
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -106,12 +105,6 @@ def text_clients(
     else:
         parts = _glue(task, clients, train, test, alpha, seed, path)
     return sorted((ClientData(f"text-{i:02d}", *p) for i, p in enumerate(parts, 1)), key=lambda c: c.name)
-
-
-def label_counts(samples: Sequence[Sample]) -> dict[str, int]:
-    """How many examples of each label, in the task's order; what a report shows of a client's mix."""
-    count = Counter(sample.answer for sample in samples)
-    return {label: count[label] for label in (samples[0].meta["labels"] if samples else ())}
 
 
 def _tabletop(

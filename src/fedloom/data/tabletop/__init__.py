@@ -1,4 +1,4 @@
-"""A procedural world of scenes on a table: pixels, speech and text; the same bytes for the same seed."""
+"""The Tabletop world: procedural scenes as images, sensor data, speech and text; equal seeds give equal bytes."""
 
 from fedloom.data.tabletop.language import QUESTION_KINDS, SPOKEN_WORDS, VOCABULARY
 from fedloom.data.tabletop.render import render_depth, render_image, render_imu, render_thermal, render_thing

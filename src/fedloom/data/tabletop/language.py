@@ -1,4 +1,4 @@
-"""All that is said about a scene: captions, questions and answers, entailment pairs. A closed vocabulary."""
+"""Texts about a scene, in a closed vocabulary: captions, questions and answers, entailment pairs."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ from fedloom.data.tabletop.scene import (
 
 
 def words(text: str) -> list[str]:
-    """The words of `text` without its marks."""
+    """The words of `text` without punctuation."""
     return text.replace("?", " ").replace(".", " ").split()
 
 
@@ -41,57 +41,57 @@ MOTION_WORDS = dict(zip(MOTIONS, ("still", "pushed", "shaken", "spun", "lifted",
 _ASKING = "what colour is the pattern how big shape on where there a and"
 
 SPOKEN_WORDS = tuple(sorted({*SHAPES, *COLOURS, *TEXTURES, *SIZES, *SIDES, *words(_ASKING)}))
-"""Every word of every question and caption: what the speech bank must hold."""
+"""Every word of every question and caption; the speech bank holds them all."""
 
 _FRAMES = " ".join([ASK_DEPTH, ASK_THERMAL, ASK_IMU, DESCRIBE, ANSWER_SPOKEN, WHAT_WAS_SAID, FOLLOWS])
 
 _OTHERS = {*WARMTHS, *MOTION_WORDS.values(), *LABELS, *words("yes no not one")}
 
 VOCABULARY = tuple(sorted({*SPOKEN_WORDS, *_OTHERS, *words(_FRAMES)}))
-"""Every word that any question or answer may hold (lower case; the marks are "." and "?")."""
+"""Every word of any question or answer (lower case; the punctuation is "." and "?")."""
 
 
 def describe(thing: Thing, *, without: Sequence[str] = ()) -> str:
-    """For instance "a small red striped cube"; attributes named in `without` are left out."""
+    """A noun phrase such as "a small red striped cube"; attributes named in `without` are omitted."""
     parts = [getattr(thing, name) for name in ("size", "colour", "texture", "shape") if name not in without]
     return " ".join(["a", *parts])
 
 
 def caption(scene: Scene) -> str:
-    """For instance "a small red striped cube on the left and a large blue plain ball on the right"."""
+    """A caption such as "a small red striped cube on the left and a large blue plain ball on the right"."""
     return f"{describe(scene.left)} on the left and {describe(scene.right)} on the right"
 
 
 def caption_right_first(scene: Scene) -> str:
-    """Another writer's: "a large blue plain ball on the right and a small red striped cube on the left"."""
+    """The caption in reverse order: "a large blue plain ball on the right and a small red striped cube on the left"."""
     return f"{describe(scene.right)} on the right and {describe(scene.left)} on the left"
 
 
 WRITERS = {"plain": caption, "right_first": caption_right_first}
-"""Who wrote a caption: the same facts in another order."""
+"""Caption styles: the same facts in different orders."""
 
 
 def depth_caption(scene: Scene) -> str:
-    """What a depth camera can know: sizes, shapes, sides."""
+    """Caption of a depth map: sizes, shapes, sides."""
     left, right = (describe(t, without=("colour", "texture")) for t in scene.things)
     return f"{left} on the left and {right} on the right"
 
 
 def thermal_caption(scene: Scene) -> str:
-    """What a thermal camera can know: the warmth of each side."""
+    """Caption of a thermal map: the warmth of each side."""
     return f"the left one is {scene.left.warmth} and the right one is {scene.right.warmth}"
 
 
 def imu_caption(scene: Scene) -> str:
-    """What the tray's motion sensor can know."""
+    """Caption of a motion trace: the tray's motion."""
     return f"the tray is {MOTION_WORDS[scene.motion]}"
 
 
 def absent_pair(scene: Scene, rng: np.random.Generator, pairs: Sequence[Pair] = PAIRS) -> Pair:
-    """A pair out of `pairs` that is not in the scene although its shape is, its colour is, or both are.
+    """A random pair of `pairs` absent from the scene whose shape or colour, or both, are present.
 
-    Both, on different things, one time in two where possible. With the split's own `pairs`, a pair's mere
-    name never gives the answer away.
+    Both (on different things) with probability 1/2 where possible. With the split's own `pairs`, the name
+    of a pair alone never reveals the answer.
     """
     shown = {t.pair for t in scene.things}
     shapes, colours = {t.shape for t in scene.things}, {t.colour for t in scene.things}
@@ -102,10 +102,10 @@ def absent_pair(scene: Scene, rng: np.random.Generator, pairs: Sequence[Pair] = 
 
 
 def ask(scene: Scene, kind: str, rng: np.random.Generator, pairs: Sequence[Pair] = PAIRS) -> tuple[str, str]:
-    """A question of `kind` about the scene, and its only right answer.
+    """A question of `kind` about the scene, and its unique answer.
 
-    The target thing is drawn from `rng`; the absent pairs of "exist" come out of `pairs`. Shapes and colours
-    differ within a scene, so that each names one thing. Raises ExperimentError for an unknown kind.
+    `rng` draws the target thing; absent pairs of "exist" come from `pairs`. The two things differ in shape
+    and colour, so that each identifies one of them. Raises ExperimentError for an unknown kind.
     """
     which = int(rng.integers(2))
     thing, side = scene.things[which], SIDES[which]
@@ -132,12 +132,12 @@ def ask(scene: Scene, kind: str, rng: np.random.Generator, pairs: Sequence[Pair]
 def entailment(
     scene: Scene, rng: np.random.Generator, pairs: Sequence[Pair] = PAIRS, label: str | None = None
 ) -> tuple[str, str, str]:
-    """(premise, hypothesis, label): does the hypothesis follow from the premise?
+    """A textual entailment example: (premise, hypothesis, label).
 
-    The premise is a caption that leaves out some attributes; the hypothesis names one thing's colour, texture
-    or size: the true one (entailment), another one (contradiction), or either one while the premise is silent
-    about it (neutral). The label is uniform unless given, and neither sentence alone tells it. Wrong colours
-    stay within `pairs`. Raises ExperimentError for an unknown label.
+    The premise is a caption that omits some attributes; the hypothesis names one thing's colour, texture or
+    size: the true one (entailment), another one (contradiction), or either one if the premise omits it
+    (neutral). The label is uniform unless given, and neither sentence alone reveals it. Wrong colours stay
+    within `pairs`. Raises ExperimentError for an unknown label.
     """
     label = LABELS[int(rng.integers(3))] if label is None else label
     if label not in LABELS:

@@ -1,6 +1,6 @@
 """Pictures of one object each, for image classification: a class is a combination of shape, colour and texture.
 
-A picture is a window of 32 x 32 pixels on the one thing of a Tabletop table; size, place, turn and light vary.
+A picture is a crop of 32 x 32 pixels around a single thing on the table; size, place, rotation and light vary.
 """
 
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ OBJECT_SIDE = 32
 """Pixels of an object picture's side."""
 
 _SHIFT = 3
-"""Pixels by which the window moves to either side: the renderer itself jitters a lone thing up and down."""
+"""Largest horizontal shift of the crop in pixels; the renderer jitters a lone thing vertically."""
 
 
 @dataclass(frozen=True, order=True)
 class Combination:
-    """A class: words out of SHAPES, COLOURS and TEXTURES."""
+    """A class: a shape, colour and texture out of SHAPES, COLOURS and TEXTURES."""
 
     shape: str
     colour: str
@@ -29,7 +29,7 @@ class Combination:
 
     @property
     def novel(self) -> bool:
-        """Whether no public picture shows it, be it of a scene or of one object."""
+        """Whether it is held out from all public pictures, of scenes and of single objects."""
         return (self.shape, self.colour) in NOVEL_PAIRS
 
 
@@ -39,19 +39,19 @@ COMBINATIONS: tuple[Combination, ...] = tuple(
 """All 108 combinations of 6 shapes, 6 colours and 3 textures."""
 
 PUBLIC_COMBINATIONS: tuple[Combination, ...] = tuple(c for c in COMBINATIONS if not c.novel)
-"""The 72 that both splits show: those of PUBLIC_PAIRS."""
+"""The 72 combinations in both splits: those of PUBLIC_PAIRS."""
 
 NOVEL_COMBINATIONS: tuple[Combination, ...] = tuple(c for c in COMBINATIONS if c.novel)
-"""The 36 that only private pictures show: those of NOVEL_PAIRS, so that public scenes lack them, too."""
+"""The 36 combinations in the private split alone: those of NOVEL_PAIRS, absent from public scenes as well."""
 
 
 def class_name(combination: Combination) -> str:
-    """For instance "striped red cube"."""
+    """The class name, such as "striped red cube"."""
     return f"{combination.texture} {combination.colour} {combination.shape}"
 
 
 def object_sample(seed: int, split: str, index: int, combination: Combination, style: str) -> Sample:
-    """Picture number `index` of `combination` in `style`: uint8 (3, 32, 32), answered by its class name.
+    """Picture number `index` of `combination` in `style`: uint8 (3, 32, 32); the answer is its class name.
 
     Equal arguments give equal bytes. meta: split, index, style, combination (three words), novel.
 

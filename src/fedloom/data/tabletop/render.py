@@ -15,7 +15,7 @@ from fedloom.data.tabletop.shapes import RADII, SIDE, TURNS, Floats, Masks, mask
 from fedloom.data.tabletop.styles import PALETTE, Style, style_of, table
 
 TEMPERATURE = {"cold": 0.15, "warm": 0.5, "hot": 0.9}
-"""A thing's level in the thermal map; the table lies at 0.32."""
+"""A thing's level in the thermal map; the table's is 0.32."""
 
 IMU_STEPS = 200
 """Steps of a motion trace: two seconds at 100 Hz."""
@@ -24,7 +24,7 @@ Placed = tuple[Thing, Masks, int, int]
 
 
 def _place(things: Sequence[Thing], rng: np.random.Generator, pixels: int) -> list[Placed]:
-    """Each thing's masks and its tile's top left corner: even columns, jittered in place, turn and radius."""
+    """Each thing's masks and its tile's top left corner: even columns, jittered place, rotation and radius."""
     scale = pixels / SIDE
     draws = rng.random((len(things), 4))
     placed = []
@@ -46,7 +46,7 @@ def _cut(array: Floats, tile: Floats, top: int, left: int) -> tuple[Floats, Floa
 
 
 def _draw(canvas: Floats, placed: Placed, style: Style) -> None:
-    """Shadow, then the object, onto the canvas."""
+    """Draw the shadow, then the object, onto the canvas."""
     thing, m, top, left = placed
     fall = round(1.5 * canvas.shape[0] / SIDE)
     if style.shadow:
@@ -104,7 +104,7 @@ def render_depth(scene: Scene, seed: int, pixels: int = SIDE) -> Tensor:
 
 
 def render_thermal(scene: Scene, seed: int, pixels: int = SIDE) -> Tensor:
-    """Warm or cold blobs on a mild table: float32 (1, pixels, pixels) in [0, 1]; no shapes, no colours."""
+    """The thermal map, warm or cold blobs on a mild table: float32 (1, pixels, pixels) in [0, 1]; no shapes, no colours."""
     rng = numpy_stream(seed, "thermal")
     heat = np.full((pixels, pixels), 0.32, np.float32)
     at = np.arange(pixels, dtype=np.float32) + np.float32(0.5)

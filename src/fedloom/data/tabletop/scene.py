@@ -1,4 +1,4 @@
-"""What stands on the table: two things and the tray's motion; all that a scene's modalities may tell."""
+"""A scene: two things on the table and the tray's motion; the ground truth of all modalities."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,15 +25,15 @@ PAIRS: tuple[Pair, ...] = tuple((s, c) for s in SHAPES for c in COLOURS)
 NOVEL_PAIRS: tuple[Pair, ...] = tuple(
     (s, c) for i, s in enumerate(SHAPES) for j, c in enumerate(COLOURS) if (j - i) % 6 in (1, 4)
 )
-"""The 12 pairs that only private scenes show."""
+"""The 12 pairs in private scenes alone."""
 
 PUBLIC_PAIRS: tuple[Pair, ...] = tuple(p for p in PAIRS if p not in NOVEL_PAIRS)
-"""The 24 pairs that both splits show."""
+"""The 24 pairs in scenes of both splits."""
 
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: words out of SHAPES, COLOURS, TEXTURES, SIZES and WARMTHS."""
+    """One object, its attributes out of SHAPES, COLOURS, TEXTURES, SIZES and WARMTHS."""
 
     shape: str
     colour: str
@@ -64,7 +64,7 @@ class Scene:
 
     @property
     def things(self) -> tuple[Thing, Thing]:
-        """Left, right."""
+        """The left and the right thing."""
         return self.left, self.right
 
     @property
@@ -78,14 +78,14 @@ class Scene:
 
 
 def pairs_of(split: str) -> tuple[Pair, ...]:
-    """The pairs that scenes of `split` show. Raises ExperimentError for an unknown split."""
+    """The pairs in scenes of `split`. Raises ExperimentError for an unknown split."""
     if split not in SPLITS:
         raise ExperimentError(f"unknown Tabletop split {split!r}; choose one of {', '.join(SPLITS)}")
     return PUBLIC_PAIRS if split == "public" else PAIRS
 
 
 def draw_scene(rng: np.random.Generator, pairs: tuple[Pair, ...]) -> Scene:
-    """A scene with uniform pairs out of `pairs` (the right one given the left one) and uniform attributes."""
+    """A random scene: uniform pairs out of `pairs` (the second given the first) and uniform attributes."""
     first = pairs[int(rng.integers(len(pairs)))]
     rest = [p for p in pairs if p[0] != first[0] and p[1] != first[1]]
     if not rest:

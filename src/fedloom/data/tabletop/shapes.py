@@ -16,13 +16,13 @@ Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SIDE = 48
-"""Pixels of an image's side unless told otherwise."""
+"""Default side of an image in pixels."""
 
 RADII = {"small": (7.2, 7.7), "large": (10.2, 10.8)}
-"""Two radii a size, in pixels of a 48-pixel image; the second is the larger by jitter alone."""
+"""Two radii per size, in pixels of a 48-pixel image; jitter chooses one."""
 
 TURNS = (-14.0, -9.0, -4.0, 0.0, 4.0, 9.0, 14.0)
-"""Rotations in degrees that jitter chooses from."""
+"""Rotations in degrees; jitter chooses one."""
 
 SUPERSAMPLE = 4
 
@@ -31,8 +31,8 @@ SUPERSAMPLE = 4
 class Masks:
     """One object's masks in a tile: float32 (T, T) each.
 
-    cover is the object's share of a pixel, texture that of the dark pattern, rim that of the outline, light
-    the illumination (0.5 is even); all four in [0, 1]. height is a relief in units of the object's radius.
+    `cover` is the object's share of a pixel, `texture` that of the dark pattern, `rim` that of the outline,
+    `light` the illumination (0.5 is even); all in [0, 1]. `height` is a relief in units of the object's radius.
     """
 
     cover: Floats
@@ -43,7 +43,7 @@ class Masks:
 
 
 def _polygon(u: Doubles, v: Doubles, corners: Sequence[tuple[float, float]]) -> Mask:
-    """Even-odd rule: which points (u, v) lie inside the closed polygon."""
+    """Whether each point (u, v) lies inside the closed polygon, by the even-odd rule."""
     inside = np.zeros(u.shape, bool)
     for (x0, y0), (x1, y1) in zip(corners, [*corners[1:], corners[0]], strict=True):
         if y0 != y1:
@@ -58,7 +58,7 @@ def _corners(radii: Sequence[float]) -> list[tuple[float, float]]:
 
 
 def _inside(shape: str, u: Doubles, v: Doubles, grow: float = 0.0) -> Mask:
-    """Which points, in units of the radius, the shape covers; a negative `grow` shrinks it."""
+    """Whether the shape covers each point (units of the radius); a negative `grow` shrinks it."""
     square = u * u + v * v
     if shape == "cube":
         return (np.abs(u) < 0.86 + grow) & (np.abs(v) < 0.86 + grow)
@@ -75,7 +75,7 @@ def _inside(shape: str, u: Doubles, v: Doubles, grow: float = 0.0) -> Mask:
 
 
 def _texture(texture: str, u: Doubles, v: Doubles, radius: float) -> Mask:
-    """Where the dark pattern lies: nowhere, in diagonal stripes, or in a triangular grid of dots."""
+    """Mask of the dark pattern: none, diagonal stripes, or a triangular grid of dots."""
     x, y = u * radius, v * radius  # pixels of a 48-pixel image, so that both sizes carry the same pattern
     if texture == "plain":
         return np.zeros(u.shape, bool)

@@ -1,4 +1,4 @@
-"""Spoken questions: words of the shipped bank, joined. scripts/build_word_bank.py makes it with espeak-ng."""
+"""Speech: concatenated words of the shipped word bank, which scripts/build_word_bank.py makes with espeak-ng."""
 
 import json
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ BANK = Path(__file__).parent / "words"
 
 @dataclass(frozen=True)
 class Voice:
-    """How espeak-ng speaks (voice and variant, words a minute, pitch 0-99), and the noise RMS of `speak`."""
+    """espeak-ng's parameters (voice and variant, words per minute, pitch 0-99), and the noise RMS of `speak`."""
 
     espeak: str
     speed: int
@@ -44,7 +44,7 @@ PRIVATE_VOICES = ("ewan", "fay", "gus", "hana")
 
 @lru_cache(maxsize=1)
 def bank_index() -> dict[str, Any]:
-    """index.json: espeak-ng's version, sample rate; per voice its parameters and word -> [start, stop]."""
+    """The content of index.json: espeak-ng's version, sample rate; per voice its parameters and word -> [start, stop]."""
     index: dict[str, Any] = json.loads((BANK / "index.json").read_text(encoding="utf-8"))
     return index
 

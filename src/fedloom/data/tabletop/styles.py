@@ -1,4 +1,4 @@
-"""Rendering styles: how a table looks and how a camera sees it. A style is a domain (feature shift)."""
+"""Rendering styles: appearance of the table and of the camera. A style is a domain (feature shift)."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ RGB = tuple[float, float, float]
 class Style:
     """A table, its light and its camera. Colours in [0, 1].
 
-    `tint` mixes an object's colour with white; `dark` is what a pattern leaves of the colour; `rim` darkens
-    outlines; `shade` is the strength of the light from the top left, `shadow` that of the cast shadow. The
+    `tint` mixes an object's colour with white; `dark` is the brightness of a pattern; `rim` darkens outlines;
+    `shade` is the strength of the light from the top left, `shadow` that of the cast shadow. The
     camera multiplies by `cast`, mixes `fog` of `haze` into everything and adds noise of RMS `noise`.
     """
 
@@ -68,7 +68,7 @@ def style_of(name: str) -> Style:
 
 
 def table(style: Style, pixels: int, rng: np.random.Generator) -> Floats:
-    """The empty table: float32 (pixels, pixels, 3). The grain keeps its size relative to the picture."""
+    """The empty table: float32 (pixels, pixels, 3). The grain scales with the picture."""
     at = (np.arange(pixels, dtype=np.float32) + 0.5) * np.float32(48 / pixels)
     phase, slope = rng.random(2, dtype=np.float32)
     y, x = at[:, None], at[None, :]

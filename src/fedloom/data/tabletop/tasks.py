@@ -1,8 +1,8 @@
-"""Text classification told of the Tabletop world: four tasks, each the small offline likeness of a GLUE task.
+"""Text classification on the Tabletop world: four tasks, each a small offline counterpart of a GLUE task.
 
 entailment  MNLI   does the second sentence follow from the first, contradict it, or neither?
 follows     RTE    does it follow or not?
-same        QQP    do two captions, their things named in opposite order, tell of the same table?
+same        QQP    do two captions, with the things in opposite order, describe the same table?
 warm        SST-2  are the colours of the table warm (red, yellow, pink) or cold (green, cyan, blue)?
 """
 
@@ -23,13 +23,13 @@ TASKS: dict[str, tuple[str, ...]] = {
     "same": ("same", "different"),
     "warm": ("warm", "cold"),
 }
-"""The labels of each task, in the fixed order of their numbers."""
+"""The labels of each task, in the order of their numbers."""
 
 WARM = ("red", "yellow", "pink")
 
 
 def text_sample(world: Tabletop, split: str, index: int, task: str, label: str) -> Sample | None:
-    """The example with this label that scene `index` gives; None where the scene gives none (task warm alone).
+    """The example of scene `index` with this label; None if the scene has none (task warm alone).
 
     `question` is the first sentence, `meta["pair"]` the second or None, `answer` the label's word.
     """
@@ -52,7 +52,7 @@ def text_sample(world: Tabletop, split: str, index: int, task: str, label: str) 
 
 
 def altered(scene: Scene, rng: np.random.Generator, pairs: Sequence[Pair] = PAIRS) -> Scene:
-    """The scene with another colour, texture or size of one thing; its colours stay within `pairs`, and differ."""
+    """The scene with another colour, texture or size of one thing; its colours stay within `pairs` and distinct."""
     side = int(rng.integers(2))
     attribute = ("colour", "texture", "size")[int(rng.integers(3))]
     thing, beside = scene.things[side], scene.things[1 - side]

@@ -1,4 +1,4 @@
-"""The Tabletop world: numbered scenes, and samples of every kind that a scene gives."""
+"""The Tabletop world: numbered scenes, and samples of them of every kind."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ KINDS = (
     "imu",
     "entailment",
 )
-"""What a sample may be; see Tabletop.sample."""
+"""Kinds of samples; see Tabletop.sample."""
 
 SHOWN = ("image", "image+audio", "caption")
 SPOKEN = ("audio", "image+audio", "transcript")
@@ -33,10 +33,10 @@ ASKING = ("image", "text", *SPOKEN)
 
 
 class Tabletop:
-    """An endless, numbered supply of scenes: `index` is any integer, and equal arguments give equal bytes.
+    """An infinite sequence of scenes: `index` is any integer, and equal arguments give equal bytes.
 
-    Public scenes show PUBLIC_PAIRS, in PUBLIC_STYLES, asked about by PUBLIC_VOICES; private scenes show all
-    pairs, in PRIVATE_STYLES and by PRIVATE_VOICES, unless a style or a voice is asked for by name.
+    Public scenes show PUBLIC_PAIRS, in PUBLIC_STYLES, with PUBLIC_VOICES; private scenes show all pairs, in
+    PRIVATE_STYLES, with PRIVATE_VOICES, unless a style or a voice is given by name.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -56,20 +56,20 @@ class Tabletop:
         question: str | None = None,
     ) -> Sample:
         """One sample of scene `index`. `question` is a question kind (QUESTION_KINDS); None draws one, as for
-        `style` and `voice`, out of the split's own. One scene keeps its question and its photo in every kind.
+        `style` and `voice`, out of the split's own. A scene has the same question and photo in every kind.
 
         * "image": the photo and a written question;
-        * "audio": a spoken question; the scene is told in words;
+        * "audio": a spoken question; the scene is described in words;
         * "image+audio": the photo and a spoken question;
         * "text": scene and question in words;
         * "caption": the photo, to be described;
         * "transcript": a spoken question, to be written down;
-        * "depth", "thermal", "imu": one sensor, to be described in what it can know;
+        * "depth", "thermal", "imu": one sensor, to be described as far as it can tell;
         * "entailment": two sentences, to be judged "entailment", "contradiction" or "neutral".
 
-        meta: split, index, kind, style, voice, question_kind, spoken (the spoken words; each None where there
-        is none), novel (whether the scene shows a held-out pair) and scene (its attributes). A style or voice
-        that the kind has no use for is ignored.
+        meta: split, index, kind, style, voice, question_kind, spoken (the spoken words), each None if it does not
+        apply; novel (whether the scene shows a held-out pair) and scene (its attributes). A style or voice
+        that the kind does not use is ignored.
 
         Raises ExperimentError for an unknown split, kind, style, voice or question kind, and for a question
         with a kind that takes none.
@@ -86,7 +86,7 @@ class Tabletop:
         where = ("tabletop", split, index)
         seed = stream_seed(self.seed, *where, "render")
         modalities, spoken = {}, None
-        written, answer, asked = self._words(scene, split, index, kind, question)
+        written, answer, question_kind = self._words(scene, split, index, kind, question)
         if kind in SHOWN:
             style = style or self._draw(where, "style", styles)
             modalities["image"] = render_image(scene, style, seed)
@@ -116,12 +116,12 @@ class Tabletop:
             "kind": kind,
             "style": style,
             "voice": voice,
-            "question_kind": asked,
+            "question_kind": question_kind,
             "spoken": spoken,
             "novel": scene.novel,
             "scene": scene.attributes(),
         }
-        how = [part for part in (style, voice, asked) if part]
+        how = [part for part in (style, voice, question_kind) if part]
         uid = "/".join(["tabletop", str(self.seed), split, str(index), kind, *how])
         return Sample(uid, modalities, written, answer, meta)
 
@@ -134,12 +134,12 @@ class Tabletop:
         """(written question, answer, question kind or None)."""
         if kind in ASKING:
             where = ("tabletop", split, index)
-            asked = question or self._draw(where, "question", language.QUESTION_KINDS)
-            rng = numpy_stream(self.seed, *where, "ask", asked)
-            written, answer = language.ask(scene, asked, rng, pairs_of(split))
+            question_kind = question or self._draw(where, "question", language.QUESTION_KINDS)
+            rng = numpy_stream(self.seed, *where, "ask", question_kind)
+            written, answer = language.ask(scene, question_kind, rng, pairs_of(split))
             if kind == "text":
                 written = f"on the table is {language.caption(scene)}. {written}"
-            return written, answer, asked
+            return written, answer, question_kind
         if question is not None:
             raise ExperimentError(
                 f"Tabletop kind {kind!r} takes no question, but got {question!r}; leave it out"

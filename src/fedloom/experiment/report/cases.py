@@ -1,4 +1,4 @@
-"""Cases (UniFLoW Tables 17 and 18): a few test samples, what every row answers to them, and how each answer scores."""
+"""Cases (UniFLoW Tables 17 and 18): a few test samples with every row's answers and their scores."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -31,7 +31,7 @@ Load = Callable[[Path], Trainable]
 
 @dataclass(frozen=True)
 class Case:
-    """One test sample and its answers: a line holds row, answer, exact match and, where measured, BERTScore F and GPTScore."""
+    """One test sample and its answers; a line is row, answer, exact match and, if measured, BERTScore F and GPTScore."""
 
     title: str
     question: str
@@ -40,14 +40,14 @@ class Case:
     lines: tuple[tuple[str, ...], ...]
 
     def rich(self) -> rich.console.Group:
-        """For the terminal. Text from data is not read as markup."""
-        told = Text(f"{self.title}\nQ: {self.question}\nreference: {self.reference}\n")
+        """The case for the terminal; text from data is not parsed as markup."""
+        head = Text(f"{self.title}\nQ: {self.question}\nreference: {self.reference}\n")
         out = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
         for title in self.header:
             out.add_column(title, overflow="fold")
         for line in self.lines:
             out.add_row(*map(Text, line))
-        return rich.console.Group(told, out)
+        return rich.console.Group(head, out)
 
     def markdown(self) -> str:
         """A heading, question and reference, and a GitHub-flavoured table."""
@@ -64,32 +64,32 @@ def cases(folders: Path | Sequence[Path], count: int, load: Load) -> tuple[list[
     Raises ExperimentError where no run has any.
     """
     study = gather(folders)
-    found: list[Case] = []
+    shown: list[Case] = []
     notes = [FOOTNOTE]
     for across, part in study.parts().items():
         runs = {row: own[0] for row, own in part.rows.items() if own}
-        judges, told = _judges(next(iter(runs.values())), load)
-        notes += told
+        judges, judge_notes = _judges(next(iter(runs.values())), load)
+        notes += judge_notes
         answers = dict(_answers(runs))
         for sample in _chosen(runs, answers, count):
-            found.append(_case(sample, answers, judges, across))
-    if not found:
+            shown.append(_case(sample, answers, judges, across))
+    if not shown:
         raise ExperimentError(
             f"{study.folder} holds no answers to show; run it with evaluation.generate=true and evaluation.samples above 0"
         )
-    return found, list(dict.fromkeys(notes))
+    return shown, list(dict.fromkeys(notes))
 
 
 def _answers(runs: dict[str, Run]) -> Iterator[tuple[str, dict[tuple[str, str], Prediction]]]:
-    """(label, answers by client and uid): before training, once if all rows agree, and every trained row."""
+    """(label, answers by client and uid): before training (once if all rows agree), then of every trained row."""
     starts = {row: predictions(run.folder, "start") for row, run in runs.items()}
-    told = {row: start for row, start in starts.items() if start}
-    alike = all(start == next(iter(told.values())) for start in told.values())
-    if told and alike:
-        yield BEFORE, next(iter(told.values()))
+    answered = {row: start for row, start in starts.items() if start}
+    alike = all(start == next(iter(answered.values())) for start in answered.values())
+    if answered and alike:
+        yield BEFORE, next(iter(answered.values()))
     for row, run in runs.items():
-        if not alike and row in told:
-            yield f"{row}, {BEFORE}", told[row]
+        if not alike and row in answered:
+            yield f"{row}, {BEFORE}", answered[row]
         if end := predictions(run.folder, "end"):
             yield row, end
 
@@ -97,19 +97,21 @@ def _answers(runs: dict[str, Run]) -> Iterator[tuple[str, dict[tuple[str, str], 
 def _chosen(
     runs: dict[str, Run], answers: dict[str, dict[tuple[str, str], Prediction]], count: int
 ) -> list[SampleRecord]:
-    """The first `count` samples of each kind in the gallery that every row has answered."""
+    """The gallery's first `count` samples of each kind with an answer of every row."""
     gallery = next((run.samples for run in runs.values() if run.samples), ())
-    taken: dict[str, list[SampleRecord]] = {}
+    by_kind: dict[str, list[SampleRecord]] = {}
     for sample in gallery if answers else ():
-        own = taken.setdefault(sample.kind, [])
-        if len(own) < count and all((sample.client, sample.uid) in found for found in answers.values()):
+        own = by_kind.setdefault(sample.kind, [])
+        if len(own) < count and all(
+            (sample.client, sample.uid) in by_sample for by_sample in answers.values()
+        ):
             own.append(sample)
-    return [sample for own in taken.values() for sample in own]
+    return [sample for own in by_kind.values() for sample in own]
 
 
 @dataclass(frozen=True)
 class _Judges:
-    """What scores answers besides exact match; None where the experiment has it off."""
+    """Scorers of answers besides exact match; None if the experiment disables one."""
 
     bertscore: Embedder | None
     gptscore: GPTScore | None
@@ -121,17 +123,19 @@ def _case(
     judges: _Judges,
     across: str | None,
 ) -> Case:
-    given = {row: found[sample.client, sample.uid].prediction for row, found in answers.items()}
-    texts = [text or "" for text in given.values()]
+    texts_by_row = {
+        row: by_sample[sample.client, sample.uid].prediction for row, by_sample in answers.items()
+    }
+    texts = [text or "" for text in texts_by_row.values()]
     scores: dict[str, list[str]] = {}
     if judges.bertscore is not None:
-        found = bert_score(texts, [sample.reference] * len(texts), judges.bertscore).f
-        scores["BERTScore F %"] = [f"{100 * f:.2f}" for f in found]
+        f_scores = bert_score(texts, [sample.reference] * len(texts), judges.bertscore).f
+        scores["BERTScore F %"] = [f"{100 * f:.2f}" for f in f_scores]
     if judges.gptscore is not None:
         logs = judges.gptscore.score([sample.question] * len(texts), texts)
         scores["GPTScore"] = [f"{log:.2f}" if math.isfinite(log) else "—" for log in logs]
     lines = []
-    for i, (row, text) in enumerate(given.items()):
+    for i, (row, text) in enumerate(texts_by_row.items()):
         right = is_right(text, sample.reference)
         verdict = "—" if right is None else "yes" if right else "no"
         answer = "—" if text is None else text or "(empty)"

@@ -1,4 +1,4 @@
-"""The offline report: one self-contained `report.html`: no request to the outside, no script."""
+"""The offline report: one self-contained `report.html`, without external requests and scripts."""
 
 import os
 from importlib import resources
@@ -29,14 +29,14 @@ def write_report(folder: Path) -> Path:
 
 
 def render(study: Study) -> str:
-    """The whole page as text."""
+    """The complete page as HTML."""
     files = resources.files("fedloom.experiment.report") / "templates"
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["ours"] = Markup  # style sheet, plots and tables: they escape their own texts
     template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
-    flat = study.flat()  # where the study is spread over tasks or the like: a line for each row and task
+    flat = study.flat()  # one line per row and task (or other column)
     kinds = kinds_of(flat)
     head, more = page.curves(study)
     aggregation_plots, aggregation_grid = layers.rounds(study)
@@ -83,7 +83,7 @@ def render(study: Study) -> str:
 
 
 def _experiments(study: Study) -> list[tuple[str, str]]:
-    """The resolved experiment of each row's first run; rows that agree share one."""
+    """(rows, resolved experiment) of each row's first run; rows with equal experiments are joined."""
     texts: dict[str, list[str]] = {}
     for row, runs in study.flat().rows.items():
         text = runs[0].experiment_text.strip() or yaml.safe_dump(runs[0].experiment)

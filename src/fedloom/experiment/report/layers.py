@@ -1,4 +1,4 @@
-"""What aggregation did, round by round and layer by layer; and how alike the clients' factors are (UniFLoW Figure 4)."""
+"""Aggregation diagnostics by round and layer, and the similarity of the clients' factors (UniFLoW Figure 4)."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from fedloom.experiment.report.read import LAYER, Run
 from fedloom.experiment.report.units import Spread, show, words
 
 DRAWN = 4
-"""Figure 4 is drawn for studies of up to so many rows; of larger ones it stands in each run's own report."""
+"""Largest number of rows with a Figure 4; in larger studies only each run's own report has it."""
 
 
 @dataclass(frozen=True)
@@ -27,41 +27,41 @@ class Layers:
 def rounds(study: Study) -> tuple[list[Plot], Grid | None]:
     """The means over all layers: curves over the rounds, and the last round's figures."""
     names = [n for n in DIAGNOSTICS if n in study.names()]
-    drawn = [
+    charts = [
         plot
         for i, (across, part) in enumerate(study.parts().items())
         for name in names
         if (plot := curve(part, name, f"aggregation{i}{name}", across))
     ]
-    return drawn, _grid(study.flat(), names, "Aggregation, mean over layers, last round")
+    return charts, _grid(study.flat(), names, "Aggregation, mean over layers, last round")
 
 
 def groups(study: Study) -> Grid | None:
-    """The same by group of tensors, such as the LLM's adapter: restoration error and norm ratio."""
+    """Restoration error and norm ratio by group of tensors, such as the LLM's adapter."""
     shown = ("restoration_error_before", "restoration_error", "norm_ratio")
     names = sorted(n for n in study.names() if n.split("/")[0] in shown and "/" in n)
     return _grid(study.flat(), names, "Aggregation by group of tensors, last round")
 
 
 def layers(study: Study) -> list[Layers]:
-    """Every row's layers; rows that measured none (nothing is aggregated there) are left out."""
+    """Every row's layers, without the rows that measured none (those without aggregation)."""
     flat = study.flat()
-    found = []
+    rows = []
     for number, (row, runs) in enumerate(flat.rows.items()):
         places = places_of(runs)
         if not places:
             continue
-        told = [m for m in MEASURES if any(_of(runs, place, m) for place in places)]
-        lines = [[place, *(show(_of(runs, place, m), "number") for m in told)] for place in places]
-        grid = Grid(f"Layers of {row}, last round", ["layer", *map(words, told)], lines)
-        drawn = similarity(runs, places, f"layers{number}") if len(flat.rows) <= DRAWN else []
-        found.append(Layers(row, grid, drawn))
-    return found
+        measures = [m for m in MEASURES if any(_of(runs, place, m) for place in places)]
+        lines = [[place, *(show(_of(runs, place, m), "number") for m in measures)] for place in places]
+        grid = Grid(f"Layers of {row}, last round", ["layer", *map(words, measures)], lines)
+        charts = similarity(runs, places, f"layers{number}") if len(flat.rows) <= DRAWN else []
+        rows.append(Layers(row, grid, charts))
+    return rows
 
 
 def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plot]:
-    """Figure 4, a pair of plots per group: cosine between clients' A and B by layer, and the principal angle between their A."""
-    drawn = []
+    """Figure 4, two plots per group: cosine between clients' A and B by layer, and the principal angle between their A."""
+    charts = []
     for group in dict.fromkeys(place.split("/")[0] for place in places):
         own = [place for place in places if place.split("/")[0] == group]
         panels = (
@@ -76,18 +76,18 @@ def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plo
             if any(lines.values()):
                 title = f"{words(group)}: {what}"
                 svg = plots.curves(title, lines, "number", f"{key}{group}{what[:3]}", "adapted layer")
-                drawn.append(Plot(title, svg))
-    return drawn
+                charts.append(Plot(title, svg))
+    return charts
 
 
 def places_of(runs: Sequence[Run]) -> list[str]:
-    """The adapted layers that any run measured, in the order of their numbers."""
+    """The adapted layers measured by any run, in natural order."""
     names = {name for run in runs for name in run.names() if name.startswith(LAYER)}
     return sorted({name[len(LAYER) :].rsplit("/", 1)[0] for name in names}, key=_natural)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Layer 10 stands behind layer 9."""
+    """Natural sort key: layer 10 after layer 9."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 

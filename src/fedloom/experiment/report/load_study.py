@@ -1,4 +1,4 @@
-"""A folder of rows: methods, columns such as tasks, and seeds of one experiment file; and several folders as one."""
+"""Studies: the runs (methods, columns such as tasks, seeds) of one experiment file, or of several folders joined."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class RowEntry(Record):
 
 @dataclass(frozen=True)
 class Study:
-    """What a report is about: rows (methods) in order, each with its runs (columns such as tasks, times seeds)."""
+    """The subject of a report: ordered rows (methods), each with its runs (columns such as tasks, times seeds)."""
 
     name: str
     folder: Path
@@ -31,34 +31,34 @@ class Study:
         return [run for runs in self.rows.values() for run in runs]
 
     def names(self) -> list[str]:
-        """Every metric name of any run but those of single layers, in the order of first appearance."""
-        told = dict.fromkeys(name for run in self.runs for name in run.names())
-        return [name for name in told if not name.startswith((LAYER, RELIABILITY))]
+        """Every metric name of any run except those of single layers, in order of first appearance."""
+        names = dict.fromkeys(name for run in self.runs for name in run.names())
+        return [name for name in names if not name.startswith((LAYER, RELIABILITY))]
 
     @property
     def across(self) -> tuple[str, ...]:
-        """The columns that the runs are spread over, in order; empty for a study without that axis."""
+        """The columns of the runs, in order; empty for a study without that axis."""
         return tuple(dict.fromkeys(run.across for run in self.runs if run.across is not None))
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns that the experiment asks for; empty where it leaves the choice."""
-        told = (run.experiment.get("columns") for run in self.runs)
-        return tuple(next((map(str, c) for c in told if isinstance(c, list | tuple) and c), ()))
+        """The table columns named by the experiment; empty if it names none."""
+        choices = (run.experiment.get("columns") for run in self.runs)
+        return tuple(next((map(str, c) for c in choices if isinstance(c, list | tuple) and c), ()))
 
     def parts(self) -> "dict[str | None, Study]":
-        """One study per column, all with the same rows, a row without runs there empty; itself under None if it has none."""
+        """One study per column, each with all rows (maybe without runs); under None the study itself if it has no columns."""
         if not self.across:
             return {None: self}
-        found: dict[str | None, Study] = {}
+        studies: dict[str | None, Study] = {}
         for across in self.across:
             kept = {row: tuple(r for r in runs if r.across == across) for row, runs in self.rows.items()}
             name = f"{self.name}, {across}"
-            found[across] = Study(name, self.folder, kept)
-        return found
+            studies[across] = Study(name, self.folder, kept)
+        return studies
 
     def flat(self) -> "Study":
-        """The same runs with a row of its own for every row and column."""
+        """The same runs with a separate row for every row and column."""
         if not self.across:
             return self
         named: dict[str, list[Run]] = {}
@@ -101,7 +101,7 @@ def gather(folders: Path | Sequence[Path]) -> Study:
     """Read one or several folders into one study.
 
     Runs of different folders are pooled as seeds of one row only if their experiments are equal but for the
-    seed; otherwise equal row names are told apart by their folder.
+    seed; otherwise the folder distinguishes equal row names.
     """
     paths = [Path(folders)] if isinstance(folders, str | Path) else [Path(f) for f in folders]
     if not paths:
@@ -113,9 +113,9 @@ def gather(folders: Path | Sequence[Path]) -> Study:
     for study in studies:
         for row, runs in study.rows.items():
             key: tuple[str, object] = (row, tuple(sorted({run.fingerprint for run in runs})))
-            taken = {(run.across, run.summary.seed) for _, run in groups.get(key, [])}
+            present = {(run.across, run.summary.seed) for _, run in groups.get(key, [])}
             # the same seed again is no further evidence
-            if taken & {(run.across, run.summary.seed) for run in runs}:
+            if present & {(run.across, run.summary.seed) for run in runs}:
                 key = (row, str(study.folder))
             groups.setdefault(key, []).extend((study, run) for run in runs)
     labels = [row for row, _ in groups]

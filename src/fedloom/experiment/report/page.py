@@ -1,4 +1,4 @@
-"""What stands on the page: every table and plot of a study, as plain values for the template."""
+"""The page's content: every table and plot of a study, as plain values for the template."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +17,7 @@ CONDITIONS = ("zeroed", "shuffled", "removed")
 
 @dataclass(frozen=True)
 class Grid:
-    """A table of text: the first field of each line is the line's header."""
+    """A table of text; the first field of each line is its header."""
 
     caption: str
     header: Sequence[str]
@@ -34,7 +34,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Clients:
-    """The clients of one row; `series` names the bars of its plots in the order of their colours."""
+    """The clients of one row; `series` names the bars of the plots, in colour order."""
 
     row: str
     grid: Grid
@@ -50,7 +50,7 @@ def by_round(runs: Sequence[Run], name: str) -> dict[int, Spread]:
 
 
 def curve(study: Study, name: str, key: str, across: str | None = None) -> Plot | None:
-    """A metric of every row over rounds; None if no row has it in two rounds. `across` names the study's part in the title."""
+    """A metric of every row over rounds; None if no row has two rounds of it. `across`, the study's part, goes into the title."""
     lines = {row: by_round(runs, name) for row, runs in study.rows.items()}
     if not any(len(points) > 1 for points in lines.values()):
         return None
@@ -59,9 +59,9 @@ def curve(study: Study, name: str, key: str, across: str | None = None) -> Plot 
 
 
 def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
-    """The headline curves, and the other figures of the common model (of the clients' own where there is none), part by part.
+    """The headline curves, and the other curves of the global model (of the clients' models if there is none), by part.
 
-    Of a study with parts only the headline is drawn: the rest would be hundreds, and stands in each run's own report.
+    A study with parts shows only the headline: the others would be hundreds, and each run's own report has them.
     """
     names = [n for n in study.names() if not n.startswith("control/") and not is_diagnostic(n)]
     names = [n for n in names if not (n.startswith("train/") and n.count("/") > 1)]
@@ -69,9 +69,9 @@ def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
     classes = [n for n in titled() if n in names]
     first = [*(["hm"] if study.across and "hm" in classes else classes), *first]
     first.sort(key=lambda n: n == "train/loss")
-    wanted = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")
+    prefixes = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")
     rest = [
-        n for n in names if n not in first and n.startswith(wanted) and n.rsplit("/", 1)[-1] not in COUNTS
+        n for n in names if n not in first and n.startswith(prefixes) and n.rsplit("/", 1)[-1] not in COUNTS
     ]
     rest = [] if study.across else rest
     parts = list(study.parts().items())
@@ -88,7 +88,7 @@ def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
 
 
 def modalities(study: Study) -> list[Grid]:
-    """One table per modality kind: every evaluation metric of every row in the last round."""
+    """A table per modality kind: all evaluation metrics of all rows in the last round."""
     kinds: dict[str, list[str]] = {}
     for name in study.names():
         parts = name.split("/")
@@ -107,7 +107,7 @@ def modalities(study: Study) -> list[Grid]:
 
 
 def clients(study: Study) -> list[Clients]:
-    """Per row: what each client holds and how it stands in the last round, mean and spread over seeds."""
+    """Per row: each client's modalities, sample counts and last-round metrics, mean and spread over seeds."""
     out = []
     for number, (row, runs) in enumerate(study.rows.items()):
         members: dict[str, list[ClientSummary]] = {}
@@ -128,7 +128,7 @@ def clients(study: Study) -> list[Clients]:
             for client, group in members.items()
         ]
         header = ["client", "holds", "train", "test", *map(words, names)]
-        drawn = []
+        charts = []
         series = list(dict.fromkeys(n.split("/")[0] for n in names))
         for metric in HEADLINE:
             kinds = [n for n in names if n.rsplit("/", 1)[-1] == metric]
@@ -139,13 +139,13 @@ def clients(study: Study) -> list[Clients]:
             if any(groups.values()):
                 title, key = f"{words(metric)} by client", f"client{number}{metric}"
                 svg = plots.bars(title, groups, "percent", key, series)
-                drawn.append(Plot(words(metric), svg))
-        out.append(Clients(row, Grid(f"Clients of {row}", header, lines), drawn, series))
+                charts.append(Plot(words(metric), svg))
+        out.append(Clients(row, Grid(f"Clients of {row}", header, lines), charts, series))
     return out
 
 
 def traffic(study: Study) -> tuple[list[Plot], Grid]:
-    """Bytes of every row in both directions, and by group of tensors (sums over all rounds)."""
+    """Bytes of every row per direction, and per group of tensors (sums over all rounds)."""
     groups: dict[str, dict[str, Spread | None]] = {
         row: {
             "up": spread_of([run.summary.bytes_up for run in runs]),
@@ -168,20 +168,20 @@ def traffic(study: Study) -> tuple[list[Plot], Grid]:
 
 
 def controls(study: Study) -> Grid | None:
-    """The same test questions with one input destroyed, beside the intact figure; None if none were run."""
-    found: dict[tuple[str, str], None] = {}
+    """Controls: metrics with one input destroyed beside the intact ones; None if there are none."""
+    measured: dict[tuple[str, str], None] = {}
     present: set[str] = set()
     for name in study.names():
         parts = name.split("/")
         if len(parts) == 4 and parts[0] == "control":
-            found[parts[1], parts[3]] = None
+            measured[parts[1], parts[3]] = None
             present.add(parts[2])
-    if not found:
+    if not measured:
         return None
     conditions = [c for c in CONDITIONS if c in present] + sorted(present - set(CONDITIONS))
     lines = []
     for row, runs in study.rows.items():
-        for kind, metric in found:
+        for kind, metric in measured:
             unit = unit_of(metric)
             intact = f"global/{kind}/{metric}"
             figures = [_last(runs, f"control/{kind}/{c}/{metric}", unit) for c in conditions]
@@ -191,37 +191,37 @@ def controls(study: Study) -> Grid | None:
 
 
 def refusals(study: Study) -> Grid | None:
-    """Every client whose update was refused or left out, or that fell silent: why, how often and in which rounds."""
-    found: dict[tuple[str, int, str, str], list[int]] = {}
+    """Clients with refused, omitted or missing updates: reason, number and rounds; None if there are none."""
+    rounds_of: dict[tuple[str, int, str, str], list[int]] = {}
     for row, runs in study.rows.items():
         for run in runs:
             for entry in run.ledger:
-                told = {**entry.refused, **entry.left_out, **dict.fromkeys(entry.silent, "did not answer")}
-                for client, reason in told.items():
-                    found.setdefault((row, run.summary.seed, client, reason), []).append(entry.round)
-    if not found:
+                reasons = {**entry.refused, **entry.left_out, **dict.fromkeys(entry.silent, "did not answer")}
+                for client, reason in reasons.items():
+                    rounds_of.setdefault((row, run.summary.seed, client, reason), []).append(entry.round)
+    if not rounds_of:
         return None
     lines = [
         [client, reason, row, str(seed), str(len(rounds)), spans(rounds)]
-        for (row, seed, client, reason), rounds in found.items()
+        for (row, seed, client, reason), rounds in rounds_of.items()
     ]
     caption = "Updates that were asked for and not used"
     return Grid(caption, ["client", "reason", "row", "seed", "times", "rounds"], lines)
 
 
 def notes(study: Study) -> list[str]:
-    """The ledger's notes, each once, with the rounds in which it stands."""
-    found: dict[tuple[str, int, str], list[int]] = {}
+    """The ledger's notes, each once, with its rounds."""
+    rounds_of: dict[tuple[str, int, str], list[int]] = {}
     for row, runs in study.rows.items():
         for run in runs:
             for entry in run.ledger:
                 for note in entry.notes:
-                    found.setdefault((row, run.summary.seed, note), []).append(entry.round)
-    return [f"{row}, seed {seed}, rounds {spans(at)}: {note}" for (row, seed, note), at in found.items()]
+                    rounds_of.setdefault((row, run.summary.seed, note), []).append(entry.round)
+    return [f"{row}, seed {seed}, rounds {spans(at)}: {note}" for (row, seed, note), at in rounds_of.items()]
 
 
 def spans(rounds: Iterable[int]) -> str:
-    """Round numbers in short: [1, 2, 3, 7] -> "1–3, 7"."""
+    """Round numbers as ranges: [1, 2, 3, 7] -> "1–3, 7"."""
     parts: list[list[int]] = []
     for r in sorted(set(rounds)):
         if parts and r == parts[-1][1] + 1:
@@ -232,17 +232,17 @@ def spans(rounds: Iterable[int]) -> str:
 
 
 def commands(study: Study) -> list[str]:
-    """One command per run that runs it again from its resolved experiment (seed included)."""
+    """A command per run that repeats it from its resolved experiment (seed included)."""
     out = []
     for run in study.runs:
         again = run.folder.with_name(run.folder.name + "-again")
-        words_ = ["fedloom", "run", str(run.folder / "experiment.yaml"), "--out", str(again)]
-        out.append(shlex.join(words_))
+        command = ["fedloom", "run", str(run.folder / "experiment.yaml"), "--out", str(again)]
+        out.append(shlex.join(command))
     return out
 
 
 def facts(study: Study) -> Mapping[str, str]:
-    """The few figures under the title."""
+    """The summary figures below the title."""
     runs = study.runs
     seeds = sorted({run.summary.seed for run in runs})
     parts = {"columns": ", ".join(study.across)} if study.across else {}

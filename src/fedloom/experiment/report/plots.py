@@ -1,7 +1,7 @@
-"""Small SVG plots that are written into the page: curves over rounds and horizontal bars.
+"""Small inline SVG plots: curves over rounds, horizontal bars, points, heat maps.
 
-Lines and text take their colours from the page (`currentColor`, `var(--series-N)`), so that one picture fits
-the light and the dark scheme. Nothing here touches pyplot's global state.
+Lines and text take their colours from the page (`currentColor`, `var(--series-N)`), for both the light and
+the dark scheme. pyplot's global state is not used.
 """
 
 import html
@@ -20,10 +20,10 @@ from fedloom.experiment.report.units import Spread, scale_of, show
 from fedloom.tasks.metrics.metric import Unit
 
 SERIES = 8
-"""Colours in the style sheet (`--series-0` to `--series-7`)."""
+"""Number of colours in the style sheet (`--series-0` to `--series-7`)."""
 
 SPREAD_OUT = 20
-"""The ratio of the most to the fewest bytes from which on their axis is logarithmic."""
+"""Ratio of the most to the fewest bytes above which their axis is logarithmic."""
 
 _INK = "#010203"
 _COLOURS = [f"#0{i}0b0c" for i in range(SERIES)]
@@ -51,8 +51,8 @@ def curves(
 ) -> str:
     """One SVG: a line per row over rounds, with a band of one standard deviation over seeds.
 
-    `lines` maps a row to its mean and spread by round; figures that are not finite are left out. `key` keeps
-    the ids of several plots on one page apart. `x_axis` names what the whole numbers are, if not rounds.
+    `lines` maps a row to its mean and spread by round; values that are not finite are omitted. `key` makes the
+    ids of several plots on one page unique. `x_axis` names the whole numbers on it.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 2.5))
@@ -84,9 +84,9 @@ def bars(
     key: str,
     series: Sequence[str] | None = None,
 ) -> str:
-    """One SVG: a group of horizontal bars per label, one bar per series, each with its figure.
+    """One SVG: a group of horizontal bars per label, one bar per series, each with its value.
 
-    `series` orders the colours (default: the order of appearance). A bar whose figure is None is left out.
+    `series` orders the colours (default: order of appearance). Bars with the value None are omitted.
     """
     order = list(series or dict.fromkeys(name for group in groups.values() for name in group))
     shown = {label: {n: s for n, s in group.items() if s is not None} for label, group in groups.items()}
@@ -114,31 +114,33 @@ def bars(
         axes.set_ylim(y - 0.5, -0.75)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        told = [
+        texts = [
             f"{label}: " + ", ".join(f"{name} {show(spread, unit)}" for name, spread in group.items())
             for label, group in shown.items()
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
 
 
 def points(
     title: str,
-    found: Mapping[str, tuple[Spread, Spread]],
+    positions: Mapping[str, tuple[Spread, Spread]],
     x_axis: tuple[str, Unit],
     y_axis: tuple[str, Unit],
     key: str,
 ) -> str:
     """One SVG: a point per row, with a bar of one standard deviation over seeds in either direction.
 
-    `found` maps a row to its (x, y); the axes are (title, unit). Bytes begin at zero, on a logarithmic axis where they are far
-    apart.
+    `positions` maps a row to its (x, y); an axis is (title, unit). Axes of bytes begin at zero and are logarithmic if the values
+    are far apart.
     """
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 2.9))
         axes = figure.add_axes((0.155, 0.16, 0.815, 0.8))
-        values = [[pair[i].mean for pair in found.values() if math.isfinite(pair[i].mean)] for i in (0, 1)]
+        values = [
+            [pair[i].mean for pair in positions.values() if math.isfinite(pair[i].mean)] for i in (0, 1)
+        ]
         scales = [scale_of(max(v, default=0.0), a[1]) for v, a in zip(values, (x_axis, y_axis), strict=True)]
-        for i, pair in enumerate(found.values()):
+        for i, pair in enumerate(positions.values()):
             if not all(math.isfinite(s.mean) for s in pair):
                 continue
             (x, dx), (y, dy) = (
@@ -167,15 +169,15 @@ def points(
             elif unit == "percent":
                 axis.set_major_locator(MaxNLocator(nbins=5))
         axes.grid(color=_INK, alpha=0.15, linewidth=0.6)
-        told = [
+        texts = [
             f"{row}: {x_axis[0]} {show(x, x_axis[1])}, {y_axis[0]} {show(y, y_axis[1])}"
-            for row, (x, y) in found.items()
+            for row, (x, y) in positions.items()
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
 
 
 def heat(title: str, labels: Sequence[str], values: Sequence[Sequence[float]], key: str) -> str:
-    """One SVG: a row of squares per label, from pale (0) to full (2 and more) in the first series' colour; 1 is in between."""
+    """One SVG: a row of squares per label, in the first series' colour, from pale (0) to saturated (2 and more)."""
     with matplotlib.rc_context(_STYLE):
         names = [_short(label) for label in labels]
         left = 0.15 + 0.075 * max(map(len, names), default=0)
@@ -191,11 +193,11 @@ def heat(title: str, labels: Sequence[str], values: Sequence[Sequence[float]], k
         axes.set_xticks([])
         for side in ("left", "bottom"):
             axes.spines[side].set_visible(False)
-        told = [
+        texts = [
             f"{label}: {', '.join(f'{v:.2f}' for v in row)}"
             for label, row in zip(labels, values, strict=True)
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(told)}")
+        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
 
 
 def swatch(index: int, key: str, bar: bool = False) -> str:
@@ -216,7 +218,7 @@ def swatch(index: int, key: str, bar: bool = False) -> str:
 
 
 def _marker(index: int) -> str:
-    """The ninth series has the first one's colour, and another marker."""
+    """The marker of a series; the ninth has the first one's colour and a different marker."""
     return _MARKERS[(index + index // SERIES) % len(_MARKERS)]
 
 

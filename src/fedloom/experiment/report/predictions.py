@@ -1,4 +1,4 @@
-"""What the model answered to every test sample, `predictions-start.jsonl` and `predictions-end.jsonl` of a run folder."""
+"""The model's answers to all test samples: `predictions-start.jsonl` and `predictions-end.jsonl` of a run folder."""
 
 from collections import Counter
 from pathlib import Path
@@ -7,7 +7,7 @@ from fedloom.experiment.report.read import Record, Run, lines
 
 
 class Prediction(Record):
-    """One test sample's reference and the answer to it; None where nothing was generated."""
+    """One test sample's reference and its answer; None if nothing was generated."""
 
     uid: str
     kind: str = "text"
@@ -17,21 +17,21 @@ class Prediction(Record):
 
 
 def predictions(folder: Path, moment: str) -> dict[tuple[str, str], Prediction]:
-    """The answers of the moment `start` or `end` by client and uid; empty where the run wrote none."""
+    """The answers of the moment `start` or `end` by client and uid; empty if the run wrote none."""
     path = folder / f"predictions-{moment}.jsonl"
-    found = lines(path, Prediction) if path.is_file() else ()
-    return {(record.client, record.uid): record for record in found}
+    records = lines(path, Prediction) if path.is_file() else ()
+    return {(record.client, record.uid): record for record in records}
 
 
 def majority(run: Run) -> float | None:
-    """The share of the commonest reference among the test samples: the accuracy of a model that always says the same."""
-    found = predictions(run.folder, "start") or predictions(run.folder, "end")
-    counts = Counter(record.reference for record in found.values())
+    """Share of the most common reference among the test samples: the accuracy of the majority baseline."""
+    answers = predictions(run.folder, "start") or predictions(run.folder, "end")
+    counts = Counter(record.reference for record in answers.values())
     return max(counts.values()) / counts.total() if counts else None
 
 
 def rounds_above_majority(run: Run) -> float | None:
-    """The first round from which on the accuracy stays above the majority share to the end; None if it never does."""
+    """The first round from which the accuracy stays above the majority share; None if there is none."""
     line, series = majority(run), run.series("global/text/accuracy")
     if line is None:
         return None

@@ -1,4 +1,4 @@
-"""Typed records of a run folder, and one run read and checked."""
+"""Typed records of a run folder, and their validated reading."""
 
 import json
 import math
@@ -12,18 +12,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 
 from fedloom.core.errors import ExperimentError
 
-# A figure that could not be computed is null on disk; it stays visible as "not finite".
+# A value that could not be computed is null on disk; it stays visible as "not finite".
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
 T = TypeVar("T")
 
 LAYER = "layer/"
-"""How the name of a single layer's metric begins: there are hundreds, so that only `layers.py` shows them."""
+"""Prefix of a single layer's metrics; there are hundreds, shown by `layers.py` alone."""
 
 RELIABILITY = "reliability/"
-"""How the names of Fed-CMP's reliability weights begin, one for each client and group of directions: a heat map shows them."""
+"""Prefix of Fed-CMP's reliability weights, one per client and group of directions; shown as a heat map."""
 
 NOT_THE_EXPERIMENT = ("seed", "versions", "commit", "out")
-"""Keys of `experiment.yaml` that may differ between two runs of one and the same experiment."""
+"""Keys of `experiment.yaml` that may differ between two runs of the same experiment."""
 
 
 class Record(BaseModel):
@@ -63,7 +63,7 @@ class LedgerEntry(Record):
 
 
 class ClientSummary(Record):
-    """What one client holds (modalities, numbers of train and test samples) and how it stands at the end."""
+    """One client's modalities, numbers of train and test samples, and final metrics."""
 
     client: str
     holds: tuple[str, ...] = ()
@@ -111,7 +111,7 @@ class SampleRecord(Record):
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder, read and checked."""
+    """One validated run folder."""
 
     folder: Path
     experiment: dict[str, Any]
@@ -123,23 +123,23 @@ class Run:
 
     @property
     def across(self) -> str | None:
-        """The column of the table that this run fills, such as a task; None where its study has no such axis."""
+        """The run's column in the table, such as a task; None if its study has no such axis."""
         across = self.experiment.get("across")
         return None if across is None else str(across)
 
     @cached_property
     def _by_name(self) -> dict[str, dict[int, float]]:
-        found: dict[str, dict[int, float]] = {}
+        by_name: dict[str, dict[int, float]] = {}
         for metric in self.metrics:
-            found.setdefault(metric.name, {})[metric.round] = metric.value
-        return {name: dict(sorted(series.items())) for name, series in found.items()}
+            by_name.setdefault(metric.name, {})[metric.round] = metric.value
+        return {name: dict(sorted(series.items())) for name, series in by_name.items()}
 
     def series(self, name: str) -> dict[int, float]:
-        """Value by round of the metric called `name`; of repeated lines the last one counts."""
+        """Value by round of the metric `name`; a repeated line overrides earlier ones."""
         return dict(self._by_name.get(name, {}))
 
     def final(self, name: str) -> float | None:
-        """The last round's value of a metric, from the summary or else the lines; None if absent."""
+        """The last round's value of a metric, from the summary or else from the lines; None if absent."""
         value = self.summary.metrics.get(name)
         if isinstance(value, float):
             return value
@@ -154,20 +154,20 @@ class Run:
         return self.series(name).get(0)
 
     def names(self) -> list[str]:
-        """Every metric name of this run, in the order of first appearance."""
-        told = [name for name, value in self.summary.metrics.items() if not isinstance(value, dict)]
-        return list(dict.fromkeys([*self._by_name, *told]))
+        """All metric names of this run, in order of first appearance."""
+        in_summary = [name for name, value in self.summary.metrics.items() if not isinstance(value, dict)]
+        return list(dict.fromkeys([*self._by_name, *in_summary]))
 
     @property
     def complete(self) -> bool:
-        """Plainly complete: the status says so and the ledger knows of no refused and no silent client."""
+        """Whether the status is complete and the ledger has no refused, omitted or silent client."""
         return self.summary.status == "complete" and not any(
             e.refused or e.left_out or e.silent for e in self.ledger
         )
 
     @property
     def fingerprint(self) -> str:
-        """Equal for two runs of one experiment that differ in their seed only."""
+        """The experiment without its seed and environment, as JSON: equal for runs of one experiment."""
         same = {k: v for k, v in self.experiment.items() if k not in NOT_THE_EXPERIMENT}
         return json.dumps(same, sort_keys=True, default=str)
 
@@ -203,13 +203,11 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def inside(folder: Path, name: str, told_by: Path) -> Path:
-    """`folder / name`, refused with ExperimentError if it leads out of `folder`."""
+def inside(folder: Path, name: str, source: Path) -> Path:
+    """`folder / name`, as named in the file `source`; ExperimentError if it leads out of `folder`."""
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise ExperimentError(
-            f"{told_by} names {name!r}, which leads out of {folder}: name a file inside it."
-        )
+        raise ExperimentError(f"{source} names {name!r}, which leads out of {folder}: name a file inside it.")
     return path
 
 
@@ -225,12 +223,12 @@ def _text(path: Path) -> str:
 
 
 def parse(path: Path, kind: type[T]) -> T:
-    """A JSON file of this kind. Raises ExperimentError."""
+    """A JSON file validated as `kind`. Raises ExperimentError."""
     return _check(path, _text(path), TypeAdapter(kind))
 
 
 def lines(path: Path, kind: type[T]) -> tuple[T, ...]:
-    """The records of a JSON lines file. Raises ExperimentError with the line that is not as a run writes it."""
+    """The records of a JSON lines file. Raises ExperimentError that names the first invalid line."""
     adapter = TypeAdapter(kind)
     numbered = enumerate(_text(path).split("\n"), start=1)
     return tuple(_check(f"{path}, line {n}", line, adapter) for n, line in numbered if line.strip())

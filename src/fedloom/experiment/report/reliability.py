@@ -1,4 +1,4 @@
-"""How far the server trusted whom: a heat map of Fed-CMP's reliability weights, clients by groups of directions."""
+"""Fed-CMP's reliability weights as heat maps (clients by groups of directions), and the agreement of updates."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -11,13 +11,13 @@ from fedloom.experiment.report.read import RELIABILITY, Run
 from fedloom.experiment.report.units import show, words
 
 SHOWN = 8
-"""Rows (methods and columns) that get heat maps; of larger studies each run's own report has them."""
+"""Largest number of rows (methods and columns) with heat maps; in larger studies each run's own report has them."""
 
 
 def updates(study: Study) -> tuple[list[Plot], Grid | None]:
-    """How clients' changes agree and how rounds follow each other: curves, and the last round's figures."""
+    """Agreement of the clients' updates, and of successive rounds: curves, and the last round's table."""
     names = [n for n in UPDATES if n in study.names()]
-    drawn = [
+    charts = [
         plot
         for i, (across, part) in enumerate(study.parts().items())
         for name in names
@@ -29,15 +29,15 @@ def updates(study: Study) -> tuple[list[Plot], Grid | None]:
         [row, *(show(_mean([run.final(n) for run in runs]), "number") for n in names)]
         for row, runs in flat.rows.items()
     ]
-    told = [line for line in lines if any(cell != "—" for cell in line[1:])]
+    measured = [line for line in lines if any(cell != "—" for cell in line[1:])]
     caption = "Agreement of the clients' changes, last round"
-    return drawn, Grid(caption, ["row", *map(words, names)], told) if told else None
+    return charts, Grid(caption, ["row", *map(words, names)], measured) if measured else None
 
 
 def heat(study: Study) -> list[Plot]:
-    """One heat map per row and layer, the last round's, mean over seeds: 1 (even) where a client counts by its weight."""
+    """A heat map per row and layer, last round, mean over seeds; 1 means the client's plain weight."""
     flat = study.flat()
-    found = []
+    maps = []
     for number, (row, runs) in enumerate(flat.rows.items()):
         cells = _cells(runs)
         for place in sorted({p for p, _, _ in cells}):
@@ -45,12 +45,12 @@ def heat(study: Study) -> list[Plot]:
             groups = sorted({g for p, _, g in cells if p == place})
             values = [[cells.get((place, c, g), 1.0) for g in groups] for c in clients]
             title = f"{row}, {place}"
-            found.append(Plot(title, plots.heat(title, clients, values, f"heat{number}{place}")))
-    return found if len({title.title.split(", projector")[0] for title in found}) <= SHOWN else []
+            maps.append(Plot(title, plots.heat(title, clients, values, f"heat{number}{place}")))
+    return maps if len({title.title.split(", projector")[0] for title in maps}) <= SHOWN else []
 
 
 def _cells(runs: Sequence[Run]) -> dict[tuple[str, str, str], float]:
-    """(layer, client, group of directions) to the mean over seeds of the last round that had it."""
+    """Mean over seeds of the last available round, by (layer, client, group of directions)."""
     values: dict[tuple[str, str, str], list[float]] = {}
     for run in runs:
         for name in run.names():
@@ -63,5 +63,5 @@ def _cells(runs: Sequence[Run]) -> dict[tuple[str, str, str], float]:
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    there = [v for v in values if v is not None]
-    return fmean(there) if there else None
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None

@@ -1,4 +1,4 @@
-"""The samples of a report: pictures to look at, sound to listen to, each row's answers."""
+"""The samples of a report: media, questions and each row's answers."""
 
 import base64
 from dataclasses import dataclass, field
@@ -13,12 +13,12 @@ PICTURES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".
 SOUNDS = {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"}
 
 PER_KIND = 12
-"""Samples shown per kind; the rest stays in `samples/samples.json`."""
+"""Largest number of shown samples per kind; `samples/samples.json` has the others."""
 
 
 @dataclass(frozen=True)
 class Medium:
-    """A picture or a sound as a data: URI, and the modality that it is."""
+    """A picture or a sound as a data: URI, and its modality."""
 
     modality: str
     uri: str
@@ -38,7 +38,7 @@ class Answer:
 
 @dataclass
 class Card:
-    """One sample: its media and question once, and every row's answers to it."""
+    """One sample with its media, and every row's answers."""
 
     sample: SampleRecord
     media: tuple[Medium, ...]
@@ -47,7 +47,7 @@ class Card:
 
 @dataclass
 class Kind:
-    """The samples of one kind ("image", "image+audio", ...); `hidden` more are in the run folder."""
+    """The samples of one kind ("image", "image+audio", ...); `hidden` is the number of further ones in the run folder."""
 
     name: str
     cards: list[Card] = field(default_factory=list)
@@ -55,9 +55,9 @@ class Kind:
 
 
 def kinds_of(study: Study) -> list[Kind]:
-    """Samples by kind. Rows that answered the same sample share its card, so that its media are stored once.
+    """Samples by kind. Rows with the same sample share a card, so that its media are stored once.
 
-    The first run with samples of each row is shown. A medium that is missing or of an unknown type raises
+    Each row shows its first run with samples. A missing medium, or one of an unknown type, raises
     ExperimentError.
     """
     kinds: dict[str, Kind] = {}

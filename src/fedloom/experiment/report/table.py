@@ -27,13 +27,13 @@ from fedloom.experiment.report.units import Spread, show
 
 BEFORE = "before training"
 WIDE = 9
-"""More columns than this are printed part by part in a terminal."""
+"""Largest number of columns of one table in a terminal; wider tables are split by part."""
 UNUSED = "the ledger holds clients that were not used"
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: label, seeds, a figure per column's name (None where the runs have none), remark."""
+    """One row: label, number of seeds, figure by column name (None if the runs have none), remark."""
 
     label: str
     seeds: int
@@ -51,11 +51,11 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def cell(self, row: str, name: str) -> Spread | None:
-        """The figure of one row and column, by the column's name; KeyError if there is no such row or column."""
+        """The figure of a row and a column, by name; KeyError if there is no such row or column."""
         return {r.label: r for r in self.rows}[row].cells[name]
 
     def grid(self) -> tuple[list[str], list[list[str]], list[str]]:
-        """Header, lines and footnotes as plain unescaped text."""
+        """Header, lines and footnotes as unescaped text."""
         counts = sorted({row.seeds for row in self.rows})
         several = len(counts) > 1
         titles = [f"{c.title} %" if c.unit == "percent" else c.title for c in self.columns]
@@ -81,7 +81,7 @@ class Table:
         return f"{text} (of {spread.n})" if spread is not None and spread.n < row.seeds else text
 
     def rich(self) -> Group | rich.table.Table:
-        """For the terminal; a table with too many columns comes in parts. Text from data is not read as markup."""
+        """The table for the terminal, split by part if it is too wide; text from data is not parsed as markup."""
         parts = list(dict.fromkeys(c.across for c in self.columns))
         if len(parts) < 2 or len(self.columns) <= WIDE:
             return _terminal(self)
@@ -114,15 +114,15 @@ class Table:
 def comparison(folders: Path | Sequence[Path], columns: Sequence[str] | None = None) -> Table:
     """The comparison table of one or several folders (run folders or folders of rows).
 
-    `columns` names metrics (`global/image/exact_match`) or summary fields (`bytes_up`); by default those that the
-    experiment names, or else the headline of the modalities at hand, bytes and time. Runs that are spread over tasks or the
-    like get a column for each. A broken or missing file raises ExperimentError.
+    `columns` names metrics (`global/image/exact_match`) or summary fields (`bytes_up`); default: those of the experiment, or else
+    the headline metrics of the modalities, bytes and time. A study over tasks or the like has columns for each of them.
+    A broken or missing file raises ExperimentError.
     """
     return table_of(gather(folders), columns)
 
 
 def table_of(study: Study, columns: Sequence[str] | None = None, before: bool = False) -> Table:
-    """The comparison table of a study; `before` adds a line for the model that every run started from."""
+    """The comparison table of a study; `before` adds a line for the common model before training."""
     keys = keys_of(study, columns)
     shown = columns_of(study, keys)
     rows = [_row(label, runs, shown) for label, runs in study.rows.items()]
@@ -137,45 +137,45 @@ def table_of(study: Study, columns: Sequence[str] | None = None, before: bool = 
 
 
 def _row(label: str, runs: Sequence[Run], columns: Sequence[Column]) -> TableRow:
-    found = {key: {_at(run): figure_of(run, key) for run in runs} for key in {c.key for c in columns}}
-    cells = {column.name: cell(found[column.key], column) for column in columns}
+    figures = {key: {_at(run): figure_of(run, key) for run in runs} for key in {c.key for c in columns}}
+    cells = {column.name: cell(figures[column.key], column) for column in columns}
     return TableRow(label, len({run.summary.seed for run in runs}), cells, remark_of(runs))
 
 
 def _at(run: Run) -> tuple[str | None, int]:
-    """The part of the study that a run belongs to, and its seed."""
+    """A run's part of the study, and its seed."""
     return run.across, run.summary.seed
 
 
 def remark_of(runs: Sequence[Run]) -> str | None:
-    """Why a row is not plainly complete, or None."""
-    told = [
+    """The reason for which a row is incomplete, or None."""
+    reasons = [
         run.summary.status if run.summary.status != "complete" else UNUSED for run in runs if not run.complete
     ]
-    if not told:
+    if not reasons:
         return None
-    of = f" ({len(told)} of {len(runs)} seeds)" if len(runs) > 1 else ""
-    return "; ".join(dict.fromkeys(told)) + of
+    share = f" ({len(reasons)} of {len(runs)} seeds)" if len(runs) > 1 else ""
+    return "; ".join(dict.fromkeys(reasons)) + share
 
 
 def _before(study: Study, columns: Sequence[Column]) -> TableRow | None:
-    """Round 0, if the runs of one part and seed all started alike: only then is it one line."""
-    found: dict[str, dict[tuple[str | None, int], float | None]] = {c.key: {} for c in columns}
+    """The row of round 0, or None unless all runs of one part and seed have equal figures there."""
+    starts: dict[str, dict[tuple[str | None, int], float | None]] = {c.key: {} for c in columns}
     for run in study.runs:
-        for key in found:
+        for key in starts:
             value = start_of(run, key)
             if value is not None:
-                told = found[key].setdefault(_at(run), value)
-                if told is None or abs(told - value) > 1e-6:
+                known = starts[key].setdefault(_at(run), value)
+                if known is None or abs(known - value) > 1e-6:
                     return None
-    seeds = {seed for values in found.values() for _, seed in values}
+    seeds = {seed for values in starts.values() for _, seed in values}
     if not seeds:
         return None
-    return TableRow(BEFORE, len(seeds), {c.name: cell(found[c.key], c) for c in columns})
+    return TableRow(BEFORE, len(seeds), {c.name: cell(starts[c.key], c) for c in columns})
 
 
 def _part(table: Table, across: str | None) -> Table:
-    """The columns of one part of the study."""
+    """The table of one part of the study."""
     kept = [c for c in table.columns if c.across == across]
     plain = tuple(replace(c, title=c.title.removeprefix(f"{across}, ")) for c in kept)
     return Table(f"{table.title}, {across}", plain, table.rows, table.notes)
@@ -197,11 +197,11 @@ def _terminal(table: Table) -> rich.table.Table:
 
 
 def markdown_cell(text: str) -> str:
-    """A text as it can stand in a Markdown table."""
+    """Text escaped for a Markdown table."""
     one_line = " ".join(text.split("\n"))
     return one_line.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _joined(title: str) -> str:
-    """The unit stays on its word's line."""
+    """The title with a non-breaking space before its unit."""
     return title.replace(" %", "\u00a0%")

@@ -1,4 +1,4 @@
-"""What a row gains at home against what it loses elsewhere and what it sends: one point per row."""
+"""Trade-offs, one point per row: local against novel accuracy, and accuracy against bytes."""
 
 from fedloom.experiment.report import plots
 from fedloom.experiment.report.columns import AVERAGED, titled
@@ -21,12 +21,14 @@ def tradeoffs(study: Study) -> list[Plot]:
         return []
     quality = "hm" if "hm" in names else LOCAL
     table = table_of(study, [AVERAGED + key for key in (LOCAL, NOVEL, quality, "bytes_up", "bytes_down")])
-    drawn = []
+    charts = []
     if NOVEL in names:
-        found = _points(table, NOVEL, LOCAL)
+        accuracies = _points(table, NOVEL, LOCAL)
         title = "local against novel accuracy"
-        drawn.append(
-            Plot(title, plots.points(title, found, ("novel", "percent"), ("local", "percent"), "tradeoff"))
+        charts.append(
+            Plot(
+                title, plots.points(title, accuracies, ("novel", "percent"), ("local", "percent"), "tradeoff")
+            )
         )
     sent = {
         row: (Spread.of([up.mean + down.mean]), value)
@@ -35,10 +37,10 @@ def tradeoffs(study: Study) -> list[Plot]:
     }
     title = f"{titled()[quality]} against bytes"
     both: tuple[str, Unit] = ("bytes up and down in the whole run", "bytes")
-    drawn.append(
+    charts.append(
         Plot(title, plots.points(title, sent, both, (titled()[quality], "percent"), "against-bytes"))
     )
-    return drawn
+    return charts
 
 
 def _points(table: Table, x: str, y: str) -> dict[str, tuple[Spread, Spread]]:

@@ -1,4 +1,4 @@
-"""Knowledge transfer by synthetic data (FedMMKT): what the generator draws, how clients vote on it, how they are fused."""
+"""Knowledge transfer by synthetic data (FedMMKT): generated pictures, the clients' votes, and their fusion."""
 
 import base64
 import re
@@ -26,7 +26,7 @@ FUSION = (
     "alignment_variance",
     "tau_agg",
 )
-"""Measures, in order: `<group>/<measure>`, of the fusion also `fusion/<modality>/<measure>`."""
+"""Ordered measures: `<group>/<measure>`, for the fusion also `fusion/<modality>/<measure>`."""
 
 GROUPS = {
     "generator": (
@@ -47,12 +47,12 @@ GROUPS = {
         "distance of the clients' vectors to the fused one.",
     ),
 }
-"""What is measured, and what it means in words."""
+"""Measures of each group, and their explanation."""
 
 DRAWN = 12
-"""Rows with pictures, or with bars of weights, that are shown; of larger studies each run's own report has them."""
+"""Largest number of rows with pictures or bars of weights; in larger studies each run's own report has them."""
 BETWEEN = 6
-"""Grids of rounds between the first and the last that a report on one row shows; the rest stays in the run folder."""
+"""Largest number of intermediate grids in a report on one row; the run folder has the others."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -67,7 +67,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What one row's generator drew: before, after and the real thing; grids in between; the classes, from the top."""
+    """Grids of one row's generator: before, after and real; intermediate rounds; class names from the top."""
 
     row: str
     classes: Sequence[str]
@@ -86,12 +86,12 @@ class Part:
 
 
 def galleries(study: Study) -> list[Gallery]:
-    """The pictures of each row's first run that has some: `generated/round-<n>.png`, `real.png` and `classes.json`.
+    """The pictures of each row's first run with any: `generated/round-<n>.png`, `real.png` and `classes.json`.
 
-    Raises ExperimentError for a file that is no PNG, and a broken `classes.json`.
+    Raises ExperimentError for a file that is no PNG, and for a broken `classes.json`.
     """
     rows = study.flat().rows
-    found = []
+    sections = []
     for row, runs in rows.items():
         folder = next((f for run in runs if (f := run.folder / "generated").is_dir()), None)
         if folder is None:
@@ -110,19 +110,19 @@ def galleries(study: Study) -> list[Gallery]:
         if shown:
             named = folder / "classes.json"
             classes = parse(named, tuple[str, ...]) if named.is_file() else ()
-            found.append(Gallery(row, classes, shown, between))
-    return found if len(found) <= DRAWN else []
+            sections.append(Gallery(row, classes, shown, between))
+    return sections if len(sections) <= DRAWN else []
 
 
 def parts(study: Study) -> list[Part]:
-    """Generator, vote and fusion, each if any run measured it."""
+    """The parts generator, vote and fusion, as far as any run measured them."""
     return [part for group in GROUPS if (part := _part(study, group))]
 
 
 def weights(study: Study) -> list[Plot]:
-    """Per row: each client's mean weight in the fusion, in the first and the last round that fused."""
+    """Per row: each client's mean fusion weight, in the first and the last round with fusion."""
     rows = study.flat().rows
-    drawn = []
+    charts = []
     for number, (row, runs) in enumerate(rows.items()):
         names = dict.fromkeys(n for run in runs for n in run.names() if _is_weight(n))
         groups: dict[str, dict[str, Spread | None]] = {}
@@ -134,28 +134,28 @@ def weights(study: Study) -> list[Plot]:
         if groups:
             title = f"Weights of {row}, first and last round of fusion"
             svg = plots.bars(title, groups, "number", f"weights{number}", ["first", "last"])
-            drawn.append(Plot(row, svg))
-    return drawn if len(drawn) <= DRAWN else []
+            charts.append(Plot(row, svg))
+    return charts if len(charts) <= DRAWN else []
 
 
 def collapses(study: Study) -> list[str]:
-    """A sentence for every row and way in which its fusion collapsed in some round."""
-    said = []
+    """A sentence for every row and kind of collapse of its fusion in any round."""
+    sentences = []
     for row, runs in study.flat().rows.items():
         few = _rounds(runs, "effective_clients", lambda value: value < FEW)
         if few:
             lowest = min(few.values())
-            said.append(
+            sentences.append(
                 f"{row}: the fusion weights collapsed, fewer than {FEW:g} clients counted in {_when(few)} (lowest {lowest:.2f})."
             )
         alike = _rounds(runs, "cosine", lambda value: value > ALIKE)
         if alike:
             highest = max(alike.values())
-            said.append(
+            sentences.append(
                 f"{row}: the fused vectors collapsed, those of different items are nearly one in {_when(alike)} "
                 f"(mean cosine up to {highest:.3f})."
             )
-    return said
+    return sentences
 
 
 def _part(study: Study, group: str) -> Part | None:
@@ -164,7 +164,7 @@ def _part(study: Study, group: str) -> Part | None:
     if not names:
         return None
     names.sort(key=lambda n: measures.index(n.rsplit("/", 1)[1]))
-    drawn = [
+    charts = [
         plot
         for i, (across, part) in enumerate(study.parts().items())
         for name in names
@@ -177,26 +177,28 @@ def _part(study: Study, group: str) -> Part | None:
     lines = [line for line in lines if any(field != "—" for field in line[1:])]
     header = ["row", *(words(n.split("/", 1)[1]) for n in names)]
     title = group.capitalize()
-    return Part(title, note, drawn, Grid(f"{title}, last round", header, lines))
+    return Part(title, note, charts, Grid(f"{title}, last round", header, lines))
 
 
 def _rounds(runs: Sequence[Run], measure: str, bad: Callable[[float], bool]) -> dict[int, float]:
-    """Round to the worst of the bad values of `fusion/<measure>` or `fusion/<modality>/<measure>` in it."""
-    found: dict[int, list[float]] = {}
+    """The worst bad value of `fusion/<measure>` or `fusion/<modality>/<measure>` by round."""
+    by_round: dict[int, list[float]] = {}
     for run in runs:
         for name in run.names():
             if name.startswith("fusion/") and name.endswith(f"/{measure}"):
-                single = _alone(run, name.split("/")[1])
+                single = _single_client(run, name.split("/")[1])
                 for r, value in run.series(name).items():
                     if bad(value) and r not in single:
-                        found.setdefault(r, []).append(value)
-    return {r: min(v) if measure == "effective_clients" else max(v) for r, v in found.items()}
+                        by_round.setdefault(r, []).append(value)
+    return {r: min(v) if measure == "effective_clients" else max(v) for r, v in by_round.items()}
 
 
-def _alone(run: Run, modality: str) -> set[int]:
-    """Rounds in which one client of a modality answered: it has all the weight, and that is no collapse."""
-    told = [run.series(n) for n in run.names() if _is_weight(n) and n.startswith(f"fusion/{modality}-")]
-    rounds = [r for series in told for r in series]
+def _single_client(run: Run, modality: str) -> set[int]:
+    """Rounds with a single answering client of a modality: it has all the weight, which is no collapse."""
+    client_series = [
+        run.series(n) for n in run.names() if _is_weight(n) and n.startswith(f"fusion/{modality}-")
+    ]
+    rounds = [r for series in client_series for r in series]
     return {r for r in rounds if rounds.count(r) == 1}
 
 

@@ -1,7 +1,7 @@
 """BERTScore (Zhang et al. 2020): greedy cosine matching of contextual token vectors, no IDF, no rescaling.
 
 Own code because torchmetrics and bert-score assume a [CLS] ... [SEP] frame, which a causal embedder lacks,
-and let a padded position's zero stand in for a negative cosine.
+and let the zero of a padded position replace a negative cosine.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from torch import Tensor
 
 
 class Embedder(Protocol):
-    """Turns a text into one contextual vector per token; `name` pins model and layer."""
+    """Contextual token vectors of texts; `name` identifies model and layer."""
 
     @property
     def name(self) -> str:
-        """Model and layer; it becomes a part of the metric's name."""
+        """Model and layer, a part of the metric's name."""
 
     def embed(self, texts: Sequence[str]) -> list[Tensor]:
-        """For each text a float `(tokens, d)`, special tokens left out; `(0, d)` for an empty text."""
+        """Token vectors of each text, float `(tokens, d)`, without special tokens; `(0, d)` for an empty text."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class BertScore:
         return {f"bertscore_{letter}[{self.embedder}]": values for letter, values in columns.items()}
 
     def means(self) -> dict[str, float]:
-        """Means over the samples; F is the mean of the samples' F, hence at most the mean of P and R."""
+        """Means over the samples; F is the mean of the samples' F, at most the mean of P and R."""
         return {name: fsum(values) / len(values) for name, values in self.per_sample().items() if values}
 
 
@@ -47,8 +47,8 @@ def match(candidate: Tensor, reference: Tensor) -> tuple[float, float, float]:
     """P, R and F of one pair from token vectors `(n, d)` and `(m, d)`; all 0 if either side has no token.
 
     R = mean over reference tokens of the best cosine, P the same over candidate tokens, F = 2PR / (P + R).
-    Where P or R is not positive the harmonic mean is undefined: F is then the smaller of the two, which
-    continues it and keeps F <= (P + R) / 2.
+    If P or R is not positive, the harmonic mean is undefined: F is then the smaller of the two, its
+    continuous extension, with F <= (P + R) / 2.
     """
     if not len(candidate) or not len(reference):
         return 0.0, 0.0, 0.0
@@ -63,8 +63,8 @@ def bert_score(
 ) -> BertScore:
     """BERTScore of each pair; an empty prediction scores 0 and stays in the mean.
 
-    Equal pairs are scored once, `chunk` different pairs at a time (memory: their token vectors), in an
-    order that depends on the set of pairs alone, so that the order of the samples changes no bit. Raises
+    Equal pairs are scored once, `chunk` distinct pairs at a time (memory: their token vectors), in an order
+    set by the pairs alone, so that the order of the samples changes no bit. Raises
     ValueError on unequal lengths.
     """
     if len(predictions) != len(references):

@@ -7,12 +7,12 @@ import numpy as np
 
 from fedloom.core.streams import numpy_stream
 
-_BLOCK = 2**22  # Numbers drawn at a time, 32 MB.
+_BLOCK = 2**22  # numbers per block of draws, 32 MB
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean, its interval `[low, high]`, and the two-sided p-value of a paired test if there was one."""
+    """A mean, its interval `[low, high]`, and the two-sided p-value of the paired test, if any."""
 
     mean: float
     low: float
@@ -25,8 +25,8 @@ def bootstrap_interval(
 ) -> Interval:
     """Mean of per-sample `values` and its percentile bootstrap interval (Efron 1979).
 
-    It covers the choice of test samples alone, not that of seeds or clients. Sorted first: order changes
-    nothing. Raises ValueError without values.
+    The interval covers the choice of test samples alone, not of seeds or clients. Independent of the order of
+    values. Raises ValueError without values.
     """
     data = np.sort(np.asarray(values, dtype=np.float64))
     if not len(data):

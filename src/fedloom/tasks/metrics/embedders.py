@@ -1,4 +1,4 @@
-"""Token embedders for BERTScore: the packaged MiniLM, any Hugging Face encoder, or a causal model at hand."""
+"""Token embedders for BERTScore: the packaged MiniLM, any Hugging Face encoder, or a loaded causal model."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,11 +13,11 @@ from fedloom.core.hf_logging import quiet_hf
 
 
 class HiddenStates:
-    """Hidden states of one layer of a transformer, special tokens left out.
+    """Hidden states of one layer of a transformer, without special tokens.
 
     Layer 0 is the input embedding, layer L the output of the L-th block (of the last one: after the final
-    norm). Texts longer than `max_tokens` (specials included) are cut. The model is used as it is, without
-    dropout and gradients; keep it frozen over a comparison, or the scores move with what they measure.
+    norm). Texts longer than `max_tokens` (specials included) are truncated. The model runs
+    without dropout and gradients; keep it frozen over a comparison, or the scores change with the model.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class HiddenStates:
         max_tokens: int = 512,
         batch_size: int = 64,
     ) -> None:
-        """`model` and `tokenizer` belong together; `layer` None is the last; `start` is an id put first.
+        """A model and its tokenizer; `layer` None is the last; `start` is a token id put first.
 
         Raises ExperimentError if the model has no such layer.
         """
@@ -51,26 +51,26 @@ class HiddenStates:
 
     @property
     def name(self) -> str:
-        """`model:layer`; a slash of the id becomes `--`: slashes separate the parts of a metric's name."""
+        """`model:layer`, with `--` for slashes of the id: slashes separate the parts of a metric's name."""
         return self._name
 
     def embed(self, texts: Sequence[str]) -> list[Tensor]:
-        """For each text float32 `(tokens, d)` on the CPU; `(0, d)` for an empty one."""
+        """Token vectors of each text, float32 `(tokens, d)` on the CPU; `(0, d)` for an empty one."""
         encoded = [self._encode(text) for text in texts]
         order = sorted(range(len(texts)), key=lambda i: (len(encoded[i][0]), texts[i]))
-        found: dict[int, Tensor] = {}
+        vectors: dict[int, Tensor] = {}
         config: Any = self.model.config
         for i in order:
             if all(encoded[i][1]):
-                found[i] = torch.zeros(0, int(config.hidden_size))
-        rest = [i for i in order if i not in found]
+                vectors[i] = torch.zeros(0, int(config.hidden_size))
+        rest = [i for i in order if i not in vectors]
         for first in range(0, len(rest), self.batch_size):
             batch = rest[first : first + self.batch_size]
             states = self._forward([encoded[i][0] for i in batch])
             for row, i in zip(states, batch, strict=True):
                 words = [t for t, special in enumerate(encoded[i][1]) if not special]
-                found[i] = row[words].float().cpu()
-        return [found[i] for i in range(len(texts))]
+                vectors[i] = row[words].float().cpu()
+        return [vectors[i] for i in range(len(texts))]
 
     def _encode(self, text: str) -> tuple[list[int], list[bool]]:
         if not text.strip():
@@ -97,10 +97,10 @@ class HiddenStates:
 
 
 class CausalEmbedder(HiddenStates):
-    """A causal language model's hidden states: the offline default, with the world's frozen language model.
+    """A causal language model's hidden states; the offline default, with the foundation's frozen language model.
 
     The beginning-of-text token, if the tokenizer has one, is put first, so that the first word has a
-    context. A token sees only what stands before it: scores are not comparable with a bidirectional
+    context. A token attends only to earlier tokens: scores are not comparable with a bidirectional
     encoder's.
     """
 
@@ -114,8 +114,8 @@ class CausalEmbedder(HiddenStates):
 class HFEmbedder(HiddenStates):
     """Any Hugging Face encoder by id or folder, such as `("bert-base-uncased", 9)`, the usual BERTScore.
 
-    Weights are read from safetensors only. A folder's name stands for it in the metric's name; a given
-    `revision` is part of the name. Raises ExperimentError if the model cannot be loaded.
+    Weights are read from safetensors only. A folder goes into the metric's name by its own name; a
+    `revision` is part of it, too. Raises ExperimentError if the model cannot be loaded.
     """
 
     def __init__(
@@ -178,7 +178,7 @@ def load_embedder(text: str, *, device: str = "cpu") -> HiddenStates:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Dropout off inside; afterwards every module is in the mode in which it was, mixed modes included."""
+    """Context with the model in evaluation mode; restores every module's own mode afterwards."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:

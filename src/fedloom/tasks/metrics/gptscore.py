@@ -1,7 +1,6 @@
-"""GPTScore (Fu et al. 2023): how likely a named language model finds an answer, given the question.
+"""GPTScore (Fu et al. 2023): mean log-probability of an answer's tokens given the question, by a named language model.
 
-The mean log-probability of the answer's tokens, in nats, at most 0; not the judgement on a scale of 0 to 100 that some papers
-call by this name.
+In nats, at most 0; not the judgement on a scale of 0 to 100 for which some papers use this name.
 """
 
 import math
@@ -18,14 +17,14 @@ from fedloom.tasks.metrics.embedders import evaluating
 
 
 class GPTScore:
-    """Scores by a causal language model and its tokenizer; `name` goes with every figure."""
+    """GPTScore by a causal language model and its tokenizer; `name` accompanies every figure."""
 
     def __init__(self, model: nn.Module, tokenizer: Any, name: str, batch_size: int = 32) -> None:
         self.model, self.tokenizer, self.name, self.batch_size = model, tokenizer, name, batch_size
 
     @classmethod
     def load(cls, model_id: str | Path) -> "GPTScore":
-        """By Hugging Face id or folder, weights from safetensors only. Raises ExperimentError if it cannot be loaded."""
+        """Load by Hugging Face id or folder, weights from safetensors only. Raises ExperimentError if it cannot be loaded."""
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         pinned: dict[str, Any] = {"local_files_only": Path(model_id).is_dir(), "trust_remote_code": False}
@@ -44,7 +43,7 @@ class GPTScore:
     def score(self, questions: Sequence[str], answers: Sequence[str]) -> list[float]:
         """Mean log p(token | question, earlier tokens) over each answer's tokens; minus infinity for an empty answer.
 
-        Question and answer are tokenised apart, so that a question cannot change its answer's tokens. Raises ValueError on
+        Question and answer are tokenised separately, so that a question cannot change its answer's tokens. Raises ValueError on
         unequal lengths.
         """
         if len(questions) != len(answers):
@@ -52,19 +51,19 @@ class GPTScore:
         start = self.tokenizer.bos_token_id
         rows = []
         for question, answer in zip(questions, answers, strict=True):
-            given = ([] if start is None else [start]) + self._ids(question)
-            rows.append((given, self._ids(answer) if given else []))
-        found: list[float] = []
+            prompt = ([] if start is None else [start]) + self._ids(question)
+            rows.append((prompt, self._ids(answer) if prompt else []))
+        scores: list[float] = []
         for first in range(0, len(rows), self.batch_size):
-            found += self._score(rows[first : first + self.batch_size])
-        return found
+            scores += self._score(rows[first : first + self.batch_size])
+        return scores
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer.encode(text.strip(), add_special_tokens=False))
 
     def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         device = next(self.model.parameters()).device
-        whole = [given + answer for given, answer in rows]
+        whole = [prompt + answer for prompt, answer in rows]
         longest = max(map(len, whole))
         ids = torch.tensor([ids + [0] * (longest - len(ids)) for ids in whole], device=device)
         mask = torch.tensor([[1] * len(ids) + [0] * (longest - len(ids)) for ids in whole], device=device)
@@ -72,6 +71,6 @@ class GPTScore:
             logits: Tensor = self.model(input_ids=ids, attention_mask=mask).logits.float()
         logs = logits[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
         return [
-            float(line[len(given) - 1 : len(given) + len(answer) - 1].mean()) if answer else -math.inf
-            for line, (given, answer) in zip(logs, rows, strict=True)
+            float(line[len(prompt) - 1 : len(prompt) + len(answer) - 1].mean()) if answer else -math.inf
+            for line, (prompt, answer) in zip(logs, rows, strict=True)
         ]

@@ -1,8 +1,8 @@
-"""How good generated pictures are: distances between sets of features, diversity, agreement with labels and with texts.
+"""Image generation metrics: distances between sets of features, diversity, agreement with labels and with texts.
 
-Evaluation only. Features come from a fixed net, the same for every set that is compared (`metrics.oracle`; Inception in papers,
-whose weights would have to be downloaded): figures by different nets do not compare. Computed in float64. The tests hold the
-two distances against torchmetrics, which needs a net and pictures where these take features.
+Evaluation only. Features come from one fixed network for all compared sets (`metrics.oracle`; papers use Inception, whose weights
+need a download): figures by different networks are not comparable. Computed in float64. The tests compare the two distances with
+torchmetrics, which needs a network and pictures instead of features.
 """
 
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ _BATCH = 128
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     """Squared Fréchet distance of Gaussians fitted to features (N, p) and (M, p): FID (Heusel et al., 2017).
 
-    |mu_a - mu_b|² + tr(C_a + C_b - 2 (C_a C_b)^1/2), >= 0 and 0 for equal sets. Biased upwards for few items: compare figures
-    of equally many only. Raises ValueError for fewer than 2 items and widths that differ.
+    |mu_a - mu_b|² + tr(C_a + C_b - 2 (C_a C_b)^1/2), >= 0 and 0 for equal sets. Biased upwards for few items: compare only
+    figures of equal numbers. Raises ValueError for fewer than 2 items or different widths.
     """
     a, b = _pair(features_a, features_b)
     (mean_a, cov_a), (mean_b, cov_b) = _gaussian(a), _gaussian(b)
@@ -30,37 +30,37 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     root = (vectors * values.clamp_min(0).sqrt()) @ vectors.T
     # The eigenvalues of C_a C_b are those of the symmetric C_a^1/2 C_b C_a^1/2.
     cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp_min(0).sqrt().sum()
-    found = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
-    return max(float(found), 0.0)
+    distance = (mean_a - mean_b).square().sum() + cov_a.trace() + cov_b.trace() - 2 * cross
+    return max(float(distance), 0.0)
 
 
 def kernel_distance(features_a: Tensor, features_b: Tensor) -> float:
     """Unbiased estimate of the squared maximum mean discrepancy, kernel (<x, y> / p + 1)³: KID (Bińkowski et al., 2018).
 
-    Of features (N, p) and (M, p), over the whole sets; its mean is 0 for two draws of one distribution, so that it may be
-    negative, and it is for a set and itself. Raises ValueError for fewer than 2 items and widths that differ.
+    Over the whole sets of features (N, p) and (M, p). Its expectation for equal distributions is 0, so it may be negative,
+    and it is negative between a set and itself. Raises ValueError for fewer than 2 items or different widths.
     """
     a, b = _pair(features_a, features_b)
     return float(_within(a) + _within(b) - 2 * _kernel(a, b).mean())
 
 
 def diversity_by_class(features: Tensor, labels: Tensor) -> dict[int, float]:
-    """Mean Euclidean distance between every two items of a class, of features (N, p) and labels int64 (N,).
+    """Mean Euclidean distance between pairs of items of each class, of features (N, p) and labels int64 (N,).
 
-    Classes of fewer than two items are left out.
+    Classes with fewer than two items are omitted.
     """
-    found = {}
+    by_class = {}
     for label in torch.unique(labels).tolist():
         own = features[labels == label].detach().double().flatten(1)
         if len(own) > 1:
-            found[int(label)] = float(torch.nn.functional.pdist(own).mean())
-    return found
+            by_class[int(label)] = float(torch.nn.functional.pdist(own).mean())
+    return by_class
 
 
 def diversity(features: Tensor, labels: Tensor) -> float:
     """Mean of `diversity_by_class` over the classes; falls towards 0 as a generator collapses. NaN if no class has two items."""
-    found = diversity_by_class(features, labels)
-    return sum(found.values()) / len(found) if found else float("nan")
+    by_class = diversity_by_class(features, labels)
+    return sum(by_class.values()) / len(by_class) if by_class else float("nan")
 
 
 def agreement(logits: Tensor, labels: Tensor) -> float:
@@ -77,8 +77,8 @@ def clip_score(towers: "Towers", pixels: "Pixels", pictures: Tensor, texts: Sequ
     """Mean over items of max(cos(picture, text), 0) by a CLIP, in [0, 1]; pictures uint8 (N, 3, H, W) and N texts.
 
     CLIPScore (Hessel et al., 2021) is this times 2.5, torchmetrics' times 100. `towers` and `pixels` come from
-    `foundations.clip_io.load_clip_checkpoint`. NaN without items; raises ValueError on numbers that differ, and ExperimentError
-    on a text that is too long.
+    `models.clip.checkpoint.load_clip_checkpoint`. NaN without items; raises ValueError on unequal numbers, and ExperimentError on
+    a text that is too long.
     """
     if len(pictures) != len(texts):
         raise ValueError(f"there are {len(pictures)} pictures and {len(texts)} texts; each needs one.")

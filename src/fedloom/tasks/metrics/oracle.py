@@ -1,7 +1,7 @@
-"""A judge of generated pictures: a small convolutional classifier, trained on real ones.
+"""The oracle, a judge of generated pictures: a small convolutional classifier trained on real ones.
 
-Evaluation only: it may see what no client and no server sees, so nothing of a federation is ever trained, kept, dropped or
-weighed by what it says.
+Evaluation only: it is trained on data that neither clients nor server may see, so nothing in a federation is ever trained,
+selected or weighted by its output.
 """
 
 from dataclasses import dataclass
@@ -13,33 +13,33 @@ from torch.nn.functional import adaptive_avg_pool2d, cross_entropy, pad
 from fedloom.core.streams import stream_seed, torch_stream
 
 SIDE = 32
-"""Larger pictures are averaged down to 32 x 32: a judge of small pictures, not of a paper's."""
+"""Largest side in pixels; larger pictures are averaged down to 32 x 32."""
 WIDTH = 64
-"""Of the penultimate features."""
+"""Width of the penultimate features."""
 _BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Oracle:
-    """A trained judge; pictures are uint8 (N, 3, H, W), of whatever size."""
+    """A trained classifier; pictures are uint8 (N, 3, H, W) of any size."""
 
     body: nn.Module
     head: nn.Linear
 
     @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """(N, 64), float32: the penultimate layer, the fixed features of the Fréchet and the kernel distance."""
+        """Penultimate layer, float32 (N, 64): the fixed features of the Fréchet and the kernel distance."""
         parts = [self.body(_read(x)) for x in torch.split(pictures, 256)]
         return torch.cat(parts) if parts else torch.zeros(0, WIDTH)
 
     @torch.no_grad()
     def logits(self, pictures: Tensor) -> Tensor:
-        """(N, C), float32."""
-        found: Tensor = self.head(self.features(pictures))
-        return found
+        """Class logits, float32 (N, C)."""
+        logits: Tensor = self.head(self.features(pictures))
+        return logits
 
     def probabilities(self, pictures: Tensor) -> Tensor:
-        """(N, C), float32; rows sum to 1."""
+        """Class probabilities, float32 (N, C); rows sum to 1."""
         return self.logits(pictures).softmax(1)
 
 
@@ -52,10 +52,10 @@ def train_oracle(
     steps: int = 400,
     learning_rate: float = 2e-3,
 ) -> Oracle:
-    """A judge of `classes` classes from real pictures uint8 (N, 3, H, W) and labels int64 (N,); `seed` decides everything.
+    """Train an oracle of `classes` classes on real pictures uint8 (N, 3, H, W) and labels int64 (N,), deterministic in `seed`.
 
-    AdamW with a one-cycle rate, batches of 64, pictures shifted by up to a sixteenth of their side. Raises ValueError on shapes
-    that do not fit and labels out of range.
+    AdamW with a one-cycle rate, batches of 64, pictures shifted by up to a sixteenth of their side. Raises ValueError on
+    mismatched shapes and labels out of range.
     """
     if pictures.ndim != 4 or pictures.shape[1] != 3 or labels.shape != pictures.shape[:1] or not len(labels):
         raise ValueError(
@@ -83,9 +83,9 @@ def train_oracle(
 
 
 def _body(side: int) -> nn.Module:
-    """Three convolutions, what is left of the picture averaged over a 2 x 2 grid, a hidden layer.
+    """Three convolutions, average pooling to 2 x 2, a hidden layer.
 
-    Normalised within each picture, so that a picture's features do not depend on its batch.
+    Group norm, so that a picture's features do not depend on its batch.
     """
     layers: list[nn.Module] = []
     stride = 1 if side <= SIDE // 2 else 2  # as much work for larger pictures
@@ -102,7 +102,7 @@ def _read(pictures: Tensor) -> Tensor:
 
 
 def _shifted(x: Tensor, draw: torch.Generator) -> Tensor:
-    """The batch moved by one draw of up to a sixteenth of the side in each direction; the border is repeated."""
+    """The batch shifted by one random offset of up to a sixteenth of the side, the border replicated."""
     tall, wide = x.shape[-2:]
     room = [max(1, side // 16) for side in (tall, wide)]
     top, left = (int(torch.randint(0, 2 * r + 1, (1,), generator=draw)) for r in room)

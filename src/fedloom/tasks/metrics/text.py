@@ -21,7 +21,7 @@ def normalise(text: str) -> str:
 
 
 def exact_match(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
-    """1.0 where the normal forms are equal (SQuAD, Rajpurkar et al. 2016), else 0.0, for each pair."""
+    """Exact match of each pair: 1.0 if the normal forms are equal (SQuAD, Rajpurkar et al. 2016), else 0.0."""
     return [float(bool(p) and p == r) for p, r in _normal_pairs(predictions, references)]
 
 
@@ -29,9 +29,9 @@ def token_f1(predictions: Sequence[str], references: Sequence[str]) -> list[floa
     """SQuAD's F1 of each pair: harmonic mean of precision and recall of the bags of normalised words."""
     scores = []
     for prediction, reference in _normal_pairs(predictions, references):
-        said, wanted = prediction.split(), reference.split()
-        common = sum((Counter(said) & Counter(wanted)).values())
-        scores.append(2 * common / (len(said) + len(wanted)) if common else 0.0)
+        predicted, expected = prediction.split(), reference.split()
+        common = sum((Counter(predicted) & Counter(expected)).values())
+        scores.append(2 * common / (len(predicted) + len(expected)) if common else 0.0)
     return scores
 
 
@@ -77,7 +77,7 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Bleu:
 def sentence_bleu(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
     """BLEU of each pair alone, exponentially smoothed, over the n-grams that exist ("effective order").
 
-    Another metric than corpus BLEU, with another name: it also ranks answers of one to three words.
+    Unlike corpus BLEU it also ranks answers of one to three words; hence its own name.
     """
     from sacrebleu.metrics import BLEU
 
@@ -105,13 +105,13 @@ def find_wordnet() -> Any:
 def meteor(
     predictions: Sequence[str], references: Sequence[str], wordnet: Any = "find"
 ) -> tuple[str, list[float]]:
-    """METEOR of each pair by NLTK (alpha 0.9, beta 3, gamma 0.5) and the name of what was measured.
+    """METEOR of each pair by NLTK (alpha 0.9, beta 3, gamma 0.5), after the name of the measured variant.
 
     With WordNet the name is `meteor`: words match exactly, by Porter stem, or as synonyms (Lavie and
     Agarwal 2007). Without its data (`find_wordnet()` is None) it is `meteor_exact`: equal words only,
     neither stems nor synonyms. `wordnet` is a reader with `synsets(word)`, None, or "find". Words are
-    NLTK's `wordpunct_tokenize`, lower case. The fragmentation penalty leaves 0.5 for a correct one-word
-    answer: METEOR is no accuracy.
+    NLTK's `wordpunct_tokenize`, lower case. The fragmentation penalty gives a correct one-word answer 0.5:
+    METEOR is no accuracy.
     """
     from nltk.stem.porter import PorterStemmer
     from nltk.tokenize import wordpunct_tokenize
@@ -134,7 +134,7 @@ def meteor(
 
 
 class _Verbatim:
-    """Stands in for NLTK's stemmer and WordNet: a word is its own stem and has no synonyms."""
+    """Replacement of NLTK's stemmer and WordNet: a word is its own stem and has no synonyms."""
 
     def stem(self, word: str) -> str:
         return word

@@ -1,4 +1,4 @@
-"""Token accuracy: the share of answer positions whose most probable token, teacher forced, is the label."""
+"""Token accuracy: the share of answer positions whose most probable token is the label, under teacher forcing."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenAccuracy:
-    """Integer counts of every sample; `+` merges batches exactly, whatever their sizes and order."""
+    """Integer counts per sample; `+` merges batches exactly, in any sizes and order."""
 
     tokens: tuple[int, ...] = ()
     correct: tuple[int, ...] = ()
@@ -43,12 +43,12 @@ class TokenAccuracy:
 
     @property
     def per_sample(self) -> list[float]:
-        """Each sample's share in [0, 1]; samples without an answer token have none and are left out."""
+        """Each sample's share in [0, 1], without the samples that have no answer token."""
         return [hits / total for total, hits in zip(self.tokens, self.correct, strict=True) if total]
 
     @property
     def mean(self) -> float:
-        """Mean of the samples' shares: every sample counts alike, however long; NaN without a token."""
+        """Unweighted mean of the samples' shares; NaN without a token."""
         shares = self.per_sample
         return fsum(shares) / len(shares) if shares else float("nan")
 
@@ -58,7 +58,7 @@ class TokenAccuracy:
         return median(self.per_sample) if self.total else float("nan")
 
     def metrics(self) -> dict[str, float]:
-        """The named numbers; empty without a token, so that nothing is reported that was not measured."""
+        """The metrics by name; empty without a token, so that only measured values are reported."""
         if not self.total:
             return {}
         return {

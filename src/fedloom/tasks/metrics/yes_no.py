@@ -1,26 +1,26 @@
-"""Answers that are yes or no, or one letter of several: what benchmarks of multimodal LLMs count."""
+"""Scores of yes or no answers and of multiple choice, as in benchmarks of multimodal LLMs."""
 
 import re
 from collections.abc import Mapping, Sequence
 
 
 def said(answer: str) -> str | None:
-    """`yes` or `no`, by the first of these words in an answer; None where neither occurs."""
-    found = re.search(r"\b(yes|no|not)\b", answer.lower())
-    return None if found is None else "yes" if found.group(1) == "yes" else "no"
+    """The verdict `yes` or `no`, by the first such word in an answer; None if there is none."""
+    match = re.search(r"\b(yes|no|not)\b", answer.lower())
+    return None if match is None else "yes" if match.group(1) == "yes" else "no"
 
 
 def yes_no(answers: Sequence[str], truths: Sequence[str]) -> dict[str, float]:
-    """POPE's figures (Li et al., 2023), "yes" being positive; an answer that is neither counts as wrong, and as no.
+    """POPE's figures (Li et al., 2023), "yes" positive; an answer without verdict is wrong and counts as no.
 
-    `accuracy`, `precision`, `recall`, `f1`, `yes_rate` (what a model that hallucinates says too often), `unanswered`.
+    `accuracy`, `precision`, `recall`, `f1`, `yes_rate` (high for a hallucinating model), `unanswered`.
     """
-    told = [said(a) for a in answers]
-    n = max(len(told), 1)
-    right = sum(a == t for a, t in zip(told, truths, strict=True))
-    hits = sum(a == t == "yes" for a, t in zip(told, truths, strict=True))
-    claims, there = told.count("yes"), list(truths).count("yes")
-    precision, recall = hits / claims if claims else 0.0, hits / there if there else 0.0
+    verdicts = [said(a) for a in answers]
+    n = max(len(verdicts), 1)
+    right = sum(a == t for a, t in zip(verdicts, truths, strict=True))
+    hits = sum(a == t == "yes" for a, t in zip(verdicts, truths, strict=True))
+    claims, positives = verdicts.count("yes"), list(truths).count("yes")
+    precision, recall = hits / claims if claims else 0.0, hits / positives if positives else 0.0
     both = precision + recall
     return {
         "accuracy": right / n,
@@ -28,7 +28,7 @@ def yes_no(answers: Sequence[str], truths: Sequence[str]) -> dict[str, float]:
         "recall": recall,
         "f1": 2 * precision * recall / both if both else 0.0,
         "yes_rate": claims / n,
-        "unanswered": told.count(None) / n,
+        "unanswered": verdicts.count(None) / n,
     }
 
 
@@ -38,7 +38,7 @@ def mme(
     """MME's score (Fu et al., 2023) per category, 0 to 200: 100 times accuracy plus 100 times the share of pictures with both
     questions right; and their sum as `score`.
     """
-    found: dict[str, float] = {}
+    scores: dict[str, float] = {}
     right = [said(a) == t for a, t in zip(answers, truths, strict=True)]
     for category in sorted(set(categories)):
         own = [i for i, c in enumerate(categories) if c == category]
@@ -46,15 +46,15 @@ def mme(
         for i in own:
             pictures.setdefault(images[i], []).append(right[i])
         accuracy = sum(right[i] for i in own) / len(own)
-        found[f"score/{category}"] = 100 * accuracy + 100 * sum(map(all, pictures.values())) / len(pictures)
-    return {**found, "score": sum(found.values())}
+        scores[f"score/{category}"] = 100 * accuracy + 100 * sum(map(all, pictures.values())) / len(pictures)
+    return {**scores, "score": sum(scores.values())}
 
 
 def letter(answer: str, choices: Mapping[str, str]) -> str | None:
     """The letter of `choices` that an answer names: as a first word such as "B" or "(B)", or by the choice's own words."""
     plain = answer.strip()
-    found = re.match(r"[(\[]?([A-Z])[)\].:,]?(\s|$)", plain)
-    if found and found.group(1) in choices:
-        return found.group(1)
+    match = re.match(r"[(\[]?([A-Z])[)\].:,]?(\s|$)", plain)
+    if match and match.group(1) in choices:
+        return match.group(1)
     named = [key for key, text in choices.items() if text and text.lower() in plain.lower()]
     return named[0] if len(named) == 1 else None
