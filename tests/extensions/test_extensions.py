@@ -15,8 +15,8 @@ from fedloom.experiment.report import comparison
 from fedloom.experiment.report.units import unit_of, words
 from fedloom.methods import METHODS
 from fedloom.privacy.robust.stage import RULES
-from fedloom.tasks import TASKS
 from fedloom.tasks.metrics.metric import METRICS
+from fedloom.tasks.registry import TASKS
 from tests.extensions.toy_method import HalfWay
 from tests.extensions.toy_metric import LENGTH
 from tests.extensions.toy_privacy import FirstClients

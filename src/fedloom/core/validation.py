@@ -20,7 +20,7 @@ def validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: st
     place = prefix + ".".join(str(part) for part in first["loc"]) or "the top level"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, first["loc"][:-1])
+        known = _known_keys(model, first["loc"][:-1], fields)
         near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
         hint = (
             f"did you mean {near[0]}?"
@@ -40,10 +40,16 @@ def validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: st
     raise ExperimentError(f"{origin}: {place}: {message[0].lower()}{message[1:]}{given}")
 
 
-def _known_keys(model: Any, location: Sequence[Any]) -> list[str]:
-    """The keys that a model knows at a location; empty where no model of ours stands there."""
+def _known_keys(model: Any, location: Sequence[Any], value: Any) -> list[str]:
+    """The keys that a model knows at a location of `value`; empty where no model of ours stands there.
+
+    A model with a classmethod `variant` is the base of registered ones, and finds the one that a mapping names.
+    """
     for part in location:
         field = getattr(model, "model_fields", {}).get(part)
         model = field.annotation if field is not None else None
         model = next((m for m in get_args(model) if hasattr(m, "model_fields")), model)  # one or none
+        value = value.get(part) if isinstance(value, Mapping) else None
+        if hasattr(model, "variant") and isinstance(value, Mapping):
+            model = model.variant(value)
     return sorted(getattr(model, "model_fields", {}))

@@ -14,8 +14,9 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.sources import SOURCES, Source
 from fedloom.methods import METHODS, Method
 from fedloom.privacy.robust.stage import RULES, RobustRule
-from fedloom.tasks import TASKS, Task
+from fedloom.tasks.base import Task
 from fedloom.tasks.metrics.metric import METRICS, Metric
+from fedloom.tasks.registry import TASKS
 
 GROUP = "fedloom.plugins"
 

@@ -17,7 +17,7 @@ from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
-from fedloom.tasks import Task
+from fedloom.tasks.base import Task
 
 
 @dataclass(frozen=True)

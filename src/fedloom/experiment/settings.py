@@ -29,8 +29,8 @@ from fedloom.models.lora.lora import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.privacy.compatibility import refusal
 from fedloom.privacy.robust.attacks import Backdoor
-from fedloom.tasks import Task, task_of
-from fedloom.tasks.base import Setup
+from fedloom.tasks.base import Setup, Task
+from fedloom.tasks.registry import task_of
 
 Size = Literal["tiny", "small", "paper"]
 

@@ -13,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from fedloom.privacy.robust.stage import RULES, RobustRule
+from fedloom.privacy.robust.stage import RobustRule
 
 
 class Secure(BaseModel):
@@ -87,11 +87,7 @@ class Privacy(BaseModel):
         """A mapping to the rule that its `kind` names."""
         if not isinstance(value, Mapping):
             return handler(value)
-        if "kind" not in value:
-            raise ValueError("must say its 'kind'; docs/security.md names them")
-        if value["kind"] not in RULES:
-            raise ValueError(f"there is no rule {value['kind']!r}; known are {', '.join(RULES)}")
-        return RULES[value["kind"]].model_validate(value)
+        return RobustRule.variant(value).model_validate(value)
 
     @model_validator(mode="after")
     def _single_updates(self) -> "Privacy":

@@ -8,8 +8,8 @@ from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.predictions import rounds_above_majority
 from fedloom.experiment.report.read import LAYER, Run
 from fedloom.experiment.report.units import Spread, unit_of, words
-from fedloom.tasks import TASKS
 from fedloom.tasks.metrics.metric import Unit
+from fedloom.tasks.registry import TASKS
 
 FIELDS = {
     "bytes_up": "bytes up",

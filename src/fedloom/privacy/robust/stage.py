@@ -60,6 +60,15 @@ class RobustRule(BaseModel):
         """The name in `privacy.robust.kind`."""
         return str(cls.model_fields["kind"].default)
 
+    @classmethod
+    def variant(cls, fields: Mapping[str, Any]) -> "type[RobustRule]":
+        """The rule that a mapping names. Raises ValueError for none, and for one that is not registered."""
+        if "kind" not in fields:
+            raise ValueError("must say its kind; docs/security.md names them")
+        if fields["kind"] not in RULES:
+            raise ValueError(f"there is no rule {fields['kind']!r}; known are {', '.join(RULES)}")
+        return RULES[fields["kind"]]
+
     @property
     def least(self) -> int:
         """The fewest clients of a round for the rule to do anything."""

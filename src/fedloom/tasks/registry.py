@@ -1,0 +1,29 @@
+"""The tasks by the name that a source is for."""
+
+from typing import Any
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.sources import Source
+from fedloom.tasks.base import Task
+from fedloom.tasks.image_classification import ImageClassification
+from fedloom.tasks.own_models import OwnModels
+from fedloom.tasks.question_answering import QuestionAnswering
+from fedloom.tasks.text_classification import TextClassification
+
+TASKS: dict[str, type[Task[Any]]] = {
+    t.name: t for t in (QuestionAnswering, TextClassification, ImageClassification, OwnModels)
+}
+"""Every task by its name."""
+
+
+def task_of(source: Source) -> Task[Any]:
+    """The task that a source's samples are for. Raises ExperimentError for one that is not registered."""
+    if source.for_task not in TASKS:
+        raise ExperimentError(
+            f"data.source {source.source_name()} is for the task {source.for_task}, which is not registered; "
+            f"known are {', '.join(TASKS)}"
+        )
+    return TASKS[source.for_task](source)
+
+
+__all__ = ["TASKS", "Task", "task_of"]
