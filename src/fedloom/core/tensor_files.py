@@ -22,12 +22,12 @@ DIGEST = "digest"
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
     """64 hex digits that change with any name, type, shape or value."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(bytes_of(tensor))
-    return found.hexdigest()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(bytes_of(tensor))
+    return digest.hexdigest()
 
 
 def with_checksum(tensors: Mapping[str, Tensor]) -> bytes:
@@ -46,11 +46,11 @@ def read_checked(file: Path, device: torch.device | str = "cpu") -> dict[str, Te
     """The tensors of a sealed file, mapped from it. Raises ExperimentError where it is missing or not as it was written."""
     try:
         with safe_open(file, framework="pt") as f:
-            wanted = (f.metadata() or {}).get(DIGEST)
+            expected = (f.metadata() or {}).get(DIGEST)
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise damaged(file) from error
-    if digest_of(tensors) != wanted:
+    if digest_of(tensors) != expected:
         raise damaged(file)
     return tensors if str(device) == "cpu" else {n: t.to(device) for n, t in tensors.items()}
 

@@ -67,11 +67,11 @@ class FedExLoRA(merged.MovesBase):
 
     def product(self, after: State) -> Mapping[str, Tensor]:
         """The averaged pair and this round's residual, side by side."""
-        found = dict(after.shared)
+        tensors = dict(after.shared)
         for name in after.shared:
             place = name.removesuffix("lora_A")
             change = merged.newest(after, place) if place != name else None
             if change is not None:
-                found[name] = torch.cat([after.shared[name], change[1]])
-                found[place + "lora_B"] = torch.cat([after.shared[place + "lora_B"], change[0]], dim=1)
-        return found
+                tensors[name] = torch.cat([after.shared[name], change[1]])
+                tensors[place + "lora_B"] = torch.cat([after.shared[place + "lora_B"], change[0]], dim=1)
+        return tensors

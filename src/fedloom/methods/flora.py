@@ -63,10 +63,10 @@ class FLoRA(merged.MovesBase):
 
     def product(self, after: State) -> Mapping[str, Tensor]:
         """This round's stack."""
-        found: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name in after.shared:
             place = name.removesuffix("lora_A")
             change = merged.newest(after, place) if place != name else None
             if change is not None:
-                found[place + "lora_B"], found[name] = change
-        return found
+                tensors[place + "lora_B"], tensors[name] = change
+        return tensors

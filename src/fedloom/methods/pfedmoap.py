@@ -87,10 +87,10 @@ class PFedMoAP(CLIPMethod):
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train context and gating, the first time the context alone."""
         own = {n: t for n, t in trainer.personal.items() if n.startswith("gate/")}
-        got = {n: t for n, t in payload.tensors.items() if n == EXPERTS}
-        only = Scope(shared=("*",)) if got else _WITHOUT_GATE
+        experts = {n: t for n, t in payload.tensors.items() if n == EXPERTS}
+        only = Scope(shared=("*",)) if experts else _WITHOUT_GATE
         trained, numbers = trainer.train({**payload.tensors, **own}, only=only, rates={"gate": self.gate_lr})
-        trainer.keep({MINE: trained[CONTEXT], **got})
+        trainer.keep({MINE: trained[CONTEXT], **experts})
         return self.answer(trainer, trained, numbers)
 
     def global_model(

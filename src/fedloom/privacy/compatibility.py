@@ -44,7 +44,7 @@ def refusal(
     """What of a run's privacy its method cannot give, in one sentence, or None. `kinds` are the adapters'."""
     if not privacy.sums:
         return None
-    part = "privacy.secure" if privacy.secure is not None else "privacy.dp"
+    setting = "privacy.secure" if privacy.secure is not None else "privacy.dp"
     name, combination = f"method {method.name}", method.combination
     if method.pooled:
         return f"{name} has one client, so that there is no sum to hide it in; leave privacy out"
@@ -52,13 +52,11 @@ def refusal(
         other = (
             "leave privacy out" if combination == "nothing" else "take fedavg-lora, ffa-lora or fedsa-lora"
         )
-        return f"{name} {WHY[combination]}, so that {part} cannot work; {other}"
+        return f"{name} {WHY[combination]}, so that {setting} cannot work; {other}"
     if unequal:
-        return (
-            f"{part} sums tensors of one shape, but clients' ranks or scales differ; leave cohort.ranks out"
-        )
+        return f"{setting} sums tensors of one shape, but clients' ranks or scales differ; leave cohort.ranks out"
     if combination == "solve" and "vera" in kinds:
-        return f"{name} solves VeRA's vectors from every client's own, so that {part} cannot work; set kind: lora"
+        return f"{name} solves VeRA's vectors from every client's own, so that {setting} cannot work; set kind: lora"
     if privacy.dp is None:
         return None
     if method.weights != "uniform":

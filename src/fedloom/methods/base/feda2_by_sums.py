@@ -61,9 +61,9 @@ def client_by_sums(method: Method, task: str, payload: Payload, trainer: Trainer
 
 def _projected(pair: Mapping[str, Tensor], A: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """B (A_own A'^T), (d_out, r), under B's name, for every A' whose layer `pair` holds in full."""
-    found = {}
+    products = {}
     for name, A_bar in A.items():
         second = name.removesuffix("lora_A") + "lora_B"
         if name in pair and second in pair:
-            found[second] = lora.feda2_project(pair[name], pair[second], A_bar)
-    return found
+            products[second] = lora.feda2_project(pair[name], pair[second], A_bar)
+    return products

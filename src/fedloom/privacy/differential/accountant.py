@@ -42,16 +42,16 @@ class Accountant:
         return low
 
 
-def _event(of: Accountant) -> Any:
+def _event(settings: Accountant) -> Any:
     """One round."""
     import dp_accounting
 
-    event = dp_accounting.GaussianDpEvent(of.noise_multiplier)
-    return event if of.rate >= 1 else dp_accounting.PoissonSampledDpEvent(of.rate, event)
+    event = dp_accounting.GaussianDpEvent(settings.noise_multiplier)
+    return event if settings.rate >= 1 else dp_accounting.PoissonSampledDpEvent(settings.rate, event)
 
 
 @lru_cache(maxsize=64)
-def _one_round(of: Accountant) -> tuple[Any, Any]:
+def _one_round(settings: Accountant) -> tuple[Any, Any]:
     """The Rényi orders, and the divergences of one round: those of T rounds are T times as large."""
     from dp_accounting.rdp import RdpAccountant
 
@@ -60,19 +60,19 @@ def _one_round(of: Accountant) -> tuple[Any, Any]:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        accountant = RdpAccountant().compose(_event(of))
+        accountant = RdpAccountant().compose(_event(settings))
     finally:
         log.setLevel(level)
     return accountant.orders, accountant.rdp
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(of: Accountant, rounds: int) -> float:
-    if of.kind == "rdp":
+def _epsilon(settings: Accountant, rounds: int) -> float:
+    if settings.kind == "rdp":
         from dp_accounting.rdp import compute_epsilon
 
-        orders, divergences = _one_round(of)
-        return float(compute_epsilon(orders, rounds * divergences, of.delta)[0])
+        orders, divergences = _one_round(settings)
+        return float(compute_epsilon(orders, rounds * divergences, settings.delta)[0])
     from dp_accounting.pld import PLDAccountant
 
-    return float(PLDAccountant().compose(_event(of), rounds).get_epsilon(of.delta))
+    return float(PLDAccountant().compose(_event(settings), rounds).get_epsilon(settings.delta))

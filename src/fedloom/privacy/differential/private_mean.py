@@ -28,12 +28,12 @@ def private_mean(
     Noise comes also where nobody answered, so that a group's silence tells nothing. Numbers of examples and losses are
     left out.
     """
-    shares = [clipped(change(r.payload.tensors, reference, layout), dp.clip) for r in replies]
+    changes = [clipped(change(r.payload.tensors, reference, layout), dp.clip) for r in replies]
     tensors: dict[str, Tensor] = {}
     for group, names in by_group(layout).items():
         size = sum(torch.Size(layout[n]).numel() for n in names)
         total = gaussian(size, dp.noise_multiplier * dp.clip, within(stream, group))
-        for share in shares:
+        for share in changes:
             if group in share:
                 total += share[group]
         tensors |= restored(total / expected[group], names, reference, layout)

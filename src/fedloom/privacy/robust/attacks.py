@@ -115,20 +115,20 @@ class Collude(_Attack):
 
     def attackers(self, names: Sequence[str], seed: int) -> list[str]:
         """At least two. Raises ExperimentError for fewer."""
-        found = super().attackers(names, seed)
-        if len(found) < 2:
+        attackers = super().attackers(names, seed)
+        if len(attackers) < 2:
             raise ExperimentError(
                 "attack: collude needs at least two attackers; name more clients, or raise attack.share"
             )
-        return found
+        return attackers
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
         """mean - z sd, over the colluders that hold a tensor."""
-        made: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name in sorted({n for r in replies for n in _tensors(r)}):
             own = torch.stack([_tensors(r)[name] for r in replies if name in _tensors(r)])
-            made[name] = own.mean(0) - self.z * own.std(0, unbiased=False)
-        return [_with(r, {n: made[n] for n in _tensors(r)}) for r in replies]
+            tensors[name] = own.mean(0) - self.z * own.std(0, unbiased=False)
+        return [_with(r, {n: tensors[n] for n in _tensors(r)}) for r in replies]
 
 
 class LabelFlip(_Attack):
@@ -172,15 +172,15 @@ Attack = Annotated[
 def attacked(attack: Attack, replies: Sequence[Reply], attackers: Sequence[str], sent: Sent) -> list[Reply]:
     """The round's replies with those of the attackers exchanged for what they send."""
     own = [r for r in replies if r.client in attackers and r.error is None]
-    made = {r.client: r for r in attack.send(own, sent)} if own else {}
-    return [made.get(r.client, r) if r.error is None else r for r in replies]
+    replaced = {r.client: r for r in attack.send(own, sent)} if own else {}
+    return [replaced.get(r.client, r) if r.error is None else r for r in replies]
 
 
 def described(attack: Attack, attackers: Sequence[str]) -> str:
     """For the status of a run."""
     settings: dict[str, Any] = attack.model_dump(exclude={"kind", "clients", "share"})
-    told = "".join(f", {n} {v}" for n, v in settings.items())
-    return f"under a simulated attack ({attack.kind}{told}) by {', '.join(attackers)}"
+    options = "".join(f", {n} {v}" for n, v in settings.items())
+    return f"under a simulated attack ({attack.kind}{options}) by {', '.join(attackers)}"
 
 
 def _tensors(reply: Reply) -> Mapping[str, Tensor]:

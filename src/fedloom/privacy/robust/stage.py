@@ -70,8 +70,8 @@ class NormBound(_Stage):
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
         """As many replies as before; the ledger notes who was shortened, and to which share."""
         shares: dict[str, dict[str, float]] = {u.client: {} for u in updates}
-        found = groups(updates)
-        for group in found:
+        round_groups = groups(updates)
+        for group in round_groups:
             ways = [way(group, u) for u in group.updates]
             norms = [w.norm() for w in ways]
             bound = median_low(norms) if self.bound is None else self.bound
@@ -79,14 +79,14 @@ class NormBound(_Stage):
                 shares[update.client][group.name] = path.share(bound)
         replies, notes = [], []
         for update in updates:
-            own = shares[update.client]
+            group_shares = shares[update.client]
             tensors: dict[str, Tensor] = {}
-            for group in found:
-                if group.name in own:
-                    tensors |= at_share(group, update, own[group.name])
+            for group in round_groups:
+                if group.name in group_shares:
+                    tensors |= at_share(group, update, group_shares[group.name])
             replies.append(keep(_with(update.reply, tensors)))
-            if told := ", ".join(f"{g} to {s:.2g}" for g, s in own.items() if s < 1):
-                notes.append(f"{update.client}: change shortened, {told} of its way")
+            if shortened := ", ".join(f"{g} to {s:.2g}" for g, s in group_shares.items() if s < 1):
+                notes.append(f"{update.client}: change shortened, {shortened} of its way")
         return Combined(replies, notes=notes)
 
 
@@ -119,10 +119,10 @@ class TrimmedMean(_Stage):
         def rule(holders: int) -> robust.Rule:
             return partial(robust.trimmed_mean, cut=min(self.byzantine, (holders - 1) // 2))
 
-        made = _one_reply(updates, server, rule, keep)
+        combined = _one_reply(updates, server, rule, keep)
         few = [g for g in groups(updates) if len(g.updates) < self.least]
         notes = [f"{g.name}: only {len(g.updates)} hold it, fewer than byzantine are cut" for g in few]
-        return replace(made, notes=notes)
+        return replace(combined, notes=notes)
 
 
 class MultiKrum(_Stage):
@@ -156,8 +156,8 @@ class MultiKrum(_Stage):
             kept = robust.multi_krum(squared.sqrt(), self.byzantine, size)
             for i, update in enumerate(group.updates):
                 if i not in kept:
-                    told = f"score {float(scores[i]):.3g}, median {float(scores.median()):.3g}"
-                    out[update.client][group.name] = told
+                    reason = f"score {float(scores[i]):.3g}, median {float(scores.median()):.3g}"
+                    out[update.client][group.name] = reason
         replies = []
         for update in updates:
             tensors: dict[str, Tensor] = {}
@@ -168,9 +168,9 @@ class MultiKrum(_Stage):
                 replies.append(keep(_with(update.reply, tensors)))
         left_out = {
             client: "multi_krum: far from the others in "
-            + ", ".join(f"{group} ({told})" for group, told in sorted(of.items()))
-            for client, of in out.items()
-            if of
+            + ", ".join(f"{group} ({reason})" for group, reason in sorted(reasons.items()))
+            for client, reasons in out.items()
+            if reasons
         }
         return Combined(replies, left_out, notes)
 
@@ -195,11 +195,11 @@ def combine(
         return Combined([])
     most = int(rule.claims * median_low([r.examples for r in replies]))
     believed = [_claiming(r, min(r.examples, most)) for r in replies]
-    made = rule.apply([Update(r, sent[r.client]) for r in believed], server, keep)
+    combined = rule.apply([Update(r, sent[r.client]) for r in believed], server, keep)
     cut = [
         f"{r.client}: claims {r.examples} examples, {most} are counted" for r in replies if r.examples > most
     ]
-    return replace(made, notes=[*cut, *made.notes])
+    return replace(combined, notes=[*cut, *combined.notes])
 
 
 def _one_reply(
@@ -259,13 +259,13 @@ def _fitted(change: Tensor, like: Tensor) -> Tensor:
 
 def _middle(numbers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The median of every number that all replies hold; whole numbers stay whole."""
-    found: dict[str, Any] = {}
+    medians: dict[str, Any] = {}
     for name in numbers[0]:
         values = [n[name] for n in numbers if type(n.get(name)) in (int, float)]
         if len(values) == len(numbers):
             whole = all(isinstance(v, int) for v in values)
-            found[name] = median_low(values) if whole else median(values)
-    return found
+            medians[name] = median_low(values) if whole else median(values)
+    return medians
 
 
 def _with(reply: Reply, tensors: Mapping[str, Tensor]) -> Reply:

@@ -40,9 +40,9 @@ def to_bytes(tensor: Tensor) -> bytes:
     return tensor.cpu().numpy().tobytes()
 
 
-def addressed(payload: Payload, what: str) -> dict[str, bytes]:
+def addressed(payload: Payload, kind: str) -> dict[str, bytes]:
     """The protocol's messages `secure/<what>/<client>` in a payload, by client."""
-    start = f"{OURS}{what}/"
+    start = f"{OURS}{kind}/"
     return {n[len(start) :]: to_bytes(t) for n, t in payload.tensors.items() if n.startswith(start)}
 
 
@@ -62,14 +62,14 @@ class Session:
     @cached_property
     def changes(self) -> dict[str, Tensor]:
         """What this client adds to each group, before it is weighed; clipped where the experiment says so."""
-        found = change(self.reply.tensors, self.reference, self.layout)
+        changes = change(self.reply.tensors, self.reference, self.layout)
         dp = self.terms.privacy.dp
         if dp is None:
-            return found
+            return changes
         # Zeros where nothing was trained: noise comes everywhere, so that a group's silence tells nothing.
         sizes = {g: Codec.size(g, self.layout) - 2 for g in by_group(self.layout)}
         zeros = {g: torch.zeros(size, dtype=torch.float64) for g, size in sizes.items()}
-        return zeros | clipped(found, dp.clip)
+        return zeros | clipped(changes, dp.clip)
 
 
 @dataclass(frozen=True)
@@ -101,14 +101,14 @@ def answer(
     terms: Terms,
 ) -> Payload:
     """The reply to one phase. `do` is the method's client function; `sessions` is where the client keeps its secrets."""
-    told: Mapping[str, Any] = payload.numbers[OURS]
-    name = told["session"]
+    instructions: Mapping[str, Any] = payload.numbers[OURS]
+    name = instructions["session"]
     if task == KEYS:
         sessions.clear()  # one sum at a time; what an abandoned one left is gone
         own = {n: v for n, v in payload.numbers.items() if n != OURS}
-        reply = do(told["task"], Payload(payload.tensors, own))
+        reply = do(instructions["task"], Payload(payload.tensors, own))
         session = sessions[name] = Session(
-            Member(client), told["task"], reply, payload.tensors, told["layout"], terms
+            Member(client), instructions["task"], reply, payload.tensors, instructions["layout"], terms
         )
         sealing, masking = session.member.keys()
         keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
@@ -121,25 +121,23 @@ def answer(
             bytes.fromhex(name),
             addressed(payload, "sealing"),
             addressed(payload, "masking"),
-            {c: tuple(groups) for c, groups in told["groups"].items()},
-            told["threshold"],
-            told["least"],
+            {c: tuple(groups) for c, groups in instructions["groups"].items()},
+            instructions["threshold"],
+            instructions["least"],
         )
         terms.check(roster)
         if set(roster.groups.get(client, ())) != {*session.changes, NUMBERS}:
             raise ProtocolError("the groups of the roster are not those that this client adds to")
         shares = session.member.shares(roster)
-        return Payload(
-            {f"{OURS}to/{peer}": to_tensor(with_checksum) for peer, with_checksum in shares.items()}
-        )
+        return Payload({f"{OURS}to/{peer}": to_tensor(sealed) for peer, sealed in shares.items()})
     if task == MASKED and session.roster is not None:
         words = _words(client, session, session.roster)
         masked = session.member.masked(addressed(payload, "from"), words)
         return Payload({f"{group}/masked": from_words(w) for group, w in masked.items()})
     if task == UNMASK:
-        read_checked = session.member.unmask(told["survivors"])
+        revealed = session.member.unmask(instructions["survivors"])
         sessions.clear()
-        return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in read_checked.items()})
+        return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in revealed.items()})
     raise ProtocolError(f"{task} is no phase of a secure sum, or comes too early")
 
 

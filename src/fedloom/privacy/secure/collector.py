@@ -53,26 +53,26 @@ class Collector:
         self._sent = dict(sent)
         return sorted(sent)
 
-    def read_checked(self, told: Mapping[str, Mapping[str, bytes]]) -> dict[str, Words]:
+    def read_checked(self, answers: Mapping[str, Mapping[str, bytes]]) -> dict[str, Words]:
         """After phase 4: the sum of the survivors' words in every group that may be opened."""
-        self._enough("unmask", told)
+        self._enough("unmask", answers)
         roster, alive = self.roster, sorted(self._sent)
         lost = [c for c in self._present if c not in self._sent]
-        private = {c: self._secret({u: t[c] for u, t in told.items() if c in t}) for c in lost}
+        private = {c: self._secret({u: t[c] for u, t in answers.items() if c in t}) for c in lost}
         for client, key in private.items():
             if public_key(key) != roster.masking[client]:
                 raise Abandoned(f"the shares of {client}'s mask key do not fit; nothing was opened")
-        read_checked = [part for part in roster.parts if roster.opens(part, alive)]
+        opened = [part for part in roster.parts if roster.opens(part, alive)]
         sums = {}
-        for part in read_checked:
+        for part in opened:
             holders = [c for c in roster.holders(part) if c in self._sent]
-            seeds = {c: self._secret(self._seed_shares(told, c, part, read_checked)) for c in holders}
+            seeds = {c: self._secret(self._seed_shares(answers, c, part, opened)) for c in holders}
             for group in roster.parts[part]:
                 sums[group] = self._open(group, holders, seeds, private)
         return sums
 
     def _open(
-        self, group: str, holders: Sequence[str], seeds: Mapping[str, bytes], private: Mapping[str, bytes]
+        self, group: str, holders: Sequence[str], seeds: Mapping[str, bytes], mask_keys: Mapping[str, bytes]
     ) -> Words:
         """The survivors' sum in a group, without the masks."""
         roster = self.roster
@@ -81,19 +81,19 @@ class Collector:
             total += self._sent[client][group]
         for client in holders:
             total -= self_mask(roster, seeds[client], group, total)
-        for client in (c for c in roster.holders(group) if c in private):
+        for client in (c for c in roster.holders(group) if c in mask_keys):
             for (
                 peer
             ) in holders:  # what the peer added for the lost one is the negative of what that one would have
-                total += pair_mask(roster, client, private[client], peer, group, total)
+                total += pair_mask(roster, client, mask_keys[client], peer, group, total)
         return total
 
     def _seed_shares(
-        self, told: Mapping[str, Mapping[str, bytes]], client: str, part: str, read_checked: Sequence[str]
+        self, answers: Mapping[str, Mapping[str, bytes]], client: str, part: str, opened: Sequence[str]
     ) -> dict[str, bytes]:
         """Each teller's share of a client's seed in one part."""
-        at = [p for p in self.roster.parts_of(client) if p in read_checked].index(part) * KEY
-        return {teller: t[client][at : at + KEY] for teller, t in told.items() if client in t}
+        at = [p for p in self.roster.parts_of(client) if p in opened].index(part) * KEY
+        return {teller: t[client][at : at + KEY] for teller, t in answers.items() if client in t}
 
     def _secret(self, shares: Mapping[str, bytes]) -> bytes:
         """A secret from its shares by teller."""

@@ -38,17 +38,17 @@ def change(
 
     ValueError for a group that is not whole or has other shapes than the layout.
     """
-    found = {}
+    changes = {}
     for group, names in by_group(layout).items():
         there = [n for n in names if n in tensors]
         if not there:
             continue
         if len(there) < len(names) or any(list(tensors[n].shape) != list(layout[n]) for n in names):
             raise ValueError(f"group {group} is not whole, or not of the shapes that are summed")
-        found[group] = torch.cat(
+        changes[group] = torch.cat(
             [(tensors[n].cpu().double() - _at(reference, n, tensors[n])).flatten() for n in names]
         )
-    return found
+    return changes
 
 
 def clipped(changes: Mapping[str, Tensor], clip: float) -> dict[str, Tensor]:
@@ -65,12 +65,12 @@ def restored(
 ) -> dict[str, Tensor]:
     """A group's mean change as tensors, added to the reference, in its dtype (float32 where it names nothing)."""
     parts = torch.split(mean, [math.prod(layout[n]) for n in names])
-    found = {}
+    tensors = {}
     for name, part in zip(names, parts, strict=True):
         before = reference.get(name)
         new = part.reshape(tuple(layout[name]))
-        found[name] = new.float() if before is None else (before.cpu().double() + new).to(before)
-    return found
+        tensors[name] = new.float() if before is None else (before.cpu().double() + new).to(before)
+    return tensors
 
 
 @dataclass(frozen=True)
@@ -92,17 +92,17 @@ class Codec:
         self, changes: Mapping[str, Tensor], weight: float, numbers: Mapping[str, float]
     ) -> dict[str, Words]:
         """A client's words for every group of `changes`, and for NUMBERS, all zero where there are no `numbers`."""
-        found, cut = {}, 0
+        encoded, cut = {}, 0
         share, _ = self._fixed(1.0).encode(torch.tensor([weight], dtype=torch.float64))
         for group, vector in changes.items():
             words, over = self.values.encode(weight * vector)
-            found[group] = np.concatenate([self.values.counts(1), share, words])
+            encoded[group] = np.concatenate([self.values.counts(1), share, words])
             cut += over
         loss, _ = self._fixed(_LOSS).encode(torch.tensor([float(numbers.get("loss", 0.0))]))
         counted = self.values.counts(
             cut if numbers else 0, int(numbers.get("examples", 0)), "loss" in numbers
         )
-        return {**found, NUMBERS: np.concatenate([counted, loss])}
+        return {**encoded, NUMBERS: np.concatenate([counted, loss])}
 
     @staticmethod
     def size(group: str, layout: Layout) -> int:

@@ -54,9 +54,9 @@ def seal(key: bytes, text: bytes, context: bytes) -> bytes:
     return AESGCM(key).encrypt(_NONCE, text, context)
 
 
-def open_sealed(key: bytes, with_checksum: bytes, context: bytes) -> bytes | None:
+def open_sealed(key: bytes, sealed: bytes, context: bytes) -> bytes | None:
     """What was sealed, or None where key, text or context are not those of the sender."""
     try:
-        return AESGCM(key).decrypt(_NONCE, with_checksum, context)
+        return AESGCM(key).decrypt(_NONCE, sealed, context)
     except InvalidTag:
         return None

@@ -69,10 +69,10 @@ class Roster:
     @cached_property
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Groups by part, named by its first group: those that the same clients hold are opened together."""
-        found: dict[tuple[str, ...], list[str]] = {}
+        by_holders: dict[tuple[str, ...], list[str]] = {}
         for group, holders in self._holders.items():
-            found.setdefault(holders, []).append(group)
-        return {groups[0]: tuple(groups) for groups in found.values()}
+            by_holders.setdefault(holders, []).append(group)
+        return {groups[0]: tuple(groups) for groups in by_holders.values()}
 
     def parts_of(self, client: str) -> tuple[str, ...]:
         """The parts that a client adds to, in order."""
