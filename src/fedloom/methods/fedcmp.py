@@ -23,7 +23,7 @@ from fedloom.methods.base.method import Ask, Combination, Method, State
 
 BASIS, VELOCITY = ".basis", ".velocity"
 BINS = 16
-"""Directions are told in so many groups, from the strongest to the weakest."""
+"""Groups of directions in the figures, from the strongest to the weakest."""
 
 
 class FedCMP(Method):
@@ -121,7 +121,7 @@ class FedCMP(Method):
 
 
 def figures(fused: canonical.Fused, layer: Layer) -> dict[str, float]:
-    """What a layer's fusion did.
+    """Measures of a layer's fusion.
 
     `canonical/<layer>/rank`, `energy` (share held by the basis) and `effective_clients` (mean over directions);
     `reliability/<layer>/<client>/<group>`: rho over p in a group of directions, 1 where a client counts by its weight.

@@ -81,7 +81,7 @@ class Scaffold(Method):
         return {n: t for n, t in state.shared.items() if not n.endswith(SERVER)}
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What an experiment makes personal; control variates are no model."""
+        """The experiment's personal tensors, without control variates, on the shared ones; empty without any."""
         own = {n: t for n, t in personal.items() if not n.endswith(OWN)}
         return {**self.global_model(state, {}), **own} if own else {}
 

@@ -1,7 +1,7 @@
 """Scalar reliability: one trust weight for each client and group, where Fed-CMP's reconstruction has one for each direction.
 
 Our baseline (docs/methods/fedma.md): w_k ~ p_k v_k^-gamma, with v_k the mean square of client k's change of a group minus the
-mean change of the others. It answers whether weighing by direction, and not merely weighing, is what helps.
+mean change of the others. It separates the gain of weighting by direction from that of weighting at all.
 """
 
 from typing import ClassVar

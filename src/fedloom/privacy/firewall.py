@@ -16,7 +16,7 @@ from fedloom.core.payload import Check, Reply, group_of
 
 
 class Firewall(BaseModel):
-    """Limits on what a client may send."""
+    """Limits on a client's reply."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,7 +47,7 @@ def inspect(
 
     `reference[client]` holds the tensors that the client may send, as the server has them (names, shapes, dtypes, and the
     point from which a change is measured). A client sends whole groups or leaves them out. With `answers` the replies are no
-    changes of anything, such as predictions: all of the reference has to be there, and their size is not compared.
+    updates but, for example, predictions: every name of the reference is required, and norms are not compared.
     """
     refused: dict[str, str] = {}
     accepted: dict[str, Reply] = {}
@@ -117,8 +117,8 @@ def _changes(
 ) -> dict[int, tuple[str | None, dict[str, float]]]:
     """For every reply the first thing wrong with its tensors, or None; and the squared norm of its change by group.
 
-    Each tensor is read once: values that are not finite show in their change. All replies' tensors of one name come one
-    after another, so that the server's own is read from memory once and not for every client.
+    Each tensor is read once: values that are not finite show in their change. The outer loop is over names, so
+    that the server's tensor is read from memory once and not for every client.
     """
     faults = {i: _wrong_names(tensors, references[i]) for i, tensors in sent.items()}
     squares: dict[int, dict[str, float]] = {i: {} for i in sent}
@@ -132,7 +132,7 @@ def _changes(
 
 
 def _change(name: str, tensor: Tensor, reference: Tensor) -> tuple[str | None, float]:
-    """What is wrong with a tensor, or None; and its squared distance to the server's."""
+    """The fault of a tensor, or None; and its squared distance to the server's."""
     if tensor.shape != reference.shape:
         return f"shape: {name} is {tuple(tensor.shape)}, {tuple(reference.shape)} is right", 0.0
     if tensor.dtype != reference.dtype:

@@ -56,17 +56,17 @@ def test_chacha20_of_rfc_8439_appendix_a_1() -> None:
 
 def test_aes_256_gcm_of_the_specifications_test_cases_13_and_14() -> None:
     assert masks.seal(bytes(32), b"", b"") == unhex("530f8afbc74536b9a963b4f1c4cb738b")
-    with_checksum = masks.seal(bytes(32), bytes(16), b"")
-    assert with_checksum == unhex("cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919")
+    sealed = masks.seal(bytes(32), bytes(16), b"")
+    assert sealed == unhex("cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919")
 
 
 def test_what_is_sealed_opens_only_with_its_key_and_context_and_untouched() -> None:
     key = bytes(range(32))
-    with_checksum = masks.seal(key, b"shares", b"a>b")
-    assert masks.open_sealed(key, with_checksum, b"a>b") == b"shares"
-    assert masks.open_sealed(key, with_checksum, b"b>a") is None
-    assert masks.open_sealed(bytes(32), with_checksum, b"a>b") is None
-    assert masks.open_sealed(key, with_checksum[:-1] + b"?", b"a>b") is None
+    sealed = masks.seal(key, b"shares", b"a>b")
+    assert masks.open_sealed(key, sealed, b"a>b") == b"shares"
+    assert masks.open_sealed(key, sealed, b"b>a") is None
+    assert masks.open_sealed(bytes(32), sealed, b"a>b") is None
+    assert masks.open_sealed(key, sealed[:-1] + b"?", b"a>b") is None
 
 
 def test_any_threshold_of_shares_gives_the_secret_and_fewer_do_not() -> None:

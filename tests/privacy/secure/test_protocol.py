@@ -183,8 +183,8 @@ WORDS = {"g": np.array([1, 2], "<u4")}
 
 
 def test_a_client_never_tells_both_kinds_of_share_of_one_peer() -> None:
-    members, with_checksum = three()
-    members["a"].masked(with_checksum["a"], WORDS)
+    members, sealed = three()
+    members["a"].masked(sealed["a"], WORDS)
     told = members["a"].unmask(["a", "b"])
     assert [len(told[c]) for c in "abc"] == [32, 32, 32]
     with pytest.raises(ProtocolError, match="step 4 does not follow step 4"):
@@ -201,8 +201,8 @@ def test_a_client_never_tells_both_kinds_of_share_of_one_peer() -> None:
     ],
 )
 def test_a_client_refuses_lists_of_survivors_that_cannot_be_honest(survivors, why) -> None:
-    members, with_checksum = three()
-    members["a"].masked(with_checksum["a"], WORDS)
+    members, sealed = three()
+    members["a"].masked(sealed["a"], WORDS)
     with pytest.raises(ProtocolError, match=why):
         members["a"].unmask(survivors)
 
@@ -229,9 +229,9 @@ def test_a_client_takes_no_step_early_and_no_roster_that_protects_nobody() -> No
 
 
 def test_shares_that_were_tampered_with_are_not_used_and_a_wrong_one_is_noticed() -> None:
-    members, with_checksum = three()
-    with_checksum["a"]["b"] = bytes([with_checksum["a"]["b"][0] ^ 1]) + with_checksum["a"]["b"][1:]
-    members["a"].masked(with_checksum["a"], WORDS)
+    members, sealed = three()
+    sealed["a"]["b"] = bytes([sealed["a"]["b"][0] ^ 1]) + sealed["a"]["b"][1:]
+    members["a"].masked(sealed["a"], WORDS)
     assert sorted(members["a"].unmask(["a", "b", "c"])) == ["a", "c"]
     words, seen = drawn(TEN[:4], {"g": 2}), Seen()
     members = {c: Member(c) for c in words}
@@ -243,7 +243,7 @@ def test_shares_that_were_tampered_with_are_not_used_and_a_wrong_one_is_noticed(
     told = {c: members[c].unmask(seen.survivors) for c in there}
     told[there[0]][TEN[3]] = bytes(32)
     with pytest.raises(Abandoned, match=f"{TEN[3]}'s mask key do not fit"):
-        collector.read_checked(told)
+        collector.opened(told)
 
 
 def test_the_threshold_is_the_share_rounded_up_and_more_than_half() -> None:

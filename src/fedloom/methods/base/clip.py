@@ -1,4 +1,4 @@
-"""What the methods on CLIP have in common: weights by examples, and what is trained described by an attachment."""
+"""Base of the methods on CLIP: weights by examples, and an attachment that describes the trained part."""
 
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal

@@ -34,7 +34,7 @@ def pairs(
 ) -> Iterator[tuple[str, Pair]]:
     """The LoRA pairs of a round by place (`<group>/<layer>.`), one at a time: only one layer's stack is ever in memory.
 
-    A factor that nobody sends is taken from `known`, if there.
+    A factor that no client sends comes from `known`, if present.
     """
     known = known or {}
     held = [reply.payload.tensors for reply in replies]
@@ -46,7 +46,7 @@ def pairs(
             continue
         p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
         ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders]
-        # No name here holds a tensor of this layer: it goes when the receiver lets go of it.
+        # No local name holds a tensor of this layer, so that the receiver's last reference frees it.
         yield (
             place,
             Pair(
@@ -108,7 +108,7 @@ def combine_vectors(
 
 
 def sort_directions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every pair turned so that its directions fall in strength: the first rows are then the best ones to take."""
+    """Every pair rotated so that its directions fall in strength, for clients that take the first rows only."""
     sorted_tensors = dict(tensors)
     for name in tensors:
         place = name.removesuffix("lora_A")

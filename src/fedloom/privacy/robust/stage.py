@@ -8,7 +8,7 @@ Deliberate differences:
 - Each group (an encoder's adapters, the projector, the LLM's) is judged by itself and among those that trained it: a client
   without pictures says nothing about an image encoder.
 - Clients count alike in a median, a trimmed mean and Krum: a weight that a client claims must not buy it votes.
-- Pairs go to the method in the server's gauge, because methods that average A and B separately are led by whoever chooses it.
+- Pairs go to the method in the server's gauge, because a client that chooses it leads methods that average A and B separately.
 - A factor without its partner, VeRA's vectors, projectors, heads and prompts are taken coordinate by coordinate as they are.
 """
 
@@ -28,13 +28,13 @@ from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.robust.updates import FIRST, SECOND, Group, Update, at_share, groups, way
 
 COMBINED = "combined"
-"""The client's name in the one reply that a median or trimmed mean hands on."""
+"""The client's name in the one reply of a median or trimmed mean."""
 Keep = Callable[[Reply], Reply]
 
 
 @dataclass(frozen=True)
 class Combined:
-    """What the method gets, and what the ledger says: who was left out of what and why, and notes."""
+    """The replies for the method; for the ledger, why each client was left out of which groups, and notes."""
 
     replies: list[Reply]
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -52,12 +52,12 @@ class _Stage(BaseModel):
 
     @property
     def least(self) -> int:
-        """How many clients a round must ask for the rule to do anything."""
+        """The least number of clients in a round for the rule to have an effect."""
         return 1
 
 
 class NormBound(_Stage):
-    """Each client's change of a group is shortened to `bound`, on the straight way of the factors in the server's gauge."""
+    """Each client's change of a group is shortened to `bound`, along the factors' straight way in the server's gauge."""
 
     kind: Literal["norm_bound"] = "norm_bound"
     bound: float | None = Field(
@@ -68,7 +68,7 @@ class NormBound(_Stage):
     )
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
-        """As many replies as before; the ledger notes who was shortened, and to which share."""
+        """As many replies as before; notes name the shortened clients and to which share."""
         shares: dict[str, dict[str, float]] = {u.client: {} for u in updates}
         round_groups = groups(updates)
         for group in round_groups:
@@ -186,10 +186,10 @@ def combine(
     server: Mapping[str, Tensor],
     keep: Keep = lambda reply: reply,
 ) -> Combined:
-    """The replies that the method is to see.
+    """The replies after the robust stage, for the method.
 
-    `sent[client]` are the shared tensors as that client got them, `server` the server's own;
-    `keep` takes each reply that is made, one after another, and says what to hold of it.
+    `sent[client]` are the shared tensors sent to that client, `server` the server's own;
+    `keep` takes each new reply, one after another, and returns the one to hold.
     """
     if not replies:
         return Combined([])

@@ -1,4 +1,4 @@
-"""A round's replies as changes of what each client was sent, group by group: what a robust stage looks at."""
+"""A round's replies as changes of the tensors sent to each client, by group: the input of a robust stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ FIRST, SECOND = "lora_A", "lora_B"
 
 @dataclass(frozen=True)
 class Update:
-    """One client's reply beside the shared tensors that it was sent; names that it was not sent count from zero."""
+    """One client's reply and the shared tensors sent to it; a name that was not sent counts from zero."""
 
     reply: Reply
     sent: Mapping[str, Tensor]
@@ -27,7 +27,7 @@ class Update:
         return self.reply.client
 
     def change(self, name: str) -> Tensor:
-        """What the client changed in a tensor."""
+        """The client's change of a tensor."""
         tensor = self.reply.payload.tensors[name]
         return tensor - self.sent[name] if name in self.sent else tensor
 
@@ -75,7 +75,7 @@ def groups(updates: Sequence[Update]) -> list[Group]:
 
 
 def way(group: Group, update: Update) -> Step:
-    """How far one client has moved the group, and how far it would have at any share of the way."""
+    """One client's step of the group, with its norm at any share of the way."""
     total = Step()
     for place in group.places:
         A, B, A_0, B_0 = update.pair(place)

@@ -12,7 +12,7 @@ Entropy = Callable[[int], bytes]
 
 
 class Member:
-    """A client in one session. Its secrets are made here, never leave it unshared, and go with it."""
+    """A client in one session. Its secrets are drawn here, leave only as shares, and end with it."""
 
     def __init__(self, name: str, entropy: Entropy = os.urandom) -> None:
         self.name = name
@@ -53,8 +53,8 @@ class Member:
     def masked(self, sealed: Mapping[str, bytes], words: Mapping[str, Words]) -> dict[str, Words]:
         """Phase 3: this client's words by group, each under its own mask and one for every other holder.
 
-        `sealed` are the others' shares for this client; who sent none is out. A group is left out if too few of its
-        holders are left for it ever to be opened.
+        `sealed` are the others' shares for this client; a client that sent none is out. A group is left out if too
+        few of its holders are left for it ever to be opened.
         """
         self._go(3)
         roster = self._known()
@@ -80,7 +80,7 @@ class Member:
         """Phase 4: for every survivor the shares of its seeds in the parts that may be opened, for every other client that of
         its mask key.
 
-        Asked a second time it refuses, so that no client's mask key and seed are ever both told.
+        Asked a second time it refuses, so that no client's mask key and seed are ever both revealed.
         """
         self._go(4)
         roster = self._known()
@@ -106,7 +106,7 @@ class Member:
         return shares
 
     def _text(self, peer: str) -> bytes | None:
-        """The shares that a client gave to this one; None where they are not what it sealed."""
+        """A client's shares for this one; None where they do not decrypt."""
         if peer == self.name:
             return self._own
         text = open_sealed(

@@ -1,4 +1,4 @@
-"""Secure summation with double masks: what both sides of the protocol know, and the rules that they share.
+"""Secure summation with double masks: the roster that both sides know, and the rules that they share.
 
 Paper: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, Figure 4, without
 signatures (there is no public-key infrastructure). The four phases of a session:
@@ -34,13 +34,13 @@ class Abandoned(Exception):  # noqa: N818 - not an error: a sum that cannot be o
 
 
 def threshold_of(share: float, clients: int) -> int:
-    """How many of `clients` must be left at every phase: the share, rounded up, and always more than half."""
+    """The least number of `clients` at every phase: the share, rounded up, and always more than half."""
     return max(clients // 2 + 1, math.ceil(share * clients - 1e-9))
 
 
 @dataclass(frozen=True)
 class Roster:
-    """Who is in a session after phase 1, as the server tells everybody."""
+    """The clients of a session after phase 1, their keys and groups, as the server sends it to all."""
 
     session: bytes
     sealing: Mapping[str, bytes]
@@ -79,7 +79,7 @@ class Roster:
         return tuple(p for p in self.parts if client in self.holders(p))
 
     def least_of(self, group: str) -> int:
-        """How many of a group's holders must be in a sum for it to be opened: the threshold's share of them, and `least`."""
+        """The least number of a group's holders in a sum that is opened: the threshold's share of them, and `least`."""
         return max(self.least, -(-self.threshold * len(self.holders(group)) // len(self.clients)))
 
     def opens(self, group: str, present: Sequence[str]) -> bool:
@@ -88,7 +88,7 @@ class Roster:
         return sum(c in there for c in self.holders(group)) >= self.least_of(group)
 
     def check(self, name: str) -> None:
-        """What a client verifies before it entrusts shares to the others. Raises ProtocolError."""
+        """Verify the roster before shares are entrusted to the others. Raises ProtocolError."""
         keys = [*self.sealing.values(), *self.masking.values()]
         if self.sealing.keys() != self.masking.keys() or self.masking.keys() != self.groups.keys():
             raise ProtocolError("the roster does not name the same clients everywhere")

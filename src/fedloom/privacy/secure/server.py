@@ -1,4 +1,4 @@
-"""The server's part in a secure sum: the protocol's phases as asks through the engine, and the mean that comes of them."""
+"""The server's part in a secure sum: the protocol's phases as asks through the engine, and the resulting mean."""
 
 import os
 from collections import Counter
@@ -20,12 +20,12 @@ from fedloom.privacy.secure.protocol import Abandoned, ProtocolError, Roster
 from fedloom.privacy.settings import Secure
 
 Exchange = Callable[[str, Mapping[str, Payload]], tuple[list[Reply], Counter[str], Counter[str]]]
-"""Sends each client its payload of a task: the replies, and the bytes of both directions by group, up first."""
+"""Sends each client its payload of a task; returns the replies, and the bytes up and down by group."""
 
 
 @dataclass
 class Record:
-    """What the ledger holds of one sum: who was lost at which phase and why, bytes, and the phases one by one."""
+    """The ledger's record of one sum: lost clients with phase and reason, bytes, and the phases one by one."""
 
     phases: list[dict[str, Any]] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class SecureSum:
     round: int
     layouts: Mapping[str, Layout]
     expected: Mapping[str, float] | None = None
-    """With differential privacy: how many clients' changes each group's sum is divided by, whoever is in it."""
+    """With differential privacy: the fixed number of clients by which each group's sum is divided."""
     record: Record = field(default_factory=Record)
 
     def mean(self, task: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
@@ -73,7 +73,7 @@ class SecureSum:
         answers = self._phase(
             UNMASK, dict.fromkeys(survivors, last), lambda c, p: addressed(p, "share"), lost=False
         )
-        return self._decoded(server.read_checked(answers), roster, survivors, reference)
+        return self._decoded(server.opened(answers), roster, survivors, reference)
 
     def _phase(
         self,
@@ -83,7 +83,7 @@ class SecureSum:
         *,
         lost: bool = True,
     ) -> dict[str, Any]:
-        """Ask for one phase: what `read` makes of each usable reply. `lost`: who fails here is not in the sum."""
+        """Ask for one phase and `read` each usable reply. With `lost`, a client that fails here is not in the sum."""
         replies, up, down = self.exchange(task, payloads)
         results: dict[str, Any] = {}
         answered: set[str] = set()
@@ -121,7 +121,7 @@ class SecureSum:
         return results
 
     def _with_task(self, view: Payload, task: str, layout: Layout, header: Mapping[str, Any]) -> Payload:
-        """The method's payload, with what is to become of the answer."""
+        """The method's payload, with the session, the task and the layout of its answer."""
         shapes = {name: list(shape) for name, shape in layout.items()}
         return Payload(view.tensors, {**view.numbers, OURS: {**header, "task": task, "layout": shapes}})
 
@@ -133,17 +133,16 @@ class SecureSum:
             raise ProtocolError(f"a public key has {KEY} bytes")
         if sealing == masking:
             raise ProtocolError("both public keys are the same")
-        for key in (
-            sealing,
-            masking,
-        ):  # raises ValueError for one of small order, at which the other clients would stop
-            agree(os.urandom(KEY), key)
+        for key in (sealing, masking):
+            agree(
+                os.urandom(KEY), key
+            )  # raises ValueError for a key of small order, which the others would refuse
         if not isinstance(groups, list) or not set(groups) <= {*by_group(self.layouts[client]), NUMBERS}:
             raise ProtocolError("the client adds to groups that it does not share")
         return sealing, masking, groups
 
     def _sizes(self, client: str, roster: Roster, present: Sequence[str]) -> dict[str, int]:
-        """How many words of each group a client is to send; none of a group that could never be opened."""
+        """The number of words of each group that a client sends; none of a group that could never be opened."""
         groups = [g for g in roster.groups[client] if roster.opens(g, present)]
         return {g: Codec.size(g, self.layouts[client]) for g in groups}
 
