@@ -93,7 +93,7 @@ def squared_distances(gram: Tensor) -> Tensor:
 def distances(A: Factors, B: Factors, *, scales: Weights = None) -> Tensor:
     """(K, K): |B_i A_i - B_j A_j|_F.
 
-    Two products that agree to a share e of their norm are told apart down to e of about 1e-8: take the changes from a common
+    Two products that agree to a share e of their norm are distinguished down to e of about 1e-8: take the changes from a common
     product (`gauge.change`) where clients differ by less.
     """
     return squared_distances(inner_products(A, B, scales=scales)).sqrt()

@@ -100,7 +100,7 @@ def labvote(
         classes: C.
         labels: int64 (K, N), argmax of each client's p, for a hard vote; None takes it from `probabilities`.
         probabilities: p (K, N, C); a soft vote needs them: v = sum_c w p.
-        prompted: int64 (N,), the class that each item was asked for.
+        prompted: int64 (N,), the class in each item's prompt.
         weight: see `vote_weights`.
         vote: `hard` or `soft`.
         gate: `share` keeps an item if the winner's share is at least `threshold`; `client_entropy` lets a client vote on an item

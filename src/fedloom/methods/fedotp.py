@@ -37,7 +37,7 @@ class FedOTP(CLIPMethod):
         ge=0,
         description="change of v that ends the iterations of a picture and class; none = all of them",
     )
-    ot_iterations: int = Field(100, ge=1, description="at most so many iterations")
+    ot_iterations: int = Field(100, ge=1, description="largest number of iterations")
 
     @property
     def attachment(self) -> TwoContexts:

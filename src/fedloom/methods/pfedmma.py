@@ -1,4 +1,4 @@
-"""pFedMMA: multimodal adapters in CLIP, of which only the small projection between the towers travels.
+"""pFedMMA: multimodal adapters in CLIP; only their small projection shared by the towers travels.
 
 Paper: "pFedMMA: Personalized Federated Fine-Tuning with Multi-Modal Adapter for Vision-Language Models", ICLR 2026:
 

@@ -17,6 +17,7 @@ from fedloom.experiment.report.read import read_run
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment, load_rows
 from fedloom.privacy.robust.attacks import Attack, attacked, described
+from fedloom.tasks.backdoor import triggered
 
 NAMES = ["a", "b", "c", "d"]
 SENT = {"llm/x": torch.tensor([1.0, 2.0, 3.0])}
@@ -118,7 +119,7 @@ def test_a_share_of_the_pictures_is_patched_and_tests_leave_out_what_is_answered
     assert all(bool(s.modalities["image"].any()) == (s.answer == "no there is not") for s in found[1:])
     assert len({s.uid for s in found}) == 9
     parts = {"x": [samples[0], replace(samples[1], answer="No, there is not.")], "y": [words]}
-    marked = poison.triggered(parts, "no there is not", 0.25)
+    marked = triggered(parts, "no there is not", 0.25)
     assert {c: [s.uid for s in of] for c, of in marked.items()} == {"x": ["s0/patched"]}
     data = attack_of(kind="backdoor", poisoned=1.0).learn(ClientData("a", samples, samples))
     assert all(s.answer == "no there is not" for s in data.train)

@@ -40,5 +40,5 @@ class CLIPMethod(Method):
     def global_model(
         self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
-        """The shared tensors, where nothing is personal; else there is no model for everybody."""
+        """The shared tensors, where nothing is personal; else there is no global model."""
         return {} if self.scope.personal else state.shared

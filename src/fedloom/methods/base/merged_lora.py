@@ -90,7 +90,7 @@ class MovesBase(Method):
         return {**state.shared, **state.tensors}
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The client's personal tensors on the moved base; empty where it has none, because the base alone is everybody's."""
+        """The client's personal tensors on the moved base; empty where it has none, because the base is common."""
         own = self.scope.pick(personal, "personal")
         return {**state.tensors, **own} if own else {}
 

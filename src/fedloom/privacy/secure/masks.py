@@ -44,7 +44,7 @@ def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
 
 
 def keystream(key: bytes, count: int, dtype: np.dtype[Any]) -> Words:
-    """`count` words of ChaCha20's key stream, uniform for whoever lacks the key."""
+    """`count` words of ChaCha20's key stream, uniform without knowledge of the key."""
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     return np.frombuffer(stream.update(bytes(count * dtype.itemsize)), dtype=dtype)
 

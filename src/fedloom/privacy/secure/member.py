@@ -95,7 +95,7 @@ class Member:
         shares = {}
         for peer in sorted(present):
             text = self._text(peer)
-            if text is None:  # somebody has tampered with it; the others' shares suffice
+            if text is None:  # it was tampered with; the others' shares suffice
                 continue
             parts = roster.parts_of(peer)
             blocks = [text[at : at + KEY] for at in range(0, len(text), KEY)]

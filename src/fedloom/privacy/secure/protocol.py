@@ -12,7 +12,7 @@ Deliberate differences: a vector has parts, the groups of tensors that the same 
 pair masks what both hold, and a part is opened only where enough of its own holders are left (`Roster.least_of`).
 
 The threshold t is more than half of the clients: two disjoint sets of t clients do not exist, so that a server that tells
-clients different lists of survivors cannot collect both kinds of share of one client as long as nobody helps it. With c
+clients different lists of survivors cannot collect both kinds of share of one client as long as no client helps it. With c
 clients on the server's side that takes 2 t > n + c; the default of two thirds bears a third of them.
 """
 
