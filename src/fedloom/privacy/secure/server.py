@@ -134,9 +134,7 @@ class SecureSum:
         if sealing == masking:
             raise ProtocolError("both public keys are the same")
         for key in (sealing, masking):
-            agree(
-                os.urandom(KEY), key
-            )  # raises ValueError for a key of small order, which the others would refuse
+            agree(os.urandom(KEY), key)  # ValueError for a key of small order, which the others would refuse
         if not isinstance(groups, list) or not set(groups) <= {*by_group(self.layouts[client]), NUMBERS}:
             raise ProtocolError("the client adds to groups that it does not share")
         return sealing, masking, groups
