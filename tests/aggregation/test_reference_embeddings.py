@@ -66,8 +66,8 @@ def test_ridge_finds_an_affine_map_and_shrinks_it_to_the_mean() -> None:
     g = torch.Generator().manual_seed(0)
     X = torch.randn(40, 5, generator=g, dtype=torch.float64)
     W, b = torch.randn(5, 3, generator=g, dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5]).double()
-    found = fit_ridge(X, X @ W + b, 1e-14)
-    assert torch.allclose(found, torch.cat([W, b[None]]), atol=1e-9)
+    weights = fit_ridge(X, X @ W + b, 1e-14)
+    assert torch.allclose(weights, torch.cat([W, b[None]]), atol=1e-9)
     flat = through(X, fit_ridge(X, X @ W + b, 1e12))
     assert torch.allclose(flat, (X @ W + b).mean(0).expand(40, 3), atol=1e-9)
 

@@ -86,7 +86,7 @@ def through(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def picture_features(pictures: Tensor) -> Tensor:
-    """(N, p), float64 in [0, 1] from uint8, as they are from floats: the pixels, at most 16 x 16 of them."""
+    """(N, p), float64: the pixels, averaged down to at most 16 x 16; uint8 is scaled to [0, 1], floats are not."""
     x = wide(pictures) / (255.0 if pictures.dtype == torch.uint8 else 1.0)
     if x.shape[-1] > SIDE or x.shape[-2] > SIDE:
         x = adaptive_avg_pool2d(x, SIDE)

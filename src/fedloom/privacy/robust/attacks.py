@@ -67,7 +67,7 @@ class NaN(_Attack):
     kind: Literal["nan"]
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
-        """Full of NaN."""
+        """Replies in which every number is NaN."""
         return [_with(r, {n: torch.full_like(t, math.nan) for n, t in _tensors(r).items()}) for r in replies]
 
 
@@ -137,7 +137,7 @@ class LabelFlip(_Attack):
     kind: Literal["label_flip"]
 
     def learn(self, data: ClientData) -> ClientData:
-        """Exchanged answers."""
+        """Training samples with exchanged answers."""
         return replace(data, train=poison.flipped(data.train))
 
 

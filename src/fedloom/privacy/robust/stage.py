@@ -96,7 +96,7 @@ class Median(_Stage):
     kind: Literal["median"] = "median"
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
-        """One reply."""
+        """One reply, the median of all."""
         return _one_reply(updates, server, lambda holders: robust.median, keep)
 
 
@@ -110,11 +110,11 @@ class TrimmedMean(_Stage):
 
     @property
     def least(self) -> int:
-        """One value must be left."""
+        """2 byzantine + 1, so that one value is left."""
         return 2 * self.byzantine + 1
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
-        """One reply; where fewer than 2 byzantine + 1 hold a group, as many are cut as leave a middle."""
+        """One reply; where fewer than 2 byzantine + 1 hold a group, the cut is lowered to leave at least one value."""
 
         def rule(holders: int) -> robust.Rule:
             return partial(robust.trimmed_mean, cut=min(self.byzantine, (holders - 1) // 2))
@@ -136,7 +136,7 @@ class MultiKrum(_Stage):
 
     @property
     def least(self) -> int:
-        """Krum's condition."""
+        """Krum's condition, 2 byzantine + 3."""
         return 2 * self.byzantine + 3
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:

@@ -41,7 +41,7 @@ def to_bytes(tensor: Tensor) -> bytes:
 
 
 def addressed(payload: Payload, kind: str) -> dict[str, bytes]:
-    """The protocol's messages `secure/<what>/<client>` in a payload, by client."""
+    """The protocol's messages `secure/<kind>/<client>` in a payload, by client."""
     start = f"{OURS}{kind}/"
     return {n[len(start) :]: to_bytes(t) for n, t in payload.tensors.items() if n.startswith(start)}
 
