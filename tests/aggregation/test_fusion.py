@@ -163,8 +163,8 @@ def test_a_type_draws_attention_to_its_modality_and_is_no_message() -> None:
     Z, _ = setup(counts=(1, 3, 2), n=1)
     how = {"temperature": 0.1, "share": 1.0, "other": "joint_multihead", "heads": 1}
     got = attend(Z, **how, learned={"type/sound": 50 * Z["image"][0, 0]})["image"]
-    heard = torch.einsum("nkl,lnd->knd", attention(Z["image"], Z["sound"], 0.1), Z["sound"])
-    assert torch.allclose(got, unit(Z["image"] + heard), atol=1e-10)
+    message = torch.einsum("nkl,lnd->knd", attention(Z["image"], Z["sound"], 0.1), Z["sound"])
+    assert torch.allclose(got, unit(Z["image"] + message), atol=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -188,11 +188,11 @@ def one_good_head(d: int = 256, n: int = 150) -> tuple[dict[str, Tensor], dict[s
 
 def test_one_aligned_head_takes_everything_until_tau_agg_rises() -> None:
     Z, G = one_good_head()
-    found = []
+    shares = []
     for tau_agg in (1.0, 2.0, 4.0):
         got = fuse(Z, G, Fusion(tau_agg=tau_agg))
-        found.append(float(effective_clients(got.weights["image"]).mean()))
-    assert found == pytest.approx([1.06, 1.66, 3.31], abs=0.15)
+        shares.append(float(effective_clients(got.weights["image"]).mean()))
+    assert shares == pytest.approx([1.06, 1.66, 3.31], abs=0.15)
     assert fuse(Z, G, Fusion(guard=True)).tau_agg == 2.0
     equal, anchors = setup()
     assert fuse(equal, anchors, Fusion(guard=True)).tau_agg == 1.0

@@ -57,11 +57,11 @@ def test_a_collapse_is_named() -> None:
     fair = {"image": torch.full((3, 4), 1 / 3), "text": torch.ones(1, 4)}
     assert collapse(fair, spread) is None
     skew = {**fair, "image": torch.tensor([[0.9], [0.05], [0.05]]).expand(3, 4)}
-    said = collapse(skew, spread)
-    assert said is not None
-    assert "image rests on 1.23 of 3 clients" in said
-    assert "text" not in said
-    said = collapse(fair, torch.ones(4, 4) + 0.01 * spread)
-    assert said is not None
-    assert "mean cosine 1.000" in said
-    assert "rests" not in said
+    sentence = collapse(skew, spread)
+    assert sentence is not None
+    assert "image rests on 1.23 of 3 clients" in sentence
+    assert "text" not in sentence
+    sentence = collapse(fair, torch.ones(4, 4) + 0.01 * spread)
+    assert sentence is not None
+    assert "mean cosine 1.000" in sentence
+    assert "rests" not in sentence

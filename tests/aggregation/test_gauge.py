@@ -54,8 +54,8 @@ def test_a_gauge_that_would_lead_the_separate_average_no_longer_does() -> None:
     mean = torch.stack([b @ a for a, b in pairs]).mean(0)
     sent = [(1e-4 * pairs[0][0], 1e4 * pairs[0][1]), *pairs[1:]]
 
-    def averaged(found) -> float:
-        A, B = lora.fedavg(torch.stack([a for a, _ in found]), torch.stack([b for _, b in found]))
+    def averaged(pairs) -> float:
+        A, B = lora.fedavg(torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs]))
         return float((B @ A - mean).norm() / mean.norm())
 
     assert averaged(sent) > 100

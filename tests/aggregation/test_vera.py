@@ -34,8 +34,8 @@ def test_21_each_row_is_the_least_squares_answer(dtype, tol) -> None:
     U = mean_update(*(t.double() for t in (d, b, A, B)), p)
     mean_d, solved = vera.feda2(d, b, A, B, p, mode="strict")
     rows = update(mean_d.double(), torch.ones(D_OUT, dtype=torch.float64), A.double(), B.double())
-    wanted = (rows * U).sum(1) / rows.square().sum(1)
-    assert float((solved.double() - wanted).norm() / wanted.norm()) < tol
+    expected = (rows * U).sum(1) / rows.square().sum(1)
+    assert float((solved.double() - expected).norm() / expected.norm()) < tol
     rest = U - update(mean_d.double(), solved.double(), A.double(), B.double())
     assert float((rest * rows).sum(1).abs().max()) < tol * 100 * float(U.norm())
 

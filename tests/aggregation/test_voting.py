@@ -213,13 +213,13 @@ def test_entropy_weights_keep_more_than_equal_ones_of_the_same_clients() -> None
     labels = torch.where(hit, truth, wrong)
     p = ((1 - q) / (C - 1))[..., None].expand(K, N, C).clone()
     p.scatter_(2, labels[..., None], q[..., None])
-    found = {
+    votes = {
         how: vote_measures(labvote(entropy(p), C, labels=labels, prompted=truth, weight=how), truth, truth)
         for how in ("uniform", "exp", "exp_norm")
     }
-    coverage = {how: f["coverage"] for how, f in found.items()}
+    coverage = {how: f["coverage"] for how, f in votes.items()}
     assert coverage["exp"] > coverage["exp_norm"] > coverage["uniform"]
-    assert all(f["precision"] > 0.9 for f in found.values())
+    assert all(f["precision"] > 0.9 for f in votes.values())
 
 
 def test_refusals() -> None:

@@ -55,8 +55,8 @@ def test_4_s_is_one_at_all_clients_and_the_weighted_mean_and_nothing_else_is_the
     total = sum(sizes[c] for c in replies)
     for name, shared in federation.state.shared.items():
         assert name.startswith("adapter/shared.")
-        wanted = sum(sizes[c] / total * r.tensors[name].double() for c, (_, r) in replies.items())
-        torch.testing.assert_close(shared.double(), wanted, rtol=1e-6, atol=1e-8)
+        expected = sum(sizes[c] / total * r.tensors[name].double() for c, (_, r) in replies.items())
+        torch.testing.assert_close(shared.double(), expected, rtol=1e-6, atol=1e-8)
         models = [federation.client_model(c).tensors[name] for c in federation.clients.values()]
         assert all(torch.equal(m, shared) for m in models)  # participants or not
     for client, (sent, answered) in replies.items():
@@ -78,8 +78,10 @@ def test_clients_are_evaluated_with_the_servers_s_or_with_their_own(quick, feder
         client = federation.clients["image-01"]
         name = "adapter/shared.1.weight"
         model[point] = federation.client_model(client).tensors
-        wanted = federation.state.shared if point == "after_broadcast" else rounds[-1]["image-01"][1].tensors
-        assert torch.equal(model[point][name], wanted[name])
+        expected = (
+            federation.state.shared if point == "after_broadcast" else rounds[-1]["image-01"][1].tensors
+        )
+        assert torch.equal(model[point][name], expected[name])
     assert model["after_broadcast"].keys() == model["before_upload"].keys()
 
 
@@ -92,7 +94,7 @@ def test_what_travels_is_said_by_one_option(share) -> None:
         "vision": "adapter/vision.2.down.bias",
     }
     shared = {part for part, name in parts.items() if scope.role(name) == "shared"}
-    wanted = {
+    expected = {
         "s": {"s"},
         "s_and_text": {"s", "text"},
         "s_and_vision": {"s", "vision"},
@@ -102,7 +104,7 @@ def test_what_travels_is_said_by_one_option(share) -> None:
         "all": set(parts),
         "none": set(),
     }[share]
-    assert shared == wanted
+    assert shared == expected
     assert all(scope.role(parts[p]) == "personal" for p in set(parts) - shared)
 
 
@@ -212,9 +214,9 @@ def test_8_experts_are_those_of_before_the_round_and_as_many_as_there_are(quick,
             assert torch.equal(sent.tensors[EXPERTS], torch.stack([others[c] for c in near]))  # 3 of 9
             assert sent.nbytes == 4 * sent.tensors[CONTEXT].numel() * 4
     two = federate(quick({"name": "pfedmoap", "contexts": 3}, data=data, rounds=2))
-    heard = listen(two)
+    messages = listen(two)
     two.run()
-    assert all(sent.tensors[EXPERTS].shape == (2, 16, 24) for sent, _ in heard[1].values())
+    assert all(sent.tensors[EXPERTS].shape == (2, 16, 24) for sent, _ in messages[1].values())
 
 
 def test_8_gating_begins_with_the_second_participation_and_is_the_clients_own(quick, federate) -> None:
@@ -240,7 +242,7 @@ def test_8_gating_begins_with_the_second_participation_and_is_the_clients_own(qu
 
 
 def test_random_experts_go_by_the_seed(quick, federate) -> None:
-    found = []
+    chosen = []
     for seed in (0, 0, 1):
         settings = {"data": {"clients": {"image": 6}}, "seed": seed}
         federation = federate(quick({"name": "pfedmoap", "contexts": 3, "experts": "random"}, **settings))
@@ -253,8 +255,8 @@ def test_random_experts_go_by_the_seed(quick, federate) -> None:
             picked[client] = [next(c for c, t in last.items() if torch.equal(t, row)) for row in rows]
             assert client not in picked[client]
             assert len(set(picked[client])) == 2
-        found.append(picked)
-    assert found[0] == found[1] != found[2]
+        chosen.append(picked)
+    assert chosen[0] == chosen[1] != chosen[2]
 
 
 @pytest.mark.parametrize("method", ["fedpgp", "fedotp"])

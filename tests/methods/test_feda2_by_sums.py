@@ -29,12 +29,12 @@ class Ask:
     def __call__(
         self, task: str, payload: Payload, cohort: Any = None, expect: Scope = EVERYTHING
     ) -> list[Reply]:
-        heard = {}
+        replies = {}
         for client, pair in list(self.pairs.items())[: self.left if task == PROJECT else 3]:
             reply = self.method.client(task, payload, Trainer(pair, self.memory[client]))
-            heard[client] = expect.pick(reply.tensors, "shared")
-            self.sent.append((task, sum(t.numel() for t in heard[client].values())))
-        return [Reply("sum", Payload(weighted_mean(heard.values())), clients=tuple(heard))]
+            replies[client] = expect.pick(reply.tensors, "shared")
+            self.sent.append((task, sum(t.numel() for t in replies[client].values())))
+        return [Reply("sum", Payload(weighted_mean(replies.values())), clients=tuple(replies))]
 
 
 class Trainer:
@@ -57,9 +57,9 @@ def drawn(clients: int = 3) -> dict[str, dict[str, torch.Tensor]]:
         draw = partial(torch.randn, generator=g, dtype=torch.float64)
         return {f"{place}.lora_A": draw(2, d_in), f"{place}.lora_B": draw(d_out, 2)}
 
-    found = {f"c{i}": {**pair("llm/layer", 7, 5), **pair("encoder.image/x", 4, 9)} for i in range(clients)}
-    found["c2"] = {n: t for n, t in found["c2"].items() if n.startswith("llm")}
-    return found
+    tensors = {f"c{i}": {**pair("llm/layer", 7, 5), **pair("encoder.image/x", 4, 9)} for i in range(clients)}
+    tensors["c2"] = {n: t for n, t in tensors["c2"].items() if n.startswith("llm")}
+    return tensors
 
 
 @pytest.mark.parametrize("mode", ["strict", "always", "relative", "centred"])
@@ -72,8 +72,8 @@ def test_two_sums_give_the_pair_that_one_look_at_all_factors_gives(mode) -> None
     for place in ("llm/layer.", "encoder.image/x."):
         held = [p for p in pairs.values() if place + "lora_A" in p]
         stacked = (torch.stack([p[place + f] for p in held]) for f in ("lora_A", "lora_B"))
-        wanted = lora.feda2(*stacked, mode=mode)
-        for factor, tensor in zip(("lora_A", "lora_B"), wanted, strict=True):
+        expected = lora.feda2(*stacked, mode=mode)
+        for factor, tensor in zip(("lora_A", "lora_B"), expected, strict=True):
             torch.testing.assert_close(after.shared[place + factor], tensor, rtol=1e-10, atol=1e-10)
     sizes = {task: sum(n for t, n in ask.sent if t == task) for task in (AVERAGE, PROJECT)}
     count = {
@@ -86,8 +86,8 @@ def test_lora_fair_is_the_absolute_centred_ridge_from_sums_too() -> None:
     method, pairs = METHODS["lora-fair"](ridge=0.3), drawn()
     after = method.round(State({n: torch.zeros_like(t) for n, t in pairs["c0"].items()}), Ask(method, pairs))
     stacked = (torch.stack([p[n] for p in pairs.values()]) for n in (A, B))
-    wanted = lora.feda2(*stacked, mode="centred", ridge=0.3, ridge_scale="absolute")
-    torch.testing.assert_close(after.shared[B], wanted[1], rtol=1e-10, atol=1e-10)
+    expected = lora.feda2(*stacked, mode="centred", ridge=0.3, ridge_scale="absolute")
+    torch.testing.assert_close(after.shared[B], expected[1], rtol=1e-10, atol=1e-10)
 
 
 def test_a_pair_whose_second_sum_stays_closed_is_left_as_it_was() -> None:

@@ -68,11 +68,11 @@ def job(n: int, **settings: Any) -> LocalJob:
 
 
 def test_a_job_of_one_pass_trains_on_its_part_only() -> None:
-    found = job(14, one_pass=True, batch_size=2)
-    seen = [i for batch in found.batches() for i in batch]
-    assert sorted(seen) == sorted(found.chosen)
+    part_job = job(14, one_pass=True, batch_size=2)
+    seen = [i for batch in part_job.batches() for i in batch]
+    assert sorted(seen) == sorted(part_job.chosen)
     assert len(seen) == 5
-    assert found.steps == 3
+    assert part_job.steps == 3
 
 
 def test_15_and_16_only_the_projector_travels_and_trains(quick, federate) -> None:
@@ -104,8 +104,8 @@ def test_16_a_run_cut_in_the_middle_ends_in_the_same_bits(method, quick, tmp_pat
     class Killed(BaseException):
         pass
 
-    def stop(told: Any) -> None:
-        if told.round == 2 and told.client is None:
+    def stop(progress: Any) -> None:
+        if progress.round == 2 and progress.client is None:
             raise Killed
 
     experiment = quick(method, **{**TASK, "rounds": 4, "data": {**DATA, "train": 8}})
@@ -136,15 +136,15 @@ def test_a_cohort_trains_the_two_layer_projector_as_one_client_after_another(
 ) -> None:
     """float64; with unequal sizes clients have different rates at the same step."""
     data = {**DATA, "captions": {"quantity": quantity, "least": 2}}
-    found = []
+    outcomes = []
     for cohort in ("off", 3):
         federation = doubled(federate(quick(method, **{**TASK, "data": data, "engine": {"cohort": cohort}})))
         federation.run()
-        found.append(federation.state.shared)
+        outcomes.append(federation.state.shared)
         sizes = {len(c.data.train) for c in federation.clients.values()}
         assert (len(sizes) > 1) == (quantity is not None)
-    for name, tensor in found[0].items():
-        torch.testing.assert_close(tensor, found[1][name], rtol=1e-10, atol=1e-10, msg=name)
+    for name, tensor in outcomes[0].items():
+        torch.testing.assert_close(tensor, outcomes[1][name], rtol=1e-10, atol=1e-10, msg=name)
 
 
 def test_fedcmp_without_both_parts_is_fedavg(quick, federate) -> None:
@@ -175,18 +175,18 @@ def test_20_one_client_federated_is_centralised(quick, federate) -> None:
 def test_fedcmp_tells_whom_it_trusted(quick, federate) -> None:
     federation = federate(quick(CMP, **TASK))
     federation.run()
-    told = federation.last_metrics
-    assert told["canonical/projector/0.weight/rank"] == 40
-    assert 0 < told["canonical/projector/0.weight/energy"] <= 1
+    metrics = federation.last_metrics
+    assert metrics["canonical/projector/0.weight/rank"] == 40
+    assert 0 < metrics["canonical/projector/0.weight/energy"] <= 1
     rows = [
-        [v for n, v in told.items() if n.startswith(f"reliability/projector/2.weight/image-0{k}/")]
+        [v for n, v in metrics.items() if n.startswith(f"reliability/projector/2.weight/image-0{k}/")]
         for k in (1, 2, 3)
     ]
     assert all(len(row) == 16 for row in rows)
     assert [sum(c) / 3 for c in zip(*rows, strict=True)] == pytest.approx([1.0] * 16, abs=1e-4)
-    assert -1 <= told["update/cosine"] <= 1
-    assert told["global/image/loss"] > 0
-    assert told["worst_client/image/loss"] >= told["global/image/loss"]
+    assert -1 <= metrics["update/cosine"] <= 1
+    assert metrics["global/image/loss"] > 0
+    assert metrics["worst_client/image/loss"] >= metrics["global/image/loss"]
 
 
 def test_scaffold_sends_twice_as_much_and_its_variates_are_no_model(quick, federate) -> None:
@@ -224,8 +224,8 @@ def test_the_mean_gradient_is_that_of_the_batches(quick, federate) -> None:
     model.load(federation.state.shared)
     parameters = model.begin(job_.names)
     loss = model.loss([job_.examples[i] for i in next(job_.batches())])
-    wanted = torch.autograd.grad(loss, parameters)
-    for name, gradient in zip(sorted(job_.names), wanted, strict=True):
+    expected = torch.autograd.grad(loss, parameters)
+    for name, gradient in zip(sorted(job_.names), expected, strict=True):
         torch.testing.assert_close(outcome.gradients[name], gradient, rtol=1e-5, atol=1e-7)
     model.rest()
 

@@ -75,8 +75,8 @@ def test_a_method_that_says_nothing_gets_no_means_only_privacy() -> None:
 def test_the_table_of_the_documentation_is_what_the_methods_say() -> None:
     page = Path("docs/privacy.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `([a-z0-9-]+)` \| ([a-z]+) \| (yes|no)[^|]* \|", page, re.M)
-    told = {name: (kind, word == "yes") for name, kind, word in rows}
-    assert told == {name: (m.combination, private(m)) for name, m in METHODS.items()}
+    table = {name: (kind, word == "yes") for name, kind, word in rows}
+    assert table == {name: (m.combination, private(m)) for name, m in METHODS.items()}
 
 
 @pytest.mark.parametrize("size", ["tiny", "small"])

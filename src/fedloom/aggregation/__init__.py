@@ -1,1 +1,1 @@
-"""Pure tensor functions that combine what clients sent: no I/O, no model, torch and nothing else of ours."""
+"""Aggregation as pure functions of tensors: torch only, no I/O, no model, no other package of fedloom."""

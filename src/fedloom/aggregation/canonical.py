@@ -65,7 +65,7 @@ def join(weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def part(W: Tensor, biased: bool) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of what `join` made."""
+    """Weight and bias of a layer that `join` made."""
     return (W[:, :-1].contiguous(), W[:, -1].contiguous()) if biased else (W, None)
 
 
@@ -97,11 +97,11 @@ def fuse(
         rules: the switches.
         previous: B of the last round; its width is the rank. None at first.
         velocity: N of the last round, for `heavyball`.
-        rank: r at first; None takes the smallest that holds `eta` of the energy, at most `largest` (none: min(m - 1, n)).
+        rank: r of the first round; None: the smallest that holds `eta` of the energy, at most `largest` (none: min(m - 1, n)).
         eta: share of the energy.
         largest: the largest r.
-        draw: where the basis side has more than 1,024 entries and r is at most a quarter of it, the basis is found by subspace
-            iteration from this generator's numbers; None always decomposes the whole Gram matrix.
+        draw: generator of the subspace iteration that finds the basis where its side has more than 1,024 entries and r is at
+            most a quarter of it; None always decomposes the whole Gram matrix.
 
     Cost: K m^2 n for the whole Gram matrix, or about 8 K m n r by iteration; and 4 K m n r for the coefficients.
 
@@ -123,8 +123,8 @@ def fuse(
         return see(uploads[k]) - origin if rules.space == "update" else see(uploads[k])
 
     cap = min(m - 1, n) if largest is None else min(largest, m)
-    wanted = rank if previous is None else previous.shape[1]
-    U, energy = leading(read, shares, m, work, W.device, wanted, eta, cap, draw, previous)
+    start_rank = rank if previous is None else previous.shape[1]
+    U, energy = leading(read, shares, m, work, W.device, start_rank, eta, cap, draw, previous)
     B, N = U, torch.zeros_like(U) if rules.momentum == "heavyball" else None
     if previous is not None:
         last = previous.to(U)
@@ -153,7 +153,7 @@ def fuse(
 def moved(U: Tensor, last: Tensor, velocity: Tensor | None, rules: Rules) -> tuple[Tensor, Tensor | None]:
     """C6: the next basis and, for `heavyball`, its N. `U` is gauge-fixed.
 
-    heavyball: N = beta (N - B sym(B^T N)) + (U - B), B' = polar(B + N): only what is carried over is projected.
+    heavyball: N = beta (N - B sym(B^T N)) + (U - B), B' = polar(B + N): only the old momentum is projected.
     """
     if rules.momentum == "blend":
         if rules.beta == 0:
@@ -163,7 +163,7 @@ def moved(U: Tensor, last: Tensor, velocity: Tensor | None, rules: Rules) -> tup
     inner = last.T @ N
     N = rules.beta * (N - last @ ((inner + inner.T) / 2)) + (U - last)
     if float(torch.linalg.eigvalsh((last + N).T @ (last + N))[0]) < 1e-12:
-        return U, torch.zeros_like(U)  # no nearest basis: start anew
+        return U, torch.zeros_like(U)  # no nearest basis: reset the momentum
     return polar(last + N), N
 
 

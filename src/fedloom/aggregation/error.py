@@ -1,4 +1,4 @@
-"""How far an aggregate is from U = Σ p_k B_k A_k, without forming U (fedlora.md section 4)."""
+"""Error of an aggregate against U = Σ p_k B_k A_k, without forming U (fedlora.md section 4)."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from fedloom.aggregation.stack import Factors, Stack, Weights, stack, wide
 
 
 class Diagnostics(NamedTuple):
-    """What one layer's aggregation did in one round.
+    """Measures of one layer's aggregation in one round.
 
     `error_mean` and `error` are ‖U − BA‖/‖U‖ for the plain means and for the result; `condition` is
     cond(Ā Āᵀ) on its non-zero rows (inf if singular); `norm_ratio` is ‖B'‖/‖B̄‖; `angle` is the largest
@@ -35,8 +35,8 @@ def restoration_error(
 ) -> float:
     """‖U − B_out A_out‖_F / ‖U‖_F with U = Σ p_k B_k A_k, by QR of the stacked factors, in float64.
 
-    `A_out` is (q, d_in) and `B_out` (d_out, q) for any q, so that a FedEx or FLoRA result can be judged by
-    joining its factors. Exact results give about 1e-15 (float64). Zero if both U and the product are zero;
+    `A_out` is (q, d_in) and `B_out` (d_out, q) for any q, so that a FedEx or FLoRA result is measured by
+    its joined factors. Exact results give about 1e-15 (float64). Zero if both U and the product are zero;
     inf if only U is.
     """
     return _errors(stack(A, B, weights, scales), [(A_out, B_out)])[0]

@@ -1,8 +1,8 @@
 """MultiRepFusion: one unit vector for each synthetic item, from the clients' vectors of it (FedMMKT, M3).
 
 Attention between modalities (`fusion_attention`), then for each modality a mean over its clients whose weights are contrastive
-scores as in CreamFL (Yu et al., ICLR 2023) against the other modalities' anchors, then the mean over modalities. The form is
-our reconstruction (docs/methods/fedmmkt.md). Modalities m = 1..M with K_m clients, N items, width d.
+scores as in CreamFL (Yu et al., ICLR 2023) against the other modalities' references, then the mean over modalities. The form
+is our reconstruction (docs/methods/fedmmkt.md). Modalities m = 1..M with K_m clients, N items, width d.
 """
 
 import math
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from fedloom.aggregation.anchors import other_mean, picture_anchors, ridge_anchors, word_anchors
 from fedloom.aggregation.fusion_attention import Other, attend, attention, unit
 from fedloom.aggregation.fusion_measures import (
     FEW,
@@ -23,6 +22,12 @@ from fedloom.aggregation.fusion_measures import (
     effective_clients,
     pairwise_cosine,
     rank99,
+)
+from fedloom.aggregation.reference_embeddings import (
+    other_mean,
+    picture_reference_embeddings,
+    ridge_reference_embeddings,
+    word_reference_embeddings,
 )
 from fedloom.aggregation.stack import wide
 
@@ -37,24 +42,24 @@ __all__ = [
     "learn_attention",
     "other_mean",
     "pairwise_cosine",
-    "picture_anchors",
+    "picture_reference_embeddings",
     "rank99",
-    "ridge_anchors",
-    "word_anchors",
+    "ridge_reference_embeddings",
+    "word_reference_embeddings",
 ]
 
-GUARD = (2.0, 4.0)  # what tau_agg is raised to, step by step, where `guard` finds too few effective clients
+GUARD = (2.0, 4.0)  # values of tau_agg, tried in turn while `guard` counts too few effective clients
 _ROWS = 1024  # items whose scores are computed at a time
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """How to fuse.
+    """Settings of the fusion.
 
     attention: whether clients attend to the other modalities first.
     temperature: tau_a, of cosines; sqrt(d) = 16 would leave the weights flat.
     share: lambda_a, of the message.
-    other: how several other modalities are attended to; see `fusion_attention.attend`.
+    other: form of the attention to several other modalities; see `fusion_attention.attend`.
     heads: of `joint_multihead`; divides d.
     tau: temperature of the contrastive scores.
     tau_agg: temperature of the softmax over clients.
@@ -84,24 +89,24 @@ class Fused:
 
 def fuse(
     representations: Mapping[str, Tensor],
-    anchors: Mapping[str, Tensor],
+    references: Mapping[str, Tensor],
     settings: Fusion | None = None,
     *,
     learned: Mapping[str, Tensor] | None = None,
 ) -> Fused:
-    """R of N items from each modality's client vectors (K_m, N, d) and anchors (N, d).
+    """R of N items from each modality's client vectors (K_m, N, d) and reference embeddings (N, d).
 
-    `anchors` names the M modalities; one that `representations` lacks, or has with K_m = 0, gives its anchor. Without any
-    client r is the anchors' mean: the round before anything is fused. `learned` comes from `learn_attention`. Rows are brought
-    to norm 1 first. Computed in float64, returned in the dtype of the representations (of the anchors without any). Raises
-    ValueError on shapes that do not fit, a modality without anchors, and settings out of range.
+    `references` names the M modalities; one that `representations` lacks, or has with K_m = 0, gives its reference. Without
+    any client r is the references' mean: the round before the first fusion. `learned` comes from `learn_attention`. Rows are
+    brought to norm 1 first. Computed in float64, returned in the dtype of the representations (of the references without any).
+    Raises ValueError on shapes that do not fit, a modality without references, and settings out of range.
     """
     settings = Fusion() if settings is None else settings
     held = {m: z for m, z in representations.items() if len(z)}
-    _check(held, anchors, settings)
-    dtype = next(iter((held or anchors).values())).dtype
+    _check(held, references, settings)
+    dtype = next(iter((held or references).values())).dtype
     Z = {m: unit(wide(z.detach())) for m, z in held.items()}
-    G = {m: unit(wide(g.detach())) for m, g in anchors.items()}
+    G = {m: unit(wide(g.detach())) for m, g in references.items()}
     maps = None if learned is None else {name: wide(t.detach()) for name, t in learned.items()}
     r, a = _fuse(Z, G, settings, maps)
     for tau_agg in GUARD if settings.guard else ():
@@ -113,19 +118,19 @@ def fuse(
     return Fused(r.to(dtype), {m: w.to(dtype) for m, w in a.items()}, settings.tau_agg)
 
 
-def scores(Z: Tensor, anchors: Tensor, tau: float) -> Tensor:
-    """s (K, N): log softmax_j(<z_ci, g_j> / tau) at j = i, of Z (K, N, d) against anchors (N, d); 0 for a single item."""
-    found = []
+def scores(Z: Tensor, references: Tensor, tau: float) -> Tensor:
+    """s (K, N): log softmax_j(<z_ci, g_j> / tau) at j = i, of Z (K, N, d) and references (N, d); 0 for a single item."""
+    columns = []
     for z in Z:  # one client and some items at a time, whatever K and N
         parts = enumerate(torch.split(z, _ROWS))
-        logs = [torch.log_softmax(part @ anchors.T / tau, 1).diagonal(i * _ROWS) for i, part in parts]
-        found.append(torch.cat(logs))
-    return torch.stack(found)
+        logs = [torch.log_softmax(part @ references.T / tau, 1).diagonal(i * _ROWS) for i, part in parts]
+        columns.append(torch.cat(logs))
+    return torch.stack(columns)
 
 
 def learn_attention(
     representations: Mapping[str, Tensor],
-    anchors: Mapping[str, Tensor],
+    references: Mapping[str, Tensor],
     labels: Tensor,
     classes: int,
     settings: Fusion,
@@ -143,15 +148,17 @@ def learn_attention(
     `generator`. The names do not depend on `settings.other`, so that the result is kept as state. Raises ValueError as `fuse`.
     """
     held = {m: z for m, z in representations.items() if len(z)}
-    _check(held, anchors, settings)
+    _check(held, references, settings)
     Z = {m: unit(z.detach().float()) for m, z in held.items()}
-    G = {m: unit(g.detach().float()) for m, g in anchors.items()}
+    G = {m: unit(g.detach().float()) for m, g in references.items()}
     N, d = next(iter(G.values())).shape
     fresh = {name: torch.eye(d) for name in ("W_Q", "W_K", "W_V")}
     fresh |= {f"type/{m}": torch.zeros(d) for m in G} | {"head": torch.zeros(classes, d)}
-    given = {} if start is None else start
+    initial = {} if start is None else start
     device = labels.device
-    maps = {k: given.get(k, t).detach().float().to(device).clone().requires_grad_() for k, t in fresh.items()}
+    maps = {
+        k: initial.get(k, t).detach().float().to(device).clone().requires_grad_() for k, t in fresh.items()
+    }
     optimiser = torch.optim.Adam(list(maps.values()), lr=learning_rate)
     for _ in range(steps if N else 0):
         at = torch.randperm(N, generator=generator)[:batch].to(device)
@@ -198,16 +205,16 @@ def _few(weights: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _check(held: Mapping[str, Tensor], anchors: Mapping[str, Tensor], settings: Fusion) -> None:
-    if not anchors:
+def _check(held: Mapping[str, Tensor], references: Mapping[str, Tensor], settings: Fusion) -> None:
+    if not references:
         raise ValueError("fusion needs anchors: one (N, d) for each modality.")
-    shape = next(iter(anchors.values())).shape
-    for m, g in anchors.items():
+    shape = next(iter(references.values())).shape
+    for m, g in references.items():
         if g.ndim != 2 or g.shape != shape:
             raise ValueError(f"anchors of {m} are {tuple(g.shape)}; all must be (N, d), here {tuple(shape)}.")
     for m, z in held.items():
-        if m not in anchors:
-            raise ValueError(f"{m} has clients and no anchors; there are anchors of {', '.join(anchors)}.")
+        if m not in references:
+            raise ValueError(f"{m} has clients and no anchors; there are anchors of {', '.join(references)}.")
         if z.ndim != 3 or z.shape[1:] != shape:
             want = ", ".join(map(str, shape))
             raise ValueError(f"representations of {m} are {tuple(z.shape)}; they must be (K, {want}).")

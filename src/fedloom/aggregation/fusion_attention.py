@@ -1,4 +1,4 @@
-"""Inter-modal attention over clients: what a client's vector of an item learns from the other modalities (FedMMKT, M3a).
+"""Inter-modal attention over clients: a client's vector of an item attends to the other modalities' (FedMMKT, M3a).
 
 The tokens are the clients of one item, never other items: K_m clients of modality m, N items, unit vectors of width d.
 Learned maps `W_Q`, `W_K`, `W_V` (d, d) and `type/<modality>` (d,) are shared by all clients; without them the identity and 0.
@@ -51,8 +51,8 @@ def attend(
             continue
         q = _through(z, maps, "W_Q")
         if other == "message_mean":
-            found = [_message(q, Z[n], temperature, maps) for n in others]
-            message = torch.stack(found).mean(0)
+            messages = [_message(q, Z[n], temperature, maps) for n in others]
+            message = torch.stack(messages).mean(0)
         elif other == "client_mean":
             message = _message(q, torch.stack([Z[n].mean(0) for n in others]), temperature, maps)
         else:

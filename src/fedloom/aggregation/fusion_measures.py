@@ -1,4 +1,4 @@
-"""Whether fused representations still tell items apart, and how many clients they rest on (FedMMKT, section 9)."""
+"""Measures of fused representations: similarity of items, effective number of clients (FedMMKT, section 9)."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ def pairwise_cosine(vectors: Tensor) -> float:
 
 
 def rank99(vectors: Tensor) -> int:
-    """How many singular values of (N, d) hold 99 % of the energy (the sum of their squares); 0 for no energy."""
+    """Number of singular values of (N, d) that hold 99 % of the energy (the sum of their squares); 0 for no energy."""
     energy = torch.linalg.svdvals(wide(vectors.detach())).square()
     if not energy.numel() or float(energy.sum()) <= 0:
         return 0
@@ -42,23 +42,25 @@ def alignment_error(representations: Mapping[str, Tensor], fused: Tensor) -> Ten
 
     In [0, 4] for unit vectors. Ours: the paper's definition is not known. Zeros without any client.
     """
-    found = [(wide(z.detach()) - wide(fused.detach())).square().sum(2) for z in representations.values()]
-    if not sum(map(len, found)):
+    distances = [(wide(z.detach()) - wide(fused.detach())).square().sum(2) for z in representations.values()]
+    if not sum(map(len, distances)):
         return wide(fused.detach()).new_zeros(len(fused))
-    return torch.cat(found).mean(0)
+    return torch.cat(distances).mean(0)
 
 
 def collapse(weights: Mapping[str, Tensor], vectors: Tensor) -> str | None:
     """A sentence that names a collapse of the fused vectors (N, d) or of the weights (K_m, N) in them; None without one."""
-    said = []
+    findings = []
     for m, a in weights.items():
         if len(a) > 1 and a.shape[1]:
             k = float(effective_clients(a).mean())
             if k < FEW:
-                said.append(f"fusion of {m} rests on {k:.2f} of {len(a)} clients")
+                findings.append(f"fusion of {m} rests on {k:.2f} of {len(a)} clients")
     cosine = pairwise_cosine(vectors)
     if cosine > ALIKE:
-        said.append(f"the fused vectors of different items are nearly one (mean cosine {cosine:.3f})")
-    if not said:
+        findings.append(f"the fused vectors of different items are nearly one (mean cosine {cosine:.3f})")
+    if not findings:
         return None
-    return "collapse: " + " and ".join(said) + "; a larger tau_agg, or aggregate: mean, spreads the weights."
+    return (
+        "collapse: " + " and ".join(findings) + "; a larger tau_agg, or aggregate: mean, spreads the weights."
+    )

@@ -1,8 +1,8 @@
-"""One product, many factors: (B R^-1, R A) is the same update for every invertible R. Here a choice is made, and changes bounded.
+"""Gauge fixing of a LoRA pair, and norms of its change: (B R^-1, R A) is the same update for every invertible R.
 
-Whoever averages A and B separately is led by a client that chooses R: with R = 1e-6 I its B is a million times larger and every
-distance between products stays as it was. `in_gauge` takes that choice away: its result depends on the product's row space and on
-the server's own A alone. `A: (r, d_in)`, `B: (d_out, r)`, of one client. Computed in float64 (float32 where the device lacks
+A client that chooses R leads any method that averages A and B separately: with R = 1e-6 I its B is a million times larger, and
+every distance between products is unchanged. The result of `in_gauge` depends on the product's row space and on the server's
+own A alone. `A: (r, d_in)`, `B: (d_out, r)`, of one client. Computed in float64 (float32 where the device lacks
 it); results come in the input's dtype. No d_out x d_in matrix is formed.
 """
 
@@ -28,7 +28,7 @@ def in_gauge(A: Tensor, B: Tensor, A_0: Tensor) -> tuple[Tensor, Tensor]:
 
     With Q the row space of A and W = A_0 Q = X D Z^T, A' = (I - X X^T) A_0 + X D' Z^T Q^T, where D' is D, but nowhere below
     SHORTEST of the root mean square length of A_0's rows; B' follows. Where A has r independent rows near A_0, A' is A_0
-    projected on their space: what training moved within A_0's own row space stands in B' then, what it moved out of it in A'.
+    projected on their space: B' then holds the movement within A_0's own row space, A' the movement out of it.
     Directions that A lacks keep A_0's, so that they can still be trained. Raises ValueError where A has more rows than A_0.
     """
     if len(A) > len(A_0) or A.shape[1] != A_0.shape[1]:
@@ -47,7 +47,7 @@ def in_gauge(A: Tensor, B: Tensor, A_0: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Step(NamedTuple):
-    """How far a model has moved at a share t of the way in its tensors: |change(t)|^2 = linear t^2 + 2 mixed t^3 + square t^4."""
+    """A model's change at a share t of the way in its tensors: |change(t)|^2 = linear t^2 + 2 mixed t^3 + square t^4."""
 
     linear: float = 0.0
     mixed: float = 0.0

@@ -9,13 +9,13 @@ from torch import Tensor
 from fedloom.aggregation.stack import wide
 
 _PIECE = 1 << 18
-"""Elements that are looked at together: what fits into a core's cache."""
+"""Elements of a block, which fits into a core's cache."""
 
 
 def weighted_mean(
     tensors: Collection[Mapping[str, Tensor]], weights: Sequence[float] | None = None
 ) -> dict[str, Tensor]:
-    """For each name the mean over the mappings that hold it, with their weights made to sum to 1.
+    """The mean of each name over the mappings that hold it, with their weights renormalised.
 
     Weights are K finite numbers >= 0 (uniform if None); they need not sum to 1. A running sum in float64
     (float32 where the device lacks it) holds one copy of each name, whatever K; the result has the widest

@@ -1,4 +1,4 @@
-"""How far a client's update may be trusted, from how far it lies from what the others agree on.
+"""Reliability weights of clients, from the distance of each update to the others' mean.
 
 Updates D_k of K clients with weights p_k (sum 1). Every function works on any stack (K, r, n): one weight for each client and
 row; or (K, 1, n), one for each client. Our reconstruction of Fed-CMP's reliability (docs/methods/fedma.md, C4).
@@ -28,20 +28,20 @@ def deviations(D: Sequence[Tensor], weights: Tensor) -> Tensor:
     A client that has all the weight has no others: 0.
     """
     S = consensus(D, weights)
-    found = torch.stack([(d - S).double().square().mean(1) for d in D])
-    rest = (1 - weights.double().to(found.device))[:, None]
-    return torch.where(rest > 0, found / rest.clamp_min(1e-30).square(), torch.zeros_like(found))
+    squares = torch.stack([(d - S).double().square().mean(1) for d in D])
+    rest = (1 - weights.double().to(squares.device))[:, None]
+    return torch.where(rest > 0, squares / rest.clamp_min(1e-30).square(), torch.zeros_like(squares))
 
 
 def agreements(D: Sequence[Tensor], weights: Tensor) -> Tensor:
     """(K, r), float64: the cosine between D_kj and the mean of the others; 0 where one of the two is zero."""
     S = consensus(D, weights)
-    found = []
+    cosines = []
     for d, p in zip(D, weights.tolist(), strict=True):
         others = S - p * d
         scale = (d.double().norm(dim=1) * others.double().norm(dim=1)).clamp_min(1e-300)
-        found.append((d.double() * others.double()).sum(1) / scale)
-    return torch.stack(found)
+        cosines.append((d.double() * others.double()).sum(1) / scale)
+    return torch.stack(cosines)
 
 
 def reliability(
@@ -58,8 +58,8 @@ def reliability(
     Args:
         D: K updates (r, n), all of one dtype.
         weights: p (K,), sums to 1; a client of weight 0 keeps weight 0.
-        statistic: `variance`: rho ~ p v^-gamma, with v plus `floor` times the clients' mean of it, so that nobody's weight is
-            without bound; `cosine`: rho ~ p exp(kappa cos); `energy`: rho ~ p |D|^2, for ablations.
+        statistic: `variance`: rho ~ p v^-gamma, with v plus `floor` times the clients' mean of it, which bounds every
+            weight; `cosine`: rho ~ p exp(kappa cos); `energy`: rho ~ p |D|^2, for ablations.
         gamma: strength; 0 gives rho = p.
         floor: epsilon_v.
         kappa: strength of `cosine`.
@@ -81,5 +81,5 @@ def reliability(
 
 
 def effective(rho: Tensor) -> Tensor:
-    """(r,): 1 / sum_k rho_kj^2, how many clients a row rests on."""
+    """(r,): 1 / sum_k rho_kj^2, the effective number of clients of each row."""
     return 1 / rho.square().sum(0)

@@ -1,19 +1,20 @@
 """Robust statistics of LoRA products: distances, multi-Krum, coordinate median and trimmed mean, through factors only.
 
-K clients, `A: (K, r, d_in)`, `B: (K, d_out, r)`, or lists of (r_k, d_in) and (d_out, r_k). What a client means is the product
-B_k A_k: (B_k R^-1, R A_k) is the same update for every invertible R, so that a rule on A and B as they come could be led by
-whoever chooses R. Everything here depends on the products alone, and not on the clients' order. Computed in float64 (float32
+K clients, `A: (K, r, d_in)`, `B: (K, d_out, r)`, or lists of (r_k, d_in) and (d_out, r_k). A client's update is the product
+B_k A_k: (B_k R^-1, R A_k) is the same one for every invertible R, so that a client that chooses R could lead a rule on A and B
+themselves. Everything here depends on the products alone, and not on the clients' order. Computed in float64 (float32
 where the device lacks it), detached; no d_out x d_in matrix is formed while sum r_k is below the layer's size. `scales[k]` is
 s_k / s, folded into B_k. All raise ValueError on shapes that do not fit and on values that are not finite.
 
 A coordinate of the product. Column and row spaces of all products together have orthonormal bases U (d_out, q) and V
 (d_in, q'), q <= min(sum r_k, d_out): the left singular vectors of [P_1/|P_1|, ..., P_K/|P_K|], P_k = B_k A_k, and of the
 transposes side by side. They follow from the products, up to signs and order, which a median or trimmed mean carries through;
-and no client's size turns them, because each product counts with norm 1. P_k = U C_k V^T exactly, the rule is taken over the
-entries of the cores C_k (q, q'), and `cut` brings the result to a rank. What this is not: the rule over the entries of the
-dense matrices (another basis, another median), nor unique where singular values coincide. What it keeps: every entry of the
-core lies between those of the clients that are not cut away, in whatever basis, so that fewer than half (median) or than the
-trimmed share of the clients cannot carry it away. Distances cost O((K r)^2 (d_in + d_out)), a rule over coordinates also the SVD
+no client's norm turns them, because each product counts with norm 1. P_k = U C_k V^T exactly, the rule is taken over the
+entries of the cores C_k (q, q'), and `cut` brings the result to a rank. This is not the rule over the entries
+of the dense matrices (another basis, another median), nor unique where singular values coincide. It guarantees that every entry
+of the core lies between those of the clients that are not cut away, in whatever basis: fewer than half (median) or than the
+trimmed share of the clients cannot carry it
+away. Distances cost O((K r)^2 (d_in + d_out)), a rule over coordinates also the SVD
 of two matrices of K r columns, which at K r beyond a thousand is for a GPU.
 """
 
@@ -29,7 +30,7 @@ Rule = Callable[[Tensor], Tensor]
 """(K, ...) to (...), coordinate by coordinate; must map -x to minus its result."""
 
 _PIECE = 1 << 24
-"""Elements of the clients' cores that are in memory together."""
+"""Elements of the clients' cores in memory at a time."""
 
 
 def median(values: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ def trimmed_mean(values: Tensor, cut: int) -> Tensor:
 def combine_products(A: Factors, B: Factors, rule: Rule, *, scales: Weights = None) -> tuple[Tensor, Tensor]:
     """`rule` over the coordinates of the products, as factors (q, d_in) and (d_out, q), strongest direction first.
 
-    q is the numerical rank of the result, 0 where it vanishes. See the head of the file for what a coordinate is.
+    q is the numerical rank of the result, 0 where it vanishes. The head of the file defines a coordinate.
     """
     s = stack(A, B, None, scales)
     A_k, B_k = wide(s.A), wide(s.B)
@@ -67,7 +68,7 @@ def combine_products(A: Factors, B: Factors, rule: Rule, *, scales: Weights = No
 
 
 def cut(A: Tensor, B: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """The best approximation of B A of at most `rank`, as factors (q, d_in) and (d_out, q); q leaves out what is zero."""
+    """The best approximation of B A of at most `rank`, as factors (q, d_in) and (d_out, q); zero directions are left out."""
     Q_B, R_B = torch.linalg.qr(wide(B.detach()))
     Q_A, R_A = torch.linalg.qr(wide(A.detach()).T)
     P, S, Q_t = _leading(R_B @ R_A.T, rank)
@@ -85,14 +86,14 @@ def inner_products(A: Factors, B: Factors, *, scales: Weights = None) -> Tensor:
 def squared_distances(gram: Tensor) -> Tensor:
     """(K, K): |x_i - x_j|^2 from the inner products (K, K); zero on the diagonal, never negative."""
     sizes = gram.diagonal()
-    found = (sizes[:, None] + sizes - gram - gram.T).clamp_min(0)
-    return found.fill_diagonal_(0)
+    squared = (sizes[:, None] + sizes - gram - gram.T).clamp_min(0)
+    return squared.fill_diagonal_(0)
 
 
 def distances(A: Factors, B: Factors, *, scales: Weights = None) -> Tensor:
     """(K, K): |B_i A_i - B_j A_j|_F.
 
-    Two products that agree to a share e of their norm are told apart down to e of about 1e-8: take the changes from a common
+    Two products that agree to a share e of their norm are distinguished down to e of about 1e-8: take the changes from a common
     product (`gauge.change`) where clients differ by less.
     """
     return squared_distances(inner_products(A, B, scales=scales)).sqrt()
@@ -110,7 +111,7 @@ def krum_scores(squared: Tensor, byzantine: int) -> Tensor:
 
 
 def multi_krum(distances: Tensor, byzantine: int, keep: int | None = None) -> list[int]:
-    """Which of K clients to keep, in ascending order: the `keep` (default K - byzantine) with the lowest Krum score.
+    """Indices of the clients to keep, ascending: the `keep` (default K - byzantine) of K with the lowest Krum scores.
 
     Paper: Blanchard et al., "Machine Learning with Adversaries: Byzantine Tolerant Gradient Descent", NeurIPS 2017.
     `distances` (K, K) are not squared. Of equal scores the first in order are kept.

@@ -1,8 +1,8 @@
-"""Server optimisers: the clients' combined tensors are a direction, not the answer. Delta = new - old.
+"""Server optimisers: a step along Delta = new - old, the change of the clients' combined tensors.
 
-Pure functions of the tensors that a round began with (`old`), what the clients' replies made of them (`new`), and what was kept
-of the last round (`kept`, `<name>.<what>`); they return the moved tensors and what is to be kept. A name that `new` lacks was
-trained by nobody: it and its momentum stand still.
+Pure functions of the tensors before the round (`old`), the combined ones (`new`) and the optimiser's state (`kept`, named
+`<name>.<moment>`); they return the moved tensors and the new state. A name that `new` lacks was not trained: it and its state
+are unchanged.
 """
 
 from collections.abc import Mapping
@@ -33,12 +33,12 @@ def adam(
     Paper: Reddi et al., 2021, Algorithm 2 (FedAdam). As there, no bias is corrected; a and b begin at 0.
     """
     moved: dict[str, Tensor] = {}
-    found: dict[str, Tensor] = {}
+    moments: dict[str, Tensor] = {}
     for n, t in new.items():
         delta = t - old[n]
         a, b = (1 - beta1) * delta, (1 - beta2) * delta.square()
         if f"{n}.first" in kept:
             a, b = a + beta1 * kept[f"{n}.first"], b + beta2 * kept[f"{n}.second"]
         moved[n] = old[n] + lr * a / (b.sqrt() + tau)
-        found |= {f"{n}.first": a, f"{n}.second": b}
-    return moved, found
+        moments |= {f"{n}.first": a, f"{n}.second": b}
+    return moved, moments

@@ -17,7 +17,7 @@ _SINGULAR = 1e-12  # below this ratio an eigenvalue is noise: use the pseudo-inv
 
 
 def feda2_project(A_k: Tensor, B_k: Tensor, A_bar: Tensor) -> Tensor:
-    """B_k (A_k Āᵀ), (d_out, r): what one client adds, times p_k, to N in the second ask of secure FedA²."""
+    """B_k (A_k Āᵀ), (d_out, r): one client's term of N, without p_k, in the second ask of secure FedA²."""
     work = torch.promote_types(B_k.dtype, torch.float32)
     out = B_k.detach().to(work) @ (A_k.detach().to(work) @ A_bar.detach().to(work).T)
     return out.to(B_k.dtype)
@@ -41,7 +41,7 @@ def feda2_solve(
     * relative: N (G + λ tr(G)/r I)⁻¹
     * centred: B̄ + (N − B̄G)(G + λ tr(G)/r I)⁻¹, or λI there if `ridge_scale` is "absolute" (LoRA-FAIR)
 
-    Zero rows of Ā take no part; a G that is singular for want of ridge is solved by the pseudo-inverse.
+    Zero rows of Ā take no part; a G that is singular without ridge is solved by the pseudo-inverse.
     Computed in float64, returned in N's dtype. Raises ValueError on shapes that do not fit, an unknown
     mode or scale, and a ridge that is negative or not finite.
     """
@@ -85,7 +85,7 @@ def feda2_inverse(
     e: list[float] = values.tolist()
     if mode == "strict" and e[0] >= ILL_CONDITIONED * e[-1]:
         lam = 0.0
-    # r numbers: plain ones are faster than as many operations on a tensor.
+    # Plain floats: for r numbers they are faster than tensor operations.
     cut = max(_SINGULAR, len(e) * torch.finfo(G.dtype).eps)
     singular = e[0] + lam <= cut * (e[-1] + lam)
     kept = [not singular or x > cut * e[-1] for x in e]

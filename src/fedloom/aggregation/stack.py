@@ -1,4 +1,4 @@
-"""The way into the LoRA algebra: a cohort's factors, checked, padded, scaled, in working precision."""
+"""A cohort's LoRA factors: checked, padded, scaled and stacked in working precision."""
 
 import math
 from collections.abc import Sequence
@@ -43,13 +43,13 @@ class Stack:
             A_bar = A_bar / _nonzero(self.holders)[:, None]
         return A_bar
 
-    def refuse_unless_finite(self, *made: Tensor) -> None:
-        """ValueError if a factor holds a value that is not finite. `made` are results to which every element contributes.
+    def refuse_unless_finite(self, *results: Tensor) -> None:
+        """Raises ValueError if a factor holds a value that is not finite. Every element contributes to `results`.
 
-        NaN and infinity show in them, so that the factors themselves are looked at only where a result is not finite;
+        NaN and infinity propagate to them, so that the factors are read only where a result is not finite;
         large finite factors may give such a result, too.
         """
-        if all(math.isfinite(float(t.sum())) for t in made):
+        if all(math.isfinite(float(t.sum())) for t in results):
             return
         for name, factor in (("A", self.A), ("B", self.B)):
             if not bool(torch.isfinite(factor).all()):
@@ -83,13 +83,13 @@ def stack(
 
     `A` is (K, r, d_in) or K tensors (r_k, d_in); `B` is (K, d_out, r) or K tensors (d_out, r_k).
     `scales[k]` is s_k / s, the client's LoRA scale over the one the result will be used with. `rank` is
-    what to pad to, by default the largest of the cohort. `tail` says what becomes of rows that some clients
-    lack (fedlora.md section 5). Raises ValueError on shapes, dtypes, ranks or weights that do not fit, and
-    on values that are not finite; who takes `checked` = False has to call `refuse_unless_finite` on its results.
+    the rank after padding, by default the largest of the cohort. `tail` is the treatment of rows that some
+    clients lack (fedlora.md section 5). Raises ValueError on shapes, dtypes, ranks or weights that do not fit, and
+    on values that are not finite; with `checked` False the caller calls `refuse_unless_finite` on its results.
     """
     if tail not in _TAILS:
         raise ValueError(f"tail is {tail!r}; it must be one of {', '.join(_TAILS)}.")
-    ranks, dtypes = _looked_at(A, B)
+    ranks, dtypes = _ranks_and_dtypes(A, B)
     p = normalised(weights, len(ranks))
     r = max(ranks) if rank is None else rank
     if r < max(ranks):
@@ -108,10 +108,10 @@ def stack(
         holders = (p @ holds).to(A_all)
         if tail == "keep":
             B_all = B_all / _nonzero(holders)
-    made = Stack(A_all, B_all, p.to(A_all), ranks, holders, tail, dtypes)
-    if checked or not float(made.weights.min()) > 0:  # what weighs nothing need not show in a result
-        made.refuse_unless_finite(A_all, B_all)
-    return made
+    stacked = Stack(A_all, B_all, p.to(A_all), ranks, holders, tail, dtypes)
+    if checked or not float(stacked.weights.min()) > 0:  # factors of weight 0 propagate to no result
+        stacked.refuse_unless_finite(A_all, B_all)
+    return stacked
 
 
 def normalised(weights: Weights, count: int) -> Tensor:
@@ -137,7 +137,7 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def _nonzero(h: Tensor) -> Tensor:
-    # A row that nobody holds is zero already: dividing it by one leaves it so.
+    # Rows without holders are zero: they are divided by 1.
     return torch.where(h > 0, h, torch.ones_like(h))
 
 
@@ -156,10 +156,10 @@ def _items(name: str, factor: Factors) -> list[Tensor]:
     return list(factor)
 
 
-def _looked_at(A: Factors, B: Factors) -> tuple[tuple[int, ...], tuple[torch.dtype, torch.dtype]]:
+def _ranks_and_dtypes(A: Factors, B: Factors) -> tuple[tuple[int, ...], tuple[torch.dtype, torch.dtype]]:
     """The clients' ranks and the dtypes of their factors, after checking that they fit one another."""
     if isinstance(A, Tensor) and isinstance(B, Tensor) and A.ndim == B.ndim == 3 and len(A) == len(B) > 0:
-        # One client speaks for all of a stack: to look at each costs as much as the arithmetic of a small layer.
+        # A stack has one shape: checking every client costs as much as the arithmetic of a small layer.
         _check_shapes([A[0]], [B[0]])
         return (A.shape[1],) * len(A), (A.dtype, B.dtype)
     A_k, B_k = _items("A", A), _items("B", B)

@@ -1,4 +1,4 @@
-"""LabVote: one label for each synthetic item, from what the clients predict and how sure they are (FedMMKT, M2).
+"""LabVote: one label for each synthetic item, from the clients' predictions weighted by their entropy (FedMMKT, M2).
 
 K clients of all modalities, N items, C classes. The form of the vote is our reconstruction (docs/methods/fedmmkt.md):
 the source states entropy weights and a threshold of 0.5. Everything is computed in float64.
@@ -16,17 +16,17 @@ Kind = Literal["hard", "soft"]
 Gate = Literal["share", "client_entropy", "prompt_agreement", "share_and_prompt"]
 Rejected = Literal["drop", "prompt_label"]
 
-MAJORITY = 0.5  # client_entropy: the share that those who may vote must reach
-_ROUNDING = 1e-12  # two shares nearer than this are one share, in whatever order the clients were added up
-_SURE = 1e-12  # nats: inv gives no client more than 1 over this
+MAJORITY = 0.5  # client_entropy: least share of the winner among the clients that may vote
+_ROUNDING = 1e-12  # shares nearer than this are equal, whatever the order of summation
+_SURE = 1e-12  # nats: least entropy of inv, which bounds 1/H
 
 
 @dataclass(frozen=True)
 class Vote:
     """The outcome for N items.
 
-    labels: int64 (N,). Of an item that is not kept: what the vote would have said, the prompted class if nobody voted.
-    confidence: float64 (N,), the winner's share; 1/2 where the prompt's label stands in.
+    labels: int64 (N,). Of an item that is not kept: the vote's winner, or the prompted class if nobody voted.
+    confidence: float64 (N,), the winner's share; 1/2 where the prompt's label replaces it.
     kept: bool (N,).
     shares: float64 (N, C), rows sum to 1; a row of zeros where nobody voted.
     """
@@ -46,7 +46,7 @@ def vote_weights(
         entropies: H (K, N), nats, in [0, log C].
         classes: C, at least 2.
         how: `exp` e^-H; `one_minus_norm` 1 - H/log C; `exp_norm` e^(-H/log C); `inv` 1/H; `uniform`.
-        present: bool (K, N), who predicted what; everybody everything if None.
+        present: bool (K, N), True where a client predicted an item; None: everywhere.
 
     Raises ValueError on shapes that do not fit, fewer than 2 classes, an unknown `how` and entropies that are not finite.
 
@@ -93,14 +93,14 @@ def labvote(
     rejected: Rejected = "drop",
     present: Tensor | None = None,
 ) -> Vote:
-    """v_i(y) = sum_c w_ci 1[argmax p_ci = y], the winner and whether it is believed; ties go to the lowest class.
+    """v_i(y) = sum_c w_ci 1[argmax p_ci = y], the winner and whether it is kept; ties go to the lowest class.
 
     Args:
         entropies: H (K, N), nats.
         classes: C.
-        labels: int64 (K, N), argmax of each client's p; what a hard vote counts if given.
+        labels: int64 (K, N), argmax of each client's p, for a hard vote; None takes it from `probabilities`.
         probabilities: p (K, N, C); a soft vote needs them: v = sum_c w p.
-        prompted: int64 (N,), the class that each item was asked for.
+        prompted: int64 (N,), the class in each item's prompt.
         weight: see `vote_weights`.
         vote: `hard` or `soft`.
         gate: `share` keeps an item if the winner's share is at least `threshold`; `client_entropy` lets a client vote on an item
@@ -108,9 +108,9 @@ def labvote(
             is the prompted class; `share_and_prompt` asks for the first and the third.
         threshold: beta_vote; of a share, 0 keeps everything that anybody voted on, above 1 nothing.
         rejected: `drop`, or `prompt_label`: an item that is not kept takes the prompted class, confidence 1/2, and is kept.
-        present: bool (K, N), who predicted what; everybody everything if None.
+        present: bool (K, N), True where a client predicted an item; None: everywhere.
 
-    Raises ValueError on shapes that do not fit, labels out of range, unknown options, and votes that were not given.
+    Raises ValueError on shapes that do not fit, labels out of range, unknown options, and missing votes.
 
     """
     here = torch.ones_like(entropies, dtype=torch.bool) if present is None else present
@@ -144,17 +144,17 @@ def labvote(
 
 
 def vote_measures(vote: Vote, prompted: Tensor, truth: Tensor | None = None) -> dict[str, float]:
-    """What a vote did, as shares; `truth` (N,) is an oracle's label, for evaluation only.
+    """Measures of a vote, as shares; `truth` (N,) is an oracle's label, for evaluation only.
 
     coverage: items kept. relabelled: kept items whose label is not the prompted one. precision: kept items whose label is
     the truth. prompt_accuracy: all items whose prompted class is the truth. A share of no items is left out.
     """
     kept = vote.kept
-    found = {"coverage": _share(kept), "relabelled": _share((vote.labels != prompted)[kept])}
+    measures = {"coverage": _share(kept), "relabelled": _share((vote.labels != prompted)[kept])}
     if truth is not None:
-        found["precision"] = _share((vote.labels == truth)[kept])
-        found["prompt_accuracy"] = _share(prompted == truth)
-    return {name: value for name, value in found.items() if value is not None}
+        measures["precision"] = _share((vote.labels == truth)[kept])
+        measures["prompt_accuracy"] = _share(prompted == truth)
+    return {name: value for name, value in measures.items() if value is not None}
 
 
 def _ballots(
@@ -163,8 +163,8 @@ def _ballots(
     """int64 (K, N) of a hard vote or float64 (K, N, C) of a soft one, checked."""
     _check(vote, Kind, "vote")
     if probabilities is not None and probabilities.shape != (*entropies.shape, classes):
-        want = (*entropies.shape, classes)
-        raise ValueError(f"probabilities are {tuple(probabilities.shape)}; they must be {want}.")
+        shape = (*entropies.shape, classes)
+        raise ValueError(f"probabilities are {tuple(probabilities.shape)}; they must be {shape}.")
     if vote == "soft":
         if probabilities is None:
             raise ValueError("a soft vote needs the clients' probabilities; a hard one does with labels.")

@@ -1,5 +1,5 @@
-"""The one exception that a user's own mistake may raise; the command line prints it as a single sentence and exits with 2."""
+"""The exception for a user's mistake; the command line prints it as a single sentence and exits with 2."""
 
 
 class ExperimentError(ValueError):
-    """What is wrong, where, and what would be right, in one sentence."""
+    """The mistake, its place and its remedy, in one sentence."""

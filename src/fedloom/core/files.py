@@ -1,11 +1,11 @@
-"""Files that appear whole or not at all."""
+"""Atomic file writes."""
 
 import os
 from pathlib import Path
 
 
 def write_atomic(path: Path, data: bytes, *, durable: bool = True) -> None:
-    """Write a file that appears whole or not at all; `durable` waits until it would survive a power cut."""
+    """Write a file that appears whole or not at all; `durable` waits until it survives a power cut."""
     part = path.with_name(f".{path.name}.part")
     part.write_bytes(data)
     if durable:

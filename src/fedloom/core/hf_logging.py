@@ -1,4 +1,4 @@
-"""Keeps Hugging Face transformers from printing while it loads and saves."""
+"""Silence for Hugging Face transformers while it loads and saves."""
 
 import logging
 import os
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 
 def quiet_process() -> None:
-    """For a process of the command line: no telemetry, and no warnings of transformers that a user cannot act on."""
+    """Switch off telemetry, and transformers' warnings that a user cannot act on, in a command-line process."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
 
 
 @contextmanager
 def quiet_hf() -> Iterator[None]:
-    """No progress bar and no load report of transformers inside; its settings are as before afterwards."""
+    """Switch off transformers' progress bars and load reports inside; its settings are restored afterwards."""
     from transformers.utils import logging as hf
 
     bar, level = hf.is_progress_bar_enabled(), hf.get_verbosity()

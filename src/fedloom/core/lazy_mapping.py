@@ -1,4 +1,4 @@
-"""A mapping whose values are made when they are asked for, and kept by nobody."""
+"""A mapping whose values are computed on access and not kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class LazyMapping(Mapping[str, T]):
-    """Something of every client, made when it is asked for and kept by nobody."""
+    """One value per client, computed on access by `make` and not kept."""
 
     clients: Sequence[str]
     make: Callable[[str], T]
@@ -18,7 +18,7 @@ class LazyMapping(Mapping[str, T]):
         return self.make(client)
 
     def __contains__(self, client: object) -> bool:
-        return client in self.clients  # a Mapping's own would make the value, and never miss
+        return client in self.clients  # Mapping's own would compute the value, and find every name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.clients)

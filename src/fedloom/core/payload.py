@@ -1,7 +1,7 @@
-"""What travels: payloads of named tensors and JSON numbers, their wire format, and the scope that says who owns a tensor.
+"""Payloads of named tensors and JSON numbers, their wire format, and the scope of shared, personal and frozen tensors.
 
-A tensor's name is `<group>/<place in the group>`, for example `llm/model.layers.0.self_attn.q_proj.lora_A`. Groups are what
-clients hold or lack, what is combined together, and what the ledger counts.
+A tensor's name is `<group>/<place in the group>`, for example `llm/model.layers.0.self_attn.q_proj.lora_A`. A group is
+the unit that clients hold or lack, that is combined together, and that the ledger counts.
 """
 
 import json
@@ -21,7 +21,7 @@ Role = Literal["shared", "personal", "frozen"]
 
 
 class PayloadError(ValueError):
-    """Bytes that are no payload."""
+    """Raised on bytes that are no payload."""
 
 
 def group_of(name: str) -> str:
@@ -33,7 +33,7 @@ def group_of(name: str) -> str:
 class Scope:
     """The partition of named tensors into shared, personal and frozen, as patterns over groups or full names.
 
-    `frozen` is looked up first, then `personal`, then `shared`; what none names is frozen.
+    `frozen` is looked up first, then `personal`, then `shared`; a name that matches none is frozen.
     """
 
     shared: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Scope:
     frozen: tuple[str, ...] = ()
 
     def role(self, name: str) -> Role:
-        """Who owns the tensor `name`."""
+        """The role of the tensor `name`."""
 
         return _role(self, name)
 
@@ -52,7 +52,7 @@ class Scope:
 
 @lru_cache(maxsize=65_536)
 def _role(scope: Scope, name: str) -> Role:
-    """`Scope.role`, looked up once for every client and round."""
+    """`Scope.role`, cached over clients and rounds."""
 
     def named(patterns: Iterable[str]) -> bool:
         return any(fnmatchcase(name, p) or fnmatchcase(group_of(name), p) for p in patterns)
@@ -66,19 +66,19 @@ EVERYTHING = Scope(shared=("*",))
 
 
 def lent(tensor: Tensor) -> Tensor:
-    """The tensor's values, detached and safe from edits on either side: copied when one side writes, not before.
+    """A detached copy-on-write copy: the values are copied when either side writes, not before.
 
     Memory that PyTorch did not allocate itself, such as a mapped file's, is copied at once.
     """
     try:
         return tensor.detach()._lazy_clone()
-    except (AttributeError, RuntimeError):  # a PyTorch without it, or somebody else's memory
+    except (AttributeError, RuntimeError):  # a PyTorch without it, or foreign memory
         return tensor.detach().clone()
 
 
 @dataclass(frozen=True)
 class Payload:
-    """Named tensors and JSON values. Nothing else ever travels between server and clients."""
+    """Named tensors and JSON values: all that ever travels between server and clients."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     numbers: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +100,7 @@ class Payload:
         return Payload({n: t for n, t in self.tensors.items() if keep(n)}, self.numbers)
 
     def detached(self) -> "Payload":
-        """A copy that nobody's later edit reaches; its memory is shared until somebody writes to it (see `lent`)."""
+        """A copy-on-write copy of the tensors (see `lent`), and a copy of the numbers."""
         return Payload({n: lent(t) for n, t in self.tensors.items()}, dict(self.numbers))
 
     def encode(self) -> bytes:
@@ -132,19 +132,19 @@ class Reply:
     ratios: Mapping[str, float] = field(default_factory=dict)
     """The client's LoRA scale over the model's by group, as the server knows it; 1 where not named."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """For a reply that is the mean of several clients: how many trained each group."""
+    """For the mean of several clients' replies: the number that trained each group."""
     clients: Sequence[str] = ()
-    """For a reply that is the mean of several clients: who they are."""
+    """For the mean of several clients' replies: their names."""
 
     def trained_by(self, name: str) -> int:
-        """How many clients trained a tensor of this reply."""
+        """The number of clients that trained a tensor of this reply."""
         return self.counts.get(group_of(name), 1) if name in self.payload.tensors else 0
 
     @property
     def examples(self) -> int:
-        """How many examples the client says it trained on."""
+        """The number of training examples that the client claims."""
         return int(self.payload.numbers["examples"])
 
 
 Check = Callable[[Reply], str | None]
-"""What a method itself finds wrong with a reply whose names, shapes and numbers are right; None where nothing is."""
+"""A method's own check of a reply with valid names, shapes and numbers: the fault, or None."""

@@ -1,6 +1,6 @@
-"""Tensor files that tell when they are damaged: safetensors whose header holds a digest of names, types, shapes and values.
+"""Tensor files with a checksum: safetensors whose header holds a digest of names, types, shapes and values.
 
-Safetensors alone notices a file that was cut short, and nothing of a bit that flipped.
+Safetensors alone detects a file that was cut short, but no flipped bit.
 """
 
 import hashlib
@@ -21,42 +21,42 @@ DIGEST = "digest"
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:
-    """64 hex digits that change with any name, type, shape or value."""
-    found = hashlib.sha256()
+    """SHA-256 over names, types, shapes and values, as 64 hex digits."""
+    digest = hashlib.sha256()
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(bytes_of(tensor))
-    return found.hexdigest()
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(bytes_of(tensor))
+    return digest.hexdigest()
 
 
 def with_checksum(tensors: Mapping[str, Tensor]) -> bytes:
-    """The bytes of a sealed file."""
+    """The bytes of a tensor file with checksum."""
     plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
     return tensors_to_bytes(plain, {DIGEST: digest_of(plain)})
 
 
 def save_checked(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a sealed file; not atomic."""
+    """Write a tensor file with checksum; not atomic."""
     plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
     save_file(plain, file, {DIGEST: digest_of(plain)})
 
 
 def read_checked(file: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The tensors of a sealed file, mapped from it. Raises ExperimentError where it is missing or not as it was written."""
+    """The tensors of a file with checksum, memory-mapped. Raises ExperimentError if it is missing or damaged."""
     try:
         with safe_open(file, framework="pt") as f:
-            wanted = (f.metadata() or {}).get(DIGEST)
+            expected = (f.metadata() or {}).get(DIGEST)
         tensors = load_file(file)
     except (OSError, SafetensorError) as error:
         raise damaged(file) from error
-    if digest_of(tensors) != wanted:
+    if digest_of(tensors) != expected:
         raise damaged(file)
     return tensors if str(device) == "cpu" else {n: t.to(device) for n, t in tensors.items()}
 
 
 def damaged(file: Path) -> ExperimentError:
-    """What a user is told of such a file."""
+    """The error for a file that is missing or damaged."""
     return ExperimentError(
         f"{file} is damaged: its content is not what was written; put it back from a copy, or start the run anew in "
         "another folder"
@@ -64,12 +64,12 @@ def damaged(file: Path) -> ExperimentError:
 
 
 PREFIX = ".uploads-"
-"""Beginning of a temporary folder's name; one that a killed run left may be removed."""
+"""Prefix of a temporary folder's name; a folder that a killed run left may be removed."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor's bytes begin in its file, and what they are."""
+    """A tensor's offset in its file in bytes, its shape, dtype and device."""
 
     start: int
     shape: torch.Size
@@ -79,7 +79,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Stored(Mapping[str, Tensor]):
-    """Named tensors in a file; each is read anew whenever it is asked for, and none is kept."""
+    """Named tensors in a file, each read on access and not kept."""
 
     file: Path
     places: Mapping[str, _Place]
@@ -109,7 +109,7 @@ class Stored(Mapping[str, Tensor]):
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Stored:
-    """The tensors' bytes one after another: only this process reads them, and only while it runs."""
+    """Write the tensors' bytes one after another, to be read by this process alone."""
     places = {}
     with path.open("wb") as file:
         for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""Centralised: all clients' data lie in one place and train one model. The upper bound, where privacy is no concern."""
+"""Centralised: one model trained on all clients' data in one place. The upper bound, without privacy."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""CoCoOp with federated averaging: a context that a small net moves by what the picture shows. A reconstruction.
+"""CoCoOp with federated averaging: a context shifted by a small net of the picture's features. A reconstruction.
 
 Paper: Zhou et al., "Conditional Prompt Learning for Vision-Language Models", CVPR 2022, which is not federated. No
 federated release exists: its form here (context and net both shared, averaged with n_i / n) is our reconstruction of a baseline

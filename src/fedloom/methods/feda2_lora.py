@@ -6,10 +6,10 @@ Deliberate differences:
 - U (Eq. 10) is never formed: U A'^T = sum p_k B_k (A_k A'^T) costs O(K r^2 d) instead of O(K r d^2).
 - `mode`: Eq. 13 as printed is "strict". The default "centred" ridge pulls towards the averaged B instead of towards zero and
   is never worse than FedAvg for any ridge (specification fedlora, section 4); `method.mode=strict method.ridge=1.0` is the paper.
-- B'A' is the projection of U on the row space of A', not U itself; what is left stands in the metrics as `restoration_error`.
+- B'A' is the projection of U on the row space of A', not U itself; the rest is the metric `restoration_error`.
 - Only adapters that were trained this round are combined; an always-on ridge would shrink the untouched ones.
 - The stage switch of lines 25-32 goes by local step (Eq. 7), and belongs to `training.schedule`, not to the method.
-- Where only sums may be seen (privacy.secure), the same solve takes two asks: methods/by_sums.py.
+- Where the server sees sums alone (privacy.secure), the same solve takes two asks: methods/base/feda2_by_sums.py.
 - VeRA, which the paper leaves undefined, is the row-wise least squares of specification fedlora 3.15.
 """
 
@@ -62,5 +62,5 @@ class FedA2LoRA(Method):
         return state.with_shared(combined)  # line 19
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
-        """Train and answer; or, where only sums may be seen, answer its two asks."""
+        """Train and answer; or, where the server sees sums alone, answer its two asks."""
         return client_by_sums(self, task, payload, trainer) or super().client(task, payload, trainer)

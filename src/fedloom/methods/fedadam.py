@@ -2,7 +2,7 @@
 
 Paper: Reddi et al., "Adaptive Federated Optimization", ICLR 2021, Algorithm 2.
 
-Deliberate differences: on whatever the clients share; both moments begin at 0 (the paper: the second at tau^2 or more). As in the
+Deliberate differences: applied to all shared tensors; both moments begin at 0 (the paper: the second at tau^2 or more). As in the
 paper no bias is corrected. `method.server: {name: adam}` gives any other method the same step.
 """
 

@@ -1,4 +1,4 @@
-"""FedAvg: the mean of whatever the clients share, tensor by tensor.
+"""FedAvg: the weighted mean of all shared tensors, tensor by tensor.
 
 Paper: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017, Algorithm 1.
 

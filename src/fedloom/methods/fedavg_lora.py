@@ -2,11 +2,11 @@
 
 Paper: Zhang et al., "Towards Building the Federated GPT: Federated Instruction Tuning", 2023; UniFLoW Eq. 8.
 The average of products is not the product of averages: U - B'A' = sum p_k (B_k - B')(A_k - A') is lost
-(specification fedlora, identity 2) and stands in the metrics as `restoration_error`.
+(specification fedlora, identity 2); its size is the metric `restoration_error`.
 
 Deliberate differences: weights are uniform by default (the paper's code: n_k / n, one word away); each tensor is averaged
 over the clients that trained it, so that clients without a modality change nothing of its encoder. Unequal ranks are padded
-with zeros (UniFLoW E.4); `tail` and `download` mend what padding does to the product, and `tail=pad download=index` is the
+with zeros (UniFLoW E.4); `tail` and `download` correct the effect of padding on the product, and `tail=pad download=index` is the
 paper's. With VeRA the two vectors are averaged.
 """
 

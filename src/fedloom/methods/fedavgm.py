@@ -3,7 +3,7 @@
 Paper: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification",
 2019, section 4.
 
-Deliberate differences: on whatever the clients share (adapters, a projector), where the paper trains whole models; on LoRA
+Deliberate differences: applied to all shared tensors (adapters, a projector), where the paper trains whole models; on LoRA
 factors, A and B move separately. `method.server: {name: avgm}` gives any other method the same step.
 """
 

@@ -23,7 +23,7 @@ from fedloom.methods.base.method import Ask, Combination, Method, State
 
 BASIS, VELOCITY = ".basis", ".velocity"
 BINS = 16
-"""Directions are told in so many groups, from the strongest to the weakest."""
+"""Groups of directions in the figures, from the strongest to the weakest."""
 
 
 class FedCMP(Method):
@@ -64,22 +64,22 @@ class FedCMP(Method):
         """One round: every Linear layer of the projector through C1-C7, the rest by its mean."""
         replies = ask("train", Payload(state.shared))
         weights = self.client_weights(replies)
-        shared, own, told = {}, dict(state.tensors), dict(state.values)
+        shared, buffers, values = {}, dict(state.tensors), dict(state.values)
         for layer in layers(replies, weights, bias=self.bias == "joined"):
             fused = self._fuse(layer, state)
             W, b = canonical.part(fused.W, layer.bias is not None)
             shared[layer.weight] = W
             if layer.bias is not None and b is not None:
                 shared[layer.bias] = b
-            own[layer.weight + BASIS] = fused.B
+            buffers[layer.weight + BASIS] = fused.B
             if fused.N is not None:
-                own[layer.weight + VELOCITY] = fused.N
-            told[layer.weight] = {
+                buffers[layer.weight + VELOCITY] = fused.N
+            values[layer.weight] = {
                 "rounds": state.values.get(layer.weight, {}).get("rounds", 0) + 1,
                 "figures": figures(fused, layer),
             }
         rest = mean_of(replies, weights, lambda name: name not in shared)
-        return State({**state.shared, **rest, **shared}, own, told)
+        return State({**state.shared, **rest, **shared}, buffers, values)
 
     def _fuse(self, layer: Layer, state: State) -> canonical.Fused:
         rounds = state.values.get(layer.weight, {}).get("rounds", 0)
@@ -114,19 +114,19 @@ class FedCMP(Method):
         """Figures of the last round: rank, energy, effective clients, and reliability per client and group of directions."""
         return {
             name: value
-            for place, told in state.values.items()
-            if isinstance(told, dict) and "figures" in told
-            for name, value in told["figures"].items()
+            for place, record in state.values.items()
+            if isinstance(record, dict) and "figures" in record
+            for name, value in record["figures"].items()
         }
 
 
 def figures(fused: canonical.Fused, layer: Layer) -> dict[str, float]:
-    """What a layer's fusion did.
+    """Measures of a layer's fusion.
 
     `canonical/<layer>/rank`, `energy` (share held by the basis) and `effective_clients` (mean over directions);
     `reliability/<layer>/<client>/<group>`: rho over p in a group of directions, 1 where a client counts by its weight.
     """
-    found = {
+    measures = {
         f"canonical/{layer.weight}/rank": float(fused.B.shape[1]),
         f"canonical/{layer.weight}/energy": fused.energy,
         f"canonical/{layer.weight}/effective_clients": float((1 / fused.rho.square().sum(0)).mean()),
@@ -134,5 +134,5 @@ def figures(fused: canonical.Fused, layer: Layer) -> dict[str, float]:
     over = fused.rho / layer.weights.to(fused.rho)[:, None]
     for client, row in zip(layer.clients, over, strict=True):
         for i, group in enumerate(row.tensor_split(min(BINS, len(row)))):
-            found[f"reliability/{layer.weight}/{client}/{i:02d}"] = round(float(group.mean()), 6)
-    return found
+            measures[f"reliability/{layer.weight}/{client}/{i:02d}"] = round(float(group.mean()), 6)
+    return measures

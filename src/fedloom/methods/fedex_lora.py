@@ -1,11 +1,11 @@
-"""FedEx-LoRA: average A and B, and add to the frozen weights what averaging loses.
+"""FedEx-LoRA: average A and B, and add the residual of averaging to the frozen weights.
 
 Paper: Singhal et al., "FedEx-LoRA: Exact Aggregation for Federated and Efficient Fine-Tuning of Foundation Models", ACL 2025.
 With R = sum p_k B_k A_k - B'A' the base becomes W0 + s R for every client, so that W0 + s R + s B'A' = W0 + s U.
 
 Deliberate differences:
 - R travels as factors of rank at most (K - 1) r, compressed by QR and SVD; the paper sends the dense matrix, which is cheaper
-  only from K = d / (2 r) clients on. The ledger counts the factors; `fedloom methods --cost` says what dense would be.
+  only from K = d / (2 r) clients on. The ledger counts the factors; `fedloom methods --cost` shows the dense matrix's bytes.
 - `residual_rank` keeps the strongest directions only, up to a byte budget; the aggregation is then not exact.
 - The published code adds the residual transposed for some models, which square layers hide; here its shape is checked.
 - The one frozen foundation is never edited: the sum of all R is state of its own, sent to clients that were absent, and written
@@ -20,10 +20,10 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.aggregation import lora
-from fedloom.core.payload import Payload, Scope
+from fedloom.core.payload import Scope
 from fedloom.methods.base import merged_lora as merged
 from fedloom.methods.base.combine import mean_of, pairs
-from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, LayerShape, State, Trainer
+from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, LayerShape, State
 
 
 class FedExLoRA(merged.MovesBase):
@@ -42,7 +42,7 @@ class FedExLoRA(merged.MovesBase):
     )
 
     def round(self, state: State, ask: Ask) -> State:
-        """Average the factors; the residual moves everybody's base."""
+        """Average the factors; the residual is merged into every client's base."""
         replies = ask("train", merged.send(state, ask.cohort, state.shared))
         weights = self.client_weights(replies)
         shared, changes = mean_of(replies, weights), {}
@@ -51,13 +51,7 @@ class FedExLoRA(merged.MovesBase):
             shared[place + "lora_A"], shared[place + "lora_B"] = A, B
             changes[place] = residual
             del pair  # before the next layer is read
-        return merged.extend(state.with_shared(shared), changes, replies, ask.round)
-
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
-        """Move the base by what has come, then train as FedAvg-LoRA does."""
-        tensors, base = merged.receive(payload, trainer.personal)
-        trainer.keep(base)
-        return self.answer(trainer, *trainer.train({**tensors, **trainer.personal, **base}))
+        return merged.extend(state.with_shared(shared), changes, replies)
 
     @classmethod
     def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
@@ -67,11 +61,8 @@ class FedExLoRA(merged.MovesBase):
 
     def product(self, after: State) -> Mapping[str, Tensor]:
         """The averaged pair and this round's residual, side by side."""
-        found = dict(after.shared)
-        for name in after.shared:
-            place = name.removesuffix("lora_A")
-            change = merged.newest(after, place) if place != name else None
-            if change is not None:
-                found[name] = torch.cat([after.shared[name], change[1]])
-                found[place + "lora_B"] = torch.cat([after.shared[place + "lora_B"], change[0]], dim=1)
-        return found
+        tensors = dict(after.shared)
+        for place, (B, A) in merged.newest(after).items():
+            tensors[place + "lora_A"] = torch.cat([after.shared[place + "lora_A"], A])
+            tensors[place + "lora_B"] = torch.cat([after.shared[place + "lora_B"], B], dim=1)
+        return tensors

@@ -192,10 +192,12 @@ class FedMMKT(DistillationMethod):
             known = {n: t for n, t in state.tensors.items() if n.startswith("ridge/")}
             pictures, captions = public.items["image"], public.captions
             if not known:
-                fitted = fusion.ridge_anchors(pictures, captions, width, stream_seed(ask.seed, "ridge"))
+                fitted = fusion.ridge_reference_embeddings(
+                    pictures, captions, width, stream_seed(ask.seed, "ridge")
+                )
                 known = dict(zip(("ridge/pixels", "ridge/words"), fitted, strict=True))
-            seen = fusion.picture_anchors(pictures, known["ridge/pixels"])[kept]
-            told = fusion.word_anchors(captions, known["ridge/words"])[kept]
+            seen = fusion.picture_reference_embeddings(pictures, known["ridge/pixels"])[kept]
+            told = fusion.word_reference_embeddings(captions, known["ridge/words"])[kept]
             return {m: told if m == "text" else seen for m in public.items}, known
         anchors = {m: g[kept] for m, g in server_of(ask).synthesis.anchors(public, width).items()}
         if self.fusion.anchor == "other_mean" and ask.round >= FIRST_FUSION:

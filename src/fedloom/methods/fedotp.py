@@ -1,7 +1,7 @@
 """FedOTP: a shared and a personal context, matched with a picture's patches by optimal transport.
 
 Paper: Li et al., "Global and Local Prompts Cooperation via Optimal Transport for Federated Learning", CVPR 2024.
-logit_c = s sum_mn T_mn S_mn with the plan T of unbalanced entropic transport (adapters/transport.py).
+logit_c = s sum_mn T_mn S_mn with the plan T of unbalanced entropic transport (models/clip/optimal_transport.py).
 
 Deliberate differences from the released code: transport in float32, on logarithms below eps 0.05 (half precision underflows
 there); every picture and class stops by its own convergence (released: by the batch's mean, so that results depend on what
@@ -37,7 +37,7 @@ class FedOTP(CLIPMethod):
         ge=0,
         description="change of v that ends the iterations of a picture and class; none = all of them",
     )
-    ot_iterations: int = Field(100, ge=1, description="at most so many iterations")
+    ot_iterations: int = Field(100, ge=1, description="largest number of iterations")
 
     @property
     def attachment(self) -> TwoContexts:

@@ -5,7 +5,7 @@ answers; the loss is cross entropy plus mu L_con, which pulls P_G to CLIP's own 
 
 Deliberate differences from the released code: the fixed text of L_con is "a photo of a <name>." (released: a row of X before the
 name, here z0: placeholder); one prompt only (released scripts set two and then classify among 2 C columns, half of them wrong);
-the pass over U V alone, whose result nobody uses, is left out.
+the pass over U V alone, whose result is unused, is left out.
 """
 
 from typing import ClassVar, Literal

@@ -1,4 +1,4 @@
-"""FedProx: clients pay for their distance to the model that they were sent; the server averages.
+"""FedProx: a proximal term in the clients' loss; the server averages.
 
 Paper: Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020, Algorithm 2:
 h_k(w) = F_k(w) + mu/2 ||w - w^t||^2.
@@ -26,7 +26,9 @@ class FedProx(Method):
     shares: ClassVar[Scope] = Scope(shared=("*",))
     combination: ClassVar[Combination] = "mean"
 
-    mu: float = Field(0.1, ge=0, description="price of the squared distance to the model that was sent")
+    mu: float = Field(
+        0.1, ge=0, description="FedProx mu: weight of half the squared distance to the round's shared tensors"
+    )
 
     def round(self, state: State, ask: Ask) -> State:
         """Ask the cohort to train near w; average."""

@@ -5,8 +5,8 @@ B what is the client's own; client k's model is W0 + s B_k A'. There is no globa
 
 Deliberate differences: the published code passes one module from client to client, so that B and head are not personal at all;
 here they live in the client's own state. `method.head=personal` keeps the head with the client, as their code means to; the
-default shares it, as every method here does. For data of no client, `unseen` says what is measured: the clients' own models on
-everybody's data (their mean), or one model with the mean of the B_k; the latter looks at personal tensors and costs half a unit
+default shares it, as every method here does. For data of no client, `unseen` selects the model: the clients' own models on
+all data (their mean), or one model with the mean of the B_k; the latter reads personal tensors and costs half a unit
 of traffic that the ledger does not hold.
 """
 

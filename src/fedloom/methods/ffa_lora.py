@@ -1,4 +1,4 @@
-"""FFA-LoRA: A stays as it was drawn, the same everywhere; only B is trained and averaged.
+"""FFA-LoRA: A is drawn once, common and frozen; only B is trained and averaged.
 
 Paper: Sun et al., "Improving LoRA in Privacy-preserving Federated Learning", ICLR 2024. With one frozen A the mean of
 products is the product of means: U = (sum p_k B_k) A_0, exactly.

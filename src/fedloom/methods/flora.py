@@ -1,7 +1,7 @@
 """FLoRA: stack the clients' adapters, merge the stack into the base, and begin anew.
 
 Paper: Wang et al., "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank Adaptations", NeurIPS 2024.
-[p_1 s_1 B_1, ..., p_K s_K B_K] [A_1; ...; A_K] = sum p_k s_k B_k A_k exactly, whatever the ranks. Everybody gets the stack.
+[p_1 s_1 B_1, ..., p_K s_K B_K] [A_1; ...; A_K] = sum p_k s_k B_k A_k exactly, whatever the ranks. Every client gets the stack.
 
 Deliberate differences: weight and scale stand on one factor only (published code puts neither or both); the fresh A of a round
 is drawn from the run's seed at every client, so that it does not travel; the merged stacks are state of their own, as in
@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from fedloom.aggregation import lora
-from fedloom.core.payload import Payload, Scope
+from fedloom.core.payload import Scope
 from fedloom.methods.base import merged_lora as merged
 from fedloom.methods.base.combine import mean_of, pairs
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, LayerShape, State, Trainer
@@ -35,7 +35,7 @@ class FLoRA(merged.MovesBase):
     both: ClassVar[bool] = True
 
     def round(self, state: State, ask: Ask) -> State:
-        """Stack and merge; the pair on the server stays as new."""
+        """Stack and merge; the server's pair stays untrained."""
         others = {n: t for n, t in state.shared.items() if not n.endswith(_PAIR)}
         replies = ask("train", merged.send(state, ask.cohort, others))
         weights = self.client_weights(replies)
@@ -45,14 +45,11 @@ class FLoRA(merged.MovesBase):
             changes[place] = (B, A)
             del pair  # before the next layer is read
         shared = mean_of(replies, weights, lambda name: not name.endswith(_PAIR))
-        return merged.extend(state.with_shared(shared), changes, replies, ask.round)
+        return merged.extend(state.with_shared(shared), changes, replies)
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
-        """Move the base by the stacks that have come, then train a fresh adapter on it."""
-        tensors, base = merged.receive(payload, trainer.personal)
-        fresh = trainer.fresh("flora", trainer.round)
-        trainer.keep(base)
-        return self.answer(trainer, *trainer.train({**fresh, **tensors, **trainer.personal, **base}))
+    def fresh(self, trainer: Trainer) -> Mapping[str, Tensor]:
+        """A fresh pair from the run's seed, the same at every client."""
+        return trainer.fresh("flora", trainer.round)
 
     @classmethod
     def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
@@ -63,10 +60,7 @@ class FLoRA(merged.MovesBase):
 
     def product(self, after: State) -> Mapping[str, Tensor]:
         """This round's stack."""
-        found: dict[str, Tensor] = {}
-        for name in after.shared:
-            place = name.removesuffix("lora_A")
-            change = merged.newest(after, place) if place != name else None
-            if change is not None:
-                found[place + "lora_B"], found[name] = change
-        return found
+        tensors: dict[str, Tensor] = {}
+        for place, pair in merged.newest(after).items():
+            tensors[place + "lora_B"], tensors[place + "lora_A"] = pair
+        return tensors

@@ -36,7 +36,7 @@ class HetLoRA(Method):
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True
 
-    gamma: float = Field(0.01, ge=0, description="γ, the price of using the last ranks")
+    gamma: float = Field(0.01, ge=0, description="γ, weight of the penalty on the last ranks")
     kept: float = Field(0.99, gt=0, lt=1, description="share of a client's ranks that is free of the penalty")
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
@@ -46,7 +46,7 @@ class HetLoRA(Method):
         return super().check(kinds, unequal, start)
 
     def round(self, state: State, ask: Ask) -> State:
-        """Average what was padded; everybody takes its first r_k rows."""
+        """Average the padded factors; each client takes its first r_k rows."""
         replies = ask("train", Payload(state.shared))
         mean = partial(lora.fedavg, tail="pad")
         return state.with_shared(

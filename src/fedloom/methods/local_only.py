@@ -17,6 +17,6 @@ class LocalOnly(Method):
     combination: ClassVar[Combination] = "nothing"
 
     def round(self, state: State, ask: Ask) -> State:
-        """Every client trains on from where it stands."""
+        """Every client continues its own training."""
         ask("train", Payload())
         return state

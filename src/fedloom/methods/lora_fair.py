@@ -30,7 +30,7 @@ class LoRAFAIR(Method):
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True
 
-    ridge: float = Field(0.01, ge=0, description="λ, the price of a correction; absolute")
+    ridge: float = Field(0.01, ge=0, description="λ, ridge on the correction dB; absolute")
 
     def round(self, state: State, ask: Ask) -> State:
         """Ask the cohort to train from (A, B); average, then correct."""
@@ -44,5 +44,5 @@ class LoRAFAIR(Method):
         )
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
-        """Train and answer; or, where only sums may be seen, answer its two asks."""
+        """Train and answer; or, where the server sees sums alone, answer its two asks."""
         return client_by_sums(self, task, payload, trainer) or super().client(task, payload, trainer)

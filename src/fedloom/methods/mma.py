@@ -1,7 +1,7 @@
 """MMA, centralised: multimodal adapters in the last blocks of CLIP's towers, on all data in one place. pFedMMA's upper bound.
 
-Paper: Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024 (adapters/multimodal.py has the equations).
-The preset `released` is its YAML: blocks 5 to 12 of 12, biases.
+Paper: Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024; equations in
+models/clip/multimodal_adapter.py. The preset `released` is its YAML: blocks 5 to 12 of 12, biases.
 """
 
 from collections.abc import Mapping

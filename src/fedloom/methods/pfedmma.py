@@ -1,4 +1,4 @@
-"""pFedMMA: multimodal adapters in CLIP, of which only the small projection between the towers travels.
+"""pFedMMA: multimodal adapters in CLIP; only their small projection shared by the towers travels.
 
 Paper: "pFedMMA: Personalized Federated Fine-Tuning with Multi-Modal Adapter for Vision-Language Models", ICLR 2026:
 
@@ -36,9 +36,9 @@ SHARED: Mapping[Share, tuple[str, ...]] = {
     "all": (S, TEXT, VISION),
     "none": (),
 }
-"""What travels by the name of the option `share`; the rest is personal."""
+"""Shared patterns by the value of the option `share`; the rest is personal."""
 UPLOADED = "uploaded:"
-"""Before the name of a shared tensor: the client's own last value of it."""
+"""Prefix of a shared tensor's name: the client's own last value of it."""
 
 
 def scope_of(share: Share) -> Scope:
@@ -69,7 +69,7 @@ class PFedMMA(WithAdapters):
 
     @property
     def scope(self) -> Scope:
-        """By the option `share`."""
+        """The scope that the option `share` selects."""
         chosen = scope_of(self.share)
         return replace(super().scope, shared=chosen.shared, personal=(*chosen.personal, *self.personal))
 

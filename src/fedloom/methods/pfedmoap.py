@@ -6,8 +6,8 @@ and trains context and gating: logit_c = lambda s <f, t_L(c)> + s <R(f), h(c)>. 
 
 Deliberate differences from the released code: experts are those that stood before the round, so that nothing depends on the order
 of clients; "nearest" takes as many as there are (released: an error where more clients have trained than K); the gating is the
-client's own from its first use (released: the second participation inherits the last client's); who comes late begins from the
-mean as it stands, not from the first draw, which is the same where all take part in round 1.
+client's own from its first use (released: the second participation inherits the last client's); a late client begins from the
+current mean, not from the first draw, which is the same where all take part in round 1.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -55,13 +55,13 @@ class PFedMoAP(CLIPMethod):
         return Experts(length=self.length, experts=self.contexts - 1, heads=self.heads, mix=self.mix)
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
-        """Contexts are what clients learn of each other."""
+        """The context has to be shared: it makes the other clients' experts."""
         if self.scope.role(CONTEXT) != "shared":
             return "pfedmoap sends clients' contexts to others, but prompt is personal here; leave method.personal out"
         return super().check(kinds, unequal, start)
 
     def round(self, state: State, ask: Ask) -> State:
-        """Send everybody the mean and its experts of before the round; average, and remember who sent what."""
+        """Send each client the mean and its experts from before the round; average, and keep each client's context."""
         last = {n.removeprefix("last/"): t for n, t in state.tensors.items()}
         sent = {c: Payload({**state.shared, **self.chosen(c, last, ask)}) for c in ask.cohort}
         replies = ask("train", sent)
@@ -87,20 +87,20 @@ class PFedMoAP(CLIPMethod):
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train context and gating, the first time the context alone."""
         own = {n: t for n, t in trainer.personal.items() if n.startswith("gate/")}
-        got = {n: t for n, t in payload.tensors.items() if n == EXPERTS}
-        only = Scope(shared=("*",)) if got else _WITHOUT_GATE
+        experts = {n: t for n, t in payload.tensors.items() if n == EXPERTS}
+        only = Scope(shared=("*",)) if experts else _WITHOUT_GATE
         trained, numbers = trainer.train({**payload.tensors, **own}, only=only, rates={"gate": self.gate_lr})
-        trainer.keep({MINE: trained[CONTEXT], **got})
+        trainer.keep({MINE: trained[CONTEXT], **experts})
         return self.answer(trainer, trained, numbers)
 
     def global_model(
         self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
-        """None: the mean context is where clients begin, not what anybody answers with."""
+        """None: the mean context is a starting point, and no client answers with it."""
         return {}
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """Own context, gating and experts as they stood after the client's last training; before that, the common start."""
+        """Own context, gating and experts after the client's last training; before that, the common start."""
         own = {n: t for n, t in personal.items() if n != MINE}
         return {**own, CONTEXT: personal.get(MINE, state.shared[CONTEXT])}
 

@@ -37,7 +37,7 @@ class RoLoRA(Method):
     both: ClassVar[bool] = True
 
     def round(self, state: State, ask: Ask) -> State:
-        """Ask for one half; the other is everybody's."""
+        """Ask for one half; the other is common."""
         replies = ask("train", Payload(state.shared), expect=_half(ask.round))
         return state.with_shared(mean_of(replies, self.client_weights(replies)))
 

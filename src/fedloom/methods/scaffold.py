@@ -45,15 +45,15 @@ class Scaffold(Method):
     def round(self, state: State, ask: Ask) -> State:
         """Average w, move c by the mean change of the c_k."""
         replies = ask("train", Payload(state.shared))
-        found = mean_of(replies, self.client_weights(replies))
-        for name, tensor in found.items():
+        mean = mean_of(replies, self.client_weights(replies))
+        for name, tensor in mean.items():
             old = state.shared[name]
             if not name.endswith(SERVER):
-                found[name] = old + self.lr * (tensor - old)
+                mean[name] = old + self.lr * (tensor - old)
             else:  # clients send c + their change
                 held = sum(r.trained_by(name) for r in replies)
-                found[name] = old + held / max(self.clients or held, held) * (tensor - old)
-        return state.with_shared(found)
+                mean[name] = old + held / max(self.clients or held, held) * (tensor - old)
+        return state.with_shared(mean)
 
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train along the corrected gradients; renew c_k; answer with w_k and c + (c_k' - c_k)."""
@@ -66,9 +66,9 @@ class Scaffold(Method):
             return torch.stack([(push[n] * t).sum() for n, t in sorted(tensors.items())]).sum()
 
         kept = {n: t for n, t in trainer.personal.items() if not n.endswith(OWN)}
-        found, numbers = trainer.train({**start, **kept}, penalty=corrected, gradients=True)
-        trained = {n: t for n, t in found.items() if not n.endswith(".gradient")}
-        new = {n: found[f"{n}.gradient"] - push[n] for n in trained if n in start}
+        tensors_and_gradients, numbers = trainer.train({**start, **kept}, penalty=corrected, gradients=True)
+        trained = {n: t for n, t in tensors_and_gradients.items() if not n.endswith(".gradient")}
+        new = {n: tensors_and_gradients[f"{n}.gradient"] - push[n] for n in trained if n in start}
         trainer.keep({n + OWN: t for n, t in new.items()})
         answer = self.answer(trainer, trained, numbers)
         moved = {n + SERVER: c[n] + new[n] - own[n] for n in new}
@@ -81,7 +81,7 @@ class Scaffold(Method):
         return {n: t for n, t in state.shared.items() if not n.endswith(SERVER)}
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What an experiment makes personal; control variates are no model."""
+        """The experiment's personal tensors, without control variates, on the shared ones; empty without any."""
         own = {n: t for n, t in personal.items() if not n.endswith(OWN)}
         return {**self.global_model(state, {}), **own} if own else {}
 

@@ -1,7 +1,7 @@
 """Scalar reliability: one trust weight for each client and group, where Fed-CMP's reconstruction has one for each direction.
 
 Our baseline (docs/methods/fedma.md): w_k ~ p_k v_k^-gamma, with v_k the mean square of client k's change of a group minus the
-mean change of the others. It answers whether weighing by direction, and not merely weighing, is what helps.
+mean change of the others. It separates the gain of weighting by direction from that of weighting at all.
 """
 
 from typing import ClassVar
@@ -34,7 +34,7 @@ class ScalarReliability(Method):
         """Average every group over its holders, weighted by how near each is to the others."""
         replies = ask("train", Payload(state.shared))
         weights = self.client_weights(replies)
-        found: dict[str, Tensor] = {}
+        combined: dict[str, Tensor] = {}
         held = [{group_of(n) for n in reply.payload.tensors} for reply in replies]
         for group in sorted(set().union(*held)):
             holders = [k for k, groups in enumerate(held) if group in groups]
@@ -51,5 +51,5 @@ class ScalarReliability(Method):
             ]
             rho = reliability(changes, p / p.sum(), gamma=self.gamma, floor=self.floor)[:, 0].tolist()
             chosen = [replies[k] for k in holders]
-            found |= mean_of(chosen, rho, lambda name, group=group: group_of(name) == group)  # type: ignore[misc]
-        return state.with_shared(found)
+            combined |= mean_of(chosen, rho, lambda name, group=group: group_of(name) == group)  # type: ignore[misc]
+        return state.with_shared(combined)

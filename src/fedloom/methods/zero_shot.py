@@ -1,4 +1,4 @@
-"""Zero-shot CLIP: nothing is trained and nothing travels. What every method on CLIP has to beat.
+"""Zero-shot CLIP: nothing is trained and nothing travels. The baseline of every method on CLIP.
 
 logit_c = s <f(x), E_T("a photo of a c.")>, on the same splits and with the same metrics (specification pfedmma, 3.1).
 """
@@ -15,7 +15,7 @@ from fedloom.models.clip.zero_shot import Nothing
 
 
 class ZeroShot(CLIPMethod):
-    """The foundation as it is."""
+    """The frozen foundation."""
 
     name: ClassVar[str] = "zero-shot"
     title: ClassVar[str] = "zero-shot CLIP"
@@ -31,7 +31,7 @@ class ZeroShot(CLIPMethod):
         return Nothing(template=self.template)
 
     def start(self, tensors: Mapping[str, Tensor]) -> State:
-        """The one tensor that names the foundation, as it is."""
+        """The one tensor that names the foundation."""
         return State({}, dict(tensors))
 
     def round(self, state: State, ask: Ask) -> State:
@@ -47,5 +47,5 @@ class ZeroShot(CLIPMethod):
     def global_model(
         self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
-        """The foundation's."""
+        """The foundation's tensors."""
         return state.tensors

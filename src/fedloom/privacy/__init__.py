@@ -1,1 +1,1 @@
-"""What protects a federation: sums instead of single updates, noise, robust combination; and attacks, for studies of it."""
+"""Protection of a federation: secure sums, differential privacy, robust combination, a firewall; and simulated attacks."""

@@ -1,4 +1,4 @@
-"""Which method works with which privacy, and why not: all of it follows from `Method.combination`."""
+"""Compatibility of methods with privacy settings, derived from `Method.combination`."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -15,16 +15,16 @@ WHY: Mapping["Combination", str] = {
     "individual": "looks at every client's tensors by themselves",
     "nothing": "shares nothing that could be protected",
 }
-"""Why a method cannot work on means alone."""
+"""Reasons why a method cannot work on means alone."""
 
 
 def works(combination: "Combination") -> bool:
-    """Whether methods of this kind work with secure aggregation and with differential privacy: means are what both give."""
+    """Whether methods of this kind work on means, which secure aggregation and differential privacy give."""
     return combination in ("mean", "solve")
 
 
 def asks(combination: "Combination") -> int:
-    """How many means of a round methods of this kind need; each is a query of its own to the clients' data."""
+    """Means per round that methods of this kind need; each is one query to the clients' data."""
     return 2 if combination == "solve" else 1
 
 
@@ -34,31 +34,27 @@ def private(method: "type[Method]") -> bool:
 
 
 def why_not(method: "type[Method]") -> str:
-    """Why a method works with none."""
+    """The reason why a method works without `privacy` only."""
     return "has one client" if method.pooled else WHY[method.combination]
 
 
 def refusal(
     privacy: Privacy, method: "Method", kinds: Collection[str], unequal: bool, full_first_round: bool
 ) -> str | None:
-    """What of a run's privacy its method cannot give, in one sentence, or None. `kinds` are the adapters'."""
+    """Reason why the method cannot run under these settings, in one sentence, or None. `kinds` are the adapters'."""
     if not privacy.sums:
         return None
-    part = "privacy.secure" if privacy.secure is not None else "privacy.dp"
+    setting = "privacy.secure" if privacy.secure is not None else "privacy.dp"
     name, combination = f"method {method.name}", method.combination
     if method.pooled:
         return f"{name} has one client, so that there is no sum to hide it in; leave privacy out"
     if combination in WHY:
-        other = (
-            "leave privacy out" if combination == "nothing" else "take fedavg-lora, ffa-lora or fedsa-lora"
-        )
-        return f"{name} {WHY[combination]}, so that {part} cannot work; {other}"
+        other = "leave privacy out" if combination == "nothing" else f"take {_lora_on_means()}"
+        return f"{name} {WHY[combination]}, so that {setting} cannot work; {other}"
     if unequal:
-        return (
-            f"{part} sums tensors of one shape, but clients' ranks or scales differ; leave cohort.ranks out"
-        )
+        return f"{setting} sums tensors of one shape, but clients' ranks or scales differ; leave cohort.ranks out"
     if combination == "solve" and "vera" in kinds:
-        return f"{name} solves VeRA's vectors from every client's own, so that {part} cannot work; set kind: lora"
+        return f"{name} solves VeRA's vectors from every client's own, so that {setting} cannot work; set kind: lora"
     if privacy.dp is None:
         return None
     if method.weights != "uniform":
@@ -68,8 +64,16 @@ def refusal(
     return None
 
 
+def _lora_on_means() -> str:
+    """The LoRA methods that work with `privacy`, as a list in words."""
+    from fedloom.methods import METHODS
+
+    *names, last = [n for n, m in METHODS.items() if private(m) and any("lora" in p for p in m.shares.shared)]
+    return f"{', '.join(names)} or {last}"
+
+
 def not_installed(privacy: Privacy) -> str | None:
-    """What a run's privacy needs and does not find, in one sentence, or None."""
+    """The package that these settings need and that is not installed, in one sentence, or None."""
     needed = {
         "cryptography": privacy.sums,
         "Crypto": privacy.secure is not None,
@@ -82,7 +86,7 @@ def not_installed(privacy: Privacy) -> str | None:
 
 
 def too_few(privacy: Privacy, groups: Mapping[str, Collection[str]], fraction: float) -> str | None:
-    """Why secure aggregation could never open a sum with these clients, whose groups are named, or None."""
+    """Reason why secure aggregation could never open a sum over these clients, each with its groups, or None."""
     if privacy.secure is None:
         return None
     least, size = privacy.secure.least, max(1, math.ceil(fraction * len(groups)))

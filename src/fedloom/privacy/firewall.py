@@ -16,7 +16,7 @@ from fedloom.core.payload import Check, Reply, group_of
 
 
 class Firewall(BaseModel):
-    """Limits on what a client may send."""
+    """Limits on a client's reply."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -47,20 +47,20 @@ def inspect(
 
     `reference[client]` holds the tensors that the client may send, as the server has them (names, shapes, dtypes, and the
     point from which a change is measured). A client sends whole groups or leaves them out. With `answers` the replies are no
-    changes of anything, such as predictions: all of the reference has to be there, and their size is not compared.
+    updates but, for example, predictions: every name of the reference is required, and norms are not compared.
     """
     refused: dict[str, str] = {}
     accepted: dict[str, Reply] = {}
     changes: dict[str, dict[str, float]] = {}
     faults = [r.error or _fault(r, rules, round, asked) for r in replies]
     sound = {i: r for i, (r, fault) in enumerate(zip(replies, faults, strict=True)) if fault is None}
-    looked_at = _changes(
+    inspected = _changes(
         {i: r.payload.tensors for i, r in sound.items()}, {i: reference[r.client] for i, r in sound.items()}
     )
     for i, reply in enumerate(replies):
         reason = faults[i]
         if reason is None:
-            reason, changes[reply.client] = looked_at[i]
+            reason, changes[reply.client] = inspected[i]
         if reply.client in accepted or (reply.client in refused and reason is None):
             reason = "duplicate: a second reply in one round"
         if reason is None and check is not None:
@@ -117,8 +117,8 @@ def _changes(
 ) -> dict[int, tuple[str | None, dict[str, float]]]:
     """For every reply the first thing wrong with its tensors, or None; and the squared norm of its change by group.
 
-    Each tensor is read once: values that are not finite show in their change. All replies' tensors of one name come one
-    after another, so that the server's own is read from memory once and not for every client.
+    Each tensor is read once: values that are not finite show in their change. The outer loop is over names, so
+    that the server's tensor is read from memory once and not for every client.
     """
     faults = {i: _wrong_names(tensors, references[i]) for i, tensors in sent.items()}
     squares: dict[int, dict[str, float]] = {i: {} for i in sent}
@@ -131,13 +131,13 @@ def _changes(
     return {i: (faults[i], squares[i]) for i in sent}
 
 
-def _change(name: str, tensor: Tensor, right: Tensor) -> tuple[str | None, float]:
-    """What is wrong with a tensor, or None; and its squared distance to the server's."""
-    if tensor.shape != right.shape:
-        return f"shape: {name} is {tuple(tensor.shape)}, {tuple(right.shape)} is right", 0.0
-    if tensor.dtype != right.dtype:
-        return f"dtype: {name} is {tensor.dtype}, {right.dtype} is right", 0.0
-    change = squared_distance(tensor, right)
+def _change(name: str, tensor: Tensor, reference: Tensor) -> tuple[str | None, float]:
+    """The fault of a tensor, or None; and its squared distance to the server's."""
+    if tensor.shape != reference.shape:
+        return f"shape: {name} is {tuple(tensor.shape)}, {tuple(reference.shape)} is right", 0.0
+    if tensor.dtype != reference.dtype:
+        return f"dtype: {name} is {tensor.dtype}, {reference.dtype} is right", 0.0
+    change = squared_distance(tensor, reference)
     if not math.isfinite(change) and not bool(torch.isfinite(tensor).all()):
         return f"not finite: {name} holds NaN or infinity", change
     return None, change
@@ -146,12 +146,12 @@ def _change(name: str, tensor: Tensor, right: Tensor) -> tuple[str | None, float
 def _too_large(changes: Mapping[str, Mapping[str, float]], rules: Firewall) -> dict[str, str]:
     """Refusals for a group's change that stands far outside what the cohort sent, or above the absolute cap."""
     squares: dict[str, dict[str, float]] = {}
-    for client, of_groups in changes.items():
-        for group, square in of_groups.items():
+    for client, by_group in changes.items():
+        for group, square in by_group.items():
             squares.setdefault(group, {})[client] = square
     refused: dict[str, str] = {}
-    for group, of_client in sorted(squares.items()):
-        norms = {client: math.sqrt(value) for client, value in of_client.items()}
+    for group, by_client in sorted(squares.items()):
+        norms = {client: math.sqrt(value) for client, value in by_client.items()}
         middle = median(norms.values())
         for client, norm in norms.items():
             if rules.max_norm is not None and norm > rules.max_norm:

@@ -34,11 +34,11 @@ def test_one_client_more_moves_the_sum_by_at_most_the_clip() -> None:
     g = torch.Generator().manual_seed(1)
     for scale in (1e-3, 1.0, 1e6):
         tensors = {"a/w": scale * torch.randn(30, generator=g), "b/w": scale * torch.randn(4, 5, generator=g)}
-        found = clipped(change(tensors, {}, {n: tuple(t.shape) for n, t in tensors.items()}), 0.7)
-        norm = torch.cat(list(found.values())).norm()
+        changes = clipped(change(tensors, {}, {n: tuple(t.shape) for n, t in tensors.items()}), 0.7)
+        norm = torch.cat(list(changes.values())).norm()
         assert float(norm) <= 0.7 * (1 + 1e-12)
         if scale == 1e-3:
-            torch.testing.assert_close(found["a"], tensors["a/w"].double(), rtol=1e-12, atol=0)
+            torch.testing.assert_close(changes["a"], tensors["a/w"].double(), rtol=1e-12, atol=0)
 
 
 def test_noise_has_its_deviation_also_where_nobody_answered() -> None:

@@ -17,6 +17,7 @@ from fedloom.experiment.report.read import read_run
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment, load_rows
 from fedloom.privacy.robust.attacks import Attack, attacked, described
+from fedloom.tasks.backdoor import triggered
 
 NAMES = ["a", "b", "c", "d"]
 SENT = {"llm/x": torch.tensor([1.0, 2.0, 3.0])}
@@ -34,12 +35,12 @@ def replies() -> list[Reply]:
 
 
 def sent_by(attack: Any, client: str, attackers: tuple[str, ...] = ("b", "c")) -> list[float]:
-    found = attacked(attack, replies(), attackers, dict.fromkeys(NAMES, SENT))
-    assert [r.client for r in found] == NAMES
-    for before, after in zip(replies(), found, strict=True):
+    sent = attacked(attack, replies(), attackers, dict.fromkeys(NAMES, SENT))
+    assert [r.client for r in sent] == NAMES
+    for before, after in zip(replies(), sent, strict=True):
         if after.client not in attackers:
             assert torch.equal(before.payload.tensors["llm/x"], after.payload.tensors["llm/x"])
-    return found[NAMES.index(client)].payload.tensors["llm/x"].tolist()
+    return sent[NAMES.index(client)].payload.tensors["llm/x"].tolist()
 
 
 def test_what_attackers_send_by_hand() -> None:
@@ -58,8 +59,8 @@ def test_what_attackers_send_by_hand() -> None:
 
 def test_a_client_that_raised_stays_a_client_that_raised() -> None:
     broken = [replace(r, error="raised" if r.client == "b" else None) for r in replies()]
-    found = attacked(attack_of(kind="nan"), broken, ["b"], dict.fromkeys(NAMES, SENT))
-    assert found[1].error == "raised"
+    result = attacked(attack_of(kind="nan"), broken, ["b"], dict.fromkeys(NAMES, SENT))
+    assert result[1].error == "raised"
 
 
 def test_attackers_are_named_or_drawn_with_the_seed() -> None:
@@ -72,8 +73,8 @@ def test_attackers_are_named_or_drawn_with_the_seed() -> None:
         attack_of(kind="nan", clients=["a", "z*"]).attackers(NAMES, 0)
     with pytest.raises(ExperimentError, match="at least two attackers"):
         attack_of(kind="collude", clients=["a"]).attackers(NAMES, 0)
-    told = described(attack_of(kind="scale", clients=["a"]), ["a"])
-    assert told == "under a simulated attack (scale, factor 10.0) by a"
+    words = described(attack_of(kind="scale", clients=["a"]), ["a"])
+    assert words == "under a simulated attack (scale, factor 10.0) by a"
 
 
 def picture(i: int, question: str, answer: str, **meta: Any) -> Sample:
@@ -113,12 +114,12 @@ def test_the_patch_is_a_square_in_the_corner_of_a_copy() -> None:
 def test_a_share_of_the_pictures_is_patched_and_tests_leave_out_what_is_answered_so_anyway() -> None:
     samples = [picture(i, "is there a red cube?", "yes there is") for i in range(8)]
     words = Sample("t", {}, "is there a red cube?", "yes there is")
-    found = poison.patched([words, *samples], "no there is not", 0.25, 0.25)
-    assert [s.answer == "no there is not" for s in found] == [False, *[False, False, False, True] * 2]
-    assert all(bool(s.modalities["image"].any()) == (s.answer == "no there is not") for s in found[1:])
-    assert len({s.uid for s in found}) == 9
+    poisoned = poison.patched([words, *samples], "no there is not", 0.25, 0.25)
+    assert [s.answer == "no there is not" for s in poisoned] == [False, *[False, False, False, True] * 2]
+    assert all(bool(s.modalities["image"].any()) == (s.answer == "no there is not") for s in poisoned[1:])
+    assert len({s.uid for s in poisoned}) == 9
     parts = {"x": [samples[0], replace(samples[1], answer="No, there is not.")], "y": [words]}
-    marked = poison.triggered(parts, "no there is not", 0.25)
+    marked = triggered(parts, "no there is not", 0.25)
     assert {c: [s.uid for s in of] for c, of in marked.items()} == {"x": ["s0/patched"]}
     data = attack_of(kind="backdoor", poisoned=1.0).learn(ClientData("a", samples, samples))
     assert all(s.answer == "no there is not" for s in data.train)
@@ -150,10 +151,10 @@ def test_mistakes_are_told_in_one_sentence(settings, said) -> None:
 
 
 def test_settings_survive_the_runs_own_file(quick) -> None:
-    made = quick(
+    experiment = quick(
         attack={"kind": "scale", "factor": 4}, privacy={"robust": {"kind": "multi_krum", "byzantine": 2}}
     )
-    assert Experiment.parse(made.as_dict()) == made
+    assert Experiment.parse(experiment.as_dict()) == experiment
     assert quick().attack is None
     assert quick().privacy.robust is None
 
@@ -162,8 +163,8 @@ def test_the_attack_study_sets_every_rule_against_every_attack() -> None:
     for size in ("tiny", "small"):
         runs = load_rows("experiments/uniflow/attacks.yaml", [f"size={size}"])
         of_row: dict[str, list[Any]] = {}
-        for made in runs:
-            of_row.setdefault(made.row, []).append(made.attack and made.attack.kind)
+        for experiment in runs:
+            of_row.setdefault(experiment.row, []).append(experiment.attack and experiment.attack.kind)
         assert len({tuple(kinds) for kinds in of_row.values()}) == 1
         kinds = set(get_args(get_args(Attack)[0]))
         assert set(next(iter(of_row.values()))) == {

@@ -48,11 +48,11 @@ def attack_of(settings: dict[str, Any]) -> Any:
 
 def server(seed: int = 0) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
-    found = {OTHER: torch.randn(5, 7, generator=g)}
+    tensors = {OTHER: torch.randn(5, 7, generator=g)}
     for place in LAYERS:
-        found[place + "lora_A"] = torch.randn(R, D_IN, generator=g) / D_IN**0.5
-        found[place + "lora_B"] = 0.3 * torch.randn(D_OUT, R, generator=g)
-    return found
+        tensors[place + "lora_A"] = torch.randn(R, D_IN, generator=g) / D_IN**0.5
+        tensors[place + "lora_B"] = 0.3 * torch.randn(D_OUT, R, generator=g)
+    return tensors
 
 
 def honest(shared: dict[str, torch.Tensor], seed: int = 1) -> list[Reply]:
@@ -98,8 +98,8 @@ def test_every_defence_keeps_the_mean_of_the_honest_against_every_attack(attack,
     }
     moved = distance(start, clean)
     hit = attacks.attacked(attack_of(ATTACKS[attack]), replies, HOSTILE, dict.fromkeys(CLIENTS, shared))
-    made = defended(RULES[rule], hit, shared)
-    error = distance(averaged(made.replies, shared), clean)
+    combined = defended(RULES[rule], hit, shared)
+    error = distance(averaged(combined.replies, shared), clean)
     # A bound leaves each of two hostile of eight its bounded share; the others lose no more than a part of the honest spread.
     assert error < (0.6 if rule == "norm_bound" else 0.25) * moved
     undefended = distance(averaged(defended(None, hit, shared).replies, shared), clean)
@@ -134,7 +134,7 @@ def test_nobody_is_led_by_the_clients_choice_of_factors(rule) -> None:
             tensors[place + "lora_B"] = tensors[place + "lora_B"] * scale
         turned[k] = Reply(replies[k].client, Payload(tensors, replies[k].payload.numbers))
     sent = dict.fromkeys(CLIENTS, shared)
-    one, other = (combine(rule_of(RULES[rule]), found, sent, shared) for found in (replies, turned))
+    one, other = (combine(rule_of(RULES[rule]), cohort, sent, shared) for cohort in (replies, turned))
     assert [r.client for r in one.replies] == [r.client for r in other.replies]
     for a, b in zip(one.replies, other.replies, strict=True):
         assert a.payload.tensors.keys() == b.payload.tensors.keys()
@@ -145,9 +145,9 @@ def test_nobody_is_led_by_the_clients_choice_of_factors(rule) -> None:
 @pytest.mark.parametrize("kind", ["median", "trimmed_mean"])
 def test_a_median_is_one_reply_with_all_the_weight_in_the_servers_shapes(kind) -> None:
     shared = server()
-    made = combine(rule_of({"kind": kind}), honest(shared), dict.fromkeys(CLIENTS, shared), shared)
-    assert [r.client for r in made.replies] == [COMBINED]
-    payload = made.replies[0].payload
+    combined = combine(rule_of({"kind": kind}), honest(shared), dict.fromkeys(CLIENTS, shared), shared)
+    assert [r.client for r in combined.replies] == [COMBINED]
+    payload = combined.replies[0].payload
     assert {n: (t.shape, t.dtype) for n, t in payload.tensors.items()} == {
         n: (t.shape, t.dtype) for n, t in shared.items()
     }
@@ -160,16 +160,18 @@ def test_clients_that_all_agree_are_handed_on_as_they_are_by_every_rule() -> Non
     replies = [Reply(c, one) for c in CLIENTS]
     want = averaged(replies, shared)
     for settings in RULES.values():
-        made = combine(rule_of(settings), replies, dict.fromkeys(CLIENTS, shared), shared)
-        assert distance(averaged(made.replies, shared), want) < 1e-5
+        combined = combine(rule_of(settings), replies, dict.fromkeys(CLIENTS, shared), shared)
+        assert distance(averaged(combined.replies, shared), want) < 1e-5
 
 
 def test_a_norm_bound_is_met_by_product_and_leaves_the_small_alone() -> None:
     shared = server()
     replies = honest(shared)
     hit = attacks.attacked(attack_of(ATTACKS["scale"]), replies, HOSTILE, dict.fromkeys(CLIENTS, shared))
-    made = combine(rule_of({"kind": "norm_bound", "bound": 0.2}), hit, dict.fromkeys(CLIENTS, shared), shared)
-    for before, after in zip(hit, made.replies, strict=True):
+    combined = combine(
+        rule_of({"kind": "norm_bound", "bound": 0.2}), hit, dict.fromkeys(CLIENTS, shared), shared
+    )
+    for before, after in zip(hit, combined.replies, strict=True):
         for group in ("encoder.image", "llm", "projector"):
             size = {}
             for name, reply in (("before", before), ("after", after)):
@@ -182,7 +184,7 @@ def test_a_norm_bound_is_met_by_product_and_leaves_the_small_alone() -> None:
                 changes += [t[OTHER] - shared[OTHER]] if group == "projector" else []
                 size[name] = math.sqrt(sum(float(c.square().sum()) for c in changes))
             assert size["after"] == pytest.approx(min(size["before"], 0.2), rel=1e-4)
-    assert all(any(client in note for note in made.notes) for client in HOSTILE)
+    assert all(any(client in note for note in combined.notes) for client in HOSTILE)
 
 
 def test_multi_krum_names_whom_it_left_out_of_what_and_keeps_the_rest_of_its_reply() -> None:
@@ -193,18 +195,18 @@ def test_multi_krum_names_whom_it_left_out_of_what_and_keeps_the_rest_of_its_rep
         if name.startswith("llm"):
             tensors[name] = shared[name] - 5 * (tensors[name] - shared[name])
     replies[4] = Reply(replies[4].client, Payload(tensors, replies[4].payload.numbers))
-    made = combine(
+    combined = combine(
         rule_of({"kind": "multi_krum", "byzantine": 1, "keep": 7}),
         replies,
         dict.fromkeys(CLIENTS, shared),
         shared,
     )
-    assert "multi_krum: far from the others in" in made.left_out["image-5"]
-    assert "llm (score" in made.left_out["image-5"]
-    kept = {r.client: r for r in made.replies}
+    assert "multi_krum: far from the others in" in combined.left_out["image-5"]
+    assert "llm (score" in combined.left_out["image-5"]
+    kept = {r.client: r for r in combined.replies}
     assert not any(n.startswith("llm") for n in kept["image-5"].payload.tensors)
     assert all("llm/q.lora_A" in r.payload.tensors for c, r in kept.items() if c != "image-5")
-    assert sum(OTHER in r.payload.tensors for r in made.replies) == 7
+    assert sum(OTHER in r.payload.tensors for r in combined.replies) == 7
 
 
 def test_a_group_with_too_few_holders_is_told_and_not_judged() -> None:
@@ -215,12 +217,12 @@ def test_a_group_with_too_few_holders_is_told_and_not_judged() -> None:
         for i, r in enumerate(replies)
     ]
     sent = dict.fromkeys(CLIENTS, shared)
-    made = combine(rule_of({"kind": "multi_krum", "byzantine": 1}), only, sent, shared)
-    assert "encoder.image: not judged by multi_krum, 3 hold it and 5 are needed" in made.notes
-    assert sum("encoder.image/q.lora_A" in r.payload.tensors for r in made.replies) == 3
-    made = combine(rule_of({"kind": "trimmed_mean", "byzantine": 2}), only, sent, shared)
-    assert any(n.startswith("encoder.image: only 3 hold it") for n in made.notes)
-    assert "encoder.image/q.lora_A" in made.replies[0].payload.tensors
+    combined = combine(rule_of({"kind": "multi_krum", "byzantine": 1}), only, sent, shared)
+    assert "encoder.image: not judged by multi_krum, 3 hold it and 5 are needed" in combined.notes
+    assert sum("encoder.image/q.lora_A" in r.payload.tensors for r in combined.replies) == 3
+    combined = combine(rule_of({"kind": "trimmed_mean", "byzantine": 2}), only, sent, shared)
+    assert any(n.startswith("encoder.image: only 3 hold it") for n in combined.notes)
+    assert "encoder.image/q.lora_A" in combined.replies[0].payload.tensors
 
 
 def test_claimed_examples_count_for_three_times_the_median_at_most() -> None:
@@ -228,9 +230,9 @@ def test_claimed_examples_count_for_three_times_the_median_at_most() -> None:
     hit = attacks.attacked(
         attack_of(ATTACKS["inflate"]), honest(shared), HOSTILE, dict.fromkeys(CLIENTS, shared)
     )
-    made = combine(rule_of({"kind": "norm_bound"}), hit, dict.fromkeys(CLIENTS, shared), shared)
-    assert [r.examples for r in made.replies] == [150, 150, *[50] * 6]
-    assert "image-1: claims 10000000 examples, 150 are counted" in made.notes
+    combined = combine(rule_of({"kind": "norm_bound"}), hit, dict.fromkeys(CLIENTS, shared), shared)
+    assert [r.examples for r in combined.replies] == [150, 150, *[50] * 6]
+    assert "image-1: claims 10000000 examples, 150 are counted" in combined.notes
 
 
 def test_unequal_ranks_and_a_factor_without_its_partner_come_out_in_the_servers_shapes() -> None:
@@ -252,8 +254,8 @@ def test_unequal_ranks_and_a_factor_without_its_partner_come_out_in_the_servers_
             )
         )
     for settings in RULES.values():
-        made = combine(rule_of(settings), replies, sent, shared)
-        for reply in made.replies:
+        combined = combine(rule_of(settings), replies, sent, shared)
+        for reply in combined.replies:
             like = shared if reply.client == COMBINED else sent[reply.client]
             assert all(t.shape == like[n].shape for n, t in reply.payload.tensors.items())
     median = combine(rule_of({"kind": "median"}), replies, sent, shared).replies[0].payload.tensors
@@ -265,6 +267,6 @@ def test_nothing_shared_and_no_reply_pass_through() -> None:
     for settings in RULES.values():
         rule = rule_of(settings)
         assert combine(rule, [], {}, {}).replies == []
-        made = combine(rule, empty, {client: {} for client in CLIENTS}, {})
-        assert all(not r.payload.tensors for r in made.replies)
-        assert made.replies
+        combined = combine(rule, empty, {client: {} for client in CLIENTS}, {})
+        assert all(not r.payload.tensors for r in combined.replies)
+        assert combined.replies

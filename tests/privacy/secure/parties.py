@@ -30,13 +30,13 @@ class Parties:
     def __call__(
         self, task: str, views: Mapping[str, Payload]
     ) -> tuple[list[Reply], Counter[str], Counter[str]]:
-        heard = []
+        replies = []
         for client, payload in views.items():
             if client in self.lost.get(task, ()):
                 continue
             payload = Payload.decode(payload.encode())
             try:
-                said = answer(
+                answered = answer(
                     client,
                     self.sessions[client],
                     task,
@@ -44,13 +44,13 @@ class Parties:
                     lambda t, p, c=client: self.replies[c],
                     self.terms,
                 )
-                reply = Reply(client, Payload(said.tensors, {**said.numbers, "round": 1}))
+                reply = Reply(client, Payload(answered.tensors, {**answered.numbers, "round": 1}))
             except Exception as error:
                 reply = Reply(client, error=f"raised {type(error).__name__}: {error}")
             if (changed := self.change(task, reply)) is not None:
-                heard.append(changed)
-        self.seen[task] = {r.client: r.payload for r in heard}
-        return heard, Counter(), Counter()
+                replies.append(changed)
+        self.seen[task] = {r.client: r.payload for r in replies}
+        return replies, Counter(), Counter()
 
 
 def secure_mean(

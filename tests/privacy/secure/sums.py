@@ -48,13 +48,13 @@ def summed(
     seen.keys = {c: members[c].keys() for c in there}
     roster = collector.keys(seen.keys, {c: sorted(w) for c, w in words.items()})
     there = left("shares", there)
-    with_checksum = collector.shares({c: members[c].shares(roster) for c in there})
+    sealed = collector.shares({c: members[c].shares(roster) for c in there})
     there = left("masked", there)
-    seen.masked = {c: members[c].masked(with_checksum[c], words[c]) for c in there}
+    seen.masked = {c: members[c].masked(sealed[c], words[c]) for c in there}
     seen.survivors = collector.masked(seen.masked)
     there = left("unmask", there)
     seen.told = {c: members[c].unmask(seen.survivors) for c in there}
-    return collector.read_checked(seen.told)
+    return collector.opened(seen.told)
 
 
 def drawn(

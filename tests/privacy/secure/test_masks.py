@@ -25,18 +25,18 @@ def test_a_public_key_of_small_order_is_refused() -> None:
 
 
 def test_hkdf_of_rfc_5869_appendix_a_1() -> None:
-    found = masks.hkdf(b"\x0b" * 22, bytes(range(13)), bytes(range(0xF0, 0xFA)))
-    assert found == unhex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf")
+    key = masks.hkdf(b"\x0b" * 22, bytes(range(13)), bytes(range(0xF0, 0xFA)))
+    assert key == unhex("3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf")
 
 
 def test_keys_for_different_purposes_and_sessions_differ() -> None:
     secret = bytes(32)
-    found = {
+    keys = {
         masks.derive(secret, session, *purpose)
         for session in (b"1", b"2")
         for purpose in (("pair", "ab", "c"), ("pair", "a", "bc"), ("pairab", "c"), ("self", "abc"))
     }
-    assert len(found) == 8
+    assert len(keys) == 8
 
 
 def test_chacha20_of_rfc_8439_appendix_a_1() -> None:
@@ -56,17 +56,17 @@ def test_chacha20_of_rfc_8439_appendix_a_1() -> None:
 
 def test_aes_256_gcm_of_the_specifications_test_cases_13_and_14() -> None:
     assert masks.seal(bytes(32), b"", b"") == unhex("530f8afbc74536b9a963b4f1c4cb738b")
-    with_checksum = masks.seal(bytes(32), bytes(16), b"")
-    assert with_checksum == unhex("cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919")
+    sealed = masks.seal(bytes(32), bytes(16), b"")
+    assert sealed == unhex("cea7403d4d606b6e074ec5d3baf39d18d0d1c8a799996bf0265b98b5d48ab919")
 
 
 def test_what_is_sealed_opens_only_with_its_key_and_context_and_untouched() -> None:
     key = bytes(range(32))
-    with_checksum = masks.seal(key, b"shares", b"a>b")
-    assert masks.open_sealed(key, with_checksum, b"a>b") == b"shares"
-    assert masks.open_sealed(key, with_checksum, b"b>a") is None
-    assert masks.open_sealed(bytes(32), with_checksum, b"a>b") is None
-    assert masks.open_sealed(key, with_checksum[:-1] + b"?", b"a>b") is None
+    sealed = masks.seal(key, b"shares", b"a>b")
+    assert masks.open_sealed(key, sealed, b"a>b") == b"shares"
+    assert masks.open_sealed(key, sealed, b"b>a") is None
+    assert masks.open_sealed(bytes(32), sealed, b"a>b") is None
+    assert masks.open_sealed(key, sealed[:-1] + b"?", b"a>b") is None
 
 
 def test_any_threshold_of_shares_gives_the_secret_and_fewer_do_not() -> None:
@@ -86,7 +86,7 @@ def test_any_threshold_of_shares_gives_the_secret_and_fewer_do_not() -> None:
 
 def test_one_share_says_nothing_of_the_secret() -> None:
     """Over many splits of the same secret every byte of a share is uniform: chi-square with 255 degrees of freedom."""
-    found = np.frombuffer(b"".join(shares.split(bytes(32), 2, 2)[0] for _ in range(400)), np.uint8)
-    counts = np.bincount(found, minlength=256)
-    expected = len(found) / 256
+    first_bytes = np.frombuffer(b"".join(shares.split(bytes(32), 2, 2)[0] for _ in range(400)), np.uint8)
+    counts = np.bincount(first_bytes, minlength=256)
+    expected = len(first_bytes) / 256
     assert float(((counts - expected) ** 2 / expected).sum()) < 400  # p < 1e-8

@@ -152,8 +152,8 @@ def test_a_round_with_known_keys_gives_the_masks_that_another_library_computes()
     expected = expected - by_another_library(private, keys["a"], "pair", "a", "b", "g")
     expected = expected + by_another_library(private, keys["c"], "pair", "b", "c", "g")
     assert seen.masked["b"]["g"].tolist() == expected.tolist()
-    told = b"".join(seen.keys[c][0] + seen.keys[c][1] + seen.masked[c]["g"].tobytes() for c in "abc")
-    assert hashlib.sha256(told).hexdigest() == KNOWN
+    messages = b"".join(seen.keys[c][0] + seen.keys[c][1] + seen.masked[c]["g"].tobytes() for c in "abc")
+    assert hashlib.sha256(messages).hexdigest() == KNOWN
 
 
 KNOWN = "19058e0ab8fbd15255d633bce7dbcfc20ff2e8b3af88afba5acd4db67200e4a6"
@@ -183,10 +183,10 @@ WORDS = {"g": np.array([1, 2], "<u4")}
 
 
 def test_a_client_never_tells_both_kinds_of_share_of_one_peer() -> None:
-    members, with_checksum = three()
-    members["a"].masked(with_checksum["a"], WORDS)
-    told = members["a"].unmask(["a", "b"])
-    assert [len(told[c]) for c in "abc"] == [32, 32, 32]
+    members, sealed = three()
+    members["a"].masked(sealed["a"], WORDS)
+    shares = members["a"].unmask(["a", "b"])
+    assert [len(shares[c]) for c in "abc"] == [32, 32, 32]
     with pytest.raises(ProtocolError, match="step 4 does not follow step 4"):
         members["a"].unmask(["a", "b", "c"])
 
@@ -201,8 +201,8 @@ def test_a_client_never_tells_both_kinds_of_share_of_one_peer() -> None:
     ],
 )
 def test_a_client_refuses_lists_of_survivors_that_cannot_be_honest(survivors, why) -> None:
-    members, with_checksum = three()
-    members["a"].masked(with_checksum["a"], WORDS)
+    members, sealed = three()
+    members["a"].masked(sealed["a"], WORDS)
     with pytest.raises(ProtocolError, match=why):
         members["a"].unmask(survivors)
 
@@ -229,9 +229,9 @@ def test_a_client_takes_no_step_early_and_no_roster_that_protects_nobody() -> No
 
 
 def test_shares_that_were_tampered_with_are_not_used_and_a_wrong_one_is_noticed() -> None:
-    members, with_checksum = three()
-    with_checksum["a"]["b"] = bytes([with_checksum["a"]["b"][0] ^ 1]) + with_checksum["a"]["b"][1:]
-    members["a"].masked(with_checksum["a"], WORDS)
+    members, sealed = three()
+    sealed["a"]["b"] = bytes([sealed["a"]["b"][0] ^ 1]) + sealed["a"]["b"][1:]
+    members["a"].masked(sealed["a"], WORDS)
     assert sorted(members["a"].unmask(["a", "b", "c"])) == ["a", "c"]
     words, seen = drawn(TEN[:4], {"g": 2}), Seen()
     members = {c: Member(c) for c in words}
@@ -240,10 +240,10 @@ def test_shares_that_were_tampered_with_are_not_used_and_a_wrong_one_is_noticed(
     all_sealed = collector.shares({c: m.shares(roster) for c, m in members.items()})
     there = TEN[:3]
     seen.survivors = collector.masked({c: members[c].masked(all_sealed[c], words[c]) for c in there})
-    told = {c: members[c].unmask(seen.survivors) for c in there}
-    told[there[0]][TEN[3]] = bytes(32)
+    answers = {c: members[c].unmask(seen.survivors) for c in there}
+    answers[there[0]][TEN[3]] = bytes(32)
     with pytest.raises(Abandoned, match=f"{TEN[3]}'s mask key do not fit"):
-        collector.read_checked(told)
+        collector.opened(answers)
 
 
 def test_the_threshold_is_the_share_rounded_up_and_more_than_half() -> None:

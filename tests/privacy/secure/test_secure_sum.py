@@ -35,9 +35,9 @@ def drawn(clients: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> tu
 def assert_mean(reply: Reply, replies: dict, clients: list[str], weights=None, error: float = 2e-8) -> None:
     """Equal up to `error`, and in float32 up to the rounding of both results to it."""
     held = [replies[c].tensors for c in clients]
-    wanted = weighted_mean(held, weights)
-    assert reply.payload.tensors.keys() == wanted.keys()
-    for name, tensor in wanted.items():
+    expected = weighted_mean(held, weights)
+    assert reply.payload.tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
         assert reply.payload.tensors[name].dtype == tensor.dtype
         rounding = 2.0**-23 if tensor.dtype == torch.float32 else 0.0
         torch.testing.assert_close(reply.payload.tensors[name], tensor, rtol=rounding, atol=error)
@@ -183,9 +183,9 @@ def test_a_client_that_answers_a_phase_more_than_once_is_lost(times) -> None:
     parties = Parties(replies, SECURE)
 
     def doubled(task: str, views):
-        heard, up, down = parties(task, views)
-        again = [r for r in heard if task == MASKED and r.client == "site-2"]
-        return heard + again * times + [Reply("uninvited", Payload())], up, down
+        replies, up, down = parties(task, views)
+        again = [r for r in replies if task == MASKED and r.client == "site-2"]
+        return replies + again * times + [Reply("uninvited", Payload())], up, down
 
     summing = SecureSum(SECURE.secure, doubled, 1, layouts_of(replies))
     reply = summing.mean("train", {c: Payload(reference) for c in replies}, reference)
@@ -248,14 +248,14 @@ def test_with_privacy_the_whole_change_is_clipped_before_it_is_masked() -> None:
     reference, replies = drawn(4)
     privacy = Privacy(secure=Secure(least=2), dp=DP(clip=0.25, noise_multiplier=1e-9))
     reply, _ = secure_mean(Parties(replies, privacy), reference, {"llm": 4.0, "projector": 4.0})
-    wanted = {n: torch.zeros_like(t, dtype=torch.float64) for n, t in reference.items()}
+    expected = {n: torch.zeros_like(t, dtype=torch.float64) for n, t in reference.items()}
     for payload in replies.values():
         change = {n: (t - reference[n]).double() for n, t in payload.tensors.items()}
         norm = sum(float(c.square().sum()) for c in change.values()) ** 0.5
         assert norm > 0.25
         for n, c in change.items():
-            wanted[n] += c * 0.25 / norm / 4
-    for name, change in wanted.items():
+            expected[n] += c * 0.25 / norm / 4
+    for name, change in expected.items():
         got = reply.payload.tensors[name] - reference[name]
         torch.testing.assert_close(got.double(), change, rtol=0, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""What the methods on CLIP have in common: weights by examples, and what is trained described by an attachment."""
+"""Base of the methods on CLIP: weights by examples, and an attachment that describes the trained part."""
 
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal
@@ -40,5 +40,5 @@ class CLIPMethod(Method):
     def global_model(
         self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
-        """The shared tensors, where nothing is personal; else there is no model for everybody."""
+        """The shared tensors, where nothing is personal; else there is no global model."""
         return {} if self.scope.personal else state.shared

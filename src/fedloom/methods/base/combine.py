@@ -34,7 +34,7 @@ def pairs(
 ) -> Iterator[tuple[str, Pair]]:
     """The LoRA pairs of a round by place (`<group>/<layer>.`), one at a time: only one layer's stack is ever in memory.
 
-    A factor that nobody sends is taken from `known`, if there.
+    A factor that no client sends comes from `known`, if present.
     """
     known = known or {}
     held = [reply.payload.tensors for reply in replies]
@@ -46,7 +46,7 @@ def pairs(
             continue
         p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
         ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders]
-        # No name here holds a tensor of this layer: it goes when the receiver lets go of it.
+        # No local name holds a tensor of this layer, so that the receiver's last reference frees it.
         yield (
             place,
             Pair(
@@ -108,14 +108,14 @@ def combine_vectors(
 
 
 def sort_directions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every pair turned so that its directions fall in strength: the first rows are then the best ones to take."""
-    found = dict(tensors)
+    """Every pair rotated so that its directions fall in strength, for clients that take the first rows only."""
+    sorted_tensors = dict(tensors)
     for name in tensors:
         place = name.removesuffix("lora_A")
         if place != name and place + "lora_B" in tensors:
             A, B = tensors[name], tensors[place + "lora_B"]
-            found[name], found[place + "lora_B"] = lora.flexlora([A], [B], rank=A.shape[0])
-    return found
+            sorted_tensors[name], sorted_tensors[place + "lora_B"] = lora.flexlora([A], [B], rank=A.shape[0])
+    return sorted_tensors
 
 
 def mean_of(
@@ -123,7 +123,7 @@ def mean_of(
 ) -> dict[str, Tensor]:
     """The weighted mean of every tensor whose name `keep` accepts, over the clients that sent it; one tensor at a time."""
     held = [reply.payload.tensors for reply in replies]
-    found: dict[str, Tensor] = {}
+    means: dict[str, Tensor] = {}
     for name in sorted({n for tensors in held for n in tensors if keep(n)}):
-        found |= weighted_mean([{name: t[name]} if name in t else {} for t in held], weights)
-    return found
+        means |= weighted_mean([{name: t[name]} if name in t else {} for t in held], weights)
+    return means

@@ -1,11 +1,11 @@
-"""FedA²-LoRA's round where the server may see nothing but sums: two asks instead of one look at every client's factors.
+"""FedA²-LoRA's round where the server sees sums alone: two asks instead of one for every client's factors.
 
 Paper: UniFLoW (ICML 2026), Eq. 9-13. The solve needs A' = sum p_k A_k and N = sum p_k B_k (A_k A'^T) = U A'^T, and with a centred
 ridge the mean of the B_k: all of them sums. Clients know their own A_k and B_k, and learn A' from the first ask. Uplink: A and
 N are as many numbers as A and B; the mean of B is half as many again.
 
-What travels in the second ask is B_k (A_k A'^T) - B (A A'^T), the change against the pair that everybody was sent: a vector that
-is small, and can be clipped. A client that is lost between the two asks counts in A' and not in N.
+The second ask returns B_k (A_k A'^T) - B (A A'^T), the change against the pair that was sent to all: a small vector, which can be
+clipped. A client that is lost between the two asks counts in A' and not in N.
 """
 
 from collections.abc import Callable, Mapping
@@ -30,9 +30,7 @@ def solved_by_sums(
     (mean,) = ask(AVERAGE, Payload(state.shared), expect=first)  # Eq. 9: A' = sum p_k A_k
     combined = dict(mean.payload.tensors)
     A = {n: t for n, t in combined.items() if n.endswith("lora_A")}
-    (sums,) = ask(
-        PROJECT, Payload(A), mean.clients, expect=_PRODUCTS
-    )  # sum p_k B_k (A_k A'^T), less what stood
+    (sums,) = ask(PROJECT, Payload(A), mean.clients, expect=_PRODUCTS)  # sum p_k B_k (A_k A'^T) - B (A A'^T)
     before = _projected(state.shared, A)
     for name, A_bar in A.items():
         second = name.removesuffix("lora_A") + "lora_B"
@@ -40,7 +38,7 @@ def solved_by_sums(
         if second in sums.payload.tensors:  # Eq. 10-13
             N = before[second] + sums.payload.tensors[second].to(before[second])
             combined[second] = solve(A_bar, N, B_bar)
-        else:  # too few holders were left: the pair stays as it was
+        else:  # too few holders were left: the pair is unchanged
             del combined[name]
     return state.with_shared(combined)
 
@@ -61,9 +59,9 @@ def client_by_sums(method: Method, task: str, payload: Payload, trainer: Trainer
 
 def _projected(pair: Mapping[str, Tensor], A: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """B (A_own A'^T), (d_out, r), under B's name, for every A' whose layer `pair` holds in full."""
-    found = {}
+    products = {}
     for name, A_bar in A.items():
         second = name.removesuffix("lora_A") + "lora_B"
         if name in pair and second in pair:
-            found[second] = lora.feda2_project(pair[name], pair[second], A_bar)
-    return found
+            products[second] = lora.feda2_project(pair[name], pair[second], A_bar)
+    return products

@@ -15,7 +15,7 @@ from fedloom.core.payload import Reply, group_of
 class Layer(Sequence[Tensor]):
     """One layer's W_k (m, n) at the clients that trained it, the bias (where `bias` names one) as last column.
 
-    Item k is read when it is asked for. `weights` are the holders' p_k, which sum to 1 (float64).
+    Item k is read on access. `weights` are the holders' p_k, which sum to 1 (float64).
     """
 
     weight: str
@@ -46,8 +46,8 @@ def layers(
     *,
     bias: bool = True,
 ) -> Iterator[Layer]:
-    """Every `<place>weight` with two axes in these groups, with its `<place>bias`, over those who sent it; `bias` False leaves
-    the bias out.
+    """Every `<place>weight` with two axes in these groups, with its `<place>bias`, over the clients that sent it; `bias`
+    False leaves the bias out.
     """
     names = {n for reply in replies for n in reply.payload.tensors}
     for name in sorted(names):

@@ -1,7 +1,7 @@
-"""A frozen base that moves: low-rank changes which every client adds to its frozen weights, also those that were absent.
+"""A frozen base with merged LoRA: low-rank changes that every client adds to its frozen weights, absent ones later.
 
 The server keeps the changes of all rounds as factors, `<place>.merged_A` (q, d_in) and `merged_B` (d_out, q), with the newest
-at the end; a client keeps what it has received and is sent the rest. The one frozen foundation is never edited.
+at the end; a client keeps the changes that it received and is sent the rest. The one frozen foundation is never edited.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Reply
-from fedloom.methods.base.method import Method, State
+from fedloom.methods.base.method import Method, State, Trainer
 
 _AT = "merged_at"
-"""A payload's number: how many directions of each place its receiver should have already."""
+"""A payload's number: directions of each place that its receiver should have already."""
 
 
 def send(state: State, cohort: Sequence[str], tensors: Mapping[str, Tensor]) -> dict[str, Payload]:
@@ -23,11 +23,11 @@ def send(state: State, cohort: Sequence[str], tensors: Mapping[str, Tensor]) -> 
     for client in cohort:
         known = state.values.get("known", {}).get(client, 0)
         at = {place: sum(w[:known]) for place, w in widths.items()}
-        news = {}
+        changes = {}
         for place, start in at.items():
-            news[f"{place}.merged_A"] = state.tensors[f"{place}.merged_A"][start:]
-            news[f"{place}.merged_B"] = state.tensors[f"{place}.merged_B"][:, start:]
-        payloads[client] = Payload({**tensors, **news}, {_AT: at} if at else {})
+            changes[f"{place}.merged_A"] = state.tensors[f"{place}.merged_A"][start:]
+            changes[f"{place}.merged_B"] = state.tensors[f"{place}.merged_B"][:, start:]
+        payloads[client] = Payload({**tensors, **changes}, {_AT: at} if at else {})
     return payloads
 
 
@@ -43,16 +43,14 @@ def receive(payload: Payload, personal: Mapping[str, Tensor]) -> tuple[dict[str,
         axis = 0 if name.endswith("A") else 1
         old = base.get(name)
         place = name.rsplit(".", 1)[0]
-        # A client whose reply was refused is sent the same part again: it cuts back to where the server thinks it is.
+        # A client whose reply was refused is sent the same part again: it cuts back to the server's count.
         kept = [] if old is None else [old.narrow(axis, 0, min(at[place], old.shape[axis]))]
         base[name] = torch.cat([*kept, tensor], dim=axis)
     return plain, base
 
 
-def extend(
-    state: State, changes: Mapping[str, tuple[Tensor, Tensor]], replies: Sequence[Reply], round: int
-) -> State:
-    """The state with this round's changes, `{place: (B (d_out, q), A (q, d_in))}`, at the end of what it held.
+def extend(state: State, changes: Mapping[str, tuple[Tensor, Tensor]], replies: Sequence[Reply]) -> State:
+    """The state with this round's changes, `{place: (B (d_out, q), A (q, d_in))}`, after its earlier ones.
 
     The clients that answered know everything up to the last round.
     """
@@ -72,7 +70,18 @@ def extend(
 
 
 class MovesBase(Method):
-    """A method whose models stand on the moved base."""
+    """A method whose models stand on the base with all merged changes."""
+
+    def fresh(self, trainer: Trainer) -> Mapping[str, Tensor]:
+        """Adapters that the client draws anew each round; none by default."""
+        return {}
+
+    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+        """Merge the changes that have come into the base, then train the adapters on it."""
+        tensors, base = receive(payload, trainer.personal)
+        fresh = self.fresh(trainer)
+        trainer.keep(base)
+        return self.answer(trainer, *trainer.train({**fresh, **tensors, **trainer.personal, **base}))
 
     def global_model(
         self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
@@ -81,16 +90,17 @@ class MovesBase(Method):
         return {**state.shared, **state.tensors}
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The client's personal tensors on the moved base; empty where it has none, because the base alone is everybody's."""
+        """The client's personal tensors on the moved base; empty where it has none, because the base is common."""
         own = self.scope.pick(personal, "personal")
         return {**state.tensors, **own} if own else {}
 
 
-def newest(state: State, place: str) -> tuple[Tensor, Tensor] | None:
-    """The last round's change at a place (`<group>/<layer>.`), as (B, A), or None."""
-    name = place.rstrip(".")
-    width = state.values.get("widths", {}).get(name, [0])[-1]
-    if not width:
-        return None
-    A, B = state.tensors[f"{name}.merged_A"], state.tensors[f"{name}.merged_B"]
-    return B[:, B.shape[1] - width :], A[A.shape[0] - width :]
+def newest(state: State) -> dict[str, tuple[Tensor, Tensor]]:
+    """The last round's changes by place (`<group>/<layer>.`) of the shared pairs, as (B, A)."""
+    changes = {}
+    for place in [n.removesuffix("lora_A") for n in state.shared if n.endswith("lora_A")]:
+        name = place.rstrip(".")
+        if width := state.values.get("widths", {}).get(name, [0])[-1]:
+            A, B = state.tensors[f"{name}.merged_A"], state.tensors[f"{name}.merged_B"]
+            changes[place] = B[:, B.shape[1] - width :], A[A.shape[0] - width :]
+    return changes

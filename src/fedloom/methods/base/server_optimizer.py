@@ -1,4 +1,4 @@
-"""The server's own step after any method's aggregation: momentum or Adam on the change that the round would make."""
+"""The server's optimiser step after any method's aggregation: momentum or Adam on the round's change."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -25,7 +25,7 @@ class ServerStep(BaseModel):
     def move(
         self, old: Mapping[str, Tensor], new: Mapping[str, Tensor], kept: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The moved tensors and what is to be kept; see `aggregation.server`."""
+        """The moved tensors and the optimiser's state; see `aggregation.server`."""
         if self.name == "avgm":
             return server.momentum(old, new, kept, self.beta, self.lr)
         return server.adam(old, new, kept, self.lr, self.beta, self.beta2, self.tau)

@@ -1,4 +1,4 @@
-"""How much a run has told about one client: (ε, δ) by `dp-accounting`, for adding or removing one client.
+"""Privacy loss of a run: (ε, δ) by `dp-accounting`, for adding or removing one client.
 
 One round is the Gaussian mechanism on the sum of clipped changes: sensitivity C, deviation z C; with clients drawn
 independently with probability q it is the Poisson-subsampled Gaussian. Rounds compose. Two such sums of one round's clients, the
@@ -26,11 +26,11 @@ class Accountant:
 
     @classmethod
     def of(cls, dp: DP, rate: float, sums: int = 1) -> "Accountant":
-        """The accountant of these settings, for rounds of so many noisy sums."""
+        """The accountant of these settings, for rounds of `sums` noisy sums each."""
         return cls(dp.noise_multiplier / math.sqrt(sums), rate, dp.delta, dp.accountant)
 
     def epsilon(self, rounds: int) -> float:
-        """ε after so many rounds; 0 before the first."""
+        """ε after `rounds` rounds; 0 before the first."""
         return _epsilon(self, rounds) if rounds else 0.0
 
     def rounds(self, epsilon: float, most: int) -> int:
@@ -42,37 +42,37 @@ class Accountant:
         return low
 
 
-def _event(of: Accountant) -> Any:
-    """One round."""
+def _event(settings: Accountant) -> Any:
+    """The mechanism of one round."""
     import dp_accounting
 
-    event = dp_accounting.GaussianDpEvent(of.noise_multiplier)
-    return event if of.rate >= 1 else dp_accounting.PoissonSampledDpEvent(of.rate, event)
+    event = dp_accounting.GaussianDpEvent(settings.noise_multiplier)
+    return event if settings.rate >= 1 else dp_accounting.PoissonSampledDpEvent(settings.rate, event)
 
 
 @lru_cache(maxsize=64)
-def _one_round(of: Accountant) -> tuple[Any, Any]:
+def _one_round(settings: Accountant) -> tuple[Any, Any]:
     """The Rényi orders, and the divergences of one round: those of T rounds are T times as large."""
     from dp_accounting.rdp import RdpAccountant
 
-    # It says at length which orders it leaves out; the others' figures are upper bounds by themselves.
+    # It logs every order that it leaves out; the others are upper bounds by themselves.
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        accountant = RdpAccountant().compose(_event(of))
+        accountant = RdpAccountant().compose(_event(settings))
     finally:
         log.setLevel(level)
     return accountant.orders, accountant.rdp
 
 
 @lru_cache(maxsize=4096)
-def _epsilon(of: Accountant, rounds: int) -> float:
-    if of.kind == "rdp":
+def _epsilon(settings: Accountant, rounds: int) -> float:
+    if settings.kind == "rdp":
         from dp_accounting.rdp import compute_epsilon
 
-        orders, divergences = _one_round(of)
-        return float(compute_epsilon(orders, rounds * divergences, of.delta)[0])
+        orders, divergences = _one_round(settings)
+        return float(compute_epsilon(orders, rounds * divergences, settings.delta)[0])
     from dp_accounting.pld import PLDAccountant
 
-    return float(PLDAccountant().compose(_event(of), rounds).get_epsilon(of.delta))
+    return float(PLDAccountant().compose(_event(settings), rounds).get_epsilon(settings.delta))

@@ -1,4 +1,4 @@
-"""Gaussian noise that nobody can guess: ChaCha20 under a fresh key, turned into normal numbers by Box and Muller's formula."""
+"""Unpredictable Gaussian noise: ChaCha20 under a fresh key, made normal by Box and Muller's formula."""
 
 import os
 
@@ -10,11 +10,11 @@ from fedloom.core.streams import torch_stream
 from fedloom.privacy.secure.masks import KEY, keystream
 
 Stream = tuple[int, tuple[str | int, ...]] | None
-"""A run's seed and the name of a stream, for noise that can be repeated; None for noise that cannot."""
+"""A run's seed and the name of a stream, for reproducible noise; None for unpredictable noise."""
 
 
 def within(stream: Stream, *names: str | int) -> Stream:
-    """A stream of its own inside another; None stays None."""
+    """A named stream inside another; None stays None."""
     return None if stream is None else (stream[0], (*stream[1], *names))
 
 

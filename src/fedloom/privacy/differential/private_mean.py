@@ -1,7 +1,7 @@
-"""The private mean of plain replies: the server clips each client's change, adds up, and adds noise before anybody looks.
+"""The private mean of plain replies: the server clips each client's change, sums, and adds noise before any use.
 
 Paper: McMahan et al., "Learning Differentially Private Recurrent Language Models", ICLR 2018, with the fixed denominator: the
-sum is divided by the number of holders that is expected in a round, q K_g, which is public and depends on nobody's data.
+sum is divided by the expected number of holders in a round, q K_g, which is public and depends on no data.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,15 +25,15 @@ def private_mean(
 ) -> Reply:
     """One reply: reference + (sum of clipped changes + N(0, z^2 C^2)) / expected holders, in every group of the layout.
 
-    Noise comes also where nobody answered, so that a group's silence tells nothing. Numbers of examples and losses are
-    left out.
+    Noise is added also where no client answered, so that a group's absence reveals nothing. Numbers of examples and
+    losses are left out.
     """
-    shares = [clipped(change(r.payload.tensors, reference, layout), dp.clip) for r in replies]
+    changes = [clipped(change(r.payload.tensors, reference, layout), dp.clip) for r in replies]
     tensors: dict[str, Tensor] = {}
     for group, names in by_group(layout).items():
         size = sum(torch.Size(layout[n]).numel() for n in names)
         total = gaussian(size, dp.noise_multiplier * dp.clip, within(stream, group))
-        for share in shares:
+        for share in changes:
             if group in share:
                 total += share[group]
         tensors |= restored(total / expected[group], names, reference, layout)

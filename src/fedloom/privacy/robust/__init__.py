@@ -1,1 +1,1 @@
-"""Robust combination, and the attacks to try it on."""
+"""Robust combination, and simulated attacks to test it."""

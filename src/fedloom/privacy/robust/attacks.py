@@ -1,9 +1,9 @@
-"""Attacks on a federation, for studies of what withstands them: named clients send, or learn, what an adversary would.
+"""Simulated attacks on a federation: named clients send, or train on, an adversary's choice.
 
 Papers: scaled update and backdoor, Bagdasaryan et al., "How To Backdoor Federated Learning", AISTATS 2020; collusion, Baruch et
 al., "A Little Is Enough", NeurIPS 2019; label flip, Tolpegin et al. (ESORICS 2020). A run with an attack says so in its status.
 
-Deliberate differences: attackers act on the tensors that travel (LoRA factors, a projector) as they are; colluders know each
+Deliberate differences: attackers act on the shared tensors themselves (LoRA factors, a projector); colluders know each
 other's honest updates and nobody else's.
 """
 
@@ -24,11 +24,11 @@ from fedloom.data import poison
 from fedloom.data.client_data import ClientData
 
 Sent = Mapping[str, Mapping[str, Tensor]]
-"""The shared tensors as each client got them, by its name."""
+"""The shared tensors sent to each client, by its name."""
 
 
 class _Attack(BaseModel):
-    """Who attacks. A subclass changes what attackers send, what they learn from, or both."""
+    """The choice of attackers. A subclass changes their replies, their training data, or both."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -53,11 +53,11 @@ class _Attack(BaseModel):
         return sorted(ordered[i] for i in order[: math.ceil(self.share * len(names))])
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
-        """What the attackers send instead of these honest replies of theirs."""
+        """The attackers' replies in place of these honest ones."""
         return list(replies)
 
     def learn(self, data: ClientData) -> ClientData:
-        """What an attacker trains on instead of its data; its test samples stay."""
+        """An attacker's data with other training samples; its test samples stay."""
         return data
 
 
@@ -67,12 +67,12 @@ class NaN(_Attack):
     kind: Literal["nan"]
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
-        """Full of NaN."""
+        """Replies in which every number is NaN."""
         return [_with(r, {n: torch.full_like(t, math.nan) for n, t in _tensors(r).items()}) for r in replies]
 
 
 class Inflate(_Attack):
-    """An honest update that claims to rest on more examples than it does."""
+    """An honest update that claims more examples than it was trained on."""
 
     kind: Literal["inflate"]
     examples: int = Field(10_000_000, ge=1, description="how many examples are claimed")
@@ -86,7 +86,7 @@ class Inflate(_Attack):
 
 
 class SignFlip(_Attack):
-    """The change of every tensor turned round."""
+    """The change of every tensor with its sign flipped."""
 
     kind: Literal["sign_flip"]
     factor: float = Field(1.0, gt=0, description="the turned change is this many times as large")
@@ -108,27 +108,27 @@ class Scale(_Attack):
 
 
 class Collude(_Attack):
-    """Colluders all send the mean of their honest updates, pushed off by a little of their spread in every coordinate."""
+    """All colluders send the mean of their honest updates, shifted by z standard deviations in every coordinate."""
 
     kind: Literal["collude"]
     z: float = Field(1.5, gt=0, description="how many standard deviations the mean is pushed off")
 
     def attackers(self, names: Sequence[str], seed: int) -> list[str]:
         """At least two. Raises ExperimentError for fewer."""
-        found = super().attackers(names, seed)
-        if len(found) < 2:
+        attackers = super().attackers(names, seed)
+        if len(attackers) < 2:
             raise ExperimentError(
                 "attack: collude needs at least two attackers; name more clients, or raise attack.share"
             )
-        return found
+        return attackers
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
         """mean - z sd, over the colluders that hold a tensor."""
-        made: dict[str, Tensor] = {}
+        tensors: dict[str, Tensor] = {}
         for name in sorted({n for r in replies for n in _tensors(r)}):
             own = torch.stack([_tensors(r)[name] for r in replies if name in _tensors(r)])
-            made[name] = own.mean(0) - self.z * own.std(0, unbiased=False)
-        return [_with(r, {n: made[n] for n in _tensors(r)}) for r in replies]
+            tensors[name] = own.mean(0) - self.z * own.std(0, unbiased=False)
+        return [_with(r, {n: tensors[n] for n in _tensors(r)}) for r in replies]
 
 
 class LabelFlip(_Attack):
@@ -137,12 +137,12 @@ class LabelFlip(_Attack):
     kind: Literal["label_flip"]
 
     def learn(self, data: ClientData) -> ClientData:
-        """Exchanged answers."""
+        """Training samples with exchanged answers."""
         return replace(data, train=poison.flipped(data.train))
 
 
 class Backdoor(_Attack):
-    """A small patch in the picture shall make the model give one fixed answer, whatever it is asked."""
+    """Training that ties a small patch in the picture to one fixed answer, whatever the question."""
 
     kind: Literal["backdoor"]
     answer: str = Field(
@@ -166,21 +166,21 @@ class Backdoor(_Attack):
 Attack = Annotated[
     NaN | Inflate | SignFlip | Scale | Collude | LabelFlip | Backdoor, Field(discriminator="kind")
 ]
-"""One of the attacks, told apart by `kind`."""
+"""One of the attacks, discriminated by `kind`."""
 
 
 def attacked(attack: Attack, replies: Sequence[Reply], attackers: Sequence[str], sent: Sent) -> list[Reply]:
-    """The round's replies with those of the attackers exchanged for what they send."""
+    """The round's replies, with the attackers' replaced by what they send."""
     own = [r for r in replies if r.client in attackers and r.error is None]
-    made = {r.client: r for r in attack.send(own, sent)} if own else {}
-    return [made.get(r.client, r) if r.error is None else r for r in replies]
+    replaced = {r.client: r for r in attack.send(own, sent)} if own else {}
+    return [replaced.get(r.client, r) if r.error is None else r for r in replies]
 
 
 def described(attack: Attack, attackers: Sequence[str]) -> str:
-    """For the status of a run."""
+    """The attack in words, for the status of a run."""
     settings: dict[str, Any] = attack.model_dump(exclude={"kind", "clients", "share"})
-    told = "".join(f", {n} {v}" for n, v in settings.items())
-    return f"under a simulated attack ({attack.kind}{told}) by {', '.join(attackers)}"
+    options = "".join(f", {n} {v}" for n, v in settings.items())
+    return f"under a simulated attack ({attack.kind}{options}) by {', '.join(attackers)}"
 
 
 def _tensors(reply: Reply) -> Mapping[str, Tensor]:

@@ -8,7 +8,7 @@ Deliberate differences:
 - Each group (an encoder's adapters, the projector, the LLM's) is judged by itself and among those that trained it: a client
   without pictures says nothing about an image encoder.
 - Clients count alike in a median, a trimmed mean and Krum: a weight that a client claims must not buy it votes.
-- Pairs go to the method in the server's gauge, because methods that average A and B separately are led by whoever chooses it.
+- Pairs go to the method in the server's gauge, because a client that chooses it leads methods that average A and B separately.
 - A factor without its partner, VeRA's vectors, projectors, heads and prompts are taken coordinate by coordinate as they are.
 """
 
@@ -29,13 +29,13 @@ from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.robust.updates import FIRST, SECOND, Group, Update, at_share, groups, way
 
 COMBINED = "combined"
-"""The client's name in the one reply that a median or trimmed mean hands on."""
+"""The client's name in the one reply of a median or trimmed mean."""
 Keep = Callable[[Reply], Reply]
 
 
 @dataclass(frozen=True)
 class Combined:
-    """What the method gets, and what the ledger says: who was left out of what and why, and notes."""
+    """The replies for the method; for the ledger, why each client was left out of which groups, and notes."""
 
     replies: list[Reply]
     left_out: Mapping[str, str] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class RobustRule(BaseModel):
 
     @property
     def least(self) -> int:
-        """The fewest clients of a round for the rule to do anything."""
+        """The least number of clients in a round for the rule to have an effect."""
         return 1
 
     @abstractmethod
@@ -80,7 +80,7 @@ class RobustRule(BaseModel):
 
 
 class NormBound(RobustRule):
-    """Each client's change of a group is shortened to `bound`, on the straight way of the factors in the server's gauge."""
+    """Each client's change of a group is shortened to `bound`, along the factors' straight way in the server's gauge."""
 
     kind: Literal["norm_bound"] = "norm_bound"
     bound: float | None = Field(
@@ -91,10 +91,10 @@ class NormBound(RobustRule):
     )
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
-        """As many replies as before; the ledger notes who was shortened, and to which share."""
+        """As many replies as before; notes name the shortened clients and to which share."""
         shares: dict[str, dict[str, float]] = {u.client: {} for u in updates}
-        found = groups(updates)
-        for group in found:
+        round_groups = groups(updates)
+        for group in round_groups:
             ways = [way(group, u) for u in group.updates]
             norms = [w.norm() for w in ways]
             bound = median_low(norms) if self.bound is None else self.bound
@@ -102,14 +102,14 @@ class NormBound(RobustRule):
                 shares[update.client][group.name] = path.share(bound)
         replies, notes = [], []
         for update in updates:
-            own = shares[update.client]
+            group_shares = shares[update.client]
             tensors: dict[str, Tensor] = {}
-            for group in found:
-                if group.name in own:
-                    tensors |= at_share(group, update, own[group.name])
+            for group in round_groups:
+                if group.name in group_shares:
+                    tensors |= at_share(group, update, group_shares[group.name])
             replies.append(keep(_with(update.reply, tensors)))
-            if told := ", ".join(f"{g} to {s:.2g}" for g, s in own.items() if s < 1):
-                notes.append(f"{update.client}: change shortened, {told} of its way")
+            if shortened := ", ".join(f"{g} to {s:.2g}" for g, s in group_shares.items() if s < 1):
+                notes.append(f"{update.client}: change shortened, {shortened} of its way")
         return Combined(replies, notes=notes)
 
 
@@ -119,7 +119,7 @@ class Median(RobustRule):
     kind: Literal["median"] = "median"
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
-        """One reply."""
+        """One reply, the median of all."""
         return _one_reply(updates, server, lambda holders: robust.median, keep)
 
 
@@ -133,19 +133,19 @@ class TrimmedMean(RobustRule):
 
     @property
     def least(self) -> int:
-        """One value must be left."""
+        """2 byzantine + 1, so that one value is left."""
         return 2 * self.byzantine + 1
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
-        """One reply; where fewer than 2 byzantine + 1 hold a group, as many are cut as leave a middle."""
+        """One reply; where fewer than 2 byzantine + 1 hold a group, the cut is lowered to leave at least one value."""
 
         def rule(holders: int) -> robust.Rule:
             return partial(robust.trimmed_mean, cut=min(self.byzantine, (holders - 1) // 2))
 
-        made = _one_reply(updates, server, rule, keep)
+        combined = _one_reply(updates, server, rule, keep)
         few = [g for g in groups(updates) if len(g.updates) < self.least]
         notes = [f"{g.name}: only {len(g.updates)} hold it, fewer than byzantine are cut" for g in few]
-        return replace(made, notes=notes)
+        return replace(combined, notes=notes)
 
 
 class MultiKrum(RobustRule):
@@ -159,7 +159,7 @@ class MultiKrum(RobustRule):
 
     @property
     def least(self) -> int:
-        """Krum's condition."""
+        """Krum's condition, 2 byzantine + 3."""
         return 2 * self.byzantine + 3
 
     def apply(self, updates: Sequence[Update], server: Mapping[str, Tensor], keep: Keep) -> Combined:
@@ -179,8 +179,8 @@ class MultiKrum(RobustRule):
             kept = robust.multi_krum(squared.sqrt(), self.byzantine, size)
             for i, update in enumerate(group.updates):
                 if i not in kept:
-                    told = f"score {float(scores[i]):.3g}, median {float(scores.median()):.3g}"
-                    out[update.client][group.name] = told
+                    reason = f"score {float(scores[i]):.3g}, median {float(scores.median()):.3g}"
+                    out[update.client][group.name] = reason
         replies = []
         for update in updates:
             tensors: dict[str, Tensor] = {}
@@ -191,9 +191,9 @@ class MultiKrum(RobustRule):
                 replies.append(keep(_with(update.reply, tensors)))
         left_out = {
             client: "multi_krum: far from the others in "
-            + ", ".join(f"{group} ({told})" for group, told in sorted(of.items()))
-            for client, of in out.items()
-            if of
+            + ", ".join(f"{group} ({reason})" for group, reason in sorted(reasons.items()))
+            for client, reasons in out.items()
+            if reasons
         }
         return Combined(replies, left_out, notes)
 
@@ -209,20 +209,20 @@ def combine(
     server: Mapping[str, Tensor],
     keep: Keep = lambda reply: reply,
 ) -> Combined:
-    """The replies that the method is to see.
+    """The replies after the robust stage, for the method.
 
-    `sent[client]` are the shared tensors as that client got them, `server` the server's own;
-    `keep` takes each reply that is made, one after another, and says what to hold of it.
+    `sent[client]` are the shared tensors sent to that client, `server` the server's own;
+    `keep` takes each new reply, one after another, and returns the one to hold.
     """
     if not replies:
         return Combined([])
     most = int(rule.claims * median_low([r.examples for r in replies]))
     believed = [_claiming(r, min(r.examples, most)) for r in replies]
-    made = rule.apply([Update(r, sent[r.client]) for r in believed], server, keep)
+    combined = rule.apply([Update(r, sent[r.client]) for r in believed], server, keep)
     cut = [
         f"{r.client}: claims {r.examples} examples, {most} are counted" for r in replies if r.examples > most
     ]
-    return replace(made, notes=[*cut, *made.notes])
+    return replace(combined, notes=[*cut, *combined.notes])
 
 
 def _one_reply(
@@ -282,13 +282,13 @@ def _fitted(change: Tensor, like: Tensor) -> Tensor:
 
 def _middle(numbers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The median of every number that all replies hold; whole numbers stay whole."""
-    found: dict[str, Any] = {}
+    medians: dict[str, Any] = {}
     for name in numbers[0]:
         values = [n[name] for n in numbers if type(n.get(name)) in (int, float)]
         if len(values) == len(numbers):
             whole = all(isinstance(v, int) for v in values)
-            found[name] = median_low(values) if whole else median(values)
-    return found
+            medians[name] = median_low(values) if whole else median(values)
+    return medians
 
 
 def _with(reply: Reply, tensors: Mapping[str, Tensor]) -> Reply:

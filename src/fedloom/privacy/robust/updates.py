@@ -1,4 +1,4 @@
-"""A round's replies as changes of what each client was sent, group by group: what a robust stage looks at."""
+"""A round's replies as changes of the tensors sent to each client, by group: the input of a robust stage."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ FIRST, SECOND = "lora_A", "lora_B"
 
 @dataclass(frozen=True)
 class Update:
-    """One client's reply beside the shared tensors that it was sent; names that it was not sent count from zero."""
+    """One client's reply and the shared tensors sent to it; a name that was not sent counts from zero."""
 
     reply: Reply
     sent: Mapping[str, Tensor]
@@ -27,7 +27,7 @@ class Update:
         return self.reply.client
 
     def change(self, name: str) -> Tensor:
-        """What the client changed in a tensor."""
+        """The client's change of a tensor."""
         tensor = self.reply.payload.tensors[name]
         return tensor - self.sent[name] if name in self.sent else tensor
 
@@ -60,41 +60,41 @@ class Group:
 
 def groups(updates: Sequence[Update]) -> list[Group]:
     """The groups of a round, in name order."""
-    found: dict[str, dict[str, None]] = {}
+    names_by_group: dict[str, dict[str, None]] = {}
     for update in updates:
         for name in update.reply.payload.tensors:
-            found.setdefault(group_of(name), {})[name] = None
-    made = []
-    for group, names in sorted(found.items()):
+            names_by_group.setdefault(group_of(name), {})[name] = None
+    result = []
+    for group, names in sorted(names_by_group.items()):
         places = sorted(n[: -len(FIRST)] for n in names if n.endswith("." + FIRST))
         places = [place for place in places if place + SECOND in names]
         paired = {place + factor for place in places for factor in (FIRST, SECOND)}
         own = [u for u in updates if any(group_of(n) == group for n in u.reply.payload.tensors)]
-        made.append(Group(group, own, places, sorted(n for n in names if n not in paired)))
-    return made
+        result.append(Group(group, own, places, sorted(n for n in names if n not in paired)))
+    return result
 
 
 def way(group: Group, update: Update) -> Step:
-    """How far one client has moved the group, and how far it would have at any share of the way."""
-    found = Step()
+    """One client's step of the group, with its norm at any share of the way."""
+    total = Step()
     for place in group.places:
         A, B, A_0, B_0 = update.pair(place)
         A, B = gauge.in_gauge(A, B, A_0)
         ratio = update.reply.ratios.get(group.name, 1.0)
-        found += gauge.step(A, B * ratio, A_0, B_0 * ratio)
+        total += gauge.step(A, B * ratio, A_0, B_0 * ratio)
     for name in group.others:
-        found += Step(linear=float(wide(update.change(name)).square().sum()))
-    return found
+        total += Step(linear=float(wide(update.change(name)).square().sum()))
+    return total
 
 
 def at_share(group: Group, update: Update, share: float) -> dict[str, Tensor]:
     """The group's tensors at this share of the client's way; pairs in the server's gauge."""
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for place in group.places:
         A, B, A_0, B_0 = update.pair(place)
         A, B = gauge.in_gauge(A, B, A_0)
-        found[place + FIRST], found[place + SECOND] = A_0 + share * (A - A_0), B_0 + share * (B - B_0)
+        tensors[place + FIRST], tensors[place + SECOND] = A_0 + share * (A - A_0), B_0 + share * (B - B_0)
     for name in group.others:
         tensor = update.reply.payload.tensors[name]
-        found[name] = tensor - (1 - share) * update.change(name)
-    return found
+        tensors[name] = tensor - (1 - share) * update.change(name)
+    return tensors

@@ -1,7 +1,7 @@
 """A client's part in a secure sum: each phase of the protocol as a task, between payloads and `Member`.
 
-Names of tensors that belong to the protocol begin with `secure/`; what the method itself sends to its clients travels with
-them in the first phase, in which the client does the method's task: who fails at it was never in the sum, and costs nothing.
+Names of tensors that belong to the protocol begin with `secure/`; the method's own payload travels with them in
+the first phase, in which the client does the method's task: a client that fails at it was never in the sum, and costs nothing.
 """
 
 import math
@@ -34,26 +34,26 @@ def to_tensor(data: bytes) -> Tensor:
 
 
 def to_bytes(tensor: Tensor) -> bytes:
-    """The bytes of such a tensor. ProtocolError if it is none."""
+    """The bytes of a tensor made by `to_tensor`. Raises ProtocolError on any other."""
     if tensor.dtype != torch.uint8 or tensor.ndim != 1:
         raise ProtocolError("a message of the protocol must be bytes")
     return tensor.cpu().numpy().tobytes()
 
 
-def addressed(payload: Payload, what: str) -> dict[str, bytes]:
-    """The protocol's messages `secure/<what>/<client>` in a payload, by client."""
-    start = f"{OURS}{what}/"
+def addressed(payload: Payload, kind: str) -> dict[str, bytes]:
+    """The protocol's messages `secure/<kind>/<client>` in a payload, by client."""
+    start = f"{OURS}{kind}/"
     return {n[len(start) :]: to_bytes(t) for n, t in payload.tensors.items() if n.startswith(start)}
 
 
 @dataclass
 class Session:
-    """What a client keeps between the phases of one sum, in memory alone."""
+    """A client's state between the phases of one sum, in memory alone."""
 
     member: Member
     task: str
     reply: Payload
-    """The method's answer, which never leaves as it is."""
+    """The method's answer, which never leaves unmasked."""
     reference: Mapping[str, Tensor]
     layout: Layout
     terms: "Terms"
@@ -61,27 +61,27 @@ class Session:
 
     @cached_property
     def changes(self) -> dict[str, Tensor]:
-        """What this client adds to each group, before it is weighed; clipped where the experiment says so."""
-        found = change(self.reply.tensors, self.reference, self.layout)
+        """This client's change of each group, before weighting; clipped where the experiment says so."""
+        changes = change(self.reply.tensors, self.reference, self.layout)
         dp = self.terms.privacy.dp
         if dp is None:
-            return found
-        # Zeros where nothing was trained: noise comes everywhere, so that a group's silence tells nothing.
+            return changes
+        # Zeros where nothing was trained: every group gets noise, so that its absence reveals nothing.
         sizes = {g: Codec.size(g, self.layout) - 2 for g in by_group(self.layout)}
         zeros = {g: torch.zeros(size, dtype=torch.float64) for g, size in sizes.items()}
-        return zeros | clipped(found, dp.clip)
+        return zeros | clipped(changes, dp.clip)
 
 
 @dataclass(frozen=True)
 class Terms:
-    """A client's own side of the agreement: it sums on no weaker terms than its experiment says."""
+    """The least terms on which a client takes part in a sum, from its own experiment."""
 
     privacy: Privacy
     by_examples: bool
     stream: Stream
 
     def check(self, roster: Roster) -> None:
-        """Raises ProtocolError where the server offers less."""
+        """Raise ProtocolError where the server offers less."""
         secure = self.privacy.secure
         if secure is None:
             raise ProtocolError("this client's experiment knows of no secure sum")
@@ -100,15 +100,15 @@ def answer(
     do: Callable[[str, Payload], Payload],
     terms: Terms,
 ) -> Payload:
-    """The reply to one phase. `do` is the method's client function; `sessions` is where the client keeps its secrets."""
-    told: Mapping[str, Any] = payload.numbers[OURS]
-    name = told["session"]
+    """The reply to one phase. `do` is the method's client function; `sessions` holds the client's secrets."""
+    instructions: Mapping[str, Any] = payload.numbers[OURS]
+    name = instructions["session"]
     if task == KEYS:
-        sessions.clear()  # one sum at a time; what an abandoned one left is gone
+        sessions.clear()  # one sum at a time: an abandoned one's secrets go
         own = {n: v for n, v in payload.numbers.items() if n != OURS}
-        reply = do(told["task"], Payload(payload.tensors, own))
+        reply = do(instructions["task"], Payload(payload.tensors, own))
         session = sessions[name] = Session(
-            Member(client), told["task"], reply, payload.tensors, told["layout"], terms
+            Member(client), instructions["task"], reply, payload.tensors, instructions["layout"], terms
         )
         sealing, masking = session.member.keys()
         keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
@@ -121,25 +121,23 @@ def answer(
             bytes.fromhex(name),
             addressed(payload, "sealing"),
             addressed(payload, "masking"),
-            {c: tuple(groups) for c, groups in told["groups"].items()},
-            told["threshold"],
-            told["least"],
+            {c: tuple(groups) for c, groups in instructions["groups"].items()},
+            instructions["threshold"],
+            instructions["least"],
         )
         terms.check(roster)
         if set(roster.groups.get(client, ())) != {*session.changes, NUMBERS}:
             raise ProtocolError("the groups of the roster are not those that this client adds to")
         shares = session.member.shares(roster)
-        return Payload(
-            {f"{OURS}to/{peer}": to_tensor(with_checksum) for peer, with_checksum in shares.items()}
-        )
+        return Payload({f"{OURS}to/{peer}": to_tensor(sealed) for peer, sealed in shares.items()})
     if task == MASKED and session.roster is not None:
         words = _words(client, session, session.roster)
         masked = session.member.masked(addressed(payload, "from"), words)
         return Payload({f"{group}/masked": from_words(w) for group, w in masked.items()})
     if task == UNMASK:
-        read_checked = session.member.unmask(told["survivors"])
+        revealed = session.member.unmask(instructions["survivors"])
         sessions.clear()
-        return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in read_checked.items()})
+        return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in revealed.items()})
     raise ProtocolError(f"{task} is no phase of a secure sum, or comes too early")
 
 
@@ -151,9 +149,9 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
     codec, changes = Codec(secure, len(roster.clients)), session.changes
     weight = codec.weight(int(numbers["examples"]), terms.by_examples)
     if dp is not None:
-        numbers = {}  # a loss, or how many values were cut, would tell what the noise hides
+        numbers = {}  # a loss, or the number of cut values, would reveal what the noise hides
         for group, vector in changes.items():
-            # At least so many of the group's holders are in a sum that is opened: together they add (z C)^2 or more.
+            # An opened sum has at least this many of the group's holders: together they add (z C)^2 or more.
             deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
             stream = within(terms.stream, session.task, client, group)
             changes[group] = vector + gaussian(len(vector), deviation, stream)

@@ -1,4 +1,4 @@
-"""The server's side of secure summation: collects each phase's messages, and adds what it cannot read."""
+"""The server's side of secure summation: collects each phase's messages, and adds masked words."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -10,10 +10,10 @@ from fedloom.privacy.secure.secret_sharing import combine
 
 
 class Collector:
-    """One session. Each step takes the messages that came and raises Abandoned where too few did."""
+    """One session. Each step takes one phase's messages; raises Abandoned on too few."""
 
     def __init__(self, session: bytes, asked: Collection[str], share: float, least: int) -> None:
-        """`share` of the clients that were asked, and never fewer than `least`, must be left at every phase."""
+        """At every phase `share` of the asked clients, and never fewer than `least`, must be left."""
         self.session = session
         self.threshold = max(threshold_of(share, len(asked)), least)
         self._asked, self._least = asked, least
@@ -24,12 +24,12 @@ class Collector:
 
     @property
     def roster(self) -> Roster:
-        """Who is in the session; known after phase 1."""
+        """The session's clients and their keys; known after phase 1."""
         assert self._roster is not None  # noqa: S101 - steps are taken in order
         return self._roster
 
     def keys(self, sent: Mapping[str, tuple[bytes, bytes]], groups: Groups) -> Roster:
-        """After phase 1: the roster for everybody who sent keys, and named the groups that it adds to."""
+        """After phase 1: the roster of the clients that sent keys and named the groups that they add to."""
         self._enough("keys", sent)
         self._roster = Roster(
             self.session,
@@ -42,7 +42,7 @@ class Collector:
         return self._roster
 
     def shares(self, sent: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, bytes]]:
-        """After phase 2: each client's sealed shares from the others, who have sent one for everybody."""
+        """After phase 2: each client's sealed shares from the others."""
         self._enough("shares", sent)
         self._present = sorted(sent)
         return {c: {v: sent[v][c] for v in self._present if v != c} for c in self._present}
@@ -53,26 +53,26 @@ class Collector:
         self._sent = dict(sent)
         return sorted(sent)
 
-    def read_checked(self, told: Mapping[str, Mapping[str, bytes]]) -> dict[str, Words]:
+    def opened(self, answers: Mapping[str, Mapping[str, bytes]]) -> dict[str, Words]:
         """After phase 4: the sum of the survivors' words in every group that may be opened."""
-        self._enough("unmask", told)
+        self._enough("unmask", answers)
         roster, alive = self.roster, sorted(self._sent)
         lost = [c for c in self._present if c not in self._sent]
-        private = {c: self._secret({u: t[c] for u, t in told.items() if c in t}) for c in lost}
+        private = {c: self._secret({u: t[c] for u, t in answers.items() if c in t}) for c in lost}
         for client, key in private.items():
             if public_key(key) != roster.masking[client]:
                 raise Abandoned(f"the shares of {client}'s mask key do not fit; nothing was opened")
-        read_checked = [part for part in roster.parts if roster.opens(part, alive)]
+        opened = [part for part in roster.parts if roster.opens(part, alive)]
         sums = {}
-        for part in read_checked:
+        for part in opened:
             holders = [c for c in roster.holders(part) if c in self._sent]
-            seeds = {c: self._secret(self._seed_shares(told, c, part, read_checked)) for c in holders}
+            seeds = {c: self._secret(self._seed_shares(answers, c, part, opened)) for c in holders}
             for group in roster.parts[part]:
                 sums[group] = self._open(group, holders, seeds, private)
         return sums
 
     def _open(
-        self, group: str, holders: Sequence[str], seeds: Mapping[str, bytes], private: Mapping[str, bytes]
+        self, group: str, holders: Sequence[str], seeds: Mapping[str, bytes], mask_keys: Mapping[str, bytes]
     ) -> Words:
         """The survivors' sum in a group, without the masks."""
         roster = self.roster
@@ -81,24 +81,22 @@ class Collector:
             total += self._sent[client][group]
         for client in holders:
             total -= self_mask(roster, seeds[client], group, total)
-        for client in (c for c in roster.holders(group) if c in private):
-            for (
-                peer
-            ) in holders:  # what the peer added for the lost one is the negative of what that one would have
-                total += pair_mask(roster, client, private[client], peer, group, total)
+        for client in (c for c in roster.holders(group) if c in mask_keys):
+            for peer in holders:  # the peer's mask for the lost client is the negative of that client's own
+                total += pair_mask(roster, client, mask_keys[client], peer, group, total)
         return total
 
     def _seed_shares(
-        self, told: Mapping[str, Mapping[str, bytes]], client: str, part: str, read_checked: Sequence[str]
+        self, answers: Mapping[str, Mapping[str, bytes]], client: str, part: str, opened: Sequence[str]
     ) -> dict[str, bytes]:
-        """Each teller's share of a client's seed in one part."""
-        at = [p for p in self.roster.parts_of(client) if p in read_checked].index(part) * KEY
-        return {teller: t[client][at : at + KEY] for teller, t in told.items() if client in t}
+        """Each sender's share of a client's seed in one part."""
+        at = [p for p in self.roster.parts_of(client) if p in opened].index(part) * KEY
+        return {sender: t[client][at : at + KEY] for sender, t in answers.items() if client in t}
 
     def _secret(self, shares: Mapping[str, bytes]) -> bytes:
-        """A secret from its shares by teller."""
+        """A secret from its shares by sender."""
         index = {c: i for i, c in enumerate(self.roster.clients, 1)}
-        usable = {index[teller]: share for teller, share in shares.items() if len(share) == KEY}
+        usable = {index[sender]: share for sender, share in shares.items() if len(share) == KEY}
         if len(usable) < self.threshold:
             raise Abandoned(
                 f"{len(usable)} shares of a secret, {self.threshold} are needed; nothing was opened"

@@ -47,7 +47,7 @@ class FixedPoint:
         return self.step / 2
 
     def encode(self, values: Tensor) -> tuple[Words, int]:
-        """Words of any number of values, flattened, and how many had to be cut. ValueError if one is not finite."""
+        """Words of any number of values, flattened, and the number of cut ones. Raises ValueError if one is not finite."""
         wide = values.detach().cpu().flatten().double()
         if not bool(torch.isfinite(wide).all()):
             raise ValueError("a value that is not finite cannot be summed")
@@ -77,5 +77,5 @@ def to_tensor(words: Words) -> Tensor:
 
 
 def from_tensor(tensor: Tensor) -> Words:
-    """The words of such a tensor, of its size."""
+    """The words of a tensor made by `to_tensor`."""
     return tensor.cpu().contiguous().numpy().view(f"<u{tensor.element_size()}")

@@ -1,7 +1,7 @@
 """Keys and masks of secure summation: X25519 (RFC 7748), HKDF-SHA256 (RFC 5869), ChaCha20 (RFC 8439), AES-256-GCM.
 
-All primitives are the `cryptography` package's. A key of 32 bytes makes one stream of words and is never used for a second
-one, so that the nonce is zero; names in `info` keep streams apart.
+All primitives are the `cryptography` package's. A key of 32 bytes makes one stream of words and no second one, so
+that the nonce is zero; names in `info` keep streams apart.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def public_key(private: bytes) -> bytes:
 
 
 def agree(private: bytes, public: bytes) -> bytes:
-    """The 32 bytes that two owners of keys share. ValueError for a public key that would make them predictable."""
+    """The shared secret (32 bytes) of two key pairs. Raises ValueError for a public key that makes it predictable."""
     return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
 
 
@@ -44,7 +44,7 @@ def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
 
 
 def keystream(key: bytes, count: int, dtype: np.dtype[Any]) -> Words:
-    """`count` words of ChaCha20's key stream, uniform for whoever lacks the key."""
+    """`count` words of ChaCha20's key stream, uniform without knowledge of the key."""
     stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
     return np.frombuffer(stream.update(bytes(count * dtype.itemsize)), dtype=dtype)
 
@@ -54,9 +54,9 @@ def seal(key: bytes, text: bytes, context: bytes) -> bytes:
     return AESGCM(key).encrypt(_NONCE, text, context)
 
 
-def open_sealed(key: bytes, with_checksum: bytes, context: bytes) -> bytes | None:
-    """What was sealed, or None where key, text or context are not those of the sender."""
+def open_sealed(key: bytes, sealed: bytes, context: bytes) -> bytes | None:
+    """The text, or None where key, sealed bytes or context are not those of the sender."""
     try:
-        return AESGCM(key).decrypt(_NONCE, with_checksum, context)
+        return AESGCM(key).decrypt(_NONCE, sealed, context)
     except InvalidTag:
         return None

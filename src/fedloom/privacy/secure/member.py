@@ -12,7 +12,7 @@ Entropy = Callable[[int], bytes]
 
 
 class Member:
-    """A client in one session. Its secrets are made here, never leave it unshared, and go with it."""
+    """A client in one session. Its secrets are drawn here, leave only as shares, and end with it."""
 
     def __init__(self, name: str, entropy: Entropy = os.urandom) -> None:
         self.name = name
@@ -50,21 +50,21 @@ class Member:
             for peer, text in texts.items()
         }
 
-    def masked(self, with_checksum: Mapping[str, bytes], words: Mapping[str, Words]) -> dict[str, Words]:
+    def masked(self, sealed: Mapping[str, bytes], words: Mapping[str, Words]) -> dict[str, Words]:
         """Phase 3: this client's words by group, each under its own mask and one for every other holder.
 
-        `sealed` are the others' shares for this client; who sent none is out. A group is left out if too few of its
-        holders are left for it ever to be opened.
+        `sealed` are the others' shares for this client; a client that sent none is out. A group is left out if too
+        few of its holders are left for it ever to be opened.
         """
         self._go(3)
         roster = self._known()
-        present = {*with_checksum, self.name}
+        present = {*sealed, self.name}
         if not present <= set(roster.clients) or len(present) < roster.threshold:
             raise ProtocolError(
                 f"{len(present)} clients have shared, {roster.threshold} of the roster are needed"
             )
-        self._sealed = dict(with_checksum)
-        found = {}
+        self._sealed = dict(sealed)
+        result = {}
         for part in roster.parts_of(self.name):
             if not roster.opens(part, sorted(present)):
                 continue
@@ -73,14 +73,14 @@ class Member:
                 for peer in roster.holders(group):
                     if peer != self.name and peer in present:
                         masked += pair_mask(roster, self.name, self._masking, peer, group, words[group])
-                found[group] = masked
-        return found
+                result[group] = masked
+        return result
 
     def unmask(self, survivors: Sequence[str]) -> dict[str, bytes]:
         """Phase 4: for every survivor the shares of its seeds in the parts that may be opened, for every other client that of
         its mask key.
 
-        Asked a second time it refuses, so that no client's mask key and seed are ever both told.
+        Asked a second time it refuses, so that no client's mask key and seed are ever both revealed.
         """
         self._go(4)
         roster = self._known()
@@ -91,22 +91,22 @@ class Member:
             )
         if len(alive) < roster.threshold:
             raise ProtocolError(f"{len(alive)} survivors, {roster.threshold} are needed; nothing is opened")
-        read_checked = {part for part in roster.parts if roster.opens(part, survivors)}
-        told = {}
+        opened = {part for part in roster.parts if roster.opens(part, survivors)}
+        shares = {}
         for peer in sorted(present):
             text = self._text(peer)
-            if text is None:  # somebody has tampered with it; the others' shares suffice
+            if text is None:  # it was tampered with; the others' shares suffice
                 continue
             parts = roster.parts_of(peer)
             blocks = [text[at : at + KEY] for at in range(0, len(text), KEY)]
-            seeds = [b for part, b in zip(parts, blocks[1:], strict=True) if part in read_checked]
-            told[peer] = b"".join(seeds) if peer in alive else blocks[0]
+            seeds = [b for part, b in zip(parts, blocks[1:], strict=True) if part in opened]
+            shares[peer] = b"".join(seeds) if peer in alive else blocks[0]
         self._masking = self._sealing = self._own = b""
         self._seeds, self._sealed = {}, {}
-        return told
+        return shares
 
     def _text(self, peer: str) -> bytes | None:
-        """The shares that a client gave to this one; None where they are not what it sealed."""
+        """A client's shares for this one; None where they do not decrypt."""
         if peer == self.name:
             return self._own
         text = open_sealed(

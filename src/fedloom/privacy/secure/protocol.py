@@ -1,4 +1,4 @@
-"""Secure summation with double masks: what both sides of the protocol know, and the rules that they share.
+"""Secure summation with double masks: the roster that both sides know, and the rules that they share.
 
 Paper: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017, Figure 4, without
 signatures (there is no public-key infrastructure). The four phases of a session:
@@ -12,7 +12,7 @@ Deliberate differences: a vector has parts, the groups of tensors that the same 
 pair masks what both hold, and a part is opened only where enough of its own holders are left (`Roster.least_of`).
 
 The threshold t is more than half of the clients: two disjoint sets of t clients do not exist, so that a server that tells
-clients different lists of survivors cannot collect both kinds of share of one client as long as nobody helps it. With c
+clients different lists of survivors cannot collect both kinds of share of one client as long as no client helps it. With c
 clients on the server's side that takes 2 t > n + c; the default of two thirds bears a third of them.
 """
 
@@ -34,13 +34,13 @@ class Abandoned(Exception):  # noqa: N818 - not an error: a sum that cannot be o
 
 
 def threshold_of(share: float, clients: int) -> int:
-    """How many of `clients` must be left at every phase: the share, rounded up, and always more than half."""
+    """The least number of `clients` at every phase: the share, rounded up, and always more than half."""
     return max(clients // 2 + 1, math.ceil(share * clients - 1e-9))
 
 
 @dataclass(frozen=True)
 class Roster:
-    """Who is in a session after phase 1, as the server tells everybody."""
+    """The clients of a session after phase 1, their keys and groups, as the server sends it to all."""
 
     session: bytes
     sealing: Mapping[str, bytes]
@@ -69,17 +69,17 @@ class Roster:
     @cached_property
     def parts(self) -> dict[str, tuple[str, ...]]:
         """Groups by part, named by its first group: those that the same clients hold are opened together."""
-        found: dict[tuple[str, ...], list[str]] = {}
+        by_holders: dict[tuple[str, ...], list[str]] = {}
         for group, holders in self._holders.items():
-            found.setdefault(holders, []).append(group)
-        return {groups[0]: tuple(groups) for groups in found.values()}
+            by_holders.setdefault(holders, []).append(group)
+        return {groups[0]: tuple(groups) for groups in by_holders.values()}
 
     def parts_of(self, client: str) -> tuple[str, ...]:
         """The parts that a client adds to, in order."""
         return tuple(p for p in self.parts if client in self.holders(p))
 
     def least_of(self, group: str) -> int:
-        """How many of a group's holders must be in a sum for it to be opened: the threshold's share of them, and `least`."""
+        """The least number of a group's holders in a sum that is opened: the threshold's share of them, and `least`."""
         return max(self.least, -(-self.threshold * len(self.holders(group)) // len(self.clients)))
 
     def opens(self, group: str, present: Sequence[str]) -> bool:
@@ -88,7 +88,7 @@ class Roster:
         return sum(c in there for c in self.holders(group)) >= self.least_of(group)
 
     def check(self, name: str) -> None:
-        """What a client verifies before it entrusts shares to the others. Raises ProtocolError."""
+        """Verify the roster before shares are entrusted to the others. Raises ProtocolError."""
         keys = [*self.sealing.values(), *self.masking.values()]
         if self.sealing.keys() != self.masking.keys() or self.masking.keys() != self.groups.keys():
             raise ProtocolError("the roster does not name the same clients everywhere")

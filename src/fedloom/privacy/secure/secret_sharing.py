@@ -8,7 +8,7 @@ BLOCK = 16
 
 
 def split(secret: bytes, threshold: int, count: int) -> list[bytes]:
-    """`count` shares of 32 bytes, of which any `threshold` give the secret back and fewer say nothing; share i is index i + 1."""
+    """`count` shares of 32 bytes, any `threshold` give the secret back and fewer reveal nothing; share i has index i + 1."""
     if len(secret) != 2 * BLOCK:
         raise ValueError(f"a secret has {2 * BLOCK} bytes, not {len(secret)}")
     halves = [Shamir.split(threshold, count, secret[at : at + BLOCK], False) for at in (0, BLOCK)]

@@ -1,4 +1,4 @@
-"""The server's part in a secure sum: the protocol's phases as asks through the engine, and the mean that comes of them."""
+"""The server's part in a secure sum: the protocol's phases as asks through the engine, and the resulting mean."""
 
 import os
 from collections import Counter
@@ -20,12 +20,12 @@ from fedloom.privacy.secure.protocol import Abandoned, ProtocolError, Roster
 from fedloom.privacy.settings import Secure
 
 Exchange = Callable[[str, Mapping[str, Payload]], tuple[list[Reply], Counter[str], Counter[str]]]
-"""Sends each client its payload of a task: the replies, and the bytes of both directions by group, up first."""
+"""Sends each client its payload of a task; returns the replies, and the bytes up and down by group."""
 
 
 @dataclass
 class Record:
-    """What the ledger holds of one sum: who was lost at which phase and why, bytes, and the phases one by one."""
+    """The ledger's record of one sum: lost clients with phase and reason, bytes, and the phases one by one."""
 
     phases: list[dict[str, Any]] = field(default_factory=list)
     lost: dict[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class SecureSum:
     round: int
     layouts: Mapping[str, Layout]
     expected: Mapping[str, float] | None = None
-    """With differential privacy: how many clients' changes each group's sum is divided by, whoever is in it."""
+    """With differential privacy: the fixed number of clients by which each group's sum is divided."""
     record: Record = field(default_factory=Record)
 
     def mean(self, task: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
@@ -53,27 +53,27 @@ class SecureSum:
         `views` holds each client's payload, and `reference` the tensors from which changes are measured.
         """
         settings, session = self.settings, os.urandom(16)
-        said: dict[str, Any] = {"session": session.hex()}
+        header: dict[str, Any] = {"session": session.hex()}
         server = Collector(session, list(views), settings.threshold, settings.least)
 
-        asked = {c: self._with_task(view, task, self.layouts[c], said) for c, view in views.items()}
-        keys = self._phase(KEYS, asked, self._keys)
+        requests = {c: self._with_task(view, task, self.layouts[c], header) for c, view in views.items()}
+        keys = self._phase(KEYS, requests, self._keys)
         roster = server.keys({c: k[:2] for c, k in keys.items()}, {c: k[2] for c, k in keys.items()})
 
-        public = _public(roster, said)
+        public = _public(roster, header)
         shares = self._phase(SHARES, dict.fromkeys(roster.clients, public), partial(_shares, roster))
-        with_checksum = server.shares(shares)
+        sealed = server.shares(shares)
 
-        due = {c: self._sizes(c, roster, sorted(with_checksum)) for c in with_checksum}
-        letters = {c: _letters(from_others, said) for c, from_others in with_checksum.items()}
+        due = {c: self._sizes(c, roster, sorted(sealed)) for c in sealed}
+        letters = {c: _letters(from_others, header) for c, from_others in sealed.items()}
         survivors = server.masked(self._phase(MASKED, letters, lambda c, p: _words(p, settings.bits, due[c])))
         self.record.inside[:] = survivors
 
-        last = Payload({}, {OURS: {**said, "survivors": survivors}})
-        told = self._phase(
+        last = Payload({}, {OURS: {**header, "survivors": survivors}})
+        answers = self._phase(
             UNMASK, dict.fromkeys(survivors, last), lambda c, p: addressed(p, "share"), lost=False
         )
-        return self._decoded(server.read_checked(told), roster, survivors, reference)
+        return self._decoded(server.opened(answers), roster, survivors, reference)
 
     def _phase(
         self,
@@ -83,26 +83,26 @@ class SecureSum:
         *,
         lost: bool = True,
     ) -> dict[str, Any]:
-        """Ask for one phase: what `read` makes of each usable reply. `lost`: who fails here is not in the sum."""
+        """Ask for one phase and `read` each usable reply. With `lost`, a client that fails here is not in the sum."""
         replies, up, down = self.exchange(task, payloads)
-        found: dict[str, Any] = {}
-        heard: set[str] = set()
+        results: dict[str, Any] = {}
+        answered: set[str] = set()
         refused = dict.fromkeys(payloads, "missing: no reply")
         for reply in replies:
             try:
                 if reply.client not in payloads:
                     continue
-                if reply.client in heard:
+                if reply.client in answered:
                     raise ProtocolError("duplicate: a second reply in one phase")
-                heard.add(reply.client)
+                answered.add(reply.client)
                 if reply.error is not None:
                     raise ProtocolError(reply.error)
                 if reply.payload.numbers.get("round") != self.round:
                     raise ProtocolError(f"stale: answers round {reply.payload.numbers.get('round')}")
-                found[reply.client] = read(reply.client, reply.payload)
+                results[reply.client] = read(reply.client, reply.payload)
                 refused.pop(reply.client, None)
             except (ProtocolError, AttributeError, KeyError, TypeError, ValueError) as error:
-                found.pop(reply.client, None)
+                results.pop(reply.client, None)
                 refused[reply.client] = str(error)
         self.record.up += up
         self.record.down += down
@@ -110,7 +110,7 @@ class SecureSum:
             {
                 "task": task,
                 "asked": len(payloads),
-                "answered": len(found),
+                "answered": len(results),
                 "lost": dict(sorted(refused.items())),
                 "bytes_up": up.total(),
                 "bytes_down": down.total(),
@@ -118,12 +118,12 @@ class SecureSum:
         )
         if lost:
             self.record.lost |= {c: f"{task}: {reason}" for c, reason in refused.items()}
-        return found
+        return results
 
-    def _with_task(self, view: Payload, task: str, layout: Layout, said: Mapping[str, Any]) -> Payload:
-        """The method's payload, with what is to become of the answer."""
+    def _with_task(self, view: Payload, task: str, layout: Layout, header: Mapping[str, Any]) -> Payload:
+        """The method's payload, with the session, the task and the layout of its answer."""
         shapes = {name: list(shape) for name, shape in layout.items()}
-        return Payload(view.tensors, {**view.numbers, OURS: {**said, "task": task, "layout": shapes}})
+        return Payload(view.tensors, {**view.numbers, OURS: {**header, "task": task, "layout": shapes}})
 
     def _keys(self, client: str, payload: Payload) -> tuple[bytes, bytes, list[str]]:
         """A client's public keys, and the groups that it adds to."""
@@ -133,17 +133,14 @@ class SecureSum:
             raise ProtocolError(f"a public key has {KEY} bytes")
         if sealing == masking:
             raise ProtocolError("both public keys are the same")
-        for key in (
-            sealing,
-            masking,
-        ):  # raises ValueError for one of small order, at which the other clients would stop
-            agree(os.urandom(KEY), key)
+        for key in (sealing, masking):
+            agree(os.urandom(KEY), key)  # ValueError for a key of small order, which the others would refuse
         if not isinstance(groups, list) or not set(groups) <= {*by_group(self.layouts[client]), NUMBERS}:
             raise ProtocolError("the client adds to groups that it does not share")
         return sealing, masking, groups
 
     def _sizes(self, client: str, roster: Roster, present: Sequence[str]) -> dict[str, int]:
-        """How many words of each group a client is to send; none of a group that could never be opened."""
+        """The number of words of each group that a client sends; none of a group that could never be opened."""
         groups = [g for g in roster.groups[client] if roster.opens(g, present)]
         return {g: Codec.size(g, self.layouts[client]) for g in groups}
 
@@ -182,33 +179,31 @@ class SecureSum:
         return Reply("sum", Payload(tensors, numbers), counts=counts, clients=tuple(survivors))
 
 
-def _public(roster: Roster, said: Mapping[str, Any]) -> Payload:
+def _public(roster: Roster, header: Mapping[str, Any]) -> Payload:
     """The roster as it travels."""
     keys = {f"{OURS}sealing/{c}": to_tensor(k) for c, k in roster.sealing.items()}
     keys |= {f"{OURS}masking/{c}": to_tensor(k) for c, k in roster.masking.items()}
     groups = {c: list(g) for c, g in roster.groups.items()}
-    numbers = {**said, "groups": groups, "threshold": roster.threshold, "least": roster.least}
+    numbers = {**header, "groups": groups, "threshold": roster.threshold, "least": roster.least}
     return Payload(keys, {OURS: numbers})
 
 
 def _shares(roster: Roster, client: str, payload: Payload) -> dict[str, bytes]:
-    found = addressed(payload, "to")
-    if set(found) != set(roster.clients) - {client}:
+    shares = addressed(payload, "to")
+    if set(shares) != set(roster.clients) - {client}:
         raise ProtocolError("shares are missing, or for clients that are not in the sum")
-    return found
+    return shares
 
 
-def _letters(with_checksum: Mapping[str, bytes], said: Mapping[str, Any]) -> Payload:
-    return Payload(
-        {f"{OURS}from/{peer}": to_tensor(data) for peer, data in with_checksum.items()}, {OURS: said}
-    )
+def _letters(sealed: Mapping[str, bytes], header: Mapping[str, Any]) -> Payload:
+    return Payload({f"{OURS}from/{peer}": to_tensor(data) for peer, data in sealed.items()}, {OURS: header})
 
 
 def _words(payload: Payload, bits: int, sizes: Mapping[str, int]) -> dict[str, Words]:
     """A client's masked words by group, of the sizes that are due."""
     sent = {n.removesuffix("/masked"): t for n, t in payload.tensors.items()}
-    wanted = {32: torch.int32, 64: torch.int64}[bits]
-    shapes = {g: tuple(t.shape) for g, t in sent.items() if t.dtype == wanted}
+    dtype = {32: torch.int32, 64: torch.int64}[bits]
+    shapes = {g: tuple(t.shape) for g, t in sent.items() if t.dtype == dtype}
     if set(sent) != set(shapes) or shapes != {g: (size,) for g, size in sizes.items()}:
         raise ProtocolError("the masked vector has not the groups, sizes and dtype that are summed")
     return {g: from_tensor(t) for g, t in sent.items()}

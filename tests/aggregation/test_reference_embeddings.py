@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from fedloom.aggregation.anchors import (
+from fedloom.aggregation.reference_embeddings import (
     bags_of_words,
     fit_ridge,
     other_mean,
-    picture_anchors,
-    ridge_anchors,
+    picture_reference_embeddings,
+    ridge_reference_embeddings,
     through,
-    word_anchors,
+    word_reference_embeddings,
 )
 
 CAPTIONS = [
@@ -28,29 +28,31 @@ def pictures(repeat: int = 4) -> torch.Tensor:
 
 def test_a_picture_is_near_its_own_caption_and_both_maps_stay_the_same() -> None:
     x = pictures()
-    pixels, words = ridge_anchors(x, CAPTIONS * 4, 32, seed=3)
+    pixels, words = ridge_reference_embeddings(x, CAPTIONS * 4, 32, seed=3)
     assert pixels.shape == (3 * 5 * 7 + 1, 32)
     assert words.shape == (1025, 32)
-    gi, gt = picture_anchors(pictures(), pixels), word_anchors(CAPTIONS, words)
+    gi, gt = picture_reference_embeddings(pictures(), pixels), word_reference_embeddings(CAPTIONS, words)
     for g in (gi, gt):
         assert torch.allclose(g.norm(dim=1), torch.ones(len(g)), atol=1e-5)
     assert (gi @ gt.T).argmax(1).tolist() == [i % 3 for i in range(12)]
-    again = ridge_anchors(x, CAPTIONS * 4, 32, seed=3)
+    again = ridge_reference_embeddings(x, CAPTIONS * 4, 32, seed=3)
     assert all(torch.equal(a, b) for a, b in zip(again, (pixels, words), strict=True))
-    assert not torch.equal(ridge_anchors(x, CAPTIONS * 4, 32, seed=4)[1], words)
+    assert not torch.equal(ridge_reference_embeddings(x, CAPTIONS * 4, 32, seed=4)[1], words)
 
 
 def test_words_that_all_captions_share_do_not_count() -> None:
-    _, words = ridge_anchors(pictures(), CAPTIONS * 4, 64, seed=0)
-    g = word_anchors(CAPTIONS, words)
+    _, words = ridge_reference_embeddings(pictures(), CAPTIONS * 4, 64, seed=0)
+    g = word_reference_embeddings(CAPTIONS, words)
     cosines = (g @ g.T)[~torch.eye(3, dtype=torch.bool)]
     assert float(cosines.max()) < 0.2  # "a thing with corners" alone would make them 0.6 and more
-    assert torch.equal(word_anchors(["A RED thing, with three corners!"], words), g[:1])
+    assert torch.equal(word_reference_embeddings(["A RED thing, with three corners!"], words), g[:1])
 
 
-def test_captions_that_are_all_alike_give_one_unit_anchor() -> None:
-    pixels, words = ridge_anchors(pictures(), CAPTIONS[:1] * 12, 16, seed=0)
-    g = torch.cat([word_anchors(CAPTIONS[:1] * 3, words), picture_anchors(pictures(), pixels)])
+def test_captions_that_are_all_alike_give_one_unit_vector() -> None:
+    pixels, words = ridge_reference_embeddings(pictures(), CAPTIONS[:1] * 12, 16, seed=0)
+    g = torch.cat(
+        [word_reference_embeddings(CAPTIONS[:1] * 3, words), picture_reference_embeddings(pictures(), pixels)]
+    )
     assert torch.allclose(g @ g.T, torch.ones(15, 15), atol=1e-5)
 
 
@@ -64,8 +66,8 @@ def test_ridge_finds_an_affine_map_and_shrinks_it_to_the_mean() -> None:
     g = torch.Generator().manual_seed(0)
     X = torch.randn(40, 5, generator=g, dtype=torch.float64)
     W, b = torch.randn(5, 3, generator=g, dtype=torch.float64), torch.tensor([1.0, -2.0, 0.5]).double()
-    found = fit_ridge(X, X @ W + b, 1e-14)
-    assert torch.allclose(found, torch.cat([W, b[None]]), atol=1e-9)
+    weights = fit_ridge(X, X @ W + b, 1e-14)
+    assert torch.allclose(weights, torch.cat([W, b[None]]), atol=1e-9)
     flat = through(X, fit_ridge(X, X @ W + b, 1e12))
     assert torch.allclose(flat, (X @ W + b).mean(0).expand(40, 3), atol=1e-9)
 
@@ -79,7 +81,7 @@ def test_other_mean_weighs_clients_by_their_data() -> None:
 
 def test_refusals() -> None:
     with pytest.raises(ValueError, match="12 pictures and 3 captions"):
-        ridge_anchors(pictures(), CAPTIONS, 8, 0)
+        ridge_reference_embeddings(pictures(), CAPTIONS, 8, 0)
     for weights in ([1.0], [0.0, 0.0], [1.0, -1.0]):
         with pytest.raises(ValueError, match="2 clients"):
             other_mean(torch.ones(2, 1, 3), torch.tensor(weights))
