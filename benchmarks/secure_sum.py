@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedloom.privacy.keystream import KEY
 from fedloom.privacy.secure.collector import Collector
-from fedloom.privacy.secure.masks import KEY
 from fedloom.privacy.secure.member import Member
 
 SESSION = bytes(16)

@@ -81,8 +81,8 @@ def _check_audio(path: Path) -> None:
 
 def _decode_image(path: Path) -> Tensor:
     """uint8 (3, H, W), upright; transparent pixels lie on white."""
-    with Image.open(path, formats=PICTURES) as read_checked:
-        picture = ImageOps.exif_transpose(read_checked)
+    with Image.open(path, formats=PICTURES) as opened:
+        picture = ImageOps.exif_transpose(opened)
     if picture.mode in SIXTEEN_BIT:
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     if picture.has_transparency_data:

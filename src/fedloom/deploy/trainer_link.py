@@ -55,8 +55,8 @@ def serve(file: Path, answer: Callable[[bytes], bytes], go_on: Callable[[], bool
         told = json.dumps({"port": listener.address[1], "secret": secret.hex(), "pid": os.getpid()})
         part = file.with_name(f".{file.name}.part")
         part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as read_checked:
-            read_checked.write(told)
+        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+            handle.write(told)
         part.replace(file)
         while go_on():
             try:

@@ -22,7 +22,7 @@ _told: Any = None
 
 
 @dataclass(frozen=True)
-class LocalJob:
+class RunJob:
     """One run: what, where, and whether it goes on with what lies there."""
 
     experiment: Experiment
@@ -56,7 +56,7 @@ def shared_out(experiments: Sequence[Experiment], jobs: int) -> list[Experiment]
     ]
 
 
-def run_jobs(jobs: Sequence[LocalJob], workers: int, watch: Callable[[int], Observer]) -> list[Result]:
+def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observer]) -> list[Result]:
     """Run all jobs, `workers` at a time; results in the order of `jobs`. `watch(i)` makes the observer of job i.
 
     The first error ends the others and is raised; what they had finished stays on disk.
@@ -105,7 +105,7 @@ def _begin(told: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(number: int, job: LocalJob) -> Result:
+def _work(number: int, job: RunJob) -> Result:
     def observe(progress: Progress) -> None:
         parent = parent_process()
         if parent is not None and not parent.is_alive():

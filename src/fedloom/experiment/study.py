@@ -8,7 +8,7 @@ from typing import Any
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.experiment.parallel_runs import LocalJob, run_jobs, shared_out
+from fedloom.experiment.parallel_runs import RunJob, run_jobs, shared_out
 from fedloom.experiment.report import write_report
 from fedloom.experiment.run import Result, read_experiment
 from fedloom.experiment.settings import Experiment
@@ -48,7 +48,7 @@ def run_rows(
     write_atomic(out / "plan.json", (json.dumps(plan, ensure_ascii=False) + "\n").encode())
     due = [n for n, path in enumerate(paths) if not (out / path / "summary.json").exists()]
     begun = [
-        LocalJob(experiments[n], out / paths[n], (out / paths[n] / "experiment.yaml").exists()) for n in due
+        RunJob(experiments[n], out / paths[n], (out / paths[n] / "experiment.yaml").exists()) for n in due
     ]
     run_jobs(begun, jobs, lambda i: watch(experiments[due[i]], due[i] + 1, len(experiments)))
     results = [

@@ -1,6 +1,6 @@
 """Frozen work is done once: what a frozen prefix of the model, such as an encoder, makes of each example, kept over a run.
 
-Features are kept under the version of the tensors that they depend on (`AdaptedModel.feature_version`), so that a changed encoder
+Features are kept under the version of the tensors that they depend on (`Trainable.feature_version`), so that a changed encoder
 is never served another's. Examples that are augmented anew each time must not be kept: their owner and place name them.
 """
 

@@ -119,7 +119,7 @@ def test_the_hub_is_asked_and_its_label_order_is_checked(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     rows = glue.read_glue("mnli", "test", None)
     assert asked == [("nyu-mll/glue", "mnli", "validation_matched")]
-    assert rows == glue.RowMap((["premise 0", "premise 1"], ["hypothesis 0", "hypothesis 1"]), [0, 1])
+    assert rows == glue.Split((["premise 0", "premise 1"], ["hypothesis 0", "hypothesis 1"]), [0, 1])
     with pytest.raises(ExperimentError, match="entailment, not_entailment is right"):
         glue.read_glue("rte", "train", None)
 

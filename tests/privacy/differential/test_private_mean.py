@@ -6,9 +6,9 @@ import torch
 from scipy import stats
 
 from fedloom.core.payload import Payload, Reply
+from fedloom.privacy.clipping import change, clipped
 from fedloom.privacy.differential.noise import from_key, gaussian
 from fedloom.privacy.differential.private_mean import private_mean
-from fedloom.privacy.secure.contribution import change, clipped
 from fedloom.privacy.settings import DP
 
 QUIET = DP(clip=1.0, noise_multiplier=1e-12, seeded=True)

@@ -38,14 +38,14 @@ TASKS: dict[str, GlueTask] = {
 
 
 @dataclass(frozen=True)
-class RowMap:
+class Split:
     """A split, column by column: one sequence of texts per text column, and label numbers."""
 
     texts: tuple[Sequence[str], ...]
     labels: Sequence[int]
 
 
-def read_glue(name: str, part: Part, path: Path | None) -> RowMap:
+def read_glue(name: str, part: Part, path: Path | None) -> Split:
     """The training or validation split of a task; `path` None asks the hub.
 
     Raises ExperimentError for a folder, file, column or label that is not what the task has.
@@ -66,7 +66,7 @@ def read_glue(name: str, part: Part, path: Path | None) -> RowMap:
                 f"{len(task.labels) - 1}, or {', '.join(task.labels)}"
             )
         labels.append(number)
-    return RowMap(tuple(columns[c] for c in task.columns), labels)
+    return Split(tuple(columns[c] for c in task.columns), labels)
 
 
 def _from_hub(name: str, split: str) -> tuple[Any, list[str] | None]:

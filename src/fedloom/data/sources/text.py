@@ -169,7 +169,7 @@ def _glue(
     return list(zip(*parts, strict=True))
 
 
-def _glue_sample(task: str, part: str, rows: glue.RowMap, row: int) -> Sample:
+def _glue_sample(task: str, part: str, rows: glue.Split, row: int) -> Sample:
     first, *rest = (column[row] for column in rows.texts)
     meta = {"pair": rest[0] if rest else None, "labels": list(LABELS[task]), "task": task}
     return Sample(f"glue/{task}/{part}/{row}", {}, first, LABELS[task][rows.labels[row]], meta)

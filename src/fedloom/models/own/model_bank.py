@@ -75,12 +75,12 @@ class ModelBank(Trainable):
         return {client: self.architectures[g].modality for client, g in self.of_client.items()}
 
     def load(self, tensors: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> None:
-        """See AdaptedModel; where all tensors are of one architecture, that one is active from now on."""
+        """See Trainable; where all tensors are of one architecture, that one is active from now on."""
         super().load(tensors, ratios)
         self._choose(tensors)
 
     def begin(self, names: Collection[str]) -> list[nn.Parameter]:
-        """See AdaptedModel; the architecture of these tensors is active from now on."""
+        """See Trainable; the architecture of these tensors is active from now on."""
         self._choose(names)
         return super().begin(names)
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fedloom.core.streams import torch_stream
-from fedloom.privacy.secure.masks import KEY, keystream
+from fedloom.privacy.keystream import KEY, keystream
 
 Stream = tuple[int, tuple[str | int, ...]] | None
 """A run's seed and the name of a stream, for reproducible noise; None for unpredictable noise."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Reply
+from fedloom.privacy.clipping import Layout, by_group, change, clipped, restored
 from fedloom.privacy.differential.noise import Stream, gaussian, within
-from fedloom.privacy.secure.contribution import Layout, by_group, change, clipped, restored
 from fedloom.privacy.settings import DP
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from fedloom.core.payload import Payload
+from fedloom.privacy.clipping import Layout, by_group, change, clipped
 from fedloom.privacy.differential.noise import Stream, gaussian, within
-from fedloom.privacy.secure.contribution import NUMBERS, Codec, Layout, by_group, change, clipped
+from fedloom.privacy.secure.contribution import NUMBERS, Codec
 from fedloom.privacy.secure.fixed_point import Words
 from fedloom.privacy.secure.fixed_point import to_tensor as from_words
 from fedloom.privacy.secure.member import Member

@@ -2,8 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+from fedloom.privacy.keystream import KEY
 from fedloom.privacy.secure.fixed_point import Words
-from fedloom.privacy.secure.masks import KEY, public_key
+from fedloom.privacy.secure.masks import public_key
 from fedloom.privacy.secure.member import pair_mask, self_mask
 from fedloom.privacy.secure.protocol import Abandoned, Groups, Roster, threshold_of
 from fedloom.privacy.secure.secret_sharing import combine

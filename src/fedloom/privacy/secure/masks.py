@@ -4,20 +4,14 @@ All primitives are the `cryptography` package's. A key of 32 bytes makes one str
 that the nonce is zero; names in `info` keep streams apart.
 """
 
-from typing import Any
-
-import numpy as np
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fedloom.privacy.secure.fixed_point import Words
+from fedloom.privacy.keystream import KEY
 
-KEY = 32
-"""Bytes of a private key, a public key, a seed and a derived key."""
 _NONCE = bytes(12)
 
 
@@ -41,12 +35,6 @@ def derive(secret: bytes, session: bytes, *purpose: str) -> bytes:
 def hkdf(secret: bytes, salt: bytes, info: bytes) -> bytes:
     """32 bytes of HKDF-SHA256."""
     return HKDF(SHA256(), KEY, salt=salt, info=info).derive(secret)
-
-
-def keystream(key: bytes, count: int, dtype: np.dtype[Any]) -> Words:
-    """`count` words of ChaCha20's key stream, uniform without knowledge of the key."""
-    stream = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor()
-    return np.frombuffer(stream.update(bytes(count * dtype.itemsize)), dtype=dtype)
 
 
 def seal(key: bytes, text: bytes, context: bytes) -> bytes:

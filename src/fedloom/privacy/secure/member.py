@@ -3,8 +3,9 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+from fedloom.privacy.keystream import KEY, keystream
 from fedloom.privacy.secure.fixed_point import Words
-from fedloom.privacy.secure.masks import KEY, agree, derive, keystream, open_sealed, public_key, seal
+from fedloom.privacy.secure.masks import agree, derive, open_sealed, public_key, seal
 from fedloom.privacy.secure.protocol import ProtocolError, Roster
 from fedloom.privacy.secure.secret_sharing import split
 

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Reply
+from fedloom.privacy.clipping import Layout, by_group, restored
+from fedloom.privacy.keystream import KEY
 from fedloom.privacy.secure.client import KEYS, MASKED, OURS, SHARES, UNMASK, addressed, to_bytes, to_tensor
 from fedloom.privacy.secure.collector import Collector
-from fedloom.privacy.secure.contribution import NUMBERS, Codec, Layout, by_group, restored
+from fedloom.privacy.secure.contribution import NUMBERS, Codec
 from fedloom.privacy.secure.fixed_point import Words, from_tensor
-from fedloom.privacy.secure.masks import KEY, agree
+from fedloom.privacy.secure.masks import agree
 from fedloom.privacy.secure.protocol import Abandoned, ProtocolError, Roster
 from fedloom.privacy.settings import Secure
 
