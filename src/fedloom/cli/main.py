@@ -118,11 +118,12 @@ def compare(
     ] = None,
 ) -> None:
     """Print runs side by side: mean and spread over seeds, of the last round; or, with --cases, their answers."""
-    from fedloom.experiment.report.cases import cases as cases_of
     from fedloom.experiment.report.table import comparison
-    from fedloom.experiment.run import load
 
     if cases is not None:
+        from fedloom.experiment.report.cases import cases as cases_of
+        from fedloom.experiment.run import load
+
         if column:
             raise ExperimentError("--cases and --column do not go together: cases have columns of their own")
         found, notes = cases_of(folders, cases, load)

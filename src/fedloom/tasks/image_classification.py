@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -22,8 +22,6 @@ from fedloom.data.sources.image_classes import ImageClassSource, domain_of
 from fedloom.methods import Method
 from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.base import Trainable
-from fedloom.models.clip.load import load_clip
-from fedloom.models.clip.trainable import AdaptedCLIP
 from fedloom.tasks.base import (
     Question,
     ServerTools,
@@ -36,6 +34,9 @@ from fedloom.tasks.base import (
 )
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet
 from fedloom.tasks.metrics import EvaluationRecord, harmonic_mean
+
+if TYPE_CHECKING:
+    from fedloom.models.clip.trainable import AdaptedCLIP
 
 ACCURACY = "image/accuracy"
 PICTURES = ("test pictures",)
@@ -59,20 +60,22 @@ class ImageClassification(Task[ImageClassSource]):
         "image classification by class is tested on common sets, which no site holds; run it on the local engine"
     )
 
-    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> AdaptedCLIP:
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedCLIP":
         """CLIP for the source's classes."""
         return self._loaded(self.source.classes(), setup)
 
-    def load(self, folder: Path, setup: Setup) -> AdaptedCLIP:
+    def load(self, folder: Path, setup: Setup) -> "AdaptedCLIP":
         """CLIP for the classes that `folder` names, with its tensors."""
         listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
         model = self._loaded(Classes(**{part: tuple(n) for part, n in listed["classes"].items()}), setup)
         model.load(model.read_adapters(folder))
         return model
 
-    def _loaded(self, classes: Classes, setup: Setup) -> AdaptedCLIP:
+    def _loaded(self, classes: Classes, setup: Setup) -> "AdaptedCLIP":
         attachment = setup.method.attachment
         assert attachment is not None  # noqa: S101 - `refuses` saw to it
+        from fedloom.models.clip.load import load_clip
+
         model = load_clip(
             setup.foundation, classes, attachment, setup.device, setup.seed, precision=setup.precision
         )
@@ -100,7 +103,7 @@ class ImageClassification(Task[ImageClassSource]):
         texts = (question.text, question.pair)
         if set(question.inputs) != {"image"} or any(text is not None for text in texts):
             raise ExperimentError("CLIP names what is in a picture; give --image alone")
-        return cast(AdaptedCLIP, model).classify(question.inputs["image"])
+        return cast("AdaptedCLIP", model).classify(question.inputs["image"])
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """Methods that train nothing on CLIP."""

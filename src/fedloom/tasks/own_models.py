@@ -17,8 +17,6 @@ from fedloom.data.sources.labelled import LabelledSource
 from fedloom.methods import Method
 from fedloom.methods.base.distillation import KnowledgeServer
 from fedloom.models.base import Trainable
-from fedloom.models.generation.load import load_synthesis
-from fedloom.models.own.load import load_model_bank, load_own_model
 from fedloom.models.own.model_bank import ModelBank
 from fedloom.tasks.base import (
     Question,
@@ -50,6 +48,8 @@ class OwnModels(Task[LabelledSource]):
 
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> ModelBank:
         """The architectures, dealt to the clients of each modality in turn."""
+        from fedloom.models.own.load import load_model_bank
+
         modalities = {client: held[0] if held else "text" for client, held in holds.items()}
         return load_model_bank(
             setup.foundation, modalities, self.source.class_names(), setup.device, setup.seed
@@ -57,6 +57,8 @@ class OwnModels(Task[LabelledSource]):
 
     def load(self, folder: Path, setup: Setup) -> ModelBank:
         """One client's model."""
+        from fedloom.models.own.load import load_own_model
+
         return load_own_model(setup.foundation, folder, setup.device, setup.seed)
 
     def tools(
@@ -65,6 +67,8 @@ class OwnModels(Task[LabelledSource]):
         """The generator and captioner, for a method with public items."""
         if not setup.method.public_items:
             return None
+        from fedloom.models.generation.load import load_synthesis
+
         held = sorted({m for of in holds.values() for m in of})
         synthesis = load_synthesis(setup.foundation.synthesis, self.source.class_names(), held, setup.device)
         return KnowledgeServer(cast(ModelBank, model), synthesis)

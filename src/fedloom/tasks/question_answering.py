@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -21,13 +21,14 @@ from fedloom.data.tabletop.language import ANSWER_SPOKEN
 from fedloom.methods import Method
 from fedloom.models.base import Trainable
 from fedloom.models.lora.lora import LoRA
-from fedloom.models.mllm.load import load_model
-from fedloom.models.mllm.trainable import AdaptedMLLM
 from fedloom.models.settings import Foundation
 from fedloom.tasks.backdoor import success, triggered
 from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger, needs_no_other_model
 from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess, evaluate
 from fedloom.tasks.metrics import summarise
+
+if TYPE_CHECKING:
+    from fedloom.models.mllm.trainable import AdaptedMLLM
 
 Control = Literal["removed", "zeroed", "shuffled"]
 
@@ -55,11 +56,11 @@ class QuestionAnswering(Task[Source]):
         parts = {"llm": foundation.llm_lora, "encoder": foundation.encoder_lora}
         return {part: spec for part, spec in parts.items() if spec is not None}
 
-    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> AdaptedMLLM:
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedMLLM":
         """The LLM with the trunks of all modalities that some client holds."""
         return _loaded(sorted({m for held in holds.values() for m in held}), setup)
 
-    def load(self, folder: Path, setup: Setup) -> AdaptedMLLM:
+    def load(self, folder: Path, setup: Setup) -> "AdaptedMLLM":
         """The model with the trunks and tensors that `folder` names."""
         listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
         trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
@@ -90,7 +91,7 @@ class QuestionAnswering(Task[Source]):
         """The generated answer. Raises ExperimentError without a question, spoken or in words."""
         if question.text is None and "audio" not in question.inputs:
             raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
-        mllm = cast(AdaptedMLLM, model)
+        mllm = cast("AdaptedMLLM", model)
         sample = Sample("asked", question.inputs, question.text or ANSWER_SPOKEN, "")
         return mllm.generate([mllm.prepare(sample)], question.max_new_tokens)[0]
 
@@ -102,7 +103,7 @@ class QuestionAnswering(Task[Source]):
         """Figures of the suites that are named; see `tasks.benchmark`."""
         from fedloom.tasks.benchmark import measured
 
-        return measured(cast(AdaptedMLLM, model), suites)
+        return measured(cast("AdaptedMLLM", model), suites)
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,9 @@ class AnswerEvaluator:
         )
 
 
-def _loaded(modalities: Sequence[str], setup: Setup) -> AdaptedMLLM:
+def _loaded(modalities: Sequence[str], setup: Setup) -> "AdaptedMLLM":
+    from fedloom.models.mllm.load import load_model
+
     model = load_model(
         setup.foundation,
         modalities,
@@ -157,6 +160,8 @@ def _loaded(modalities: Sequence[str], setup: Setup) -> AdaptedMLLM:
 @torch.no_grad()
 def picture_features(setup: Setup, samples: Sequence[Sample], batch: int = 64) -> Tensor:
     """(N, d), on the CPU: the frozen encoder's mean output for each sample's picture, before any projector."""
+    from fedloom.models.mllm.load import load_model
+
     model = load_model(setup.foundation, ["image"], setup.device, setup.seed)
     rows = []
     for start in range(0, len(samples), batch):

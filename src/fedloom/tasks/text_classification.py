@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from torch import Tensor
 
@@ -11,12 +11,13 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.data.sources.text import TextSource
 from fedloom.models.base import Trainable
-from fedloom.models.classifier.load import load_classifier
-from fedloom.models.classifier.trainable import AdaptedClassifier
 from fedloom.models.lora.lora import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger
 from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess
+
+if TYPE_CHECKING:
+    from fedloom.models.classifier.trainable import AdaptedClassifier
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,10 @@ class TextClassification(Task[TextSource]):
         """The shape of the body's adapters."""
         return {"body": foundation.body_lora}
 
-    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> AdaptedClassifier:
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedClassifier":
         """The classifier, its head for the source's labels in their order."""
+        from fedloom.models.classifier.load import load_classifier
+
         model = load_classifier(
             setup.foundation,
             self.source.labels,
@@ -45,7 +48,7 @@ class TextClassification(Task[TextSource]):
             model.compile_frozen()
         return model
 
-    def load(self, folder: Path, setup: Setup) -> AdaptedClassifier:
+    def load(self, folder: Path, setup: Setup) -> "AdaptedClassifier":
         """The trained classifier."""
         model = self.model({}, setup)
         model.load(model.read_adapters(folder))
@@ -72,7 +75,7 @@ class TextClassification(Task[TextSource]):
             )
         if not self.source.pairs and question.pair is not None:
             raise ExperimentError(f"the classifier reads one text ({self.source.task}); leave --pair out")
-        classifier = cast(AdaptedClassifier, model)
+        classifier = cast("AdaptedClassifier", model)
         labels = list(classifier.labels)
         sample = Sample("asked", {}, question.text, labels[0], {"labels": labels, "pair": question.pair})
         return classifier.generate([classifier.prepare(sample)], 1)[0]
