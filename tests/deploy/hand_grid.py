@@ -1,6 +1,6 @@
 """A Flower Grid in this process: it drives a ClientApp's handlers itself, through Flower's own wire format.
 
-It reaches into a few private places of Flower, all of them here: the task's identity, and the objects that a message is sent as.
+It uses a few private parts of Flower, all of them here: the message's identity, and the objects that a message is sent as.
 """
 
 import os

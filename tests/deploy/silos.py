@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedloom.core.tensor_files import digest_of
 from fedloom.deploy.remote_engine import Lost
-from fedloom.deploy.settings import Site, tasks_of
+from fedloom.deploy.settings import Site, requests_of
 from fedloom.deploy.trainer import Trainer
 from fedloom.deploy.wire import Request
 from fedloom.experiment.settings import Experiment
@@ -31,7 +31,7 @@ class Silos:
                 name=name,
                 server="localhost:8000",
                 sites=self.names,
-                tasks=tasks_of(self.experiment),
+                requests=requests_of(self.experiment),
                 engine=Engine(device="cpu"),
             )
             self.trainers[name] = Trainer(site, self.experiment, self.folder / name)
@@ -68,6 +68,6 @@ def outcome(silos: Silos, path: Path) -> str:
     return digest_of(tensors)
 
 
-def question_of(data: bytes, task: str = "train", round: int | None = None) -> bool:
+def question_of(data: bytes, request: str = "train", round: int | None = None) -> bool:
     asked = Request.decode(data)
-    return asked.task == task and round in (None, asked.round)
+    return asked.name == request and round in (None, asked.round)

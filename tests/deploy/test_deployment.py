@@ -73,7 +73,9 @@ def pid_of(deployment: Loopback, name: str) -> int:
 
 def trained(path: Path) -> list[dict]:
     return (
-        [e for e in RunFolder(path).history("ledger.jsonl") if e["task"] == "train"] if path.is_dir() else []
+        [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
+        if path.is_dir()
+        else []
     )
 
 

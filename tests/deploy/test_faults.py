@@ -67,7 +67,7 @@ def kill_at(point: str, silos: Silos, monkeypatch: pytest.MonkeyPatch) -> None:
             strike()
         if point == "while writing the histories" and given[1] == "ledger.jsonl":
             lines = list(given[2])
-            if any(line["round"] == 2 and line["task"] == "train" for line in lines):
+            if any(line["round"] == 2 and line["request"] == "train" for line in lines):
                 with (given[0].path / given[1]).open("a") as file:
                     file.write('{"round": 2, "tas')
                 strike()
@@ -117,7 +117,7 @@ def test_a_server_killed_at_any_point_goes_on_to_the_same_model(
     go_on(experiment, NAMES, tmp_path / "run", sites)
     assert outcome(sites, tmp_path / "run") == undisturbed
     ledger = RunFolder(tmp_path / "run").history("ledger.jsonl")
-    assert [(e["round"], e["task"]) for e in ledger] == [
+    assert [(e["round"], e["request"]) for e in ledger] == [
         (0, "evaluate"),
         (1, "train"),
         (2, "evaluate"),
@@ -180,7 +180,7 @@ def test_a_site_that_is_lost_in_a_round_is_named_and_rejoins(experiment, sites, 
 
     sites.between = between
     federation = go_on(experiment, NAMES, tmp_path / "run", sites)
-    train = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["task"] == "train"]
+    train = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["request"] == "train"]
     assert [e["answered"] for e in train] == [["image-01"], ["image-01", "image-02"]]
     assert train[0]["refused"] == {"image-02": "lost: its node is gone"}
     assert federation.totals.status() == "complete, but 1 of 4 updates refused"
@@ -220,7 +220,7 @@ def test_a_sites_full_disk_costs_its_update_and_it_stands_where_it_stood(
 
     sites.between = between
     go_on(experiment, NAMES, tmp_path / "run", sites)
-    train = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["task"] == "train"]
+    train = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["request"] == "train"]
     assert "No space left on device" in train[0]["refused"]["image-02"]
     assert train[1]["answered"] == list(NAMES)
 
@@ -257,7 +257,7 @@ def test_a_damaged_state_of_a_site_is_told_and_never_trained_on(experiment, site
 
     sites.between = between
     go_on(experiment, NAMES, tmp_path / "run", sites)
-    train = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["task"] == "train"]
+    train = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["request"] == "train"]
     assert "is damaged" in train[1]["refused"]["image-02"]
 
 

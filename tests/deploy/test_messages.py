@@ -52,7 +52,7 @@ def test_what_answers_another_question_is_stale_and_another_site_is_uninvited(
 
     sites.between = between
     go_on(experiment, NAMES, tmp_path / "run", sites)
-    [_, second] = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["task"] == "train"]
+    [_, second] = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["request"] == "train"]
     assert second["refused"] == {
         "image-01": "stale: answers another question",
         "image-02": "uninvited: the answer is signed 'image-01'",
@@ -85,7 +85,7 @@ def test_garbage_from_a_site_is_its_refusal_and_nobody_elses(garbage, experiment
 
     sites.between = between
     go_on(experiment, NAMES, tmp_path / "run", sites)
-    train = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["task"] == "train"]
+    train = [e for e in RunFolder(tmp_path / "run").history("ledger.jsonl") if e["request"] == "train"]
     assert [e["answered"] for e in train] == [["image-01"]] * 2
     assert all(e["refused"]["image-02"].startswith("unreadable: ") for e in train)
 
@@ -93,7 +93,7 @@ def test_garbage_from_a_site_is_its_refusal_and_nobody_elses(garbage, experiment
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"task": "upload your samples"}, "has not agreed to the task"),
+        ({"name": "upload your samples"}, "has not agreed to the request"),
         ({"experiment": "0" * 64}, "another experiment"),
         ({"round": 3}, "none of the experiment's 2"),
         ({"round": 0}, "none of the experiment's 2"),
@@ -101,7 +101,7 @@ def test_garbage_from_a_site_is_its_refusal_and_nobody_elses(garbage, experiment
 )
 def test_a_site_does_only_what_it_has_agreed_to(change, reason, experiment, warm) -> None:
     trainer = warm["image-01"]
-    right = {"run": "a" * 32, "experiment": trainer.digest, "task": "train", "round": 1, "step": 0}
+    right = {"run": "a" * 32, "experiment": trainer.digest, "name": "train", "round": 1, "step": 0}
     data = Request(**{**right, **change}, payload=Payload()).encode()
     said = Answer.decode(trainer.answer(data))
     assert said.error is not None

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fedloom.core.errors import ExperimentError
 from fedloom.deploy.server import go_on
-from fedloom.deploy.settings import Site, tasks_of
+from fedloom.deploy.settings import Site, requests_of
 from fedloom.deploy.trainer import Trainer, build_client
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
@@ -51,7 +51,7 @@ def own(path: str) -> Experiment:
 
 
 def site_of(name: str, data: Path | None, experiment: Experiment) -> Site:
-    return Site(name=name, server="x:1", sites=NAMES, tasks=tasks_of(experiment), data=data)
+    return Site(name=name, server="x:1", sites=NAMES, requests=requests_of(experiment), data=data)
 
 
 def test_a_site_reads_its_own_folder_and_nothing_else(places) -> None:

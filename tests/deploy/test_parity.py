@@ -101,6 +101,6 @@ def test_a_secure_sum_between_sites_is_the_plain_models(quick, tmp_path) -> None
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-5, msg=name)
-    ledger = [e for e in RunFolder(tmp_path / "far").history("ledger.jsonl") if e["task"] != "evaluate"]
-    assert [entry["task"] for entry in ledger] == ["average", "project"] * 2
+    ledger = [e for e in RunFolder(tmp_path / "far").history("ledger.jsonl") if e["request"] != "evaluate"]
+    assert [entry["request"] for entry in ledger] == ["average", "project"] * 2
     assert all(entry["answered"] == list(names) for entry in ledger)

@@ -104,7 +104,7 @@ def test_server_and_sites_mean_the_same_experiment_on_whatever_machines(kit) -> 
     longer = other.model_copy(update={"rounds": 9})
     assert experiment_digest(longer) != experiment_digest(one)
     site = read_settings(Site, kit / "sites/south/site.yaml")
-    assert (site.name, site.server, site.tasks) == (
+    assert (site.name, site.server, site.requests) == (
         "south",
         "fl.example.org:443",
         ("describe", "evaluate", "train"),
@@ -114,7 +114,7 @@ def test_server_and_sites_mean_the_same_experiment_on_whatever_machines(kit) -> 
 def test_a_site_sees_its_terms_and_runs_nothing_before_it_accepts_them(kit) -> None:
     folder = kit / "sites/north"
     shown = run_site.terms(folder)
-    assert shown["tasks that are done"] == "describe, evaluate, train"
+    assert shown["requests that are done"] == "describe, evaluate, train"
     assert "FedSA" in shown["method"]
     assert "lora_B" in shown["stays at this site"]
     with pytest.raises(ExperimentError, match="before its terms are accepted"):

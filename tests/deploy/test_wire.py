@@ -20,7 +20,7 @@ VALID = REQUEST.encode()
 
 def test_a_question_and_an_answer_are_read_as_they_were_written() -> None:
     got = Request.decode(VALID)
-    assert (got.run, got.experiment, got.task, got.round, got.step) == ("a" * 32, "b" * 64, "train", 3, 1)
+    assert (got.run, got.experiment, got.name, got.round, got.step) == ("a" * 32, "b" * 64, "train", 3, 1)
     assert got.payload.numbers == {"lr": 0.1, "run": "not the heading"}
     assert all(torch.equal(got.payload.tensors[n], t) for n, t in TENSORS.items())
     assert all(got.payload.tensors[n].dtype == t.dtype for n, t in TENSORS.items())
@@ -46,13 +46,13 @@ def test_the_same_question_has_the_same_fingerprint_and_another_another() -> Non
         {"round": True},
         {"round": "3"},
         {"step": 10**9},
-        {"task": ""},
+        {"name": ""},
         {"numbers": []},
         {"more": 1},
     ],
 )
 def test_a_heading_that_is_none_is_not_read(wrong) -> None:
-    heading = {"run": "a" * 32, "experiment": "b" * 64, "task": "t", "round": 1, "step": 0, "numbers": {}}
+    heading = {"run": "a" * 32, "experiment": "b" * 64, "name": "t", "round": 1, "step": 0, "numbers": {}}
     Request.decode(Payload({}, heading).encode())
     with pytest.raises(PayloadError):
         Request.decode(Payload({}, {**heading, **wrong}).encode())

@@ -27,13 +27,13 @@ class Ask:
         self.sent: list[tuple[str, int]] = []
 
     def __call__(
-        self, task: str, payload: Payload, cohort: Any = None, expect: Scope = EVERYTHING
+        self, request: str, payload: Payload, cohort: Any = None, expect: Scope = EVERYTHING
     ) -> list[Reply]:
         replies = {}
-        for client, pair in list(self.pairs.items())[: self.left if task == PROJECT else 3]:
-            reply = self.method.client(task, payload, Trainer(pair, self.memory[client]))
+        for client, pair in list(self.pairs.items())[: self.left if request == PROJECT else 3]:
+            reply = self.method.client(request, payload, Trainer(pair, self.memory[client]))
             replies[client] = expect.pick(reply.tensors, "shared")
-            self.sent.append((task, sum(t.numel() for t in replies[client].values())))
+            self.sent.append((request, sum(t.numel() for t in replies[client].values())))
         return [Reply("sum", Payload(weighted_mean(replies.values())), clients=tuple(replies))]
 
 
@@ -75,7 +75,7 @@ def test_two_sums_give_the_pair_that_one_look_at_all_factors_gives(mode) -> None
         expected = lora.feda2(*stacked, mode=mode)
         for factor, tensor in zip(("lora_A", "lora_B"), expected, strict=True):
             torch.testing.assert_close(after.shared[place + factor], tensor, rtol=1e-10, atol=1e-10)
-    sizes = {task: sum(n for t, n in ask.sent if t == task) for task in (AVERAGE, PROJECT)}
+    sizes = {request: sum(n for t, n in ask.sent if t == request) for request in (AVERAGE, PROJECT)}
     count = {
         f: sum(t.numel() for p in pairs.values() for n, t in p.items() if n.endswith(f)) for f in ("A", "B")
     }
@@ -95,9 +95,9 @@ def test_a_pair_whose_second_sum_stays_closed_is_left_as_it_was() -> None:
     state = State({n: torch.zeros_like(t) for n, t in pairs["c0"].items()})
 
     class Closed(Ask):
-        def __call__(self, task: str, *rest: Any, **more: Any) -> list[Reply]:
-            (reply,) = super().__call__(task, *rest, **more)
-            keep = (lambda n: n.startswith("llm")) if task == PROJECT else (lambda n: True)
+        def __call__(self, request: str, *rest: Any, **more: Any) -> list[Reply]:
+            (reply,) = super().__call__(request, *rest, **more)
+            keep = (lambda n: n.startswith("llm")) if request == PROJECT else (lambda n: True)
             return [Reply("sum", reply.payload.only(keep), clients=reply.clients)]
 
     solve = partial(lora.feda2_solve, mode="centred")

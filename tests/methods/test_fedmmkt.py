@@ -27,14 +27,14 @@ def _no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def heard(federation: Any, change: Any = None) -> list[tuple[str, str, Payload, Reply]]:
-    """Everything that travels: (task, client, payload down, reply); `change` may spoil a reply."""
+    """Everything that travels: (request, client, payload down, reply); `change` may spoil a reply."""
     said: list[tuple[str, str, Payload, Reply]] = []
     original = federation.engine._ask_one
 
-    def spy(client: Any, method: Any, task: str, payload: Payload, at: Any) -> Reply:
-        reply = original(client, method, task, payload, at)
-        reply = reply if change is None else change(task, reply)
-        said.append((task, client.name, payload, reply))
+    def spy(client: Any, method: Any, request: str, payload: Payload, at: Any) -> Reply:
+        reply = original(client, method, request, payload, at)
+        reply = reply if change is None else change(request, reply)
+        said.append((request, client.name, payload, reply))
         return reply
 
     federation.engine._ask_one = spy
@@ -97,8 +97,8 @@ def test_13_no_private_sample_is_in_any_message(quick, federate) -> None:
     federation.run()
     allowed = {"train": set(), "infer": {ENTROPY, LABELS, VECTORS}, "distil": set()}
     travelled = b""
-    for task, _, down, reply in said:
-        assert set(reply.payload.tensors) == allowed[task]
+    for request, _, down, reply in said:
+        assert set(reply.payload.tensors) == allowed[request]
         travelled += reply.payload.encode() + down.encode()
     for client in federation.clients.values():
         for sample in client.data.train:
@@ -134,7 +134,7 @@ def test_1_if_nothing_is_kept_the_round_completes_and_says_so(quick, federate) -
     federation = federate(quick({"name": "fedmmkt", "vote": {"threshold": 1.1}}, rounds=2), "nothing")
     federation.run()
     ledger = federation.folder.history("ledger.jsonl")
-    assert [e["task"] for e in ledger] == ["train", "infer", "distil"]
+    assert [e["request"] for e in ledger] == ["train", "infer", "distil"]
     assert any("nothing was kept" in note for e in ledger for note in e["notes"])
     assert federation.totals.status() == "complete"
     assert not any(n.startswith("denoiser/") for n in federation.state.tensors)
@@ -149,15 +149,15 @@ def test_16_round_2_tells_the_anchors_mean_and_17_bytes_are_those_of_the_specifi
     federation.run()
     anchors = federation.tools.synthesis.anchors(_public(federation), WIDTH)
     wanted = normalize(sum(anchors.values()) / 2, dim=-1)
-    told = next(down for task, _, down, _ in said if task == "distil")
+    told = next(down for request, _, down, _ in said if request == "distil")
     torch.testing.assert_close(told.tensors[FUSED], wanted, rtol=1e-5, atol=1e-6)
     N = CLASSES
-    for task, client, down, reply in said:
-        if task == "infer":
+    for request, client, down, reply in said:
+        if request == "infer":
             assert reply.payload.nbytes == 4 * N * (1 + 1 + WIDTH)
             items = N * 3 * 16 * 16 if client.startswith("image") else None
             assert items is None or down.nbytes == items
-        if task == "distil":  # the item's number besides what the specification counts
+        if request == "distil":  # the item's number besides what the specification counts
             assert down.nbytes == 4 * N * (1 + 1 + 1 + WIDTH)
             assert set(down.tensors) == {KEPT, LABEL, CONFIDENCE, FUSED}
 
@@ -172,8 +172,8 @@ def _public(federation: Any) -> Any:
 def spoiled(how: str) -> Any:
     """Changes the answer of image-01 about items."""
 
-    def change(task: str, reply: Reply) -> Reply:
-        if reply.client != "image-01" or task != "infer":
+    def change(request: str, reply: Reply) -> Reply:
+        if reply.client != "image-01" or request != "infer":
             return reply
         tensors, numbers = dict(reply.payload.tensors), dict(reply.payload.numbers)
         if how == "sum":
@@ -221,8 +221,8 @@ def test_a_wrong_answer_is_refused_by_name_and_the_round_goes_on(quick, federate
 
 
 def test_a_class_that_does_not_exist_is_refused(quick, federate) -> None:
-    def change(task: str, reply: Reply) -> Reply:
-        if task != "infer" or reply.client != "image-01":
+    def change(request: str, reply: Reply) -> Reply:
+        if request != "infer" or reply.client != "image-01":
             return reply
         tensors = {**reply.payload.tensors, LABELS: reply.payload.tensors[LABELS] + 10}
         return dataclasses.replace(reply, payload=Payload(tensors, reply.payload.numbers))
@@ -239,7 +239,7 @@ def test_19_a_client_that_is_away_changes_no_other_clients_votes_but_by_its_own(
     federation = federate(quick("fedmmkt", rounds=2, cohort={"fraction": 0.6, "full_first_round": True}))
     said = heard(federation)
     federation.run()
-    asked = {client for task, client, _, _ in said if task == "infer"}
+    asked = {client for request, client, _, _ in said if request == "infer"}
     away = set(federation.clients) - asked
     assert len(away) == 1
     before = federate(quick("fedmmkt", rounds=1))
@@ -314,7 +314,9 @@ def test_items_serve_several_rounds_and_are_sent_once(quick, federate) -> None:
     federation = federate(experiment.model_copy(update={"model": model}))
     said = heard(federation)
     federation.run()
-    sent = [bool(down.tensors) for task, client, down, _ in said if task == "infer" and client == "image-01"]
+    sent = [
+        bool(down.tensors) for request, client, down, _ in said if request == "infer" and client == "image-01"
+    ]
     assert sent == [True, False, True]
 
 

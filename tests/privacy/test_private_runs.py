@@ -72,10 +72,10 @@ class Losing(LocalEngine):
 
     phase, gone = "", ()
 
-    def ask(self, method: Any, task: str, payloads: Mapping[str, Payload], *rest: Any) -> list[Reply]:
-        if task == self.phase:
+    def ask(self, method: Any, request: str, payloads: Mapping[str, Payload], *rest: Any) -> list[Reply]:
+        if request == self.phase:
             payloads = {c: payloads[c] for c in payloads if c not in self.gone}
-        return super().ask(method, task, payloads, *rest)
+        return super().ask(method, request, payloads, *rest)
 
 
 def losing(federation: Federation, phase: str, count: int) -> Federation:
@@ -101,7 +101,7 @@ def test_with_three_of_ten_clients_lost_at_a_phase_the_round_is_that_of_the_othe
         plain = ran(losing(plain, "train", 3))
         assert entries[0]["refused"] == dict.fromkeys(gone, f"secure/{phase}: missing: no reply")
         assert secure.totals.status() == "complete, but 3 of 17 updates refused"
-    assert [e["task"] for e in entries] == ["average", "project"]
+    assert [e["request"] for e in entries] == ["average", "project"]
     assert_near(plain, secure, 1e-7)
 
 
@@ -138,13 +138,13 @@ def test_a_secure_run_that_was_cut_off_in_a_phase_goes_on_to_the_same_model(quic
     experiment = quick("fedavg-lora", **FOUR, rounds=2, privacy=SECURE)
     whole = ran(federate(experiment))
     cut = federate(experiment, "cut")
-    ask, tasks = cut.engine.ask, []
+    ask, requests = cut.engine.ask, []
 
-    def killed(method: Any, task: str, *rest: Any) -> list[Reply]:
-        tasks.append(task)
-        if tasks.count("secure/masked") == 2:
+    def killed(method: Any, request: str, *rest: Any) -> list[Reply]:
+        requests.append(request)
+        if requests.count("secure/masked") == 2:
             raise Killed
-        return ask(method, task, *rest)
+        return ask(method, request, *rest)
 
     cut.engine.ask = killed
     with pytest.raises(Killed):

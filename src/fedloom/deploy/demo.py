@@ -128,7 +128,9 @@ def show(folder: Path, rounds: int, say: Callable[[str], None]) -> list[tuple[st
             if (done := len(ledger)) != seen:
                 seen = done
                 for entry in ledger[-1:]:
-                    say(f"round {entry['round']}, {entry['task']}: {', '.join(entry['answered'])} answered")
+                    say(
+                        f"round {entry['round']}, {entry['request']}: {', '.join(entry['answered'])} answered"
+                    )
             return False
 
         deployment.wait(path, tell)
@@ -138,7 +140,7 @@ def show(folder: Path, rounds: int, say: Callable[[str], None]) -> list[tuple[st
     difference = largest_difference(path, folder / "local")
     summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
     local = json.loads((folder / "local" / "summary.json").read_text(encoding="utf-8"))
-    trains = [e["seconds"] for e in RunFolder(path).history("ledger.jsonl") if e["task"] == "train"]
+    trains = [e["seconds"] for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
     return [
         ("status", summary["status"]),
         (

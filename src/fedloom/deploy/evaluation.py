@@ -76,7 +76,7 @@ def _assess_at_sites(of: "Federation", snapshot: Snapshot) -> Assessment:
     if of.folder is not None:
         entry = {
             "round": number,
-            "task": EVALUATE,
+            "request": EVALUATE,
             "asked": asked,
             "answered": sorted(of_site),
             "refused": refused,

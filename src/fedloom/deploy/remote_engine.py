@@ -46,7 +46,7 @@ class RemoteEngine:
     def ask(
         self,
         method: Method,
-        task: str,
+        request: str,
         payloads: Mapping[str, Payload],
         at: Round,
         done: Callable[[str, float], None] = lambda client, seconds: None,
@@ -57,7 +57,7 @@ class RemoteEngine:
         step = self._at[1] if self._at[0] == at.number else 0
         self._at = (at.number, step + 1)
         asked: dict[str, str] = {}
-        requests = _Requests(self, task, payloads, at.number, step, asked)
+        requests = _Requests(self, request, payloads, at.number, step, asked)
         replies: dict[str, Reply] = {}
         for site, answer in self.carrier.exchange(requests):
             if site in payloads and site not in replies:
@@ -72,19 +72,19 @@ class _Requests(Mapping[str, bytes]):
     def __init__(
         self,
         engine: RemoteEngine,
-        task: str,
+        request: str,
         payloads: Mapping[str, Payload],
         round: int,
         step: int,
         asked: dict[str, str],
     ) -> None:
-        self.engine, self.task, self.payloads = engine, task, payloads
+        self.engine, self.request, self.payloads = engine, request, payloads
         self.round, self.step, self.asked = round, step, asked
 
     def __getitem__(self, site: str) -> bytes:
         engine = self.engine
         request = Request(
-            engine.run, engine.experiment, self.task, self.round, self.step, self.payloads[site]
+            engine.run, engine.experiment, self.request, self.round, self.step, self.payloads[site]
         )
         data = request.encode()
         self.asked[site] = fingerprint(data)

@@ -39,7 +39,7 @@ def terms(folder: Path) -> dict[str, str]:
         "experiment": f"{experiment.name} ({experiment_digest(experiment)[:16]})",
         "method": f"{experiment.method.title} ({experiment.method.paper}), {experiment.rounds} rounds",
         "data that are read": str(site.data or getattr(experiment.data, "path", None) or "generated here"),
-        "tasks that are done": ", ".join(site.tasks),
+        "requests that are done": ", ".join(site.requests),
         "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{_hidden(experiment.privacy)}; counts, losses and figures",
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
@@ -62,19 +62,24 @@ def _hidden(privacy: Privacy) -> str:
 
 
 def accepted(folder: Path) -> bool:
-    """Whether the site has agreed to exactly this experiment and these tasks."""
+    """Whether the site has agreed to exactly this experiment and these requests."""
     file = folder / "accepted.json"
-    return file.is_file() and json.loads(file.read_text(encoding="utf-8")) == _what(folder)
+    if not file.is_file():
+        return False
+    terms = json.loads(file.read_text(encoding="utf-8"))
+    if "tasks" in terms:  # the key until 0.1
+        terms["requests"] = terms.pop("tasks")
+    return bool(terms == _what(folder))
 
 
 def accept(folder: Path) -> None:
-    """Agree to the experiment and the tasks as they stand."""
+    """Agree to the experiment and the requests as they stand."""
     write_atomic(folder / "accepted.json", json.dumps(_what(folder)).encode())
 
 
 def _what(folder: Path) -> dict[str, object]:
     site = read_settings(Site, folder / "site.yaml")
-    return {"experiment": experiment_digest(read_experiment(folder)), "tasks": list(site.tasks)}
+    return {"experiment": experiment_digest(read_experiment(folder)), "requests": list(site.requests)}
 
 
 def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -> None:

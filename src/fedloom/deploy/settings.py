@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
@@ -59,7 +59,7 @@ class Deployment(BaseModel):
 class Site(BaseModel):
     """A site's side: who it is, where its data lie, and what it may be asked to do."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     name: str = Field(pattern=NAME, description="the site's name")
     server: str = Field(description="host:port of the server's fleet API")
@@ -69,7 +69,10 @@ class Site(BaseModel):
         description="the folder with the site's own data, in place of the experiment's data.path; none = the experiment's "
         "generated data",
     )
-    tasks: tuple[str, ...] = Field(description="what the server may ask of this site")
+    requests: tuple[str, ...] = Field(
+        description="what the server may ask of this site",
+        validation_alias=AliasChoices("requests", "tasks"),  # its name in a kit until 0.1
+    )
     engine: Engine = Field(Engine(), description="device, threads and memory of this machine")
     port: int = Field(9094, ge=1, le=65535, description="a local port of the SuperNode")
 
@@ -100,14 +103,14 @@ def experiment_digest(experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
-def tasks_of(experiment: Experiment) -> tuple[str, ...]:
+def requests_of(experiment: Experiment) -> tuple[str, ...]:
     """What a site may be asked in this experiment."""
-    if experiment.privacy.secure is not None:  # the method's own tasks are done inside a phase
+    if experiment.privacy.secure is not None:  # the method's own requests are done inside a phase
         from fedloom.privacy.secure.client import PHASES
 
         return tuple(sorted({*ALWAYS, *PHASES}))
     methods = {experiment.method_in(round) for round in (1, experiment.rounds)} | {experiment.method}
-    return tuple(sorted({*ALWAYS, *(task for m in methods for task in m.tasks)}))
+    return tuple(sorted({*ALWAYS, *(request for m in methods for request in m.requests)}))
 
 
 def check_deployable(experiment: Experiment) -> None:

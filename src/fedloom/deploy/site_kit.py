@@ -7,7 +7,7 @@ from string import Template
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.certificates import write_node_key, write_tls
-from fedloom.deploy.settings import Deployment, Site, check_deployable, tasks_of, write_settings
+from fedloom.deploy.settings import Deployment, Site, check_deployable, requests_of, write_settings
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
 
@@ -53,7 +53,9 @@ def write_kit(
         write_node_key(folder / "node.key", server / "nodes" / f"{name}.pub")
         (folder / "ca.pem").write_bytes((server / "tls" / "ca.pem").read_bytes())
         port = (node_ports or {}).get(name, 9094)
-        site = Site(name=name, server=address, sites=deployment.sites, tasks=tasks_of(experiment), port=port)
+        site = Site(
+            name=name, server=address, sites=deployment.sites, requests=requests_of(experiment), port=port
+        )
         write_settings(site, folder / "site.yaml")
         RunFolder(folder).write_experiment(experiment.as_dict())
         write_template(folder / "compose.yaml", "compose-site.yaml", told)

@@ -1,7 +1,7 @@
 """The warm trainer of a site: one process that holds the foundation and the site's client, and answers questions in bytes.
 
-Flower starts a process for every message; this one stays, so that a foundation is loaded once. It does the tasks that the site
-has agreed to for the experiment that the site has accepted, and nothing else. A question that it has answered before gets the
+Flower starts a process for every message; this one stays, so that a foundation is loaded once. It serves the requests that the
+site has agreed to for the experiment that it has accepted, and nothing else. A question that it has answered before gets the
 same answer, from disk; one that a restarted server asks anew finds the site as it was before that round (see `deploy.state`).
 """
 
@@ -56,9 +56,9 @@ class Trainer:
         if reason := self._refusal(request):
             return Answer(self.site.name, question, error=f"refused: {reason}").encode()
         state = self._state(request.run)
-        if request.task == DESCRIBE:
+        if request.name == DESCRIBE:
             return Answer(self.site.name, question, Payload({}, self.described())).encode()
-        if request.task == EVALUATE:
+        if request.name == EVALUATE:
             state.look_at(request.round)
             return Answer(self.site.name, question, Payload({}, self._figures(request, state))).encode()
         if request.round < state.newest:
@@ -71,7 +71,7 @@ class Trainer:
         at = Round(request.round, self.experiment.rounds, self.experiment.seed)
         method = self.experiment.method_in(request.round)
         [reply] = self.federation.engine.ask(
-            method, request.task, {self.site.name: request.payload}, at, _ignore, lambda reply: reply
+            method, request.name, {self.site.name: request.payload}, at, _ignore, lambda reply: reply
         )
         answer = Answer(self.site.name, question, reply.payload, reply.error).encode()
         if reply.error is None:
@@ -91,11 +91,9 @@ class Trainer:
     def _refusal(self, request: Request) -> str | None:
         if request.experiment != self.digest:
             return "the server runs another experiment than this site has accepted"
-        if request.task not in self.site.tasks:
-            return (
-                f"this site has not agreed to the task {request.task}; it does {', '.join(self.site.tasks)}"
-            )
-        if request.task not in ALWAYS and not 1 <= request.round <= self.experiment.rounds:
+        if request.name not in self.site.requests:
+            return f"this site has not agreed to the request {request.name}; it does {', '.join(self.site.requests)}"
+        if request.name not in ALWAYS and not 1 <= request.round <= self.experiment.rounds:
             return f"round {request.round} is none of the experiment's {self.experiment.rounds}"
         return None
 

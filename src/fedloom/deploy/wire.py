@@ -30,7 +30,7 @@ class _Heading(BaseModel):
 
     run: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
     experiment: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    task: Annotated[str, Field(min_length=1, max_length=100)]
+    name: Annotated[str, Field(min_length=1, max_length=100)]
     round: Annotated[int, Field(ge=0, lt=10**6)]
     step: Annotated[int, Field(ge=0, lt=10**3)]
     numbers: dict[str, Any]
@@ -47,21 +47,21 @@ class _Closing(BaseModel):
 
 @dataclass(frozen=True)
 class Request:
-    """A question to one site: the run (32 hex digits), the experiment's fingerprint (64), the task, and when it is asked.
+    """A question to one site: the run (32 hex digits), the experiment's fingerprint (64), the request, and when it is asked.
 
     `step` counts the questions of a round from 0, so that a repeated question can be told from the next one.
     """
 
     run: str
     experiment: str
-    task: str
+    name: str
     round: int
     step: int
     payload: Payload
 
     def encode(self) -> bytes:
         """The bytes that travel."""
-        told = {n: getattr(self, n) for n in ("run", "experiment", "task", "round", "step")}
+        told = {n: getattr(self, n) for n in ("run", "experiment", "name", "round", "step")}
         return Payload(self.payload.tensors, {**told, "numbers": dict(self.payload.numbers)}).encode()
 
     @classmethod

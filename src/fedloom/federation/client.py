@@ -22,7 +22,7 @@ from fedloom.models.training.settings import Penalty, Training, proximal
 from fedloom.privacy.settings import Privacy
 
 SUM = "secure/"
-"""Beginning of the tasks that are phases of a secure sum and no method's own."""
+"""Beginning of the requests that are phases of a secure sum and no method's own."""
 
 
 @dataclass
@@ -75,14 +75,14 @@ class Client:
     def answer(
         self,
         method: Method,
-        task: str,
+        request: str,
         payload: Payload,
         model: Trainable,
         training: Training,
         at: Round,
         work: Callable[[LocalJob], Outcome],
     ) -> Payload:
-        """Do `task` as the method's client function says; `work` is who trains. The reply shares no memory with the model.
+        """Do `request` as the method's client function says; `work` is who trains. The reply shares no memory with the model.
 
         What the method keeps is put down at the end: a client that raises is left as it was.
         """
@@ -90,24 +90,28 @@ class Client:
             self.memory = {"round": at.number}
         session = _Session(self, model, training, method.scope, at, work, self.personal)
 
-        def do(task: str, payload: Payload) -> Payload:
-            return method.client(task, payload, session)
+        def do(request: str, payload: Payload) -> Payload:
+            return method.client(request, payload, session)
 
-        reply = self._in_sum(method, task, payload, at, do) if task.startswith(SUM) else do(task, payload)
+        reply = (
+            self._in_sum(method, request, payload, at, do)
+            if request.startswith(SUM)
+            else do(request, payload)
+        )
         if session.kept:
             self.states.write(self.name, at.number, session.personal)
         return Payload(reply.tensors, {**reply.numbers, "round": at.number})
 
     def _in_sum(
-        self, method: Method, task: str, payload: Payload, at: Round, do: Callable[[str, Payload], Payload]
+        self, method: Method, request: str, payload: Payload, at: Round, do: Callable[[str, Payload], Payload]
     ) -> Payload:
-        """One phase of a secure sum; in one of them the method's own task is done."""
+        """One phase of a secure sum; in one of them the method's own request is done."""
         from fedloom.privacy.secure.client import Terms, answer  # needs the extra `privacy`
 
         dp = self.privacy.dp
         stream = (at.seed, ("dp", at.number)) if dp is not None and dp.seeded else None
         terms = Terms(self.privacy, method.weights == "examples", stream)
-        return answer(self.name, self.sums, task, payload, do, terms)
+        return answer(self.name, self.sums, request, payload, do, terms)
 
 
 @dataclass(frozen=True)

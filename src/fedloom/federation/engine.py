@@ -26,7 +26,7 @@ class Engine(Protocol):
     def ask(
         self,
         method: Method,
-        task: str,
+        request: str,
         payloads: Mapping[str, Payload],
         at: "Round",
         done: Callable[[str, float], None],

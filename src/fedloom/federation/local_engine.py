@@ -47,7 +47,7 @@ class LocalEngine:
     def ask(
         self,
         method: Method,
-        task: str,
+        request: str,
         payloads: Mapping[str, Payload],
         at: Round,
         done: Done = lambda client, seconds: None,
@@ -61,7 +61,7 @@ class LocalEngine:
         replies: dict[str, Reply] = {}
         for first in range(0, len(names), self.cohort):
             calls = {
-                n: partial(self._ask_one, self.clients[n], method, task, payloads[n], at)
+                n: partial(self._ask_one, self.clients[n], method, request, payloads[n], at)
                 for n in names[first : first + self.cohort]
             }
             began = time.perf_counter()
@@ -106,11 +106,11 @@ class LocalEngine:
                         found |= self._train({name: jobs[name]})
         return {name: found[name] for name in jobs}
 
-    def _ask_one(self, client: Client, method: Method, task: str, payload: Payload, at: Round) -> Reply:
+    def _ask_one(self, client: Client, method: Method, request: str, payload: Payload, at: Round) -> Reply:
         if self.wire:
             payload = Payload.decode(payload.encode())
         try:
-            answer = client.answer(method, task, payload, self.model, self.training, at, _pause)
+            answer = client.answer(method, request, payload, self.model, self.training, at, _pause)
         except Exception as error:  # whatever goes wrong at one client is that client's refusal
             return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
         if self.wire:

@@ -15,10 +15,11 @@ from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, Reply, group_of
 from fedloom.core.streams import torch_stream
 from fedloom.federation import Engine
-from fedloom.federation.ask import NoReplies, RoundAsk
+from fedloom.federation.ask import RoundAsk
 from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
 from fedloom.federation.diagnostics import aggregation, update_norm
+from fedloom.federation.exchange import Exchange, NoReplies
 from fedloom.federation.interference import agreement, turn
 from fedloom.federation.progress import Observer, Progress, Totals
 from fedloom.federation.run_folder import Checkpoint, RunFolder
@@ -133,7 +134,9 @@ class Federation:
             entries: list[dict[str, Any]] = []
             before = self.state
             try:
-                after = method.moved(before, method.round(before, RoundAsk(self, method, number, entries)))
+                after = method.moved(
+                    before, method.round(before, RoundAsk(Exchange(self, method, number, entries)))
+                )
             except NoReplies:
                 after = before
             if self._quorum(entries):

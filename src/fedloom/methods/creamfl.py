@@ -57,9 +57,9 @@ class CreamFL(DistillationMethod):
         every = torch.arange(len(public.prompted)).int()
         return state, {KEPT: every, **found}
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """As every client on items; the losses need the vectors of the model as it was before this round's training."""
-        if task == "distil":
+        if request == "distil":
             own = self.client_model(State({}), trainer.personal)
             bank = bank_of(trainer)
             items = bank.read_items(trainer.personal[ITEMS], trainer.client)
@@ -71,7 +71,7 @@ class CreamFL(DistillationMethod):
             told = {KEPT: payload.tensors[KEPT], SAME: same, BEFORE: before}
             told |= {f"other{i}": t for i, t in enumerate(others)}
             payload = Payload(told, payload.numbers)
-        return super().client(task, payload, trainer)
+        return super().client(request, payload, trainer)
 
     def loss(self, told: Mapping[str, Tensor]) -> Loss | None:
         """Inter: find the own item among the other modalities' vectors. Intra: nearer to the global than to the old vector."""

@@ -55,7 +55,7 @@ class FedDPALoRA(Method):
         replies = ask("train", Payload(state.shared))
         return state.with_shared(mean_of(replies, self.client_weights(replies)))
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Local adapter first (not in round 1), then the global one alone."""
         start = {**payload.tensors, **trainer.personal}
         if self.variant == "additive":

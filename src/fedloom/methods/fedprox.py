@@ -35,7 +35,7 @@ class FedProx(Method):
         replies = ask("train", Payload(state.shared))
         return state.with_shared(mean_of(replies, self.client_weights(replies)))
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train with the proximal term on what travels."""
         start = {**payload.tensors, **trainer.personal}
         near = proximal(self.mu, payload.tensors)

@@ -53,7 +53,7 @@ class HetLoRA(Method):
             combine_pairs(replies, self.client_weights(replies), mean, like=state.shared)
         )
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train with the penalty on this client's last ranks."""
         ranks = {n: t.shape[0] for n, t in payload.tensors.items() if n.endswith("lora_A")}
         tails = {n: math.floor(self.kept * r) for n, r in ranks.items()}

@@ -43,6 +43,6 @@ class LoRAFAIR(Method):
             combine_pairs(replies, self.client_weights(replies), fair, like=state.shared)
         )
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train and answer; or, where the server sees sums alone, answer its two asks."""
-        return client_by_sums(self, task, payload, trainer) or super().client(task, payload, trainer)
+        return client_by_sums(self, request, payload, trainer) or super().client(request, payload, trainer)

@@ -73,7 +73,7 @@ class PFedMMA(WithAdapters):
         chosen = scope_of(self.share)
         return replace(super().scope, shared=chosen.shared, personal=(*chosen.personal, *self.personal))
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train D, S and U; keep D and U, return S."""
         own = {n: t for n, t in trainer.personal.items() if not n.startswith(UPLOADED)}
         reply = self.answer(trainer, *trainer.train({**payload.tensors, **own}))

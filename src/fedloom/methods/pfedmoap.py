@@ -84,7 +84,7 @@ class PFedMoAP(CLIPMethod):
             picked = far.argsort(stable=True)[:count]
         return {EXPERTS: stack[picked.to(stack.device)]}
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train context and gating, the first time the context alone."""
         own = {n: t for n, t in trainer.personal.items() if n.startswith("gate/")}
         experts = {n: t for n, t in payload.tensors.items() if n == EXPERTS}

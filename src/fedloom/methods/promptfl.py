@@ -39,7 +39,7 @@ class PromptFL(CLIPMethod):
         """One context."""
         return Context(length=self.length)
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train, held back by the term where there is one."""
         pull = partial(proximal, self.prox, payload.tensors) if self.prox else None
         return self.answer(trainer, *trainer.train(payload.tensors, penalty=pull))

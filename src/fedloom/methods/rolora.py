@@ -47,7 +47,7 @@ class RoLoRA(Method):
         one = sum(r * (d_in + d_out) for r, d_in, d_out in pairs)
         return shared - one + one // 2, shared, shared
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train this round's half from the common factors."""
         start = {**payload.tensors, **trainer.personal}
         return self.answer(trainer, *trainer.train(start, only=_half(trainer.round)))

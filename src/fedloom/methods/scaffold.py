@@ -55,7 +55,7 @@ class Scaffold(Method):
                 mean[name] = old + held / max(self.clients or held, held) * (tensor - old)
         return state.with_shared(mean)
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train along the corrected gradients; renew c_k; answer with w_k and c + (c_k' - c_k)."""
         start = {n: t for n, t in payload.tensors.items() if not n.endswith(SERVER)}
         c = {n: payload.tensors[n + SERVER] for n in start}

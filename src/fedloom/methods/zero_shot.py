@@ -39,7 +39,7 @@ class ZeroShot(CLIPMethod):
         ask("train", Payload())
         return state
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train nothing."""
         _, numbers = trainer.train({})
         return Payload({}, {"examples": numbers["examples"]})

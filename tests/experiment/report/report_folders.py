@@ -62,7 +62,7 @@ def make_run(
             ledger.append(
                 {
                     "round": t,
-                    "task": "train",
+                    "request": "train",
                     "asked": clients,
                     "answered": [c for c in clients if c not in told],
                     "refused": told,

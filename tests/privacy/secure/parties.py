@@ -1,4 +1,4 @@
-"""Clients of a secure sum without a model: each answers the method's task with a payload that is written down."""
+"""Clients of a secure sum without a model: each answers the method's request with a payload that is written down."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -20,7 +20,7 @@ class Parties:
         lost: Mapping[str, Collection[str]] | None = None,
         by_examples: bool = False,
         stream: Any = None,
-        change: Callable[[str, Reply], Reply | None] = lambda task, reply: reply,
+        change: Callable[[str, Reply], Reply | None] = lambda request, reply: reply,
     ) -> None:
         self.replies, self.lost, self.change = replies, lost or {}, change
         self.terms = Terms(privacy, by_examples, stream)
@@ -28,18 +28,18 @@ class Parties:
         self.seen: dict[str, dict[str, Payload]] = {}
 
     def __call__(
-        self, task: str, views: Mapping[str, Payload]
+        self, request: str, views: Mapping[str, Payload]
     ) -> tuple[list[Reply], Counter[str], Counter[str]]:
         replies = []
         for client, payload in views.items():
-            if client in self.lost.get(task, ()):
+            if client in self.lost.get(request, ()):
                 continue
             payload = Payload.decode(payload.encode())
             try:
                 answered = answer(
                     client,
                     self.sessions[client],
-                    task,
+                    request,
                     payload,
                     lambda t, p, c=client: self.replies[c],
                     self.terms,
@@ -47,9 +47,9 @@ class Parties:
                 reply = Reply(client, Payload(answered.tensors, {**answered.numbers, "round": 1}))
             except Exception as error:
                 reply = Reply(client, error=f"raised {type(error).__name__}: {error}")
-            if (changed := self.change(task, reply)) is not None:
+            if (changed := self.change(request, reply)) is not None:
                 replies.append(changed)
-        self.seen[task] = {r.client: r.payload for r in replies}
+        self.seen[request] = {r.client: r.payload for r in replies}
         return replies, Counter(), Counter()
 
 

@@ -56,7 +56,7 @@ def test_the_mean_is_that_of_those_who_are_left_with_three_of_ten_lost_at_any_ph
     assert reply.payload.numbers["examples"] == sum(replies[c].numbers["examples"] for c in inside)
     mean_loss = sum(replies[c].numbers["loss"] for c in inside) / len(inside)
     assert reply.payload.numbers["loss"] == pytest.approx(mean_loss, abs=1e-6)
-    assert [p["task"] for p in summing.record.phases] == list(PHASES)
+    assert [p["request"] for p in summing.record.phases] == list(PHASES)
     assert sorted(summing.record.lost) == ([] if lost == UNMASK else gone)
     assert all(reason == f"{lost}: missing: no reply" for reason in summing.record.lost.values())
 
@@ -107,12 +107,12 @@ def test_the_server_sees_keys_sealed_shares_and_masked_words_and_no_number_of_on
     reference, replies = drawn(4)
     parties = Parties(replies, SECURE)
     secure_mean(parties, reference)
-    for task, payloads in parties.seen.items():
+    for request, payloads in parties.seen.items():
         for payload in payloads.values():
             assert {t.dtype for t in payload.tensors.values()} == {
-                torch.int32 if task == MASKED else torch.uint8
+                torch.int32 if request == MASKED else torch.uint8
             }
-            assert set(payload.numbers) == ({"round", "groups"} if task == KEYS else {"round"})
+            assert set(payload.numbers) == ({"round", "groups"} if request == KEYS else {"round"})
     codec = Codec(SECURE.secure, 4)
     for client, payload in parties.seen[MASKED].items():
         change = replies[client].tensors["projector/weight"] - reference["projector/weight"]
@@ -128,8 +128,8 @@ def test_the_server_sees_keys_sealed_shares_and_masked_words_and_no_number_of_on
 def test_a_client_that_sends_something_else_is_lost_by_name(spoil) -> None:
     reference, replies = drawn(4)
 
-    def change(task: str, reply: Reply) -> Reply | None:
-        if task != MASKED or reply.client != "site-2":
+    def change(request: str, reply: Reply) -> Reply | None:
+        if request != MASKED or reply.client != "site-2":
             return reply
         tensors, numbers = dict(reply.payload.tensors), dict(reply.payload.numbers)
         if spoil == "dtype":
@@ -165,8 +165,8 @@ def test_a_client_that_sends_something_else_is_lost_by_name(spoil) -> None:
 def test_no_keys_and_groups_of_one_client_stop_the_others(spoil) -> None:
     reference, replies = drawn(4)
 
-    def change(task: str, reply: Reply) -> Reply | None:
-        if task != KEYS or reply.client != "site-2":
+    def change(request: str, reply: Reply) -> Reply | None:
+        if request != KEYS or reply.client != "site-2":
             return reply
         tensors = {n: spoil.get(n, t) for n, t in reply.payload.tensors.items()}
         numbers = {n: spoil.get(n, v) for n, v in reply.payload.numbers.items()}
@@ -182,9 +182,9 @@ def test_a_client_that_answers_a_phase_more_than_once_is_lost(times) -> None:
     reference, replies = drawn(4)
     parties = Parties(replies, SECURE)
 
-    def doubled(task: str, views):
-        replies, up, down = parties(task, views)
-        again = [r for r in replies if task == MASKED and r.client == "site-2"]
+    def doubled(request: str, views):
+        replies, up, down = parties(request, views)
+        again = [r for r in replies if request == MASKED and r.client == "site-2"]
         return replies + again * times + [Reply("uninvited", Payload())], up, down
 
     summing = SecureSum(SECURE.secure, doubled, 1, layouts_of(replies))
@@ -266,10 +266,10 @@ def test_phases_are_refused_out_of_order_and_after_a_restart() -> None:
     parties.lost = {}
     original = parties.__call__
 
-    def forgetful(task: str, views):
-        if task == SHARES:
+    def forgetful(request: str, views):
+        if request == SHARES:
             parties.sessions["site-3"].clear()
-        return original(task, views)
+        return original(request, views)
 
     layouts = layouts_of(replies)
     summing = SecureSum(SECURE.secure, forgetful, 1, layouts)

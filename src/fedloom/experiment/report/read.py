@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedloom.core.errors import ExperimentError
 
@@ -44,7 +44,7 @@ class LedgerEntry(Record):
     """One line of `ledger.jsonl`: who was asked in a round, who answered, who was refused and why; bytes."""
 
     round: int
-    task: str = "train"
+    request: str = Field("train", validation_alias=AliasChoices("request", "task"))  # task: until 0.1
     asked: tuple[str, ...] = ()
     answered: tuple[str, ...] = ()
     refused: dict[str, str] = {}

@@ -69,7 +69,7 @@ class DistillationMethod(Method):
     public_items: ClassVar[bool] = True
     own_models: ClassVar[bool] = True
     linear: ClassVar[bool] = False
-    tasks: ClassVar[tuple[str, ...]] = ("train", "infer", "distil")
+    requests: ClassVar[tuple[str, ...]] = ("train", "infer", "distil")
     soft: ClassVar[bool] = False
     """Whether clients answer with probabilities; else with their likeliest class."""
 
@@ -133,20 +133,20 @@ class DistillationMethod(Method):
         found: Mapping[str, float] = state.values.get("measured", {})
         return found
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """`train`: on its own data. `infer`: answer about items. `distil`: on its own data and what it is told."""
         own, bank = _own(trainer.personal), bank_of(trainer)
-        if task == "train":
+        if request == "train":
             return self.answer(trainer, *trainer.train(own))
-        if task == "infer":
+        if request == "infer":
             trainer.keep({ITEMS: payload.tensors.get(ITEMS, trainer.personal.get(ITEMS, torch.empty(0)))})
             logits, vectors = bank.inferred(own, bank.read_items(trainer.personal[ITEMS], trainer.client))
             return Payload(
                 self._answers(logits, vectors), {"examples": len(trainer.examples), **payload.numbers}
             )
-        if task == "distil":
+        if request == "distil":
             return self.answer(trainer, *trainer.train(own, penalty=self._beside(payload, trainer, own)))
-        raise ValueError(f"{self.name} clients know the tasks train, infer and distil, not {task}")
+        raise ValueError(f"{self.name} clients know the requests train, infer and distil, not {request}")
 
     def _answers(self, logits: Tensor, vectors: Tensor) -> dict[str, Tensor]:
         """M1: prediction, entropy in nats, representation."""

@@ -43,13 +43,13 @@ def solved_by_sums(
     return state.with_shared(combined)
 
 
-def client_by_sums(method: Method, task: str, payload: Payload, trainer: Trainer) -> Payload | None:
-    """A client's answer to the two asks; None for any other task."""
-    if task == AVERAGE:
+def client_by_sums(method: Method, request: str, payload: Payload, trainer: Trainer) -> Payload | None:
+    """A client's answer to the two asks; None for any other request."""
+    if request == AVERAGE:
         reply = Method.client(method, "train", payload, trainer)
         trainer.memory[_FACTORS] = payload.tensors, reply
         return reply
-    if task == PROJECT:
+    if request == PROJECT:
         start, trained = trainer.memory.pop(_FACTORS)
         before, after = _projected(start, payload.tensors), _projected(trained.tensors, payload.tensors)
         numbers = {"examples": trained.numbers["examples"]}

@@ -76,7 +76,7 @@ class MovesBase(Method):
         """Adapters that the client draws anew each round; none by default."""
         return {}
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Merge the changes that have come into the base, then train the adapters on it."""
         tensors, base = receive(payload, trainer.personal)
         fresh = self.fresh(trainer)

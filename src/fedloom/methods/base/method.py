@@ -75,7 +75,7 @@ class Ask(Protocol):
 
     def __call__(
         self,
-        task: str,
+        request: str,
         payload: Payload | Mapping[str, Payload],
         cohort: Sequence[str] | None = None,
         expect: Scope | Mapping[str, Mapping[str, Tensor]] = EVERYTHING,
@@ -183,7 +183,7 @@ class Method(BaseModel):
     """Whether it also works for clients with models of their own (data.source labelled)."""
     pooled: ClassVar[bool] = False
     """True for the upper bound: all clients' data lie in one place."""
-    tasks: ClassVar[tuple[str, ...]] = ("train",)
+    requests: ClassVar[tuple[str, ...]] = ("train",)
     """What its clients may be asked to do; a silo agrees to these before it joins."""
     second: ClassVar[bool] = False
     """Whether every layer has a second, personal adapter."""
@@ -285,10 +285,10 @@ class Method(BaseModel):
         """Named figures of the last round that the method itself knows."""
         return {}
 
-    def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
+    def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """What a client does when asked: train from the shared and its personal tensors, keep the one, return the other."""
-        if task != "train":
-            raise ValueError(f"{self.name} clients know the task train, not {task}")
+        if request != "train":
+            raise ValueError(f"{self.name} clients know the request train, not {request}")
         return self.answer(trainer, *trainer.train({**payload.tensors, **trainer.personal}))
 
     def answer(self, trainer: Trainer, trained: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Payload:

@@ -1,7 +1,7 @@
-"""A client's part in a secure sum: each phase of the protocol as a task, between payloads and `Member`.
+"""A client's part in a secure sum: each phase of the protocol as a request, between payloads and `Member`.
 
 Names of tensors that belong to the protocol begin with `secure/`; the method's own payload travels with them in
-the first phase, in which the client does the method's task: a client that fails at it was never in the sum, and costs nothing.
+the first phase, in which the client does the method's request: a client that fails at it was never in the sum, and costs nothing.
 """
 
 import math
@@ -26,7 +26,7 @@ from fedloom.privacy.settings import Privacy
 OURS = "secure/"
 KEYS, SHARES, MASKED, UNMASK = (OURS + phase for phase in ("keys", "shares", "masked", "unmask"))
 PHASES = (KEYS, SHARES, MASKED, UNMASK)
-"""The tasks of a secure sum, in order."""
+"""The requests of a secure sum, in order."""
 
 
 def to_tensor(data: bytes) -> Tensor:
@@ -52,7 +52,7 @@ class Session:
     """A client's state between the phases of one sum, in memory alone."""
 
     member: Member
-    task: str
+    request: str
     reply: Payload
     """The method's answer, which never leaves unmasked."""
     reference: Mapping[str, Tensor]
@@ -96,7 +96,7 @@ class Terms:
 def answer(
     client: str,
     sessions: dict[str, Session],
-    task: str,
+    request: str,
     payload: Payload,
     do: Callable[[str, Payload], Payload],
     terms: Terms,
@@ -104,12 +104,12 @@ def answer(
     """The reply to one phase. `do` is the method's client function; `sessions` holds the client's secrets."""
     instructions: Mapping[str, Any] = payload.numbers[OURS]
     name = instructions["session"]
-    if task == KEYS:
+    if request == KEYS:
         sessions.clear()  # one sum at a time: an abandoned one's secrets go
         own = {n: v for n, v in payload.numbers.items() if n != OURS}
-        reply = do(instructions["task"], Payload(payload.tensors, own))
+        reply = do(instructions["request"], Payload(payload.tensors, own))
         session = sessions[name] = Session(
-            Member(client), instructions["task"], reply, payload.tensors, instructions["layout"], terms
+            Member(client), instructions["request"], reply, payload.tensors, instructions["layout"], terms
         )
         sealing, masking = session.member.keys()
         keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
@@ -117,7 +117,7 @@ def answer(
     if name not in sessions:
         raise ProtocolError("this sum is not known here; was the client started anew?")
     session = sessions[name]
-    if task == SHARES:
+    if request == SHARES:
         session.roster = roster = Roster(
             bytes.fromhex(name),
             addressed(payload, "sealing"),
@@ -131,15 +131,15 @@ def answer(
             raise ProtocolError("the groups of the roster are not those that this client adds to")
         shares = session.member.shares(roster)
         return Payload({f"{OURS}to/{peer}": to_tensor(sealed) for peer, sealed in shares.items()})
-    if task == MASKED and session.roster is not None:
+    if request == MASKED and session.roster is not None:
         words = _words(client, session, session.roster)
         masked = session.member.masked(addressed(payload, "from"), words)
         return Payload({f"{group}/masked": from_words(w) for group, w in masked.items()})
-    if task == UNMASK:
+    if request == UNMASK:
         revealed = session.member.unmask(instructions["survivors"])
         sessions.clear()
         return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in revealed.items()})
-    raise ProtocolError(f"{task} is no phase of a secure sum, or comes too early")
+    raise ProtocolError(f"{request} is no phase of a secure sum, or comes too early")
 
 
 def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
@@ -154,6 +154,6 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
         for group, vector in changes.items():
             # An opened sum has at least this many of the group's holders: together they add (z C)^2 or more.
             deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
-            stream = within(terms.stream, session.task, client, group)
+            stream = within(terms.stream, session.request, client, group)
             changes[group] = vector + gaussian(len(vector), deviation, stream)
     return codec.encode(changes, weight, numbers)

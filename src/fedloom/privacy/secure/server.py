@@ -22,7 +22,7 @@ from fedloom.privacy.secure.protocol import Abandoned, ProtocolError, Roster
 from fedloom.privacy.settings import Secure
 
 Exchange = Callable[[str, Mapping[str, Payload]], tuple[list[Reply], Counter[str], Counter[str]]]
-"""Sends each client its payload of a task; returns the replies, and the bytes up and down by group."""
+"""Sends each client its payload of a request; returns the replies, and the bytes up and down by group."""
 
 
 @dataclass
@@ -49,8 +49,8 @@ class SecureSum:
     """With differential privacy: the fixed number of clients by which each group's sum is divided."""
     record: Record = field(default_factory=Record)
 
-    def mean(self, task: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
-        """The clients' mean after they did `task`, with their weights, as one reply. Raises Abandoned.
+    def mean(self, request: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
+        """The clients' mean after they did `request`, with their weights, as one reply. Raises Abandoned.
 
         `views` holds each client's payload, and `reference` the tensors from which changes are measured.
         """
@@ -58,7 +58,9 @@ class SecureSum:
         header: dict[str, Any] = {"session": session.hex()}
         server = Collector(session, list(views), settings.threshold, settings.least)
 
-        requests = {c: self._with_task(view, task, self.layouts[c], header) for c, view in views.items()}
+        requests = {
+            c: self._with_request(view, request, self.layouts[c], header) for c, view in views.items()
+        }
         keys = self._phase(KEYS, requests, self._keys)
         roster = server.keys({c: k[:2] for c, k in keys.items()}, {c: k[2] for c, k in keys.items()})
 
@@ -79,14 +81,14 @@ class SecureSum:
 
     def _phase(
         self,
-        task: str,
+        request: str,
         payloads: Mapping[str, Payload],
         read: Callable[[str, Payload], Any],
         *,
         lost: bool = True,
     ) -> dict[str, Any]:
         """Ask for one phase and `read` each usable reply. With `lost`, a client that fails here is not in the sum."""
-        replies, up, down = self.exchange(task, payloads)
+        replies, up, down = self.exchange(request, payloads)
         results: dict[str, Any] = {}
         answered: set[str] = set()
         refused = dict.fromkeys(payloads, "missing: no reply")
@@ -110,7 +112,7 @@ class SecureSum:
         self.record.down += down
         self.record.phases.append(
             {
-                "task": task,
+                "request": request,
                 "asked": len(payloads),
                 "answered": len(results),
                 "lost": dict(sorted(refused.items())),
@@ -119,13 +121,15 @@ class SecureSum:
             }
         )
         if lost:
-            self.record.lost |= {c: f"{task}: {reason}" for c, reason in refused.items()}
+            self.record.lost |= {c: f"{request}: {reason}" for c, reason in refused.items()}
         return results
 
-    def _with_task(self, view: Payload, task: str, layout: Layout, header: Mapping[str, Any]) -> Payload:
-        """The method's payload, with the session, the task and the layout of its answer."""
+    def _with_request(
+        self, view: Payload, request: str, layout: Layout, header: Mapping[str, Any]
+    ) -> Payload:
+        """The method's payload, with the session, the request and the layout of its answer."""
         shapes = {name: list(shape) for name, shape in layout.items()}
-        return Payload(view.tensors, {**view.numbers, OURS: {**header, "task": task, "layout": shapes}})
+        return Payload(view.tensors, {**view.numbers, OURS: {**header, "request": request, "layout": shapes}})
 
     def _keys(self, client: str, payload: Payload) -> tuple[bytes, bytes, list[str]]:
         """A client's public keys, and the groups that it adds to."""

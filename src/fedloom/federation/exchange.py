@@ -1,0 +1,134 @@
+"""An exchange with clients: sends each its part, inspects the replies, and keeps the ledger and the totals."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from fedloom.core.lazy_mapping import LazyMapping
+from fedloom.core.payload import Check, Payload, Reply
+from fedloom.federation.settings import Round
+from fedloom.methods import Method
+from fedloom.models.lora.ranks import ratios
+from fedloom.privacy.firewall import Firewall, inspect
+
+if TYPE_CHECKING:
+    from fedloom.federation.loop import Federation
+
+
+class NoReplies(Exception):  # noqa: N818 - not an error: the round simply has nothing to combine
+    """Not one usable reply came back."""
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """The messages of one round; `entries` are its lines of the ledger, one for each time that clients were asked."""
+
+    of: "Federation"
+    method: Method
+    round: int
+    entries: list[dict[str, Any]]
+
+    def send(
+        self, request: str, views: Mapping[str, Payload]
+    ) -> tuple[list[Reply], Counter[str], Counter[str]]:
+        """Send each client its view; returns replies, bytes up and bytes down by group."""
+        of, asked = self.of, sorted(views)
+        groups_up: Counter[str] = Counter()
+
+        def received(reply: Reply) -> Reply:
+            if reply.error is None:
+                groups_up.update(reply.payload.nbytes_by_group())
+            return of.uploads.take(reply)
+
+        groups_down = sum((p.nbytes_by_group() for p in views.values()), Counter())
+        replies = of.engine.ask(
+            self.method,
+            request,
+            LazyMapping(asked, lambda client: views[client].detached()),
+            Round(self.round, of.experiment.rounds, of.experiment.seed),
+            lambda client, seconds: of.heard(self.round, client, len(asked)),
+            received,
+        )
+        replies = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in replies]
+        return replies, groups_up, groups_down
+
+    def inspected(
+        self,
+        replies: Sequence[Reply],
+        asked: Sequence[str],
+        reference: Mapping[str, Mapping[str, Tensor]],
+        rules: Firewall,
+        *,
+        answers: bool = False,
+        check: Check | None = None,
+    ) -> tuple[list[Reply], dict[str, str]]:
+        """The replies that pass the firewall, and why the others do not; see `firewall.inspect`."""
+        return inspect(
+            replies,
+            rules=rules,
+            round=self.round,
+            asked=asked,
+            reference=reference,
+            answers=answers,
+            check=check,
+        )
+
+    def record(
+        self,
+        request: str,
+        asked: Sequence[str],
+        replies: Sequence[Reply],
+        refused: Mapping[str, str],
+        up: Counter[str],
+        down: Counter[str],
+        began: float,
+        notes: Sequence[str] = (),
+        left_out: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
+        """Add one ask to the ledger and to the run's totals; `more` are further fields of the entry."""
+        totals = self.of.totals
+        totals.bytes_down += down.total()
+        totals.bytes_up += up.total()
+        totals.asked += len(asked)
+        totals.refused += len(refused)
+        totals.left_out += len(left_out or {})
+        truncated = [
+            f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
+            for r in replies
+            if r.payload.numbers.get("truncated")
+        ]
+        entry = {
+            "round": self.round,
+            "request": request,
+            "asked": asked,
+            "answered": [r.client for r in replies],
+            "refused": refused,
+            "bytes_up": up.total(),
+            "bytes_down": down.total(),
+            "groups_up": dict(sorted(up.items())),
+            "groups_down": dict(sorted(down.items())),
+            "seconds": round(time.perf_counter() - began, 4),
+            "left_out": dict(left_out or {}),
+            "notes": [*truncated, *notes],
+        }
+        self.entries.append(entry | more)
+
+    def views(
+        self, asked: Sequence[str], payload: Payload | Mapping[str, Payload]
+    ) -> Iterator[tuple[str, Payload]]:
+        """What each client is to see of a payload; one and the same object for all clients of one kind."""
+        kinds: dict[Any, Payload] = {}
+        for name in asked:
+            client = self.of.clients[name]
+            if not isinstance(payload, Payload):
+                yield name, client.view(payload[name])
+                continue
+            kind = client.groups, frozenset(client.shapes.items())
+            if kind not in kinds:
+                kinds[kind] = client.view(payload)
+            yield name, kinds[kind]
