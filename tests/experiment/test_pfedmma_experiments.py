@@ -40,7 +40,7 @@ def test_a_file_has_its_methods_in_every_size(name: str, size: str) -> None:
     runs = rows_of(name, size)
     assert list(dict.fromkeys(r.method.name for r in runs)) == METHODS[name]
     assert len({place(r) for r in runs}) == len(runs)
-    assert all(r.data.pictured and r.columns for r in runs)
+    assert all(r.data.source == "classes" and r.columns for r in runs)
     assert all((r.rounds == 0) == (r.method.name == "zero-shot") for r in runs)
     clip = {r.model.clip for r in runs}
     assert clip == ({"openai/clip-vit-base-patch16"} if size == "paper" else {None})

@@ -58,8 +58,22 @@ def test_a_resolved_experiment_reads_back_equal() -> None:
         ("method: feda2-lora\nrounds: two", "rounds: input should be a valid integer"),
         ("method: feda2-lora\ndata: {clients: {image: 0}}", "needs at least one client"),
         ("method: feda2-lora\ndata: {clients: {picture: 1}}", "data.clients.picture"),
-        ("method: feda2-lora\ndata: {source: folder}", "needs data.path"),
-        ("method: pfedmma\ndata: {partition: {shots: 2}}", "data.partition must say its kind"),
+        (
+            "method: feda2-lora\ndata: {source: folder}",
+            "data.path is missing; it is the folder that holds one folder per client",
+        ),
+        (
+            "method: pfedmma\ndata: {source: classes, partition: {shots: 2}}",
+            "data.partition must say its kind",
+        ),
+        (
+            "method: feda2-lora\ndata: {partition: {kind: few-shot}}",
+            "data.partition is not read by source tabletop; leave it out, or set data.source: classes",
+        ),
+        (
+            "method: feda2-lora\ndata: {source: nowhere}",
+            "unknown data.source 'nowhere'; known are tabletop, folder",
+        ),
         (
             "method: feda2-lora\nmodel: {llm_lora: {rank: 0}}",
             "model.llm_lora.rank: input should be greater than or equal to 1",

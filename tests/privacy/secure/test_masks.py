@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedloom.privacy.keystream import keystream
 from fedloom.privacy.secure import masks
 from fedloom.privacy.secure import secret_sharing as shares
 
@@ -40,14 +41,12 @@ def test_keys_for_different_purposes_and_sessions_differ() -> None:
 
 
 def test_chacha20_of_rfc_8439_appendix_a_1() -> None:
-    first = masks.keystream(
-        bytes(32), 16, np.dtype("<u4")
-    )  # vectors 1 and 2: key and nonce zero, blocks 0 and 1
+    first = keystream(bytes(32), 16, np.dtype("<u4"))  # vectors 1 and 2: key and nonce zero, blocks 0 and 1
     assert first.tobytes() == unhex(
         "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
         "da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"
     )
-    both = masks.keystream(bytes(31) + b"\x01", 16, np.dtype("<u8"))  # vector 3: block 1 of this key
+    both = keystream(bytes(31) + b"\x01", 16, np.dtype("<u8"))  # vector 3: block 1 of this key
     assert both.tobytes()[64:] == unhex(
         "3aeb5224ecf849929b9d828db1ced4dd832025e8018b8160b82284f3c949aa5a"
         "8eca00bbb4a73bdad192b5c42f73f2fd4e273644c8b36125a64addeb006c13a0"
