@@ -43,12 +43,9 @@ def test_pictures_are_prepared_as_transformers_does_it() -> None:
         image = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
         wanted = theirs(image.permute(1, 2, 0).numpy(), return_tensors="pt")["pixel_values"]
         torch.testing.assert_close(pixels.normal(pixels.sized(image)[None]), wanted, rtol=1e-5, atol=1e-5)
-    assert Pixels.of({"size": 224}).resize == 224
-    assert Pixels.of({"size": {"height": 8, "width": 6}, "do_center_crop": False}).sized(image).shape == (
-        3,
-        8,
-        6,
-    )
+    assert Pixels.of({"size": 224}).sized(image).shape == (3, 224, 224)
+    sides = {"size": {"height": 8, "width": 6}, "do_center_crop": False}
+    assert Pixels.of(sides).sized(image).shape == (3, 8, 6)
 
 
 @pytest.mark.parametrize("method", ["pfedmma", "mma"])

@@ -151,7 +151,7 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
         with quiet_hf():
             encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
         if modality == "image":
-            return encoder, _picture_reader(read_pixels(name)), None
+            return encoder, _picture_reader(read_pixels(name, "model.architectures")), None
         if modality == "audio":
             extractor = AutoFeatureExtractor.from_pretrained(name)
             return encoder, _sound_reader(extractor), extractor
