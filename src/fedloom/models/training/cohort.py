@@ -14,11 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.models.base import Trainable
-from fedloom.models.training.adamw import StackedAdamW
 from fedloom.models.training.loop import LocalJob, Outcome, blown_up
-from fedloom.models.training.sgd import StackedSGD
 from fedloom.models.training.stacked_layers import Stack
-from fedloom.models.training.stacked_optimizer import Stacked
+from fedloom.models.training.stacked_optimizer import Stacked, StackedAdamW, StackedSGD
 
 Features = Callable[[Sequence[tuple[int, int]]], Sequence[Any] | None]
 

@@ -1,4 +1,4 @@
-"""Optimisers on a client axis: what they have in common."""
+"""AdamW and SGD on a client axis: one optimiser per client, its parameters stacked as (K, ...)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -76,3 +76,67 @@ class Stacked(ABC):
         )
         wide = table.t().flatten().repeat_interleave(each, output_size=len(self.values))
         return wide.to(self.values.device, torch.bool if table.dtype == torch.bool else self.values.dtype)
+
+
+class StackedSGD(Stacked):
+    """v <- m v + (g + decay w), w <- w - lr v: one `torch.optim.SGD` per client, without dampening or Nesterov."""
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        rates: Sequence[float],
+        *,
+        momentum: float,
+        weight_decay: float,
+    ) -> None:
+        super().__init__(parameters, rates)
+        self.momentum, self.decay = momentum, weight_decay
+        self.velocity = torch.zeros_like(self.values)
+
+    def state(self) -> tuple[Tensor, ...]:
+        """Values and velocities."""
+        return self.values, self.velocity
+
+    def move(self, active: Tensor) -> None:
+        """A step of everything."""
+        self.velocity.mul_(self.momentum).add_(self.gradients).add_(self.values, alpha=self.decay)
+        self.values.sub_(self.velocity * self.lr)
+
+
+class StackedAdamW(Stacked):
+    """AdamW (Loshchilov and Hutter, 2019): one `torch.optim.AdamW` per client, moments and step counts per client and tensor."""
+
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        rates: Sequence[float],
+        *,
+        betas: tuple[float, float],
+        weight_decay: float,
+        eps: float = 1e-8,
+    ) -> None:
+        super().__init__(parameters, rates)
+        self.betas, self.decay, self.eps = betas, weight_decay, eps
+        self.first, self.second = (torch.zeros_like(self.values) for _ in range(2))
+        self.steps = torch.zeros(self.clients, len(parameters), dtype=torch.float64)
+
+    def state(self) -> tuple[Tensor, ...]:
+        """Values and moments."""
+        return self.values, self.first, self.second
+
+    def move(self, active: Tensor) -> None:
+        """A step of everything; only what is active counts it."""
+        self.steps += active
+        one, two = self.betas
+        bias, root = 1 - one**self.steps, (1 - two**self.steps).sqrt()
+        size: float | Tensor
+        scale: float | Tensor
+        if isinstance(self.lr, float) and bool((self.steps == self.steps[0, 0]).all()):
+            size, scale = self.lr / bias[0, 0].item(), root[0, 0].item()
+        else:  # a tensor that has never moved has no bias to correct, and does not move now
+            size = self.wide((self.table / bias).nan_to_num(posinf=0.0))
+            scale = self.wide(root.clamp(min=self.eps))
+        self.values.mul_(1 - self.lr * self.decay)
+        self.first.lerp_(self.gradients, 1 - one)
+        self.second.mul_(two).addcmul_(self.gradients, self.gradients, value=1 - two)
+        self.values.sub_(self.first / (self.second.sqrt().div_(scale).add_(self.eps)) * size)
