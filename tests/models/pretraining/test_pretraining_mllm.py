@@ -10,6 +10,7 @@ from fedloom.models.mllm.mllm import MLLM
 from fedloom.models.mllm.prompt import PromptConfig
 from fedloom.models.pretraining import mllm as build_mllm
 from fedloom.models.pretraining.augment import vary_sound
+from fedloom.models.pretraining.recipe import HELD_OUT, rate
 from fedloom.models.pretraining.word_readout import Readout, align
 
 FOLDER = build_mllm.FOLDER
@@ -44,7 +45,7 @@ def test_pool_keeps_one_copy_of_each_input() -> None:
 
 
 def test_rate_warms_up_rests_and_falls() -> None:
-    rates = [build_mllm.rate(s, 1000) for s in range(1000)]
+    rates = [rate(s, 1000) for s in range(1000)]
     assert rates[0] == 0.01
     assert max(rates) == 1.0
     assert rates[599] == 1.0
@@ -93,7 +94,7 @@ class TestShipped:
 
     def exact(self, model, split, kind, count=60, change=lambda s: s):
         world = Tabletop(0)
-        samples = [world.sample(split, build_mllm.HELD_OUT + 5000 + i, kind) for i in range(count)]
+        samples = [world.sample(split, HELD_OUT + 5000 + i, kind) for i in range(count)]
         examples = [model.prepare(change(s)) for s in samples]
         return build_mllm.exact(model, examples, batch=60)
 

@@ -16,6 +16,7 @@ from fedloom.core.streams import stream_seed
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
 from fedloom.models.image_processing import Pixels, read_pixels
+from fedloom.models.word_tokenizer import word_tokenizer
 
 Reader = Callable[[Any], dict[str, Tensor]]
 """One raw input (picture, text or waveform) to the encoder's keyword arguments, without a batch dimension."""
@@ -132,7 +133,7 @@ def _tiny(name: str, modality: str, words: Sequence[str]) -> tuple[Any, Reader, 
             f"take one of {', '.join(n for n, make in TINY.items() if make()[0] == modality)}"
         )
     if modality == "text":
-        tokenizer = word_tokenizer(words)
+        tokenizer = bert_tokenizer(words)
         config.vocab_size = len(tokenizer)
         return AutoModel.from_config(config), _text_reader(tokenizer, WORDS), tokenizer
     if modality == "audio":
@@ -170,23 +171,11 @@ def _width(config: Any) -> int:
     return int(sizes[-1] if sizes else config.hidden_size)
 
 
-def word_tokenizer(words: Sequence[str]) -> Any:
+def bert_tokenizer(words: Sequence[str]) -> Any:
     """A tokenizer of whole words, lower case, with [PAD], [UNK], [CLS] and [SEP]."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    vocabulary = {word: i for i, word in enumerate([*special, *sorted(set(words))])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[1]))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True)),
-    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    entries = [*special.values(), *sorted(set(words))]
+    return word_tokenizer(entries, special, single="[CLS] $A [SEP]")
 
 
 def _picture_reader(pixels: Pixels) -> Reader:

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.streams import numpy_stream, torch_stream
 from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.pretraining.recipe import descend
 
 SHARPNESS = 10.0
 """Factor on the unit vectors, so that read-outs need no large weights."""
@@ -67,12 +68,7 @@ def align(
         logits = readout(z)
         wanted = labels[torch.from_numpy(picked)].to(logits.device)
         loss = cross_entropy(logits.flatten(0, 1), wanted.flatten())
-        for group in optimiser.param_groups:
-            group["lr"] = lr * rate(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+        descend(optimiser, loss, lr * rate(step, steps))
         if (step + 1) % 100 == 0:
             right = (logits.argmax(-1) == wanted).all(-1).float().mean().item()
             log(f"align {name} {step + 1}/{steps}: loss {loss.item():.3f}, all words right {right:.2f}")
