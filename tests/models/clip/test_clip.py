@@ -1,5 +1,7 @@
 """CLIP under our hands: what transformers computes, nothing kept too long, and a model that nobody changes."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.methods import METHODS
 from fedloom.models.clip.adapter import Who
-from fedloom.models.clip.checkpoint import load_clip_checkpoint
+from fedloom.models.clip.checkpoint import load_clip_checkpoint, read_adapter
 from fedloom.models.feature_cache import FeatureStore
 from fedloom.models.image_processing import Pixels
 from tests.models.clip.tiny_clip import CLASSES, PREPROCESSOR, adapted, sample, towers
@@ -154,6 +156,32 @@ def test_a_sample_of_another_kind_is_refused(meta, answer, says) -> None:
         model.prepare(Sample("x", {"image": torch.zeros(3, 8, 8, dtype=torch.uint8)}, "", answer, meta))
     nothing = model.prepare(Sample("x", {}, "", "red cube", {"classes": "base", "label": 0}))
     assert model.pixels.normal(nothing.image[None]).abs().max() < 0.02  # the mean colour
+
+
+KINDS = (
+    "Nothing",
+    "Context",
+    "ConditionalContext",
+    "LowRankContext",
+    "TwoContexts",
+    "Experts",
+    "MultimodalAdapter",
+)
+"""Names in `fedloom.json` of the adapters of ON_CLIP."""
+
+
+@pytest.mark.parametrize(("method", "kind"), zip(ON_CLIP, KINDS, strict=True))
+def test_a_folder_names_its_adapter_and_is_read_back(method, kind, tmp_path) -> None:
+    model = adapted(METHODS[method]())
+    model.save_adapters(tmp_path)
+    file = tmp_path / "fedloom.json"
+    listed = json.loads(file.read_text())
+    assert listed["attachment"]["type"] == kind
+    assert read_adapter(tmp_path) == METHODS[method]().attachment
+    assert model.read_adapters(tmp_path).keys() == model.tensors.keys()
+    file.write_text(json.dumps(listed | {"attachment": {"type": "Later"}}))
+    with pytest.raises(ExperimentError, match="names the adapter Later"):
+        read_adapter(tmp_path)
 
 
 def test_training_on_a_novel_class_is_an_error() -> None:

@@ -77,7 +77,7 @@ class Single(nn.Module):
         return self.value[None]
 
 
-class Attachment(BaseModel, ABC):
+class CLIPAdapter(BaseModel, ABC):
     """Base of the descriptions. A method's property `attachment` makes one from the method's fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -90,12 +90,12 @@ class Attachment(BaseModel, ABC):
 
 
 class Part(nn.Module):
-    """What an Attachment becomes. Submodules are groups: the tensor `prompt/context` is `self.prompt["context"]`.
+    """What an CLIPAdapter becomes. Submodules are groups: the tensor `prompt/context` is `self.prompt["context"]`.
 
     `rows` says whose the rows are that a trained layer sees now.
     """
 
-    def __init__(self, spec: Attachment, towers: Towers) -> None:
+    def __init__(self, spec: CLIPAdapter, towers: Towers) -> None:
         super().__init__()
         self.template, self.towers = spec.template, towers
         self.rows = RowMap([])
@@ -153,7 +153,7 @@ class Part(nn.Module):
         """(C, d): unit features of the fixed template, by the frozen text tower."""
 
         def make() -> Tensor:
-            tokens = self.told(names)
+            tokens = self.template_tokens(names)
             hidden = self.towers.run("text", self.towers.text_in(self.towers.embed(tokens.ids)))
             return self.towers.text_out(hidden, tokens.end)
 
@@ -161,9 +161,9 @@ class Part(nn.Module):
 
     def texts(self, names: Names) -> Tokens:
         """What the text tower reads of every class. Raises ExperimentError for a name that is too long."""
-        return self.told(names)
+        return self.template_tokens(names)
 
-    def told(self, names: Names) -> Tokens:
+    def template_tokens(self, names: Names) -> Tokens:
         """The fixed template with every name."""
         return self.towers.tokens([self.template.format(spaced(name)) for name in names])
 

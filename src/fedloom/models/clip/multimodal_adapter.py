@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, relu
 
 from fedloom.core.errors import ExperimentError
-from fedloom.models.clip.adapter import Attachment, Names, Part, Who, products
+from fedloom.models.clip.adapter import CLIPAdapter, Names, Part, Who, products
 
 if TYPE_CHECKING:
     from fedloom.models.clip.towers import Tower, Towers
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": relu, "gelu": gelu}
 
 
-class MultimodalAdapter(Attachment):
+class MultimodalAdapter(CLIPAdapter):
     """Tensors `adapter/text.<n>.down.weight`, `.up.weight`, `adapter/vision.<n>...`, `adapter/shared.<n>.weight`.
 
     n counts blocks from the top: 1 is the last block of each tower.
@@ -114,7 +114,7 @@ class MultimodalPart(Part):
         towers, first = self.towers, self._depth["text"] - self.spec.blocks
 
         def below() -> tuple[Tensor, Tensor]:
-            tokens = self.told(names)
+            tokens = self.template_tokens(names)
             return towers.run("text", towers.text_in(towers.embed(tokens.ids)), stop=first), tokens.end
 
         hidden, end = self.fixed(("below", names), below)

@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from fedloom.models.clip.adapter import Attachment, Names, Part, Single, Who, products, spaced
+from fedloom.models.clip.adapter import CLIPAdapter, Names, Part, Single, Who, products, spaced
 
 if TYPE_CHECKING:
     from fedloom.models.clip.towers import Tokens, Towers
 
 
-class Context(Attachment):
+class Context(CLIPAdapter):
     """Tensor `prompt/context` (m, d_text), N(0, 0.02^2)."""
 
     length: int = Field(16, ge=1, description="m, vectors of the learned context")

@@ -1,6 +1,6 @@
 """CLIP with what a method trains on it: the model of federated image classification.
 
-Nothing of transformers' CLIPModel is changed; several of these may stand on one. Groups are those of the attachment: `adapter`,
+Nothing of transformers' CLIPModel is changed; several of these may stand on one. Groups are those of the adapter: `adapter`,
 `prompt`, `gate` and so on.
 """
 
@@ -20,7 +20,7 @@ from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.clip import checkpoint as clip_io
-from fedloom.models.clip.adapter import Attachment, Names, Who
+from fedloom.models.clip.adapter import CLIPAdapter, Names, Who
 from fedloom.models.clip.towers import Towers
 from fedloom.models.image_processing import Pixels
 from fedloom.models.precision import in_precision, moved
@@ -41,23 +41,23 @@ class Example:
 
 
 class AdaptedCLIP(Trainable):
-    """`towers` on a CLIPModel, `attachment` on the towers; label numbers are those of `classes`."""
+    """`towers` on a CLIPModel, `adapter` on the towers; label numbers are those of `classes`."""
 
     def __init__(
         self,
         towers: Towers,
         pixels: Pixels,
         classes: Classes,
-        attachment: Attachment,
+        adapter: CLIPAdapter,
         *,
         seed: int,
     ) -> None:
         """Trained tensors start from the streams of `seed`.
 
-        Raises ExperimentError where the attachment does not fit the towers, or a class name not the text tower.
+        Raises ExperimentError where the adapter does not fit the towers, or a class name not the text tower.
         """
-        self.towers, self.pixels, self.classes, self.attachment = towers, pixels, classes, attachment
-        self.part = attachment.part(towers)
+        self.towers, self.pixels, self.classes, self.adapter = towers, pixels, classes, adapter
+        self.part = adapter.part(towers)
         self.part.draw(seed)
         self.part.to(towers.like)
         self._root = nn.ModuleDict({"clip": towers.clip, "part": self.part})
@@ -80,7 +80,7 @@ class AdaptedCLIP(Trainable):
         return self.part.rows
 
     def dropout_in(self, groups: frozenset[str]) -> None:
-        """There is no dropout: CLIP has none, and the attachments have none."""
+        """There is no dropout: CLIP has none, and no adapter has any."""
 
     def groups(self, holds: Sequence[str]) -> frozenset[str]:
         """All of them for everybody."""
@@ -216,7 +216,7 @@ class AdaptedCLIP(Trainable):
 
     def save_adapters(self, folder: Path) -> None:
         """A safetensors file for each group, and `fedloom.json`, which says what they are attached to."""
-        clip_io.save(folder, self.exported(), self.attachment, self.classes)
+        clip_io.save(folder, self.exported(), self.adapter, self.classes)
 
     @staticmethod
     def read_adapters(folder: Path) -> dict[str, Tensor]:

@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fedloom.models.clip.adapter import Attachment, Names, Part, Single, Who
+from fedloom.models.clip.adapter import CLIPAdapter, Names, Part, Single, Who
 
 if TYPE_CHECKING:
     from fedloom.models.clip.towers import Towers
 
 
-class Nothing(Attachment):
+class ZeroShotCLIP(CLIPAdapter):
     """The foundation as it is. Its one named tensor, `clip/logit_scale` (1,), is frozen; its values are the checkpoint's."""
 
     def part(self, towers: Towers) -> Part:
         """The module."""
-        return NothingPart(self, towers)
+        return ZeroShotPart(self, towers)
 
 
-class NothingPart(Part):
+class ZeroShotPart(Part):
     """logit_c = s <f(x), g_c>, g_c from the fixed template."""
 
-    def __init__(self, spec: Attachment, towers: Towers) -> None:
+    def __init__(self, spec: CLIPAdapter, towers: Towers) -> None:
         super().__init__(spec, towers)
         self.clip = nn.ModuleDict({"logit_scale": Single(1)})
 
