@@ -1,7 +1,7 @@
-"""CLIP on disk: a checkpoint in Hugging Face's format, read without pickle and remote code; and folders of what was trained.
+"""CLIP on disk: checkpoints in Hugging Face's format, read without pickle and remote code; and folders of trained adapters.
 
-None of it is an adapter that PEFT knows: S works in two towers at once, and PEFT's prompts stand before a whole sequence. So a
-group is a plain safetensors file, and `fedloom.json` holds the description from which fedloom builds it again.
+PEFT has none of these adapters: S works in two towers at once, and PEFT's prompts stand before a whole sequence. So a group is a
+plain safetensors file, and `fedloom.json` describes the adapter, so that fedloom can build it again.
 """
 
 import json
@@ -36,7 +36,7 @@ KINDS: dict[str, type[CLIPAdapter]] = {
     "Experts": Experts,
     "MultimodalAdapter": MultimodalAdapter,
 }
-"""Adapters by their names in `fedloom.json`, which stay when a class gets another name."""
+"""Adapter classes by their names in `fedloom.json`; the names stay when a class is renamed."""
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 

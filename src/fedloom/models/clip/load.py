@@ -18,7 +18,7 @@ def load_clip(
     *,
     precision: Precision = "float32",
 ) -> AdaptedCLIP:
-    """A frozen CLIP with what the method trains on it, for these classes. Raises ExperimentError."""
+    """A frozen CLIP with the method's adapter, for these classes. Raises ExperimentError."""
     towers, pixels = load_clip_checkpoint(settings.clip or "tiny-clip", choose_device(device))
     model = AdaptedCLIP(towers, pixels, classes, adapter, seed=seed)
     model.cast_frozen(DTYPES[precision])

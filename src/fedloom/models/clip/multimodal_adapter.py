@@ -31,7 +31,7 @@ class MultimodalAdapter(CLIPAdapter):
     n counts blocks from the top: 1 is the last block of each tower.
     """
 
-    blocks: int = Field(3, ge=1, description="how many of the last blocks of both towers are adapted")
+    blocks: int = Field(3, ge=1, description="number of adapted blocks, the last ones of both towers")
     rank: int = Field(32, ge=1, description="r, the inner width")
     bias: bool = Field(False, description="whether D, S and U have biases")
     activation: Literal["relu", "gelu"] = Field("relu", description="after D and after S")
@@ -110,7 +110,7 @@ class MultimodalPart(Part):
         return self.towers.scale * products(self.towers.vision_out(hidden), text, who)
 
     def read(self, names: Names, who: Who) -> Tensor:
-        """(P, C, d); the blocks below the first adapted one read each class list once."""
+        """(P, C, d); the blocks below the first adapted one encode each class list once."""
         towers, first = self.towers, self._depth["text"] - self.spec.blocks
 
         def below() -> tuple[Tensor, Tensor]:
@@ -137,6 +137,6 @@ class _BackwardTimes(torch.autograd.Function):
 
 
 def backward_times(x: Tensor, factor: float) -> Tensor:
-    """x itself; its gradient is `factor` times what comes back."""
-    found: Tensor = _BackwardTimes.apply(x, factor)  # type: ignore[no-untyped-call]
-    return found
+    """The identity on x; its gradient is `factor` times the incoming one."""
+    same: Tensor = _BackwardTimes.apply(x, factor)  # type: ignore[no-untyped-call]
+    return same

@@ -37,12 +37,12 @@ class ContextPart(Part):
         self.prompt = nn.ModuleDict({"context": Single(spec.length, towers.text_width)})
 
     def context(self, who: Who) -> Tensor:
-        """(P, m, d_text): the context that an answer is found with."""
-        found: Tensor = self.prompt["context"]()
-        return found.expand(who.clients, -1, -1)
+        """(P, m, d_text): the context for prediction."""
+        context: Tensor = self.prompt["context"]()
+        return context.expand(who.clients, -1, -1)
 
     def texts(self, names: Names) -> Tokens:
-        """Every name behind room for the context."""
+        """Tokens of every name, with room for the context before it."""
         return self.towers.tokens([f"{spaced(name)}." for name in names], gap=self.length)
 
     def read(self, names: Names, who: Who) -> Tensor:

@@ -1,4 +1,4 @@
-"""Nothing is trained: zero-shot CLIP."""
+"""Zero-shot CLIP: no trained tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ZeroShotCLIP(CLIPAdapter):
-    """The foundation as it is. Its one named tensor, `clip/logit_scale` (1,), is frozen; its values are the checkpoint's."""
+    """The unchanged foundation. Its one named tensor, `clip/logit_scale` (1,), is frozen at the checkpoint's value."""
 
     def part(self, towers: Towers) -> Part:
         """The module."""

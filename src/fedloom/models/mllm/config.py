@@ -9,7 +9,7 @@ from fedloom.models.mllm.prompt import PromptConfig
 
 
 class MLLMConfig(BaseModel, extra="forbid"):
-    """How encoder and language model are joined."""
+    """Encoder output, soft tokens, projector and prompt of a multimodal LLM."""
 
     pool: Pool = Field(
         "head", description="what is projected: published output, the same before its norm, token mean"

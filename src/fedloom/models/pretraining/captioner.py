@@ -214,9 +214,9 @@ def matched(model: Any, pixels: Tensor, ids: Tensor, mask: Tensor, texts: Sequen
     number = {text: i for i, text in enumerate(texts)}
     own = torch.tensor([number[text] for text in texts], device=f.device)
     equal = (own[:, None] == own[None]).to(f)
-    wanted = equal / equal.sum(1, keepdim=True)
+    targets = equal / equal.sum(1, keepdim=True)
     logits = f @ g.T / 0.07
-    return -torch.stack([(wanted * log_softmax(x, -1)).sum(-1).mean() for x in (logits, logits.T)]).mean()
+    return -torch.stack([(targets * log_softmax(x, -1)).sum(-1).mean() for x in (logits, logits.T)]).mean()
 
 
 def train(
@@ -266,16 +266,16 @@ def moved(pictures: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def measure(captioner: Captioner, seed: int, checks: int) -> dict[str, float]:
-    """How well held-out printed digits are described, and told apart."""
+    """Accuracy of captions and of retrieval on held-out printed digits."""
     shown, _ = printed(checks, seed + HELD_OUT)
-    wanted = [describe(picture, 0) for picture in shown]
-    said = captioner.caption(shown)
-    exact = sum(s == w for s, w in zip(said, wanted, strict=True)) / checks
-    pairs = [(set(s.split(", ")), set(w.split(", "))) for s, w in zip(said, wanted, strict=True)]
+    references = [describe(picture, 0) for picture in shown]
+    captions = captioner.caption(shown)
+    exact = sum(s == w for s, w in zip(captions, references, strict=True)) / checks
+    pairs = [(set(s.split(", ")), set(w.split(", "))) for s, w in zip(captions, references, strict=True)]
     phrases = sum(len(s & w) / len(s | w) for s, w in pairs) / checks
-    different = sorted(set(wanted))
+    different = sorted(set(references))
     nearest = (captioner.embed_pictures(shown) @ captioner.embed_texts(different).T).argmax(1).tolist()
-    retrieval = sum(different[i] == w for i, w in zip(nearest, wanted, strict=True)) / checks
+    retrieval = sum(different[i] == w for i, w in zip(nearest, references, strict=True)) / checks
     return {
         name: round(value, 4)
         for name, value in (("exact", exact), ("phrases", phrases), ("retrieval", retrieval))

@@ -88,7 +88,7 @@ def build(
         steps: optimiser steps.
         log: takes one line of progress at a time.
         device: where to train.
-        pictures: how many are drawn of each combination and style.
+        pictures: pictures of each combination and style.
         batch: pairs per step.
         checks: held-out pictures of each combination and style per measurement.
 
@@ -216,9 +216,9 @@ def train(
         f = towers.vision_out(towers.run("vision", towers.vision_in(shown)))
         g = towers.text_out(towers.run("text", towers.text_in(towers.embed(tokens.ids))), tokens.end)
         equal = (own[:, None] == own[None]).to(f)
-        wanted = equal / equal.sum(1, keepdim=True)
+        targets = equal / equal.sum(1, keepdim=True)
         logits = model.logit_scale.exp() * f @ g.T
-        both = torch.stack([(wanted * log_softmax(x, -1)).sum(-1).mean() for x in (logits, logits.T)])
+        both = torch.stack([(targets * log_softmax(x, -1)).sum(-1).mean() for x in (logits, logits.T)])
         loss = -both.mean()
         descend(optimiser, loss, LR * rate(step, steps))
         with torch.no_grad():
@@ -249,8 +249,10 @@ def measure(towers: Towers, seed: int, checks: int) -> dict[str, float]:
     )
     metrics["public-styles/all"] = accuracy(towers, seed, "private", COMBINATIONS, PUBLIC_STYLES, checks)
     for style in PRIVATE_STYLES:
-        for kind, wanted in (("seen", PUBLIC_COMBINATIONS), ("novel", NOVEL_COMBINATIONS)):
-            metrics[f"private/{kind}/{style}"] = accuracy(towers, seed, "private", wanted, (style,), checks)
+        for kind, combinations in (("seen", PUBLIC_COMBINATIONS), ("novel", NOVEL_COMBINATIONS)):
+            metrics[f"private/{kind}/{style}"] = accuracy(
+                towers, seed, "private", combinations, (style,), checks
+            )
     for kind in ("seen", "novel"):
         styles = [metrics[f"private/{kind}/{style}"] for style in PRIVATE_STYLES]
         metrics[f"private/{kind}"] = sum(styles) / len(styles)
@@ -259,23 +261,28 @@ def measure(towers: Towers, seed: int, checks: int) -> dict[str, float]:
 
 @torch.no_grad()
 def accuracy(
-    towers: Towers, seed: int, split: str, wanted: Sequence[Combination], styles: Sequence[str], checks: int
+    towers: Towers,
+    seed: int,
+    split: str,
+    combinations: Sequence[Combination],
+    styles: Sequence[str],
+    checks: int,
 ) -> float:
-    """Share of `checks` pictures of each combination and style whose name is the nearest of all of `wanted`."""
+    """Share of `checks` pictures of each combination and style whose name is the nearest among all `combinations`."""
     pixels = Pixels.of(PREPROCESSOR)
-    tokens = towers.tokens([TEMPLATE.format(class_name(c)) for c in wanted])
+    tokens = towers.tokens([TEMPLATE.format(class_name(c)) for c in combinations])
     g = towers.text_out(towers.run("text", towers.text_in(towers.embed(tokens.ids))), tokens.end)
     right = 0
     for style in styles:
         photos = [
             object_sample(seed, split, HELD_OUT + i, c, style).modalities["image"]
-            for c in wanted
+            for c in combinations
             for i in range(checks)
         ]
         hidden = towers.run("vision", towers.vision_in(pixels.normal(torch.stack(photos))))
         guess = (towers.vision_out(hidden) @ g.T).argmax(-1).cpu()
-        right += int((guess == torch.arange(len(wanted)).repeat_interleave(checks)).sum())
-    return right / (len(wanted) * checks * len(styles))
+        right += int((guess == torch.arange(len(combinations)).repeat_interleave(checks)).sum())
+    return right / (len(combinations) * checks * len(styles))
 
 
 if __name__ == "__main__":

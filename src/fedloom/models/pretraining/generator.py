@@ -46,7 +46,7 @@ POSITIONS = 48
 KL = 3e-4
 """Weight of the latents' divergence from a normal distribution, as a mean over their numbers."""
 AVERAGED = 0.995
-"""What the moving average of the weights keeps at each step."""
+"""Decay of the moving average of the weights."""
 
 
 def build(
@@ -68,10 +68,10 @@ def build(
         steps: optimiser steps of the denoiser; the autoencoder takes half as many, of half as many pictures.
         log: takes one line of progress at a time.
         device: where to train.
-        pictures: printed digits to train on, of which those of other classes are left out.
+        pictures: printed digits to draw; those of other classes are dropped.
         batch: pictures per step.
         checks: sampled pictures, and held-out printed digits, per measurement.
-        classes: those that it shall know; fewer make a weak prior.
+        classes: classes to learn; fewer make a weak prior.
 
     Returns:
         "agreement", the share of samples that a classifier of printed digits takes for the prompted class: over `classes`, of
@@ -275,13 +275,13 @@ def flat(pictures: Tensor) -> np.ndarray[Any, Any]:
 
 
 def measure(generator: Generator, seed: int, checks: int, classes: Sequence[str]) -> dict[str, Any]:
-    """How often samples show what was asked for, how long they take, and what the autoencoder loses."""
+    """Agreement of samples with their prompts, sampling time, and errors of the autoencoder."""
     reader = oracle(seed, 8 * checks)
-    wanted = [classes[i % len(classes)] for i in range(checks)]
-    numbers = np.array([DIGITS.index(name) for name in wanted])
+    names = [classes[i % len(classes)] for i in range(checks)]
+    numbers = np.array([DIGITS.index(name) for name in names])
     clock = Clock()
     samples = generator.sample(
-        [f"a picture of a {n}" for n in wanted], torch_stream(seed, "generator", "checks")
+        [f"a picture of a {n}" for n in names], torch_stream(seed, "generator", "checks")
     )
     seconds = clock.seconds
     right = reader.predict(flat(samples)) == numbers
@@ -289,14 +289,14 @@ def measure(generator: Generator, seed: int, checks: int, classes: Sequence[str]
     captioned = [
         f"a picture of a {DIGITS[n]}, {describe(p, 0)}" for p, n in zip(shown, labels.tolist(), strict=True)
     ]
-    drawn = generator.sample(captioned, torch_stream(seed, "generator", "told"))
+    described = generator.sample(captioned, torch_stream(seed, "generator", "told"))
     metrics: dict[str, Any] = {
         "agreement": float(right.mean()),
-        "agreement/with captions": float((reader.predict(flat(drawn)) == labels.numpy()).mean()),
+        "agreement/with captions": float((reader.predict(flat(described)) == labels.numpy()).mean()),
         "oracle": float(reader.score(flat(shown), labels.numpy())),
         "seconds/100 pictures": 100 * seconds / checks,
     }
-    metrics |= {f"agreement/{n}": float(right[np.array(wanted) == n].mean()) for n in classes}
+    metrics |= {f"agreement/{n}": float(right[np.array(names) == n].mean()) for n in classes}
     for name, pictures in (("printed", shown), ("handwriting", handwriting()[0][:checks])):
         metrics[f"autoencoder/{name}"] = _lost(generator, pictures)
     return {name: round(value, 4) for name, value in metrics.items()}

@@ -1,8 +1,8 @@
 """Pre-train the tiny multimodal LLM on the Tabletop world's public split: `python -m fedloom.models.pretraining.mllm`.
 
-Three lessons: each trunk alone reads out the words of what it saw or heard; then captions, transcripts and told
-scenes; then questions. Asked from the start, a small model learns what kind of word answers a question and never
-looks: it stays near 30 % exact.
+Three lessons: each trunk alone reads out the words of its picture or sound; then captions, transcripts and scenes in
+text; then questions. With questions from the start, a small model learns the kind of word that answers and never looks: it
+stays near 30 % exact.
 """
 
 from collections.abc import Mapping, Sequence
@@ -51,7 +51,7 @@ class Phase:
 
 
 ALIGN = {"image": ("caption", 3000), "audio": ("transcript", 1000)}
-"""Kind of sample and steps from which each trunk learns alone, by reading out the words of what it saw or heard."""
+"""Kind of sample and steps from which each trunk learns alone, by reading out the words of its picture or sound."""
 
 PHASES = (
     Phase(800, {"text": 0.6, "caption": 0.3, "transcript": 0.1}),

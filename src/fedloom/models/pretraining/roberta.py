@@ -1,8 +1,8 @@
 """Pre-train the tiny RoBERTa on the Tabletop world's public text: `python -m fedloom.models.pretraining.roberta`.
 
 Two lessons at once. Masked words, in single captions and in pairs whose second sentence repeats what the first one
-tells, so that the gap can be filled only by looking there. And verdicts, BERT's next sentence task made for this world:
-does the first sentence tell the second, deny it, or leave it open? After masked words alone (1500 steps), LoRA on query
+says, so that the gap can be filled only by looking there. And verdicts, BERT's next sentence task made for this world:
+does the first sentence state the second, deny it, or leave it open? After masked words alone (1500 steps), LoRA on query
 and value stays at 45 % on private entailment pairs, where 33 % is chance: words are metrics, but never compared. The verdict
 is read from the last word below the last layer, so that a fresh head on the first token knows little: 100 steps of batch 16
 bring the head alone to 47 %, and head and LoRA to 70 %.
@@ -69,7 +69,7 @@ def build(
         steps: optimiser steps.
         log: takes one line of progress at a time.
         device: where to train.
-        scenes: how many public scenes are told.
+        scenes: number of public scenes.
         batch: texts with masked words per step; twice as many pairs are judged.
         checks: scenes per measurement.
         verdicts: weight of the second lesson; 0 leaves masked words alone.
@@ -165,7 +165,7 @@ def train(
     for step in range(steps):
         long = rng.random() < 0.2  # texts of a step are about equally long
         gaps = "repeated" if long else "caption" if rng.random() < 0.1 else "entailment"
-        shown, hidden = masks.hide(drawn(sentences[gaps], rng, batch), 0.25)
+        shown, hidden = masks.hide(sampled(sentences[gaps], rng, batch), 0.25)
         pairs, labels = judged(
             sentences, rng, 2 * batch, PAIRS if long else STATEMENTS, tokenizer.pad_token_id
         )
@@ -187,13 +187,13 @@ def judged(
     sentences: dict[str, Tensor], rng: Any, count: int, kinds: Sequence[str], pad: int
 ) -> tuple[Tensor, Tensor]:
     """(token ids of about `count` pairs, their verdicts), each kind equally often."""
-    parts = [drawn(sentences[kind], rng, count // len(kinds)) for kind in kinds]
+    parts = [sampled(sentences[kind], rng, count // len(kinds)) for kind in kinds]
     labels = [VERDICTS[kind] for kind, part in zip(kinds, parts, strict=True) for _ in part]
     return padded(parts, pad), torch.tensor(labels)
 
 
-def drawn(rows: Tensor, rng: Any, count: int) -> Tensor:
-    """So many rows, with replacement."""
+def sampled(rows: Tensor, rng: Any, count: int) -> Tensor:
+    """`count` rows, with replacement."""
     return rows[torch.from_numpy(rng.integers(len(rows), size=count))]
 
 
@@ -204,7 +204,7 @@ def padded(parts: Sequence[Tensor], pad: int) -> Tensor:
 
 
 def inputs(ids: Tensor, device: Any) -> dict[str, Tensor]:
-    """What the model reads; RoBERTa's padding token is number 1."""
+    """The model's inputs; RoBERTa's padding token is number 1."""
     return {"input_ids": ids.to(device), "attention_mask": (ids != 1).long().to(device)}
 
 
