@@ -15,7 +15,7 @@ from fedloom.core.hf_logging import quiet_hf
 
 
 class Pixels:
-    """The steps of an image processor of transformers; without one, CLIP's with the sizes given."""
+    """Two steps of an image processor of transformers; by default CLIP's with the sizes of the arguments."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Pixels:
         std: Sequence[float] | None = None,
         processor: Any = None,
     ) -> None:
-        """`resize` and `crop` are (height, width), or None for no such step; both are the processor's own where one is given."""
+        """`resize` and `crop` are (height, width), or None for no such step; a `processor` brings its own settings."""
         sides = {"size": resize, "crop_size": crop}
         self._processor = processor or _clip_processor(
             do_resize=resize is not None,
@@ -42,7 +42,7 @@ class Pixels:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Pixels":
-        """From the content of a CLIP's preprocessor_config.json; CLIP's own numbers for all that it does not name."""
+        """From the content of a CLIP's preprocessor_config.json; CLIP's defaults for missing keys."""
         return cls(None, None, processor=_clip_processor(**config))
 
     def __eq__(self, other: object) -> bool:
@@ -77,7 +77,7 @@ def _clip_processor(**settings: Any) -> Any:
 def read_pixels(source: str | Path, field: str = "model.clip") -> Pixels:
     """The preprocessing of a checkpoint (folder or Hugging Face id).
 
-    Raises ExperimentError, which names the experiment's `field`, where it has none or one for anything but pictures.
+    Raises ExperimentError, which names the experiment's `field`, for a missing or broken file, or one that is not for pictures.
     """
     from transformers import AutoImageProcessor
 

@@ -19,11 +19,11 @@ FOLDER = build_mllm.FOLDER
 def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path) -> None:
     lines: list[str] = []
     settings = {"seed": 3, "steps": 20, "scenes": 6, "batch": 4, "checks": 3}
-    found = build_mllm.build(tmp_path / "a", log=lines.append, **settings)
+    metrics = build_mllm.build(tmp_path / "a", log=lines.append, **settings)
     state = torch.get_rng_state()
     build_mllm.build(tmp_path / "b", log=lines.append, **settings)
     assert torch.equal(torch.get_rng_state(), state)
-    assert {f"{s}/{k}" for s in ("public", "private") for k in build_mllm.KINDS} < found.keys()
+    assert {f"{s}/{k}" for s in ("public", "private") for k in build_mllm.KINDS} < metrics.keys()
     names = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     assert len(names) > 6
     for name in names:

@@ -11,11 +11,11 @@ from fedloom.models.pretraining.sentences import KINDS, MASKED, TELLING, VERDICT
 
 def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path) -> None:
     settings = {"seed": 3, "steps": 4, "scenes": 20, "batch": 6, "checks": 10}
-    found = build_roberta.build(tmp_path / "a", log=lambda line: None, **settings)
+    metrics = build_roberta.build(tmp_path / "a", log=lambda line: None, **settings)
     state = torch.get_rng_state()
     build_roberta.build(tmp_path / "b", log=lambda line: None, **settings)
     assert torch.equal(torch.get_rng_state(), state)
-    assert found.keys() == {f"{s}/{k}" for s in ("public", "private") for k in MASKED} | {"seconds"}
+    assert metrics.keys() == {f"{s}/{k}" for s in ("public", "private") for k in MASKED} | {"seconds"}
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert names == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     for name in names:

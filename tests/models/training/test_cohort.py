@@ -42,10 +42,10 @@ def trained(quick, federate):
         if spy is not None:
             spy(federation)
         federation.run()
-        found = {**federation.state.shared, **federation.state.tensors}
+        tensors = {**federation.state.shared, **federation.state.tensors}
         for client in federation.clients.values():
-            found |= {f"{client.name}:{n}": t for n, t in client.personal.items()}
-        return found, federation
+            tensors |= {f"{client.name}:{n}": t for n, t in client.personal.items()}
+        return tensors, federation
 
     return run
 
@@ -188,5 +188,5 @@ def test_the_stacked_optimiser_is_one_optimiser_per_client(decay, name, rates) -
         ours.clip(1.0)
         ours.step(active)
         for i in range(len(shapes)):
-            wanted = torch.stack([single[k][i].detach() for k in range(clients)])
-            torch.testing.assert_close(stacked[i].detach(), wanted, rtol=1e-12, atol=1e-12)
+            expected = torch.stack([single[k][i].detach() for k in range(clients)])
+            torch.testing.assert_close(stacked[i].detach(), expected, rtol=1e-12, atol=1e-12)

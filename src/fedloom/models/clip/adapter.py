@@ -86,7 +86,7 @@ class CLIPAdapter(BaseModel, ABC):
 
     @abstractmethod
     def part(self, towers: Towers) -> Part:
-        """The module, its values not yet drawn. Raises ExperimentError where it does not fit the towers."""
+        """The module, before `draw`. Raises ExperimentError where it does not fit the towers."""
 
 
 class Part(nn.Module):
@@ -169,7 +169,7 @@ class Part(nn.Module):
 
 
 def spaced(name: str) -> str:
-    """A class name as it is read: underscores are spaces."""
+    """A class name with spaces for underscores."""
     return name.replace("_", " ")
 
 

@@ -39,7 +39,7 @@ class MultimodalAdapter(CLIPAdapter):
         True, description="the activation after D; without it only that after S is left"
     )
     branch_input: Literal["ln1", "x"] = Field(
-        "ln1", description="what D reads: the block's input after its first LayerNorm, or as it is"
+        "ln1", description="input of D: the block's input after its first LayerNorm, or without it"
     )
     scale: float = Field(1e-3, ge=0, description="alpha, the weight of the branch")
     grad_rescale: bool = Field(

@@ -77,7 +77,7 @@ class Generator:
 
         Args:
             prompts: texts of the pictures; "" is unconditional.
-            rng: a CPU generator; each picture's noise is drawn after that of the one before, whatever `batch` is.
+            rng: a CPU generator; pictures' noise is drawn one by one in order, independent of `batch`.
             guidance: classifier-free guidance (Ho and Salimans, 2022): eps(empty) + guidance (eps(prompt) - eps(empty)).
             steps: denoising steps.
             batch: pictures at a time.

@@ -29,7 +29,7 @@ class SynthesisSettings(BaseModel):
         0.0,
         ge=0,
         le=1,
-        description="share of the items drawn of another class than their prompt says: a weak generator",
+        description="share of the items that show another class than their prompt names: a weak generator",
     )
     lr: float = Field(1e-5, gt=0, description="AdamW's learning rate for the denoiser")
     batch_size: int = Field(16, ge=1, description="items in one step of the denoiser")

@@ -178,7 +178,7 @@ def train_autoencoder(parts: Parts, shown: Tensor, seed: int, steps: int, batch:
     optimiser = torch.optim.AdamW(model.parameters(), lr=AUTOENCODER_LR, weight_decay=0.0)
     draw = torch_stream(seed, "generator", "autoencoder")
     recent, clock = 0.0, Clock()
-    with torch.no_grad():  # nearly sure of its latents at first: noise as large as they are would hide them
+    with torch.no_grad():  # start with a small variance: noise as large as the latents would hide them
         model.quant_conv.bias[model.config.latent_channels :].fill_(-6.0)
     for step in range(steps):
         chosen = torch.randint(len(shown), (batch,), generator=draw)

@@ -35,7 +35,7 @@ class Training(BaseModel):
     )
     text_only: Literal["llm", "idle"] = Field(
         "llm",
-        description="what a client without modalities does in the encoder stage: train the LLM, or nothing",
+        description="a client without modalities in the encoder stage: trains the LLM, or idles",
     )
     epochs: int = Field(1, ge=1, description="passes over the client's data in one round (E)")
     steps: int | None = Field(
