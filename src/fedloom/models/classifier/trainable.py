@@ -134,7 +134,7 @@ class AdaptedClassifier(Trainable):
 
     @property
     def feature_tensors(self) -> Sequence[str]:
-        """None, because features hold nothing."""
+        """None: there are no cached features."""
         return ()
 
     def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:

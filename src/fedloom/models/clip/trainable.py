@@ -28,9 +28,9 @@ from fedloom.models.precision import in_precision, moved
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A picture, resized and cropped: `image` uint8 (3, S, S); `label`, its number among the names of `kind`.
+    """A picture, resized and cropped: `image` uint8 (3, S, S); `label`, its index among the names of `kind`.
 
-    `kind` is "base" or "novel"; `allowed` holds the numbers to choose from, None for all.
+    `kind` is "base" or "novel"; `allowed`: indices to choose from, None for all.
     """
 
     uid: str
@@ -41,7 +41,7 @@ class Example:
 
 
 class AdaptedCLIP(Trainable):
-    """`towers` on a CLIPModel, `adapter` on the towers; label numbers are those of `classes`."""
+    """`towers` on a CLIPModel, `adapter` on the towers; labels index `classes`."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class AdaptedCLIP(Trainable):
         return self.part.rows
 
     def dropout_in(self, groups: frozenset[str]) -> None:
-        """There is no dropout: CLIP has none, and no adapter has any."""
+        """No effect: neither CLIP nor its adapters have dropout."""
 
     def groups(self, holds: Sequence[str]) -> frozenset[str]:
         """All groups for all clients."""
@@ -205,7 +205,7 @@ class AdaptedCLIP(Trainable):
     def classify(self, image: Tensor) -> str:
         """The likeliest name of a picture, uint8 (3, H, W), among all base and novel classes."""
         names = (*self.classes.base, *self.classes.novel)
-        features = self.features([Example("asked", self.pixels.sized(image), 0, "base")])
+        features = self.features([Example("query", self.pixels.sized(image), 0, "base")])
         return names[int(self.part.logits(torch.stack(features), names, Who((0,))).argmax())]
 
     def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:

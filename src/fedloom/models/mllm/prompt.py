@@ -36,7 +36,7 @@ class PromptConfig(BaseModel, extra="forbid"):
     close: Literal["slash", "paper"] = Field(
         "slash", description='closing tag: </name>, or the paper\'s "\\<name>"'
     )
-    joiner: str = Field(" ", description='what stands between two pieces of text; "" joins them as printed')
+    joiner: str = Field(" ", description='separator of two pieces of text; "" joins them as printed')
     assistant: str = Field(ASSISTANT, description='marker before the answer; the paper prints none ("")')
     stop: str = Field("eos", description='"eos" for the end-of-text token, or a string such as "\\n###"')
     text_only: Literal["plain", "tags"] = Field(

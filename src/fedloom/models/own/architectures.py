@@ -21,9 +21,9 @@ from fedloom.models.word_tokenizer import word_tokenizer
 Reader = Callable[[Any], dict[str, Tensor]]
 """One raw input (picture, text or waveform) to the encoder's keyword arguments, without a batch dimension."""
 SIDE = 16
-"""Pixels of a side that the tiny picture encoders see."""
+"""Side of the tiny picture encoders' input, in pixels."""
 WORDS = 48
-"""Tokens that the tiny text encoders see at most."""
+"""Largest number of tokens of the tiny text encoders."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ LR = 1e-3
 FRAMES = ("a photo of a {}.", "a picture of a {}.", "{}.", "this is a {}.", "there is a {} on the table.")
 FILLER = "the a on of there is photo picture table small large one object with and it this left right"
 NUMBERS = "zero one two three four five six seven eight nine digit handwritten number"
-"""Words that say nothing about a thing; and words that only the tokenizer knows."""
+"""Filler words without content; and words that only the tokenizer knows."""
 TEMPLATE = "a photo of a {}."
 POSITIONS = 40
 PREPROCESSOR = {
@@ -229,7 +229,7 @@ def train(
 
 
 def caption(name: str, rng: np.random.Generator, *, long: bool) -> str:
-    """A caption of a thing with this name; with `long` up to twenty words that say nothing stand before it."""
+    """A caption of a thing with this name; with `long` up to twenty filler words stand before it."""
     frame, words = FRAMES[int(rng.integers(len(FRAMES)))], FILLER.split()
     before = int(rng.integers(21)) if long else 0
     return " ".join([*(words[int(i)] for i in rng.integers(len(words), size=before)), frame.format(name)])

@@ -135,8 +135,8 @@ def fresh_model(world: Tabletop, seed: int) -> MLLM:
 
 
 def encoder_config() -> ImageBindConfig:
-    """The tiny encoder with image and audio only, and larger patches: about as large as a thing in pictures, and of
-    all frequencies in sound. They learn in far fewer and far cheaper steps than small ones."""
+    """The tiny encoder with image and audio only, and larger patches: the size of an object in pictures, and all
+    frequencies in sound. They learn in far fewer and cheaper steps than small ones."""
     tiny = ImageBindConfig.tiny()
     image = tiny.modalities["image"].model_copy(update={"kernel": (2, 24, 24), "stride": (2, 12, 12)})
     audio = tiny.modalities["audio"].model_copy(update={"kernel": (64, 12), "stride": (64, 6)})

@@ -198,7 +198,7 @@ def sampled(rows: Tensor, rng: Any, count: int) -> Tensor:
 
 
 def padded(parts: Sequence[Tensor], pad: int) -> Tensor:
-    """Rows of several widths under each other."""
+    """Rows of several widths, padded to the longest and concatenated."""
     width = max(part.shape[1] for part in parts)
     return torch.cat([nn.functional.pad(part, (0, width - part.shape[1]), value=pad) for part in parts])
 
@@ -210,7 +210,7 @@ def inputs(ids: Tensor, device: Any) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def filled(model: Any, tokenizer: Any, texts: Sequence[Texts], seed: int) -> float:
-    """Share of hidden telling words that the model names."""
+    """Share of masked content words that the model predicts."""
     masks = Masks.of(tokenizer, torch_stream(seed, "tiny-roberta", "checks"))
     shown, hidden = masks.hide(encode(tokenizer, texts), 0.15)
     guesses = model(**inputs(shown, model.device)).logits.argmax(-1).cpu()

@@ -17,7 +17,7 @@ Texts = tuple[str, str | None]
 """A sentence and a second one, or None."""
 
 PAIRS = ("repeated", "changed")
-"""A caption, and again with its things in opposite order; as it was, or with one attribute changed."""
+"""A caption, and again with its things in opposite order; unchanged, or with one attribute changed."""
 
 STATEMENTS = ("entailment", "contradiction", "neutral")
 """A caption that leaves things out, and a statement on one thing."""

@@ -147,7 +147,7 @@ def train_one(model: Trainable, job: LocalJob) -> Outcome:
 def _features(
     model: Trainable, job: LocalJob, trained: Collection[str]
 ) -> Callable[[Sequence[int]], Sequence[Any] | None]:
-    """Function from example indices to features, each computed once; None for the indices while the prefix is trained.
+    """Function from example indices to features, each computed once; it returns None while the prefix is trained.
 
     `trained`: tensors of this stage and the ones before.
     """

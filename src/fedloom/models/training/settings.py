@@ -156,7 +156,7 @@ def part_of_round(
 
 
 def proximal(mu: float, at: Mapping[str, Tensor]) -> Penalty:
-    """mu / 2 times the squared distance of the tensors in training from `at`, over the names in both (FedProx)."""
+    """FedProx penalty mu / 2 ||w - w_t||^2: w the tensors in training, w_t = `at`, over the names in both."""
 
     def penalty(tensors: Mapping[str, Tensor]) -> Tensor:
         parts = [(t - at[n].to(t)).square().sum() for n, t in tensors.items() if n in at]

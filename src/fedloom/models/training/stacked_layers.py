@@ -1,4 +1,4 @@
-"""Several clients' tensors on one model: every trained layer gets a client axis, every frozen layer stays as it is.
+"""Several clients' tensors on one model: every trained layer gets a client axis, frozen layers stay unchanged.
 
 A cohort's batches stand one after another in one batch. A stacked layer multiplies each row by its own client's weights, in one
 batched product, so that a client has the same rows, loss and gradient as alone, up to rounding.
