@@ -108,27 +108,27 @@ def test_features_beyond_the_memory_lie_in_a_file_and_give_the_same(trained, qui
     "kind", [lambda i: {"image": torch.full((4, 5), float(i))}, lambda i: torch.full((20,), float(i))]
 )
 def test_the_bound_is_kept_and_what_is_read_is_what_was_made(kind, tmp_path) -> None:
-    asked: list[int] = []
+    computed: list[int] = []
 
     def make(part: Any) -> list[Any]:
-        asked.extend(part)
+        computed.extend(part)
         return [kind(i) for i in part]
 
     limit = 50 * 1000
     store = FeatureStore(limit, tmp_path, constant=True)
     for _ in range(2):
         for start in range(0, 500, 10):
-            found = store.of(b"v", "a", [start + 3, start], 500, make)
-            for i, feature in zip((start + 3, start), found, strict=True):
-                wanted = kind(i)
+            features = store.of(b"v", "a", [start + 3, start], 500, make)
+            for i, feature in zip((start + 3, start), features, strict=True):
+                expected = kind(i)
                 pair = (
-                    (feature, wanted)
-                    if isinstance(wanted, torch.Tensor)
-                    else (feature["image"], wanted["image"])
+                    (feature, expected)
+                    if isinstance(expected, torch.Tensor)
+                    else (feature["image"], expected["image"])
                 )
                 assert torch.equal(*pair)
             assert store.held <= limit
-    assert asked == list(range(500)), "in whole chunks, each once"
+    assert computed == list(range(500)), "in whole chunks, each once"
     assert store.held > 0
     assert len(list(tmp_path.glob(f"{PREFIX}*/*"))) > 0
     assert CHUNK < 500
@@ -154,34 +154,34 @@ def test_another_owner_version_or_place_is_another_feature() -> None:
 def test_a_version_names_all_that_features_depend_on(quick, federate) -> None:
     model = federate(quick(data=IMAGES)).engine.model
     start = {n: t.clone() for n, t in model.start.items()}
-    found = [model.feature_version()]
+    versions = [model.feature_version()]
     model.load({n: t + (n.startswith("llm") or n.startswith("projector")) for n, t in start.items()})
-    assert model.feature_version() == found[0]
+    assert model.feature_version() == versions[0]
     name = next(n for n in start if n.startswith("encoder") and n.endswith("lora_B"))
     place = name.rsplit(".", 1)[0]
     model.load({**start, name: start[name] + 1e-6})
-    found.append(model.feature_version())
+    versions.append(model.feature_version())
     model.load(start, {"encoder.image": 0.5})
-    found.append(model.feature_version())
+    versions.append(model.feature_version())
     A, B = start[place + ".lora_A"], start[place + ".lora_B"] + 1
     model.load({**start, f"{place}.merged_A": A, f"{place}.merged_B": B})
-    found.append(model.feature_version())
+    versions.append(model.feature_version())
     model.load(start)
-    assert len(set(found)) == 4
-    assert model.feature_version() == found[0]
-    assert model.feature_version({name: start[name] + 1e-6}) == found[1]
+    assert len(set(versions)) == 4
+    assert model.feature_version() == versions[0]
+    assert model.feature_version({name: start[name] + 1e-6}) == versions[1]
 
 
 def test_a_model_whose_features_stop_before_its_adapters_may_use_them_while_these_are_trained(
     trained, monkeypatch
 ) -> None:
     monkeypatch.setattr(AdaptedMLLM, "feature_tensors", ())
-    made: list[int] = []
+    batch_sizes: list[int] = []
 
     def nothing(
         self: Any, examples: Any
     ) -> list[Any]:  # of the trunk, only its input is a frozen prefix here
-        made.append(len(examples))
+        batch_sizes.append(len(examples))
         return [dict(e.inputs) for e in examples]
 
     original = AdaptedMLLM.losses

@@ -11,7 +11,7 @@ from torch import Tensor
 from fedloom.core.payload import Payload, Scope
 from fedloom.methods.base.clip import TEMPLATE, CLIPMethod
 from fedloom.methods.base.method import Ask, Combination, State, Trainer
-from fedloom.models.clip.zero_shot import Nothing
+from fedloom.models.clip.zero_shot import ZeroShotCLIP
 
 
 class ZeroShot(CLIPMethod):
@@ -26,9 +26,9 @@ class ZeroShot(CLIPMethod):
     template: str = TEMPLATE
 
     @property
-    def attachment(self) -> Nothing:
+    def attachment(self) -> ZeroShotCLIP:
         """Nothing."""
-        return Nothing(template=self.template)
+        return ZeroShotCLIP(template=self.template)
 
     def start(self, tensors: Mapping[str, Tensor]) -> State:
         """The one tensor that names the foundation."""

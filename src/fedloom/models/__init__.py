@@ -1,1 +1,1 @@
-"""What is frozen: the ImageBind encoder, the multimodal LLM around it, and where foundations are loaded from."""
+"""Trainable models: frozen foundations with adapters, and the training loops for one client and for cohorts."""

@@ -1,4 +1,4 @@
-"""Whose the rows of a batch are, while a foundation works on them."""
+"""Maps from the rows of a module's input to the examples of a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, eq=False)
 class RowMap:
-    """`of[i]`: the example, by its place in the batch, that row i of the next module's input belongs to.
+    """Maps rows of the current module's input to examples: row i belongs to the example at place `of[i]` of the batch.
 
-    A module may see several rows for each of these, such as clips, in the same order. `lengths[i]`: how many of the row's
-    positions are not padding; None where nothing is padded.
+    A module may see several rows per entry, such as clips, in the same order. `lengths[i]`: the row's positions without
+    padding; None where nothing is padded.
     """
 
     of: Sequence[int]

@@ -1,4 +1,4 @@
-"""Prepared training samples of the clients that were asked last, within a memory budget."""
+"""Least-recently-used cache of clients' prepared training samples, within a memory budget."""
 
 import sys
 from collections import OrderedDict
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 class ExampleCache:
-    """Keeps what was made for the clients asked last, up to `limit` bytes; the client asked longest ago goes first."""
+    """Keeps the prepared examples of clients, up to `limit` bytes; evicts the least recently used client."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -18,21 +18,21 @@ class ExampleCache:
         self._held = 0
 
     def of(self, client: str, make: Callable[[], list[Any]]) -> list[Any]:
-        """The client's examples: those kept, or else what `make` gives."""
+        """The client's examples, from the cache or from `make`."""
         if client in self._kept:
             self._kept.move_to_end(client)
             return self._kept[client][0]
-        made = make()
-        self._kept[client] = made, (size := nbytes(made))
+        examples = make()
+        self._kept[client] = examples, (size := nbytes(examples))
         self._held += size
         while self._held > self._limit and self._kept:
             _, (_, freed) = self._kept.popitem(last=False)
             self._held -= freed
-        return made
+        return examples
 
 
 def nbytes(value: Any) -> int:
-    """About how many bytes a value holds: its tensors' elements, and Python's own sizes of what is around them."""
+    """Approximate bytes of a value: its tensors' elements and the Python objects around them."""
     if isinstance(value, Tensor):
         return sys.getsizeof(value) + value.numel() * value.element_size()
     size = sys.getsizeof(value)

@@ -1,7 +1,7 @@
-"""Frozen work is done once: what a frozen prefix of the model, such as an encoder, makes of each example, kept over a run.
+"""Feature cache: the outputs of a frozen prefix of the model, such as an encoder, are computed once per example and run.
 
-Features are kept under the version of the tensors that they depend on (`Trainable.feature_version`), so that a changed encoder
-is never served another's. Examples that are augmented anew each time must not be kept: their owner and place name them.
+The key is the version of the tensors that features depend on (`Trainable.feature_version`), the owner and the example's index, so
+that a changed encoder never gets old features. Examples that are augmented anew each time must not be cached.
 """
 
 from collections import OrderedDict
@@ -17,9 +17,9 @@ from fedloom.core.tensor_files import PREFIX, Stored, write_tensors
 from fedloom.models.example_cache import nbytes
 
 CHUNK = 32
-"""Examples of one owner that are made together; which, does not depend on what is kept, so that a resumed run rounds alike."""
+"""Examples of one owner whose features are computed together, whatever is cached: a resumed run rounds alike."""
 VERSIONS = 8
-"""Encoders whose features are kept at the same time; the one used longest ago goes first."""
+"""Versions whose features are kept at the same time; the least recently used is evicted."""
 
 Make = Callable[[Sequence[int]], Sequence[Any]]
 
@@ -27,15 +27,15 @@ Make = Callable[[Sequence[int]], Sequence[Any]]
 class FeatureStore:
     """Keeps features, tensors or mappings of tensors on the CPU, up to `limit` bytes in memory.
 
-    `constant` says that the run never trains what the features depend on: then they are made in whole chunks, and those beyond
-    the limit lie in a temporary folder in `inside`, or the system's. Else nothing goes to disk, and whoever evaluates clears the
-    store afterwards, because the next version comes with the next round. With `limit` 0 and not `constant` nothing is kept.
+    `constant`: the run never trains the tensors that features depend on. They are then computed in whole chunks, and those beyond
+    the limit go to a temporary folder in `inside`, or the system's. Otherwise nothing goes to disk, and evaluation clears the
+    store at its end, because the next round has another version. With `limit` 0 and not `constant` nothing is kept.
     """
 
     def __init__(self, limit: int = 0, inside: Path | None = None, *, constant: bool = False) -> None:
         self.limit, self.inside, self.constant = limit, inside, constant
         self.made = 0
-        """How many examples the prefix has worked on."""
+        """Number of examples whose features were computed."""
         self._versions: OrderedDict[bytes, _Version] = OrderedDict()
 
     @property
@@ -49,11 +49,11 @@ class FeatureStore:
         return sum(v.held for v in self._versions.values())
 
     def of(self, version: bytes, owner: Hashable, wanted: Sequence[int], count: int, make: Make) -> list[Any]:
-        """The features of the `wanted` of an owner's `count` examples; `make` works on those that are not kept."""
+        """Features of the `wanted` indices among an owner's `count` examples; `make` computes the missing ones."""
         kept = self._version(version)
-        lacking = [i for i in wanted if (owner, i) not in kept.places]
+        missing = [i for i in wanted if (owner, i) not in kept.places]
         fresh: dict[int, Any] = {}
-        for part in _chunks(lacking, count) if self.constant else [lacking] if lacking else []:
+        for part in _chunks(missing, count) if self.constant else [missing] if missing else []:
             new = {i: _resting(f) for i, f in zip(part, make(part), strict=True)}
             self.made += len(new)
             self._keep(kept, {(owner, i): f for i, f in new.items() if not _empty(f)})
@@ -85,7 +85,7 @@ class FeatureStore:
 
 
 class _Version:
-    """The features of one version: by owner and place, in memory or in a file."""
+    """Features of one version by owner and index, in memory or in a file."""
 
     def __init__(self) -> None:
         self.places: dict[Hashable, Any] = {}
@@ -94,7 +94,7 @@ class _Version:
         self._files = 0
 
     def written(self, new: Mapping[Hashable, Any], inside: Path | None) -> Mapping[Hashable, Any]:
-        """The same features in a file; nothing where no file can be written, because they can be made again."""
+        """The same features, written to a file; empty where no file can be written, since they can be computed again."""
         with suppress(OSError):
             if self._folder is None:
                 if inside is not None:
@@ -114,21 +114,21 @@ class _Version:
 
 
 class _Part:
-    """Where in a file one example's features are."""
+    """One example's features in a file."""
 
     def __init__(self, stored: Stored, prefix: str, single: bool) -> None:
         self.stored, self.prefix, self.single = stored, prefix, single
 
     def read(self) -> Any:
-        found = {
+        tensors = {
             n.removeprefix(self.prefix): self.stored[n] for n in self.stored if n.startswith(self.prefix)
         }
-        return found[""] if self.single else found
+        return tensors[""] if self.single else tensors
 
 
-def _chunks(lacking: Sequence[int], count: int) -> Iterator[Sequence[int]]:
-    """The whole chunks in which what is lacking lies."""
-    for chunk in sorted({i // CHUNK for i in lacking}):
+def _chunks(missing: Sequence[int], count: int) -> Iterator[Sequence[int]]:
+    """The whole chunks that hold the missing indices."""
+    for chunk in sorted({i // CHUNK for i in missing}):
         yield range(chunk * CHUNK, min(count, (chunk + 1) * CHUNK))
 
 

@@ -1,74 +1,66 @@
-"""Pictures as a CLIP checkpoint wants them, by the numbers in its own preprocessor_config.json; without torchvision.
+"""Image preprocessing of a checkpoint: the image processor of transformers that it names, on Pillow, without torchvision.
 
-Order as in transformers' processor: resize (Pillow, bicubic in CLIP), centre crop, 1/255, mean and deviation.
+Two steps: resize and crop give uint8 pictures, which are cached and stacked; rescale and normalise run on the model's device.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's own, for a checkpoint that does not name them."""
+from fedloom.core.hf_logging import quiet_hf
 
 
-@dataclass(frozen=True)
 class Pixels:
-    """`resize`: length of the short side, or (height, width), or None; `crop`: (height, width) or None."""
+    """Two steps of an image processor of transformers; by default CLIP's with the sizes of the arguments."""
 
-    resize: int | tuple[int, int] | None
-    crop: tuple[int, int] | None
-    resample: int = int(Image.Resampling.BICUBIC)
-    factor: float = 1 / 255
-    mean: tuple[float, ...] = MEAN
-    std: tuple[float, ...] = STD
+    def __init__(
+        self,
+        resize: tuple[int, int] | None,
+        crop: tuple[int, int] | None,
+        *,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        processor: Any = None,
+    ) -> None:
+        """`resize` and `crop` are (height, width), or None for no such step; a `processor` brings its own settings."""
+        sides = {"size": resize, "crop_size": crop}
+        self._processor = processor or _clip_processor(
+            do_resize=resize is not None,
+            do_center_crop=crop is not None,
+            image_mean=mean,
+            image_std=std,
+            **{k: {"height": v[0], "width": v[1]} for k, v in sides.items() if v is not None},
+        )
+        rescale, normalise = self._processor.do_rescale, self._processor.do_normalize
+        self.factor = float(self._processor.rescale_factor) if rescale else 1.0
+        self.mean = tuple(map(float, self._processor.image_mean)) if normalise else (0.0,) * 3
+        self.std = tuple(map(float, self._processor.image_std)) if normalise else (1.0,) * 3
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Pixels":
-        """From the content of a preprocessor_config.json."""
+        """From the content of a CLIP's preprocessor_config.json; CLIP's defaults for missing keys."""
+        return cls(None, None, processor=_clip_processor(**config))
 
-        def sides(value: Any) -> tuple[int, int] | None:
-            if isinstance(value, int):
-                return value, value
-            return (value["height"], value["width"]) if value and "height" in value else None
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pixels) and self._processor.to_dict() == other._processor.to_dict()
 
-        size = config.get("size", 224)
-        resize = size if isinstance(size, int) else size.get("shortest_edge") or sides(size)
-        plain = {"mean": (0.0,) * 3, "std": (1.0,) * 3}
-        given = {"mean": config.get("image_mean") or MEAN, "std": config.get("image_std") or STD}
-        chosen = given if config.get("do_normalize", True) else plain
-        return cls(
-            resize if config.get("do_resize", True) else None,
-            sides(config.get("crop_size", 224)) if config.get("do_center_crop", True) else None,
-            int(config.get("resample", Image.Resampling.BICUBIC)),
-            float(config.get("rescale_factor", 1 / 255)) if config.get("do_rescale", True) else 1.0,
-            tuple(map(float, chosen["mean"])),
-            tuple(map(float, chosen["std"])),
-        )
+    __hash__ = None  # type: ignore[assignment]
 
     def sized(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) resized and cropped: uint8 (3, S, S)."""
-        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-        width, height = picture.size
-        if isinstance(self.resize, int):
-            short = min(width, height)
-            wanted = int(self.resize * width / short), int(self.resize * height / short)
-        else:
-            wanted = (width, height) if self.resize is None else (self.resize[1], self.resize[0])
-        if wanted != picture.size:
-            picture = picture.resize(wanted, Image.Resampling(self.resample))
-        if self.crop is not None:
-            tall, wide = self.crop
-            top, left = (picture.size[1] - tall) // 2, (picture.size[0] - wide) // 2
-            picture = picture.crop((left, top, left + wide, top + tall))  # beyond the border: black
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+        batch = self._processor(
+            image.numpy(),
+            do_rescale=False,
+            do_normalize=False,
+            input_data_format="channels_first",
+            return_tensors="pt",
+        )
+        pixels: Tensor = batch["pixel_values"][0]
+        return pixels.contiguous()
 
     def normal(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) to float32 as the model reads it."""
@@ -76,15 +68,29 @@ class Pixels:
         return (images.float() * self.factor - mean) / std
 
 
-def read_pixels(source: str | Path) -> Pixels:
-    """The preprocessing of a checkpoint (folder or Hugging Face id). Raises ExperimentError where it has none."""
-    from transformers.image_processing_base import ImageProcessingMixin
+def _clip_processor(**settings: Any) -> Any:
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    return CLIPImageProcessorPil(**{k: v for k, v in settings.items() if v is not None})
+
+
+def read_pixels(source: str | Path, field: str = "model.clip") -> Pixels:
+    """The preprocessing of a checkpoint (folder or Hugging Face id).
+
+    Raises ExperimentError, which names the experiment's `field`, for a missing or broken file, or one that is not for pictures.
+    """
+    from transformers import AutoImageProcessor
 
     try:
-        config, _ = ImageProcessingMixin.get_image_processor_dict(str(source))
-    except (OSError, ValueError) as error:
+        with quiet_hf():
+            processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
+        pixels = Pixels(None, None, processor=processor)
+        shape = pixels.sized(torch.zeros(3, 8, 8, dtype=torch.uint8)).shape
+        if len(shape) != 3 or shape[0] != 3:
+            raise ValueError(f"{type(processor).__name__} makes {tuple(shape)} of a picture")
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
-            f"model.clip: {source} has no readable preprocessor_config.json: {reason}"
+            f"{field}: {source} has no readable preprocessor_config.json: {reason}"
         ) from error
-    return Pixels.of(config)
+    return pixels

@@ -1,4 +1,4 @@
-"""From the `model` part of an experiment to a model that clients can train."""
+"""Foundations that ship with the package, and the device that a run computes on."""
 
 from importlib.resources import files
 from pathlib import Path

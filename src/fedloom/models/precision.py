@@ -1,4 +1,4 @@
-"""In which precision a foundation works, and how tensors come to its device."""
+"""Precision of a frozen foundation, transfers to its device, and compilation of its frozen blocks."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def arithmetic(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """Autocast for a bfloat16 foundation: products in bfloat16, sums that need it in float32; else nothing."""
+    """Autocast for a bfloat16 foundation: products in bfloat16, sensitive sums in float32; otherwise no effect."""
     return torch.autocast(device.type, dtype) if dtype == torch.bfloat16 else nullcontext()
 
 
@@ -22,25 +22,25 @@ def in_precision(method: F) -> F:
     """A model's method, run in the precision of its foundation (`self.precision`)."""
 
     @wraps(method)
-    def run(self: Any, *given: Any, **named: Any) -> Any:
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         with arithmetic(self.device, self.precision):
-            return method(self, *given, **named)
+            return method(self, *args, **kwargs)
 
     return cast(F, run)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on `device`; to a GPU through pinned memory, so that the copy runs beside what is computed."""
+    """The tensor on `device`; to a GPU through pinned memory, so that the copy overlaps with computation."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def compile_frozen(root: torch.nn.Module, adapted: set[int], **options: Any) -> int:
-    """`torch.compile` every block without an adapter in it, such as an LLM's MLPs; how many these are.
+    """`torch.compile` every block without an adapter in it, such as an LLM's MLPs; returns their number.
 
-    `adapted` holds ids of the modules that adapters or trained tensors sit in. Blocks around them are left alone: their layers'
-    `forward` is replaced while a cohort is trained. Sizes are dynamic, because batches differ in length.
+    `adapted`: ids of the modules that hold adapters or trained tensors. Blocks around them are left alone: cohort training
+    replaces their layers' `forward`. Sizes are dynamic, because batches differ in length.
     """
     count = 0
     for child in root.children():
@@ -55,5 +55,5 @@ def compile_frozen(root: torch.nn.Module, adapted: set[int], **options: Any) -> 
 
 
 def _noisy(module: torch.nn.Module) -> bool:
-    """Whether it is a dropout, which draws from its client's stream while a cohort is trained."""
+    """Whether it is an active dropout, which draws from its client's stream in cohort training."""
     return isinstance(module, torch.nn.Dropout) and module.p > 0

@@ -21,6 +21,7 @@ from fedloom.models.load import shipped
 from fedloom.models.lora.lora import LoRA
 from fedloom.models.pretraining.roberta import FOLDER
 from fedloom.models.settings import Foundation
+from fedloom.tasks.frozen_llm import embedder_of
 
 ENTAILMENT = LABELS["entailment"]
 ROBERTA_LARGE = RobertaConfig(
@@ -121,9 +122,9 @@ def test_answers_do_not_depend_on_batch_mates_and_agree_with_each_other() -> Non
     joint = model.logits(batch)
     single = torch.cat([model.logits([e]) for e in batch])
     assert torch.allclose(joint, single, atol=1e-10)
-    wanted = torch.tensor([e.label for e in batch])
+    targets = torch.tensor([e.label for e in batch])
     assert model.loss(batch).item() == pytest.approx(
-        torch.nn.functional.cross_entropy(single, wanted).item(), abs=1e-10
+        torch.nn.functional.cross_entropy(single, targets).item(), abs=1e-10
     )
     assert model.generate(batch, 1) == [ENTAILMENT[i] for i in joint.argmax(-1)]
     assert model.score(batch) == [
@@ -186,8 +187,8 @@ def test_folders_are_what_plain_peft_reads(tmp_path: Path) -> None:
     plain = PeftModel.from_pretrained(base, tmp_path / "a" / "body").eval().double()
     model.model.double()
     with torch.no_grad():
-        found = torch.cat([plain(input_ids=torch.tensor([e.inputs["input_ids"]])).logits for e in batch])
-        assert torch.allclose(found, model.logits(batch), atol=1e-10)
+        outputs = torch.cat([plain(input_ids=torch.tensor([e.inputs["input_ids"]])).logits for e in batch])
+        assert torch.allclose(outputs, model.logits(batch), atol=1e-10)
     model.model.float()
 
     head = {f"head/{n}": t for n, t in load_file(tmp_path / "a" / "head.safetensors").items()}
@@ -239,8 +240,8 @@ def test_a_checkpoints_head_is_kept_where_its_labels_are_the_tasks(tmp_path: Pat
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ExperimentError, match="has no meaning for a classifier"):
-        fresh().embedder()
+    with pytest.raises(ExperimentError, match="is the language model of a multimodal LLM"):
+        embedder_of("world", fresh())
     with pytest.raises(ExperimentError, match=r"model\.classifier: .*nowhere cannot be loaded"):
         fresh(classifier=str(tmp_path / "nowhere"))
     with pytest.raises(ExperimentError, match="name no layer of body; it has dense, key, query, value"):
@@ -264,9 +265,9 @@ def test_a_second_adapter_is_personal_and_travels_by_name(tmp_path: Path) -> Non
     model.load({**{n: t.clone() for n, t in model.tensors.items()}, "anchors/prompts": states[:2]})
     model.score(batch)
     model.save_adapters(tmp_path)
-    found = AdaptedClassifier.read_adapters(tmp_path)
-    assert torch.equal(found["anchors/prompts"], states[:2])
-    assert found.keys() - {"anchors/prompts"} == model.tensors.keys()
+    tensors = AdaptedClassifier.read_adapters(tmp_path)
+    assert torch.equal(tensors["anchors/prompts"], states[:2])
+    assert tensors.keys() - {"anchors/prompts"} == model.tensors.keys()
     assert len(before) == 6
 
 

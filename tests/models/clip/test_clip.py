@@ -1,5 +1,7 @@
 """CLIP under our hands: what transformers computes, nothing kept too long, and a model that nobody changes."""
 
+import json
+
 import pytest
 import torch
 
@@ -7,7 +9,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.methods import METHODS
 from fedloom.models.clip.adapter import Who
-from fedloom.models.clip.checkpoint import load_clip_checkpoint
+from fedloom.models.clip.checkpoint import load_clip_checkpoint, read_adapter
 from fedloom.models.feature_cache import FeatureStore
 from fedloom.models.image_processing import Pixels
 from tests.models.clip.tiny_clip import CLASSES, PREPROCESSOR, adapted, sample, towers
@@ -24,13 +26,15 @@ def test_zero_shot_is_what_transformers_computes() -> None:
     model = adapted(METHODS["zero-shot"](), dtype=torch.float64)
     examples = [model.prepare(sample(i, i)) for i in range(5)]
     texts = [f"a photo of a {name.replace('_', ' ')}." for name in CLASSES.base]
-    asked = model.towers.tokenizer(texts)["input_ids"]
+    token_ids = model.towers.tokenizer(texts)["input_ids"]
     start, end = model.towers.tokenizer.bos_token_id, model.towers.tokenizer.eos_token_id
-    ids = torch.tensor([[start, *row] + [end] * (29 - len(row)) for row in asked])  # padded to all positions
+    ids = torch.tensor(
+        [[start, *row] + [end] * (29 - len(row)) for row in token_ids]
+    )  # padded to all positions
     pixels = model.pixels.normal(torch.stack([e.image for e in examples])).double()
     with torch.no_grad():
-        wanted = model.towers.clip(input_ids=ids, pixel_values=pixels).logits_per_image
-    torch.testing.assert_close(logits(model, examples), wanted, rtol=1e-10, atol=1e-10)
+        expected = model.towers.clip(input_ids=ids, pixel_values=pixels).logits_per_image
+    torch.testing.assert_close(logits(model, examples), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_pictures_are_prepared_as_transformers_does_it() -> None:
@@ -41,14 +45,11 @@ def test_pictures_are_prepared_as_transformers_does_it() -> None:
     draw = torch.Generator().manual_seed(0)
     for shape in ((3, 48, 31), (3, 17, 40), (3, 20, 20)):
         image = torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
-        wanted = theirs(image.permute(1, 2, 0).numpy(), return_tensors="pt")["pixel_values"]
-        torch.testing.assert_close(pixels.normal(pixels.sized(image)[None]), wanted, rtol=1e-5, atol=1e-5)
-    assert Pixels.of({"size": 224}).resize == 224
-    assert Pixels.of({"size": {"height": 8, "width": 6}, "do_center_crop": False}).sized(image).shape == (
-        3,
-        8,
-        6,
-    )
+        expected = theirs(image.permute(1, 2, 0).numpy(), return_tensors="pt")["pixel_values"]
+        torch.testing.assert_close(pixels.normal(pixels.sized(image)[None]), expected, rtol=1e-5, atol=1e-5)
+    assert Pixels.of({"size": 224}).sized(image).shape == (3, 224, 224)
+    sides = {"size": {"height": 8, "width": 6}, "do_center_crop": False}
+    assert Pixels.of(sides).sized(image).shape == (3, 8, 6)
 
 
 @pytest.mark.parametrize("method", ["pfedmma", "mma"])
@@ -58,10 +59,10 @@ def test_14_without_weight_or_without_u_it_is_zero_shot(method, off) -> None:
     model = adapted(METHODS[method](**off, blocks=2, rank=7), dtype=torch.float64, on=on)
     examples = [model.prepare(sample(i, i)) for i in range(5)]
     for kind in ("base", "novel"):
-        wanted = logits(adapted(METHODS["zero-shot"](), on=on), examples, kind)
-        torch.testing.assert_close(logits(model, examples, kind), wanted, rtol=1e-12, atol=1e-12)
+        expected = logits(adapted(METHODS["zero-shot"](), on=on), examples, kind)
+        torch.testing.assert_close(logits(model, examples, kind), expected, rtol=1e-12, atol=1e-12)
         moved = logits(adapted(METHODS[method](blocks=2, rank=7, scale=0.7), on=on), examples, kind)
-        assert (moved - wanted).abs().max() > 1e-3
+        assert (moved - expected).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("method", ["pfedmma", "promptfl", "fedotp", "fedpgp"])
@@ -71,20 +72,20 @@ def test_3_text_features_are_never_older_than_what_made_them(method) -> None:
     name = next(n for n in model.tensors if n.startswith(("adapter/text", "prompt")))
     noise = torch.randn(model.start[name].shape, generator=torch.Generator().manual_seed(1))
     clients = [{name: model.start[name] + step * noise} for step in (0.0, 0.3)]
-    found = []
+    outputs = []
     for tensors in (*clients, *clients):
         model.load(tensors)
-        found.append(logits(model, examples))
-        assert torch.equal(found[-1], logits(model, examples))  # kept
-    assert torch.equal(found[0], found[2])
-    assert torch.equal(found[1], found[3])
-    assert not torch.allclose(found[0], found[1])
+        outputs.append(logits(model, examples))
+        assert torch.equal(outputs[-1], logits(model, examples))  # kept
+    assert torch.equal(outputs[0], outputs[2])
+    assert torch.equal(outputs[1], outputs[3])
+    assert not torch.allclose(outputs[0], outputs[1])
     with torch.no_grad():
         model.tensors[name].add_(0.3 * noise)  # no load: the parameter itself tells
-    assert not torch.allclose(logits(model, examples), found[3])
+    assert not torch.allclose(logits(model, examples), outputs[3])
     assert logits(model, examples, "novel").shape == (5, 3)
     model.load(clients[0])
-    assert torch.equal(logits(model, examples), found[0])
+    assert torch.equal(logits(model, examples), outputs[0])
 
 
 def test_what_is_frozen_is_read_once(monkeypatch) -> None:
@@ -157,6 +158,32 @@ def test_a_sample_of_another_kind_is_refused(meta, answer, says) -> None:
         model.prepare(Sample("x", {"image": torch.zeros(3, 8, 8, dtype=torch.uint8)}, "", answer, meta))
     nothing = model.prepare(Sample("x", {}, "", "red cube", {"classes": "base", "label": 0}))
     assert model.pixels.normal(nothing.image[None]).abs().max() < 0.02  # the mean colour
+
+
+KINDS = (
+    "Nothing",
+    "Context",
+    "ConditionalContext",
+    "LowRankContext",
+    "TwoContexts",
+    "Experts",
+    "MultimodalAdapter",
+)
+"""Names in `fedloom.json` of the adapters of ON_CLIP."""
+
+
+@pytest.mark.parametrize(("method", "kind"), zip(ON_CLIP, KINDS, strict=True))
+def test_a_folder_names_its_adapter_and_is_read_back(method, kind, tmp_path) -> None:
+    model = adapted(METHODS[method]())
+    model.save_adapters(tmp_path)
+    file = tmp_path / "fedloom.json"
+    listed = json.loads(file.read_text())
+    assert listed["attachment"]["type"] == kind
+    assert read_adapter(tmp_path) == METHODS[method]().attachment
+    assert model.read_adapters(tmp_path).keys() == model.tensors.keys()
+    file.write_text(json.dumps(listed | {"attachment": {"type": "Later"}}))
+    with pytest.raises(ExperimentError, match="names the adapter Later"):
+        read_adapter(tmp_path)
 
 
 def test_training_on_a_novel_class_is_an_error() -> None:

@@ -43,11 +43,11 @@ def test_the_output_of_a_block_is_that_of_the_equation(options) -> None:
     blocks = model.towers.clip.vision_model.encoder.layers
     model.part.rows = Who((0, 0)).pictures
     with torch.no_grad():
-        found = model.towers.run("vision", x, 2, branch=model.part.branch)
+        output = model.towers.run("vision", x, 2, branch=model.part.branch)
         h = x
         for number, place in ((2, 2), (3, 1)):
             h = blocks[number](h, None) + wanted_branch(model, spec, "vision", place, blocks[number], h)
-    torch.testing.assert_close(found, h, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(output, h, rtol=1e-10, atol=1e-10)
 
 
 def test_start_values_and_one_s_for_both_towers() -> None:

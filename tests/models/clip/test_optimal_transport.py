@@ -75,15 +75,15 @@ def test_7_an_item_depends_on_nothing_else_in_its_batch(eps) -> None:
 def test_7_constant_similarities_give_their_mass_whatever_the_plan(kind) -> None:
     S = torch.full((2, 3, M, N), 0.37)
     mass = 1.0 if kind == "sinkhorn" else 0.8
-    found = (plan(S, kind=kind, mass=0.8) * S).sum((-2, -1))
-    torch.testing.assert_close(found, torch.full((2, 3), mass * 0.37), rtol=1e-5, atol=1e-6)
+    scores = (plan(S, kind=kind, mass=0.8) * S).sum((-2, -1))
+    torch.testing.assert_close(scores, torch.full((2, 3), mass * 0.37), rtol=1e-5, atol=1e-6)
 
 
 def test_7_the_uniform_plan_is_the_mean_of_the_similarities() -> None:
     model = adapted(METHODS["fedotp"](ot="uniform", ot_mass=0.6), dtype=torch.float64)
     examples = [model.prepare(sample(i, i)) for i in range(3)]
     with torch.no_grad():
-        found = model.logits(examples, None, "base")
+        scores = model.logits(examples, None, "base")
         feats = torch.stack(model.features(examples))
         both = [
             model.part.after(model.tensors[n][None], model.classes.base)[0]
@@ -91,5 +91,5 @@ def test_7_the_uniform_plan_is_the_mean_of_the_similarities() -> None:
         ]
         S = torch.stack([feats @ g.T for g in both], -1)  # (B, M, C, 2)
     assert feats.shape == (3, 4, 32)
-    wanted = model.towers.scale * 0.6 * S.mean((1, 3))
-    torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+    expected = model.towers.scale * 0.6 * S.mean((1, 3))
+    torch.testing.assert_close(scores, expected, rtol=1e-10, atol=1e-10)

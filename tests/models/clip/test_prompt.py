@@ -41,8 +41,8 @@ def test_a_context_of_a_text_s_own_embeddings_is_that_text(on) -> None:
     words = on.tokens(["a photo of a"]).ids[0, 1:5]
     model.load({"prompt/context": on.embed(words[None])[0]})
     examples = [model.prepare(sample(i, i)) for i in range(5)]
-    wanted = logits(adapted(METHODS["zero-shot"](), dtype=DOUBLE, on=on), examples)
-    torch.testing.assert_close(logits(model, examples), wanted, rtol=1e-10, atol=1e-10)
+    expected = logits(adapted(METHODS["zero-shot"](), dtype=DOUBLE, on=on), examples)
+    torch.testing.assert_close(logits(model, examples), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_a_context_starts_small() -> None:
@@ -53,12 +53,12 @@ def test_a_context_starts_small() -> None:
 def test_6_equal_cosines_cost_ln_2() -> None:
     draw = torch.Generator().manual_seed(0)
     z = torch.nn.functional.normalize(torch.randn(3, 7, 11, generator=draw, dtype=DOUBLE), dim=-1)
-    found = contrast(z[0], z[1:2], z[:1], 0.5)
-    torch.testing.assert_close(found, torch.full((1,), math.log(2), dtype=DOUBLE))
+    loss = contrast(z[0], z[1:2], z[:1], 0.5)
+    torch.testing.assert_close(loss, torch.full((1,), math.log(2), dtype=DOUBLE))
     # by hand, one class: <z0, zG> = 0.6, <zG, z> = 0
     z0, zg, own = (torch.tensor(v, dtype=DOUBLE) for v in ([[1.0, 0, 0]], [[[0.6, 0.8, 0]]], [[[0, 0, 1.0]]]))
-    wanted = -math.log(math.exp(1.2) / (math.exp(1.2) + 1))
-    assert float(contrast(z0, zg, own, 0.5)) == pytest.approx(wanted, rel=1e-12)
+    expected = -math.log(math.exp(1.2) / (math.exp(1.2) + 1))
+    assert float(contrast(z0, zg, own, 0.5)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_6_fedpgp_reaches_all_three_and_without_its_low_rank_part_is_promptfl(on, promptfl, examples) -> None:
@@ -80,8 +80,8 @@ def test_6_fedpgp_reaches_all_three_and_without_its_low_rank_part_is_promptfl(on
         names, who = CLASSES.base, Who((0,))
         own = model.part.text(names, who)
         shared = model.part.after(model.tensors["prompt/context"][None], names)
-        wanted = 0.5 * contrast(model.part.fixed_text(names), shared, own, 0.5)
-    assert extra[0.5] - extra[0.0] == pytest.approx(float(wanted), rel=1e-10)
+        expected = 0.5 * contrast(model.part.fixed_text(names), shared, own, 0.5)
+    assert extra[0.5] - extra[0.0] == pytest.approx(float(expected), rel=1e-10)
 
 
 def test_fedpgp_s_other_fixed_text_is_another(on) -> None:
@@ -103,14 +103,14 @@ def test_9_cocoop_without_its_last_layer_is_promptfl(on, promptfl, examples) -> 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 11])
 def test_9_in_pieces_or_at_once_it_is_the_same(chunk, on, examples) -> None:
-    found = []
+    results = []
     for size in (chunk, 10_000):
         model = adapted(METHODS["cocoop-fedavg"](chunk=size), dtype=DOUBLE, on=on)
         model.begin(set(model.tensors))
         loss = model.loss(examples)
         loss.backward()
-        found.append((loss.detach(), {n: p.grad for n, p in model.tensors.items()}))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
+        results.append((loss.detach(), {n: p.grad for n, p in model.tensors.items()}))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-12)
 
 
 def test_8_pfedmoap_without_experts_is_promptfl(on, promptfl, examples) -> None:
@@ -124,7 +124,7 @@ def test_8_the_gating_by_hand(on, examples) -> None:
     model = adapted(METHODS["pfedmoap"](heads=1, contexts=4), dtype=DOUBLE, on=on)
     expert = torch.randn(1, 16, 24, generator=torch.Generator().manual_seed(5), dtype=DOUBLE) * 0.3
     model.load({"experts/contexts": expert})  # three places, one is used
-    found = logits(model, examples)
+    scores = logits(model, examples)
     t = {n.removeprefix("gate/"): p.detach() for n, p in model.tensors.items() if n.startswith("gate/")}
 
     def layer(name, x):
@@ -144,8 +144,8 @@ def test_8_the_gating_by_hand(on, examples) -> None:
             for c in range(len(CLASSES.base)):
                 k, v = layer("key", entries[:, c, ::4]), layer("value", entries[:, c, ::4])
                 h = layer("out", torch.softmax(10 * k @ q, 0) @ v)
-                wanted = on.scale * (0.5 * f[b] @ entries[0, c] + short[b] @ h)
-                torch.testing.assert_close(found[b, c], wanted, rtol=1e-9, atol=1e-10)
+                expected = on.scale * (0.5 * f[b] @ entries[0, c] + short[b] @ h)
+                torch.testing.assert_close(scores[b, c], expected, rtol=1e-9, atol=1e-10)
 
 
 def test_heads_that_do_not_divide_the_gating_are_refused(on) -> None:

@@ -91,8 +91,8 @@ def adapted(
     method: Any, seed: int = 0, dtype: torch.dtype = torch.float32, on: Towers | None = None
 ) -> AdaptedCLIP:
     """The model that a method needs."""
-    made = on or towers(dtype=dtype)
-    return AdaptedCLIP(made, Pixels.of(PREPROCESSOR), CLASSES, method.attachment, seed=seed)
+    on = on or towers(dtype=dtype)
+    return AdaptedCLIP(on, Pixels.of(PREPROCESSOR), CLASSES, method.attachment, seed=seed)
 
 
 def sample(number: int, label: int, kind: str = "base", **meta: Any) -> Sample:
@@ -141,7 +141,7 @@ def write(folder: Path) -> Path:
 
 
 def quick_settings(folder: Path, clients: int) -> dict[str, Any]:
-    """What `quick` runs a method on CLIP with."""
+    """Settings with which `quick` runs a method on CLIP."""
     return {
         "name": "quick",
         "rounds": 2,

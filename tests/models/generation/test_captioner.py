@@ -28,8 +28,8 @@ def test_embeddings_are_what_transformers_compares(folder) -> None:
     ids = model.tokenizer(texts, padding=True, return_tensors="pt")
     pixels = pictures(5).float() / 127.5 - 1
     with torch.no_grad():
-        wanted = plain(pixel_values=pixels, use_itm_head=False, **ids).itm_score
-    torch.testing.assert_close(f @ g.T, wanted, rtol=1e-5, atol=1e-5)
+        expected = plain(pixel_values=pixels, use_itm_head=False, **ids).itm_score
+    torch.testing.assert_close(f @ g.T, expected, rtol=1e-5, atol=1e-5)
     assert f.shape == (5, 10)
     torch.testing.assert_close(f.norm(dim=1), torch.ones(5))
     torch.testing.assert_close(g[1:2], model.embed_texts(texts[1:2]), rtol=1e-5, atol=1e-5)
@@ -60,10 +60,10 @@ def test_one_that_only_writes_says_so(folder, tmp_path) -> None:
 
 def test_a_build_repeats_to_the_bit(tmp_path) -> None:
     settings = {"seed": 3, "steps": 2, "pictures": 12, "batch": 4, "checks": 3}
-    found = build_captioner.build(tmp_path / "a", log=lambda line: None, **settings)
+    metrics = build_captioner.build(tmp_path / "a", log=lambda line: None, **settings)
     state = torch.get_rng_state()
     build_captioner.build(tmp_path / "b", log=lambda line: None, **settings)
     assert torch.equal(torch.get_rng_state(), state)
-    assert {"exact", "phrases", "retrieval", "loss/captions", "loss/matching", "seconds"} == found.keys()
+    assert {"exact", "phrases", "retrieval", "loss/captions", "loss/matching", "seconds"} == metrics.keys()
     for file in (p for p in (tmp_path / "a").rglob("*") if p.is_file()):
         assert file.read_bytes() == (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes(), file

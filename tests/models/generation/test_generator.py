@@ -36,17 +36,17 @@ def test_samples_do_not_depend_on_the_batch_but_on_the_stream(latent) -> None:
     model = generator(latent=latent)
     assert (model.channels, model.size) == (3, 8)
     state = torch.get_rng_state()
-    taken = model.sample(PROMPTS, stream(), steps=3)
+    samples = model.sample(PROMPTS, stream(), steps=3)
     assert torch.equal(torch.get_rng_state(), state)
-    assert taken.shape == (5, 3, 8, 8)
-    assert taken.dtype == torch.uint8
-    assert torch.equal(taken, model.sample(PROMPTS, stream(), steps=3))
+    assert samples.shape == (5, 3, 8, 8)
+    assert samples.dtype == torch.uint8
+    assert torch.equal(samples, model.sample(PROMPTS, stream(), steps=3))
     for batch in (1, 2):
         again = model.sample(PROMPTS, stream(), steps=3, batch=batch)
-        assert (again.int() - taken.int()).abs().max() <= 1  # rounding
-    assert torch.equal(model.sample(PROMPTS[:2], stream(), steps=3), taken[:2])
-    assert not torch.equal(taken, model.sample(PROMPTS, stream(2), steps=3))
-    assert not torch.equal(taken[0], taken[4])  # each has noise of its own
+        assert (again.int() - samples.int()).abs().max() <= 1  # rounding
+    assert torch.equal(model.sample(PROMPTS[:2], stream(), steps=3), samples[:2])
+    assert not torch.equal(samples, model.sample(PROMPTS, stream(2), steps=3))
+    assert not torch.equal(samples[0], samples[4])  # each has noise of its own
     assert model.sample([], stream()).shape == (0, 3, 8, 8)
 
 
@@ -59,11 +59,11 @@ def test_a_latent_sample_is_what_the_pipeline_of_diffusers_makes(tmp_path) -> No
     theirs.set_progress_bar_config(disable=True)
     noise = torch.randn(4, 4, 4, generator=stream())
     for guidance in (1.0, 2.5):
-        asked = {"num_inference_steps": 3, "guidance_scale": guidance, "output_type": "np"}
-        wanted = theirs("a picture of a seven", latents=noise[None], **asked).images[0]
-        taken = model.sample(["a picture of a seven"], stream(), guidance=guidance, steps=3)[0]
-        wanted = torch.from_numpy((wanted * 255).round()).permute(2, 0, 1)
-        assert (taken.float() - wanted).abs().max() <= 1
+        options = {"num_inference_steps": 3, "guidance_scale": guidance, "output_type": "np"}
+        expected = theirs("a picture of a seven", latents=noise[None], **options).images[0]
+        samples = model.sample(["a picture of a seven"], stream(), guidance=guidance, steps=3)[0]
+        expected = torch.from_numpy((expected * 255).round()).permute(2, 0, 1)
+        assert (samples.float() - expected).abs().max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -100,8 +100,8 @@ def test_the_loss_is_the_weighted_noise_error_of_diffusers_own_parts() -> None:
     x = parts.autoencoder.encode(shown[order].float() / 127.5 - 1).latent_dist.mode() * 0.7
     noise = torch.randn(x.shape, generator=draw)
     times = torch.randint(1000, (3,), generator=draw)
-    asked = {"padding": "max_length", "max_length": TOKENS, "truncation": True, "return_tensors": "pt"}
-    ids = parts.tokenizer([PROMPTS[i] for i in order], **asked)["input_ids"]
+    options = {"padding": "max_length", "max_length": TOKENS, "truncation": True, "return_tensors": "pt"}
+    ids = parts.tokenizer([PROMPTS[i] for i in order], **options)["input_ids"]
     model.load_tensors({})
     with torch.no_grad():
         noisy = parts.scheduler.add_noise(x, noise, times)
@@ -124,11 +124,11 @@ def test_without_weight_nothing_moves_but_the_decay_and_an_anchor_holds_back() -
         )
         model.load_tensors(tuned)
         x = pictures(5).float() / 127.5 - 1
-        given = torch.zeros(5, TOKENS, 24)
+        states = torch.zeros(5, TOKENS, 24)
         with torch.no_grad():
-            now = model.denoiser(x, 300, given).sample
+            now = model.denoiser(x, 300, states).sample
             model.load_tensors({})
-            return float((now - model.denoiser(x, 300, given).sample).square().mean())
+            return float((now - model.denoiser(x, 300, states).sample).square().mean())
 
     assert moved(100.0) < 0.5 * moved(0.0)
 
@@ -163,14 +163,14 @@ def test_what_is_saved_predicts_the_same_in_plain_diffusers(latent, tmp_path) ->
     model.save(tmp_path)
     plain = UNet2DConditionModel.from_pretrained(tmp_path, subfolder="unet")
     again = Generator.load(tmp_path)
-    x, given = (
+    x, states = (
         torch.randn(2, *again._shape, generator=stream()),
         torch.randn(2, TOKENS, 24, generator=stream(3)),
     )
     with torch.no_grad():
-        wanted = model.denoiser(x, 500, given).sample
-        assert torch.equal(plain(x, 500, given).sample, wanted)
-        assert torch.equal(again.denoiser(x, 500, given).sample, wanted)
+        expected = model.denoiser(x, 500, states).sample
+        assert torch.equal(plain(x, 500, states).sample, expected)
+        assert torch.equal(again.denoiser(x, 500, states).sample, expected)
     assert all(torch.equal(again.start[n], tuned[n]) for n in tuned)
     sampled = [m.sample(PROMPTS[:2], stream(), steps=2) for m in (model, again)]
     assert torch.equal(*sampled)

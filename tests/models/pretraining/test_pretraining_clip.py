@@ -15,7 +15,7 @@ def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path, monkeypatc
     monkeypatch.setattr(build_clip, "PRIVATE_STYLES", ("fog",))
     monkeypatch.setattr(build_clip, "PUBLIC_STYLES", ("wood",))
     settings = {"seed": 3, "steps": 5, "pictures": 1, "batch": 12, "checks": 1}
-    found = build_clip.build(tmp_path / "a", log=lambda line: None, **settings)
+    metrics = build_clip.build(tmp_path / "a", log=lambda line: None, **settings)
     state = torch.get_rng_state()
     build_clip.build(tmp_path / "b", log=lambda line: None, **settings)
     assert torch.equal(torch.get_rng_state(), state)
@@ -25,16 +25,16 @@ def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path, monkeypatc
         "private/novel/fog",
         "private/seen",
         "seconds",
-    } <= found.keys()
+    } <= metrics.keys()
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
-    wanted = [
+    expected = [
         "config.json",
         "model.safetensors",
         "preprocessor_config.json",
         "tokenizer.json",
         "tokenizer_config.json",
     ]
-    assert names == wanted
+    assert names == expected
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
@@ -52,8 +52,8 @@ def test_the_shipped_one_loads_in_transformers_and_knows_combinations_that_it_ne
         assert (
             tokenizer.decode(tokenizer(name)["input_ids"], skip_special_tokens=True).strip() == name.lower()
         )
-    found = build_clip.accuracy(towers, 0, "private", NOVEL_COMBINATIONS, PUBLIC_STYLES[:2], 1)
-    assert found > 20 / len(NOVEL_COMBINATIONS)  # chance is 1 in 36
+    accuracy = build_clip.accuracy(towers, 0, "private", NOVEL_COMBINATIONS, PUBLIC_STYLES[:2], 1)
+    assert accuracy > 20 / len(NOVEL_COMBINATIONS)  # chance is 1 in 36
 
 
 def test_light_varies_picture_by_picture_and_sometimes_not_at_all() -> None:

@@ -18,7 +18,7 @@ def size_of(folder) -> int:
 
 def test_a_build_repeats_and_measures_what_it_wrote(tmp_path) -> None:
     settings = {"seed": 3, "steps": 2, "pictures": 20, "batch": 4, "checks": 4, "classes": ("two", "four")}
-    found = build_generator.build(tmp_path / "a", log=lambda line: None, **settings)
+    metrics = build_generator.build(tmp_path / "a", log=lambda line: None, **settings)
     state = torch.get_rng_state()
     build_generator.build(tmp_path / "b", log=lambda line: None, **settings)
     assert torch.equal(torch.get_rng_state(), state)
@@ -29,8 +29,8 @@ def test_a_build_repeats_and_measures_what_it_wrote(tmp_path) -> None:
         "oracle",
         "autoencoder/printed",
         "seconds",
-    } <= found.keys()
-    assert "agreement/three" not in found
+    } <= metrics.keys()
+    assert "agreement/three" not in metrics
     for file in (p for p in (tmp_path / "a").rglob("*") if p.is_file()):
         assert file.read_bytes() == (tmp_path / "b" / file.relative_to(tmp_path / "a")).read_bytes(), file
 
@@ -44,8 +44,8 @@ def test_classes_are_digits() -> None:
 
 def test_prompts_vary_and_some_are_empty() -> None:
     draw = torch_stream(0, "prompts")
-    made = [build_generator.prompt("eight", "a loop", draw) for _ in range(400)]
-    assert set(made) == {
+    prompts = [build_generator.prompt("eight", "a loop", draw) for _ in range(400)]
+    assert set(prompts) == {
         "",
         *(
             f"{frame}{a} eight{end}"
@@ -53,7 +53,7 @@ def test_prompts_vary_and_some_are_empty() -> None:
             for frame, end in (("", ""), ("a picture of ", ""), ("a picture of ", ", a loop"))
         ),
     }
-    assert 0.1 < made.count("") / 400 < 0.2
+    assert 0.1 < prompts.count("") / 400 < 0.2
     assert all(build_generator.prompt("two", "", draw).find("an") < 0 for _ in range(50))
 
 
@@ -61,9 +61,9 @@ def test_the_shipped_generator_draws_what_it_is_asked_for() -> None:
     generator = Generator.load("tiny-t2i")
     assert sum(p.numel() for p in generator.tensors.values()) < 1_000_000
     assert (generator.channels, generator.size) == (3, 16)
-    wanted = list(range(10)) * 3
-    taken = generator.sample([f"a picture of a {DIGITS[i]}" for i in wanted], torch_stream(5, "test"))
-    right = build_generator.oracle(1, 400).predict(build_generator.flat(taken)) == wanted
+    expected = list(range(10)) * 3
+    samples = generator.sample([f"a picture of a {DIGITS[i]}" for i in expected], torch_stream(5, "test"))
+    right = build_generator.oracle(1, 400).predict(build_generator.flat(samples)) == expected
     assert right.mean() > 0.5  # chance is 0.1
     tokens = generator.parts.tokenizer([f"a picture of a {name}" for name in DIGITS])["input_ids"]
     assert {len(ids) for ids in tokens} == {7}  # a token for each word, start and end
@@ -72,12 +72,12 @@ def test_the_shipped_generator_draws_what_it_is_asked_for() -> None:
 def test_the_shipped_captioner_says_what_it_sees_and_names_no_digit() -> None:
     captioner = Captioner.load("tiny-captioner")
     shown, _ = printed(24, 7_000_000)
-    wanted = [describe(picture, 0) for picture in shown]
+    expected = [describe(picture, 0) for picture in shown]
     said = captioner.caption(shown)
     assert all(mask_names(text, DIGITS) == (text, 0) for text in said)
-    pairs = [(set(s.split(", ")), set(w.split(", "))) for s, w in zip(said, wanted, strict=True)]
+    pairs = [(set(s.split(", ")), set(w.split(", "))) for s, w in zip(said, expected, strict=True)]
     assert sum(len(s & w) / len(s | w) for s, w in pairs) / 24 > 0.6
-    likeness = captioner.embed_pictures(shown) @ captioner.embed_texts(wanted).T
+    likeness = captioner.embed_pictures(shown) @ captioner.embed_texts(expected).T
     assert likeness.diagonal().mean() > likeness.mean() + 0.2
 
 

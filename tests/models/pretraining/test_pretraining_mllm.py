@@ -10,6 +10,7 @@ from fedloom.models.mllm.mllm import MLLM
 from fedloom.models.mllm.prompt import PromptConfig
 from fedloom.models.pretraining import mllm as build_mllm
 from fedloom.models.pretraining.augment import vary_sound
+from fedloom.models.pretraining.recipe import HELD_OUT, rate
 from fedloom.models.pretraining.word_readout import Readout, align
 
 FOLDER = build_mllm.FOLDER
@@ -18,11 +19,11 @@ FOLDER = build_mllm.FOLDER
 def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path) -> None:
     lines: list[str] = []
     settings = {"seed": 3, "steps": 20, "scenes": 6, "batch": 4, "checks": 3}
-    found = build_mllm.build(tmp_path / "a", log=lines.append, **settings)
+    metrics = build_mllm.build(tmp_path / "a", log=lines.append, **settings)
     state = torch.get_rng_state()
     build_mllm.build(tmp_path / "b", log=lines.append, **settings)
     assert torch.equal(torch.get_rng_state(), state)
-    assert {f"{s}/{k}" for s in ("public", "private") for k in build_mllm.KINDS} < found.keys()
+    assert {f"{s}/{k}" for s in ("public", "private") for k in build_mllm.KINDS} < metrics.keys()
     names = [p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*") if p.is_file()]
     assert len(names) > 6
     for name in names:
@@ -44,7 +45,7 @@ def test_pool_keeps_one_copy_of_each_input() -> None:
 
 
 def test_rate_warms_up_rests_and_falls() -> None:
-    rates = [build_mllm.rate(s, 1000) for s in range(1000)]
+    rates = [rate(s, 1000) for s in range(1000)]
     assert rates[0] == 0.01
     assert max(rates) == 1.0
     assert rates[599] == 1.0
@@ -93,7 +94,7 @@ class TestShipped:
 
     def exact(self, model, split, kind, count=60, change=lambda s: s):
         world = Tabletop(0)
-        samples = [world.sample(split, build_mllm.HELD_OUT + 5000 + i, kind) for i in range(count)]
+        samples = [world.sample(split, HELD_OUT + 5000 + i, kind) for i in range(count)]
         examples = [model.prepare(change(s)) for s in samples]
         return build_mllm.exact(model, examples, batch=60)
 

@@ -5,17 +5,17 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from fedloom.data.tabletop import VOCABULARY, Tabletop
 from fedloom.models.pretraining import roberta as build_roberta
+from fedloom.models.pretraining.recipe import HELD_OUT
 from fedloom.models.pretraining.sentences import KINDS, MASKED, TELLING, VERDICTS, Masks, encode, tell
-from fedloom.models.pretraining.word_tokenizer import word_tokenizer
 
 
 def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path) -> None:
     settings = {"seed": 3, "steps": 4, "scenes": 20, "batch": 6, "checks": 10}
-    found = build_roberta.build(tmp_path / "a", log=lambda line: None, **settings)
+    metrics = build_roberta.build(tmp_path / "a", log=lambda line: None, **settings)
     state = torch.get_rng_state()
     build_roberta.build(tmp_path / "b", log=lambda line: None, **settings)
     assert torch.equal(torch.get_rng_state(), state)
-    assert found.keys() == {f"{s}/{k}" for s in ("public", "private") for k in MASKED} | {"seconds"}
+    assert metrics.keys() == {f"{s}/{k}" for s in ("public", "private") for k in MASKED} | {"seconds"}
     names = sorted(p.name for p in (tmp_path / "a").iterdir())
     assert names == ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
     for name in names:
@@ -25,12 +25,12 @@ def test_a_build_is_reproducible_and_measures_what_it_wrote(tmp_path) -> None:
 def test_the_shipped_one_fills_gaps_by_looking_at_the_other_sentence() -> None:
     model = AutoModelForMaskedLM.from_pretrained(build_roberta.FOLDER, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(build_roberta.FOLDER)
-    texts = [tell(Tabletop(0), "private", build_roberta.HELD_OUT + i, "repeated") for i in range(100)]
+    texts = [tell(Tabletop(0), "private", HELD_OUT + i, "repeated") for i in range(100)]
     assert build_roberta.filled(model, tokenizer, texts, 0) > 0.8
 
 
 def test_the_tokenizer_knows_every_word_and_survives_its_folder(tmp_path) -> None:
-    tokenizer = word_tokenizer()
+    tokenizer = build_roberta.roberta_tokenizer()
     tokenizer.save_pretrained(tmp_path)
     for again in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
         ids = again(" ".join(VOCABULARY))["input_ids"]
@@ -56,7 +56,7 @@ def test_told_pairs_are_public_and_their_verdicts_true() -> None:
 
 
 def test_masks_hide_telling_words_alone() -> None:
-    tokenizer = word_tokenizer()
+    tokenizer = build_roberta.roberta_tokenizer()
     ids = encode(tokenizer, [tell(Tabletop(0), "public", i, "repeated") for i in range(40)])
     shown, hidden = Masks.of(tokenizer, torch.Generator().manual_seed(0)).hide(ids, 0.5)
     chosen = hidden != -100

@@ -9,9 +9,8 @@ from torch import nn
 
 from fedloom.experiment.settings import Experiment
 from fedloom.methods import METHODS
-from fedloom.models.training.adamw import StackedAdamW
 from fedloom.models.training.settings import Training
-from fedloom.models.training.sgd import StackedSGD
+from fedloom.models.training.stacked_optimizer import StackedAdamW, StackedSGD
 
 MIXED = {"clients": {"image": 2, "audio": 1, "both": 1}, "train": 5, "test": 1}
 """5 samples in batches of 4: the last batch has one, and a client with both modalities lacks one of them there."""
@@ -43,10 +42,10 @@ def trained(quick, federate):
         if spy is not None:
             spy(federation)
         federation.run()
-        found = {**federation.state.shared, **federation.state.tensors}
+        tensors = {**federation.state.shared, **federation.state.tensors}
         for client in federation.clients.values():
-            found |= {f"{client.name}:{n}": t for n, t in client.personal.items()}
-        return found, federation
+            tensors |= {f"{client.name}:{n}": t for n, t in client.personal.items()}
+        return tensors, federation
 
     return run
 
@@ -137,9 +136,9 @@ def test_clients_are_really_trained_together(trained, monkeypatch) -> None:
     import fedloom.federation.local_engine as engine
 
     sizes: list[int] = []
-    original = engine.joint
+    original = engine.train_cohort
     monkeypatch.setattr(
-        engine, "together", lambda model, jobs: (sizes.append(len(jobs)), original(model, jobs))[1]
+        engine, "train_cohort", lambda model, jobs: (sizes.append(len(jobs)), original(model, jobs))[1]
     )
     trained(2, {"method": "fedavg-lora", "data": {**IMAGES, "clients": {"image": 5}}, "rounds": 1})
     assert sizes == [2, 2]  # and the fifth alone
@@ -189,5 +188,5 @@ def test_the_stacked_optimiser_is_one_optimiser_per_client(decay, name, rates) -
         ours.clip(1.0)
         ours.step(active)
         for i in range(len(shapes)):
-            wanted = torch.stack([single[k][i].detach() for k in range(clients)])
-            torch.testing.assert_close(stacked[i].detach(), wanted, rtol=1e-12, atol=1e-12)
+            expected = torch.stack([single[k][i].detach() for k in range(clients)])
+            torch.testing.assert_close(stacked[i].detach(), expected, rtol=1e-12, atol=1e-12)

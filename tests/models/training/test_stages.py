@@ -48,12 +48,12 @@ def test_a_client_without_a_modality_changes_no_tensor_of_its_encoder(quick, fed
     federation = federate(
         quick("feda2-lora", data={"clients": {"image": 1, "audio": 1, "text": 1}, "train": 12, "test": 2})
     )
-    asked = []
+    exchanges = []
     original = federation.engine._ask_one
 
     def spy(client, method, task, payload, at):
         reply = original(client, method, task, payload, at)
-        asked.append(
+        exchanges.append(
             (
                 client.name,
                 {group_of(n) for n in payload.tensors},
@@ -65,8 +65,8 @@ def test_a_client_without_a_modality_changes_no_tensor_of_its_encoder(quick, fed
     federation.engine._ask_one = spy
     federation.run()
     own = {f"{m}-01": {f"encoder.{m}", "projector", "llm"} for m in ("audio", "image")} | {"text-01": {"llm"}}
-    assert all(down == up == own[client] for client, down, up in asked)
-    assert len(asked) == 6
+    assert all(down == up == own[client] for client, down, up in exchanges)
+    assert len(exchanges) == 6
 
 
 @pytest.mark.parametrize("method", ["fedavg-lora", "feda2-lora"])

@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from fedloom.core.payload import EVERYTHING, Check, Payload, Reply, Scope
 from fedloom.methods.base.server_optimizer import ServerStep
 from fedloom.models.base import Trainable
-from fedloom.models.clip.adapter import Attachment
+from fedloom.models.clip.adapter import CLIPAdapter
 from fedloom.models.training.settings import Penalty, Training
 
 FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
@@ -224,7 +224,7 @@ class Method(BaseModel):
         return {**cls.presets.get(name, {}), **given}  # an unknown name is the field's own mistake
 
     @property
-    def attachment(self) -> Attachment | None:
+    def attachment(self) -> CLIPAdapter | None:
         """What is trained on a CLIP model; None for a method that is for other models."""
         return None
 

@@ -17,7 +17,7 @@ from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.lora import PREFIX, LoRA
 
 _PLAIN = {"head": "head.safetensors", "anchors": "anchors.safetensors"}
-"""Groups that are no adapters, and their files; a client without prompts' states has no anchors."""
+"""Files of the groups outside adapters; a client without prompt states has no anchors."""
 _CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
@@ -35,7 +35,7 @@ def load_checkpoint(source: str | Path, labels: Sequence[str], seed: int) -> tup
         kept = _labels_of(source)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         with quiet_hf(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed, "classifier"))  # for what else the checkpoint may lack
+            torch.manual_seed(stream_seed(seed, "classifier"))  # for other tensors that the checkpoint lacks
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 source,
                 dtype=torch.float32,
@@ -86,21 +86,21 @@ def save(
     prefix: str,
     labels: Sequence[str],
 ) -> None:
-    """Write each adapter as PEFT reads it on top of the whole classifier, and the head by its own parameter names.
+    """Write each adapter in PEFT's format for the whole classifier, and the head by its own parameter names.
 
-    PEFT's task SEQ_CLS looks for the head beside the adapter, so that it stands there, too.
+    PEFT's task SEQ_CLS reads the head beside the adapter, so a copy is written there, too.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain: dict[str, dict[str, Tensor]] = {group: {} for group in _PLAIN}
     for name in sorted(tensors):
         if (group := group_of(name)) in _PLAIN:
             plain[group][_place(name)] = tensors[name].detach().cpu().contiguous()
-    for group, found in plain.items():
-        if found:
-            save_file(found, folder / _PLAIN[group])
+    for group, own in plain.items():
+        if own:
+            save_file(own, folder / _PLAIN[group])
     for group, spec in specs.items():
-        own = {f"{prefix}.{_place(n)}": t for n, t in tensors.items() if group_of(n) == group}
-        files.save(folder / group, own, spec, "SEQ_CLS")
+        adapter = {f"{prefix}.{_place(n)}": t for n, t in tensors.items() if group_of(n) == group}
+        files.save(folder / group, adapter, spec, "SEQ_CLS")
         for config in (folder / group).rglob("adapter_config.json"):
             _add_head(config.parent, plain["head"])
     listed = {
@@ -117,18 +117,18 @@ def save(
 def read(folder: Path) -> dict[str, Tensor]:
     """The tensors that `save` wrote, by their travelling names."""
     listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     for group, name in _PLAIN.items():
         if (folder / name).is_file():
-            found |= {f"{group}/{n}": t for n, t in load_file(folder / name).items()}
+            tensors |= {f"{group}/{n}": t for n, t in load_file(folder / name).items()}
     prefix = f"{listed['base_model_prefix']}."
     for group in listed["adapters"]:
-        found |= {f"{group}/{n.removeprefix(prefix)}": t for n, t in files.read(folder / group).items()}
-    return found
+        tensors |= {f"{group}/{n.removeprefix(prefix)}": t for n, t in files.read(folder / group).items()}
+    return tensors
 
 
 def _add_head(folder: Path, head: Mapping[str, Tensor]) -> None:
-    """Make a PEFT folder one of a whole classifier."""
+    """Add the head to a PEFT folder."""
     both = load_file(folder / _WEIGHTS) | {f"{PREFIX}{name}": t for name, t in head.items()}
     save_file(dict(sorted(both.items())), folder / _WEIGHTS, {"format": "pt"})
     config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))

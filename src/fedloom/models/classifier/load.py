@@ -24,7 +24,7 @@ def load_classifier(
 ) -> AdaptedClassifier:
     """A frozen text classifier with fresh adapters, its head for these labels in this order.
 
-    `second` gives every layer a personal adapter besides; `precision` as in `load_model`. Raises ExperimentError.
+    `second` adds a personal adapter to every layer; `precision` as in `load_model`. Raises ExperimentError.
     """
     name = settings.classifier or "tiny-roberta"
     shipped = Path(str(files("fedloom.models"))) / "shipped" / name

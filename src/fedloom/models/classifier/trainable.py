@@ -27,7 +27,7 @@ BODY, HEAD = "body", "head"
 
 @dataclass(frozen=True)
 class Example:
-    """A tokenised text: what the tokenizer gives by name, the label's number, whether the text was cut."""
+    """A tokenised text: the tokenizer's outputs by name, the label's index, whether the text was cut."""
 
     uid: str
     inputs: dict[str, list[int]]
@@ -51,7 +51,7 @@ class AdaptedClassifier(Trainable):
     ) -> None:
         """Adapt `model`, a sequence classifier whose outputs are `labels` in this order; adapters start from `seed`.
 
-        `second` gives every layer a personal adapter besides. Raises ExperimentError where a rank or target does not
+        `second` adds a personal adapter to every layer. Raises ExperimentError where a rank or target does not
         fit, where the label counts differ, or where the tokenizer has no padding token.
         """
         if model.config.num_labels != len(labels):
@@ -104,7 +104,7 @@ class AdaptedClassifier(Trainable):
                 dropout.training = group in groups
 
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
-        """Body and head for everybody."""
+        """Body and head for all clients."""
         return frozenset({BODY, HEAD})
 
     def prepare(self, sample: Sample, client: str | None = None) -> Example:
@@ -134,11 +134,11 @@ class AdaptedClassifier(Trainable):
 
     @property
     def feature_tensors(self) -> Sequence[str]:
-        """None, because features hold nothing."""
+        """None: there are no cached features."""
         return ()
 
     def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
-        """Nothing: there is no frozen encoder before the adapters whose outputs could be kept."""
+        """Empty: no frozen encoder comes before the adapters."""
         return [{} for _ in examples]
 
     @in_precision
@@ -163,8 +163,8 @@ class AdaptedClassifier(Trainable):
     def loss(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:
         """Mean cross entropy."""
         logits = self.logits(examples)
-        wanted = torch.tensor([e.label for e in examples], device=logits.device)
-        return cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), wanted)
+        targets = torch.tensor([e.label for e in examples], device=logits.device)
+        return cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
 
     def losses(
         self,
@@ -175,9 +175,9 @@ class AdaptedClassifier(Trainable):
     ) -> Tensor:
         """Mean cross entropy of each owner's examples."""
         logits = self.logits(examples)
-        wanted = torch.tensor([e.label for e in examples], device=logits.device)
+        targets = torch.tensor([e.label for e in examples], device=logits.device)
         logits = logits if logits.dtype == torch.float64 else logits.float()
-        each = cross_entropy(logits, wanted, reduction="none")
+        each = cross_entropy(logits, targets, reduction="none")
         return means(each, torch.tensor(owners, device=logits.device), count)
 
     @torch.no_grad()
@@ -195,7 +195,7 @@ class AdaptedClassifier(Trainable):
         return [self.labels[guess] for guess in self._guess(examples)]
 
     def _guess(self, examples: Sequence[Example]) -> list[int]:
-        """The likeliest label's number; where a client's prompts are known, with its own mix of adapters (FedDPA)."""
+        """Index of the likeliest label; with prompt states of the client, under its own mix of adapters (FedDPA)."""
         with self.mixed_by_prompts(BODY, examples):
             return self.logits(examples).argmax(-1).tolist()
 

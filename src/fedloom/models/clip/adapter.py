@@ -1,8 +1,8 @@
-"""What a method trains on a CLIP model: a description with typed fields, and the module that it becomes on two towers.
+"""CLIP adapters: a description with typed fields (`CLIPAdapter`), and its module on the two towers (`Part`).
 
-Everything has a client axis: a batch may hold the examples of P clients, one client's after another's, and every text feature is
-one of a client. Alone P is 1. Frozen texts are read once for each class list. Text features of trained parts are kept only while
-gradients are off and no parameter has changed since: never across clients, rounds or class lists.
+Everything has a client axis: a batch holds the examples of P clients, client by client, and text features are per client; P is 1
+outside cohorts. Frozen texts are encoded once per class list. Text features of trained parts are cached only while gradients are
+off and no parameter changes: never across clients, rounds or class lists.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
     from fedloom.models.clip.towers import Tokens, Towers
 
 Names = tuple[str, ...]
-"""The names of the classes to choose from, in the order of their numbers."""
+"""Class names in the order of their labels."""
 
 
 @dataclass(frozen=True)
 class Who:
-    """Whose a batch's examples are: `of[i]`, example i's client as a number 0..P-1 among those present; not decreasing."""
+    """Clients of a batch's examples: `of[i]` in 0..P-1 is that of example i, among those present; not decreasing."""
 
     of: tuple[int, ...]
 
     @classmethod
     def owned(cls, owners: Sequence[int]) -> Who:
-        """From clients' numbers, not decreasing, of which some may be absent."""
+        """From client numbers, not decreasing; some may be absent."""
         present = {k: p for p, k in enumerate(sorted(set(owners)))}
         return cls(tuple(present[k] for k in owners))
 
@@ -46,7 +46,7 @@ class Who:
 
     @cached_property
     def parts(self) -> list[slice]:
-        """Each client's examples."""
+        """Slice of each client's examples."""
         first = [self.of.index(p) for p in range(self.clients)]
         return [slice(a, b) for a, b in zip(first, [*first[1:], len(self.of)], strict=True)]
 
@@ -66,7 +66,7 @@ class Who:
 
 
 class Single(nn.Module):
-    """A trained tensor that is no layer's weight. Called, it has a client axis in front: (1, ...) alone, (P, ...) in a cohort."""
+    """A trained tensor outside any layer; its forward adds a client axis: (1, ...) alone, (P, ...) in a cohort."""
 
     def __init__(self, *shape: int) -> None:
         super().__init__()
@@ -77,8 +77,8 @@ class Single(nn.Module):
         return self.value[None]
 
 
-class Attachment(BaseModel, ABC):
-    """Base of the descriptions. A method's property `attachment` makes one from the method's fields."""
+class CLIPAdapter(BaseModel, ABC):
+    """Base of the descriptions; a method's property `attachment` makes one from its fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -86,16 +86,16 @@ class Attachment(BaseModel, ABC):
 
     @abstractmethod
     def part(self, towers: Towers) -> Part:
-        """The module, its values not yet drawn. Raises ExperimentError where it does not fit the towers."""
+        """The module, before `draw`. Raises ExperimentError where it does not fit the towers."""
 
 
 class Part(nn.Module):
-    """What an Attachment becomes. Submodules are groups: the tensor `prompt/context` is `self.prompt["context"]`.
+    """Module of a CLIPAdapter. Submodules are groups: the tensor `prompt/context` is `self.prompt["context"]`.
 
-    `rows` says whose the rows are that a trained layer sees now.
+    `rows` maps rows of the current trained layer's input to examples.
     """
 
-    def __init__(self, spec: Attachment, towers: Towers) -> None:
+    def __init__(self, spec: CLIPAdapter, towers: Towers) -> None:
         super().__init__()
         self.template, self.towers = spec.template, towers
         self.rows = RowMap([])
@@ -117,7 +117,7 @@ class Part(nn.Module):
         return 0.02 * torch.randn(like.shape, generator=stream)
 
     def features(self, pixels: Tensor) -> Tensor:
-        """What the frozen part makes of pictures (B, 3, S, S): here the unit image features (B, d)."""
+        """Output of the frozen part for pictures (B, 3, S, S): here the unit image features (B, d)."""
         return self.towers.vision_out(self.towers.run("vision", self.towers.vision_in(pixels)))
 
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
@@ -125,11 +125,11 @@ class Part(nn.Module):
         return self.towers.scale * products(features, self.text(names, who), who)
 
     def learn(self, features: Tensor, names: Names, who: Who) -> tuple[Tensor, Tensor | None]:
-        """Logits (B, C), and what is added to each client's loss (P,), or None."""
+        """Logits (B, C), and a term (P,) for each client's loss, or None."""
         return self.logits(features, names, who), None
 
     def text(self, names: Names, who: Who) -> Tensor:
-        """Unit text features (P, C, d) of every client; kept while nothing changes and no gradient is asked for."""
+        """Unit text features (P, C, d) of every client; cached while no parameter changes and gradients are off."""
         if torch.is_grad_enabled():
             return self.read(names, who)
         state = tuple((id(p), p._version, p.dtype) for p in self.parameters())
@@ -138,11 +138,11 @@ class Part(nn.Module):
         return self._texts[names][1]
 
     def read(self, names: Names, who: Who) -> Tensor:
-        """What `text` keeps."""
+        """Text features (P, C, d), computed anew."""
         raise NotImplementedError
 
     def fixed(self, key: Any, make: Callable[[], Any]) -> Any:
-        """Something that only frozen weights and `key` decide: made once, without gradients."""
+        """Cached result of `make`, which depends on frozen weights and `key` only; computed without gradients."""
         full = key, self.towers.like.dtype, self.towers.like.device
         if full not in self._fixed:
             with torch.no_grad():
@@ -153,23 +153,23 @@ class Part(nn.Module):
         """(C, d): unit features of the fixed template, by the frozen text tower."""
 
         def make() -> Tensor:
-            tokens = self.told(names)
+            tokens = self.template_tokens(names)
             hidden = self.towers.run("text", self.towers.text_in(self.towers.embed(tokens.ids)))
             return self.towers.text_out(hidden, tokens.end)
 
         return self.fixed(("template", names), make)  # type: ignore[no-any-return]
 
     def texts(self, names: Names) -> Tokens:
-        """What the text tower reads of every class. Raises ExperimentError for a name that is too long."""
-        return self.told(names)
+        """Tokens of every class. Raises ExperimentError for a name that is too long."""
+        return self.template_tokens(names)
 
-    def told(self, names: Names) -> Tokens:
-        """The fixed template with every name."""
+    def template_tokens(self, names: Names) -> Tokens:
+        """Tokens of the fixed template with every name."""
         return self.towers.tokens([self.template.format(spaced(name)) for name in names])
 
 
 def spaced(name: str) -> str:
-    """A class name as it is read: underscores are spaces."""
+    """A class name with spaces for underscores."""
     return name.replace("_", " ")
 
 

@@ -1,7 +1,7 @@
-"""CLIP on disk: a checkpoint in Hugging Face's format, read without pickle and remote code; and folders of what was trained.
+"""CLIP on disk: checkpoints in Hugging Face's format, read without pickle and remote code; and folders of trained adapters.
 
-None of it is an adapter that PEFT knows: S works in two towers at once, and PEFT's prompts stand before a whole sequence. So a
-group is a plain safetensors file, and `fedloom.json` holds the description from which fedloom builds it again.
+PEFT has none of these adapters: S works in two towers at once, and PEFT's prompts stand before a whole sequence. So a group is a
+plain safetensors file, and `fedloom.json` describes the adapter, so that fedloom can build it again.
 """
 
 import json
@@ -17,9 +17,27 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.data.pictures.class_names import Classes
-from fedloom.models.clip.adapter import Attachment
+from fedloom.models.clip.adapter import CLIPAdapter
+from fedloom.models.clip.conditional_prompt import ConditionalContext
+from fedloom.models.clip.mixture_of_prompts import Experts
+from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
+from fedloom.models.clip.prompt import Context, LowRankContext
 from fedloom.models.clip.towers import Towers
+from fedloom.models.clip.two_prompts import TwoContexts
+from fedloom.models.clip.zero_shot import ZeroShotCLIP
 from fedloom.models.image_processing import Pixels, read_pixels
+
+KINDS: dict[str, type[CLIPAdapter]] = {
+    "Nothing": ZeroShotCLIP,
+    "Context": Context,
+    "LowRankContext": LowRankContext,
+    "ConditionalContext": ConditionalContext,
+    "TwoContexts": TwoContexts,
+    "Experts": Experts,
+    "MultimodalAdapter": MultimodalAdapter,
+}
+"""Adapter classes by their names in `fedloom.json`; the names stay when a class is renamed."""
+_NAMES = {kind: name for name, kind in KINDS.items()}
 
 
 def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu") -> tuple[Towers, Pixels]:
@@ -54,10 +72,10 @@ def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu")
     return Towers(clip.to(device), tokenizer), read_pixels(where)
 
 
-def save(folder: Path, tensors: Mapping[str, Tensor], attachment: Attachment, classes: Classes) -> None:
+def save(folder: Path, tensors: Mapping[str, Tensor], adapter: CLIPAdapter, classes: Classes) -> None:
     """`<group>.safetensors` with plain names for every group, and `fedloom.json`; equal tensors give equal bytes."""
     folder.mkdir(parents=True, exist_ok=True)
-    groups = sorted(set(map(group_of, tensors)))
+    groups, kind = sorted(set(map(group_of, tensors))), type(adapter)
     for group in groups:
         own = {n: t.detach().cpu().contiguous() for n, t in sorted(tensors.items()) if group_of(n) == group}
         save_file({n.removeprefix(f"{group}/"): t for n, t in own.items()}, folder / f"{group}.safetensors")
@@ -65,7 +83,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], attachment: Attachment, cl
         "format": 1,
         "kind": "clip",
         "adapters": groups,
-        "attachment": {"type": type(attachment).__name__, **attachment.model_dump(mode="json")},
+        "attachment": {"type": _NAMES.get(kind, kind.__name__), **adapter.model_dump(mode="json")},
         "classes": {"base": list(classes.base), "novel": list(classes.novel)},
     }
     (folder / "fedloom.json").write_text(
@@ -81,3 +99,14 @@ def read(folder: Path) -> dict[str, Tensor]:
         for group in listed["adapters"]
         for name, tensor in load_file(folder / f"{group}.safetensors").items()
     }
+
+
+def read_adapter(folder: Path) -> CLIPAdapter:
+    """The description that `save` wrote. Raises ExperimentError for an adapter that fedloom does not have."""
+    fields = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))["attachment"]
+    name = fields.pop("type")
+    if name not in KINDS:
+        raise ExperimentError(
+            f"{folder / 'fedloom.json'} names the adapter {name}; known are {', '.join(KINDS)}"
+        )
+    return KINDS[name].model_validate(fields)

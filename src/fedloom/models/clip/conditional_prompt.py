@@ -1,4 +1,4 @@
-"""CoCoOp's context (Zhou et al., CVPR 2022): a small net moves the learned context by what the picture shows."""
+"""CoCoOp's context (Zhou et al., CVPR 2022): a small net shifts the learned context by the image features."""
 
 from __future__ import annotations
 
@@ -48,27 +48,27 @@ class ConditionalPart(ContextPart):
         layer = self.meta[name.removeprefix("meta/").split(".")[0]]
         assert isinstance(layer, nn.Linear)  # noqa: S101 - for the type checker
         bound = layer.in_features**-0.5
-        drawn: Tensor = torch.rand(like.shape, generator=stream) * 2 * bound - bound
-        return drawn
+        value: Tensor = torch.rand(like.shape, generator=stream) * 2 * bound - bound
+        return value
 
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
-        """(B, C) from B C texts, so many at a time as `chunk` says; training computes them again instead of keeping them."""
+        """(B, C) from B C texts, `chunk` at a time; training recomputes them in the backward pass."""
         self.rows = who.pictures
-        moved = self.meta["second"](relu(self.meta["first"](features)))
-        contexts = self.context(who)[list(who.of)] + moved[:, None]
+        shift = self.meta["second"](relu(self.meta["first"](features)))
+        contexts = self.context(who)[list(who.of)] + shift[:, None]
         classes = min(self.chunk, len(names))
         pictures = max(1, self.chunk // classes)
         rows = []
         for b in range(0, len(contexts), pictures):
             f, own = features[b : b + pictures], contexts[b : b + pictures]
-            found = []
+            columns = []
             for c in range(0, len(names), classes):
                 some = partial(self._products, names, slice(c, c + classes))
                 if torch.is_grad_enabled():
-                    found.append(checkpoint(some, f, own, use_reentrant=False))
+                    columns.append(checkpoint(some, f, own, use_reentrant=False))
                 else:
-                    found.append(some(f, own))
-            rows.append(torch.cat(found, 1))
+                    columns.append(some(f, own))
+            rows.append(torch.cat(columns, 1))
         return self.towers.scale * torch.cat(rows)
 
     def _products(self, names: Names, some: slice, f: Tensor, contexts: Tensor) -> Tensor:

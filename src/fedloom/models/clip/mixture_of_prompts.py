@@ -1,4 +1,4 @@
-"""pFedMoAP's mixture (Luo et al., ICLR 2025): attention of a picture over one's own and other clients' text features."""
+"""pFedMoAP's mixture of prompts (Luo et al., ICLR 2025): attention of a picture over own and other clients' text features."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ STRIDE = 4
 class Experts(Context):
     """Tensors `prompt/context` (m, d_text), `gate/query|key|value|out.*` (d/4, d/4), and `experts/contexts` (K-1, m, d_text).
 
-    The last is frozen and received. Rows of zeros are no experts; without any there is no gating.
+    The last one is frozen and comes from the server. Rows of zeros are absent experts; without experts there is no gating.
     """
 
-    experts: int = Field(9, ge=1, description="K-1, how many other clients' contexts there is room for")
+    experts: int = Field(9, ge=1, description="K-1, largest number of other clients' contexts")
     heads: int = Field(8, ge=1, description="attention heads of the gating")
-    gate_scale: float = Field(10.0, gt=0, description="what scores q.k are multiplied by")
+    gate_scale: float = Field(10.0, gt=0, description="factor of the attention scores q.k")
     mix: float = Field(0.5, ge=0, description="lambda, weight of the own prompt's logits")
 
     def part(self, towers: Towers) -> Part:
@@ -41,7 +41,7 @@ class Experts(Context):
 
 
 class ExpertsPart(ContextPart):
-    """logit_c = lambda s <f, t_L(c)> + s <R(f), h(c)>; before the first experts came: s <f, t_L(c)>."""
+    """logit_c = lambda s <f, t_L(c)> + s <R(f), h(c)>; without experts: s <f, t_L(c)>."""
 
     def __init__(self, spec: Experts, towers: Towers) -> None:
         super().__init__(spec, towers)
@@ -75,7 +75,7 @@ class ExpertsPart(ContextPart):
         return torch.where(known.any(1)[list(who.of), None], gated, plain)
 
     def _others(self, contexts: Tensor, names: Names) -> Tensor:
-        """Experts' text features (P, J, C, d), read again only when other experts or names come."""
+        """Experts' text features (P, J, C, d), cached for the last experts and names."""
         last = self._read
         if (
             last is None
@@ -84,8 +84,8 @@ class ExpertsPart(ContextPart):
             or not torch.equal(last[1], contexts)
         ):
             with torch.no_grad():
-                found = self.after(contexts.flatten(0, 1), names).view(*contexts.shape[:2], len(names), -1)
-            last = self._read = names, contexts.detach().clone(), found
+                features = self.after(contexts.flatten(0, 1), names).view(*contexts.shape[:2], len(names), -1)
+            last = self._read = names, contexts.detach().clone(), features
         return last[2]
 
     def _mixed(self, f: Tensor, own: Tensor, others: Tensor, known: Tensor, who: Who) -> Tensor:

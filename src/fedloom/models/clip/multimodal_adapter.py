@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import gelu, relu
 
 from fedloom.core.errors import ExperimentError
-from fedloom.models.clip.adapter import Attachment, Names, Part, Who, products
+from fedloom.models.clip.adapter import CLIPAdapter, Names, Part, Who, products
 
 if TYPE_CHECKING:
     from fedloom.models.clip.towers import Tower, Towers
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 _ACTIVATIONS: Mapping[str, Callable[[Tensor], Tensor]] = {"relu": relu, "gelu": gelu}
 
 
-class MultimodalAdapter(Attachment):
+class MultimodalAdapter(CLIPAdapter):
     """Tensors `adapter/text.<n>.down.weight`, `.up.weight`, `adapter/vision.<n>...`, `adapter/shared.<n>.weight`.
 
     n counts blocks from the top: 1 is the last block of each tower.
     """
 
-    blocks: int = Field(3, ge=1, description="how many of the last blocks of both towers are adapted")
+    blocks: int = Field(3, ge=1, description="number of adapted blocks, the last ones of both towers")
     rank: int = Field(32, ge=1, description="r, the inner width")
     bias: bool = Field(False, description="whether D, S and U have biases")
     activation: Literal["relu", "gelu"] = Field("relu", description="after D and after S")
@@ -39,7 +39,7 @@ class MultimodalAdapter(Attachment):
         True, description="the activation after D; without it only that after S is left"
     )
     branch_input: Literal["ln1", "x"] = Field(
-        "ln1", description="what D reads: the block's input after its first LayerNorm, or as it is"
+        "ln1", description="input of D: the block's input after its first LayerNorm, or without it"
     )
     scale: float = Field(1e-3, ge=0, description="alpha, the weight of the branch")
     grad_rescale: bool = Field(
@@ -110,11 +110,11 @@ class MultimodalPart(Part):
         return self.towers.scale * products(self.towers.vision_out(hidden), text, who)
 
     def read(self, names: Names, who: Who) -> Tensor:
-        """(P, C, d); the blocks below the first adapted one read each class list once."""
+        """(P, C, d); the blocks below the first adapted one encode each class list once."""
         towers, first = self.towers, self._depth["text"] - self.spec.blocks
 
         def below() -> tuple[Tensor, Tensor]:
-            tokens = self.told(names)
+            tokens = self.template_tokens(names)
             return towers.run("text", towers.text_in(towers.embed(tokens.ids)), stop=first), tokens.end
 
         hidden, end = self.fixed(("below", names), below)
@@ -137,6 +137,6 @@ class _BackwardTimes(torch.autograd.Function):
 
 
 def backward_times(x: Tensor, factor: float) -> Tensor:
-    """x itself; its gradient is `factor` times what comes back."""
-    found: Tensor = _BackwardTimes.apply(x, factor)  # type: ignore[no-untyped-call]
-    return found
+    """The identity on x; its gradient is `factor` times the incoming one."""
+    same: Tensor = _BackwardTimes.apply(x, factor)  # type: ignore[no-untyped-call]
+    return same

@@ -74,6 +74,4 @@ def _in_logs(
         if tolerance is not None and not bool((going := going & ~(moved < tolerance)).any()):
             break
     T = torch.exp(u[:, :, None] + K + v[:, None])
-    return T * (
-        b / T.sum(1, keepdim=True)
-    )  # large logarithms cost digits, which the columns' sums shall not show
+    return T * (b / T.sum(1, keepdim=True))  # restores the columns' sums, which large logarithms blur

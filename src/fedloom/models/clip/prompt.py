@@ -12,13 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from fedloom.models.clip.adapter import Attachment, Names, Part, Single, Who, products, spaced
+from fedloom.models.clip.adapter import CLIPAdapter, Names, Part, Single, Who, products, spaced
 
 if TYPE_CHECKING:
     from fedloom.models.clip.towers import Tokens, Towers
 
 
-class Context(Attachment):
+class Context(CLIPAdapter):
     """Tensor `prompt/context` (m, d_text), N(0, 0.02^2)."""
 
     length: int = Field(16, ge=1, description="m, vectors of the learned context")
@@ -37,12 +37,12 @@ class ContextPart(Part):
         self.prompt = nn.ModuleDict({"context": Single(spec.length, towers.text_width)})
 
     def context(self, who: Who) -> Tensor:
-        """(P, m, d_text): the context that an answer is found with."""
-        found: Tensor = self.prompt["context"]()
-        return found.expand(who.clients, -1, -1)
+        """(P, m, d_text): the context for prediction."""
+        context: Tensor = self.prompt["context"]()
+        return context.expand(who.clients, -1, -1)
 
     def texts(self, names: Names) -> Tokens:
-        """Every name behind room for the context."""
+        """Tokens of every name, with room for the context before it."""
         return self.towers.tokens([f"{spaced(name)}." for name in names], gap=self.length)
 
     def read(self, names: Names, who: Who) -> Tensor:

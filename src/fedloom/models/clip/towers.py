@@ -1,7 +1,7 @@
-"""The two towers of a CLIP model in pieces, so that a method can enter between any two blocks; the model itself stays as it is.
+"""The two towers of a CLIP model, split into blocks that an adapter can enter; the model itself stays unchanged.
 
 Only public submodules of transformers' CLIPModel are called. A text is as long as the longest of its batch: the mask is causal
-and the feature stands at the end-of-text token, so that what would follow it changes nothing.
+and the feature stands at the end-of-text token, so that later padding changes nothing.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ from fedloom.core.errors import ExperimentError
 
 Tower = Literal["text", "vision"]
 Branch = Callable[[Tower, int, Any, Tensor], Tensor]
-"""(tower, block number, block, the block's input (R, L, d)) to what is added to the block's output."""
+"""(tower, block number, block, the block's input (R, L, d)) to a term added to the block's output."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,13 +83,13 @@ class Towers:
 
     def embed(self, ids: Tensor) -> Tensor:
         """(C, L) to token embeddings (C, L, d_text), without positions."""
-        found: Tensor = self.clip.text_model.embeddings.token_embedding(ids)
-        return found
+        embeds: Tensor = self.clip.text_model.embeddings.token_embedding(ids)
+        return embeds
 
     def text_in(self, embeds: Tensor) -> Tensor:
         """Token embeddings (R, L, d_text) with their positions: the first block's input."""
-        found: Tensor = self.clip.text_model.embeddings(inputs_embeds=embeds)
-        return found
+        hidden: Tensor = self.clip.text_model.embeddings(inputs_embeds=embeds)
+        return hidden
 
     def text_out(self, hidden: Tensor, end: Tensor) -> Tensor:
         """The last block's output (R, L, d_text) to unit text features (R, d), read at `end` (R,)."""
@@ -102,8 +102,8 @@ class Towers:
     def vision_in(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) to the first block's input (B, 1 + M, d_vision)."""
         model = self.clip.vision_model
-        found: Tensor = model.pre_layrnorm(model.embeddings(pixels.to(self.like)))
-        return found
+        hidden: Tensor = model.pre_layrnorm(model.embeddings(pixels.to(self.like)))
+        return hidden
 
     def vision_out(self, hidden: Tensor, *, patches: bool = False) -> Tensor:
         """The last block's output to unit image features (B, d), or with `patches` those of all M patches (B, M, d)."""

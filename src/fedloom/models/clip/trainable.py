@@ -1,6 +1,6 @@
-"""CLIP with what a method trains on it: the model of federated image classification.
+"""CLIP with a method's adapter: the model of federated image classification.
 
-Nothing of transformers' CLIPModel is changed; several of these may stand on one. Groups are those of the attachment: `adapter`,
+The CLIPModel of transformers stays unchanged; several AdaptedCLIP may share one. Groups are those of the adapter: `adapter`,
 `prompt`, `gate` and so on.
 """
 
@@ -19,7 +19,7 @@ from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.clip import checkpoint as clip_io
-from fedloom.models.clip.adapter import Attachment, Names, Who
+from fedloom.models.clip.adapter import CLIPAdapter, Names, Who
 from fedloom.models.clip.towers import Towers
 from fedloom.models.image_processing import Pixels
 from fedloom.models.precision import in_precision, moved
@@ -27,9 +27,9 @@ from fedloom.models.precision import in_precision, moved
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A picture, resized and cropped: `image` uint8 (3, S, S); `label`, its number among the names of `kind`.
+    """A picture, resized and cropped: `image` uint8 (3, S, S); `label`, its index among the names of `kind`.
 
-    `kind` is "base" or "novel"; `allowed` holds the numbers to choose from, None for all.
+    `kind` is "base" or "novel"; `allowed`: indices to choose from, None for all.
     """
 
     uid: str
@@ -40,23 +40,23 @@ class Example:
 
 
 class AdaptedCLIP(Trainable):
-    """`towers` on a CLIPModel, `attachment` on the towers; label numbers are those of `classes`."""
+    """`towers` on a CLIPModel, `adapter` on the towers; labels index `classes`."""
 
     def __init__(
         self,
         towers: Towers,
         pixels: Pixels,
         classes: Classes,
-        attachment: Attachment,
+        adapter: CLIPAdapter,
         *,
         seed: int,
     ) -> None:
         """Trained tensors start from the streams of `seed`.
 
-        Raises ExperimentError where the attachment does not fit the towers, or a class name not the text tower.
+        Raises ExperimentError where the adapter does not fit the towers, or a class name not the text tower.
         """
-        self.towers, self.pixels, self.classes, self.attachment = towers, pixels, classes, attachment
-        self.part = attachment.part(towers)
+        self.towers, self.pixels, self.classes, self.adapter = towers, pixels, classes, adapter
+        self.part = adapter.part(towers)
         self.part.draw(seed)
         self.part.to(towers.like)
         self._root = nn.ModuleDict({"clip": towers.clip, "part": self.part})
@@ -70,19 +70,19 @@ class AdaptedCLIP(Trainable):
 
     @property
     def root(self) -> nn.Module:
-        """The CLIPModel and what is trained on it."""
+        """The CLIPModel and the adapter's module."""
         return self._root
 
     @property
     def rows(self) -> RowMap:
-        """Whose the rows are that the trained layer at work sees."""
+        """Maps rows of the current trained layer's input to examples."""
         return self.part.rows
 
     def dropout_in(self, groups: frozenset[str]) -> None:
-        """There is no dropout: CLIP has none, and the attachments have none."""
+        """No effect: neither CLIP nor its adapters have dropout."""
 
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
-        """All of them for everybody."""
+        """All groups for all clients."""
         return frozenset(map(group_of, self.tensors))
 
     def names(self, kind: str) -> Names:
@@ -113,7 +113,7 @@ class AdaptedCLIP(Trainable):
         return Example(sample.uid, self.pixels.sized(image), int(label), kind, allowed)
 
     def positions(self, example: Example) -> int:
-        """Those of the picture, and one for each class, whose texts are read in every step."""
+        """Positions of the picture, plus one per class, whose text is read in every step."""
         return 1 + self.towers.patches + len(self.classes.base)
 
     @property
@@ -124,24 +124,24 @@ class AdaptedCLIP(Trainable):
     @in_precision
     @torch.no_grad()
     def features(self, examples: Sequence[Example]) -> list[Tensor]:
-        """What everything below the first trained block makes of each picture: nothing of it is ever trained."""
+        """Output of the frozen blocks below the first trained one, per picture."""
         like = self.towers.like
         pixels = self.pixels.normal(torch.stack([e.image for e in examples]).to(like.device))
         return list(self.part.features(pixels))
 
     @in_precision
     def logits(self, examples: Sequence[Example], features: Sequence[Tensor] | None, kind: str) -> Tensor:
-        """(B, C) over all names of one list, as the model is loaded."""
+        """(B, C) over all names of one list, with the loaded tensors."""
         feats = self._stacked(examples, features)
         return self.part.logits(feats, self.names(kind), Who((0,) * len(examples)))
 
     def _stacked(self, examples: Sequence[Example], features: Sequence[Tensor] | None) -> Tensor:
         """The examples' features (B, ...) on the model's device."""
-        made = self.features(examples) if features is None else features
-        return moved(torch.stack(list(made)), self.towers.like.device)
+        rows = self.features(examples) if features is None else features
+        return moved(torch.stack(list(rows)), self.towers.like.device)
 
     def loss(self, examples: Sequence[Example], features: Sequence[Tensor] | None = None) -> Tensor:
-        """Mean cross entropy over all base classes, and what the method adds."""
+        """Mean cross entropy over all base classes, plus the adapter's own term."""
         return self.losses(examples, [0] * len(examples), 1, features)[0]
 
     @in_precision
@@ -152,21 +152,19 @@ class AdaptedCLIP(Trainable):
         count: int,
         features: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """The same for each owner's examples."""
+        """The loss of each owner's examples (count,)."""
         if any(e.kind != "base" for e in examples):
             raise ValueError("training is over the base classes, and a sample of a novel one is among them")
         feats = self._stacked(examples, features)
         who = Who.owned(owners)
         logits, extra = self.part.learn(feats, self.classes.base, who)
-        wanted = torch.tensor([e.label for e in examples], device=logits.device)
-        each = cross_entropy(logits, wanted, reduction="none")
+        labels = torch.tensor([e.label for e in examples], device=logits.device)
+        each = cross_entropy(logits, labels, reduction="none")
         owner = torch.tensor(owners, device=logits.device)
-        found = means(each, owner, count)
-        return (
-            found
-            if extra is None
-            else found.index_add(0, torch.tensor(sorted(set(owners)), device=logits.device), extra)
-        )
+        losses = means(each, owner, count)
+        if extra is None:
+            return losses
+        return losses.index_add(0, torch.tensor(sorted(set(owners)), device=logits.device), extra)
 
     @torch.no_grad()
     def score(
@@ -186,7 +184,7 @@ class AdaptedCLIP(Trainable):
         return [self.names(e.kind)[g] for g, e in zip(guesses, examples, strict=True)]
 
     def _guess(self, examples: Sequence[Example], features: Sequence[Tensor] | None) -> list[int]:
-        """The likeliest class's number, in each example's own list, among those that are allowed."""
+        """Label of the likeliest allowed class, in each example's own list."""
         known = self.features(examples) if features is None else features
         guesses = [0] * len(examples)
         for kind in sorted({e.kind for e in examples}):
@@ -206,12 +204,12 @@ class AdaptedCLIP(Trainable):
     def classify(self, image: Tensor) -> str:
         """The likeliest name of a picture, uint8 (3, H, W), among all base and novel classes."""
         names = (*self.classes.base, *self.classes.novel)
-        features = self.features([Example("asked", self.pixels.sized(image), 0, "base")])
+        features = self.features([Example("query", self.pixels.sized(image), 0, "base")])
         return names[int(self.part.logits(torch.stack(features), names, Who((0,))).argmax())]
 
     def save_adapters(self, folder: Path) -> None:
-        """A safetensors file for each group, and `fedloom.json`, which says what they are attached to."""
-        clip_io.save(folder, self.exported(), self.attachment, self.classes)
+        """A safetensors file for each group, and `fedloom.json`, which describes the adapter."""
+        clip_io.save(folder, self.exported(), self.adapter, self.classes)
 
     @staticmethod
     def read_adapters(folder: Path) -> dict[str, Tensor]:

@@ -22,12 +22,12 @@ class TwoContexts(Context):
     ot: Kind = Field(
         "ot", description="the plan: ot (unbalanced), sinkhorn (balanced), uniform (none: an ablation)"
     )
-    ot_mass: float = Field(0.8, gt=0, description="gamma, the mass that is moved; at most 1 counts")
+    ot_mass: float = Field(0.8, gt=0, description="gamma, the transported mass, clipped to 1")
     ot_eps: float = Field(0.1, gt=0, description="eps, the entropic regularisation")
     ot_tolerance: float | None = Field(
         1e-3, ge=0, description="mean change of v that ends an item's iterations; none = never"
     )
-    ot_iterations: int = Field(100, ge=1, description="at most so many")
+    ot_iterations: int = Field(100, ge=1, description="largest number of iterations")
 
     def part(self, towers: Towers) -> Part:
         """The module."""
@@ -50,18 +50,18 @@ class TwoContextsPart(ContextPart):
     def read(self, names: Names, who: Who) -> Tensor:
         """(P, 2, C, d)."""
         both = [self.context(who), self.own["context"]().expand(who.clients, -1, -1)]
-        found = self.after(torch.stack(both, 1).flatten(0, 1), names)
-        return found.view(who.clients, 2, len(names), -1)
+        features = self.after(torch.stack(both, 1).flatten(0, 1), names)
+        return features.view(who.clients, 2, len(names), -1)
 
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
         """(B, C); transport and sums in float32."""
         text = self.text(names, who)
-        found = []
+        logits = []
         for part, own in zip(who.parts, text, strict=True):
             S = torch.einsum("bmd,ncd->bcmn", features[part], own)
             S = S if S.dtype == torch.float64 else S.float()
-            found.append((self.transport(S) * S).sum((-2, -1)))
-        return self.towers.scale * torch.cat(found)
+            logits.append((self.transport(S) * S).sum((-2, -1)))
+        return self.towers.scale * torch.cat(logits)
 
     def transport(self, S: Tensor) -> Tensor:
         """T for similarities (B, C, M, 2)."""

@@ -1,4 +1,4 @@
-"""Nothing is trained: zero-shot CLIP."""
+"""Zero-shot CLIP: no trained tensors."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from fedloom.models.clip.adapter import Attachment, Names, Part, Single, Who
+from fedloom.models.clip.adapter import CLIPAdapter, Names, Part, Single, Who
 
 if TYPE_CHECKING:
     from fedloom.models.clip.towers import Towers
 
 
-class Nothing(Attachment):
-    """The foundation as it is. Its one named tensor, `clip/logit_scale` (1,), is frozen; its values are the checkpoint's."""
+class ZeroShotCLIP(CLIPAdapter):
+    """The unchanged foundation. Its one named tensor, `clip/logit_scale` (1,), is frozen at the checkpoint's value."""
 
     def part(self, towers: Towers) -> Part:
         """The module."""
-        return NothingPart(self, towers)
+        return ZeroShotPart(self, towers)
 
 
-class NothingPart(Part):
+class ZeroShotPart(Part):
     """logit_c = s <f(x), g_c>, g_c from the fixed template."""
 
-    def __init__(self, spec: Attachment, towers: Towers) -> None:
+    def __init__(self, spec: CLIPAdapter, towers: Towers) -> None:
         super().__init__(spec, towers)
         self.clip = nn.ModuleDict({"logit_scale": Single(1)})
 

@@ -1,4 +1,4 @@
-"""A captioner as FedMMKT's server uses it: BLIP says what a picture shows, and embeds pictures and texts as unit vectors."""
+"""The captioner of FedMMKT's server: BLIP describes pictures, and embeds pictures and texts as unit vectors."""
 
 from collections.abc import Sequence
 from importlib.resources import files
@@ -59,21 +59,21 @@ class Captioner:
             raise ExperimentError(
                 f"the captioner {name} has no readable tokenizer: {_line(error)}"
             ) from error
-        found = None if matcher is None else _model(BlipForImageTextRetrieval, matcher)
-        return cls(writer, tokenizer, read_pixels(where), found, str(name), device)
+        matching = None if matcher is None else _model(BlipForImageTextRetrieval, matcher)
+        return cls(writer, tokenizer, read_pixels(where), matching, str(name), device)
 
     @torch.no_grad()
     def caption(self, pictures: Tensor, *, max_new_tokens: int = 60, batch: int = 64) -> list[str]:
         """Greedy captions of uint8 (N, 3, H, W); each ends where the model ends it, or after `max_new_tokens`."""
-        said: list[str] = []
+        captions: list[str] = []
         longest = min(max_new_tokens, self.writer.config.text_config.max_position_embeddings - 1)
-        for part in self._seen(pictures, batch):
+        for part in self._inputs(pictures, batch):
             with quiet_hf(), torch.random.fork_rng(devices=[]):
                 ids = self.writer.generate(
                     pixel_values=part, max_new_tokens=longest, do_sample=False, num_beams=1
                 )
-            said += self.tokenizer.batch_decode(ids, skip_special_tokens=True)
-        return [text.strip() for text in said]
+            captions += self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return [text.strip() for text in captions]
 
     @torch.no_grad()
     def embed_pictures(self, pictures: Tensor, *, batch: int = 64) -> Tensor:
@@ -83,7 +83,7 @@ class Captioner:
             normalize(
                 matcher.vision_proj(matcher.vision_model(pixel_values=part).last_hidden_state[:, 0]), dim=-1
             )
-            for part in self._seen(pictures, batch)
+            for part in self._inputs(pictures, batch)
         ]
         return torch.cat(rows).cpu() if rows else torch.zeros(0, matcher.vision_proj.out_features)
 
@@ -112,8 +112,8 @@ class Captioner:
             list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
         ).to(self.device)
 
-    def _seen(self, pictures: Tensor, batch: int) -> list[Tensor]:
-        """Batches as BLIP reads them."""
+    def _inputs(self, pictures: Tensor, batch: int) -> list[Tensor]:
+        """Preprocessed batches of pictures."""
         return [
             self.pixels.normal(torch.stack([self.pixels.sized(p) for p in part]).to(self.device))
             for part in torch.split(pictures, batch)

@@ -28,7 +28,7 @@ class Parts:
 
 
 def folder_of(name: str | Path) -> str | Path:
-    """The folder of a shipped generator; any other name as it is."""
+    """The folder of a shipped generator; any other name unchanged."""
     shipped = Path(str(files("fedloom.models"))) / "shipped" / str(name)
     return shipped if (shipped / "unet").is_dir() else name
 
@@ -90,7 +90,7 @@ def ddim(scheduler: Any) -> Any:
 
 
 def plain(tokenizer: Any) -> None:
-    """Forget how a tokenizer was last asked to cut and pad: a fast one saves it, and equal models shall give equal bytes."""
+    """Reset truncation and padding, which a fast tokenizer saves: equal models shall give equal bytes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         backend.no_truncation()

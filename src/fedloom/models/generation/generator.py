@@ -1,8 +1,8 @@
-"""A text-to-image diffusion model as FedMMKT's server uses it: it samples pictures for prompts, and its denoiser learns.
+"""The text-to-image diffusion model of FedMMKT's server: samples pictures for prompts and fine-tunes its denoiser.
 
 Any Stable Diffusion in diffusers' layout (a variational autoencoder makes latents of pictures), or the same without an
-autoencoder: then the denoiser works on the pictures themselves. What is trained is the denoiser; text encoder and autoencoder
-stay as they are.
+autoencoder: then the denoiser works on the pictures themselves. Only the denoiser is trained; text encoder and autoencoder are
+frozen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,7 +34,7 @@ class Generator:
         self.tensors: dict[str, Parameter] = {
             f"{GROUP}/{place}": parameter for place, parameter in self.denoiser.named_parameters()
         }
-        """What is trained, by its travelling names."""
+        """The denoiser's parameters by travelling name."""
         self.start: dict[str, Tensor] = {n: p.detach().clone() for n, p in self.tensors.items()}
         """The tensors as they were loaded."""
         scale = 1 if self.autoencoder is None else 2 ** (len(self.autoencoder.config.block_out_channels) - 1)
@@ -52,7 +52,7 @@ class Generator:
         return cls(generator_io.read(name), device)
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put these into the denoiser; the others become what they were at the start. Raises KeyError for an unknown name."""
+        """Load these into the denoiser and reset all others to the start. Raises KeyError for an unknown name."""
         if unknown := sorted(tensors.keys() - self.tensors.keys()):
             raise KeyError(f"the denoiser has no tensor {unknown[0]}")
         with torch.no_grad():
@@ -60,7 +60,7 @@ class Generator:
                 parameter.copy_(tensors.get(name, self.start[name]))
 
     def save(self, folder: str | Path) -> None:
-        """The model as it is now, in float32, in the layout that diffusers loads."""
+        """Write the model in float32, in diffusers' layout."""
         generator_io.write(self.parts, Path(folder))
 
     @torch.no_grad()
@@ -76,8 +76,8 @@ class Generator:
         """A picture for each prompt, uint8 (N, channels, size, size) on the CPU, by DDIM (Song et al., 2021, eta = 0).
 
         Args:
-            prompts: what the pictures are to show; "" asks for anything.
-            rng: a CPU generator; each picture's noise is drawn after that of the one before, whatever `batch` is.
+            prompts: texts of the pictures; "" is unconditional.
+            rng: a CPU generator; pictures' noise is drawn one by one in order, independent of `batch`.
             guidance: classifier-free guidance (Ho and Salimans, 2022): eps(empty) + guidance (eps(prompt) - eps(empty)).
             steps: denoising steps.
             batch: pictures at a time.
@@ -129,19 +129,19 @@ class Generator:
     ) -> tuple[dict[str, Tensor], float]:
         """Train the denoiser from `start`: mean_i weights_i E ||eps - eps_theta(x_i^t, t, prompt_i)||^2 (FedMMKT, server update).
 
-        The squared norm is a mean over the picture's (or latent's) numbers. `anchor_weight` adds so much of the mean squared
-        difference from the prediction of the denoiser as it was loaded. A checkpoint that predicts v has v in place of the noise.
-        The model is left with the result.
+        The squared norm is a mean over the picture's (or latent's) numbers. `anchor_weight` times the mean squared
+        difference from the loaded denoiser's prediction is added. A checkpoint that predicts v has v in place of the noise.
+        The model keeps the result.
 
         Args:
-            start: denoiser tensors; what is missing is the loaded one's. They are not changed.
+            start: denoiser tensors, not changed; missing ones are the loaded denoiser's.
             pictures: uint8 (N, channels, size, size).
             prompts: N texts; each is emptied with probability `drop`, anew at every use.
             weights: (N,) float.
             rng: a CPU generator of order, times, noise and emptied prompts.
             lr: AdamW's learning rate; weight decay 0.01 as in diffusers' examples.
             batch_size: pictures a step.
-            passes: how often every picture is used, unless `steps` is given.
+            passes: passes over the pictures, unless `steps` is set.
             steps: optimiser steps, over as many passes as they need.
             drop: share of emptied prompts.
             anchor_weight: weight of staying near the loaded denoiser.
@@ -152,15 +152,15 @@ class Generator:
         """
         self.load_tensors(start)
         if len(pictures) == 0:
-            return self._taken(), float("nan")
+            return self._copies(), float("nan")
         latents, known = self._encode_pictures(pictures), self._encode_texts(["", *prompts])
         scheduler = generator_io.ddim(self.parts.scheduler)
         optimiser = torch.optim.AdamW(self.tensors.values(), lr=lr, weight_decay=0.01)
         per_pass = -(-len(pictures) // batch_size)
-        wanted = passes * per_pass if steps is None else steps
+        total_steps = passes * per_pass if steps is None else steps
         anchor = {n.partition("/")[2]: t for n, t in self.start.items()} if anchor_weight else {}
         total, used, order = 0.0, 0, torch.zeros(0, dtype=torch.long)
-        for step in range(wanted):
+        for step in range(total_steps):
             if step % per_pass == 0:
                 order = torch.randperm(len(pictures), generator=rng)
             chosen = order[step % per_pass * batch_size :][:batch_size]
@@ -169,15 +169,15 @@ class Generator:
             times = torch.randint(len(scheduler.alphas_cumprod), (len(chosen),), generator=rng)
             emptied = (torch.rand(len(chosen), generator=rng) < drop).tolist()
             texts = [prompts[i] if not e else "" for i, e in zip(chosen.tolist(), emptied, strict=True)]
-            given = torch.stack([known[text] for text in texts])
+            states = torch.stack([known[text] for text in texts])
             times = times.to(self.device)
             noisy = scheduler.add_noise(x, noise, times)
-            predicted = self._predict(noisy, times, given)
-            wish = noise if self._predicts == "epsilon" else scheduler.get_velocity(x, noise, times)
-            error = (predicted - wish).square().flatten(1).mean(1)
+            predicted = self._predict(noisy, times, states)
+            target = noise if self._predicts == "epsilon" else scheduler.get_velocity(x, noise, times)
+            error = (predicted - target).square().flatten(1).mean(1)
             if anchor_weight:
                 with torch.no_grad():
-                    before = self._predict(noisy, times, given, anchor)
+                    before = self._predict(noisy, times, states, anchor)
                 error = error + anchor_weight * (predicted - before).square().flatten(1).mean(1)
             loss = (weights[chosen].to(error) * error).mean()
             optimiser.zero_grad(set_to_none=True)
@@ -186,9 +186,9 @@ class Generator:
             total, used = total + loss.item() * len(chosen), used + len(chosen)
         for parameter in self.tensors.values():
             parameter.grad = None
-        return self._taken(), total / used if used else float("nan")
+        return self._copies(), total / used if used else float("nan")
 
-    def _taken(self) -> dict[str, Tensor]:
+    def _copies(self) -> dict[str, Tensor]:
         return {name: parameter.detach().cpu().clone() for name, parameter in self.tensors.items()}
 
     @property
@@ -203,15 +203,15 @@ class Generator:
     def _predict(
         self, x: Tensor, times: Tensor, texts: Tensor, tensors: Mapping[str, Tensor] | None = None
     ) -> Tensor:
-        """The denoiser's prediction, with other tensors where some are given."""
-        asked = {"encoder_hidden_states": texts, "return_dict": False}
+        """The denoiser's prediction, with `tensors` in place of its own if any."""
+        options = {"encoder_hidden_states": texts, "return_dict": False}
         if tensors:
-            return functional_call(self.denoiser, dict(tensors), (x, times), asked)[0]  # type: ignore[no-any-return]
-        return self.denoiser(x, times, **asked)[0]  # type: ignore[no-any-return]
+            return functional_call(self.denoiser, dict(tensors), (x, times), options)[0]  # type: ignore[no-any-return]
+        return self.denoiser(x, times, **options)[0]  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _encode_pictures(self, pictures: Tensor, batch: int = 64) -> Tensor:
-        """uint8 (N, channels, size, size) to what the denoiser sees: pixels in [-1, 1], or the mean latents, scaled."""
+        """uint8 (N, channels, size, size) to the denoiser's input: pixels in [-1, 1], or the mean latents, scaled."""
         if pictures.shape[1:] != (self.channels, self.size, self.size):
             raise ValueError(
                 f"pictures are {tuple(pictures.shape[1:])}, but the generator's are {(self.channels, self.size, self.size)}"
@@ -227,15 +227,15 @@ class Generator:
     @torch.no_grad()
     def _encode_texts(self, texts: Sequence[str], batch: int = 64) -> dict[str, Tensor]:
         """Each different text as (tokens, width), padded to all tokens as in Stable Diffusion."""
-        tokenizer, wanted = self.parts.tokenizer, list(dict.fromkeys(texts))
-        found: dict[str, Tensor] = {}
-        for first in range(0, len(wanted), batch):
-            part = wanted[first : first + batch]
+        tokenizer, unique = self.parts.tokenizer, list(dict.fromkeys(texts))
+        states_of: dict[str, Tensor] = {}
+        for first in range(0, len(unique), batch):
+            part = unique[first : first + batch]
             ids = tokenizer(
                 part, padding="max_length", max_length=self.parts.tokens, truncation=True, return_tensors="pt"
             )
             masked = getattr(self.text_encoder.config, "use_attention_mask", False)
             mask = ids["attention_mask"].to(self.device) if masked else None
             states = self.text_encoder(ids["input_ids"].to(self.device), attention_mask=mask)[0]
-            found.update(zip(part, states, strict=True))
-        return found
+            states_of.update(zip(part, states, strict=True))
+        return states_of

@@ -1,4 +1,4 @@
-"""What the server of FedMMKT has of its own: a text-to-image generator and a captioner, and the public items that they make."""
+"""Synthesis at FedMMKT's server: a text-to-image generator, a captioner, and the public set that they make."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ DENOISER = "denoiser/"
 
 @dataclass(frozen=True)
 class Public:
-    """The public set P_t: `items[m]` is what clients of modality m are sent, one row per item.
+    """The public set P_t: `items[m]` goes to clients of modality m, one row per item.
 
-    image uint8 (N, 3, H, W); text uint8 (N, L), UTF-8 padded with zeros; audio float32 (N, T), 16 kHz. `prompted` (N,) holds the
-    classes that were asked for; `hits` counts class names that were taken out of captions.
+    image uint8 (N, 3, H, W); text uint8 (N, L), UTF-8 padded with zeros; audio float32 (N, T), 16 kHz. `prompted` (N,): the
+    class of each prompt; `hits`: number of class names removed from captions.
     """
 
     items: Mapping[str, Tensor]
@@ -37,7 +37,7 @@ class Public:
 
 
 class Synthesis:
-    """The server's generator and captioner, for the classes `names`. A denoiser is a mapping of tensors, never changed here."""
+    """The server's generator and captioner, for the classes `names`. A denoiser is a mapping of tensors, never changed."""
 
     def __init__(
         self,
@@ -70,18 +70,18 @@ class Synthesis:
         return self.generator.sample(prompts, rng, guidance=self.settings.guidance, steps=self.settings.steps)
 
     def public(self, denoiser: Mapping[str, Tensor], seed: int, round: int) -> Public:
-        """M0: pictures of every class, their captions without class names, and what further modalities there are."""
+        """M0: pictures of every class, their captions without class names, and the other modalities."""
         from fedloom.data.digits import mask_names, sonify
 
         count = len(self.names)
         prompted = torch.arange(count).repeat_interleave(self.settings.per_class)
-        drawn = prompted
+        shown = prompted
         if self.settings.confuse:
             rng = torch_stream(seed, "confuse", round)
             wrong = torch.rand(len(prompted), generator=rng) < self.settings.confuse
             shift = torch.randint(1, max(count, 2), prompted.shape, generator=rng)
-            drawn = torch.where(wrong, (prompted + shift) % count, prompted)
-        pictures = self.draw(denoiser, drawn.tolist(), seed, round)
+            shown = torch.where(wrong, (prompted + shift) % count, prompted)
+        pictures = self.draw(denoiser, shown.tolist(), seed, round)
         captions = self.captioner.caption(pictures, max_new_tokens=self.settings.caption_tokens)
         masked = [mask_names(caption, self.names) for caption in captions]
         items = {"image": pictures, "text": as_tensor([text for text, _ in masked])}
@@ -90,14 +90,14 @@ class Synthesis:
         return Public(items, prompted, sum(hits for _, hits in masked))
 
     def anchors(self, public: Public, width: int) -> dict[str, Tensor]:
-        """(N, d) unit rows by modality: the captioner's contrastive embeddings, turned into the common width.
+        """(N, d) unit rows by modality: the captioner's contrastive embeddings, mapped to the common width.
 
         A picture's embedding also stands for every other modality made from it.
         """
-        seen = self.captioner.embed_pictures(public.items["image"])
-        told = self.captioner.embed_texts(public.captions)
-        found = {"text": told} | {m: seen for m in public.items if m != "text"}
-        return {m: into_width(rows, width) for m, rows in found.items()}
+        pictures = self.captioner.embed_pictures(public.items["image"])
+        captions = self.captioner.embed_texts(public.captions)
+        embeddings = {"text": captions} | {m: pictures for m in public.items if m != "text"}
+        return {m: into_width(rows, width) for m, rows in embeddings.items()}
 
     def tune(
         self,
@@ -138,7 +138,7 @@ def into_width(rows: Tensor, width: int) -> Tensor:
     """(N, e) to (N, d) unit rows: by a fixed orthonormal map, which keeps all cosines if d >= e."""
     if rows.shape[1] != width:
         e = rows.shape[1]
-        drawn = torch.randn(max(e, width), min(e, width), generator=torch_stream(0, "width", e, width))
-        basis = torch.linalg.qr(drawn.double())[0].to(rows)
+        gaussian = torch.randn(max(e, width), min(e, width), generator=torch_stream(0, "width", e, width))
+        basis = torch.linalg.qr(gaussian.double())[0].to(rows)
         rows = rows @ (basis if e >= width else basis.T)
     return normalize(rows, dim=-1)

@@ -1,10 +1,10 @@
-"""The `model.synthesis` part of an experiment: which generator and captioner the server has, and how they work."""
+"""The `model.synthesis` part of an experiment: the server's generator and captioner and their settings."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class SynthesisSettings(BaseModel):
-    """Which generator and captioner, and how they work. Defaults: specification fedmmkt 6."""
+    """Generator, captioner and their settings. Defaults: specification fedmmkt 6."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,12 +29,12 @@ class SynthesisSettings(BaseModel):
         0.0,
         ge=0,
         le=1,
-        description="share of the items drawn of another class than their prompt says: a weak generator",
+        description="share of the items that show another class than their prompt names: a weak generator",
     )
     lr: float = Field(1e-5, gt=0, description="AdamW's learning rate for the denoiser")
     batch_size: int = Field(16, ge=1, description="items in one step of the denoiser")
     passes: int = Field(1, ge=1, description="passes over the kept items in one round")
     drop: float = Field(0.2, ge=0, le=1, description="share of emptied prompts, which guidance needs")
     anchor_weight: float = Field(
-        0.0, ge=0, description="price of the squared distance to the untrained denoiser's prediction"
+        0.0, ge=0, description="weight of the squared distance to the untrained denoiser's prediction"
     )

@@ -78,7 +78,7 @@ def official_shapes(
 
 
 def check_keys(
-    found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str
+    shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], where: str
 ) -> None:
     """Compare keys and shapes.
 
@@ -86,12 +86,12 @@ def check_keys(
         ExperimentError: names what is missing, unknown or of another shape.
 
     """
-    complaints = [f"missing {key}" for key in expected if key not in found]
-    complaints += [f"unknown {key}" for key in found if key not in expected]
+    complaints = [f"missing {key}" for key in expected if key not in shapes]
+    complaints += [f"unknown {key}" for key in shapes if key not in expected]
     complaints += [
-        f"{key} has shape {found[key]} instead of {shape}"
+        f"{key} has shape {shapes[key]} instead of {shape}"
         for key, shape in expected.items()
-        if key in found and found[key] != shape
+        if key in shapes and shapes[key] != shape
     ]
     if complaints:
         more = f" and {len(complaints) - 8} more" if len(complaints) > 8 else ""
@@ -128,9 +128,9 @@ def load(
     chosen = {OFFICIAL_KEYS[name] for name in model.modalities}
     try:
         with safe_open(path, framework="pt") as file:
-            found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            check_keys(found, official_shapes(config), str(path))
-            keys = [key for key in found if key.split(".")[1] in chosen]
+            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+            check_keys(shapes, official_shapes(config), str(path))
+            keys = [key for key in shapes if key.split(".")[1] in chosen]
             state = {key: file.get_tensor(key).to(device=device, dtype=dtype) for key in keys}
     except SafetensorError as error:
         raise ExperimentError(f"{path} is not a readable safetensors file: {error}") from None

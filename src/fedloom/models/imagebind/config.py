@@ -19,7 +19,7 @@ OFFICIAL_KEYS = {
 
 
 class MelConfig(BaseModel):
-    """How a waveform becomes log-mel clips; the defaults are the published ones."""
+    """Log-mel clips of a waveform; the defaults are the published ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,7 +30,7 @@ class MelConfig(BaseModel):
     hop: int = Field(default=160, ge=1, description="samples between two frames")
     low_hz: float = Field(default=20.0, ge=0, description="lower edge of the lowest mel band in Hz")
     mean: float = Field(default=-4.268, description="mean that normalising subtracts from log-mel values")
-    std: float = Field(default=9.138, gt=0, description="what normalising divides by")
+    std: float = Field(default=9.138, gt=0, description="standard deviation that normalising divides by")
 
 
 class ModalityConfig(BaseModel):
@@ -79,7 +79,7 @@ class ModalityConfig(BaseModel):
 
     @property
     def stem(self) -> Literal["tokens", "window", "frames", "patch"]:
-        """How an input becomes tokens: look-up, unfolded windows, convolution over two or three axes."""
+        """Tokeniser of the input: look-up, unfolded windows, convolution over two or three axes."""
         if self.vocab is not None:
             return "tokens"
         if self.window is not None:

@@ -76,24 +76,11 @@ class ImageBind(nn.Module):
                 module.training = False
         return self
 
-    def freeze_base(self) -> "ImageBind":
-        """Stop gradients of every base weight and leave adapters alone; call it after wrapping."""
-        for module in self._base:
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
-        return self
-
     def set_gradient_checkpointing(self, enabled: bool = True) -> None:
         """Recompute each block in the backward pass, also inside wrapped trunks."""
         for module in self._base:
             if isinstance(module, Trunk):
                 module.gradient_checkpointing = enabled
-
-    def trunk_output(self, modality: str, x: Tensor) -> Tensor:
-        """Tokens after the trunk, (B * S, n, d), CLS first (text: no CLS); input shapes as in `encode`."""
-        rows, _ = self._rows(modality, x)
-        tokens: Tensor = self.trunks[modality](self.stems[modality](rows))
-        return tokens
 
     def encode(
         self, modality: str, x: Tensor, *, pool: Pool = "head", scale: ScaleMode = "unit", tokens: int = 1

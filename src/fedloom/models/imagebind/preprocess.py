@@ -1,4 +1,4 @@
-"""Raw samples into encoder inputs: image, video, depth, thermal, motion, text ids; sound is beside."""
+"""Raw samples into encoder inputs: image, video, depth, thermal, motion, text ids; sound is in `preprocess_audio`."""
 
 import math
 from typing import Any

@@ -1,1 +1,1 @@
-"""What is trained on top of a frozen foundation."""
+"""LoRA and VeRA adapters on a frozen foundation, through PEFT."""

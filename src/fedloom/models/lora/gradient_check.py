@@ -1,4 +1,4 @@
-"""A guard against adapters that are counted and sent but never trained."""
+"""Gradient check: finds adapters that are counted and sent but never trained."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def check_adapters(module: nn.Module, *inputs: Tensor, marker: str = "lora_") ->
 
     Args:
         module: the wrapped model, e.g. a trunk.
-        inputs: what its `forward` takes; if that returns a tuple, its first entry counts.
+        inputs: arguments of its `forward`; if that returns a tuple, its first entry counts.
         marker: part of the name of adapter parameters.
 
     Raises:

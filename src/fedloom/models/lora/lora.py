@@ -30,7 +30,7 @@ ENDINGS = {
     "vera_lambda_d.local": "local_d",
     "vera_lambda_b.local": "local_b",
 }
-"""How PEFT ends a trainable tensor's name, and how it ends when it travels."""
+"""Suffixes of trainable tensors: PEFT's, and the travelling name's."""
 PREFIX = "base_model.model."
 PROJECTION_KEY = 0
 """Seed of VeRA's frozen pair: the same for every client, layer and run, so that it never has to travel."""
@@ -65,7 +65,7 @@ class LoRA(BaseModel):
             with warnings.catch_warnings():
                 warnings.simplefilter(
                     "ignore"
-                )  # that the frozen pair is drawn anew from its seed is what we want
+                )  # PEFT warns that the frozen pair is not saved; its seed gives it again
                 return VeraConfig(
                     r=self.rank,
                     target_modules=list(self.targets),
@@ -126,12 +126,12 @@ def fresh_factor(like: Tensor, seed: int, *stream: str | int) -> Tensor:
 
 def named_factors(wrapped: nn.Module) -> dict[str, nn.Parameter]:
     """`{place.ending: parameter}` of a PEFT-wrapped module; place is the adapted layer's path, endings those of ENDINGS."""
-    found = {}
+    factors = {}
     for name, parameter in wrapped.named_parameters():
         for ending, short in ENDINGS.items():
             if name.endswith("." + ending):
-                found[name.removeprefix(PREFIX).removesuffix(ending) + short] = parameter
-    return found
+                factors[name.removeprefix(PREFIX).removesuffix(ending) + short] = parameter
+    return factors
 
 
 def adapted_layers(wrapped: PeftModel) -> dict[str, Any]:
@@ -156,10 +156,10 @@ def dropouts(wrapped: PeftModel) -> list[nn.Module]:
 
 def frozen_pairs(layers: Mapping[str, Any]) -> dict[str, Tensor]:
     """VeRA's frozen `<place>.vera_A` (r, d_in) and `<place>.vera_B` (d_out, r): slices of the one shared pair."""
-    found = {}
+    pairs = {}
     for place, layer in layers.items():
         if hasattr(layer, "vera_A"):
             base = layer.get_base_layer()
-            found[f"{place}.vera_A"] = layer.vera_A["default"][:, : base.in_features]
-            found[f"{place}.vera_B"] = layer.vera_B["default"][: base.out_features]
-    return found
+            pairs[f"{place}.vera_A"] = layer.vera_A["default"][:, : base.in_features]
+            pairs[f"{place}.vera_B"] = layer.vera_B["default"][: base.out_features]
+    return pairs

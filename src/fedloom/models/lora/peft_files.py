@@ -1,6 +1,6 @@
 """Adapters on disk as PEFT reads them: `adapter_config.json` and `adapter_model.safetensors`.
 
-What a method has merged into the base (FedEx-LoRA, FLoRA) is written as further ranks of the same adapter, so that plain
+Updates merged into the base (FedEx-LoRA, FLoRA) are written as further ranks of the same adapter, so that plain
 `PeftModel.from_pretrained(base, folder)` computes the whole model.
 """
 
@@ -22,7 +22,7 @@ _KEYS = {
 }
 
 _OF_SECOND = {"local_A": "lora_A", "local_B": "lora_B", "local_d": "lambda_d", "local_b": "lambda_b"}
-"""The second adapter's tensors, which stand in a folder of their own as any adapter's."""
+"""Tensors of the second adapter, which is saved as an adapter of its own in `local/`."""
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], spec: LoRA, task: str | None) -> None:
@@ -67,7 +67,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], spec: LoRA, task: str | No
 
 
 def read(folder: Path) -> dict[str, Tensor]:
-    """The adapter's tensors in a folder that `save` wrote, by the names that it took."""
+    """The tensors that `save` wrote, by the same names."""
     rank = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["r"]
     tensors: dict[str, Tensor] = {}
     for key, tensor in load_file(folder / "adapter_model.safetensors").items():

@@ -1,4 +1,4 @@
-"""Clients with unequal LoRA ranks and scales: what the server's factors look like at a client (fedlora.md, section 5)."""
+"""Clients with unequal LoRA ranks and scales: the client's view of the server's factors (fedlora.md, section 5)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ class Shape:
 
 
 Shapes = Mapping[str, Shape]
-"""By group; a group that is not named has the model's own rank and scale."""
+"""Shapes by group; other groups have the model's own rank and scale."""
 
 
 def cut(tensors: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:
     """The first r_k rows of every A and columns of every B. Other tensors are passed on."""
-    found = {}
+    own = {}
     for name, tensor in tensors.items():
         shape = shapes.get(group_of(name))
         if shape is not None and name.endswith(("lora_A", "local_A")):
             tensor = tensor[: shape.rank]
         elif shape is not None and name.endswith(("lora_B", "local_B")):
             tensor = tensor[:, : shape.rank]
-        found[name] = tensor
-    return found
+        own[name] = tensor
+    return own
 
 
 def to_client(tensors: Mapping[str, Tensor], shapes: Shapes) -> dict[str, Tensor]:

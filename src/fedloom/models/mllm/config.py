@@ -9,10 +9,10 @@ from fedloom.models.mllm.prompt import PromptConfig
 
 
 class MLLMConfig(BaseModel, extra="forbid"):
-    """How encoder and language model are joined."""
+    """Encoder output, soft tokens, projector and prompt of a multimodal LLM."""
 
     pool: Pool = Field(
-        "head", description="what is projected: published output, the same before its norm, token mean"
+        "head", description="projected vector: published output, the same before its norm, token mean"
     )
     scale: ScaleMode = Field("unit", description="length of the encoder's output: 1, native, or pandagpt's")
     tokens: int = Field(1, ge=1, description="soft tokens per modality; more than one needs pool: mean")

@@ -1,4 +1,4 @@
-"""Batches of prompts as rectangles: token ids, where the soft tokens go, and where the answers stand."""
+"""Padded batches of prompts: token ids, positions of the soft tokens, and positions of the answers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

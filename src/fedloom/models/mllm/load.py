@@ -27,8 +27,8 @@ def load_model(
 ) -> AdaptedMLLM:
     """The frozen foundation with fresh adapters, only the trunks of `modalities` loaded. Raises ExperimentError.
 
-    `second` gives every layer a personal adapter besides. `precision` is that of the frozen weights and of the products; what is
-    trained is in float32.
+    `second` adds a personal adapter to every layer. `precision` is that of the frozen weights and of the products; trained
+    tensors are float32.
     """
     where = choose_device(device)
     with torch.random.fork_rng(
@@ -47,7 +47,7 @@ def load_model(
 
 
 def joined(mllm: MLLM, settings: Foundation, seed: int) -> MLLM:
-    """The model with the projector, the number of soft tokens and the prompt's frame that the settings ask for.
+    """The model with the projector, the number of soft tokens and the prompt frame of the settings.
 
     Raises ExperimentError for a `projector_from` that does not fit.
     """
@@ -69,7 +69,7 @@ def joined(mllm: MLLM, settings: Foundation, seed: int) -> MLLM:
 
 
 def _take_projector(mllm: MLLM, run: Path) -> None:
-    """Put a finished run's projector in the model's place of it."""
+    """Replace the projector's weights by those of a finished run."""
     from safetensors.torch import load_file
 
     file = run / "model" / "projector.safetensors"
@@ -77,18 +77,18 @@ def _take_projector(mllm: MLLM, run: Path) -> None:
         raise ExperimentError(
             f"model.projector_from: {file} is missing; name the folder of a run that has ended"
         )
-    found = {name.partition("/")[2]: tensor for name, tensor in load_file(file).items()}
-    wanted = {name: tensor.shape for name, tensor in mllm.projector.state_dict().items()}
-    if {name: tensor.shape for name, tensor in found.items()} != wanted:
+    tensors = {name.partition("/")[2]: tensor for name, tensor in load_file(file).items()}
+    shapes = {name: tensor.shape for name, tensor in mllm.projector.state_dict().items()}
+    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
         raise ExperimentError(
             f"model.projector_from: the projector of {run} has other layers than this model's; give both runs the same "
             "model.projector, model.encoder and model.llm"
         )
-    mllm.projector.load_state_dict(found)
+    mllm.projector.load_state_dict(tensors)
 
 
 def foundation_folder(name: str) -> Path:
-    """Where a foundation lies: a shipped one by its name, or a folder. Raises ExperimentError."""
+    """The folder of a foundation: a shipped one by its name, or the folder itself. Raises ExperimentError."""
     shipped = Path(str(files("fedloom.models"))) / "shipped" / name
     for folder in (shipped, Path(name)):
         if (folder / "mllm.json").is_file():

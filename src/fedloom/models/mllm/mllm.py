@@ -30,7 +30,7 @@ Features = Sequence[Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Example:
-    """A sample made ready once: `inputs` preprocessed tensors without batch dimension, `pieces` token ids."""
+    """A prepared sample: `inputs` preprocessed tensors without batch dimension, `pieces` token ids."""
 
     uid: str
     kind: str
@@ -71,7 +71,7 @@ class MLLM(nn.Module):
         self.encoder, self.projector, self.llm = encoder, projector, llm
         self.tokenizer, self.config = tokenizer, config
         self.rows = RowMap([])
-        """Whose the rows are that encoder, projector or LLM sees, for layers that treat clients differently."""
+        """Maps rows of the current module's input to examples, for layers with a client axis."""
         self._seen: dict[str, list[int]] = {}
 
     @classmethod
@@ -122,21 +122,21 @@ class MLLM(nn.Module):
 
     def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
         """Encoder outputs before P, per example {modality: (tokens, out_dim)}; one pass per modality."""
-        found: list[dict[str, Tensor]] = [{} for _ in examples]
+        features: list[dict[str, Tensor]] = [{} for _ in examples]
         groups: dict[tuple[str, torch.Size], list[int]] = defaultdict(list)
         for i, example in enumerate(examples):
             for name, value in example.inputs.items():
                 groups[name, value.shape].append(i)
         c, weight = self.config, next(self.encoder.parameters())
-        for (name, _), members in sorted(groups.items()):  # the same order whoever comes first
+        for (name, _), members in sorted(groups.items()):  # an order independent of the batch's
             batch = moved(torch.stack([examples[i].inputs[name] for i in members]), weight.device)
             if batch.is_floating_point():
                 batch = batch.to(weight.dtype)
             self.rows = RowMap(members)
             out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)  # type: ignore[operator]
             for i, row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
-                found[i][name] = row
-        return found
+                features[i][name] = row
+        return features
 
     def forward(self, examples: Sequence[Example], features: Features | None = None) -> MLLMOutput:
         """Teacher-forced pass over B examples; logits are computed at answer positions only."""
@@ -144,12 +144,12 @@ class MLLM(nn.Module):
         embeds = self._embed(plan, self.features(examples) if features is None else features)
         keep, column = torch.unique(plan.predict, return_inverse=True)
         if keeps_logits(self.llm):
-            asked = {"logits_to_keep": keep.to(embeds.device)}
+            options = {"logits_to_keep": keep.to(embeds.device)}
         else:
-            asked, column = {}, plan.predict
+            options, column = {}, plan.predict
         mask = moved(plan.mask, embeds.device)
         self.rows = RowMap(range(len(examples)), plan.mask.sum(1).tolist())
-        out = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **asked)
+        out = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **options)
         logits = out.logits[plan.rows, column]
         labels = moved(plan.labels, logits.device)
         loss = cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), labels)
@@ -208,7 +208,7 @@ class MLLM(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the projector lives."""
+        """Device of the projector."""
         return next(self.projector.parameters()).device
 
     def project(self, name: str, value: Tensor) -> Tensor:
@@ -218,7 +218,7 @@ class MLLM(nn.Module):
         return layer(value.to(weight))  # type: ignore[no-any-return]
 
     def _encode_text(self, text: str) -> list[int]:
-        """Token ids; most pieces of a prompt recur, and a tokenizer's call costs more than the rest of `pieces`."""
+        """Token ids; cached, because most pieces of a prompt recur and a tokenizer's call is slow."""
         if text not in self._seen:
             if len(self._seen) >= 4096:
                 self._seen.clear()
@@ -231,15 +231,15 @@ class MLLM(nn.Module):
         embeds: Tensor = table(moved(plan.ids, self.device))
         if not plan.slots:
             return embeds
-        wanted: dict[str, list[int]] = defaultdict(list)
+        slots_of: dict[str, list[int]] = defaultdict(list)
         for slot, (_, names) in enumerate(plan.slots):
             for name in names.split("+"):
-                wanted[name].append(slot)
+                slots_of[name].append(slot)
         soft = embeds.new_zeros(len(plan.slots), self.config.tokens, embeds.shape[-1])
-        for name, slots in sorted(wanted.items()):
-            found = moved(torch.stack([features[plan.slots[s][0]][name] for s in slots]), self.device)
+        for name, slots in sorted(slots_of.items()):
+            encoded = moved(torch.stack([features[plan.slots[s][0]][name] for s in slots]), self.device)
             self.rows = RowMap([plan.slots[s][0] for s in slots])
-            value = self.project(name, found).to(embeds.dtype)
+            value = self.project(name, encoded).to(embeds.dtype)
             soft = soft.index_add(0, torch.tensor(slots, device=soft.device), value)
         where = (plan.soft_rows.to(soft.device), plan.soft_cols.to(soft.device))
         return embeds.index_put(where, soft.flatten(0, 1))
@@ -266,6 +266,6 @@ class MLLM(nn.Module):
 
 
 def keeps_logits(llm: nn.Module) -> bool:
-    """Whether the language model (under PEFT or not) can restrict its logits to given positions."""
+    """Whether the language model (under PEFT or not) can compute logits at some positions only."""
     base = llm.get_base_model() if hasattr(llm, "get_base_model") else llm  # type: ignore[operator]
     return "logits_to_keep" in inspect.signature(base.forward).parameters

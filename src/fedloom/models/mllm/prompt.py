@@ -1,4 +1,4 @@
-"""The prompt of a multimodal question (UniFLoW, Table 5): which token ids and soft tokens stand where.
+"""The prompt of a multimodal question (UniFLoW, Table 5): the order of its token ids and soft tokens.
 
     BOS | before | X_m1 X_m2 ... | gap | question | after | assistant marker | answer | stop
 
@@ -36,7 +36,7 @@ class PromptConfig(BaseModel, extra="forbid"):
     close: Literal["slash", "paper"] = Field(
         "slash", description='closing tag: </name>, or the paper\'s "\\<name>"'
     )
-    joiner: str = Field(" ", description='what stands between two pieces of text; "" joins them as printed')
+    joiner: str = Field(" ", description='separator of two pieces of text; "" joins them as printed')
     assistant: str = Field(ASSISTANT, description='marker before the answer; the paper prints none ("")')
     stop: str = Field("eos", description='"eos" for the end-of-text token, or a string such as "\\n###"')
     text_only: Literal["plain", "tags"] = Field(
@@ -67,8 +67,8 @@ def before_and_gap(config: PromptConfig, modalities: Sequence[str], combine: str
     join = config.joiner
     ordered = [m for m in MODALITIES if m in modalities]
     if config.frame == "bare":
-        found = ["+".join(ordered)] if combine == "sum" and ordered else ordered
-        return ["", *_separated(found), ""] if found else [""]
+        slots = ["+".join(ordered)] if combine == "sum" and ordered else ordered
+        return ["", *_separated(slots), ""] if slots else [""]
     start = START + join + HUMAN
     if not ordered and config.text_only == "plain":
         return [start + join + GAP_TEXT]
@@ -100,8 +100,8 @@ def assemble(
 ) -> Pieces:
     """Token ids of one sample, at most `limit` of them (soft tokens not counted).
 
-    What does not fit is cut from the end of the question; only if the frame alone is too long, from the end of
-    the answer (which then has no stop: nothing is taught to stop there). The assistant marker always stays.
+    Text beyond the limit is cut from the end of the question; only if the frame alone is too long, from the end of
+    the answer, which then has no stop, so that no false stop is learned. The assistant marker always stays.
     """
     join = config.joiner
     head: list[list[int] | str] = []

@@ -1,10 +1,10 @@
-"""Answer tokens of a batch, and how many of them were predicted."""
+"""Counts of answer tokens and of correctly predicted ones."""
 
 import torch
 from torch import Tensor
 
 IGNORED = -100
-"""The label of a position that is no part of the answer (Hugging Face's convention)."""
+"""Label of a position outside the answer (Hugging Face's convention)."""
 
 
 def count_tokens(
@@ -29,7 +29,7 @@ def count_tokens(
 
 
 def count_tokens_shifted(logits: Tensor, labels: Tensor, ignored: int = IGNORED) -> tuple[Tensor, Tensor]:
-    """The same from a causal model's output: logits `(B, L, V)` at t answer for labels `(B, L)` at t + 1.
+    """`count_tokens` for a causal model's output: logits `(B, L, V)` at t answer for labels `(B, L)` at t + 1.
 
     Returns `(tokens, correct)`, int64 `(B,)`. Raises ValueError if the shapes do not fit.
     """

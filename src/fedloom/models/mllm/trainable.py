@@ -36,7 +36,7 @@ class AdaptedMLLM(Trainable):
     def __init__(
         self, mllm: MLLM, llm_lora: LoRA | None, encoder_lora: LoRA | None, *, seed: int, second: bool = False
     ) -> None:
-        """Adapters start from the stream of `seed`; None attaches none; `second` gives every layer a personal one besides.
+        """Adapters start from the stream of `seed`; None attaches none; `second` adds a personal one to every layer.
 
         Raises ExperimentError where a rank or target does not fit.
         """
@@ -91,7 +91,7 @@ class AdaptedMLLM(Trainable):
 
     @property
     def rows(self) -> RowMap:
-        """Whose the rows are that the encoder, the projector or the LLM sees."""
+        """Maps rows of the current encoder, projector or LLM input to examples."""
         return self.mllm.rows
 
     def dropout_in(self, groups: frozenset[str]) -> None:
@@ -101,7 +101,7 @@ class AdaptedMLLM(Trainable):
                 dropout.training = group in groups
 
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
-        """The LLM for everybody; a trunk's adapter and the projector for those who hold the modality."""
+        """The LLM for all clients; a trunk's adapter and the projector for clients with that modality."""
         held = {f"encoder.{m}" for m in holds}
         projectors = {
             g
@@ -115,7 +115,7 @@ class AdaptedMLLM(Trainable):
         return self.mllm.prepare(sample)
 
     def positions(self, example: Example) -> int:
-        """Those of the prompt with its answer, and of each input in its trunk."""
+        """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
         encoder: Any = self.mllm.encoder
         parts = encoder.config.modalities
         trunks: int = sum(parts[m].tokens for m in example.inputs)
@@ -219,5 +219,5 @@ class AdaptedMLLM(Trainable):
 
 
 def without_adapter(llm: nn.Module) -> AbstractContextManager[Any]:
-    """The LLM as it was before any adapter, while the context lasts."""
+    """Context in which the LLM's adapters are disabled."""
     return llm.disable_adapter() if isinstance(llm, PeftModel) else nullcontext()

@@ -16,18 +16,19 @@ from fedloom.core.streams import stream_seed
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
 from fedloom.models.image_processing import Pixels, read_pixels
+from fedloom.models.word_tokenizer import word_tokenizer
 
 Reader = Callable[[Any], dict[str, Tensor]]
 """One raw input (picture, text or waveform) to the encoder's keyword arguments, without a batch dimension."""
 SIDE = 16
-"""Pixels of a side that the tiny picture encoders see."""
+"""Side of the tiny picture encoders' input, in pixels."""
 WORDS = 48
-"""Tokens that the tiny text encoders see at most."""
+"""Largest number of tokens of the tiny text encoders."""
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A client model and how it reads its modality."""
+    """A client model and the reader of its modality."""
 
     name: str
     modality: str
@@ -49,7 +50,7 @@ class ClientNet(nn.Module):
     def forward(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and unit representations (B, d)."""
         state = self.encoder(**inputs).last_hidden_state
-        # A convolutional encoder gives a map of features, a transformer a sequence whose first token stands for the whole.
+        # A feature map of a convolutional encoder, or a sequence whose first token represents the input.
         pooled = state.mean((2, 3)) if state.ndim == 4 else state[:, 0]
         return self.head(pooled), normalize(self.projection(pooled), dim=-1)
 
@@ -100,16 +101,15 @@ TINY: dict[str, Callable[[], tuple[str, Any]]] = {
     "tiny-distilbert": _distilbert,
     "tiny-ast": _ast,
 }
-"""Small configurations for two cores, drawn at random; every other name is a Hugging Face id or folder."""
+"""Small configurations with random weights, for two cores; every other name is a Hugging Face id or folder."""
 
 
 def load_architecture(
     name: str, modality: str, classes: int, common: int, words: Sequence[str], seed: int
 ) -> Architecture:
-    """The model of this name for clients of a modality; what no checkpoint gives is drawn from the seed's stream.
+    """The model of this name for clients of a modality; weights without a checkpoint come from the seed's stream.
 
-    `words` is the vocabulary of the tiny text encoders. Raises ExperimentError for a model that is not there, or is for another
-    modality.
+    `words` is the vocabulary of the tiny text encoders. Raises ExperimentError for a missing model or one of another modality.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "architecture", name))
@@ -125,14 +125,14 @@ def load_architecture(
 def _tiny(name: str, modality: str, words: Sequence[str]) -> tuple[Any, Reader, Any]:
     from transformers import ASTFeatureExtractor, AutoModel
 
-    of, config = TINY[name]()
-    if of != modality:
+    own, config = TINY[name]()
+    if own != modality:
         raise ExperimentError(
-            f"model.architectures: {name} is for clients that hold {of}, not {modality}; "
+            f"model.architectures: {name} is for clients that hold {own}, not {modality}; "
             f"take one of {', '.join(n for n, make in TINY.items() if make()[0] == modality)}"
         )
     if modality == "text":
-        tokenizer = word_tokenizer(words)
+        tokenizer = bert_tokenizer(words)
         config.vocab_size = len(tokenizer)
         return AutoModel.from_config(config), _text_reader(tokenizer, WORDS), tokenizer
     if modality == "audio":
@@ -151,7 +151,7 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
         with quiet_hf():
             encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
         if modality == "image":
-            return encoder, _picture_reader(read_pixels(name)), None
+            return encoder, _picture_reader(read_pixels(name, "model.architectures")), None
         if modality == "audio":
             extractor = AutoFeatureExtractor.from_pretrained(name)
             return encoder, _sound_reader(extractor), extractor
@@ -170,23 +170,11 @@ def _width(config: Any) -> int:
     return int(sizes[-1] if sizes else config.hidden_size)
 
 
-def word_tokenizer(words: Sequence[str]) -> Any:
+def bert_tokenizer(words: Sequence[str]) -> Any:
     """A tokenizer of whole words, lower case, with [PAD], [UNK], [CLS] and [SEP]."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-    vocabulary = {word: i for i, word in enumerate([*special, *sorted(set(words))])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=special[1]))
-    tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        **dict(zip(("pad_token", "unk_token", "cls_token", "sep_token"), special, strict=True)),
-    )
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    entries = [*special.values(), *sorted(set(words))]
+    return word_tokenizer(entries, special, single="[CLS] $A [SEP]")
 
 
 def _picture_reader(pixels: Pixels) -> Reader:
@@ -195,22 +183,24 @@ def _picture_reader(pixels: Pixels) -> Reader:
 
 def _text_reader(tokenizer: Any, length: int) -> Reader:
     def read(text: str) -> dict[str, Tensor]:
-        found = tokenizer(text, truncation=True, max_length=length, padding="max_length", return_tensors="pt")
-        return {n: found[n][0] for n in ("input_ids", "attention_mask")}
+        encoding = tokenizer(
+            text, truncation=True, max_length=length, padding="max_length", return_tensors="pt"
+        )
+        return {n: encoding[n][0] for n in ("input_ids", "attention_mask")}
 
     return read
 
 
 def _sound_reader(extractor: Any) -> Reader:
     def read(wave: Tensor) -> dict[str, Tensor]:
-        found = extractor(wave.numpy().astype(np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        return {"input_values": found["input_values"][0]}
+        encoding = extractor(wave.numpy().astype(np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt")
+        return {"input_values": encoding["input_values"][0]}
 
     return read
 
 
 def raw_input(sample: Sample, modality: str) -> Any:
-    """What a client of a modality reads of a sample: its picture, its waveform, or its text."""
+    """The input of a client with this modality: the sample's picture, waveform or text."""
     return sample.question if modality == "text" else sample.modalities[modality]
 
 

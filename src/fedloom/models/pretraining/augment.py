@@ -41,7 +41,7 @@ def vary_sound(x: Tensor, mel: MelConfig | None, stream: torch.Generator) -> Ten
 
 
 def vary_light(images: Tensor, stream: torch.Generator) -> Tensor:
-    """uint8 (B, 3, H, W) under another light: gains of the colours, a haze of some grey, noise; a third stays as it is."""
+    """uint8 (B, 3, H, W) under another light: gains of the colours, a haze of some grey, noise; a third stays unchanged."""
     count = len(images)
     draw = torch.rand(count, 6, generator=stream)
     on = (draw[:, 5] > 1 / 3)[:, None, None, None].float()

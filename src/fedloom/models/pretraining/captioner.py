@@ -5,10 +5,7 @@ one's towers as they were written, embeds pictures and texts (symmetric contrast
 No caption names a digit.
 """
 
-import copy
 import json
-import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,21 +15,28 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, normalize
 
-from fedloom.core.hf_logging import quiet_hf
-from fedloom.core.streams import stream_seed, torch_stream
+from fedloom.core.streams import torch_stream
 from fedloom.data.digits import DIGITS, describe, printed
 from fedloom.data.digits.describe import PUBLIC
 from fedloom.data.digits.pictures import SIDE
 from fedloom.models.generation.captioner import CAPTIONS, MATCHING, Captioner
-from fedloom.models.pretraining.mllm import rate
+from fedloom.models.pretraining.recipe import (
+    HELD_OUT,
+    SHIPPED,
+    Clock,
+    Log,
+    descend,
+    main,
+    rate,
+    report,
+    save_half,
+    seeded,
+)
 
-Log = Callable[[str], None]
-FOLDER = Path(__file__).parents[1] / "shipped" / "tiny-captioner"
+FOLDER = SHIPPED / "tiny-captioner"
 STEPS = 1500
 LR = 1.5e-3
 PICTURES = 4000
-HELD_OUT = 1_000_000
-"""Added to the seed of pictures that nobody trains on."""
 POSITIONS = 64
 PAD, START, END, CLASS = "[PAD]", "[DEC]", "[SEP]", "[CLS]"
 
@@ -67,21 +71,20 @@ def build(
     """
     from transformers import BlipConfig, BlipForConditionalGeneration, BlipForImageTextRetrieval
 
-    began = time.monotonic()
+    clock = Clock()
     tokenizer = text_tokenizer(caption_words(), POSITIONS)
     config = BlipConfig(**blip_settings(tokenizer, side=SIDE, width=64, layers=2, positions=POSITIONS))
     shown, _ = printed(pictures, seed)
     texts = [describe(picture, 0) for picture in shown]
     ids = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-    log(f"{len(shown)} pictures, {len(set(texts))} different texts after {time.monotonic() - began:.0f} s")
-    found: dict[str, Any] = {}
+    log(f"{len(shown)} pictures, {len(set(texts))} different texts after {clock}")
+    metrics: dict[str, Any] = {}
     kinds = {
         CAPTIONS: (BlipForConditionalGeneration, written),
         MATCHING: (BlipForImageTextRetrieval, matched),
     }
     for name, (kind, loss) in kinds.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(stream_seed(seed, "captioner", name))
+        with seeded(seed, "captioner", name):
             model = kind(config)
         if name == MATCHING:
             writer = Captioner.load(Path(out_dir) / CAPTIONS).writer
@@ -89,20 +92,16 @@ def build(
             model.text_encoder.load_state_dict(writer.text_decoder.bert.state_dict())
         model.to(device)
         count, size = (steps, batch) if name == CAPTIONS else (max(steps // 2, 1), 2 * batch)
-        found[f"loss/{name}"] = train(
-            model, loss, shown, texts, ids, seed, count, size, partial(_told, log, name)
+        metrics[f"loss/{name}"] = train(
+            model, loss, shown, texts, ids, seed, count, size, partial(_log_named, log, name)
         )
-        with quiet_hf():
-            copy.deepcopy(model).half().save_pretrained(Path(out_dir) / name)
-            tokenizer.save_pretrained(Path(out_dir) / name)
+        save_half(model, tokenizer, Path(out_dir) / name)
         (Path(out_dir) / name / "preprocessor_config.json").write_text(preprocessor(SIDE), encoding="utf-8")
-    found |= measure(Captioner.load(out_dir, device=device), seed, checks)
-    found["seconds"] = round(time.monotonic() - began, 1)
-    log(json.dumps(found, indent=2))
-    return found
+    metrics |= measure(Captioner.load(out_dir, device=device), seed, checks)
+    return report(metrics, clock, log)
 
 
-def _told(log: Log, name: str, line: str) -> None:
+def _log_named(log: Log, name: str, line: str) -> None:
     log(f"{name} {line}")
 
 
@@ -200,11 +199,11 @@ def preprocessor(side: int) -> str:
 def written(model: Any, pixels: Tensor, ids: Tensor, mask: Tensor, texts: Sequence[str]) -> Tensor:
     """Mean cross-entropy of the caption's tokens and its end."""
     start = model.config.text_config.bos_token_id
-    given = ids.clone()
-    given[:, 0] = start
-    labels = given.masked_fill(mask == 0, -100)
+    inputs = ids.clone()
+    inputs[:, 0] = start
+    labels = inputs.masked_fill(mask == 0, -100)
     labels[:, 0] = -100
-    return model(pixel_values=pixels, input_ids=given, attention_mask=mask, labels=labels).loss  # type: ignore[no-any-return]
+    return model(pixel_values=pixels, input_ids=inputs, attention_mask=mask, labels=labels).loss  # type: ignore[no-any-return]
 
 
 def matched(model: Any, pixels: Tensor, ids: Tensor, mask: Tensor, texts: Sequence[str]) -> Tensor:
@@ -215,9 +214,9 @@ def matched(model: Any, pixels: Tensor, ids: Tensor, mask: Tensor, texts: Sequen
     number = {text: i for i, text in enumerate(texts)}
     own = torch.tensor([number[text] for text in texts], device=f.device)
     equal = (own[:, None] == own[None]).to(f)
-    wanted = equal / equal.sum(1, keepdim=True)
+    targets = equal / equal.sum(1, keepdim=True)
     logits = f @ g.T / 0.07
-    return -torch.stack([(wanted * log_softmax(x, -1)).sum(-1).mean() for x in (logits, logits.T)]).mean()
+    return -torch.stack([(targets * log_softmax(x, -1)).sum(-1).mean() for x in (logits, logits.T)]).mean()
 
 
 def train(
@@ -236,7 +235,7 @@ def train(
     weights = [p for p in model.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(weights, lr=LR, weight_decay=0.05)
     draw = torch_stream(seed, "captioner", "batches")
-    recent, began = 0.0, time.monotonic()
+    recent, clock = 0.0, Clock()
     model.train()
     for step in range(steps):
         chosen = torch.randint(len(shown), (batch,), generator=draw)
@@ -250,15 +249,10 @@ def train(
             mask[:, :longest].to(where),
             [texts[i] for i in chosen.tolist()],
         )
-        for group in optimiser.param_groups:
-            group["lr"] = LR * rate(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+        descend(optimiser, loss, LR * rate(step, steps))
         recent = loss.item() if step == 0 else 0.95 * recent + 0.05 * loss.item()
         if (step + 1) % max(steps // 10, 1) == 0:
-            log(f"step {step + 1} of {steps}: loss {recent:.3f}, {time.monotonic() - began:.0f} s")
+            log(f"step {step + 1} of {steps}: loss {recent:.3f}, {clock}")
     model.eval()
     return round(recent, 4)
 
@@ -272,16 +266,16 @@ def moved(pictures: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def measure(captioner: Captioner, seed: int, checks: int) -> dict[str, float]:
-    """How well held-out printed digits are described, and told apart."""
+    """Accuracy of captions and of retrieval on held-out printed digits."""
     shown, _ = printed(checks, seed + HELD_OUT)
-    wanted = [describe(picture, 0) for picture in shown]
-    said = captioner.caption(shown)
-    exact = sum(s == w for s, w in zip(said, wanted, strict=True)) / checks
-    pairs = [(set(s.split(", ")), set(w.split(", "))) for s, w in zip(said, wanted, strict=True)]
+    references = [describe(picture, 0) for picture in shown]
+    captions = captioner.caption(shown)
+    exact = sum(s == w for s, w in zip(captions, references, strict=True)) / checks
+    pairs = [(set(s.split(", ")), set(w.split(", "))) for s, w in zip(captions, references, strict=True)]
     phrases = sum(len(s & w) / len(s | w) for s, w in pairs) / checks
-    different = sorted(set(wanted))
+    different = sorted(set(references))
     nearest = (captioner.embed_pictures(shown) @ captioner.embed_texts(different).T).argmax(1).tolist()
-    retrieval = sum(different[i] == w for i, w in zip(nearest, wanted, strict=True)) / checks
+    retrieval = sum(different[i] == w for i, w in zip(nearest, references, strict=True)) / checks
     return {
         name: round(value, 4)
         for name, value in (("exact", exact), ("phrases", phrases), ("retrieval", retrieval))
@@ -289,4 +283,4 @@ def measure(captioner: Captioner, seed: int, checks: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    build(sys.argv[1] if len(sys.argv) > 1 else FOLDER, log=lambda line: print(line, flush=True))
+    main(build, FOLDER)

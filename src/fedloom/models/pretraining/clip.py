@@ -6,11 +6,8 @@ stands before the name, up to twenty words of filler in every fourth batch, so t
 a learned context. Light, haze and noise of the pictures vary, so that something is left where a style was never seen.
 """
 
-import copy
 import json
-import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax
 
-from fedloom.core.hf_logging import quiet_hf
-from fedloom.core.streams import numpy_stream, stream_seed, torch_stream
+from fedloom.core.streams import numpy_stream, torch_stream
 from fedloom.data.tabletop import PRIVATE_STYLES, PUBLIC_STYLES
 from fedloom.data.tabletop.objects import (
     COMBINATIONS,
@@ -35,18 +31,27 @@ from fedloom.data.tabletop.scene import COLOURS, SHAPES, TEXTURES
 from fedloom.models.clip.towers import Towers
 from fedloom.models.image_processing import Pixels
 from fedloom.models.pretraining.augment import vary_light
-from fedloom.models.pretraining.mllm import rate
+from fedloom.models.pretraining.recipe import (
+    HELD_OUT,
+    SHIPPED,
+    Clock,
+    Log,
+    descend,
+    load_written,
+    main,
+    rate,
+    report,
+    save_half,
+    seeded,
+)
 
-Log = Callable[[str], None]
-FOLDER = Path(__file__).parents[1] / "shipped" / "tiny-clip"
+FOLDER = SHIPPED / "tiny-clip"
 STEPS = 2000
 LR = 1e-3
-HELD_OUT = 1_000_000
-"""Pictures from this number on are never trained on."""
 FRAMES = ("a photo of a {}.", "a picture of a {}.", "{}.", "this is a {}.", "there is a {} on the table.")
 FILLER = "the a on of there is photo picture table small large one object with and it this left right"
 NUMBERS = "zero one two three four five six seven eight nine digit handwritten number"
-"""Words that say nothing about a thing; and words that only the tokenizer knows."""
+"""Filler words without content; and words that only the tokenizer knows."""
 TEMPLATE = "a photo of a {}."
 POSITIONS = 40
 PREPROCESSOR = {
@@ -83,7 +88,7 @@ def build(
         steps: optimiser steps.
         log: takes one line of progress at a time.
         device: where to train.
-        pictures: how many are drawn of each combination and style.
+        pictures: pictures of each combination and style.
         batch: pairs per step.
         checks: held-out pictures of each combination and style per measurement.
 
@@ -93,27 +98,21 @@ def build(
     """
     from transformers import CLIPModel
 
-    began = time.monotonic()
+    clock = Clock()
     tokenizer = clip_tokenizer()
     model = fresh_model(len(tokenizer), tokenizer, seed).to(device)
     images = torch.stack(
         [object_sample(seed, "public", i, c, s).modalities["image"] for c, s, i in _places(pictures)]
     )
     names = torch.arange(len(PUBLIC_COMBINATIONS)).repeat_interleave(len(PUBLIC_STYLES) * pictures)
-    log(f"{len(images)} pictures after {time.monotonic() - began:.0f} s")
+    log(f"{len(images)} pictures after {clock}")
     train(model, tokenizer, images, names, seed, steps, batch, log)
-    with quiet_hf():
-        copy.deepcopy(model).half().save_pretrained(out_dir)
-        tokenizer.save_pretrained(out_dir)
-        text = json.dumps(PREPROCESSOR, indent=2) + "\n"
-        (Path(out_dir) / "preprocessor_config.json").write_text(text, encoding="utf-8")
-        shipped = CLIPModel.from_pretrained(
-            out_dir, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
-        ).to(device)
-    found: dict[str, Any] = measure(Towers(shipped, tokenizer), seed, checks)
-    found["seconds"] = round(time.monotonic() - began, 1)
-    log(json.dumps(found, indent=2))
-    return found
+    save_half(model, tokenizer, out_dir)
+    text = json.dumps(PREPROCESSOR, indent=2) + "\n"
+    (Path(out_dir) / "preprocessor_config.json").write_text(text, encoding="utf-8")
+    written = load_written(CLIPModel, out_dir, device)
+    metrics: dict[str, Any] = measure(Towers(written, tokenizer), seed, checks)
+    return report(metrics, clock, log)
 
 
 def _places(pictures: int) -> list[tuple[Combination, str, int]]:
@@ -186,8 +185,7 @@ def fresh_model(words: int, tokenizer: Any, seed: int) -> Any:
         "patch_size": 8,
         "projection_dim": 64,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "tiny-clip", "weights"))
+    with seeded(seed, "tiny-clip", "weights"):
         return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=64))
 
 
@@ -209,7 +207,7 @@ def train(
     rng, stream = numpy_stream(seed, "tiny-clip", "batches"), torch_stream(seed, "tiny-clip", "light")
     pixels = Pixels.of(PREPROCESSOR)
     words = [class_name(c) for c in PUBLIC_COMBINATIONS]
-    began, recent = time.monotonic(), 0.0
+    clock, recent = Clock(), 0.0
     for step in range(steps):
         picked = torch.from_numpy(rng.integers(len(images), size=batch))
         own = names[picked]
@@ -218,25 +216,20 @@ def train(
         f = towers.vision_out(towers.run("vision", towers.vision_in(shown)))
         g = towers.text_out(towers.run("text", towers.text_in(towers.embed(tokens.ids))), tokens.end)
         equal = (own[:, None] == own[None]).to(f)
-        wanted = equal / equal.sum(1, keepdim=True)
+        targets = equal / equal.sum(1, keepdim=True)
         logits = model.logit_scale.exp() * f @ g.T
-        both = torch.stack([(wanted * log_softmax(x, -1)).sum(-1).mean() for x in (logits, logits.T)])
+        both = torch.stack([(targets * log_softmax(x, -1)).sum(-1).mean() for x in (logits, logits.T)])
         loss = -both.mean()
-        for group in optimiser.param_groups:
-            group["lr"] = LR * rate(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+        descend(optimiser, loss, LR * rate(step, steps))
         with torch.no_grad():
             model.logit_scale.clamp_(max=float(np.log(100.0)))
         recent = 0.95 * recent + 0.05 * loss.item()
         if (step + 1) % 100 == 0:
-            log(f"step {step + 1}/{steps} {time.monotonic() - began:.0f} s: loss {recent:.3f}")
+            log(f"step {step + 1}/{steps} {clock}: loss {recent:.3f}")
 
 
 def caption(name: str, rng: np.random.Generator, *, long: bool) -> str:
-    """A caption of a thing with this name; with `long` up to twenty words that say nothing stand before it."""
+    """A caption of a thing with this name; with `long` up to twenty filler words stand before it."""
     frame, words = FRAMES[int(rng.integers(len(FRAMES)))], FILLER.split()
     before = int(rng.integers(21)) if long else 0
     return " ".join([*(words[int(i)] for i in rng.integers(len(words), size=before)), frame.format(name)])
@@ -248,42 +241,49 @@ def measure(towers: Towers, seed: int, checks: int) -> dict[str, float]:
     seen, novel: the 72 public and the 36 other combinations; of the private split over its styles, and for each of them.
     """
     towers.clip.eval()
-    found: dict[str, float] = {}
-    found["public/seen"] = accuracy(towers, seed, "public", PUBLIC_COMBINATIONS, PUBLIC_STYLES, checks)
+    metrics: dict[str, float] = {}
+    metrics["public/seen"] = accuracy(towers, seed, "public", PUBLIC_COMBINATIONS, PUBLIC_STYLES, checks)
     # Public styles, but combinations that no public picture shows.
-    found["public-styles/novel"] = accuracy(
+    metrics["public-styles/novel"] = accuracy(
         towers, seed, "private", NOVEL_COMBINATIONS, PUBLIC_STYLES, checks
     )
-    found["public-styles/all"] = accuracy(towers, seed, "private", COMBINATIONS, PUBLIC_STYLES, checks)
+    metrics["public-styles/all"] = accuracy(towers, seed, "private", COMBINATIONS, PUBLIC_STYLES, checks)
     for style in PRIVATE_STYLES:
-        for kind, wanted in (("seen", PUBLIC_COMBINATIONS), ("novel", NOVEL_COMBINATIONS)):
-            found[f"private/{kind}/{style}"] = accuracy(towers, seed, "private", wanted, (style,), checks)
+        for kind, combinations in (("seen", PUBLIC_COMBINATIONS), ("novel", NOVEL_COMBINATIONS)):
+            metrics[f"private/{kind}/{style}"] = accuracy(
+                towers, seed, "private", combinations, (style,), checks
+            )
     for kind in ("seen", "novel"):
-        of = [found[f"private/{kind}/{style}"] for style in PRIVATE_STYLES]
-        found[f"private/{kind}"] = sum(of) / len(of)
-    return {name: round(value, 4) for name, value in found.items()}
+        styles = [metrics[f"private/{kind}/{style}"] for style in PRIVATE_STYLES]
+        metrics[f"private/{kind}"] = sum(styles) / len(styles)
+    return {name: round(value, 4) for name, value in metrics.items()}
 
 
 @torch.no_grad()
 def accuracy(
-    towers: Towers, seed: int, split: str, wanted: Sequence[Combination], styles: Sequence[str], checks: int
+    towers: Towers,
+    seed: int,
+    split: str,
+    combinations: Sequence[Combination],
+    styles: Sequence[str],
+    checks: int,
 ) -> float:
-    """Share of `checks` pictures of each combination and style whose name is the nearest of all of `wanted`."""
+    """Share of `checks` pictures of each combination and style whose name is the nearest among all `combinations`."""
     pixels = Pixels.of(PREPROCESSOR)
-    tokens = towers.tokens([TEMPLATE.format(class_name(c)) for c in wanted])
+    tokens = towers.tokens([TEMPLATE.format(class_name(c)) for c in combinations])
     g = towers.text_out(towers.run("text", towers.text_in(towers.embed(tokens.ids))), tokens.end)
     right = 0
     for style in styles:
         photos = [
             object_sample(seed, split, HELD_OUT + i, c, style).modalities["image"]
-            for c in wanted
+            for c in combinations
             for i in range(checks)
         ]
         hidden = towers.run("vision", towers.vision_in(pixels.normal(torch.stack(photos))))
         guess = (towers.vision_out(hidden) @ g.T).argmax(-1).cpu()
-        right += int((guess == torch.arange(len(wanted)).repeat_interleave(checks)).sum())
-    return right / (len(wanted) * checks * len(styles))
+        right += int((guess == torch.arange(len(combinations)).repeat_interleave(checks)).sum())
+    return right / (len(combinations) * checks * len(styles))
 
 
 if __name__ == "__main__":
-    build(sys.argv[1] if len(sys.argv) > 1 else FOLDER, log=lambda line: print(line, flush=True))
+    main(build, FOLDER)

@@ -7,10 +7,7 @@ written is the moving average of the weights.
 """
 
 import copy
-import json
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.streams import stream_seed, torch_stream
+from fedloom.core.streams import torch_stream
 from fedloom.data.digits import DIGITS, describe, handwriting, printed
 from fedloom.data.digits.describe import PUBLIC
 from fedloom.data.digits.pictures import SIDE
@@ -29,20 +26,27 @@ from fedloom.models.generation import checkpoint as generator_io
 from fedloom.models.generation.checkpoint import Parts
 from fedloom.models.generation.generator import Generator
 from fedloom.models.pretraining.clip import clip_tokenizer
-from fedloom.models.pretraining.mllm import rate
+from fedloom.models.pretraining.recipe import (
+    HELD_OUT,
+    SHIPPED,
+    Clock,
+    Log,
+    descend,
+    main,
+    rate,
+    report,
+    seeded,
+)
 
-Log = Callable[[str], None]
-FOLDER = Path(__file__).parents[1] / "shipped" / "tiny-t2i"
+FOLDER = SHIPPED / "tiny-t2i"
 STEPS = 2000
 LR, AUTOENCODER_LR = 2e-3, 3e-3
 PICTURES = 4000
-HELD_OUT = 1_000_000
-"""Added to the seed of pictures that nobody trains on."""
 POSITIONS = 48
 KL = 3e-4
 """Weight of the latents' divergence from a normal distribution, as a mean over their numbers."""
 AVERAGED = 0.995
-"""What the moving average of the weights keeps at each step."""
+"""Decay of the moving average of the weights."""
 
 
 def build(
@@ -64,10 +68,10 @@ def build(
         steps: optimiser steps of the denoiser; the autoencoder takes half as many, of half as many pictures.
         log: takes one line of progress at a time.
         device: where to train.
-        pictures: printed digits to train on, of which those of other classes are left out.
+        pictures: printed digits to draw; those of other classes are dropped.
         batch: pictures per step.
         checks: sampled pictures, and held-out printed digits, per measurement.
-        classes: those that it shall know; fewer make a weak prior.
+        classes: classes to learn; fewer make a weak prior.
 
     Returns:
         "agreement", the share of samples that a classifier of printed digits takes for the prompted class: over `classes`, of
@@ -75,41 +79,39 @@ def build(
         seconds.
 
     """
-    began = time.monotonic()
+    clock = Clock()
     shown, labels = printed(pictures, seed)
     known = torch.tensor([DIGITS[label] in classes for label in labels.tolist()])
     shown, labels = shown[known], labels[known]
     texts = [describe(picture, 0) for picture in shown]
-    log(f"{len(shown)} pictures after {time.monotonic() - began:.0f} s")
+    log(f"{len(shown)} pictures after {clock}")
     parts = fresh_parts(seed)
     for part in (parts.autoencoder, parts.denoiser, parts.text_encoder):
         part.to(device)
-    found: dict[str, Any] = {}
-    found["loss/autoencoder"] = train_autoencoder(
+    metrics: dict[str, Any] = {}
+    metrics["loss/autoencoder"] = train_autoencoder(
         parts, shown, seed, max(steps // 2, 1), max(batch // 2, 1), log
     )
     latents = encoded(parts, shown)
     parts.autoencoder.register_to_config(scaling_factor=round(1 / float(latents.std()), 4))
     latents = latents * parts.autoencoder.config.scaling_factor
     names = [DIGITS[label] for label in labels.tolist()]
-    found["loss/denoiser"] = train_denoiser(parts, latents, names, texts, seed, steps, batch, log)
+    metrics["loss/denoiser"] = train_denoiser(parts, latents, names, texts, seed, steps, batch, log)
     halves = [copy.deepcopy(p).half() for p in (parts.denoiser, parts.text_encoder, parts.autoencoder)]
     generator_io.write(
         Parts(halves[0], halves[1], parts.tokenizer, parts.scheduler, halves[2]), Path(out_dir)
     )
-    found |= measure(Generator.load(out_dir, device), seed, checks, classes)
-    found["seconds"] = round(time.monotonic() - began, 1)
-    log(json.dumps(found, indent=2))
-    return found
+    metrics |= measure(Generator.load(out_dir, device), seed, checks, classes)
+    return report(metrics, clock, log)
 
 
-def known_classes(told: str) -> tuple[str, ...]:
+def known_classes(text: str) -> tuple[str, ...]:
     """Names out of DIGITS, by commas or spaces apart, in DIGITS' order. Raises ExperimentError for any other, and for none."""
-    named = told.replace(",", " ").split()
+    named = text.replace(",", " ").split()
     wrong = [name for name in named if name not in DIGITS]
     if wrong or not named:
         raise ExperimentError(
-            f"--classes: {told!r} names {wrong[0] if wrong else 'none'}; name some of {', '.join(DIGITS)}"
+            f"--classes: {text!r} names {wrong[0] if wrong else 'none'}; name some of {', '.join(DIGITS)}"
         )
     return tuple(name for name in DIGITS if name in named)
 
@@ -122,8 +124,7 @@ def fresh_parts(seed: int) -> Parts:
     public = {word for phrases in PUBLIC.values() for phrase in phrases for word in phrase.split()}
     words = {"a", "an", "picture", "photo", "of", "the", "digit", *public, *DIGITS}
     tokenizer = clip_tokenizer(words | {*SHAPES, *COLOURS, *TEXTURES}, POSITIONS)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "generator", "init"))
+    with seeded(seed, "generator", "init"):
         denoiser = UNet2DConditionModel(
             sample_size=SIDE // 4,
             in_channels=16,
@@ -176,8 +177,8 @@ def train_autoencoder(parts: Parts, shown: Tensor, seed: int, steps: int, batch:
     where = next(model.parameters()).device
     optimiser = torch.optim.AdamW(model.parameters(), lr=AUTOENCODER_LR, weight_decay=0.0)
     draw = torch_stream(seed, "generator", "autoencoder")
-    recent, began = 0.0, time.monotonic()
-    with torch.no_grad():  # nearly sure of its latents at first: noise as large as they are would hide them
+    recent, clock = 0.0, Clock()
+    with torch.no_grad():  # start with a small variance: noise as large as the latents would hide them
         model.quant_conv.bias[model.config.latent_channels :].fill_(-6.0)
     for step in range(steps):
         chosen = torch.randint(len(shown), (batch,), generator=draw)
@@ -186,17 +187,10 @@ def train_autoencoder(parts: Parts, shown: Tensor, seed: int, steps: int, batch:
         noise = torch.randn(latent.mean.shape, generator=draw).to(where)
         error = mse_loss(model.decode(latent.mean + latent.std * noise).sample, x)
         divergence = (latent.mean.square() + latent.var - 1 - latent.logvar).mean() / 2
-        for group in optimiser.param_groups:
-            group["lr"] = AUTOENCODER_LR * rate(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        (error + KL * divergence).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        descend(optimiser, error + KL * divergence, AUTOENCODER_LR * rate(step, steps))
         recent = error.item() if step == 0 else 0.98 * recent + 0.02 * error.item()
         if (step + 1) % max(steps // 10, 1) == 0:
-            log(
-                f"autoencoder step {step + 1} of {steps}: error {recent:.5f}, {time.monotonic() - began:.0f} s"
-            )
+            log(f"autoencoder step {step + 1} of {steps}: error {recent:.5f}, {clock}")
     model.eval()
     return round(recent, 5)
 
@@ -238,33 +232,28 @@ def train_denoiser(
     optimiser = torch.optim.AdamW(weights, lr=LR, weight_decay=0.01)
     draw = torch_stream(seed, "generator", "denoiser")
     parts.denoiser.train()
-    recent, began = 0.0, time.monotonic()
+    recent, clock = 0.0, Clock()
     for step in range(steps):
         chosen = torch.randint(len(latents), (batch,), generator=draw)
         x = latents[chosen]
-        asked = [prompt(names[i], texts[i], draw) for i in chosen.tolist()]
-        different = list(dict.fromkeys(asked))
+        prompts = [prompt(names[i], texts[i], draw) for i in chosen.tolist()]
+        different = list(dict.fromkeys(prompts))
         ids = parts.tokenizer(
             different, padding="max_length", max_length=POSITIONS, truncation=True, return_tensors="pt"
         )["input_ids"].to(where)
-        states = parts.text_encoder(ids)[0][[different.index(a) for a in asked]]
+        states = parts.text_encoder(ids)[0][[different.index(p) for p in prompts]]
         noise = torch.randn(x.shape, generator=draw).to(where)
         times = torch.randint(len(parts.scheduler.alphas_cumprod), (batch,), generator=draw).to(where)
         noisy = parts.scheduler.add_noise(x, noise, times)
         loss = mse_loss(parts.denoiser(noisy, times, encoder_hidden_states=states).sample, noise)
-        for group in optimiser.param_groups:
-            group["lr"] = LR * rate(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+        descend(optimiser, loss, LR * rate(step, steps))
         kept = min(AVERAGED, step / (step + 10))
         with torch.no_grad():
             for average, weight in zip(averages, weights, strict=True):
                 average.lerp_(weight, 1 - kept)
         recent = loss.item() if step == 0 else 0.98 * recent + 0.02 * loss.item()
         if (step + 1) % max(steps // 20, 1) == 0:
-            log(f"denoiser step {step + 1} of {steps}: loss {recent:.4f}, {time.monotonic() - began:.0f} s")
+            log(f"denoiser step {step + 1} of {steps}: loss {recent:.4f}, {clock}")
     with torch.no_grad():
         for average, weight in zip(averages, weights, strict=True):
             weight.copy_(average)
@@ -286,31 +275,31 @@ def flat(pictures: Tensor) -> np.ndarray[Any, Any]:
 
 
 def measure(generator: Generator, seed: int, checks: int, classes: Sequence[str]) -> dict[str, Any]:
-    """How often samples show what was asked for, how long they take, and what the autoencoder loses."""
+    """Agreement of samples with their prompts, sampling time, and errors of the autoencoder."""
     reader = oracle(seed, 8 * checks)
-    wanted = [classes[i % len(classes)] for i in range(checks)]
-    numbers = np.array([DIGITS.index(name) for name in wanted])
-    began = time.monotonic()
-    taken = generator.sample(
-        [f"a picture of a {n}" for n in wanted], torch_stream(seed, "generator", "checks")
+    names = [classes[i % len(classes)] for i in range(checks)]
+    numbers = np.array([DIGITS.index(name) for name in names])
+    clock = Clock()
+    samples = generator.sample(
+        [f"a picture of a {n}" for n in names], torch_stream(seed, "generator", "checks")
     )
-    seconds = time.monotonic() - began
-    right = reader.predict(flat(taken)) == numbers
+    seconds = clock.seconds
+    right = reader.predict(flat(samples)) == numbers
     shown, labels = printed(checks, seed + HELD_OUT)
-    told = [
+    captioned = [
         f"a picture of a {DIGITS[n]}, {describe(p, 0)}" for p, n in zip(shown, labels.tolist(), strict=True)
     ]
-    drawn = generator.sample(told, torch_stream(seed, "generator", "told"))
-    found: dict[str, Any] = {
+    described = generator.sample(captioned, torch_stream(seed, "generator", "told"))
+    metrics: dict[str, Any] = {
         "agreement": float(right.mean()),
-        "agreement/with captions": float((reader.predict(flat(drawn)) == labels.numpy()).mean()),
+        "agreement/with captions": float((reader.predict(flat(described)) == labels.numpy()).mean()),
         "oracle": float(reader.score(flat(shown), labels.numpy())),
         "seconds/100 pictures": 100 * seconds / checks,
     }
-    found |= {f"agreement/{n}": float(right[np.array(wanted) == n].mean()) for n in classes}
+    metrics |= {f"agreement/{n}": float(right[np.array(names) == n].mean()) for n in classes}
     for name, pictures in (("printed", shown), ("handwriting", handwriting()[0][:checks])):
-        found[f"autoencoder/{name}"] = _lost(generator, pictures)
-    return {name: round(value, 4) for name, value in found.items()}
+        metrics[f"autoencoder/{name}"] = _lost(generator, pictures)
+    return {name: round(value, 4) for name, value in metrics.items()}
 
 
 @torch.no_grad()
@@ -324,4 +313,4 @@ def _lost(generator: Generator, pictures: Tensor) -> float:
 
 
 if __name__ == "__main__":
-    build(sys.argv[1] if len(sys.argv) > 1 else FOLDER, log=lambda line: print(line, flush=True))
+    main(build, FOLDER)

@@ -1,14 +1,11 @@
 """Pre-train the tiny multimodal LLM on the Tabletop world's public split: `python -m fedloom.models.pretraining.mllm`.
 
-Three lessons: each trunk alone reads out the words of what it saw or heard; then captions, transcripts and told
-scenes; then questions. Asked from the start, a small model learns what kind of word answers a question and never
-looks: it stays near 30 % exact.
+Three lessons: each trunk alone reads out the words of its picture or sound; then captions, transcripts and scenes in
+text; then questions. With questions from the start, a small model learns the kind of word that answers and never looks: it
+stays near 30 % exact.
 """
 
-import json
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,21 +14,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedloom.core.streams import numpy_stream, stream_seed, torch_stream
+from fedloom.core.streams import numpy_stream, torch_stream
 from fedloom.data.tabletop import VOCABULARY, Tabletop
 from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig
 from fedloom.models.mllm.mllm import MLLM, Example
 from fedloom.models.pretraining.augment import vary_sound
 from fedloom.models.pretraining.bpe_tokenizer import train_tokenizer
+from fedloom.models.pretraining.recipe import (
+    HELD_OUT,
+    SHIPPED,
+    Clock,
+    Log,
+    descend,
+    main,
+    rate,
+    report,
+    seeded,
+)
 from fedloom.models.pretraining.word_readout import align
 
-Log = Callable[[str], None]
-FOLDER = Path(__file__).parents[1] / "shipped" / "tiny-mllm"
+FOLDER = SHIPPED / "tiny-mllm"
 MODALITIES = ("image", "audio")
 KINDS = ("caption", "transcript", "text", "image", "audio", "image+audio")
 ENCODER_LR, LLM_LR = 1.5e-3, 2e-3
-HELD_OUT = 1_000_000
-"""Scenes from this number on are never trained on."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Phase:
 
 
 ALIGN = {"image": ("caption", 3000), "audio": ("transcript", 1000)}
-"""Kind of sample and steps from which each trunk learns alone, by reading out the words of what it saw or heard."""
+"""Kind of sample and steps from which each trunk learns alone, by reading out the words of its picture or sound."""
 
 PHASES = (
     Phase(800, {"text": 0.6, "caption": 0.3, "transcript": 0.1}),
@@ -83,11 +88,11 @@ def build(
         Shares of exactly right answers, "public/image" and so on, and "seconds".
 
     """
-    began = time.monotonic()
+    clock = Clock()
     world = Tabletop(seed)
     model = fresh_model(world, seed).to(device)
     examples = prepare_pool(model, world, scenes)
-    log(f"{scenes} scenes ready after {time.monotonic() - began:.0f} s")
+    log(f"{scenes} scenes ready after {clock}")
     stream = torch_stream(seed, "tiny-mllm", "sounds")
     mel = encoder_config().modalities["audio"].mel
     vary = {"audio": partial(vary_sound, mel=mel, stream=stream)}
@@ -99,10 +104,8 @@ def build(
         train(model, examples, seed, number, replace(phase, steps=share), batch, log)
     model.eval().save_pretrained(out_dir, dtype=torch.float16)
     shipped = MLLM.from_pretrained(out_dir, device=device)
-    found: dict[str, Any] = measure(shipped, world, checks)
-    found["seconds"] = round(time.monotonic() - began, 1)
-    log(json.dumps(found, indent=2))
-    return found
+    metrics: dict[str, Any] = measure(shipped, world, checks)
+    return report(metrics, clock, log)
 
 
 def fresh_model(world: Tabletop, seed: int) -> MLLM:
@@ -110,8 +113,8 @@ def fresh_model(world: Tabletop, seed: int) -> MLLM:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     tags = "<image> <audio> <image,audio> <text> </image> </audio> </image,audio> </text>"
-    told = [world.sample("public", i, "text") for i in range(200)]
-    texts = [f" {text}" for s in told for text in (s.question, s.answer)]
+    samples = [world.sample("public", i, "text") for i in range(200)]
+    texts = [f" {text}" for s in samples for text in (s.question, s.answer)]
     tokenizer = train_tokenizer([tags, *texts], VOCABULARY)
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -126,15 +129,14 @@ def fresh_model(world: Tabletop, seed: int) -> MLLM:
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "tiny-mllm", "llm"))
+    with seeded(seed, "tiny-mllm", "llm"):
         llm = LlamaForCausalLM(shape)
     return MLLM.assemble(ImageBind(encoder_config(), seed=seed), llm, tokenizer, seed=seed)
 
 
 def encoder_config() -> ImageBindConfig:
-    """The tiny encoder with image and audio only, and larger patches: about as large as a thing in pictures, and of
-    all frequencies in sound. They learn in far fewer and far cheaper steps than small ones."""
+    """The tiny encoder with image and audio only, and larger patches: the size of an object in pictures, and all
+    frequencies in sound. They learn in far fewer and cheaper steps than small ones."""
     tiny = ImageBindConfig.tiny()
     image = tiny.modalities["image"].model_copy(update={"kernel": (2, 24, 24), "stride": (2, 12, 12)})
     audio = tiny.modalities["audio"].model_copy(update={"kernel": (64, 12), "stride": (64, 6)})
@@ -174,23 +176,18 @@ def train(
     rng = numpy_stream(seed, "tiny-mllm", "phase", number)
     kinds = list(phase.mix)
     odds = [phase.mix[k] / sum(phase.mix.values()) for k in kinds]
-    began = time.monotonic()
+    clock = Clock()
     recent: dict[str, float] = {}
     for step in range(phase.steps):
         kind = kinds[int(rng.choice(len(kinds), p=odds))]
         picked = rng.integers(len(examples[kind]), size=batch)
-        for group in optimiser.param_groups:
-            group["lr"] = LLM_LR * rate(step, phase.steps)
         chosen = [int(i) for i in picked]
         loss = model([examples[kind][i] for i in chosen], [known[kind][i] for i in chosen]).loss
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+        descend(optimiser, loss, LLM_LR * rate(step, phase.steps))
         recent[kind] = 0.9 * recent.get(kind, loss.item()) + 0.1 * loss.item()
         if (step + 1) % 100 == 0:
             losses = ", ".join(f"{k} {v:.3f}" for k, v in sorted(recent.items()))
-            log(f"phase {number} step {step + 1}/{phase.steps} {time.monotonic() - began:.0f} s: {losses}")
+            log(f"phase {number} step {step + 1}/{phase.steps} {clock}: {losses}")
 
 
 @torch.no_grad()
@@ -199,20 +196,14 @@ def encode_pool(model: MLLM, examples: Sequence[Example], batch: int = 256) -> l
     return [f for i in range(0, len(examples), batch) for f in model.features(examples[i : i + batch])]
 
 
-def rate(step: int, steps: int) -> float:
-    """Share of the peak learning rate: warm-up over 100 steps, a plateau to 60 %, then linear to 3 %."""
-    warm = min(1.0, (step + 1) / 100)
-    return warm * min(1.0, 0.03 + 0.97 * (steps - step) / (0.4 * steps))
-
-
 def measure(model: MLLM, world: Tabletop, checks: int, kinds: Sequence[str] = KINDS) -> dict[str, float]:
     """Share of exactly right answers on held-out scenes, by split and kind."""
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     for split in ("public", "private"):
         for kind in kinds:
             examples = [model.prepare(world.sample(split, HELD_OUT + i, kind)) for i in range(checks)]
-            found[f"{split}/{kind}"] = round(exact(model, examples), 4)
-    return found
+            metrics[f"{split}/{kind}"] = round(exact(model, examples), 4)
+    return metrics
 
 
 def exact(model: MLLM, examples: Sequence[Example], batch: int = 128) -> float:
@@ -225,4 +216,4 @@ def exact(model: MLLM, examples: Sequence[Example], batch: int = 128) -> float:
 
 
 if __name__ == "__main__":
-    build(sys.argv[1] if len(sys.argv) > 1 else FOLDER, log=lambda line: print(line, flush=True))
+    main(build, FOLDER)

@@ -1,18 +1,14 @@
 """Pre-train the tiny RoBERTa on the Tabletop world's public text: `python -m fedloom.models.pretraining.roberta`.
 
 Two lessons at once. Masked words, in single captions and in pairs whose second sentence repeats what the first one
-tells, so that the gap can be filled only by looking there. And verdicts, BERT's next sentence task made for this world:
-does the first sentence tell the second, deny it, or leave it open? After masked words alone (1500 steps), LoRA on query
-and value stays at 45 % on private entailment pairs, where 33 % is chance: words are found, but never compared. The verdict
+says, so that the gap can be filled only by looking there. And verdicts, BERT's next sentence task made for this world:
+does the first sentence state the second, deny it, or leave it open? After masked words alone (1500 steps), LoRA on query
+and value stays at 45 % on private entailment pairs, where 33 % is chance: words are metrics, but never compared. The verdict
 is read from the last word below the last layer, so that a fresh head on the first token knows little: 100 steps of batch 16
 bring the head alone to 47 %, and head and LoRA to 70 %.
 """
 
-import copy
-import json
-import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedloom.core.hf_logging import quiet_hf
-from fedloom.core.streams import numpy_stream, stream_seed, torch_stream
-from fedloom.data.tabletop import Tabletop
-from fedloom.models.pretraining.mllm import rate
+from fedloom.core.streams import numpy_stream, torch_stream
+from fedloom.data.tabletop import VOCABULARY, Tabletop
+from fedloom.models.pretraining.recipe import (
+    HELD_OUT,
+    SHIPPED,
+    Clock,
+    Log,
+    descend,
+    load_written,
+    main,
+    rate,
+    report,
+    save_half,
+    seeded,
+)
 from fedloom.models.pretraining.sentences import (
     KINDS,
     MASKED,
@@ -35,14 +42,12 @@ from fedloom.models.pretraining.sentences import (
     encode,
     tell,
 )
-from fedloom.models.pretraining.word_tokenizer import word_tokenizer
+from fedloom.models.word_tokenizer import word_tokenizer
 
-Log = Callable[[str], None]
-FOLDER = Path(__file__).parents[1] / "shipped" / "tiny-roberta"
+FOLDER = SHIPPED / "tiny-roberta"
 STEPS = 2500
 LR = 2e-3
-HELD_OUT = 1_000_000
-"""Scenes from this number on are never trained on."""
+MARKS = (".", "?", ",")
 
 
 def build(
@@ -64,7 +69,7 @@ def build(
         steps: optimiser steps.
         log: takes one line of progress at a time.
         device: where to train.
-        scenes: how many public scenes are told.
+        scenes: number of public scenes.
         batch: texts with masked words per step; twice as many pairs are judged.
         checks: scenes per measurement.
         verdicts: weight of the second lesson; 0 leaves masked words alone.
@@ -75,28 +80,44 @@ def build(
     """
     from transformers import AutoModelForMaskedLM
 
-    began = time.monotonic()
+    clock = Clock()
     world = Tabletop(seed)
-    tokenizer = word_tokenizer()
+    tokenizer = roberta_tokenizer()
     model, judge = fresh_model(len(tokenizer), seed)
     model.to(device), judge.to(device)
-    told = {k: encode(tokenizer, [tell(world, "public", i, k) for i in range(scenes)]) for k in KINDS}
-    log(f"{scenes} scenes told after {time.monotonic() - began:.0f} s")
-    train(model, judge, told, tokenizer, seed, steps, batch, verdicts, log)
-    with quiet_hf():
-        copy.deepcopy(model).half().save_pretrained(out_dir)
-        tokenizer.save_pretrained(out_dir)
-        shipped = AutoModelForMaskedLM.from_pretrained(
-            out_dir, dtype=torch.float32, use_safetensors=True, local_files_only=True, trust_remote_code=False
-        ).to(device)
-    found: dict[str, Any] = {}
+    sentences = {k: encode(tokenizer, [tell(world, "public", i, k) for i in range(scenes)]) for k in KINDS}
+    log(f"{scenes} scenes told after {clock}")
+    train(model, judge, sentences, tokenizer, seed, steps, batch, verdicts, log)
+    save_half(model, tokenizer, out_dir)
+    written = load_written(AutoModelForMaskedLM, out_dir, device)
+    metrics: dict[str, Any] = {}
     for split in ("public", "private"):
         for kind in MASKED:
             texts = [tell(world, split, HELD_OUT + i, kind) for i in range(checks)]
-            found[f"{split}/{kind}"] = round(filled(shipped.eval(), tokenizer, texts, seed), 4)
-    found["seconds"] = round(time.monotonic() - began, 1)
-    log(json.dumps(found, indent=2))
-    return found
+            metrics[f"{split}/{kind}"] = round(filled(written.eval(), tokenizer, texts, seed), 4)
+    return report(metrics, clock, log)
+
+
+def roberta_tokenizer(max_length: int = 128) -> Any:
+    """`<s> first </s>`, or `<s> first </s> </s> second </s>`; one token per word or mark of the Tabletop world."""
+    special = {
+        "bos_token": "<s>",
+        "cls_token": "<s>",
+        "eos_token": "</s>",
+        "sep_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "mask_token": "<mask>",
+    }
+    return word_tokenizer(
+        ["<s>", "<pad>", "</s>", "<unk>", *MARKS, *VOCABULARY, "<mask>"],
+        special,
+        single="<s> $A </s>",
+        pair="<s> $A </s> </s> $B </s>",
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def fresh_model(words: int, seed: int) -> tuple[Any, nn.Linear]:
@@ -120,15 +141,14 @@ def fresh_model(words: int, seed: int) -> tuple[Any, nn.Linear]:
         pad_token_id=1,
         eos_token_id=2,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "tiny-roberta", "weights"))
+    with seeded(seed, "tiny-roberta", "weights"):
         return RobertaForMaskedLM(shape), nn.Linear(shape.hidden_size, 3)
 
 
 def train(
     model: Any,
     judge: nn.Linear,
-    told: dict[str, Tensor],
+    sentences: dict[str, Tensor],
     tokenizer: Any,
     seed: int,
     steps: int,
@@ -141,12 +161,14 @@ def train(
     optimiser = torch.optim.AdamW(weights, LR, betas=(0.9, 0.98), weight_decay=0.01, fused=True)
     masks = Masks.of(tokenizer, torch_stream(seed, "tiny-roberta", "masks"))
     rng = numpy_stream(seed, "tiny-roberta", "batches")
-    began, recent = time.monotonic(), [0.0, 0.0]
+    clock, recent = Clock(), [0.0, 0.0]
     for step in range(steps):
         long = rng.random() < 0.2  # texts of a step are about equally long
         gaps = "repeated" if long else "caption" if rng.random() < 0.1 else "entailment"
-        shown, hidden = masks.hide(drawn(told[gaps], rng, batch), 0.25)
-        pairs, labels = judged(told, rng, 2 * batch, PAIRS if long else STATEMENTS, tokenizer.pad_token_id)
+        shown, hidden = masks.hide(sampled(sentences[gaps], rng, batch), 0.25)
+        pairs, labels = judged(
+            sentences, rng, 2 * batch, PAIRS if long else STATEMENTS, tokenizer.pad_token_id
+        )
         rows = padded([shown, pairs], tokenizer.pad_token_id)
         states = model.roberta(**inputs(rows, model.device), output_hidden_states=True).hidden_states
         guesses = model.lm_head(states[-1][: len(shown), : shown.shape[1]])
@@ -155,46 +177,40 @@ def train(
         read = states[-2][len(shown) + torch.arange(len(pairs)), word]
         verdict = cross_entropy(judge(read), labels.to(model.device))
         loss = words + verdicts * verdict
-        for group in optimiser.param_groups:
-            group["lr"] = LR * rate(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+        descend(optimiser, loss, LR * rate(step, steps))
         recent = [0.95 * r + 0.05 * v.item() for r, v in zip(recent, (words, verdict), strict=True)]
         if (step + 1) % 100 == 0:
-            spent = time.monotonic() - began
-            log(f"step {step + 1}/{steps} {spent:.0f} s: words {recent[0]:.3f}, verdicts {recent[1]:.3f}")
+            log(f"step {step + 1}/{steps} {clock}: words {recent[0]:.3f}, verdicts {recent[1]:.3f}")
 
 
 def judged(
-    told: dict[str, Tensor], rng: Any, count: int, kinds: Sequence[str], pad: int
+    sentences: dict[str, Tensor], rng: Any, count: int, kinds: Sequence[str], pad: int
 ) -> tuple[Tensor, Tensor]:
     """(token ids of about `count` pairs, their verdicts), each kind equally often."""
-    parts = [drawn(told[kind], rng, count // len(kinds)) for kind in kinds]
+    parts = [sampled(sentences[kind], rng, count // len(kinds)) for kind in kinds]
     labels = [VERDICTS[kind] for kind, part in zip(kinds, parts, strict=True) for _ in part]
     return padded(parts, pad), torch.tensor(labels)
 
 
-def drawn(rows: Tensor, rng: Any, count: int) -> Tensor:
-    """So many rows, with replacement."""
+def sampled(rows: Tensor, rng: Any, count: int) -> Tensor:
+    """`count` rows, with replacement."""
     return rows[torch.from_numpy(rng.integers(len(rows), size=count))]
 
 
 def padded(parts: Sequence[Tensor], pad: int) -> Tensor:
-    """Rows of several widths under each other."""
+    """Rows of several widths, padded to the longest and concatenated."""
     width = max(part.shape[1] for part in parts)
     return torch.cat([nn.functional.pad(part, (0, width - part.shape[1]), value=pad) for part in parts])
 
 
 def inputs(ids: Tensor, device: Any) -> dict[str, Tensor]:
-    """What the model reads; RoBERTa's padding token is number 1."""
+    """The model's inputs; RoBERTa's padding token is number 1."""
     return {"input_ids": ids.to(device), "attention_mask": (ids != 1).long().to(device)}
 
 
 @torch.no_grad()
 def filled(model: Any, tokenizer: Any, texts: Sequence[Texts], seed: int) -> float:
-    """Share of hidden telling words that the model names."""
+    """Share of masked content words that the model predicts."""
     masks = Masks.of(tokenizer, torch_stream(seed, "tiny-roberta", "checks"))
     shown, hidden = masks.hide(encode(tokenizer, texts), 0.15)
     guesses = model(**inputs(shown, model.device)).logits.argmax(-1).cpu()
@@ -202,4 +218,4 @@ def filled(model: Any, tokenizer: Any, texts: Sequence[Texts], seed: int) -> flo
 
 
 if __name__ == "__main__":
-    build(sys.argv[1] if len(sys.argv) > 1 else FOLDER, log=lambda line: print(line, flush=True))
+    main(build, FOLDER)

@@ -1,4 +1,4 @@
-"""What the tiny RoBERTa reads: the Tabletop world's public scenes told in sentences and pairs, and words hidden in them."""
+"""Training text of the tiny RoBERTa: the Tabletop world's public scenes as sentences and pairs, with masked words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,21 +17,21 @@ Texts = tuple[str, str | None]
 """A sentence and a second one, or None."""
 
 PAIRS = ("repeated", "changed")
-"""A caption, and again with its things in opposite order; as it was, or with one attribute changed."""
+"""A caption, and again with its things in opposite order; unchanged, or with one attribute changed."""
 
 STATEMENTS = ("entailment", "contradiction", "neutral")
 """A caption that leaves things out, and a statement on one thing."""
 
 VERDICTS = {"repeated": 0, "entailment": 0, "changed": 1, "contradiction": 1, "neutral": 2}
-"""What the first sentence says of the second: it tells as much (0), denies it (1), leaves it open (2)."""
+"""Relation of the first sentence to the second: entails it (0), denies it (1), leaves it open (2)."""
 
 MASKED = ("caption", "repeated", "entailment")
-"""Kinds in which words are hidden: in pairs, the second sentence tells what the first one does."""
+"""Kinds with masked words: in these pairs, the second sentence follows from the first one."""
 
 KINDS = ("caption", *PAIRS, *STATEMENTS)
 
 TELLING = (*SHAPES, *COLOURS, *TEXTURES, *SIZES, *SIDES)
-"""The words that say something: those that are hidden, or replaced by one another."""
+"""Content words: those that are masked, or replaced by one another."""
 
 
 def tell(world: Tabletop, split: str, index: int, kind: str) -> Texts:
@@ -55,7 +55,7 @@ def encode(tokenizer: Any, texts: Sequence[Texts]) -> Tensor:
 
 @dataclass(frozen=True)
 class Masks:
-    """Hides telling words: of four, two become a mask, one another telling word, and one stays as it is."""
+    """Masks content words: of four, two become a mask, one another content word, and one stays."""
 
     mask: int
     telling: Tensor

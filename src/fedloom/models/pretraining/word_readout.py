@@ -1,4 +1,4 @@
-"""First lesson of an encoder: linear read-outs of the words that its input stands for, one per place in the sentence.
+"""First lesson of an encoder: linear read-outs of the words of its input's sentence, one per place.
 
 A language model on top learns to look much sooner once the words can be read from the encoder's output linearly.
 The read-outs are thrown away.
@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.streams import numpy_stream, torch_stream
 from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.pretraining.recipe import descend
 
 SHARPNESS = 10.0
 """Factor on the unit vectors, so that read-outs need no large weights."""
@@ -44,7 +45,7 @@ def align(
     log: Callable[[str], None],
     vary: Callable[[Tensor], Tensor] | None = None,
 ) -> None:
-    """Train the trunk of modality `name` alone on `examples`, whose references are the words that it should show.
+    """Train the trunk of modality `name` alone to read out the references of `examples`.
 
     `rate(step, steps)` is the share of `lr` at each step; `vary` changes a batch of inputs as augmentation.
     """
@@ -65,14 +66,9 @@ def align(
         raw = torch.stack([examples[int(i)].inputs[name] for i in picked]).to(model.device)
         z = model.encoder.encode(name, raw if vary is None else vary(raw), pool=model.config.pool)  # type: ignore[operator]
         logits = readout(z)
-        wanted = labels[torch.from_numpy(picked)].to(logits.device)
-        loss = cross_entropy(logits.flatten(0, 1), wanted.flatten())
-        for group in optimiser.param_groups:
-            group["lr"] = lr * rate(step, steps)
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
+        targets = labels[torch.from_numpy(picked)].to(logits.device)
+        loss = cross_entropy(logits.flatten(0, 1), targets.flatten())
+        descend(optimiser, loss, lr * rate(step, steps))
         if (step + 1) % 100 == 0:
-            right = (logits.argmax(-1) == wanted).all(-1).float().mean().item()
+            right = (logits.argmax(-1) == targets).all(-1).float().mean().item()
             log(f"align {name} {step + 1}/{steps}: loss {loss.item():.3f}, all words right {right:.2f}")

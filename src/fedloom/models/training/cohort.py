@@ -1,8 +1,8 @@
-"""The training loop for several clients at once: a cohort is a batch dimension.
+"""Cohort training: one loop for several clients, with the client as a batch dimension.
 
-Their tensors are stacked on a client axis, their batches stand one after another, and the frozen foundation works once for all
-of them. Each client has its own loss, gradient norm, optimiser state, step count and dropout stream, so that it ends where
-`work.alone` would bring it, up to rounding. A client with fewer steps leaves the batch.
+Clients' tensors are stacked on a client axis, their batches are concatenated, and the frozen foundation runs once for all. Each
+client has its own loss, gradient norm, optimiser state, step count and dropout stream, so that its result equals that of
+`loop.train_one`, up to rounding. A client with fewer steps leaves the batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,17 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.models.base import Trainable
-from fedloom.models.training.adamw import StackedAdamW
 from fedloom.models.training.loop import LocalJob, Outcome, blown_up
-from fedloom.models.training.sgd import StackedSGD
 from fedloom.models.training.stacked_layers import Stack
-from fedloom.models.training.stacked_optimizer import Stacked
+from fedloom.models.training.stacked_optimizer import Stacked, StackedAdamW, StackedSGD
 
 Features = Callable[[Sequence[tuple[int, int]]], Sequence[Any] | None]
 
 
 def kind(model: Trainable, job: LocalJob) -> object:
-    """Jobs of one kind, with the same merged base, can be done together."""
+    """Key of jobs that can be trained together, given the same merged base."""
     stages = tuple((s.parts, bool(job.names_in(s.parts))) for s in job.stages())
     second = any(".local_" in n for n in job.start)
     scales, rates = (tuple(sorted(x.items())) for x in (job.ratios, job.rates))
@@ -33,13 +31,13 @@ def kind(model: Trainable, job: LocalJob) -> object:
 
 
 def same_base(one: LocalJob, other: LocalJob) -> bool:
-    """Whether what is merged into the frozen weights is equal."""
+    """Whether the tensors merged into the frozen weights are equal."""
     mine, theirs = ({n: t for n, t in j.start.items() if ".merged_" in n} for j in (one, other))
     return mine.keys() == theirs.keys() and all(_equal(mine[n], theirs[n]) for n in mine)
 
 
 def train_cohort(model: Trainable, jobs: Sequence[LocalJob]) -> list[Outcome | FloatingPointError]:
-    """Do jobs of one kind on the model, all at once; one outcome each, or the error of a client whose loss blew up."""
+    """Train jobs of one kind together; one outcome each, or the error of a client whose loss is not finite."""
     model.load(jobs[0].start, jobs[0].ratios)
     model.mix(jobs[0].local)
     stack = Stack(model, [j.start for j in jobs], _differing(model, jobs))
@@ -53,14 +51,14 @@ def train_cohort(model: Trainable, jobs: Sequence[LocalJob]) -> list[Outcome | F
 
 
 def _differing(model: Trainable, jobs: Sequence[LocalJob]) -> list[str]:
-    """The tensors that need a client axis: those that some stage trains, and those that clients have in different values."""
+    """Tensors that need a client axis: trained in some stage, or with values that differ among clients."""
     trained = frozenset(n for j in jobs for stage in j.stages() for n in j.names_in(stage.parts))
-    found = []
+    names = []
     for name, first in model.start.items():
         values = [j.start.get(name, first) for j in jobs]
         if name in trained or not all(_equal(values[0], v) for v in values[1:]):
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -80,7 +78,7 @@ class _Run:
         self.at = [0] * len(jobs)
 
     def outcome(self, k: int) -> Outcome | FloatingPointError:
-        """What came of client k."""
+        """Outcome of client k, or its error."""
         if k in self.failed:
             return self.failed[k]
         losses = self.losses[k]
@@ -103,10 +101,10 @@ class _Run:
                     next(stream)
             self.at = [at + s.steps for at, s in zip(self.at, stages, strict=True)]
             return
-        self.model.begin(chosen)  # for its dropouts; its own tensors are not read where the stack stands
+        self.model.begin(chosen)  # for its dropouts; the stack replaces its tensors
         optimiser = self._optimiser(parameters)
         order = [n for n in self.stack.tensors if n in chosen]
-        made = self._features()
+        features = self._features()
         for step in range(max(s.steps for s in stages)):
             active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
             if step == 0 or self.jobs[0].training.by_step:
@@ -114,7 +112,7 @@ class _Run:
                     [[j.rate(n, at + step) for n in order] for j, at in zip(self.jobs, self.at, strict=True)]
                 )
             if active:
-                self._step(active, names, optimiser, made)
+                self._step(active, names, optimiser, features)
         self.at = [at + s.steps for at, s in zip(self.at, stages, strict=True)]
 
     def _optimiser(self, parameters: Sequence[nn.Parameter]) -> Stacked:
@@ -127,7 +125,7 @@ class _Run:
         return StackedAdamW(parameters, rates, betas=settings.betas, weight_decay=settings.weight_decay)
 
     def _features(self) -> Features:
-        """What makes, of pairs of a client and an index of its examples, their features: see `work.alone`."""
+        """Function from (client, example index) pairs to features, as in `loop.train_one`."""
         model, stack = self.model, self.stack
         if any(n in stack.tensors and stack.tensors[n].requires_grad for n in model.feature_tensors):
             return lambda at: None
@@ -135,17 +133,17 @@ class _Run:
             return self._kept()
         cache: dict[tuple[int, int], Any] = {}
 
-        def made(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
+        def cached(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
             if new := [p for p in at if p not in cache]:
                 stack.at([k for k, _ in new])
-                found = model.features([self.jobs[k].examples[i] for k, i in new])
-                cache.update(zip(new, found, strict=True))
+                features = model.features([self.jobs[k].examples[i] for k, i in new])
+                cache.update(zip(new, features, strict=True))
             return [cache[p] for p in at]
 
-        return made
+        return cached
 
     def _kept(self) -> Features:
-        """Features from the model's store, client by client, so that they are the same whoever is trained beside."""
+        """Features from the model's store, client by client, so that they do not depend on the cohort."""
         model, stack, jobs = self.model, self.stack, self.jobs
         own = [n for n in model.feature_tensors if n in stack.tensors]
         common = None if own else model.feature_version()
@@ -153,8 +151,8 @@ class _Run:
             common or model.feature_version({n: stack.tensors[n][k] for n in own}) for k in range(len(jobs))
         ]
 
-        def made(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
-            found: list[Any] = []
+        def stored(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
+            features: list[Any] = []
             for k, pairs in groupby(at, key=itemgetter(0)):
                 examples = jobs[k].examples
 
@@ -164,23 +162,23 @@ class _Run:
                     stack.at([k] * len(part))
                     return model.features([examples[i] for i in part])
 
-                wanted = [i for _, i in pairs]
-                found += model.store.of(versions[k], jobs[k].client, wanted, len(examples), work)
-            return found
+                indices = [i for _, i in pairs]
+                features += model.store.of(versions[k], jobs[k].client, indices, len(examples), work)
+            return features
 
-        return made
+        return stored
 
     def _step(
         self,
         active: Sequence[int],
         names: Sequence[frozenset[str]],
         optimiser: Stacked,
-        made: Features,
+        features_of: Features,
     ) -> None:
         optimiser.zero_grad()
         at = [(k, i) for k in active for i in next(self.streams[k])]
         batch = [self.jobs[k].examples[i] for k, i in at]
-        features = made(at)
+        features = features_of(at)
         owners = [k for k, _ in at]
         self.stack.at(owners)
         losses = self.model.losses(batch, owners, len(self.jobs), features)
@@ -198,7 +196,7 @@ class _Run:
         if (clip := self.jobs[0].training.clip) is not None:
             optimiser.clip(clip)
         moves = self.stack.took_part(names)
-        if self.jobs[0].penalty is not None:  # it reaches tensors without any row, too
+        if self.jobs[0].penalty is not None:  # it also moves tensors that were applied to no row
             moves |= optimiser.touched()
         optimiser.step(moves)
         for k, loss in zip(active, losses.detach()[list(active)].tolist(), strict=True):

@@ -1,6 +1,6 @@
-"""One client's local training in one round as data, and the loop that does it for one client: every engine's reference.
+"""One client's local training in one round: the job, its outcome, and the reference loop.
 
-Optimiser, schedule and random streams are made here, used once and dropped: nothing of them reaches another client.
+Optimiser, schedule and random streams are made here and dropped afterwards: no state reaches another client.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -28,10 +28,10 @@ from fedloom.models.training.settings import (
 
 @dataclass(frozen=True, eq=False)
 class LocalJob:
-    """What a client trains: from `start` (missing tensors begin at the model's start values) the tensors `names`.
+    """One client's training in one round: the tensors `names`, from `start` (missing ones from the model's start values).
 
-    `ratios` are its scales over the model's by group, `local` weighs a second adapter, `penalty` is added to every loss, and
-    `rates` holds constant learning rates of groups that do not have the run's, and `gradients` asks for the mean gradients.
+    `ratios`: the client's scales over the model's by group; `local`: weight of a second adapter; `penalty`: added to every loss;
+    `rates`: constant learning rates of groups that do not follow the run's; `gradients`: whether to return mean gradients.
     """
 
     client: str
@@ -50,7 +50,7 @@ class LocalJob:
 
     @cached_property
     def chosen(self) -> list[int]:
-        """Numbers of the examples that this round trains on."""
+        """Indices of the examples that this round trains on."""
         return part_of_round(
             len(self.examples), self.training, self.seed, self.client, self.round, self.rounds
         )
@@ -87,7 +87,7 @@ class LocalJob:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of a job: the tensors that were trained, the mean loss over its steps, their number; mean gradients by name."""
+    """Result of a job: trained tensors, mean loss over its steps, number of steps, mean gradients by name."""
 
     tensors: Mapping[str, Tensor]
     loss: float
@@ -101,7 +101,7 @@ def blown_up(loss: float) -> FloatingPointError:
 
 
 def train_one(model: Trainable, job: LocalJob) -> Outcome:
-    """Do the job on the model, stage by stage. Raises FloatingPointError if the loss blows up."""
+    """Train one job on the model, stage by stage. Raises FloatingPointError if the loss blows up."""
     model.load(job.start, job.ratios)
     model.mix(job.local)
     stream = job.batches()
@@ -115,7 +115,7 @@ def train_one(model: Trainable, job: LocalJob) -> Outcome:
             names = job.names_in(stage.parts)
             trained |= names
             parameters = model.begin(names)
-            if not parameters:  # this stage trains nothing that the method trains
+            if not parameters:  # no tensor of the method is trained in this stage
                 for _ in range(stage.steps):
                     next(stream)
                 at += stage.steps
@@ -146,9 +146,9 @@ def train_one(model: Trainable, job: LocalJob) -> Outcome:
 def _features(
     model: Trainable, job: LocalJob, trained: Collection[str]
 ) -> Callable[[Sequence[int]], Sequence[Any] | None]:
-    """What makes, of indices of the job's examples, their features: made once each, as far as nothing of the prefix is trained.
+    """Function from example indices to features, each computed once; it returns None while the prefix is trained.
 
-    `trained` are the tensors of this stage and those before.
+    `trained`: tensors of this stage and the ones before.
     """
     parameters = model.tensors
     if any(parameters[n].requires_grad for n in model.feature_tensors):
@@ -158,18 +158,18 @@ def _features(
         return lambda indices: model.kept_features(version, job.client, indices, job.examples)
     cache: dict[int, Any] = {}
 
-    def made(indices: Sequence[int]) -> Sequence[Any]:
+    def cached(indices: Sequence[int]) -> Sequence[Any]:
         if new := [i for i in indices if i not in cache]:
             cache.update(zip(new, model.features([job.examples[i] for i in new]), strict=True))
         return [cache[i] for i in indices]
 
-    return made
+    return cached
 
 
 def _optimiser(
     job: LocalJob, names: Sequence[str], parameters: Sequence[torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """A fresh optimiser; parameters with one course of the rate are one group, which has a name of theirs."""
+    """A fresh optimiser; parameters with the same learning rates share a group, named after its first one."""
     groups: dict[float | None, dict[str, Any]] = {}
     for name, parameter in zip(names, parameters, strict=True):
         own = job.rates.get(group_of(name))
@@ -187,7 +187,7 @@ def _backward(
     features: Sequence[Any] | None,
     extra: Tensor | None,
 ) -> float:
-    """The loss of a batch, and fresh gradients of it and of `extra`."""
+    """Loss of a batch; leaves fresh gradients of it plus `extra`."""
     optimiser.zero_grad(set_to_none=True)
     loss = model.loss(batch, features)
     if not torch.isfinite(loss):
@@ -197,7 +197,7 @@ def _backward(
 
 
 def _add(sums: dict[str, Tensor], gradients: Mapping[str, Tensor | None]) -> None:
-    """Add a step's gradients; a tensor that took no part has none."""
+    """Add a step's gradients; a tensor outside the loss has none."""
     for name, gradient in gradients.items():
         if gradient is not None:
             sums[name] = sums[name] + gradient if name in sums else gradient.clone()

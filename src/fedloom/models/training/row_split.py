@@ -1,4 +1,4 @@
-"""How the rows of a cohort's batch fall to its clients."""
+"""Split of a cohort's batch rows among its clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from torch.nn.functional import linear
 
 @dataclass(frozen=True)
 class Split:
-    """How R rows fall to the clients: `owners` (R,), not decreasing; `members`: the P clients that have any, `present` as a
-    tensor unless that is everybody.
+    """Split of R rows among K clients.
 
-    With equal shares rows are reshaped; else they are gathered into (P, longest) by `take` and back by `back` (R,).
+    `owners` (R,): client of each row, not decreasing; `members`: the P clients with rows, `present` the same as a tensor, None
+    for all K. Equal shares are reshaped; unequal ones are gathered into (P, longest) by `take` and back by `back` (R,).
     """
 
     owners: Tensor
@@ -50,7 +50,7 @@ class Split:
         return x.reshape(len(self.members), -1, x.shape[-1])
 
     def joint(self, y: Tensor, like: Tensor) -> Tensor:
-        """(P, n, d_out) back to rows (R, ..., d_out), shaped as the input `like` was."""
+        """(P, n, d_out) back to rows (R, ..., d_out), in the shape of the input `like`."""
         y = y.reshape(-1, *like.shape[1:-1], y.shape[-1])
         return y if self.back is None else y.index_select(0, self.back)
 
@@ -59,7 +59,7 @@ class Split:
         return linear(rows, common) if stack is None else torch.bmm(rows, self.pick(stack).transpose(1, 2))
 
     def plus(self, out: Tensor, rows: Tensor, stack: Tensor | None, common: Tensor) -> Tensor:
-        """`out` (R, ..., d_out) plus what `times` gives for these rows, in one operation where they stand evenly."""
+        """`out` (R, ..., d_out) plus `times` of these rows, in one operation for equal shares."""
         if stack is None or self.take is not None:
             return out + self.joint(self.times(rows, stack, common), out)
         weight = self.pick(stack).transpose(1, 2)

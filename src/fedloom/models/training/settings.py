@@ -1,4 +1,4 @@
-"""How a client trains: settings, which groups are trained in which step (UniFLoW Eq. 7), and which samples make a batch."""
+"""Settings of local training, its stages (UniFLoW Eq. 7), and its index batches."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +18,7 @@ Schedule = Literal["two_stage", "simultaneous", "reverse", "rounds"]
 
 
 class Training(BaseModel):
-    """How a client trains in one round. Defaults follow UniFLoW section 4 and the preset `uniflow-table3`."""
+    """Settings of a client's training in one round. Defaults follow UniFLoW section 4 and the preset `uniflow-table3`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,7 +35,7 @@ class Training(BaseModel):
     )
     text_only: Literal["llm", "idle"] = Field(
         "llm",
-        description="what a client without modalities does in the encoder stage: train the LLM, or nothing",
+        description="a client without modalities in the encoder stage: trains the LLM, or idles",
     )
     epochs: int = Field(1, ge=1, description="passes over the client's data in one round (E)")
     steps: int | None = Field(
@@ -62,7 +62,7 @@ class Training(BaseModel):
     prox: float = Field(
         0.0,
         ge=0,
-        description="price of half the squared distance to the tensors that a client was sent (FedProx)",
+        description="FedProx mu: weight of 1/2 ||w - w_t||^2, w_t the tensors that the server sent",
     )
     weight_decay: float = Field(
         0.0, ge=0, description="decoupled in adamw; with sgd it is added to the gradient"
@@ -101,7 +101,7 @@ class Stage:
 
 
 def local_steps(examples: int, training: Training) -> int:
-    """S = E * ceil(n_k / batch), or as many as the experiment says."""
+    """S = E * ceil(n_k / batch), or the experiment's `steps`."""
     return training.steps or training.epochs * math.ceil(examples / training.batch_size)
 
 
@@ -138,14 +138,14 @@ def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: b
 
 def ever_trained(training: Training, rounds: int) -> frozenset[Part]:
     """The parts that some stage of some round may train."""
-    asked = [plan(training, 2, r, rounds, True) for r in {1, max(rounds, 1)}]
-    return frozenset(part for stages in asked for stage in stages for part in stage.parts)
+    plans = [plan(training, 2, r, rounds, True) for r in {1, max(rounds, 1)}]
+    return frozenset(part for stages in plans for stage in stages for part in stage.parts)
 
 
 def part_of_round(
     examples: int, training: Training, seed: int, client: str, round: int, rounds: int
 ) -> list[int]:
-    """The examples that a client trains on in a round: all, or in one pass the round's part of its seeded order.
+    """Indices that a client trains on in a round: all, or with `one_pass` the round's part of its seeded order.
 
     The parts of all rounds are disjoint, together everything, and differ in size by one at most.
     """
@@ -156,7 +156,7 @@ def part_of_round(
 
 
 def proximal(mu: float, at: Mapping[str, Tensor]) -> Penalty:
-    """mu / 2 times the squared distance of the tensors in training from `at`, over the names in both (FedProx)."""
+    """FedProx penalty mu / 2 ||w - w_t||^2: w the tensors in training, w_t = `at`, over the names in both."""
 
     def penalty(tensors: Mapping[str, Tensor]) -> Tensor:
         parts = [(t - at[n].to(t)).square().sum() for n, t in tensors.items() if n in at]
@@ -168,7 +168,7 @@ def proximal(mu: float, at: Mapping[str, Tensor]) -> Penalty:
 def batches(n: int, training: Training, seed: int, client: str, round: int) -> Iterator[list[int]]:
     """Index batches over all local steps of a round: one seeded shuffle per epoch, running on across stage boundaries.
 
-    With a fixed number of steps, epochs run on across rounds, too, also across those in which the client was not asked.
+    With a fixed number of steps, epochs run on across rounds, including those without this client.
     """
     if training.steps is None:
         for epoch in range(training.epochs):

@@ -1,7 +1,7 @@
-"""Several clients' tensors on one model: every trained layer gets a client axis, every frozen layer stays as it is.
+"""Several clients' tensors on one model: every trained layer gets a client axis, frozen layers stay unchanged.
 
 A cohort's batches stand one after another in one batch. A stacked layer multiplies each row by its own client's weights, in one
-batched product, so that row, loss and gradient of a client are those that it would have alone, up to rounding.
+batched product, so that a client has the same rows, loss and gradient as alone, up to rounding.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +20,7 @@ from fedloom.models.training.row_split import Split
 
 LORA = {"default": ("lora_A", "lora_B"), "local": ("local_A", "local_B")}
 VERA = {"default": ("lambda_d", "lambda_b"), "local": ("local_d", "local_b")}
-"""By PEFT's adapter name: how the names of its two travelling tensors end."""
+"""Suffixes of the two travelling tensors, by PEFT's adapter name."""
 
 
 class Stack:
@@ -29,7 +29,7 @@ class Stack:
     def __init__(
         self, model: Trainable, starts: Sequence[Mapping[str, Tensor]], names: Sequence[str]
     ) -> None:
-        """`starts[k]` are client k's tensors; where one is missing it begins at the model's start value."""
+        """`starts[k]`: tensors of client k; a missing one begins at the model's start value."""
         self.model, self.clients = model, len(starts)
         self.tensors: dict[str, nn.Parameter] = {}
         for name in sorted(names):
@@ -42,25 +42,25 @@ class Stack:
         self._seen: dict[str, set[int]] = {}
 
     def begin(self, names: frozenset[str]) -> list[nn.Parameter]:
-        """Make exactly these trainable; their parameters in name order."""
+        """Make exactly these trainable; returns their parameters in name order."""
         for name, parameter in self.tensors.items():
             parameter.requires_grad_(name in names)
             parameter.grad = None
         return [p for n, p in self.tensors.items() if n in names]
 
     def seed(self, seeds: Sequence[int]) -> None:
-        """Each client's own stream for dropout."""
+        """Seed one dropout stream per client."""
         device = next(iter(self.model.tensors.values())).device
         self._generators = [torch.Generator(device).manual_seed(s) for s in seeds]
 
     def at(self, owners: Sequence[int]) -> None:
-        """Whose the examples of the next batch are."""
+        """Set the client of each example of the next batch."""
         self._owners = owners
         self._known.clear()
         self._seen.clear()
 
     def took_part(self, names: Sequence[frozenset[str]]) -> Tensor:
-        """(K, trained tensors), bool: which of client k's tensors `names[k]` have worked on a row of its since `at`."""
+        """(K, trained tensors), bool: whether a tensor in `names[k]` was applied to a row of client k since `at`."""
         trained = [n for n, p in self.tensors.items() if p.requires_grad]
         return torch.tensor(
             [[n in own and k in self._seen.get(n, ()) for n in trained] for k, own in enumerate(names)]
@@ -72,7 +72,7 @@ class Stack:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Let the model's layers use the stack; they are what they were afterwards."""
+        """Context in which the model's layers use the stack; it restores them at the end."""
         changed: list[nn.Module] = []
 
         def put(module: nn.Module, forward: Callable[..., Tensor]) -> None:
@@ -99,7 +99,7 @@ class Stack:
                 del module.forward
 
     def _split(self, x: Tensor) -> Split:
-        """How the rows of x fall to the clients; the same for all layers that see these rows."""
+        """Split of the rows of x among clients; cached, since all layers at these rows share it."""
         rows = self.model.rows
         key = (id(rows), len(x))
         if key not in self._known:
@@ -109,7 +109,7 @@ class Stack:
         return self._known[key][1]
 
     def _own(self, name: str, split: Split) -> Tensor | None:
-        """The stack of a tensor (K, ...), None where all clients have the model's; notes whose rows it works on."""
+        """The stack of a tensor (K, ...), None where all clients have the model's; records the clients that it is applied to."""
         if name in self.tensors and torch.is_grad_enabled():
             self._seen.setdefault(name, set()).update(split.members)
         return self.tensors.get(name)
@@ -150,7 +150,7 @@ class Stack:
         return out + split.rows(bias, layer.bias, x.dim())
 
     def _single(self, name: str) -> Tensor:
-        """A tensor that is no layer's weight: (P, ...) of the clients that have examples in the batch."""
+        """A tensor outside any layer: (P, ...) of the clients with examples in the batch."""
         members = sorted(set(self._owners))
         if torch.is_grad_enabled():
             self._seen.setdefault(name, set()).update(members)
@@ -158,7 +158,7 @@ class Stack:
         return stack if len(members) == self.clients else stack[members]
 
     def _dropout(self, module: nn.Dropout, x: Tensor) -> Tensor:
-        """Each client's mask from its own stream, drawn in the shape that its batch would have alone."""
+        """Dropout with one mask per client from its own stream, in the shape of its batch alone."""
         if not module.training:
             return x
         rows, owners = self.model.rows, self._split(x).owners.tolist()
@@ -180,19 +180,19 @@ def plain_layers(model: Trainable, names: Mapping[str, Any]) -> dict[nn.Linear |
 
     Raises TypeError for a tensor that another kind of module holds: it cannot be stacked.
     """
-    wanted = {
+    names_by_id = {
         id(p): name
         for name, p in model.tensors.items()
         if name in names and name.rsplit(".", 1)[0] not in model.layers
     }
-    found: dict[nn.Linear | Single, dict[str, str]] = {}
+    layers: dict[nn.Linear | Single, dict[str, str]] = {}
     for module in model.root.modules():
         for attribute, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in wanted:
+            if id(parameter) not in names_by_id:
                 continue
             if not isinstance(module, nn.Linear | Single):
                 raise TypeError(
-                    f"{wanted[id(parameter)]} is in a {type(module).__name__}, which cannot be stacked"
+                    f"{names_by_id[id(parameter)]} is in a {type(module).__name__}, which cannot be stacked"
                 )
-            found.setdefault(module, {})[attribute] = wanted[id(parameter)]
-    return found
+            layers.setdefault(module, {})[attribute] = names_by_id[id(parameter)]
+    return layers

@@ -1,0 +1,138 @@
+"""Preprocessing by the image processor that a checkpoint names."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import ViTConfig, ViTModel
+
+from fedloom.core.errors import ExperimentError
+from fedloom.models.clip.checkpoint import load_clip_checkpoint
+from fedloom.models.generation.captioner import Captioner
+from fedloom.models.image_processing import Pixels, read_pixels
+from fedloom.models.own.architectures import load_architecture
+
+VIT = {
+    "do_normalize": True,
+    "do_resize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_processor_type": "ViTImageProcessor",
+    "image_std": [0.5, 0.5, 0.5],
+    "resample": 2,
+}
+"""Like the files of published ViTs: no crop is named."""
+SHAPES = ((3, 48, 31), (3, 17, 40), (3, 20, 20), (3, 1, 5))
+
+
+def folder(path, **changes):
+    (path / "preprocessor_config.json").write_text(json.dumps(VIT | changes), encoding="utf-8")
+    return path
+
+
+def picture(*shape: int) -> torch.Tensor:
+    draw = torch.Generator().manual_seed(sum(shape))
+    return torch.randint(0, 256, shape, generator=draw, dtype=torch.uint8)
+
+
+def resized(image: torch.Tensor, height: int, width: int, resample: int) -> torch.Tensor:
+    small = Image.fromarray(image.permute(1, 2, 0).numpy()).resize((width, height), resample)
+    return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+@pytest.mark.parametrize("side", [16, 384])
+@pytest.mark.parametrize("as_number", [False, True])
+def test_a_processor_without_crop_gives_its_own_size(tmp_path, side, as_number) -> None:
+    size = side if as_number else {"height": side, "width": side}
+    pixels = read_pixels(folder(tmp_path, size=size))
+    for shape in SHAPES:
+        image = picture(*shape)
+        small = pixels.sized(image)
+        assert small.dtype == torch.uint8
+        assert torch.equal(small, resized(image, side, side, Image.Resampling.BILINEAR))
+        normal = pixels.normal(small[None])
+        assert torch.equal(normal, (small[None].float() * (1 / 255) - 0.5) / 0.5)
+
+
+def test_a_shortest_edge_keeps_the_shape_of_the_picture(tmp_path) -> None:
+    pixels = read_pixels(folder(tmp_path, size={"shortest_edge": 20}))
+    image = picture(3, 48, 31)
+    assert torch.equal(pixels.sized(image), resized(image, 30, 20, Image.Resampling.BILINEAR))
+    assert pixels.sized(picture(3, 20, 25)).shape == (3, 20, 25)
+
+
+def test_what_a_file_does_not_name_is_the_default_of_its_class(tmp_path) -> None:
+    (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "ViTImageProcessor"}')
+    pixels = read_pixels(tmp_path)
+    assert pixels.sized(picture(3, 48, 31)).shape == (3, 224, 224)
+    assert (pixels.factor, pixels.mean, pixels.std) == (1 / 255, (0.5,) * 3, (0.5,) * 3)
+    off = read_pixels(folder(tmp_path, do_resize=False, do_rescale=False, do_normalize=False))
+    image = picture(3, 48, 31)
+    assert torch.equal(off.sized(image), image)
+    assert torch.equal(off.normal(image[None]), image[None].float())
+
+
+def test_a_processor_with_a_resize_of_its_own_is_followed(tmp_path) -> None:
+    changes = {"image_processor_type": "ConvNextImageProcessor", "crop_pct": 0.5, "resample": 3}
+    image = picture(3, 48, 48)
+    small = read_pixels(folder(tmp_path, size={"shortest_edge": 16}, **changes)).sized(image)
+    assert torch.equal(small, resized(image, 32, 32, Image.Resampling.BICUBIC)[:, 8:24, 8:24])
+
+
+@pytest.mark.parametrize(
+    "text", [None, "{", "[]", '{"image_processor_type": "Nonsense"}', json.dumps(VIT | {"size": {"side": 3}})]
+)
+def test_a_missing_or_broken_file_is_one_sentence(tmp_path, text) -> None:
+    if text is not None:
+        (tmp_path / "preprocessor_config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ExperimentError, match=r"^model\.clip: .* preprocessor_config\.json: ") as caught:
+        read_pixels(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def vit(path, side: int):
+    config = ViTConfig(
+        image_size=side,
+        patch_size=side // 4,
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        ViTModel(config).save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("side", [16, 384])
+def test_an_own_model_reads_pictures_of_the_size_of_its_processor(tmp_path, side) -> None:
+    source = str(folder(vit(tmp_path, side), size={"height": side, "width": side}))
+    model = load_architecture(source, "image", 3, 5, (), 0)
+    inputs = [model.read(picture(*shape)) for shape in SHAPES]
+    batch = {"pixel_values": torch.stack([x["pixel_values"] for x in inputs])}
+    assert batch["pixel_values"].shape == (len(SHAPES), 3, side, side)
+    with torch.no_grad():
+        logits, units = model.net(batch)
+    assert logits.shape == (len(SHAPES), 3)
+    torch.testing.assert_close(units.norm(dim=-1), torch.ones(len(SHAPES)))
+
+
+def test_an_own_model_without_a_processor_names_the_field(tmp_path) -> None:
+    with pytest.raises(ExperimentError, match=r"^model\.architectures: .* preprocessor_config\.json"):
+        load_architecture(str(vit(tmp_path, 16)), "image", 3, 5, (), 0)
+
+
+def test_shipped_preprocessing_is_resize_bicubic_then_centre_crop() -> None:
+    clip, captioner = load_clip_checkpoint("tiny-clip")[1], Captioner.load("tiny-captioner").pixels
+    plain = Pixels((16, 16), None)
+    for shape in SHAPES[:3]:
+        image, short = picture(*shape), min(shape[1:])
+        height, width = (int(32 * n / short) for n in shape[1:])
+        top, left = (height - 32) // 2, (width - 32) // 2
+        wide = resized(image, height, width, Image.Resampling.BICUBIC)
+        assert torch.equal(clip.sized(image), wide[:, top : top + 32, left : left + 32])
+        square = resized(image, 16, 16, Image.Resampling.BICUBIC)
+        assert torch.equal(captioner.sized(image), square)
+        assert torch.equal(plain.sized(image), square)
