@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.models.imagebind import checkpoint as disk
+from fedloom.models.imagebind.convert import convert_official
 from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig
 
 KEYS = "37260864f15473a93a1bc38f5d85dd2d25fdefbb4f85137317ed11afb295db69"
@@ -24,11 +25,13 @@ def tiny() -> ImageBind:
 
 def random_official(config: ImageBindConfig) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(0)
-    return {k: torch.randn(s, generator=rng) * 0.1 for k, s in disk.official_shapes(config).items()}
+    return {
+        k: torch.randn(s, generator=rng) * 0.1 for k, s in disk.official_shapes(ImageBind, config).items()
+    }
 
 
 def test_published_keys_and_shapes() -> None:
-    shapes = disk.official_shapes(ImageBindConfig.huge())
+    shapes = disk.official_shapes(ImageBind, ImageBindConfig.huge())
     lines = sorted(f"{key} {'x'.join(map(str, shape))}" for key, shape in shapes.items())
     assert len(lines) == 1311
     assert sum(torch.Size(s).numel() for s in shapes.values()) == 1_200_786_990
@@ -41,7 +44,9 @@ def test_published_parameters_and_buffers() -> None:
     with torch.device("meta"):
         model = ImageBind(ImageBindConfig.huge())
     parameters = disk.to_official(dict(model.named_parameters()))
-    buffers = set(disk.official_shapes(model.config)) - set(parameters) | {"modality_preprocessors.text.mask"}
+    buffers = set(disk.official_shapes(ImageBind, model.config)) - set(parameters) | {
+        "modality_preprocessors.text.mask"
+    }
     assert len(set(parameters) - buffers) == 1306
     assert buffers == {
         "modality_preprocessors.text.mask",
@@ -176,16 +181,16 @@ def test_one_time_conversion(tiny: ImageBind, tmp_path: Path, caplog: pytest.Log
     source = tmp_path / "imagebind.pth"
     torch.save(disk.to_official(tiny.state_dict()), source)
     with caplog.at_level(logging.WARNING):
-        disk.convert_official(source, tmp_path / "out", tiny.config)
+        convert_official(source, tmp_path / "out", tiny.config)
         assert "CC BY-NC-SA 4.0" in caplog.text
         caplog.clear()
         model = ImageBind.from_pretrained(tmp_path / "out")
     assert "CC BY-NC-SA 4.0" in caplog.text
     assert all(torch.equal(v, tiny.state_dict()[k]) for k, v in model.state_dict().items())
     with pytest.raises(ExperimentError, match="does not fit"):
-        disk.convert_official(source, tmp_path / "huge")
+        convert_official(source, tmp_path / "huge")
     with pytest.raises(ExperimentError, match="is missing"):
-        disk.convert_official(tmp_path / "nowhere.pth", tmp_path / "out")
+        convert_official(tmp_path / "nowhere.pth", tmp_path / "out")
 
 
 class Payload:
@@ -200,5 +205,5 @@ def test_conversion_never_runs_what_is_in_the_file(
 
     torch.save({"x": Payload()}, tmp_path / "bad.pth")
     with pytest.raises(pickle.UnpicklingError):
-        disk.convert_official(tmp_path / "bad.pth", tmp_path / "out", tiny.config)
+        convert_official(tmp_path / "bad.pth", tmp_path / "out", tiny.config)
     assert "executed" not in capsys.readouterr().out

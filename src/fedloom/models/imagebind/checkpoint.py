@@ -6,8 +6,9 @@ names them. The translation is lossless both ways.
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
 from pydantic import ValidationError
@@ -15,13 +16,8 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.models.imagebind.config import OFFICIAL_KEYS, ImageBindConfig
-from fedloom.models.imagebind.imagebind import ImageBind
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-OFFICIAL_LICENCE = (
-    "ImageBind weights: CC BY-NC-SA 4.0 (c) Meta Platforms, Inc.; non-commercial research use only, "
-    "and adapters trained on them are shared alike"
-)
 _OUR_KEYS = {official: ours for ours, official in OFFICIAL_KEYS.items()}
 _PARTS = {
     "stems": "modality_preprocessors",
@@ -30,7 +26,7 @@ _PARTS = {
     "scales": "modality_postprocessors",
 }
 _FUSED = ("q_proj", "k_proj", "v_proj")
-_log = logging.getLogger(__name__)
+log = logging.getLogger(__name__)
 
 
 def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -68,12 +64,31 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def official_shapes(
-    config: ImageBindConfig, modalities: Sequence[str] | None = None
-) -> dict[str, tuple[int, ...]]:
-    """Every published key of a configuration with its shape; nothing is allocated."""
+class Encoder(Protocol):
+    """An ImageBind model, as this file sees it."""
+
+    config: ImageBindConfig
+
+    @property
+    def modalities(self) -> Sequence[str]:
+        """The modalities that it holds."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its tensors by our names."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Tensor], *, assign: bool) -> Any:
+        """Take these tensors."""
+
+
+M = TypeVar("M", bound=Encoder)
+Build = Callable[[ImageBindConfig, Sequence[str] | None], M]
+"""Makes a model with these modalities (None: all); the model class itself."""
+
+
+def official_shapes(build: Build[M], config: ImageBindConfig) -> dict[str, tuple[int, ...]]:
+    """Every published key of a configuration with its shape; nothing is allocated. `build` makes the whole model."""
     with torch.device("meta"):
-        state = to_official(ImageBind(config).state_dict())
+        state = to_official(build(config, None).state_dict())
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
@@ -98,18 +113,19 @@ def check_keys(
         raise ExperimentError(f"{where} does not fit its configuration: {', '.join(complaints[:8])}{more}")
 
 
-def save(model: ImageBind, directory: Path) -> None:
+def save(model: Encoder, directory: Path) -> None:
     """Write config.json (the modalities that the model holds) and model.safetensors."""
     held = {name: model.config.modalities[name] for name in model.modalities}
-    _write(directory, model.config.model_copy(update={"modalities": held}), to_official(model.state_dict()))
+    write(directory, model.config.model_copy(update={"modalities": held}), to_official(model.state_dict()))
 
 
 def load(
+    build: Build[M],
     directory: Path,
     modalities: Sequence[str] | None = None,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
-) -> ImageBind:
+) -> M:
     """Build the chosen encoders and fill them from disk, memory-mapped on the CPU in the stored type.
 
     Raises:
@@ -120,7 +136,7 @@ def load(
 
     config, path = _read_config(directory), directory / WEIGHTS_FILE
     with torch.device("meta"):
-        model = ImageBind(config, modalities)
+        model = build(config, modalities)
     if not path.is_file():
         raise ExperimentError(
             f"{path} is missing; an ImageBind folder holds {CONFIG_FILE} and {WEIGHTS_FILE}"
@@ -129,46 +145,19 @@ def load(
     try:
         with safe_open(path, framework="pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-            check_keys(shapes, official_shapes(config), str(path))
+            check_keys(shapes, official_shapes(build, config), str(path))
             keys = [key for key in shapes if key.split(".")[1] in chosen]
             state = {key: file.get_tensor(key).to(device=device, dtype=dtype) for key in keys}
     except SafetensorError as error:
         raise ExperimentError(f"{path} is not a readable safetensors file: {error}") from None
     model.load_state_dict(from_official(state), assign=True)
     if config.licence:
-        _log.warning("%s", config.licence)
+        log.warning("%s", config.licence)
     return model
 
 
-def convert_official(
-    checkpoint: Path,
-    directory: Path,
-    config: ImageBindConfig | None = None,
-    licence: str | None = OFFICIAL_LICENCE,
-) -> None:
-    """Turn the published imagebind_huge.pth, or a file of its layout, into a folder for `from_pretrained`.
-
-    The one place that reads PyTorch's own format, with `weights_only=True`: tensors and nothing that can run.
-
-    Raises:
-        ExperimentError: the file is missing, or its keys or shapes differ from `config` (default: huge).
-
-    """
-    config = (config or ImageBindConfig.huge()).model_copy(update={"licence": licence})
-    if not checkpoint.is_file():
-        raise ExperimentError(
-            f"{checkpoint} is missing; download imagebind_huge.pth yourself and accept its licence"
-        )
-    state: dict[str, Tensor] = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
-    check_keys(
-        {key: tuple(value.shape) for key, value in state.items()}, official_shapes(config), str(checkpoint)
-    )
-    _write(directory, config, state)
-    if licence:
-        _log.warning("%s", licence)
-
-
-def _write(directory: Path, config: ImageBindConfig, state: Mapping[str, Tensor]) -> None:
+def write(directory: Path, config: ImageBindConfig, state: Mapping[str, Tensor]) -> None:
+    """Write config.json and model.safetensors with tensors by their published names."""
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)

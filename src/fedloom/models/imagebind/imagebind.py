@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import stream_seed
-from fedloom.models.imagebind import preprocess
+from fedloom.models.imagebind import checkpoint, preprocess
 from fedloom.models.imagebind.config import OFFICIAL_KEYS, ImageBindConfig, MelConfig, ModalityConfig
 from fedloom.models.imagebind.layers import Head, Scale, Stem, TextStem, Trunk
 
@@ -145,9 +145,7 @@ class ImageBind(nn.Module):
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and model.safetensors with the published key names; adapters are left out."""
-        from fedloom.models.imagebind.checkpoint import save
-
-        save(self, Path(directory))
+        checkpoint.save(self, Path(directory))
 
     @classmethod
     def from_pretrained(
@@ -163,9 +161,7 @@ class ImageBind(nn.Module):
             ExperimentError: a file is missing, or keys or shapes differ from the configuration.
 
         """
-        from fedloom.models.imagebind.checkpoint import load
-
-        return load(Path(directory), modalities, dtype, device)
+        return checkpoint.load(cls, Path(directory), modalities, dtype, device)
 
     def _dtype(self, modality: str) -> torch.dtype:
         return next(self.heads[modality].parameters()).dtype

@@ -1,9 +1,9 @@
 """Folders of a multimodal LLM: encoder/, llm/ (a Hugging Face model and its tokenizer), projector, mllm.json."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,13 +12,16 @@ from torch import Tensor, nn
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.mllm.config import MLLMConfig
-from fedloom.models.mllm.mllm import MLLM
 from fedloom.models.mllm.projector import new_projector
 
+if TYPE_CHECKING:
+    from fedloom.models.mllm.mllm import MLLM
+
+M = TypeVar("M", bound=nn.Module)
 CONFIG, PROJECTOR = "mllm.json", "projector.safetensors"
 
 
-def save(model: MLLM, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save(model: "MLLM", folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write `model`; `dtype` sets only the stored precision. Raises while the LLM is wrapped by adapters."""
     from transformers import PreTrainedModel
 
@@ -39,12 +42,13 @@ def save(model: MLLM, folder: Path, dtype: torch.dtype | None = None) -> None:
 
 
 def load(
+    build: Callable[..., M],
     folder: Path,
     modalities: Sequence[str] | None,
     dtype: torch.dtype,
     device: str | torch.device | None,
-) -> MLLM:
-    """Read a folder that `save` wrote, in eval mode; reads no network and no pickle."""
+) -> M:
+    """The model in a folder that `save` wrote, in eval mode; `build` is its class. Reads no network and no pickle."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from fedloom.models.imagebind.imagebind import ImageBind
@@ -65,7 +69,7 @@ def load(
     if missing := sorted(kept - state.keys()):
         raise ExperimentError(f"{folder / PROJECTOR} lacks {', '.join(missing)}, which {CONFIG} asks for")
     projector.load_state_dict({name: state[name] for name in kept})
-    model = MLLM(encoder, projector, llm, tokenizer, config)
+    model = build(encoder, projector, llm, tokenizer, config)
     return model.to(device=device, dtype=dtype).eval()
 
 

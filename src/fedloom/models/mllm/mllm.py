@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import MODALITIES, Sample
 from fedloom.models.batch_rows import RowMap
+from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.layout import Layout, lay_out
 from fedloom.models.mllm.projector import new_projector
@@ -188,10 +189,8 @@ class MLLM(nn.Module):
         return states
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write encoder/, llm/ (with the tokenizer), projector.safetensors, mllm.json; see `mllm_io.save`."""
-        from fedloom.models.mllm import checkpoint as mllm_io
-
-        mllm_io.save(self, Path(folder), dtype)
+        """Write encoder/, llm/ (with the tokenizer), projector.safetensors, mllm.json; see `checkpoint.save`."""
+        checkpoint.save(self, Path(folder), dtype)
 
     @classmethod
     def from_pretrained(
@@ -202,9 +201,7 @@ class MLLM(nn.Module):
         device: str | torch.device | None = None,
     ) -> "MLLM":
         """Read a folder of `save_pretrained`, float32 unless `dtype`, only `modalities` if given."""
-        from fedloom.models.mllm import checkpoint as mllm_io
-
-        return mllm_io.load(Path(folder), modalities, dtype or torch.float32, device)
+        return checkpoint.load(cls, Path(folder), modalities, dtype or torch.float32, device)
 
     @property
     def device(self) -> torch.device:
