@@ -85,9 +85,11 @@ def read_pixels(source: str | Path, field: str = "model.clip") -> Pixels:
         with quiet_hf():
             processor = AutoImageProcessor.from_pretrained(source, backend="pil", trust_remote_code=False)
         pixels = Pixels(None, None, processor=processor)
-        shape = pixels.sized(torch.zeros(3, 8, 8, dtype=torch.uint8)).shape
-        if len(shape) != 3 or shape[0] != 3:
-            raise ValueError(f"{type(processor).__name__} makes {tuple(shape)} of a picture")
+        probe = pixels.sized(torch.zeros(3, 8, 8, dtype=torch.uint8))
+        if probe.dtype != torch.uint8 or probe.ndim != 3 or len(probe) != 3:
+            raise ValueError(
+                f"{type(processor).__name__} makes {probe.dtype} {tuple(probe.shape)} of a picture"
+            )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
