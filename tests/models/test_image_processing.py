@@ -136,3 +136,17 @@ def test_shipped_preprocessing_is_resize_bicubic_then_centre_crop() -> None:
         square = resized(image, 16, 16, Image.Resampling.BICUBIC)
         assert torch.equal(captioner.sized(image), square)
         assert torch.equal(plain.sized(image), square)
+
+
+@pytest.mark.parametrize(
+    ("size", "says"),
+    [
+        ({"shortest_edge": 16}, "gives pictures of several shapes; name a crop_size"),
+        ({"height": 24, "width": 24}, "gives pictures of 24 x 24 pixels, and its model reads 16 x 16"),
+    ],
+)
+def test_a_processor_that_does_not_fit_its_model_is_one_sentence(tmp_path, size, says) -> None:
+    place = vit(tmp_path / "vit", 16)
+    (place / "preprocessor_config.json").write_text(json.dumps(VIT | {"size": size}), encoding="utf-8")
+    with pytest.raises(ExperimentError, match=says):
+        load_architecture(str(place), "image", 3, 8, [], 0)

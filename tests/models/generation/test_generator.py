@@ -176,6 +176,13 @@ def test_what_is_saved_predicts_the_same_in_plain_diffusers(latent, tmp_path) ->
     assert torch.equal(*sampled)
 
 
+def test_no_path_of_this_machine_is_saved(tmp_path) -> None:
+    generator(latent=True).save(tmp_path / "one")
+    Generator.load(str(tmp_path / "one"), torch.device("cpu")).save(tmp_path / "two")
+    for file in (tmp_path / "two").rglob("*.json"):
+        assert str(tmp_path) not in file.read_text(encoding="utf-8"), file
+
+
 def test_what_cannot_be_loaded_is_said_in_a_sentence(tmp_path) -> None:
     with pytest.raises(ExperimentError, match="no folder unet"):
         Generator.load(tmp_path)

@@ -60,7 +60,9 @@ class Captioner:
                 f"the captioner {name} has no readable tokenizer: {_line(error)}"
             ) from error
         matching = None if matcher is None else _model(BlipForImageTextRetrieval, matcher)
-        return cls(writer, tokenizer, read_pixels(where), matching, str(name), device)
+        return cls(
+            writer, tokenizer, read_pixels(where, "model.synthesis.captioner"), matching, str(name), device
+        )
 
     @torch.no_grad()
     def caption(self, pictures: Tensor, *, max_new_tokens: int = 60, batch: int = 64) -> list[str]:

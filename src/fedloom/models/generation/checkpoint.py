@@ -1,5 +1,6 @@
 """Generators on disk: Stable Diffusion's layout in diffusers, without pickle and remote code; the autoencoder may be missing."""
 
+import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -116,8 +117,18 @@ def write(parts: Parts, folder: Path) -> None:
                 requires_safety_checker=False,
             )
             pipeline.save_pretrained(folder, safe_serialization=True)
+            _remove_origins(folder)
             return
         parts.denoiser.save_pretrained(folder / "unet", safe_serialization=True)
         parts.text_encoder.save_pretrained(folder / "text_encoder")
         parts.tokenizer.save_pretrained(folder / "tokenizer")
         parts.scheduler.save_pretrained(folder / "scheduler")
+    _remove_origins(folder)
+
+
+def _remove_origins(folder: Path) -> None:
+    """Take the folder that a part was loaded from out of its config.json: a path of this machine is nobody else's business."""
+    for file in folder.glob("*/config.json"):
+        config = json.loads(file.read_text(encoding="utf-8"))
+        if config.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -151,7 +151,9 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
         with quiet_hf():
             encoder = AutoModel.from_pretrained(name, dtype=torch.float32)
         if modality == "image":
-            return encoder, _picture_reader(read_pixels(name, "model.architectures")), None
+            pixels = read_pixels(name, "model.architectures")
+            _check_size(name, pixels, getattr(encoder.config, "image_size", None))
+            return encoder, _picture_reader(pixels), None
         if modality == "audio":
             extractor = AutoFeatureExtractor.from_pretrained(name)
             return encoder, _sound_reader(extractor), extractor
@@ -162,6 +164,26 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
             f"model.architectures: {name} is none of {', '.join(TINY)}, and no Hugging Face model either: {reason}"
         ) from error
     return encoder, _text_reader(tokenizer, min(tokenizer.model_max_length, 128)), tokenizer
+
+
+def _check_size(name: str, pixels: Pixels, side: Any) -> None:
+    """Raise ExperimentError where pictures keep their own shape, or come in another size than the encoder reads."""
+    shapes = {
+        tuple(pixels.sized(torch.zeros(3, h, w, dtype=torch.uint8)).shape[1:])
+        for h, w in ((24, 24), (24, 36))
+    }
+    if len(shapes) > 1:
+        raise ExperimentError(
+            f"model.architectures: the processor of {name} gives pictures of several shapes; "
+            "name a crop_size, or a size of height and width, in its preprocessor_config.json"
+        )
+    size = shapes.pop()
+    wanted = (side, side) if isinstance(side, int) else tuple(side) if side else size
+    if size != wanted:
+        raise ExperimentError(
+            f"model.architectures: the processor of {name} gives pictures of {size[0]} x {size[1]} pixels, and its model "
+            f"reads {wanted[0]} x {wanted[1]}; mend the size in its preprocessor_config.json"
+        )
 
 
 def _width(config: Any) -> int:
