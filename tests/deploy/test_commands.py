@@ -188,25 +188,25 @@ def test_every_key_is_let_in_once_also_after_a_kill_in_between(watch, kit) -> No
 
 
 def test_the_watch_starts_the_current_run_and_starts_it_again_when_nobody_is_at_work(watch, kit) -> None:
-    watch._care()
+    watch._supervise()
     assert watch.done == [], "no run is current"
     path = current.begin(kit, "first")
-    watch._care()
-    watch._care()
+    watch._supervise()
+    watch._supervise()
     assert [a[0] for a in watch.done] == ["run"], "it waits for the ServerApp"
     with current.at_work(path):
-        watch._care()
-    watch._care()
+        watch._supervise()
+    watch._supervise()
     assert len(watch.done) == 2, "the ServerApp that was at work is gone"
     watch.now[0] += 60
-    watch._care()
+    watch._supervise()
     assert len(watch.done) == 2
     watch.now[0] += 100
-    watch._care()
+    watch._supervise()
     assert len(watch.done) == 3, "no ServerApp ever came"
     current.end(kit)
     watch.now[0] += 1000
-    watch._care()
+    watch._supervise()
     assert len(watch.done) == 3
 
 
@@ -215,13 +215,13 @@ def test_a_run_that_does_not_get_on_is_given_up_and_one_that_does_is_not(watch, 
     for round in range(12):
         (path / "state" / f"round-{round:06d}").mkdir(parents=True)
         watch.now[0] += 1000
-        watch._care()
+        watch._supervise()
     assert current.failure(path) is None
     assert len(watch.done) == 12
     watch.fails = ["flwr run failed: no connection"] * 20
     for _ in range(20):
         watch.now[0] += 15
-        watch._care()
+        watch._supervise()
     assert "5 times without finishing another round" in (current.failure(path) or "")
     assert len(watch.done) == 12 + 4
     assert "run first: flwr run failed: no connection" in watch.said
