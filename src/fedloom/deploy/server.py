@@ -69,7 +69,7 @@ def go_on(
     Raises ExperimentError for a site that does not, for another experiment's folder and for a damaged checkpoint.
     """
     check_deployable(experiment)
-    torch.set_flush_denormal(True)  # as everywhere: see runner.build
+    torch.set_flush_denormal(True)  # as in experiment.build
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
     folder, digest = RunFolder(path), experiment_digest(experiment)
