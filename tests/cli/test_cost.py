@@ -78,6 +78,6 @@ def test_the_command_prints_the_table_and_refuses_an_unknown_preset() -> None:
 
 
 def test_a_narrow_terminal_breaks_no_number() -> None:
-    told = CliRunner().invoke(app, ["methods", "--cost", "uniflow"], env={"COLUMNS": "60"})
-    assert told.exit_code == 0
-    assert "43,618,304" in told.output
+    result = CliRunner().invoke(app, ["methods", "--cost", "uniflow"], env={"COLUMNS": "60"})
+    assert result.exit_code == 0
+    assert "43,618,304" in result.output

@@ -15,13 +15,13 @@ def towers():
 
 
 def counted(towers, clients=10, **fields):
-    found = cost(METHODS[fields.pop("name")].model_validate(fields), "", towers, clients)
-    return found.trained, found.up, found.down, found.kept
+    counts = cost(METHODS[fields.pop("name")].model_validate(fields), "", towers, clients)
+    return counts.trained, counts.up, counts.down, counts.kept
 
 
 @pytest.mark.identities
 @pytest.mark.parametrize(
-    ("method", "wanted"),
+    ("method", "expected"),
     [
         ({"name": "zero-shot"}, (0, 0, 0, 0)),
         ({"name": "promptfl"}, (8192, 8192, 8192, 0)),
@@ -38,8 +38,8 @@ def counted(towers, clients=10, **fields):
     ],
     ids=lambda value: str(value.get("name")) if isinstance(value, dict) else "",
 )
-def test_1_counts_of_the_table(method, wanted, towers) -> None:
-    assert counted(towers, **method) == wanted
+def test_1_counts_of_the_table(method, expected, towers) -> None:
+    assert counted(towers, **method) == expected
 
 
 def test_other_scopes_and_smaller_rounds_follow(towers) -> None:

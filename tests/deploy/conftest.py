@@ -38,13 +38,23 @@ def warm(experiment, tmp_path_factory) -> dict[str, Any]:
     return {name: silos.trainer(name) for name in NAMES}
 
 
-def _once(load: Callable[..., Any]) -> Callable[..., Any]:
-    def loaded(*given: Any) -> Any:
-        if not MODELS:
-            MODELS.append(load(*given))
-        return MODELS[0]
+def _with_one_model(build: Callable[..., Any]) -> Callable[..., Any]:
+    """`build_server` with a model that is loaded once for all tests."""
 
-    return loaded
+    def built(experiment: Experiment, *arguments: Any) -> Any:
+        task = type(experiment.task)
+        load = task.model
+
+        def model(*options: Any) -> Any:
+            if not MODELS:
+                MODELS.append(load(*options))
+            return MODELS[0]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(task, "model", model)
+            return build(experiment, *arguments)
+
+    return built
 
 
 @pytest.fixture
@@ -54,7 +64,7 @@ def sites(experiment, warm, tmp_path, monkeypatch) -> Silos:
     for name, trainer in warm.items():
         trainer.folder, trainer._states = tmp_path / "sites" / name, {}
         silos.trainers[name] = trainer
-    monkeypatch.setattr(server, "adapted_model", _once(server.adapted_model))
+    monkeypatch.setattr(server, "build_server", _with_one_model(server.build_server))
     monkeypatch.setattr(server, "finish", lambda federation, rows: federation)
     return silos
 
@@ -63,9 +73,9 @@ def sites(experiment, warm, tmp_path, monkeypatch) -> Silos:
 def undisturbed(experiment, sites, tmp_path) -> str:
     path = tmp_path / "undisturbed"
     go_on(experiment, NAMES, path, sites)
-    found = outcome(sites, path)
+    result = outcome(sites, path)
     for name in NAMES:
         trainer = sites.trainers[name]
         trainer.folder, trainer._states = tmp_path / "again" / name, {}
     sites.asked.clear()
-    return found
+    return result

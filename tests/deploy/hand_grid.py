@@ -53,8 +53,8 @@ class HandGrid(Grid):
         before = os.environ.get(TRAINER)
         os.environ[TRAINER] = str(self.places[site])
         try:
-            found: Any = app(arrived, Context(7, message.metadata.dst_node_id, {}, RecordDict(), {}))
-            reply = through_the_wire(found)
+            answer: Any = app(arrived, Context(7, message.metadata.dst_node_id, {}, RecordDict(), {}))
+            reply = through_the_wire(answer)
         except Exception as error:  # as Flower's own process tells of it
             reply = Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=arrived)
         finally:
@@ -72,7 +72,7 @@ class HandGrid(Grid):
     def run(self) -> Any:
         raise NotImplementedError
 
-    def create_message(self, *given: Any, **named: Any) -> Message:
+    def create_message(self, *arguments: Any, **named: Any) -> Message:
         raise NotImplementedError
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
@@ -80,7 +80,7 @@ class HandGrid(Grid):
 
 
 def through_the_wire(message: Message) -> Message:
-    """What arrives of a message: its objects as bytes and back."""
-    contents = {number: found.deflate() for number, found in get_all_nested_objects(message).items()}
+    """A message as it arrives: its objects serialised and parsed again."""
+    contents = {number: answer.deflate() for number, answer in get_all_nested_objects(message).items()}
     arrived: Any = inflate_object_from_contents(message.object_id, contents)
     return arrived

@@ -52,15 +52,15 @@ class Killed(BaseException):
 
 
 def reboot(silos: Silos, name: str) -> None:
-    """What a site's trainer remembers besides its disk is gone."""
+    """Restart a site's trainer: only its state on disk is left."""
     silos.trainers[name]._states = {}
 
 
 def outcome(silos: Silos, path: Path) -> str:
     """One hash of the server's tensors and of every site's own."""
-    found = RunFolder(path).last()
-    assert found is not None
-    tensors = {**found.state.shared, **found.state.tensors}
+    checkpoint = RunFolder(path).last()
+    assert checkpoint is not None
+    tensors = {**checkpoint.state.shared, **checkpoint.state.tensors}
     for name, trainer in silos.trainers.items():
         [state] = [trainer._state(folder.name) for folder in (trainer.folder / "runs").iterdir()]
         state.look_at(2)

@@ -41,9 +41,9 @@ def test_init_names_the_generated_clients_and_shows_where_things_lie(tmp_path) -
     file.write_text(
         "{rounds: 2, method: fedavg-lora, data: {clients: {image: 1, audio: 1}, train: 4, test: 1}}"
     )
-    code, told = invoke("init", tmp_path / "kit", file, "--host", "fl.example.org", "--direct")
-    assert code == 0, told
-    assert "offline" in told
+    code, output = invoke("init", tmp_path / "kit", file, "--host", "fl.example.org", "--direct")
+    assert code == 0, output
+    assert "offline" in output
     deployment = read_settings(Deployment, tmp_path / "kit/server/deployment.yaml")
     assert (deployment.sites, deployment.bind) == (("audio-01", "image-01"), "127.0.0.1")
     assert read_settings(Site, tmp_path / "kit/sites/image-01/site.yaml").server == "fl.example.org:8000"
@@ -61,32 +61,32 @@ def test_init_names_the_generated_clients_and_shows_where_things_lie(tmp_path) -
 def test_a_mistake_at_init_is_one_sentence_and_leaves_nothing(more, named, tmp_path) -> None:
     file = tmp_path / "e.yaml"
     file.write_text("{rounds: 2, method: fedavg-lora}")
-    code, told = invoke("init", tmp_path / "kit", file, *more)
+    code, output = invoke("init", tmp_path / "kit", file, *more)
     assert code == 2
-    assert named in told
+    assert named in output
     assert not (tmp_path / "kit").exists()
 
 
 def test_a_run_is_begun_shown_and_stopped(kit) -> None:
     assert "no run is current" in invoke("status", kit)[1]
     assert invoke("run", kit, "--run", "first", "--detach")[0] == 0
-    told = invoke("status", kit)[1]
-    assert "waits for the server" in told
-    assert "image-02 not asked yet" in told
+    output = invoke("status", kit)[1]
+    assert "waits for the server" in output
+    assert "image-02 not asked yet" in output
     current.fail(kit / "runs" / "first", "the disk is full")
     assert "failed: the disk is full" in invoke("status", kit)[1]
     assert "first stops" in invoke("stop", kit)[1]
     assert "no run is current" in invoke("status", kit)[1]
-    code, told = invoke("run", kit, "--run", "../up", "--detach")
+    code, output = invoke("run", kit, "--run", "../up", "--detach")
     assert code == 2
-    assert "no run's name" in told
+    assert "no run's name" in output
 
 
 @pytest.mark.parametrize("command", [["server"], ["run", "--detach"], ["status"], ["site"]])
 def test_a_folder_that_is_none_is_one_sentence(command, tmp_path) -> None:
-    code, told = invoke(command[0], tmp_path / "none", *command[1:])
+    code, output = invoke(command[0], tmp_path / "none", *command[1:])
     assert code == 2
-    assert "fedloom deploy init" in told
+    assert "fedloom deploy init" in output
 
 
 def test_whoever_works_on_a_run_is_known_until_it_dies(tmp_path) -> None:
@@ -107,8 +107,8 @@ def test_whoever_works_on_a_run_is_known_until_it_dies(tmp_path) -> None:
 class Known(Silos):
     """A carrier that knows who is there."""
 
-    def __init__(self, *given: Any) -> None:
-        super().__init__(*given)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self.away: list[str] = []
 
     def wait_for(self, sites: tuple[str, ...], seconds: float) -> list[str]:
@@ -160,19 +160,19 @@ def watch(kit, monkeypatch) -> Any:
     run_server = pytest.importorskip("fedloom.deploy.run_server")
     monkeypatch.setattr(run_server, "program", lambda name: f"/bin/{name}")
     said: list[str] = []
-    found = run_server.Server(kit, said.append)
-    found.said, found.done, found.fails, now = said, [], [], [1000.0]
+    watchdog = run_server.Server(kit, said.append)
+    watchdog.said, watchdog.done, watchdog.fails, now = said, [], [], [1000.0]
 
     def flower(*arguments: str) -> str:
-        found.done.append(arguments)
-        if found.fails:
-            raise ExperimentError(found.fails.pop(0))
+        watchdog.done.append(arguments)
+        if watchdog.fails:
+            raise ExperimentError(watchdog.fails.pop(0))
         return ""
 
-    monkeypatch.setattr(found, "flower", flower)
+    monkeypatch.setattr(watchdog, "flower", flower)
     monkeypatch.setattr(run_server.time, "monotonic", lambda: now[0])
-    found.now = now
-    return found
+    watchdog.now = now
+    return watchdog
 
 
 def test_every_key_is_let_in_once_also_after_a_kill_in_between(watch, kit) -> None:
@@ -188,25 +188,25 @@ def test_every_key_is_let_in_once_also_after_a_kill_in_between(watch, kit) -> No
 
 
 def test_the_watch_starts_the_current_run_and_starts_it_again_when_nobody_is_at_work(watch, kit) -> None:
-    watch._care()
+    watch._supervise()
     assert watch.done == [], "no run is current"
     path = current.begin(kit, "first")
-    watch._care()
-    watch._care()
+    watch._supervise()
+    watch._supervise()
     assert [a[0] for a in watch.done] == ["run"], "it waits for the ServerApp"
     with current.at_work(path):
-        watch._care()
-    watch._care()
+        watch._supervise()
+    watch._supervise()
     assert len(watch.done) == 2, "the ServerApp that was at work is gone"
     watch.now[0] += 60
-    watch._care()
+    watch._supervise()
     assert len(watch.done) == 2
     watch.now[0] += 100
-    watch._care()
+    watch._supervise()
     assert len(watch.done) == 3, "no ServerApp ever came"
     current.end(kit)
     watch.now[0] += 1000
-    watch._care()
+    watch._supervise()
     assert len(watch.done) == 3
 
 
@@ -215,13 +215,13 @@ def test_a_run_that_does_not_get_on_is_given_up_and_one_that_does_is_not(watch, 
     for round in range(12):
         (path / "state" / f"round-{round:06d}").mkdir(parents=True)
         watch.now[0] += 1000
-        watch._care()
+        watch._supervise()
     assert current.failure(path) is None
     assert len(watch.done) == 12
     watch.fails = ["flwr run failed: no connection"] * 20
     for _ in range(20):
         watch.now[0] += 15
-        watch._care()
+        watch._supervise()
     assert "5 times without finishing another round" in (current.failure(path) or "")
     assert len(watch.done) == 12 + 4
     assert "run first: flwr run failed: no connection" in watch.said

@@ -46,14 +46,14 @@ def processes_below(pid: int) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                told = (entry / "stat").read_text().rpartition(")")[2].split()
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
             except OSError:
                 continue
-            parents[int(entry.name)] = int(told[1])
-    found = [pid]
-    for one in found:
-        found += [child for child, parent in parents.items() if parent == one]
-    return found
+            parents[int(entry.name)] = int(fields[1])
+    family = [pid]
+    for one in family:
+        family += [child for child, parent in parents.items() if parent == one]
+    return family
 
 
 def kill(pid: int) -> None:
@@ -152,7 +152,7 @@ def test_strangers_are_turned_away_and_a_killed_site_is_named_and_rejoins(tmp_pa
 
 
 def strangers(deployment: Loopback, folder: Path) -> tuple[str, str]:
-    """What a SuperNode without the CA and one without a registered key are told."""
+    """The logs of a SuperNode without the CA and of one without a registered key."""
     place = deployment.folder / "sites" / "image-01"
     site = read_settings(Site, place / "site.yaml")
     write_node_key(folder / "stranger.key", folder / "stranger.pub")
@@ -167,7 +167,7 @@ def strangers(deployment: Loopback, folder: Path) -> tuple[str, str]:
         "1",
     ]
     env = environment(folder / "home")
-    told = []
+    logs = []
     trusted = Path("/etc/ssl/certs/ca-certificates.crt")
     others = ["--root-certificates", str(trusted)] if trusted.exists() else []
     for number, more in enumerate((others, ["--root-certificates", str(folder / "ca.pem")])):
@@ -179,8 +179,8 @@ def strangers(deployment: Loopback, folder: Path) -> tuple[str, str]:
         while node.alive and time.monotonic() < until:
             time.sleep(0.5)
         node.stop()
-        told.append(node.log.read_text())
-    return told[0], told[1]
+        logs.append(node.log.read_text())
+    return logs[0], logs[1]
 
 
 def test_the_demo_command_ends_with_equal_bits(tmp_path) -> None:

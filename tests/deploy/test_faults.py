@@ -55,29 +55,29 @@ def kill_at(point: str, silos: Silos, monkeypatch: pytest.MonkeyPatch) -> None:
     owner: Any = _resolve(place)
     original = getattr(owner, name)
 
-    def struck(*given: Any, **named: Any) -> Any:
-        at = [s for s in given if isinstance(s, Federation)]
-        where = repr(given)
+    def struck(*arguments: Any, **options: Any) -> Any:
+        at = [s for s in arguments if isinstance(s, Federation)]
+        where = repr(arguments)
         if point == "while aggregating":
-            found = original(*given, **named)
-            if given[2].round == 2:
+            result = original(*arguments, **options)
+            if arguments[2].round == 2:
                 strike()
-            return found
-        if point == "while evaluating" and at and given[1] == 2:
+            return result
+        if point == "while evaluating" and at and arguments[1] == 2:
             strike()
-        if point == "while writing the histories" and given[1] == "ledger.jsonl":
-            lines = list(given[2])
+        if point == "while writing the histories" and arguments[1] == "ledger.jsonl":
+            lines = list(arguments[2])
             if any(line["round"] == 2 and line["request"] == "train" for line in lines):
-                with (given[0].path / given[1]).open("a") as file:
+                with (arguments[0].path / arguments[1]).open("a") as file:
                     file.write('{"round": 2, "tas')
                 strike()
-            return original(given[0], given[1], lines)
+            return original(arguments[0], arguments[1], lines)
         if point == "while writing the checkpoint" and "round-000002" in where:
-            given[1].write_bytes(b"half a file")
+            arguments[1].write_bytes(b"half a file")
             strike()
         if point == "before the checkpoint counts" and ".round-000002" in where:
             strike()
-        return original(*given, **named)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(owner, name, struck)
 
@@ -169,7 +169,7 @@ def test_a_trainer_killed_in_a_round_is_asked_again_and_gives_the_same(
     assert outcome(sites, tmp_path / "run") == undisturbed
 
 
-def _die(*given: Any) -> None:
+def _die(*arguments: Any) -> None:
     raise Killed
 
 
@@ -209,7 +209,7 @@ def test_a_round_without_a_quorum_changes_nothing(experiment, sites, tmp_path) -
 def test_a_sites_full_disk_costs_its_update_and_it_stands_where_it_stood(
     experiment, sites, tmp_path, monkeypatch
 ) -> None:
-    def full(*given: Any, **named: Any) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
         raise OSError(28, "No space left on device")
 
     def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:

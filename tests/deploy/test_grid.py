@@ -57,16 +57,16 @@ def test_a_site_that_is_away_is_not_waited_for(listening) -> None:
     grid = HandGrid(listening)
     grid.away.add("image-01")
     carrier = flower.GridCarrier(grid, timeout=60, poll=0.01)
-    found = dict(carrier.exchange({"audio-01": b"abc", "image-01": b"x"}))
-    assert found == {"audio-01": b"cba", "image-01": Lost("unreachable: the site is not connected")}
+    answers = dict(carrier.exchange({"audio-01": b"abc", "image-01": b"x"}))
+    assert answers == {"audio-01": b"cba", "image-01": Lost("unreachable: the site is not connected")}
     assert carrier.wait_for(NAMES, 0.0) == ["image-01"]
     assert carrier.wait_for(("audio-01",), 0.0) == []
 
 
 @pytest.mark.parametrize(
-    ("code", "told"), [(2, "raised: why"), (5, "lost: its node is gone: why"), (8, "error 8: why")]
+    ("code", "message"), [(2, "raised: why"), (5, "lost: its node is gone: why"), (8, "error 8: why")]
 )
-def test_flowers_errors_get_names(code, told, listening) -> None:
+def test_flowers_errors_get_names(code, message, listening) -> None:
     grid = HandGrid(listening)
 
     def spoil(site: str, reply: Message) -> list[Message]:
@@ -78,8 +78,8 @@ def test_flowers_errors_get_names(code, told, listening) -> None:
         return [error]
 
     grid.spoil = spoil
-    found = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange(dict.fromkeys(NAMES, b"ab")))
-    assert found == {"audio-01": b"ba", "image-01": Lost(told)}
+    answers = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange(dict.fromkeys(NAMES, b"ab")))
+    assert answers == {"audio-01": b"ba", "image-01": Lost(message)}
 
 
 def test_silence_ends_with_the_timeout_and_late_and_double_replies_are_nobodys(listening) -> None:
@@ -102,8 +102,8 @@ def test_silence_ends_with_the_timeout_and_late_and_double_replies_are_nobodys(l
 def test_a_stub_without_its_trainer_is_an_error_reply(listening, monkeypatch) -> None:
     monkeypatch.setattr("fedloom.deploy.flower_site.ask", lambda place, data: ask(place, data, patience=0.1))
     grid = HandGrid({**listening, "south": Path("/nowhere/trainer.json")})
-    found = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange({"south": b"x"}))
-    assert "does not answer" in found["south"].why
+    answers = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange({"south": b"x"}))
+    assert "does not answer" in answers["south"].why
 
 
 @pytest.mark.slow
@@ -115,8 +115,8 @@ def test_a_run_over_the_grid_ends_in_the_bits_of_the_local_engine(quick, tmp_pat
     over = threading.Event()
     places = {name: tmp_path / f"{name}.json" for name in NAMES}
     for name in NAMES:
-        given = (places[name], silos.trainer(name).answer, lambda: not over.is_set())
-        threading.Thread(target=serve, args=given, daemon=True).start()
+        options = (places[name], silos.trainer(name).answer, lambda: not over.is_set())
+        threading.Thread(target=serve, args=options, daemon=True).start()
     carrier = flower.GridCarrier(HandGrid(places), timeout=60, poll=0.01)
     go_on(experiment, NAMES, tmp_path / "far", carrier)
     over.set()

@@ -23,7 +23,9 @@ def test_a_repeated_question_is_answered_from_what_was_kept(experiment, sites, t
     from fedloom.federation import local_engine as local
 
     original = local.train_one
-    monkeypatch.setattr(local, "alone", lambda model, job: trained.append(job.round) or original(model, job))
+    monkeypatch.setattr(
+        local, "train_one", lambda model, job: trained.append(job.round) or original(model, job)
+    )
 
     def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:
         first = sites.trainer(name).answer(question)

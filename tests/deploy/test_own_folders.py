@@ -56,23 +56,23 @@ def site_of(name: str, data: Path | None, experiment: Experiment) -> Site:
 
 def test_a_site_reads_its_own_folder_and_nothing_else(places) -> None:
     experiment = own("/nowhere/at/all")
-    found = build_client(site_of("north", places["north"], experiment), experiment)
-    assert list(found.clients) == ["north"]
-    assert found.clients["north"].data.holds == ("image",)
-    assert not any(".audio" in name for name in found.engine.model.tensors), "it loads what it holds"
+    federation = build_client(site_of("north", places["north"], experiment), experiment)
+    assert list(federation.clients) == ["north"]
+    assert federation.clients["north"].data.holds == ("image",)
+    assert not any(".audio" in name for name in federation.engine.model.tensors), "it loads what it holds"
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "source", "told"),
+    ("name", "data", "source", "message"),
     [
         ("east", "north", "folder", "nothing of a client called east; there is north"),
         ("north", "north", "tabletop", "the experiment generates its data"),
         ("north", None, "folder", "silos"),
     ],
 )
-def test_a_site_with_the_wrong_data_is_one_sentence(name, data, source, told, places) -> None:
+def test_a_site_with_the_wrong_data_is_one_sentence(name, data, source, message, places) -> None:
     experiment = own("silos") if source == "folder" else Experiment.parse({"method": "feda2-lora"})
-    with pytest.raises(ExperimentError, match=told):
+    with pytest.raises(ExperimentError, match=message):
         build_client(site_of(name, places[data] if data else None, experiment), experiment)
 
 

@@ -17,9 +17,9 @@ OFF = {"cohort": "off"}
 
 
 def shared(path: Path) -> dict[str, torch.Tensor]:
-    found = RunFolder(path).last()
-    assert found is not None
-    return {**found.state.shared, **{f"own:{n}": t for n, t in found.state.tensors.items()}}
+    checkpoint = RunFolder(path).last()
+    assert checkpoint is not None
+    return {**checkpoint.state.shared, **{f"own:{n}": t for n, t in checkpoint.state.tensors.items()}}
 
 
 def metrics(path: Path, prefix: tuple[str, ...]) -> dict[tuple[int, str], float]:

@@ -1,4 +1,4 @@
-"""What `init` writes: keys that only their owner reads, certificates that hold, mistakes that cost one sentence."""
+"""`init`: private keys with mode 0600, certificates that verify, and mistakes reported in one sentence."""
 
 import socket
 import ssl
@@ -38,7 +38,7 @@ def test_private_keys_are_their_owners_alone(kit) -> None:
 
 
 def handshake(kit: Path, client: ssl.SSLContext, name: str) -> str | None:
-    """What a client with this context is told by a server with the kit's certificate; None if it is let in."""
+    """The TLS error of a client with this context at a server with the kit's certificate; None if it connects."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.load_cert_chain(kit / "server/tls/server.pem", kit / "server/tls/server.key")
     here, there = socket.socketpair()
@@ -68,14 +68,14 @@ def test_the_certificate_holds_for_the_servers_names_under_the_kits_ca(kit, name
 
 
 def test_without_the_ca_or_under_another_name_the_server_is_not_believed(kit) -> None:
-    told = handshake(kit, ssl.create_default_context(), "fl.example.org")
-    assert told is not None
-    assert "CERTIFICATE_VERIFY_FAILED" in told
-    told = handshake(
+    error = handshake(kit, ssl.create_default_context(), "fl.example.org")
+    assert error is not None
+    assert "CERTIFICATE_VERIFY_FAILED" in error
+    error = handshake(
         kit, ssl.create_default_context(cafile=str(kit / "sites/north/ca.pem")), "other.example.org"
     )
-    assert told is not None
-    assert "Hostname mismatch" in told
+    assert error is not None
+    assert "Hostname mismatch" in error
 
 
 def test_flower_reads_the_nodes_keys(kit) -> None:
@@ -164,9 +164,9 @@ def test_what_a_node_says_that_is_turned_away_becomes_a_reason(said, why, tmp_pa
     node.start()
     while node.alive:
         time.sleep(0.01)
-    found = run_site.turned_away(node)
-    assert (found is None) == (why is None)
-    assert why is None or why in found
+    reason = run_site.turned_away(node)
+    assert (reason is None) == (why is None)
+    assert why is None or why in reason
 
 
 def test_a_child_that_does_not_stay_up_is_noticed_and_ended_with_what_it_started(tmp_path) -> None:
@@ -210,14 +210,14 @@ def test_a_site_whose_data_cannot_be_used_says_so_and_tries_no_more(kit, monkeyp
 
 
 def test_a_trainer_that_dies_is_started_again_and_one_that_dies_at_once_is_given_up(kit, monkeypatch) -> None:
-    folder, told = kit / "sites/north", []
+    folder, log = kit / "sites/north", []
     run_site.accept(folder)
     monkeypatch.setattr(run_site, "_trainer", lambda f: shell("echo out of memory; exit 1"))
     monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("sleep 60"))
     monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.05))
     with pytest.raises(ExperimentError, match=r"north: trainer does not stay up \(out of memory"):
-        run_site.run_site(folder, told.append)
-    assert told == ["north: trainer ended with 1; it is started again"] * 4
+        run_site.run_site(folder, log.append)
+    assert log == ["north: trainer ended with 1; it is started again"] * 4
 
 
 def test_a_site_that_is_turned_away_gives_up_with_the_reason(kit, monkeypatch) -> None:

@@ -39,8 +39,8 @@ def test_bytes_come_through_whole_and_the_secret_is_its_owners(tmp_path) -> None
 
 
 def test_whoever_has_no_secret_is_not_heard_and_others_still_are(tmp_path) -> None:
-    file, heard = tmp_path / "trainer.json", []
-    with serving(file, lambda data: heard.append(data) or data):
+    file, received = tmp_path / "trainer.json", []
+    with serving(file, lambda data: received.append(data) or data):
         ask(file, b"wait until it listens", patience=5)
         port = json.loads(file.read_text())["port"]
         with pytest.raises(Exception, match=r".*"), Client(("127.0.0.1", port), authkey=b"guessed"):
@@ -48,8 +48,8 @@ def test_whoever_has_no_secret_is_not_heard_and_others_still_are(tmp_path) -> No
         with socket.create_connection(("127.0.0.1", port)) as raw:
             raw.sendall(b"\0" * 64)
         assert ask(file, b"mine", patience=5) == b"mine"
-    assert heard[:2] == [b"wait until it listens", b"mine"]
-    assert set(heard[2:]) <= {b""}
+    assert received[:2] == [b"wait until it listens", b"mine"]
+    assert set(received[2:]) <= {b""}
 
 
 def test_a_trainer_that_dies_on_the_way_is_asked_again(tmp_path) -> None:

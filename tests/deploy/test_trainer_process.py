@@ -29,7 +29,7 @@ def test_a_trainer_killed_while_it_trains_gives_the_answer_that_was_due(quick, t
     folder = tmp_path / "kit" / "sites" / "image-01"
     run_site.accept(folder)
     digest = experiment_digest(read_experiment(folder))
-    told = Request("a" * 32, digest, DESCRIBE, 0, 0, Payload()).encode()
+    describe = Request("a" * 32, digest, DESCRIBE, 0, 0, Payload()).encode()
     question = Request("b" * 32, digest, "train", 1, 0, Payload()).encode()
     again = Request("c" * 32, digest, "train", 1, 0, Payload()).encode()
     place = folder / "trainer.json"
@@ -37,13 +37,13 @@ def test_a_trainer_killed_while_it_trains_gives_the_answer_that_was_due(quick, t
     child = Child(command, dict(os.environ), tmp_path / "trainer.log")
     child.start()
     try:
-        described = Answer.decode(ask(place, told, patience=120)).payload.numbers
+        described = Answer.decode(ask(place, describe, patience=120)).payload.numbers
         assert (described["holds"], described["train"]) == (["image"], 64)
-        found: list[bytes] = []
-        waiting = threading.Thread(target=lambda: found.append(ask(place, question, patience=120)))
+        answers: list[bytes] = []
+        waiting = threading.Thread(target=lambda: answers.append(ask(place, question, patience=120)))
         waiting.start()
         time.sleep(1.0)
-        assert not found, "it is still training"
+        assert not answers, "it is still training"
         assert child.process is not None
         os.kill(child.process.pid, signal.SIGKILL)
         child.process.wait()
@@ -53,7 +53,7 @@ def test_a_trainer_killed_while_it_trains_gives_the_answer_that_was_due(quick, t
         due = ask(place, again, patience=120)
     finally:
         child.stop()
-    assert Answer.decode(found[0]).error is None
-    one, other = (Answer.decode(x).payload for x in (found[0], due))
+    assert Answer.decode(answers[0]).error is None
+    one, other = (Answer.decode(x).payload for x in (answers[0], due))
     assert one.numbers == other.numbers
     assert Payload(one.tensors).encode() == Payload(other.tensors).encode()

@@ -1,6 +1,6 @@
-"""What a method costs per client and round, derived from its scope on models that exist only as shapes (UniFLoW Tables 6, 7).
+"""Communication cost of every method per client and round, from its scope and tensor shapes alone (UniFLoW Tables 6 and 7).
 
-Numbers are tensor elements; times 2 or 4 for bytes. A unit is all adapter tensors of the preset.
+Counts are tensor elements; multiply by the dtype's size for bytes. Models are built on the meta device.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ Sizes = Mapping[str, torch.Size]
 
 @dataclass(frozen=True)
 class Cost:
-    """One method's numbers for one client. `up` and `down` are adapter (and projector) tensors, `head` is counted apart."""
+    """One method's counts for one client. `up` and `down` cover adapter and projector tensors; `head` is counted separately."""
 
     method: str
     title: str
@@ -39,16 +39,16 @@ class Cost:
 
     @property
     def mean_dense(self) -> float:
-        """The same with the dense form of what moves the base (FedEx-LoRA as published)."""
+        """Mean of both directions with a dense residual update of the base (FedEx-LoRA as published)."""
         return (self.up + self.down_dense) / 2
 
 
 def cost(method: type[Method], sizes: Sizes, clients: int) -> Cost:
-    """Count `sizes`, the shapes of all trainable tensors by travelling name, as `method` with its defaults treats them."""
+    """The cost of `method` with default settings; `sizes` maps the names of all trainable tensors to shapes."""
     scope = method().scope
     second = {n.replace(".lora_", ".local_"): s for n, s in sizes.items() if ".lora_" in n}
-    held = {**sizes, **(second if method.second else {})}
-    count = {n: s.numel() for n, s in held.items()}
+    all_sizes = {**sizes, **(second if method.second else {})}
+    count = {n: s.numel() for n, s in all_sizes.items()}
     trained = sum(c for n, c in count.items() if scope.role(n) != "frozen")
     shared = {n: c for n, c in count.items() if scope.role(n) == "shared" and not n.startswith("head/")}
     pairs = {n.removesuffix("lora_A"): s for n, s in sizes.items() if n.endswith("lora_A")}
@@ -59,7 +59,7 @@ def cost(method: type[Method], sizes: Sizes, clients: int) -> Cost:
 
 
 def table(preset: str, clients: int) -> list[Cost]:
-    """Every method's cost for a preset. Raises ExperimentError for an unknown one."""
+    """Every method's cost on a preset. Raises ExperimentError for an unknown preset."""
     if preset not in PRESETS:
         known = ", ".join((*PRESETS, *cost_clip.PRESETS))
         raise ExperimentError(f"unknown cost preset {preset}; known are {known}")
@@ -73,7 +73,7 @@ def _roberta(labels: int) -> Sizes:
     """RoBERTa-large with LoRA r = 8 on query and value, and its classification head."""
     from transformers import RobertaConfig, RobertaForSequenceClassification
 
-    shape = RobertaConfig(
+    config = RobertaConfig(
         vocab_size=50265,
         hidden_size=1024,
         num_hidden_layers=24,
@@ -84,16 +84,16 @@ def _roberta(labels: int) -> Sizes:
         num_labels=labels,
     )
     with torch.device("meta"):
-        model = RobertaForSequenceClassification(shape)
+        model = RobertaForSequenceClassification(config)
     head = {f"head/{n}": p.shape for n, p in model.classifier.named_parameters()}
     return _adapters(model.roberta, LoRA(rank=8, alpha=16, targets=("query", "value")), "body") | head
 
 
-def _llm(shape: Mapping[str, Any], rank: int) -> dict[str, torch.Size]:
+def _llm(config: Mapping[str, Any], rank: int) -> dict[str, torch.Size]:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     with torch.device("meta"):
-        model = LlamaForCausalLM(LlamaConfig(**shape))
+        model = LlamaForCausalLM(LlamaConfig(**config))
     return _adapters(model, LoRA(rank=rank, alpha=rank), "llm")
 
 
@@ -118,13 +118,13 @@ def _uniflow() -> Sizes:
     """Vicuna-7B (r = 32), all six ImageBind-huge trunks (r = 8) and the projector: Table 6."""
     from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig
 
-    found = _llm(VICUNA, 32)
+    sizes = _llm(VICUNA, 32)
     with torch.device("meta"):
         encoder = ImageBind(ImageBindConfig.huge())
         projector = nn.Linear(1024, 4096)
     for modality in encoder.modalities:
-        found |= _adapters(encoder.trunks[modality], LoRA(rank=8, alpha=8), f"encoder.{modality}")
-    return found | {f"projector/{n}": p.shape for n, p in projector.named_parameters()}
+        sizes |= _adapters(encoder.trunks[modality], LoRA(rank=8, alpha=8), f"encoder.{modality}")
+    return sizes | {f"projector/{n}": p.shape for n, p in projector.named_parameters()}
 
 
 def _adapters(module: nn.Module, spec: LoRA, group: str) -> dict[str, torch.Size]:
@@ -134,7 +134,7 @@ def _adapters(module: nn.Module, spec: LoRA, group: str) -> dict[str, torch.Size
 
 
 def _projector(layers: Literal["linear", "mlp2x"]) -> Sizes:
-    """CLIP ViT-L/14's 1,024 features to Vicuna-7B's 4,096 (LLaVA's projector): all that federated pre-training trains."""
+    """LLaVA's projector, from CLIP ViT-L/14 (1,024) to Vicuna-7B (4,096): the trained part of federated pre-training."""
     from fedloom.models.mllm.config import MLLMConfig
     from fedloom.models.mllm.projector import new_projector
 
@@ -154,4 +154,4 @@ PRESETS: Mapping[str, Callable[[], Sizes]] = {
     "vicuna-7b": lambda: _llm(VICUNA, 32),
     "tinyllama-1.1b": lambda: _llm(TINYLLAMA, 32),
 }
-"""Models of the paper by name, as the shapes of what is trained on them."""
+"""Shapes of the trainable tensors of the papers' models, by preset name."""

@@ -1,6 +1,6 @@
-"""What a method on CLIP trains, sends and keeps, counted on towers that exist only as shapes (specification pfedmma, section 2).
+"""Communication cost of the methods on CLIP, from attachments, scopes and tensor shapes (specification pfedmma, section 2).
 
-Numbers are tensor elements. Every figure follows from the method's attachment and scope.
+Counts are tensor elements. Models are built on the meta device.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ from fedloom.models.clip.towers import Towers
 
 @dataclass(frozen=True)
 class ClipCost:
-    """One method's numbers for one client and round; `kept` is trained and never leaves the client."""
+    """One method's counts for one client and round; `kept` counts trained tensors that never leave the client."""
 
     method: str
     title: str
@@ -27,35 +27,35 @@ class ClipCost:
 
 
 def cost(method: CLIPMethod, title: str, towers: Towers, clients: int) -> ClipCost:
-    """Count what `method` attaches to `towers`, in a round of `clients`."""
+    """The cost of `method` on `towers` in a round of `clients`."""
     with torch.device("meta"):
         sizes = {n: p.numel() for n, p in method.attachment.part(towers).named().items()}  # type: ignore[union-attr]
     roles = {name: method.scope.role(name) for name in sizes}
     trained = sum(c for n, c in sizes.items() if roles[n] != "frozen")
     shared = sum(c for n, c in sizes.items() if roles[n] == "shared")
-    if method.pooled:  # all data in one place: nothing travels
+    if method.pooled:  # centralised training: nothing is transmitted
         return ClipCost(method.name, title, trained, 0, 0, 0)
     up, down, _ = method.traffic(shared, [], clients)
     return ClipCost(method.name, title, trained, up, down, trained - shared)
 
 
 def table(preset: str, clients: int) -> list[ClipCost]:
-    """Every method on CLIP, each with all of its presets. Raises ExperimentError for an unknown CLIP."""
+    """Every CLIP method's cost, for all of its presets. Raises ExperimentError for an unknown cost preset."""
     if preset not in PRESETS:
         raise ExperimentError(f"unknown cost preset {preset}; known are {', '.join(PRESETS)}")
     towers = PRESETS[preset]()
-    found = []
+    costs = []
     for method in METHODS.values():
         if issubclass(method, CLIPMethod):
             for name in method.presets or (None,):
-                made = method.model_validate({} if name is None else {"preset": name})
+                settings = method.model_validate({} if name is None else {"preset": name})
                 title = method.title if name is None else f"{method.title}, {name}"
-                found.append(cost(made, title, towers, clients))
-    return found
+                costs.append(cost(settings, title, towers, clients))
+    return costs
 
 
 def _openai(patch: int) -> Towers:
-    """The published CLIP with ViT-B and this patch: 12 blocks of 512 and 768, projected to 512."""
+    """OpenAI CLIP ViT-B with this patch size: 12 blocks of width 512 (text) and 768 (vision), projected to 512."""
     from transformers import CLIPConfig, CLIPModel
 
     with torch.device("meta"):
@@ -66,4 +66,4 @@ PRESETS: Mapping[str, Callable[[], Towers]] = {
     "clip-vit-b16": lambda: _openai(16),
     "clip-vit-b32": lambda: _openai(32),
 }
-"""CLIPs by name, as shapes."""
+"""CLIP models on the meta device, by preset name."""

@@ -1,4 +1,4 @@
-"""Looks at an installation the way a puzzled user would want it looked at."""
+"""Checks of an installation: versions, device, shipped foundation, writable folder, optional packages."""
 
 import importlib.metadata
 import os
@@ -16,7 +16,7 @@ from fedloom.experiment.run import versions
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at; `optional` things may be missing."""
+    """The result of one check; a failed `optional` check is no fault."""
 
     name: str
     ok: bool
@@ -25,7 +25,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """All checks. None of them touches the network."""
+    """Run all checks, without network access."""
     return [
         Check("Python", sys.version_info >= (3, 10), platform.python_version()),
         *[Check(name, True, version) for name, version in versions().items()],
@@ -91,15 +91,22 @@ def _writable() -> Check:
 
 
 def _package(name: str, use: str) -> Check:
-    found = find_spec(name.replace("-", "_")) is not None
+    installed = find_spec(name.replace("-", "_")) is not None
     return Check(
-        name, found, importlib.metadata.version(name) if found else f"not installed; {use}", optional=True
+        name,
+        installed,
+        importlib.metadata.version(name) if installed else f"not installed; {use}",
+        optional=True,
     )
 
 
 def _wordnet() -> Check:
     from fedloom.tasks.metrics.text import find_wordnet
 
-    found = find_wordnet() is not None
-    told = "METEOR with synonyms" if found else "not installed; METEOR goes without synonyms, as meteor_exact"
-    return Check("WordNet data", found, told, optional=True)
+    installed = find_wordnet() is not None
+    detail = (
+        "METEOR with synonyms"
+        if installed
+        else "not installed; METEOR goes without synonyms, as meteor_exact"
+    )
+    return Check("WordNet data", installed, detail, optional=True)

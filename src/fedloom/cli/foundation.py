@@ -1,4 +1,4 @@
-"""`fedloom foundation`: the small pre-trained models, listed and built."""
+"""`fedloom foundation`: list the shipped pre-trained models, and build them."""
 
 from pathlib import Path
 from typing import Annotated, Any

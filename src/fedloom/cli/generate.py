@@ -1,4 +1,4 @@
-"""`fedloom generate`: pictures of a run's generator, or of any, as one labelled grid."""
+"""`fedloom generate`: samples of a text-to-image model as one labelled grid."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +25,8 @@ def draw_grid(
 ) -> None:
     """Write `picture`: a row of `count` samples for each prompt, the prompt above it.
 
-    `source` is a run's folder (then its `model/generator`, or with `start` the generator before training) or a name that
-    `Generator.load` takes. Raises ExperimentError without a prompt, for a run without a generator, and for a file that cannot be
+    `source` is a run's folder (its `model/generator`, or with `start` the generator before training) or a name for
+    `Generator.load`. Raises ExperimentError without a prompt, for a run without a generator, and for a file that cannot be
     written.
     """
     from fedloom.models.generation.generator import Generator
@@ -34,12 +34,12 @@ def draw_grid(
 
     if not prompts or not all(p.strip() for p in prompts):
         raise ExperimentError('there is no prompt; say what to show, such as "a seven"')
-    where = generator_of(source, start)
+    name = generator_of(source, start)
     _check_writable(picture)
-    generator = Generator.load(where, choose_device(device))
+    generator = Generator.load(name, choose_device(device))
     repeated = [prompt for prompt in prompts for _ in range(count)]
     samples = generator.sample(repeated, torch_stream(seed, "generate"), guidance=guidance, steps=steps)
-    samples = samples.expand(-1, 3, -1, -1)  # grey pictures, too
+    samples = samples.expand(-1, 3, -1, -1)  # grey pictures have one channel
     write_grid(samples.reshape(len(prompts), count, *samples.shape[1:]), picture, prompts)
 
 

@@ -1,4 +1,4 @@
-"""The commands. A user's own mistake ends in one sentence and exit code 2; a run that was cut off can be resumed."""
+"""The command line. User errors end in one sentence and exit code 2; an interrupted run can be resumed (exit code 130)."""
 
 import sys
 from importlib.resources import files
@@ -8,8 +8,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from fedloom.cli.ask import ask
+from fedloom.cli.data import data
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
+from fedloom.cli.options import Jobs, Overrides
 from fedloom.cli.output import errors, out, plain_table
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
@@ -25,19 +28,6 @@ app = typer.Typer(
 )
 app.add_typer(foundation_app, name="foundation")
 app.add_typer(deploy_app, name="deploy")
-
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(help="settings that win over the file, such as method.ridge=0.1 rounds=10"),
-]
-
-Jobs = Annotated[
-    int | None,
-    typer.Option(
-        help="runs side by side, each on its share of the cores; one per core for tiny models if not given",
-        min=1,
-    ),
-]
 
 
 def main() -> None:
@@ -91,9 +81,7 @@ def run(
             raise ExperimentError(
                 "--resume FOLDER stands alone: the folder holds the experiment as it was begun"
             )
-        from fedloom.experiment.study import (
-            planned,  # takes seconds, which a mistake in the file need not wait for
-        )
+        from fedloom.experiment.study import planned  # slow import: mistakes above are reported before it
 
         _run(planned(resume), resume, resume=True, jobs=jobs)
         return
@@ -126,8 +114,8 @@ def compare(
 
         if column:
             raise ExperimentError("--cases and --column do not go together: cases have columns of their own")
-        found, notes = cases_of(folders, cases, load)
-        for case in found:
+        shown, notes = cases_of(folders, cases, load)
+        for case in shown:
             if markdown:
                 typer.echo(case.markdown())
             else:
@@ -149,30 +137,7 @@ def report(folder: Annotated[Path, typer.Argument(help="a run folder, or a folde
     out.print(Text(str(write_report(folder))))
 
 
-@app.command(epilog='Example: fedloom ask runs/q --image scene.png --question "what colour is the cube?"')
-def ask(
-    run_dir: Annotated[Path, typer.Argument(help="the folder of a finished run")],
-    image: Annotated[Path | None, typer.Option(help="a picture")] = None,
-    audio: Annotated[Path | None, typer.Option(help="a sound file; it may be the spoken question")] = None,
-    question: Annotated[
-        str | None,
-        typer.Option(help="the question in words, or the text to classify; not needed if it is spoken"),
-    ] = None,
-    pair: Annotated[
-        str | None, typer.Option(help="the second text, for a classifier that compares two")
-    ] = None,
-    client: Annotated[str | None, typer.Option(help="ask this client's personal model")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="length limit of the answer", min=1)] = 32,
-) -> None:
-    """Ask the trained model about a picture, a sound, or a text."""
-    from fedloom.experiment.run import load, read_experiment
-    from fedloom.tasks.base import Question
-
-    paths = {"image": image, "audio": audio}
-    inputs = {name: _media(name, path) for name, path in paths.items() if path is not None}
-    model = load(run_dir, client)
-    task = read_experiment(run_dir).task
-    typer.echo(task.answer(model, Question(inputs, question, pair, max_new_tokens)))
+app.command(epilog='Example: fedloom ask runs/q --image scene.png --question "what colour is the cube?"')(ask)
 
 
 @app.command(epilog='Example: fedloom generate tiny-t2i "a seven" "a two" --count 8 --out grid.png')
@@ -234,52 +199,7 @@ app.command("exam", hidden=True)(benchmark)  # its name until 0.1
 app.command(epilog="Example: fedloom methods feda2-lora")(methods)
 
 
-@app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")
-def data(
-    experiment: Annotated[Path, typer.Argument(help="the experiment's YAML file")],
-    overrides: Overrides = None,
-    show: Annotated[int, typer.Option(help="how many samples of each kind to show", min=0)] = 3,
-    out_dir: Annotated[
-        Path | None, typer.Option("--out", help="write the shown samples' pictures and sounds here")
-    ] = None,
-) -> None:
-    """Inspect an experiment's clients: what each holds, how much, and samples. Also checks the data."""
-    from collections import Counter
-
-    from fedloom.experiment.sample_gallery import choose, save_media
-    from fedloom.experiment.settings import load_rows
-    from fedloom.tasks.evaluation import TestSet
-
-    chosen = load_rows(experiment, overrides or ())[0]
-    task = chosen.task
-    clients = task.clients(chosen.setup)
-    rows = []
-    for client in clients:
-        kinds = Counter(s.kind for part in (client.train, client.test) for s in part)
-        told = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-        told += task.described(client)
-        rows.append(
-            (
-                client.name,
-                ", ".join(client.holds) or "text",
-                str(len(client.train)),
-                str(len(client.test)),
-                told,
-            )
-        )
-    out.print(plain_table(("client", "holds", "train", "test", "samples"), rows))
-    for note in task.notes(chosen.setup):
-        out.print(Text(note))
-    pairs = [(c.name, s) for c in clients for s in (*c.train, *c.test)]
-    picked = choose(TestSet([c for c, _ in pairs], [s for _, s in pairs], [None] * len(pairs)), show)
-    for number, (client_name, sample) in enumerate(picked):
-        out.print(Text(f"{client_name}  {sample.kind}  {sample.uid}", style="bold"))
-        if sample.meta.get("spoken"):
-            out.print(Text(f"  spoken: {sample.meta['spoken']}"))
-        out.print(Text(f"  Q: {sample.question}\n" * bool(sample.question) + f"  A: {sample.answer}"))
-        if out_dir is not None:
-            for file in save_media(sample, out_dir, f"{number:03d}").values():
-                out.print(Text(f"  {out_dir / file}"))
+app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")(data)
 
 
 @app.command(epilog="Example: fedloom doctor")
@@ -287,15 +207,15 @@ def doctor() -> None:
     """Check this installation: versions, device, shipped foundation, a place to write, optional parts."""
     from fedloom.cli.doctor import examine
 
-    found = examine()
-    rows = [("ok" if c.ok else "optional" if c.optional else "MISSING", c.name, c.detail) for c in found]
+    checks = examine()
+    rows = [("ok" if c.ok else "optional" if c.optional else "MISSING", c.name, c.detail) for c in checks]
     out.print(plain_table(("", "what", "found"), rows))
-    if bad := [c for c in found if not c.ok and not c.optional]:
-        raise ExperimentError(f"{bad[0].name}: {bad[0].detail}")
+    if failed := [c for c in checks if not c.ok and not c.optional]:
+        raise ExperimentError(f"{failed[0].name}: {failed[0].detail}")
 
 
 def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None) -> None:
-    """Run one or several experiments into a folder, then print the table and where things lie."""
+    """Run one or several experiments into a folder, then print the table and the paths of the results."""
     from fedloom.cli.progress import watching
     from fedloom.experiment.parallel_runs import suggested
     from fedloom.experiment.report.table import comparison
@@ -317,21 +237,8 @@ def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None
         out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)
 
 
-def _media(modality: str, path: Path) -> Any:
-    """The raw tensor of a file that the user named."""
-    from fedloom.data.media import check_media, decode_media
-
-    if not path.is_file():
-        raise ExperimentError(f"--{modality}: there is no file {path}")
-    try:
-        check_media(modality, path)
-        return decode_media(modality, path)
-    except Exception as error:  # decoders raise what they like; the user needs the file and the reason
-        raise ExperimentError(f"--{modality}: {path} cannot be read: {error}") from error
-
-
 def _free(folder: Path) -> Path:
-    """The folder, or the first of folder-2, folder-3, ... that is not there yet."""
+    """The first of folder, folder-2, folder-3, ... that does not exist."""
     number, free = 1, folder
     while free.exists():
         number += 1

@@ -1,4 +1,4 @@
-"""`fedloom methods`: what there is, what each shares, its settings, and what it costs."""
+"""`fedloom methods`: the list of methods, their settings, and their communication costs."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -34,10 +34,10 @@ def methods(
         method = METHODS[name]
         out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
         out.print(f"privacy: {'secure, dp' if private(method) else f'none, because it {why_not(method)}'}")
-        rows = list(_settings(method, "method."))
-        out.print(plain_table(("setting", "default", "meaning"), rows))
+        settings = list(_settings(method, "method."))
+        out.print(plain_table(("setting", "default", "meaning"), settings))
         return
-    listed = [
+    rows = [
         (
             m.name,
             m.title,
@@ -48,36 +48,36 @@ def methods(
         )
         for m in METHODS.values()
     ]
-    out.print(plain_table(("method.name", "title", "paper", "shared", "personal", "privacy"), listed))
+    out.print(plain_table(("method.name", "title", "paper", "shared", "personal", "privacy"), rows))
 
 
 def _costs(name: str | None, cost: str, clients: int) -> None:
-    """What every method, or the one of this name, trains and sends on a model of full size."""
+    """Print the trained and transmitted numbers of every method, or of `name` alone, for the preset `cost`."""
     from fedloom.cli import cost_clip
     from fedloom.cli.cost import table
 
     if cost in cost_clip.PRESETS:
-        parts = [c for c in cost_clip.table(cost, clients) if name in (None, c.method)]
-        rows = [(c.title, *(f"{n:,}" for n in (c.trained, c.up, c.down, c.kept))) for c in parts]
-        out.print(plain_table(("method", "trained", "up", "down", "kept local"), rows))
+        clip_costs = [c for c in cost_clip.table(cost, clients) if name in (None, c.method)]
+        lines = [(c.title, *(f"{n:,}" for n in (c.trained, c.up, c.down, c.kept))) for c in clip_costs]
+        out.print(plain_table(("method", "trained", "up", "down", "kept local"), lines))
         out.print(f"{cost}, {clients} clients: numbers per client and round.")
         return
-    counted = [c for c in table(cost, clients) if name in (None, c.method)]
+    costs = [c for c in table(cost, clients) if name in (None, c.method)]
     columns = ("method", "trained", "up", "down", "mean", "down, dense", "mean, dense")
     lines = [
         (c.title, *(f"{n:,.0f}" for n in (c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense)))
-        for c in counted
+        for c in costs
     ]
-    told = plain_table(columns, lines)
-    # A narrow terminal may break lines, but never a number.
-    needed = out.measure(told, options=out.options.update(width=1000)).maximum
-    Console(highlight=False, width=max(out.width, needed)).print(told)
-    head = f"; the head's {counted[0].head:,} are trained and not in up and down" if counted[0].head else ""
+    grid = plain_table(columns, lines)
+    # A narrow terminal may wrap lines, but must not split a number.
+    needed = out.measure(grid, options=out.options.update(width=1000)).maximum
+    Console(highlight=False, width=max(out.width, needed)).print(grid)
+    head = f"; the head's {costs[0].head:,} are trained and not in up and down" if costs[0].head else ""
     out.print(f"{cost}, {clients} clients: numbers per client and round{head}.")
 
 
 def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:
-    """Name, default and meaning of every field; those of a group of settings one by one."""
+    """Name, default and description of every field, recursively for nested settings."""
     for name, field in model.model_fields.items():
         value = field.get_default()
         if isinstance(value, BaseModel):

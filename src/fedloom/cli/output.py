@@ -1,4 +1,4 @@
-"""Where the commands write, and the tables that they write."""
+"""Consoles and plain tables of the command line."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ errors = Console(stderr=True, highlight=False)
 
 
 def plain_table(header: tuple[str, ...], rows: list[Any]) -> Table:
-    """A plain table of cells of text."""
-    made = Table(box=None, padding=(0, 2, 0, 0))
+    """A table without borders; cells are not parsed as markup."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
     for title in header:
-        made.add_column(title, overflow="fold")
+        table.add_column(title, overflow="fold")
     for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    return made
+        table.add_row(*(Text(cell) for cell in row))
+    return table

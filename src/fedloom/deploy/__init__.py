@@ -1,1 +1,1 @@
-"""Real silos: what a server and its sites keep, run and say to each other. Flower carries it; nothing here trains."""
+"""Deployment on real silos: the server's and the sites' folders, processes and messages, with Flower as transport."""

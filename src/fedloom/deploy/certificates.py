@@ -1,7 +1,6 @@
-"""Keys and certificates of a deployment, made with `cryptography`: a CA of its own, the server's certificate, a key per site.
+"""Keys and certificates of a deployment: a private CA, the server's certificate, and a key per site.
 
-TLS shows a site that it speaks to the server; the site's own key, which it signs every request with, shows the server which
-site it is.
+TLS authenticates the server to a site; each site signs its requests with its own key, which authenticates it to the server.
 """
 
 import datetime
@@ -24,13 +23,13 @@ CA_DAYS, SERVER_DAYS = 3650, 825
 
 
 def write_secret(path: Path, data: bytes) -> None:
-    """Write a file that only its owner may read; never over one that is there."""
+    """Write a new file with mode 0600. Raises FileExistsError if it exists."""
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(data)
 
 
 def write_tls(folder: Path, ca_key: Path, host: str) -> None:
-    """`ca.pem`, `server.pem` and `server.key` in `folder`, for `host` and this machine's own names; the CA's key in `ca_key`."""
+    """Write `ca.pem`, `server.pem` and `server.key` for `host` and localhost to `folder`, and the CA's key to `ca_key`."""
     authority = ec.generate_private_key(ec.SECP384R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fedloom deployment CA")])
     now = datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(minutes=5)
@@ -72,21 +71,21 @@ def write_tls(folder: Path, ca_key: Path, host: str) -> None:
 
 
 def write_node_key(private: Path, public: Path) -> None:
-    """A site's ECDSA key (P-384) in OpenSSH's format, as Flower reads it."""
+    """Write a site's ECDSA key pair (P-384) in OpenSSH format, as Flower reads it."""
     key = ec.generate_private_key(ec.SECP384R1())
     write_secret(private, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     public.write_bytes(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
 
 
 def _names(host: str) -> list[x509.GeneralName]:
-    """The names under which the server may be reached."""
-    found: list[x509.GeneralName] = []
+    """Subject alternative names: `host` and localhost."""
+    names: list[x509.GeneralName] = []
     for name in dict.fromkeys((host, "localhost", "127.0.0.1")):
         try:
-            found.append(x509.IPAddress(ipaddress.ip_address(name)))
+            names.append(x509.IPAddress(ipaddress.ip_address(name)))
         except ValueError:
-            found.append(x509.DNSName(name))
-    return found
+            names.append(x509.DNSName(name))
+    return names
 
 
 def _usage(*, sign_certificates: bool) -> x509.KeyUsage:

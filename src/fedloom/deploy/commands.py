@@ -1,7 +1,8 @@
-"""`fedloom deploy ...`: real silos on Flower."""
+"""`fedloom deploy ...`: deployments on Flower."""
 
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,9 +63,9 @@ def init(
 @app.command(epilog="Example: fedloom deploy server hospitals/server")
 def server(folder: Server) -> None:
     """Run the server, and keep its current run going through crashes, until interrupted."""
-    from fedloom.deploy.run_server import Server as Watch
+    from fedloom.deploy.run_server import Server as Watchdog
 
-    Watch(folder, _say).run(_until_told())
+    Watchdog(folder, _say).run(_until_signalled())
 
 
 @app.command(epilog="Example: fedloom deploy site hospitals/sites/north --accept")
@@ -80,7 +81,7 @@ def site(
     out.print(_table(list(run_site.terms(folder).items())))
     if accept:
         run_site.accept(folder)
-    run_site.run_site(folder, _say, _until_told())
+    run_site.run_site(folder, _say, _until_signalled())
 
 
 @app.command(epilog="Example: fedloom deploy run hospitals/server --run first")
@@ -168,12 +169,12 @@ def demo(
     out.print(_table(rows))
 
 
-def _until_told() -> Any:
-    """True until this process is asked to end."""
-    told: list[int] = []
+def _until_signalled() -> Callable[[], bool]:
+    """A condition that is true until this process receives SIGTERM or SIGINT."""
+    received: list[int] = []
     for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, lambda number, frame: told.append(number))
-    return lambda: not told
+        signal.signal(sign, lambda number, frame: received.append(number))
+    return lambda: not received
 
 
 def _say(line: str) -> None:
@@ -181,8 +182,8 @@ def _say(line: str) -> None:
 
 
 def _first(error: ValueError) -> str:
-    found: Any = error
-    return str(found.errors()[0]["msg"]).removeprefix("Value error, ")
+    details: Any = error
+    return str(details.errors()[0]["msg"]).removeprefix("Value error, ")
 
 
 def _free(folder: Path) -> Path:

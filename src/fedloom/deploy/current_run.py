@@ -1,7 +1,7 @@
-"""Which run a server is to be at, and the ServerApp's work on it.
+"""The server's current run, its state on disk, and the ServerApp's entry to it.
 
-`current.json` in the server's folder names the run; its folder is `runs/<name>`. Whoever works on a run folder holds its lock,
-which the system takes back when the process dies, so that nobody has to guess whether a run is still being worked on.
+`current.json` in the server's folder names the run; its folder is `runs/<name>`. The process that executes a run holds a file
+lock on its folder, which the system releases when the process dies: a run is active if and only if its lock is held.
 """
 
 import fcntl
@@ -24,19 +24,19 @@ FAILURE = "failure.txt"
 LOCK = ".lock"
 
 
-class Stopped(Exception):  # noqa: N818 - somebody wanted it
+class Stopped(Exception):  # noqa: N818 - a request, not an error
     """The run is no longer the current one."""
 
 
 class Waiting(Carrier, Protocol):
-    """A carrier that knows who is connected."""
+    """A carrier that can wait for sites to connect."""
 
     def wait_for(self, sites: tuple[str, ...], seconds: float) -> list[str]:
-        """Wait for sites; returns those that have not come."""
+        """Wait for sites; returns those still missing after `seconds`."""
 
 
 def begin(folder: Path, name: str) -> Path:
-    """Make `name` the current run, new or to be continued; returns its folder."""
+    """Make `name` the current run, new or resumed; returns its folder."""
     path = run_path(folder, name)
     path.mkdir(parents=True, exist_ok=True)
     (path / FAILURE).unlink(missing_ok=True)
@@ -54,43 +54,43 @@ def current(folder: Path) -> str | None:
 
 
 def end(folder: Path) -> None:
-    """No run is current any more; one at work ends at its next sign of life, and can be continued."""
+    """Unset the current run; if it is active, it stops at its next progress event and can be resumed."""
     (folder / "current.json").unlink(missing_ok=True)
 
 
 def run_path(folder: Path, name: str) -> Path:
-    """A run's folder. Raises ExperimentError for a name that is none."""
+    """A run's folder. Raises ExperimentError for an invalid name."""
     if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise ExperimentError(f"{name!r} is no run's name; use letters, digits, dots and dashes")
     return folder / "runs" / name
 
 
 def finished(path: Path) -> bool:
-    """Whether a run has come to its end."""
+    """Whether a run is finished."""
     return (path / "summary.json").is_file()
 
 
 def last_round(path: Path) -> int:
-    """The last finished round of a run; -1 before round 0 is."""
+    """The last finished round of a run; -1 before round 0 is finished."""
     state = path / "state"
-    found = [f.name.removeprefix("round-") for f in state.glob("round-*")] if state.is_dir() else []
-    return max(map(int, found), default=-1)
+    rounds = [f.name.removeprefix("round-") for f in state.glob("round-*")] if state.is_dir() else []
+    return max(map(int, rounds), default=-1)
 
 
 def failure(path: Path) -> str | None:
-    """The sentence in which a run failed, or None."""
+    """The error message of a failed run, or None."""
     file = path / FAILURE
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def fail(path: Path, why: str) -> None:
-    """Note why a run cannot go on."""
+    """Mark a run as failed, with the reason."""
     write_atomic(path / FAILURE, (why + "\n").encode())
 
 
 @contextmanager
 def at_work(path: Path) -> Iterator[bool]:
-    """Hold a run folder's lock while inside; False where somebody else has it."""
+    """Hold a run folder's lock inside the context; yields False if another process holds it."""
     path.mkdir(parents=True, exist_ok=True)
     handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -105,25 +105,25 @@ def at_work(path: Path) -> Iterator[bool]:
 
 
 def worked_on(path: Path) -> bool:
-    """Whether somebody is at work on a run."""
+    """Whether a process is executing a run."""
     with at_work(path) as free:
         return not free
 
 
 def serve_current(folder: Path, carrier: Callable[[float, float], Waiting]) -> None:
-    """Go on with the current run until it ends, is stopped, or fails; why it failed is noted in the run's folder."""
+    """Execute the current run until it finishes, is stopped or fails; a failure is recorded in the run's folder."""
     name = current(folder)
     if name is None:
         return
     path = run_path(folder, name)
-    with at_work(path) as mine:
-        if not mine or finished(path):
+    with at_work(path) as locked:
+        if not locked or finished(path):
             return
         try:
             _serve(folder, path, name, carrier)
         except Stopped:
             return
-        except ConnectionError:  # the SuperLink's trouble: the next ServerApp may fare better
+        except ConnectionError:  # the SuperLink failed: the next ServerApp may succeed
             raise
         except (ExperimentError, OSError) as error:
             fail(path, str(error))
@@ -133,7 +133,7 @@ def serve_current(folder: Path, carrier: Callable[[float, float], Waiting]) -> N
 def _serve(folder: Path, path: Path, name: str, carrier: Callable[[float, float], Waiting]) -> None:
     deployment = read_settings(Deployment, folder / "deployment.yaml")
     experiment = read_experiment(folder)
-    known = carrier(deployment.round_timeout, deployment.poll)
+    sites = carrier(deployment.round_timeout, deployment.poll)
 
     def observe(progress: Progress) -> None:
         if current(folder) != name:
@@ -141,9 +141,9 @@ def _serve(folder: Path, path: Path, name: str, carrier: Callable[[float, float]
 
     begun = (path / "sites.json").is_file()
     seconds = deployment.rejoin_timeout if begun else deployment.join_timeout
-    missing = known.wait_for(deployment.sites, seconds)
+    missing = sites.wait_for(deployment.sites, seconds)
     if missing and not begun:
         raise ExperimentError(
             f"site {missing[0]} has not joined within {seconds:g} s; start it, then run again"
         )
-    go_on(experiment, deployment.sites, path, known, observe)
+    go_on(experiment, deployment.sites, path, sites, observe)

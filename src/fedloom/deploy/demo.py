@@ -1,4 +1,4 @@
-"""`fedloom deploy demo`: a whole deployment on this machine, and its result beside the local engine's."""
+"""`fedloom deploy demo`: a complete deployment on this machine, compared with the local engine."""
 
 import json
 import socket
@@ -22,24 +22,24 @@ from fedloom.federation.run_folder import RunFolder
 from fedloom.federation.settings import Engine
 
 LIMIT = 900.0
-"""Seconds after which the demo gives up."""
+"""Timeout of the demo, in seconds."""
 
 
 class Loopback:
-    """Server and sites of one deployment as processes of this machine, below `folder`."""
+    """Server and sites of one deployment as processes on this machine, with their files below `folder`."""
 
     def __init__(self, folder: Path, experiment: Experiment, sites: tuple[str, ...]) -> None:
         self.folder, self.sites = folder, sites
         first, *others = free_ports(len(sites) + 1)
-        # The wait for a site is generous: on a small machine three of Flower's processes start for every round.
+        # Generous timeouts: every round starts three Flower processes, which is slow on a small machine.
         deployment = Deployment(sites=sites, port=first, round_timeout=180.0, join_timeout=300.0)
         ports = dict(zip(sites, others, strict=True))
         write_kit(folder, experiment, deployment, direct=True, node_ports=ports)
         for name in sites:
-            place = folder / "sites" / name
-            site = read_settings(Site, place / "site.yaml")
+            settings = folder / "sites" / name / "site.yaml"
+            site = read_settings(Site, settings)
             engine = Engine(device="cpu", threads=1)
-            write_settings(site.model_copy(update={"engine": engine}), place / "site.yaml")
+            write_settings(site.model_copy(update={"engine": engine}), settings)
         env = environment(folder / "home")
         self.children = {"server": self._child("server", env, "server", str(folder / "server"))}
         for name in sites:
@@ -55,24 +55,24 @@ class Loopback:
         return Child(command, env, self.folder / "logs" / f"{name}.log")
 
     def start(self) -> None:
-        """Start everything that does not run: first the server, until it knows the sites' keys."""
-        known = self.server / "state" / "registered.json"
+        """Start all stopped processes; the sites after the server has registered their keys."""
+        registered = self.server / "state" / "registered.json"
         until = time.monotonic() + LIMIT
         for child in self.children.values():
             if not child.alive:
                 child.start()
-            while not known.is_file() or len(json.loads(known.read_text())) < len(self.sites):
+            while not registered.is_file() or len(json.loads(registered.read_text())) < len(self.sites):
                 if not self.children["server"].alive or time.monotonic() > until:
                     raise ExperimentError(f"the server did not start: {self.children['server'].last_words()}")
                 time.sleep(0.5)
 
     def stop(self) -> None:
-        """End everything."""
+        """End all processes."""
         for child in reversed(self.children.values()):
             child.stop(20.0)
 
     def wait(self, path: Path, enough: Callable[[], bool] = lambda: False) -> None:
-        """Wait until the run in `path` is finished, or `enough` says so. Raises ExperimentError where it is not to be."""
+        """Wait until the run in `path` is finished or `enough()` is true. Raises ExperimentError on failure or timeout."""
         until = time.monotonic() + LIMIT
         while not current.finished(path) and not enough():
             if (why := current.failure(path)) is not None:
@@ -87,18 +87,18 @@ class Loopback:
 
 @contextmanager
 def loopback(folder: Path, experiment: Experiment, sites: tuple[str, ...]) -> Iterator[Loopback]:
-    """A deployment on this machine, not yet started, that is ended whatever happens inside."""
-    found = Loopback(folder, experiment, sites)
+    """A deployment on this machine, not yet started; its processes are ended on exit."""
+    deployment = Loopback(folder, experiment, sites)
     try:
-        yield found
+        yield deployment
     finally:
-        found.stop()
+        deployment.stop()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses now, the one after each free as well."""
-    found: list[int] = []
-    while len(found) < count:
+    """Free ports, each with a free successor."""
+    ports: list[int] = []
+    while len(ports) < count:
         with socket.socket() as one, socket.socket() as two:
             one.bind(("127.0.0.1", 0))
             port = one.getsockname()[1]
@@ -106,13 +106,13 @@ def free_ports(count: int) -> list[int]:
                 two.bind(("127.0.0.1", port + 1))
             except OSError:
                 continue
-        if all(abs(port - other) > 1 for other in found) and port < 65_000:
-            found.append(port)
-    return found
+        if all(abs(port - other) > 1 for other in ports) and port < 65_000:
+            ports.append(port)
+    return ports
 
 
 def show(folder: Path, rounds: int, say: Callable[[str], None]) -> list[tuple[str, str]]:
-    """Run the demo below `folder`; what came of it, for a table. Raises ExperimentError."""
+    """Run the demo below `folder`; returns its results as table rows. Raises ExperimentError."""
     experiment = Experiment.load(Path(str(files("fedloom") / "deploy" / "demo.yaml")), [f"rounds={rounds}"])
     sites = tuple(client.name for client in experiment.data.load(experiment.seed))
     began = time.monotonic()
@@ -122,7 +122,7 @@ def show(folder: Path, rounds: int, say: Callable[[str], None]) -> list[tuple[st
         say(f"a server and {len(sites)} sites start: TLS, a key for each")
         seen = -1
 
-        def tell() -> bool:
+        def report_progress() -> bool:
             nonlocal seen
             ledger = RunFolder(path).history("ledger.jsonl") if path.is_dir() else []
             if (done := len(ledger)) != seen:
@@ -133,7 +133,7 @@ def show(folder: Path, rounds: int, say: Callable[[str], None]) -> list[tuple[st
                     )
             return False
 
-        deployment.wait(path, tell)
+        deployment.wait(path, report_progress)
     seconds = time.monotonic() - began
     say("the same experiment on the local engine")
     run(experiment, folder / "local")
@@ -155,14 +155,14 @@ def show(folder: Path, rounds: int, say: Callable[[str], None]) -> list[tuple[st
 
 
 def largest_difference(one: Path, other: Path) -> float:
-    """Between the shared tensors of two finished runs' last checkpoints."""
-    found = []
+    """Largest absolute difference between the shared tensors of two finished runs' last checkpoints."""
+    shared = []
     for path in (one, other):
         checkpoint = RunFolder(path).last()
         if checkpoint is None:
             raise ExperimentError(f"{path} holds no checkpoint")
-        found.append(checkpoint.state.shared)
-    if found[0].keys() != found[1].keys():
+        shared.append(checkpoint.state.shared)
+    if shared[0].keys() != shared[1].keys():
         raise ExperimentError("the two runs do not share the same tensors")
-    pairs = [(found[0][n], found[1][n]) for n in found[0] if not torch.equal(found[0][n], found[1][n])]
+    pairs = [(shared[0][n], shared[1][n]) for n in shared[0] if not torch.equal(shared[0][n], shared[1][n])]
     return max((float((a.double() - b.double()).abs().max()) for a, b in pairs), default=0.0)

@@ -1,7 +1,7 @@
-"""Evaluation where the test samples stay: every site measures on its own, and the server puts named figures together.
+"""Federated evaluation: every site measures on its own test samples, and the server combines the sites' metrics by name.
 
-What adds up is put together exactly (tokens and correct tokens); means are weighed by what they are means of. A corpus BLEU and
-a median do not follow from the sites' own, and stand for the sites alone.
+Counts (tokens, correct tokens) add up exactly; means are weighted by their counts. Corpus BLEU and medians cannot be combined
+from the sites' values and are reported per site only.
 """
 
 import math
@@ -29,75 +29,76 @@ NAME = re.compile(r"(?P<scope>global|local)/(?P<kind>[a-z+]{1,40})/(?P<metric>[A
 
 
 class SiteEvaluator:
-    """Asks the sites for their figures; `federation` is set once it exists."""
+    """Evaluates a federation's models at its sites; `federation` is set once it exists."""
 
     federation: "Federation"
 
     @property
     def tests(self) -> TestSet:
-        """None: the test samples stay at the sites."""
+        """Empty: the test samples stay at the sites."""
         return TestSet([], [], [])
 
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
-        """None: they need the samples."""
+        """Empty: controls need the samples."""
         return {}
 
     def assess(self, snapshot: Snapshot) -> Assessment:
-        """The sites' figures, put together; those that do not answer are left out."""
+        """The combined metrics of all sites that answer."""
         return _assess_at_sites(self.federation, snapshot)
 
 
-def _assess_at_sites(of: "Federation", snapshot: Snapshot) -> Assessment:
-    settings, number, generate = of.experiment.evaluation, snapshot.number, snapshot.generate
-    common = snapshot.common
-    sent = {**of.state.shared, **common}
-    asked = drawn(of.names, settings, of.experiment.seed)
-    told = {"common": bool(common) or number == 0, "generate": generate}
+def _assess_at_sites(federation: "Federation", snapshot: Snapshot) -> Assessment:
+    experiment, number, common = federation.experiment, snapshot.number, snapshot.common
+    tensors = {**federation.state.shared, **common}
+    sites = drawn(federation.names, experiment.evaluation, experiment.seed)
+    options = {"common": bool(common) or number == 0, "generate": snapshot.generate}
 
     def payload(site: str) -> Payload:
-        groups = of.clients[site].groups
-        return Payload({n: t for n, t in sent.items() if group_of(n) in groups}, told)
+        groups = federation.clients[site].groups
+        return Payload({n: t for n, t in tensors.items() if group_of(n) in groups}, options)
 
-    payloads = LazyMapping(asked, payload)
-    at = Round(number, of.experiment.rounds, of.experiment.seed)
-    replies = of.engine.ask(of.method, EVALUATE, payloads, at, lambda c, s: None, lambda reply: reply)
-    of_site: dict[str, Figures] = {}
+    payloads = LazyMapping(sites, payload)
+    at = Round(number, experiment.rounds, experiment.seed)
+    replies = federation.engine.ask(
+        federation.method, EVALUATE, payloads, at, lambda c, s: None, lambda reply: reply
+    )
+    metrics_by_site: dict[str, Figures] = {}
     refused = {}
     for reply in replies:
         if reply.error is not None:
             refused[reply.client] = reply.error
-        elif (figures := _checked(reply.payload.numbers)) is None:
+        elif (site_metrics := _checked(reply.payload.numbers)) is None:
             refused[reply.client] = "figures: these are none"
         else:
-            of_site[reply.client] = figures
-    refused |= {s: "missing: no reply" for s in asked if s not in of_site and s not in refused}
-    down = sum(payloads[s].nbytes for s in asked)
-    of.totals.bytes_down += down
-    if of.folder is not None:
+            metrics_by_site[reply.client] = site_metrics
+    refused |= {s: "missing: no reply" for s in sites if s not in metrics_by_site and s not in refused}
+    down = sum(payloads[s].nbytes for s in sites)
+    federation.totals.bytes_down += down
+    if federation.folder is not None:
         entry = {
             "round": number,
             "request": EVALUATE,
-            "asked": asked,
-            "answered": sorted(of_site),
+            "asked": sites,
+            "answered": sorted(metrics_by_site),
             "refused": refused,
             "bytes_up": 0,
             "bytes_down": down,
         }
-        of.folder.append("ledger.jsonl", [entry])
-    metrics = {**combined(of_site), "evaluated_sites": float(len(of_site))}
-    return Assessment(metrics, {site: _own(figures) for site, figures in of_site.items()}, [])
+        federation.folder.append("ledger.jsonl", [entry])
+    metrics = {**combined(metrics_by_site), "evaluated_sites": float(len(metrics_by_site))}
+    return Assessment(metrics, {site: _client_metrics(m) for site, m in metrics_by_site.items()}, [])
 
 
-def combined(of_site: Mapping[str, Figures]) -> dict[str, float]:
-    """The figures of all sites' samples together, with `worst_client/...` and `mean_client/...` as one process has them."""
+def combined(metrics_by_site: Mapping[str, Figures]) -> dict[str, float]:
+    """Metrics over all sites' samples, with `worst_client/...` and `mean_client/...` as in a local run."""
     metrics: dict[str, float] = {}
     parts: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-    for site in sorted(of_site):
-        for name, value in of_site[site].items():
-            found = NAME.fullmatch(name)
-            if found is not None:
-                place = parts.setdefault((found["scope"], found["kind"]), {}).setdefault(site, {})
-                place[found["metric"]] = value
+    for site in sorted(metrics_by_site):
+        for name, value in metrics_by_site[site].items():
+            match = NAME.fullmatch(name)
+            if match is not None:
+                values = parts.setdefault((match["scope"], match["kind"]), {}).setdefault(site, {})
+                values[match["metric"]] = value
     for (scope, kind), sites in sorted(parts.items()):
         prefix = "" if scope == "global" else f"{scope}/"
         for metric in sorted({m for values in sites.values() for m in values}):
@@ -105,17 +106,17 @@ def combined(of_site: Mapping[str, Figures]) -> dict[str, float]:
             if metric in COUNTS:
                 metrics[f"{scope}/{kind}/{metric}"] = fsum(own.values())
                 continue
-            known = metric_of(metric)
-            merge = "generated" if known is None else known.merge
+            definition = metric_of(metric)
+            merge = "generated" if definition is None else definition.merge
             if merge is not None:
-                metrics[f"{scope}/{kind}/{metric}"] = _joined(metric, merge, own, sites)
-            worst = max if known is not None and known.lower_is_better else min
+                metrics[f"{scope}/{kind}/{metric}"] = _weighted_mean(metric, merge, own, sites)
+            worst = max if definition is not None and definition.lower_is_better else min
             metrics[f"{prefix}worst_client/{kind}/{metric}"] = worst(own.values())
             metrics[f"{prefix}mean_client/{kind}/{metric}"] = fsum(own.values()) / len(own)
     return metrics
 
 
-def _joined(metric: str, count: Merge, own: Figures, sites: Mapping[str, Figures]) -> float:
+def _weighted_mean(metric: str, count: Merge, own: Figures, sites: Mapping[str, Figures]) -> float:
     weights = {site: sites[site].get(count, 0.0) for site in own}
     total = fsum(weights.values())
     if total <= 0:
@@ -126,17 +127,17 @@ def _joined(metric: str, count: Merge, own: Figures, sites: Mapping[str, Figures
 
 
 def _checked(numbers: Mapping[str, Any]) -> Figures | None:
-    """The figures in a reply, or None if they are not plain finite numbers under names of figures."""
-    figures = numbers.get("figures")
-    if not isinstance(figures, dict) or len(figures) > 10_000:
+    """The metrics in a reply, or None unless all are finite floats with valid metric names."""
+    metrics = numbers.get("figures")
+    if not isinstance(metrics, dict) or len(metrics) > 10_000:
         return None
-    for name, value in figures.items():
+    for name, value in metrics.items():
         if NAME.fullmatch(name) is None or not isinstance(value, float) or not math.isfinite(value):
             return None
-    return figures
+    return metrics
 
 
-def _own(figures: Figures) -> dict[str, float]:
-    """A site's row: by its own model where it has one, else by the common one."""
-    scope = "local/" if any(n.startswith("local/") for n in figures) else "global/"
-    return {n.removeprefix(scope): v for n, v in figures.items() if n.startswith(scope)}
+def _client_metrics(metrics: Figures) -> dict[str, float]:
+    """A site's row: metrics of its own model if it has one, else of the common model."""
+    scope = "local/" if any(n.startswith("local/") for n in metrics) else "global/"
+    return {n.removeprefix(scope): v for n, v in metrics.items() if n.startswith(scope)}

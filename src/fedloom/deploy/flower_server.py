@@ -1,7 +1,7 @@
-"""Flower as the carrier of a deployment (extra `fedloom[flower]`): bytes out, bytes in, and nothing else.
+"""Flower as the transport of a deployment (extra `fedloom[flower]`): one message of bytes per site and phase.
 
-One message per site and phase. Flower's strategies, its sampling and its records of tensors are not used: the round loop is
-`fedloom.federation.loop`, which a restarted ServerApp takes up again at the last finished round.
+Flower's strategies, client sampling and tensor records are not used: the round loop is `fedloom.federation.loop`, which a
+restarted ServerApp resumes after the last finished round.
 """
 
 import os
@@ -16,26 +16,26 @@ from fedloom.deploy.flower_site import bytes_in, record_of
 from fedloom.deploy.remote_engine import Lost
 
 SERVER = "FEDLOOM_SERVER"
-"""Environment: the server's folder, as `fedloom deploy init` writes it."""
+"""Environment variable: the server's folder, as written by `fedloom deploy init`."""
 RAISED, NODE_LOST = 2, 5
-"""Flower's error codes of a handler that raised and of a node that is gone."""
+"""Flower's error codes for a handler that raised and for a lost node."""
 
 app = ServerApp()
 
 
 class GridCarrier:
-    """Carries bytes over a Flower Grid. A node is known by the name under which the server registered its key."""
+    """Transports bytes over a Flower Grid. Nodes are identified by the name under which the server registered their key."""
 
     def __init__(self, grid: Grid, *, timeout: float, poll: float = 0.5) -> None:
-        """`timeout` in seconds for one phase; `poll` between two looks for answers."""
+        """`timeout` is in seconds per phase; `poll` is the polling interval in seconds."""
         self.grid, self.timeout, self.poll = grid, timeout, poll
 
     def nodes(self) -> dict[str, int]:
-        """The node of each connected site."""
+        """Node ids of the connected sites, by site name."""
         return {info.name: info.node_id for info in self.grid.get_nodes() if info.name}
 
     def wait_for(self, sites: tuple[str, ...], seconds: float) -> list[str]:
-        """Wait until these sites are connected; returns those that are not after so many seconds."""
+        """Wait until these sites are connected; returns those still missing after `seconds`."""
         until = time.monotonic() + seconds
         while missing := [s for s in sites if s not in self.nodes()]:
             if time.monotonic() > until:
@@ -44,7 +44,7 @@ class GridCarrier:
         return []
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes | Lost]]:
-        """Each site's answer as it comes, or why there is none; nobody is waited for longer than the timeout."""
+        """Yield each site's answer on arrival, or Lost with the reason; ends after `timeout` seconds at the latest."""
         nodes, waiting = self.nodes(), dict[str, str]()
         until = time.monotonic() + self.timeout
         for site in sorted(requests):
@@ -60,9 +60,9 @@ class GridCarrier:
                 waiting[number] = site
         while waiting:
             for reply in self.grid.pull_messages(list(waiting)):
-                asked = waiting.pop(reply.metadata.reply_to_message_id, None)
-                if asked is not None:
-                    yield asked, _said(reply)
+                sender = waiting.pop(reply.metadata.reply_to_message_id, None)
+                if sender is not None:
+                    yield sender, _unwrap(reply)
             if not waiting or time.monotonic() > until:
                 break
             time.sleep(self.poll)
@@ -70,11 +70,11 @@ class GridCarrier:
             yield site, Lost(f"missing: no answer within {self.timeout:g} s")
 
 
-def _said(reply: Message) -> bytes | Lost:
+def _unwrap(reply: Message) -> bytes | Lost:
     if reply.has_error():
         code, reason = reply.error.code, " ".join(str(reply.error.reason or "").split())[:300]
-        what = {RAISED: "raised", NODE_LOST: "lost: its node is gone"}.get(code, f"error {code}")
-        return Lost(f"{what}: {reason}")
+        kind = {RAISED: "raised", NODE_LOST: "lost: its node is gone"}.get(code, f"error {code}")
+        return Lost(f"{kind}: {reason}")
     try:
         return bytes_in(reply.content)
     except ValueError as error:
@@ -83,7 +83,7 @@ def _said(reply: Message) -> bytes | Lost:
 
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
-    """The ServerApp: go on with the server folder's current run."""
+    """The ServerApp: executes the current run of the server's folder."""
     from fedloom.deploy.current_run import serve_current
 
     serve_current(

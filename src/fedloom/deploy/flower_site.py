@@ -1,6 +1,6 @@
-"""The ClientApp: a thin stub that hands a message's bytes to the site's warm trainer and brings back its answer.
+"""The ClientApp: a thin stub that forwards a message's bytes to the site's warm trainer and returns its answer.
 
-Flower starts a process for every message, so that this file imports neither torch nor anything that does.
+Flower starts a process for every message; this module therefore never imports torch, directly or indirectly.
 """
 
 import os
@@ -12,20 +12,20 @@ from flwr.clientapp import ClientApp
 from fedloom.deploy.trainer_link import ask
 
 TRAINER = "FEDLOOM_TRAINER"
-"""Environment: the file in which the site's trainer says where it listens."""
+"""Environment variable: path of the file with the trainer's port and secret."""
 RECORD, BYTES, STYPE = "fedloom", "bytes", "fedloom.payload"
-"""Where in a message the bytes stand."""
+"""Record name, array name and serialisation type of the bytes in a Flower message."""
 
 app = ClientApp()
 
 
 def record_of(data: bytes) -> RecordDict:
-    """A message's content that holds these bytes."""
+    """Wrap bytes as the content of a Flower message."""
     return RecordDict({RECORD: ArrayRecord({BYTES: Array("uint8", (len(data),), STYPE, data)})})
 
 
 def bytes_in(content: RecordDict) -> bytes:
-    """The bytes in a message's content. Raises ValueError where there are none."""
+    """Unwrap the bytes of a message's content. Raises ValueError if there are none."""
     record = content.get(RECORD)
     if not isinstance(record, ArrayRecord) or list(record) != [BYTES]:
         raise ValueError("a message without fedloom's bytes")
@@ -34,6 +34,6 @@ def bytes_in(content: RecordDict) -> bytes:
 
 @app.train()  # type: ignore[untyped-decorator]
 def carry(message: Message, context: Context) -> Message:
-    """The trainer's answer to a message. Raises where there is no trainer: Flower tells the server."""
+    """The trainer's answer to a message. Raises Unreachable without a trainer; Flower reports it to the server."""
     data = ask(Path(os.environ[TRAINER]), bytes_in(message.content))
     return Message(record_of(data), reply_to=message)

@@ -1,4 +1,4 @@
-"""The programs of a deployment as child processes: started with Flower's outside requests switched off, ended by their id."""
+"""Child processes of a deployment: started with telemetry and update checks disabled, ended by process group."""
 
 import ctypes
 import os
@@ -20,11 +20,11 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DO_NOT_TRACK": "1",
 }
-"""What keeps Flower, and what comes with it, from calling anybody or installing anything."""
+"""Environment variables that disable telemetry, update checks and installations of Flower and its dependencies."""
 
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment for a Flower program: quiet, with `home` as its own folder, and its programs on the path."""
+    """This process's environment for a Flower program: telemetry off, `home` as FLWR_HOME, its programs on the PATH."""
     home.mkdir(parents=True, exist_ok=True)
     programs = str(Path(sys.executable).parent)
     path = f"{programs}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -32,16 +32,16 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
 
 
 def program(name: str) -> str:
-    """Where one of Flower's programs is. Raises ExperimentError where it is not installed."""
+    """The path of a Flower program. Raises ExperimentError if it is not installed."""
     beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
+    path = str(beside) if beside.exists() else shutil.which(name)
+    if path is None:
         raise ExperimentError(f'{name} is not installed; pip install "fedloom[flower]"')
-    return found
+    return path
 
 
 class Child:
-    """A process of ours with a log file. It gets a session of its own, so that ending it ends what it has started, too."""
+    """A child process with a log file, in a session of its own, so that `stop` also ends its descendants."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], log: Path) -> None:
         self.command, self.env, self.log = list(command), dict(env), log
@@ -50,7 +50,7 @@ class Child:
         self._from = 0
 
     def start(self) -> None:
-        """Start it, or start it anew."""
+        """Start or restart the process."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.starts.append(time.monotonic())
         self._from = self.log.stat().st_size if self.log.exists() else 0
@@ -72,7 +72,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the process is running."""
         return self.process is not None and self.code is None
 
     @property
@@ -81,11 +81,11 @@ class Child:
         return time.monotonic() - self.starts[-1] if self.starts else 0.0
 
     def restarted_too_often(self, times: int = 5, seconds: float = 60.0) -> bool:
-        """Whether it was started so many times within so many seconds: then something is wrong that no restart mends."""
+        """Whether it was started `times` times within `seconds`: a fault that another restart will not fix."""
         return len(self.starts) >= times and time.monotonic() - self.starts[-times] < seconds
 
     def stop(self, patience: float = 10.0) -> None:
-        """End it and what it started: politely, then for certain."""
+        """End the process group: SIGTERM, then SIGKILL after `patience` seconds."""
         if self.process is None:
             return
         for sign in (signal.SIGTERM, signal.SIGKILL):
@@ -98,14 +98,14 @@ class Child:
         _signal_group(self.process.pid, signal.SIGKILL)
 
     def last_words(self, lines: int = 3) -> str:
-        """The end of its log since it was started last, for a sentence about what went wrong."""
-        return " / ".join(line.strip() for line in self._said().strip().splitlines()[-lines:])
+        """The last lines of its log since the last start, joined for an error message."""
+        return " / ".join(line.strip() for line in self._log_text().strip().splitlines()[-lines:])
 
     def said(self, text: str) -> bool:
-        """Whether its log holds this since it was started last."""
-        return text in self._said()
+        """Whether its log contains `text` since the last start."""
+        return text in self._log_text()
 
-    def _said(self) -> str:
+    def _log_text(self) -> str:
         if not self.log.exists():
             return ""
         return self.log.read_bytes()[self._from :].decode("utf-8", errors="replace")
@@ -119,6 +119,6 @@ def _signal_group(pid: int, sign: signal.Signals) -> None:
 
 
 def _end_with_parent() -> None:
-    """Linux: have the child ended when its parent dies, however that happens."""
+    """Linux: end the child when its parent dies, for whatever reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

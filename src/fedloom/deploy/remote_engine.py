@@ -1,7 +1,7 @@
-"""The engine of a deployment: clients are sites elsewhere, and every payload travels as bytes.
+"""The engine of a deployment: clients are remote sites, and every payload travels as bytes.
 
-How the bytes travel is the carrier's business. This file numbers the questions, tells answers from what is none, and hands them
-on in the order of the sites' names, so that a sum over clients is the same whoever answers first.
+The carrier transports the bytes. The engine numbers the requests, validates the answers and returns them in the order of the
+sites' names, so that sums over clients do not depend on the order of arrival.
 """
 
 import time
@@ -19,20 +19,20 @@ from fedloom.models.base import Trainable
 
 @dataclass(frozen=True)
 class Lost:
-    """In place of an answer: why there is none."""
+    """A missing answer, with the reason."""
 
     why: str
 
 
 class Carrier(Protocol):
-    """Brings each site its bytes and fetches what it answers."""
+    """Transport: sends bytes to each site and collects the answers."""
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes | Lost]]:
-        """Each site's answer as it comes; ends when all have answered or the round's time is over."""
+        """Yield each site's answer on arrival; ends when all have answered or on timeout."""
 
 
 class RemoteEngine:
-    """Asks sites through a carrier. `run` and `experiment` stand in every question (see `deploy.wire`)."""
+    """Sends requests to sites through a carrier. `run` and `experiment` identify every request (see `deploy.wire`)."""
 
     def __init__(
         self, model: Trainable, clients: Mapping[str, Client], carrier: Carrier, run: str, experiment: str
@@ -52,22 +52,22 @@ class RemoteEngine:
         done: Callable[[str, float], None] = lambda client, seconds: None,
         received: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> list[Reply]:
-        """The replies that came in time. The first answer of a site counts; a later one to the same question is dropped."""
+        """The replies that arrive in time; only the first answer of a site to a request counts."""
         began = time.perf_counter()
         step = self._at[1] if self._at[0] == at.number else 0
         self._at = (at.number, step + 1)
-        asked: dict[str, str] = {}
-        requests = _Requests(self, request, payloads, at.number, step, asked)
+        fingerprints: dict[str, str] = {}
+        requests = _Requests(self, request, payloads, at.number, step, fingerprints)
         replies: dict[str, Reply] = {}
         for site, answer in self.carrier.exchange(requests):
             if site in payloads and site not in replies:
-                replies[site] = received(_reply(site, asked.get(site), answer))
+                replies[site] = received(_reply(site, fingerprints.get(site), answer))
                 done(site, time.perf_counter() - began)
         return [replies[name] for name in payloads if name in replies]
 
 
 class _Requests(Mapping[str, bytes]):
-    """Each site's question, encoded when it is sent and kept by nobody; `asked` learns its fingerprint."""
+    """Each site's request, encoded when it is sent and not kept; its fingerprint is recorded in `fingerprints`."""
 
     def __init__(
         self,
@@ -76,10 +76,10 @@ class _Requests(Mapping[str, bytes]):
         payloads: Mapping[str, Payload],
         round: int,
         step: int,
-        asked: dict[str, str],
+        fingerprints: dict[str, str],
     ) -> None:
         self.engine, self.request, self.payloads = engine, request, payloads
-        self.round, self.step, self.asked = round, step, asked
+        self.round, self.step, self.fingerprints = round, step, fingerprints
 
     def __getitem__(self, site: str) -> bytes:
         engine = self.engine
@@ -87,7 +87,7 @@ class _Requests(Mapping[str, bytes]):
             engine.run, engine.experiment, self.request, self.round, self.step, self.payloads[site]
         )
         data = request.encode()
-        self.asked[site] = fingerprint(data)
+        self.fingerprints[site] = fingerprint(data)
         return data
 
     def __contains__(self, site: object) -> bool:
@@ -100,18 +100,18 @@ class _Requests(Mapping[str, bytes]):
         return len(self.payloads)
 
 
-def _reply(site: str, asked: str | None, answer: bytes | Lost) -> Reply:
-    """What came as a reply: whatever is wrong with it is this site's refusal and nobody else's."""
-    if isinstance(answer, Lost):
-        return Reply(site, error=answer.why)
+def _reply(site: str, expected: str | None, data: bytes | Lost) -> Reply:
+    """The validated reply of one site; every fault becomes that site's error."""
+    if isinstance(data, Lost):
+        return Reply(site, error=data.why)
     try:
-        said = Answer.decode(answer)
+        answer = Answer.decode(data)
     except PayloadError as error:
         return Reply(site, error=f"unreadable: {error}")
-    if said.site != site:
-        return Reply(site, error=f"uninvited: the answer is signed {said.site!r}")
-    if said.to != asked:
+    if answer.site != site:
+        return Reply(site, error=f"uninvited: the answer is signed {answer.site!r}")
+    if answer.to != expected:
         return Reply(site, error="stale: answers another question")
-    if said.error is not None:
-        return Reply(site, error=said.error)
-    return Reply(site, said.payload)
+    if answer.error is not None:
+        return Reply(site, error=answer.error)
+    return Reply(site, answer.payload)

@@ -1,4 +1,4 @@
-"""`fedloom deploy server`: the SuperLink, and a watch that keeps the current run going through crashes."""
+"""`fedloom deploy server`: the SuperLink, and a watchdog that restarts the current run after crashes."""
 
 import json
 import re
@@ -18,35 +18,35 @@ from fedloom.deploy.site_kit import write_template
 
 SERVER = "FEDLOOM_SERVER"
 PATIENCE = 120.0
-"""Seconds from a submission until a ServerApp has to be at work."""
+"""Seconds from a submission until its ServerApp must be active."""
 ATTEMPTS = 5
-"""Submissions without a new finished round, after which a run has failed."""
+"""Submissions without a new finished round after which a run counts as failed."""
 
 Log = Callable[[str], None]
 
 
 class Server:
-    """The server's folder as running programs."""
+    """The SuperLink of a server folder, and the watchdog of its current run."""
 
     def __init__(self, folder: Path, log: Log) -> None:
         self.folder, self.log = folder.resolve(), log
         self.deployment = read_settings(Deployment, folder / "deployment.yaml")
         (self.folder / "state").mkdir(exist_ok=True)
         self.env = environment(self.folder / "flower", {SERVER: str(self.folder)})
-        told = {"port": str(self.deployment.port), "ca": str(self.folder / "tls" / "ca.pem")}
-        write_template(self.folder / "flower" / "config.toml", "config.toml", told)
+        values = {"port": str(self.deployment.port), "ca": str(self.folder / "tls" / "ca.pem")}
+        write_template(self.folder / "flower" / "config.toml", "config.toml", values)
         self.link = Child(self._superlink(), self.env, self.folder / "logs" / "superlink.log")
         self._submitted = -PATIENCE
         self._attempts: list[int] = []
         self._seen = False
 
     def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
-        """Serve until told otherwise. Raises ExperimentError where the SuperLink cannot be kept up."""
+        """Serve while `go_on()` is true. Raises ExperimentError if the SuperLink keeps crashing."""
         try:
             while go_on():
                 if not self.link.alive:
                     self._start_link()
-                self._care()
+                self._supervise()
                 time.sleep(1.0)
         finally:
             self.link.stop()
@@ -91,34 +91,34 @@ class Server:
             return False
 
     def _register(self) -> None:
-        """Let the sites' keys in, each once."""
-        done = self.folder / "state" / "registered.json"
-        known = json.loads(done.read_text()) if done.is_file() else []
+        """Register the sites' public keys, each once."""
+        file = self.folder / "state" / "registered.json"
+        registered = json.loads(file.read_text()) if file.is_file() else []
         for site in self.deployment.sites:
-            if site not in known:
+            if site not in registered:
                 key = str(self.folder / "nodes" / f"{site}.pub")
                 try:
                     self.flower("supernode", "register", key, "fedloom", "--name", site)
-                except ExperimentError as error:  # let in by a server that was killed before it could note it
+                except ExperimentError as error:  # registered just before a previous server was killed
                     if "alreadyinuse" not in re.sub("[^a-z]", "", str(error).lower()):
                         raise
-                known.append(site)
-                write_atomic(done, json.dumps(known).encode())
+                registered.append(site)
+                write_atomic(file, json.dumps(registered).encode())
 
     def flower(self, *arguments: str) -> str:
-        """What a command of Flower's prints. Raises ExperimentError where it fails."""
+        """Run a `flwr` command and return its output. Raises ExperimentError if it fails."""
         command = [program("flwr"), *arguments]
         try:
             done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=PATIENCE)  # noqa: S603
         except subprocess.TimeoutExpired as error:
             raise ExperimentError(f"flwr {arguments[0]} did not end within {PATIENCE:g} s") from error
         if done.returncode:
-            told = " ".join((done.stderr or done.stdout).split())[-500:]
-            raise ExperimentError(f"flwr {arguments[0]} failed: {told}")
+            output = " ".join((done.stderr or done.stdout).split())[-500:]
+            raise ExperimentError(f"flwr {arguments[0]} failed: {output}")
         return done.stdout
 
-    def _care(self) -> None:
-        """Have a ServerApp at work on the current run, if there is one that can go on."""
+    def _supervise(self) -> None:
+        """Submit the current run to Flower unless it is finished, failed or active."""
         name = current(self.folder)
         if name is None:
             self._submitted, self._seen, self._attempts = -PATIENCE, False, []
@@ -144,4 +144,4 @@ class Server:
             self.flower("run", str(self.folder / "app"), "fedloom")
         except ExperimentError as error:
             self.log(f"run {name}: {error}")
-            self._submitted -= PATIENCE - 10  # again in ten seconds, as often as ATTEMPTS says
+            self._submitted -= PATIENCE - 10  # retry in ten seconds, up to ATTEMPTS times

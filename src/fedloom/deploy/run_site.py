@@ -1,4 +1,4 @@
-"""`fedloom deploy site`: the warm trainer and the SuperNode beside it, once the site has accepted what it is asked for."""
+"""`fedloom deploy site`: the warm trainer and the SuperNode, started once the site has accepted its terms."""
 
 import json
 import sys
@@ -18,21 +18,21 @@ TURNED_AWAY = {
     "certificate verify failed": "its certificate is not one of this site's ca.pem; ask who runs the server for the right one",
     "[code: 2004]": "it does not know this site's key; ask who runs the server to let it in",
 }
-"""What a SuperNode says last that cannot join, and what that means; its exit code is that of every error."""
+"""Log messages of a rejected SuperNode and their meaning; its exit code does not identify the cause."""
 TRIES, PAUSE = 3, 10.0
-"""How often, after how many seconds: a server that has just started lets its sites in one after another."""
+"""Attempts to join and seconds between them: a server that has just started registers its sites one by one."""
 
 MISTAKE = 2
-"""The trainer's exit code where the site's own settings or data cannot be used: no restart mends that."""
+"""The trainer's exit code for unusable settings or data of the site; a restart does not help."""
 
 Log = Callable[[str], None]
 
 
 def terms(folder: Path) -> dict[str, str]:
-    """What a site agrees to by joining, in words: shown before it does."""
+    """The terms of joining, for display before a site accepts them."""
     site = read_settings(Site, folder / "site.yaml")
     experiment = read_experiment(folder)
-    scope = experiment.method.scope
+    scope, protection = experiment.method.scope, _protection(experiment.privacy)
     return {
         "site": site.name,
         "server": site.server,
@@ -40,59 +40,59 @@ def terms(folder: Path) -> dict[str, str]:
         "method": f"{experiment.method.title} ({experiment.method.paper}), {experiment.rounds} rounds",
         "data that are read": str(site.data or getattr(experiment.data, "path", None) or "generated here"),
         "requests that are done": ", ".join(site.requests),
-        "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{_hidden(experiment.privacy)}; counts, losses and figures",
+        "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{protection}; counts, losses and figures",
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
     }
 
 
-def _hidden(privacy: Privacy) -> str:
-    """How what is shared leaves a site."""
-    found = []
+def _protection(privacy: Privacy) -> str:
+    """The protection of the shared tensors that leave a site, in brackets; empty if there is none."""
+    parts = []
     if privacy.dp is not None:
-        at = (
+        noise = (
             "with noise added here"
             if privacy.secure is not None
             else "as it is: the server clips and adds noise"
         )
-        found.append(at)
+        parts.append(noise)
     if privacy.secure is not None:
-        found.append("masked: the server can open sums of several sites alone")
-    return f" ({'; '.join(found)})" if found else ""
+        parts.append("masked: the server can open sums of several sites alone")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def accepted(folder: Path) -> bool:
-    """Whether the site has agreed to exactly this experiment and these requests."""
+    """Whether the site has accepted exactly this experiment and these requests."""
     file = folder / "accepted.json"
     if not file.is_file():
         return False
     terms = json.loads(file.read_text(encoding="utf-8"))
     if "tasks" in terms:  # the key until 0.1
         terms["requests"] = terms.pop("tasks")
-    return bool(terms == _what(folder))
+    return bool(terms == _terms_record(folder))
 
 
 def accept(folder: Path) -> None:
-    """Agree to the experiment and the requests as they stand."""
-    write_atomic(folder / "accepted.json", json.dumps(_what(folder)).encode())
+    """Accept the current experiment and requests."""
+    write_atomic(folder / "accepted.json", json.dumps(_terms_record(folder)).encode())
 
 
-def _what(folder: Path) -> dict[str, object]:
+def _terms_record(folder: Path) -> dict[str, object]:
     site = read_settings(Site, folder / "site.yaml")
     return {"experiment": experiment_digest(read_experiment(folder)), "requests": list(site.requests)}
 
 
 def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -> None:
-    """Keep trainer and SuperNode up. Raises ExperimentError where nothing was accepted, or where one does not stay up."""
+    """Keep trainer and SuperNode running. Raises ExperimentError if the terms are not accepted or a process keeps crashing."""
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
     if not accepted(folder):
         raise ExperimentError(
             f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
         )
-    place = folder / "trainer.json"
-    place.unlink(missing_ok=True)
-    env = environment(folder / "flower", {TRAINER: str(place)})
+    address = folder / "trainer.json"
+    address.unlink(missing_ok=True)
+    env = environment(folder / "flower", {TRAINER: str(address)})
     trainer = Child(_trainer(folder), env, folder / "logs" / "trainer.log")
     node = Child(_supernode(folder, site), env, folder / "logs" / "supernode.log")
     refusals = 0
@@ -119,11 +119,11 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
     finally:
         node.stop()
         trainer.stop()
-        place.unlink(missing_ok=True)
+        address.unlink(missing_ok=True)
 
 
 def turned_away(node: Child) -> str | None:
-    """Why the server did not let a SuperNode in, or None where it was something else."""
+    """The reason for which the server rejected a SuperNode, or None for any other exit."""
     return next((why for sign, why in TURNED_AWAY.items() if node.said(sign)), None)
 
 

@@ -1,7 +1,7 @@
-"""The server's side of a deployed run: learn what the sites hold, then go on with the run folder from wherever it stands.
+"""The server's side of a deployed run: collect the sites' descriptions, then start or resume the run in its folder.
 
-Flower cannot resume a run, and does not have to: a new Flower run that opens the same run folder goes on at the last finished
-round. The run's own name, `run.json`, is what the sites know it by.
+Flower cannot resume a run and need not: a new Flower run that opens the same run folder continues after the last finished
+round. The sites identify the run by the id in `run.json`.
 """
 
 import json
@@ -33,7 +33,7 @@ from fedloom.federation.run_folder import RunFolder
 
 
 class Described(BaseModel):
-    """What a site tells of itself."""
+    """A site's description: modalities, sample counts, package versions."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -44,16 +44,16 @@ class Described(BaseModel):
 
 
 class Elsewhere:
-    """Stands for personal tensors that lie at a site."""
+    """Placeholder for client states that stay at a site."""
 
     def read(self, client: str) -> dict[str, Tensor] | None:
-        """Nobody can. Raises ExperimentError."""
+        """Always raises ExperimentError."""
         raise ExperimentError(
             f"the personal tensors of {client} stay there; this method needs them on the server"
         )
 
     def write(self, client: str, round: int, tensors: Mapping[str, Tensor]) -> None:
-        """Nobody can. Raises ExperimentError."""
+        """Always raises ExperimentError."""
         self.read(client)
 
 
@@ -64,12 +64,12 @@ def go_on(
     carrier: Carrier,
     observe: Observer = lambda progress: None,
 ) -> Result:
-    """Begin the run in `path`, or go on with the one that lies there; all sites must answer once before round 0.
+    """Start the run in `path` or resume it; every site must describe itself before round 0.
 
     Raises ExperimentError for a site that does not, for another experiment's folder and for a damaged checkpoint.
     """
     check_deployable(experiment)
-    torch.set_flush_denormal(True)  # as everywhere: see runner.build
+    torch.set_flush_denormal(True)  # as in experiment.build
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
     folder, digest = RunFolder(path), experiment_digest(experiment)
@@ -89,7 +89,7 @@ def go_on(
     else:
         folder.write_experiment(experiment.as_dict() | {"versions": versions()})
     federation.run()
-    return finish(federation, [_row(federation, name, told) for name, told in sorted(described.items())])
+    return finish(federation, [_row(federation, name, site) for name, site in sorted(described.items())])
 
 
 def build_server(
@@ -100,14 +100,14 @@ def build_server(
     run: str,
     observe: Observer = lambda progress: None,
 ) -> Federation:
-    """A federation whose clients are elsewhere, before its first round."""
-    model = experiment.task.model({name: told.holds for name, told in described.items()}, experiment.setup)
+    """A federation whose clients are remote sites, before its first round."""
+    model = experiment.task.model({name: site.holds for name, site in described.items()}, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
     clients = {
         name: Client(
-            ClientData(name, (), ()), model.groups(told.holds, name), shapes[name], experiment.cohort.start
+            ClientData(name, (), ()), model.groups(site.holds, name), shapes[name], experiment.cohort.start
         )
-        for name, told in described.items()
+        for name, site in described.items()
     }
     check_clients(experiment, model, clients)
     engine = RemoteEngine(model, clients, carrier, run, experiment_digest(experiment))
@@ -122,33 +122,33 @@ def build_server(
 def ask_descriptions(
     carrier: Carrier, run: str, experiment: str, sites: tuple[str, ...]
 ) -> dict[str, Described]:
-    """What every site holds. Raises ExperimentError naming the first that does not say."""
+    """Every site's description, by name. Raises ExperimentError naming the first site without a valid one."""
     request = Request(run, experiment, DESCRIBE, 0, 0, Payload()).encode()
-    found: dict[str, Described] = {}
+    described: dict[str, Described] = {}
     faults = dict.fromkeys(sites, "no answer")
-    for site, said in carrier.exchange(dict.fromkeys(sites, request)):
-        if isinstance(said, Lost):
-            faults[site] = said.why
+    for site, data in carrier.exchange(dict.fromkeys(sites, request)):
+        if isinstance(data, Lost):
+            faults[site] = data.why
             continue
         try:
-            answer = Answer.decode(said)
+            answer = Answer.decode(data)
             if answer.site != site or answer.to != fingerprint(request) or answer.error is not None:
                 faults[site] = answer.error or "answers another question"
                 continue
-            found[site] = Described.model_validate(dict(answer.payload.numbers))
+            described[site] = Described.model_validate(dict(answer.payload.numbers))
         except (PayloadError, ValidationError) as error:
             faults[site] = f"unreadable: {type(error).__name__}"
             continue
-        if unknown := [m for m in found[site].holds if m not in MODALITIES]:
+        if unknown := [m for m in described[site].holds if m not in MODALITIES]:
             raise ExperimentError(f"site {site} holds {unknown[0]}, which is no modality")
     for site in sites:
-        if site not in found:
+        if site not in described:
             raise ExperimentError(f"site {site} has not joined ({faults[site]}); start it, then run again")
-    return {site: found[site] for site in sorted(found)}
+    return {site: described[site] for site in sorted(described)}
 
 
 def _run_name(path: Path) -> str:
-    """The run's own name, 32 hex digits: drawn once, and the same after every restart."""
+    """The run's id, 32 hex digits: generated once and kept across restarts."""
     file = path / "run.json"
     if not file.is_file():
         write_atomic(file, json.dumps({"run": uuid.uuid4().hex}).encode())
@@ -159,22 +159,22 @@ def _run_name(path: Path) -> str:
 def _described(
     path: Path, carrier: Carrier, run: str, experiment: str, sites: tuple[str, ...]
 ) -> dict[str, Described]:
-    """What the sites hold, asked once: a restarted server does not have to wait for a site that is away."""
+    """The sites' descriptions, cached in `sites.json`: a restarted server need not wait for an absent site."""
     file = path / "sites.json"
     if not file.is_file():
-        found = ask_descriptions(carrier, run, experiment, sites)
-        text = json.dumps({name: told.model_dump() for name, told in found.items()}, indent=1)
+        described = ask_descriptions(carrier, run, experiment, sites)
+        text = json.dumps({name: site.model_dump() for name, site in described.items()}, indent=1)
         write_atomic(file, text.encode())
-    told = json.loads(file.read_text(encoding="utf-8"))
-    return {name: Described.model_validate(fields) for name, fields in sorted(told.items())}
+    cached = json.loads(file.read_text(encoding="utf-8"))
+    return {name: Described.model_validate(fields) for name, fields in sorted(cached.items())}
 
 
-def _row(federation: Federation, name: str, told: Described) -> dict[str, Any]:
+def _row(federation: Federation, name: str, site: Described) -> dict[str, Any]:
     """A site's row of the summary."""
     return {
         "client": name,
-        "holds": list(told.holds),
-        "train": told.train,
-        "test": told.test,
+        "holds": list(site.holds),
+        "train": site.train,
+        "test": site.test,
         "metrics": dict(federation.client_metrics.get(name, {})),
     }

@@ -1,4 +1,4 @@
-"""What the two kinds of folder say: the server's `deployment.yaml` and a site's `site.yaml`; and what an experiment is called."""
+"""Settings of a deployment (the server's `deployment.yaml`, a site's `site.yaml`), and the digest of its experiment."""
 
 import hashlib
 import json
@@ -18,22 +18,25 @@ from fedloom.federation.settings import Engine
 
 S = TypeVar("S", bound=BaseModel)
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""What a site may be called: it names folders and stands in certificates' commands."""
+"""Valid site names: they are used as folder names and command arguments."""
 
 
 class Deployment(BaseModel):
-    """The server's side: which sites there are, and how long it waits for them."""
+    """The server's side: its sites, address and timeouts."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     sites: tuple[str, ...] = Field(min_length=1, description="the sites' names")
     host: str = Field("localhost", description="the name under which the sites reach the server")
     bind: str = Field(
-        "127.0.0.1", description="where the SuperLink listens; anything else exposes its control"
+        "127.0.0.1",
+        description="the SuperLink's listening address; any other than the default exposes its control API",
     )
     port: int = Field(8000, ge=1, le=65535, description="the SuperLink's port")
     round_timeout: float = Field(
-        3600.0, gt=0, description="seconds that a site has for one answer; the round goes on without it then"
+        3600.0,
+        gt=0,
+        description="seconds that a site has for one answer; then the round continues without it",
     )
     join_timeout: float = Field(
         600.0, gt=0, description="seconds to wait for all sites before the first round"
@@ -41,9 +44,9 @@ class Deployment(BaseModel):
     rejoin_timeout: float = Field(
         120.0,
         ge=0,
-        description="seconds that a restarted server waits for all sites before it goes on without some",
+        description="seconds that a restarted server waits for all sites before it continues without some",
     )
-    poll: float = Field(0.5, gt=0, description="seconds between two looks for answers")
+    poll: float = Field(0.5, gt=0, description="polling interval for answers, in seconds")
 
     @field_validator("sites")
     @classmethod
@@ -57,7 +60,7 @@ class Deployment(BaseModel):
 
 
 class Site(BaseModel):
-    """A site's side: who it is, where its data lie, and what it may be asked to do."""
+    """A site's side: its name, server, data folder and permitted requests."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -66,19 +69,18 @@ class Site(BaseModel):
     sites: tuple[str, ...] = Field(description="all sites, for unequal ranks")
     data: Path | None = Field(
         None,
-        description="the folder with the site's own data, in place of the experiment's data.path; none = the experiment's "
-        "generated data",
+        description="folder with the site's own data, instead of the experiment's data.path; none = generated data",
     )
     requests: tuple[str, ...] = Field(
-        description="what the server may ask of this site",
-        validation_alias=AliasChoices("requests", "tasks"),  # its name in a kit until 0.1
+        description="requests that the server may send to this site",
+        validation_alias=AliasChoices("requests", "tasks"),  # tasks: in kits until 0.1
     )
     engine: Engine = Field(Engine(), description="device, threads and memory of this machine")
     port: int = Field(9094, ge=1, le=65535, description="a local port of the SuperNode")
 
 
 def read_settings(kind: type[S], file: Path) -> S:
-    """The settings in a YAML file. Raises ExperimentError in one sentence."""
+    """Read settings from a YAML file. Raises ExperimentError."""
     if not file.is_file():
         raise ExperimentError(f"there is no {file}; `fedloom deploy init` writes the folders of a deployment")
     fields = read_yaml(file)
@@ -91,21 +93,21 @@ def read_settings(kind: type[S], file: Path) -> S:
 
 
 def write_settings(settings: BaseModel, file: Path) -> None:
-    """The settings as YAML."""
+    """Write settings to a YAML file."""
     text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomic(file, text.encode())
 
 
 def experiment_digest(experiment: Experiment) -> str:
-    """64 hex digits: the same for server and sites where they mean the same experiment, on whatever machines."""
+    """SHA-256 of the experiment without its engine settings, 64 hex digits: equal on every machine of a deployment."""
     fields: dict[str, Any] = experiment.as_dict()
     fields.pop("engine")
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def requests_of(experiment: Experiment) -> tuple[str, ...]:
-    """What a site may be asked in this experiment."""
-    if experiment.privacy.secure is not None:  # the method's own requests are done inside a phase
+    """The names of all requests to a site in this experiment."""
+    if experiment.privacy.secure is not None:  # the phases wrap the method's own requests
         from fedloom.privacy.secure.client import PHASES
 
         return tuple(sorted({*ALWAYS, *PHASES}))
@@ -114,7 +116,7 @@ def requests_of(experiment: Experiment) -> tuple[str, ...]:
 
 
 def check_deployable(experiment: Experiment) -> None:
-    """Raise ExperimentError for an experiment whose clients cannot be apart."""
+    """Raise ExperimentError for an experiment that cannot run on separate sites."""
     if experiment.method.pooled:
         raise ExperimentError(
             f"method {experiment.method.name} pools all clients' data in one place; take a federated one"

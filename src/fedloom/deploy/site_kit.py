@@ -1,4 +1,4 @@
-"""`fedloom deploy init`: the folders of a deployment. `server` stays with the server, `sites/<name>` goes to that site alone."""
+"""`fedloom deploy init`: the folders of a deployment, `server` for the server and `sites/<name>` for each site."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -22,10 +22,10 @@ def write_kit(
     direct: bool = False,
     node_ports: dict[str, int] | None = None,
 ) -> None:
-    """Everything that server and sites need, below `out`; keys may be read by their owner alone.
+    """Write all files of server and sites below `out`; private keys have mode 0600.
 
-    `direct` lets the sites speak to the SuperLink itself, for a deployment on one machine; else they go to the proxy's port.
-    `node_ports` are the SuperNodes' local ports where several are on one machine. Raises ExperimentError.
+    With `direct`, sites connect to the SuperLink itself, for a deployment on one machine; otherwise to the proxy's port.
+    `node_ports` are the SuperNodes' local ports if several run on one machine. Raises ExperimentError.
     """
     check_deployable(experiment)
     if out.exists() and any(out.iterdir()):
@@ -36,15 +36,15 @@ def write_kit(
     write_tls(server / "tls", out / "ca.key", deployment.host)
     write_settings(deployment, server / "deployment.yaml")
     RunFolder(server).write_experiment(experiment.as_dict())
-    told = {
+    values = {
         "host": deployment.host,
         "port": str(deployment.port),
         "upstream": "127.0.0.1",
     }
-    write_template(server / "app" / "pyproject.toml", "pyproject.toml", told)
-    write_template(server / "app" / "README.md", "app-readme.md", told)
-    write_template(server / "nginx.conf", "nginx.conf", told)
-    write_template(server / "compose.yaml", "compose-server.yaml", told)
+    write_template(server / "app" / "pyproject.toml", "pyproject.toml", values)
+    write_template(server / "app" / "README.md", "app-readme.md", values)
+    write_template(server / "nginx.conf", "nginx.conf", values)
+    write_template(server / "compose.yaml", "compose-server.yaml", values)
     address = f"{deployment.host}:{deployment.port if direct else PROXY_PORT}"
     for name in deployment.sites:
         folder = out / "sites" / name
@@ -58,10 +58,10 @@ def write_kit(
         )
         write_settings(site, folder / "site.yaml")
         RunFolder(folder).write_experiment(experiment.as_dict())
-        write_template(folder / "compose.yaml", "compose-site.yaml", told)
+        write_template(folder / "compose.yaml", "compose-site.yaml", values)
 
 
-def write_template(path: Path, template: str, told: dict[str, str]) -> None:
-    """A template with `$name` filled in; what it does not know, such as a shell's own, stays."""
+def write_template(path: Path, template: str, values: dict[str, str]) -> None:
+    """Write a template with `$name` substituted; unknown names, such as shell variables, stay."""
     text = (files("fedloom") / "deploy" / "templates" / template).read_text(encoding="utf-8")
-    write_atomic(path, Template(text).safe_substitute(told).encode())
+    write_atomic(path, Template(text).safe_substitute(values).encode())

@@ -1,8 +1,8 @@
-"""The warm trainer of a site: one process that holds the foundation and the site's client, and answers questions in bytes.
+"""The warm trainer of a site: one process with the foundation and the site's client, which answers encoded requests.
 
-Flower starts a process for every message; this one stays, so that a foundation is loaded once. It serves the requests that the
-site has agreed to for the experiment that it has accepted, and nothing else. A question that it has answered before gets the
-same answer, from disk; one that a restarted server asks anew finds the site as it was before that round (see `deploy.state`).
+Flower starts a process for every message; this one persists, so that the foundation is loaded once. It serves only the requests
+that the site has accepted, for the accepted experiment. A repeated request gets the stored answer from disk; before a round that
+a restarted server repeats, the site's state is rolled back (see `deploy.state`).
 """
 
 import math
@@ -28,10 +28,10 @@ from fedloom.tasks.base import Snapshot
 
 
 class Trainer:
-    """Answers the server's questions for one site; what it keeps lies below `folder`, a folder per run."""
+    """Answers the server's requests for one site; its state is kept in `folder/runs/<run>`."""
 
     def __init__(self, site: Site, experiment: Experiment, folder: Path) -> None:
-        """Load data and foundation. Raises ExperimentError for data or a model that cannot be used."""
+        """Load data and foundation. Raises ExperimentError for unusable data or an unusable model."""
         check_deployable(experiment)
         self.site, self.folder = site, folder
         self.experiment = experiment
@@ -41,16 +41,16 @@ class Trainer:
         self._states: dict[str, SiteState] = {}
 
     def answer(self, data: bytes) -> bytes:
-        """The answer to whatever bytes came; never raises on account of them."""
+        """The encoded answer to an encoded request; never raises, every error becomes an answer."""
         question = fingerprint(data)
         try:
             request = Request.decode(data)
             return self._answer(request, question)
         except PayloadError as error:
             return Answer(self.site.name, question, error=f"unreadable: {error}").encode()
-        except Exception as error:  # one question's trouble: the next may fare better
-            told = str(error) if isinstance(error, ExperimentError) else f"{type(error).__name__}: {error}"
-            return Answer(self.site.name, question, error=f"raised {told}").encode()
+        except Exception as error:  # one failed request must not end the trainer
+            reason = str(error) if isinstance(error, ExperimentError) else f"{type(error).__name__}: {error}"
+            return Answer(self.site.name, question, error=f"raised {reason}").encode()
 
     def _answer(self, request: Request, question: str) -> bytes:
         if reason := self._refusal(request):
@@ -62,8 +62,8 @@ class Trainer:
             state.look_at(request.round)
             return Answer(self.site.name, question, Payload({}, self._figures(request, state))).encode()
         if request.round < state.newest:
-            told = f"stale: asks for round {request.round} again, after round {state.newest}"
-            return Answer(self.site.name, question, error=told).encode()
+            stale = f"stale: asks for round {request.round} again, after round {state.newest}"
+            return Answer(self.site.name, question, error=stale).encode()
         if (kept := state.kept(request.round, request.step, question)) is not None:
             return kept
         state.stand_before(request.round, request.step)
@@ -79,7 +79,7 @@ class Trainer:
         return answer
 
     def described(self) -> dict[str, Any]:
-        """What the server learns of this site: names and counts."""
+        """This site's description for the server: modalities, sample counts, package versions."""
         data = self.client.data
         return {
             "holds": list(data.holds),
@@ -104,7 +104,7 @@ class Trainer:
         return self._states[run]
 
     def _figures(self, request: Request, state: SiteState) -> dict[str, Any]:
-        """`global/...` and `local/...` on this site's own test samples: counts and means, no sample and no answer."""
+        """`global/...` and `local/...` metrics on this site's test samples: counts and means, no sample and no answer."""
         federation, model = self.federation, self.federation.engine.model
         tensors, numbers = request.payload.tensors, request.payload.numbers
         shared = self.experiment.method.scope.pick(tensors, "shared")
@@ -129,7 +129,7 @@ class Trainer:
 
 
 def build_client(site: Site, experiment: Experiment) -> Federation:
-    """The site's client alone, with its model: a federation of one that is only asked. Raises ExperimentError."""
+    """A federation of one client, the site's own, with its model. Raises ExperimentError."""
     data = experiment.data
     if site.data is not None:
         if not data.has_own_files:
@@ -139,7 +139,7 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
             )
         data = data.model_copy(update={"path": site.data})
     engine = site.engine.model_copy(update={"cohort": "off"})
-    # How many clients a sum needs is the server's to see to; this federation has one.
+    # The server checks the minimum number of clients of a secure sum; this federation has one.
     own = experiment.model_copy(update={"data": data, "engine": engine, "privacy": Privacy()})
     sources = {s.name: s for s in own.task.clients(own.setup)}
     if site.name not in sources:
@@ -154,4 +154,4 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
 
 
 def _ignore(client: str, seconds: float) -> None:
-    """Nobody watches a site's progress from here."""
+    """Progress callback that does nothing."""

@@ -1,8 +1,8 @@
-"""Between Flower's process and the warm trainer beside it: whole messages over a loopback socket, opened by a secret.
+"""The link between Flower's process and the warm trainer: messages over a loopback socket, authenticated by a shared secret.
 
-The standard library's `multiprocessing.connection` does both sides of the proof (HMAC of a random challenge) and frames the
-bytes; `send_bytes` and `recv_bytes` pickle nothing. The trainer writes where it listens, and the secret, to a file that only
-its owner may read. This file imports no framework: Flower starts a process for every message, which must be light.
+`multiprocessing.connection` of the standard library does the mutual authentication (HMAC of a random challenge) and frames the
+bytes; `send_bytes` and `recv_bytes` pickle nothing. The trainer writes its port and secret to a file with mode 0600. This
+module imports no framework, because Flower starts a process for every message.
 """
 
 import json
@@ -15,7 +15,7 @@ from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
 LARGEST = 2**33
-"""Bytes of the largest message that is read."""
+"""Largest accepted message, in bytes."""
 
 
 class Unreachable(Exception):  # noqa: N818 - it ends one message, not the program
@@ -23,17 +23,17 @@ class Unreachable(Exception):  # noqa: N818 - it ends one message, not the progr
 
 
 def ask(file: Path, message: bytes, patience: float = 300.0, tries: int = 3) -> bytes:
-    """The trainer's answer. Waits `patience` seconds for one that is starting, and asks one that died on the way again.
+    """The trainer's answer. Waits up to `patience` seconds for a trainer that is starting, and retries after a lost connection.
 
-    Raises Unreachable. Asking again is safe: a trainer answers the same question from what it has kept.
+    Raises Unreachable. A retry is safe: the trainer returns its stored answer to a repeated request.
     """
     until = time.monotonic() + patience
-    cut = 0
-    while cut < tries:
+    failures = 0
+    while failures < tries:
         try:
-            told = json.loads(file.read_text(encoding="utf-8"))
-            place, secret = ("127.0.0.1", int(told["port"])), bytes.fromhex(told["secret"])
-            connection = Client(place, authkey=secret)
+            endpoint = json.loads(file.read_text(encoding="utf-8"))
+            address, secret = ("127.0.0.1", int(endpoint["port"])), bytes.fromhex(endpoint["secret"])
+            connection = Client(address, authkey=secret)
         except (OSError, ValueError, KeyError, EOFError, AuthenticationError):
             if time.monotonic() > until:
                 break
@@ -44,19 +44,19 @@ def ask(file: Path, message: bytes, patience: float = 300.0, tries: int = 3) -> 
                 connection.send_bytes(message)
                 return connection.recv_bytes(LARGEST)
             except (OSError, EOFError):
-                cut += 1
+                failures += 1
     raise Unreachable(f"the trainer of {file.parent} does not answer")
 
 
 def serve(file: Path, answer: Callable[[bytes], bytes], go_on: Callable[[], bool] = lambda: True) -> None:
-    """Answer one message after another while `go_on` says so. A caller that goes away, or has no secret, ends nothing."""
+    """Answer messages one at a time while `go_on()` is true; broken or unauthenticated connections are ignored."""
     secret = secrets.token_bytes(32)
     with Listener(("127.0.0.1", 0), backlog=16, authkey=secret) as listener:
-        told = json.dumps({"port": listener.address[1], "secret": secret.hex(), "pid": os.getpid()})
+        endpoint = json.dumps({"port": listener.address[1], "secret": secret.hex(), "pid": os.getpid()})
         part = file.with_name(f".{file.name}.part")
         part.unlink(missing_ok=True)
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
-            handle.write(told)
+            handle.write(endpoint)
         part.replace(file)
         while go_on():
             try:

@@ -1,4 +1,4 @@
-"""`python -m fedloom.deploy.trainer_process FOLDER`: a site's warm trainer until its parent ends."""
+"""`python -m fedloom.deploy.trainer_process FOLDER`: a site's warm trainer, which exits with its parent."""
 
 import os
 import sys
@@ -15,9 +15,9 @@ from fedloom.experiment.run import read_experiment
 
 
 def main(folder: Path) -> None:
-    """Load everything, then answer."""
+    """Load foundation and data, then serve requests."""
     quiet_process()
-    # Before the first parallel operation, because worker threads inherit the mode of the thread that starts them.
+    # Set before the first parallel operation: worker threads inherit the mode of their creator.
     torch.set_flush_denormal(True)
     site = read_settings(Site, folder / "site.yaml")
     if site.engine.threads is not None:

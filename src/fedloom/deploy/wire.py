@@ -1,7 +1,7 @@
-"""What a server and a site say to each other: a question and its answer, each one payload whose numbers hold the heading.
+"""Messages between server and site: a request and its answer, each one payload with a header among its numbers.
 
-An answer names the fingerprint of the question's bytes: what answers another question, another round or another run is told
-apart before anybody looks at its tensors. bfloat16 and every other type travel as they are, because the bytes are safetensors.
+An answer carries the fingerprint of the request's bytes, so that an answer to another request, round or run is recognised
+before its tensors are read. bfloat16 and every other dtype travel unchanged, because the bytes are safetensors.
 """
 
 import hashlib
@@ -13,19 +13,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from fedloom.core.payload import Payload, PayloadError
 
 DESCRIBE = "describe"
-"""What a site holds: asked once, before round 0."""
+"""Request: modalities and sample counts of a site; sent once, before round 0."""
 EVALUATE = "evaluate"
-"""Figures of a model on the site's own test samples."""
+"""Request: metrics of a model on the site's own test samples."""
 ALWAYS = (DESCRIBE, EVALUATE)
-"""Tasks of every experiment, beside its method's."""
+"""Requests of every experiment, in addition to its method's."""
 
 
 def fingerprint(data: bytes) -> str:
-    """The name of these bytes."""
+    """The BLAKE2b digest of a message: 32 hex digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-class _Heading(BaseModel):
+class _RequestHeader(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     run: Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -36,7 +36,7 @@ class _Heading(BaseModel):
     numbers: dict[str, Any]
 
 
-class _Closing(BaseModel):
+class _AnswerHeader(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     site: Annotated[str, Field(min_length=1, max_length=100)]
@@ -47,9 +47,9 @@ class _Closing(BaseModel):
 
 @dataclass(frozen=True)
 class Request:
-    """A question to one site: the run (32 hex digits), the experiment's fingerprint (64), the request, and when it is asked.
+    """A request to one site: run id (32 hex digits), experiment digest (64), the request's name, round and step.
 
-    `step` counts the questions of a round from 0, so that a repeated question can be told from the next one.
+    `step` counts the requests of a round from 0 and distinguishes a repeated request from the next one.
     """
 
     run: str
@@ -60,22 +60,22 @@ class Request:
     payload: Payload
 
     def encode(self) -> bytes:
-        """The bytes that travel."""
-        told = {n: getattr(self, n) for n in ("run", "experiment", "name", "round", "step")}
-        return Payload(self.payload.tensors, {**told, "numbers": dict(self.payload.numbers)}).encode()
+        """Serialise to bytes."""
+        header = {n: getattr(self, n) for n in ("run", "experiment", "name", "round", "step")}
+        return Payload(self.payload.tensors, {**header, "numbers": dict(self.payload.numbers)}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Request":
-        """The question in these bytes. Raises PayloadError on anything else."""
+        """Parse a request. Raises PayloadError for anything else."""
         payload = Payload.decode(data)
-        heading = _checked(_Heading, payload)
-        told = heading.model_dump(exclude={"numbers"})
-        return cls(**told, payload=Payload(payload.tensors, heading.numbers))
+        header = _checked(_RequestHeader, payload)
+        fields = header.model_dump(exclude={"numbers"})
+        return cls(**fields, payload=Payload(payload.tensors, header.numbers))
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A site's answer to the question with the fingerprint `to`: a payload, or the error in words."""
+    """A site's answer to the request with the fingerprint `to`: a payload, or an error message."""
 
     site: str
     to: str
@@ -83,17 +83,17 @@ class Answer:
     error: str | None = None
 
     def encode(self) -> bytes:
-        """The bytes that travel."""
-        told = {"site": self.site, "to": self.to, "error": self.error}
-        return Payload(self.payload.tensors, {**told, "numbers": dict(self.payload.numbers)}).encode()
+        """Serialise to bytes."""
+        header = {"site": self.site, "to": self.to, "error": self.error}
+        return Payload(self.payload.tensors, {**header, "numbers": dict(self.payload.numbers)}).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> "Answer":
-        """The answer in these bytes. Raises PayloadError on anything else."""
+        """Parse an answer. Raises PayloadError for anything else."""
         payload = Payload.decode(data)
-        closing = _checked(_Closing, payload)
-        told = closing.model_dump(exclude={"numbers"})
-        return cls(**told, payload=Payload(payload.tensors, closing.numbers))
+        header = _checked(_AnswerHeader, payload)
+        fields = header.model_dump(exclude={"numbers"})
+        return cls(**fields, payload=Payload(payload.tensors, header.numbers))
 
 
 def _checked(kind: type[Any], payload: Payload) -> Any:

@@ -148,7 +148,7 @@ def _case(
 
 
 def _judges(run: Run, load: Load) -> tuple[_Judges, list[str]]:
-    """What scores the answers, as the experiment says, and notes that name it."""
+    """The scorers of answers set by the experiment, and notes that name them."""
     evaluation = run.experiment.get("evaluation")
     settings = evaluation if isinstance(evaluation, dict) else {}
     bert, gpt = (str(settings.get(name, "off")) for name in ("bertscore", "gptscore"))

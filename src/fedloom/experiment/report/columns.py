@@ -1,4 +1,4 @@
-"""What a table's columns are: which figures of a run, under which titles, and the ones that are derived from its files."""
+"""Columns of a table: keys, titles and units of a run's figures, including figures derived from its files."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,48 +19,48 @@ FIELDS = {
     "trainable_parameters": "trainable parameters",
     "shared_parameters": "shared parameters",
 }
-"""Columns that stand in the summary itself rather than among its metrics."""
+"""Summary fields that are columns, with their titles."""
 
 DERIVED = {"above_majority": rounds_above_majority}
-"""Columns that are computed from a run's files."""
+"""Columns computed from a run's files."""
 
 CLIENTS = "clients/"
-"""How a column begins that is the mean over the clients' own figures, each by its own model where it has one."""
+"""Prefix of columns that are means over clients, each evaluated with its own model if it has one."""
 
 HEADLINE = ("token_accuracy", "exact_match", "accuracy")
 
 
 def headline() -> dict[str, str]:
-    """The headline figures of every task, with their titles; those of classification with titles of its own come first."""
+    """The headline figures of every task with their titles; figures with a title come first."""
     figures = {name: title for task in TASKS.values() for name, title in task.headline.items()}
     return dict(sorted(figures.items(), key=lambda item: not item[1]))
 
 
 def titled() -> dict[str, str]:
-    """The headline figures that have a title of their own."""
+    """The headline figures with a title of their own."""
     return {name: title for name, title in headline().items() if title}
 
 
 OTHERS = {"local/image/accuracy_own_classes": "local, own classes"}
 AVERAGE = "average"
 AVERAGED = "average/"
-"""How a column begins that is the mean over the study's parts alone, such as data sets; in a study without parts the figure."""
+"""Prefix of columns shown only as the mean over the study's parts, such as data sets; ignored in a study without parts."""
 
 MEASURES = ("restoration_error_before", "restoration_error", "norm_ratio", "condition", "angle")
-"""What aggregation did, measured in every layer; a round's figure is the mean over the layers."""
+"""Aggregation diagnostics measured in every layer; a round's figure is the mean over the layers."""
 
 UPDATES = ("update/cosine", "update/cosine_min", "update/opposed", "update/turn")
-"""How clients' changes agree, and how a round's change goes with the last one's."""
+"""Agreement between the clients' updates, and between the updates of successive rounds."""
 
 DIAGNOSTICS = (*MEASURES, "update_norm")
 
 OWN_SECTION = ("update", "canonical", "vote", "fusion", "generator")
-"""First words of names that have a section of their own in the report."""
+"""Prefixes of metrics with a section of their own in the report."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A figure of runs, its title and unit; `across` restricts it to a part of the study, AVERAGE is the mean of all `parts`."""
+    """A figure of runs with title and unit; `across` selects a part of the study, or AVERAGE the mean over all `parts`."""
 
     key: str
     title: str
@@ -70,32 +70,32 @@ class Column:
 
     @property
     def name(self) -> str:
-        """What tells the column from all others of its table."""
+        """Unique name of the column in its table."""
         return self.key if self.across is None else f"{self.across}: {self.key}"
 
 
-def keys_of(study: Study, asked: Sequence[str] | None) -> list[str]:
-    """What to show: what is asked for, or else what the experiment names, or else the headline figures."""
+def keys_of(study: Study, keys: Sequence[str] | None) -> list[str]:
+    """Column keys: `keys`, or else the columns named by the experiment, or else the headline figures."""
     names = study.names()
-    if asked is not None or study.columns:
-        return [resolved(key, names) for key in (study.columns if asked is None else asked)]
-    keys = default_columns(study)
-    first = ["hm"] if "hm" in keys else keys[:1]
-    return first if study.across else keys  # a column for every part of the study: one figure is enough
+    if keys is not None or study.columns:
+        return [resolved(key, names) for key in (study.columns if keys is None else keys)]
+    defaults = default_columns(study)
+    first = ["hm"] if "hm" in defaults else defaults[:1]
+    return first if study.across else defaults  # one figure suffices with a column for every part
 
 
 def resolved(key: str, names: Sequence[str]) -> str:
-    """The metric that a column means: `.../bertscore_f` is that of whichever embedder was used, `meteor` may be the exact one."""
+    """The full metric name of a key: `.../bertscore_f` gets the embedder in brackets, `meteor` may become `meteor_exact`."""
     if key in names:
         return key
     if key.startswith(AVERAGED):
         return AVERAGED + resolved(key[len(AVERAGED) :], names)
-    near = (n for n in names if n.startswith(f"{key}[") or n == f"{key}_exact")
-    return next(near, key)
+    matches = (n for n in names if n.startswith(f"{key}[") or n == f"{key}_exact")
+    return next(matches, key)
 
 
 def default_columns(study: Study) -> list[str]:
-    """The headline figures of the tasks that the study has; else other global or local ones."""
+    """The study's headline figures, or else other global or local metrics; then bytes and seconds."""
     names = set(study.names())
     domains = [n for n in study.names() if n.startswith("domain/") and n.endswith("/accuracy")]
     first = titled()
@@ -108,9 +108,7 @@ def default_columns(study: Study) -> list[str]:
 
 
 def columns_of(study: Study, keys: Sequence[str]) -> tuple[Column, ...]:
-    """One column per key; for a study that is spread over tasks or the like, one per part and key, and with a single key the
-    average of the parts.
-    """
+    """One column per key; in a study with parts, one per part and key, and for a single key also the average of the parts."""
     averaged = [k[len(AVERAGED) :] for k in keys if k.startswith(AVERAGED)]
     if not study.across:
         keys = [k.removeprefix(AVERAGED) for k in keys]
@@ -129,7 +127,7 @@ def columns_of(study: Study, keys: Sequence[str]) -> tuple[Column, ...]:
 
 def title_of(key: str) -> str:
     """A key in words."""
-    plain = key.partition("[")[0]  # the embedder stands in a note below the table
+    plain = key.partition("[")[0]  # the embedder is named in a note below the table
     if plain.startswith(CLIENTS):
         return f"{words(plain[len(CLIENTS) :].removeprefix('text/'))}, clients' mean"
     parts = plain.split("/")
@@ -139,7 +137,7 @@ def title_of(key: str) -> str:
 
 
 def is_diagnostic(name: str) -> bool:
-    """Whether a metric tells of what the server did, in a layer, a group or on average, and not of training or evaluation."""
+    """Whether a metric measures aggregation (by layer, by group or on average) rather than training or evaluation."""
     return name.startswith(LAYER) or name.split("/")[0] in (*DIAGNOSTICS, *OWN_SECTION)
 
 
@@ -148,32 +146,32 @@ def figure_of(run: Run, key: str) -> float | None:
     if key in DERIVED:
         return DERIVED[key](run)
     if key.startswith(CLIENTS):
-        own = [c.metrics.get(key[len(CLIENTS) :]) for c in run.summary.clients]
-        there = [value for value in own if value is not None]
-        return fmean(there) if there else None
+        values = [c.metrics.get(key[len(CLIENTS) :]) for c in run.summary.clients]
+        present = [value for value in values if value is not None]
+        return fmean(present) if present else None
     return getattr(run.summary, key) if key in FIELDS else run.final(key)
 
 
 def start_of(run: Run, key: str) -> float | None:
-    """The figure before training, when everybody has one model; None where there is none."""
+    """The figure before training, when all clients have the same model; None if it is not available."""
     if key in FIELDS or key in DERIVED:
         return None
     return run.start(f"mean_client/{key[len(CLIENTS) :]}" if key.startswith(CLIENTS) else key)
 
 
 def spread_of(values: Sequence[float | None]) -> Spread | None:
-    """Mean and spread of the values that are there; None if there are none."""
-    there = [value for value in values if value is not None]
-    return Spread.of(there) if there else None
+    """Mean and spread of the values that are not None; None if there are none."""
+    present = [value for value in values if value is not None]
+    return Spread.of(present) if present else None
 
 
 def cell(values: Mapping[tuple[str | None, int], float | None], column: Column) -> Spread | None:
     """Mean and spread over seeds of a column; `values` maps a part (None in a study without parts) and a seed to a figure."""
     if column.across != AVERAGE:
         return spread_of([v for (across, _), v in values.items() if column.across in (None, across)])
-    of_seed: dict[int, list[float | None]] = {}
+    by_seed: dict[int, list[float]] = {}
     for (_, seed), value in values.items():
-        of_seed.setdefault(seed, []).append(value)
-    whole = [[v for v in found if v is not None] for found in of_seed.values()]
-    # a seed that lacks a part has no average: the mean of the others would be of other tasks
-    return spread_of([sum(found) / column.parts for found in whole if len(found) == column.parts])
+        if value is not None:
+            by_seed.setdefault(seed, []).append(value)
+    # a seed without a figure of every part has no average
+    return spread_of([sum(parts) / column.parts for parts in by_seed.values() if len(parts) == column.parts])

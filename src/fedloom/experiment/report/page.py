@@ -1,4 +1,4 @@
-"""The page's content: every table and plot of a study, as plain values for the template."""
+"""Content of the report page: tables and plots of a study, as plain values for the template."""
 
 import shlex
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Numbers as people read them: percent, bytes, seconds; mean and spread over seeds; metric names in words."""
+"""Formatting of figures: units (percent, bytes, seconds), mean and spread over seeds, and metric names in words."""
 
 import math
 import statistics
@@ -25,7 +25,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean over `n` seeds; `sd` is the sample standard deviation (n - 1), None for a single seed."""
+    """Mean over `n` seeds; `sd` is the sample standard deviation (divisor n - 1), None for a single seed."""
 
     mean: float
     sd: float | None
@@ -33,7 +33,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Mean and sample standard deviation of at least one value; not finite if one value is."""
+        """Mean and sample standard deviation of one or more values; the mean is NaN if any value is not finite."""
         if not all(math.isfinite(v) for v in values):
             return cls(math.nan, None, len(values))
         return cls(
@@ -56,7 +56,7 @@ def unit_of(name: str) -> Unit:
 
 
 def scale_of(value: float, unit: Unit) -> tuple[float, str]:
-    """Divisor and unit sign for showing `value` (bytes are decimal: 1 kB = 1000 B)."""
+    """Divisor and unit symbol for displaying `value` (decimal bytes: 1 kB = 1000 B)."""
     if unit == "percent":
         return 0.01, "%"
     if unit == "bytes":
@@ -84,7 +84,7 @@ def _digits(value: float, unit: Unit, sign: str) -> str:
 
 
 def show(spread: Spread | float | None, unit: Unit) -> str:
-    """A figure with its unit: "61.0 ± 2.1 %", "3.40 MB", "not finite", or a dash where there is none."""
+    """A figure with its unit: "61.0 ± 2.1 %", "3.40 MB", "not finite", or a dash for None."""
     if spread is None:
         return "—"
     if not isinstance(spread, Spread):
@@ -93,7 +93,7 @@ def show(spread: Spread | float | None, unit: Unit) -> str:
         return "not finite"
     divisor, sign = scale_of(spread.mean, unit)
     text = _digits(spread.mean / divisor, unit, sign)
-    # every seed sends the same bytes more often than not: a spread of nothing is no news there
+    # bytes and counts usually agree over seeds: a zero spread is omitted
     if spread.sd is not None and not (unit in ("bytes", "count") and spread.sd == 0):
         text += f" ± {_digits(spread.sd / divisor, unit, sign)}"
     return f"{text} {sign}".strip()
@@ -115,9 +115,9 @@ def words(name: str) -> str:
 
 
 def _word(part: str) -> str:
-    """One part of a name; what stands in brackets, such as a model's name, stays as it is."""
+    """One part of a metric name in words; text in brackets, such as a model's name, is unchanged."""
     plain, bracket, rest = part.partition("[")
     metric = metric_of(plain)
     title = None if metric is None else metric.title
-    said = title or _WORDS.get(plain, plain.replace("_", " "))
-    return f"{said} [{rest}" if bracket else said
+    text = title or _WORDS.get(plain, plain.replace("_", " "))
+    return f"{text} [{rest}" if bracket else text
