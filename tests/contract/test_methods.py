@@ -361,7 +361,7 @@ def test_ledger_lines_are_plain_json(quick, federate) -> None:
     for line in (federation.folder.path / "ledger.jsonl").read_text().splitlines():
         assert set(json.loads(line)) >= {
             "round",
-            "task",
+            "request",
             "asked",
             "answered",
             "refused",

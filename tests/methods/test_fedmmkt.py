@@ -343,7 +343,7 @@ def test_a_wider_common_space_keeps_all_cosines(e, d) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"method": "pfedmma"}, "trains a part of CLIP"),
+        ({"method": "pfedmma"}, "is not for clients with models of their own"),
         ({"method": "feddf", "privacy": {"robust": {"kind": "median"}}}, "treats clients by name"),
         ({"method": "feda2-lora"}, "is not for clients with models of their own"),
         ({"method": "centralised"}, "is not for clients with models of their own"),
