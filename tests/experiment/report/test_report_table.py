@@ -7,7 +7,7 @@ import rich.console
 from fedloom.experiment.report import comparison
 from fedloom.experiment.report.load_study import read
 from fedloom.experiment.report.table import BEFORE, table_of
-from fedloom.experiment.report.units import Spread, human_bytes, show, words
+from fedloom.experiment.report.units import Spread, human_bytes, show, unit_of, words
 from tests.experiment.report.report_folders import change, make_rows, make_run
 
 
@@ -127,3 +127,19 @@ def test_units_and_names_in_words() -> None:
     assert show(1.5e-5, "number") == "1.50e-05"
     assert words("global/image/rouge_l") == "image: ROUGE-L"
     assert words("worst_client/audio/exact_match") == "worst client, audio: exact match"
+
+
+@pytest.mark.parametrize(
+    "metric", ["f1", "sentence_bleu", "bleu", "rouge_l", "accuracy_own_classes", "bertscore_f[x]"]
+)
+def test_shares_are_shown_in_percent(metric: str) -> None:
+    assert unit_of(f"global/image/{metric}") == "percent"
+    assert show(0.5, unit_of(f"local/image/{metric}")) == "50.0 %"
+
+
+def test_a_loss_and_a_count_are_no_percent() -> None:
+    assert (unit_of("global/image/loss"), unit_of("global/image/samples")) == ("number", "number")
+    assert [words(f"global/image/{m}") for m in ("f1", "sentence_bleu")] == [
+        "image: F1",
+        "image: sentence BLEU",
+    ]
