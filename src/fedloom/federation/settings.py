@@ -1,4 +1,4 @@
-"""A round's place in the run, the cohort, and where clients run."""
+"""Settings of the round loop: the cohort, the local engine, and the run as a whole."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ from fedloom.tasks.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class Round:
-    """Where in the run a client is asked: round 1..rounds of the run with this seed."""
+    """A round's place in the run: round `number` of 1..`rounds`, in the run with this seed."""
 
     number: int
     rounds: int
@@ -24,7 +24,7 @@ class Round:
 
 
 class Cohort(BaseModel):
-    """Which clients are asked in a round."""
+    """Sampling of the clients of a round, and their first adapters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +52,7 @@ class Cohort(BaseModel):
 
 
 class Engine(BaseModel):
-    """Where clients run."""
+    """The local engine: device, precision, cohort training and memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -108,14 +108,14 @@ class RunSettings(BaseModel):
     evaluation: Evaluation = Evaluation()
 
     def method_in(self, round: int) -> Method:
-        """The method of a round: the warm start's in the first ones."""
+        """The method of a round: the warm start's during the first rounds."""
         warm = self.method.warm_start
         return (
             self.warm_start_method(warm.method) if warm is not None and round <= warm.rounds else self.method
         )
 
     def warm_start_method(self, name: str) -> Method:
-        """The warm start's method, with the same clients' weights, head and personal tensors."""
+        """The warm start's method, with this method's client weights, head, personal tensors and server optimizer."""
         method = self.method
         return METHODS[name](
             weights=method.weights, head=method.head, personal=method.personal, server=method.server
