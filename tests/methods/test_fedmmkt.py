@@ -23,7 +23,7 @@ ALL = {"name": "fedmmkt", "vote": {"threshold": 0}}
 @pytest.fixture(autouse=True)
 def _no_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     """The judge has tests of its own, and takes longer than all of these runs."""
-    monkeypatch.setattr("fedloom.experiment.run.Judge.of", lambda *told: None)
+    monkeypatch.setattr("fedloom.tasks.own_models.GeneratorEvaluator.of", lambda *told: None)
 
 
 def heard(federation: Any, change: Any = None) -> list[tuple[str, str, Payload, Reply]]:

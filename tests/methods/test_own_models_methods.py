@@ -7,7 +7,7 @@ from fedloom.experiment.run import finish, load
 
 
 def test_a_clients_model_names_what_its_modality_shows(quick, federate, monkeypatch) -> None:
-    monkeypatch.setattr("fedloom.experiment.run.Judge.of", lambda *told: None)
+    monkeypatch.setattr("fedloom.tasks.own_models.GeneratorEvaluator.of", lambda *told: None)
     monkeypatch.setattr("fedloom.experiment.report.write_report", lambda folder: folder / "report.html")
     federation = federate(quick("fedmd", rounds=1), "run")
     federation.folder.write_experiment(federation.experiment.as_dict())

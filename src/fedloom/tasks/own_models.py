@@ -15,7 +15,7 @@ from torch import Tensor
 from fedloom.data.sample import Sample
 from fedloom.data.sources.labelled import LabelledSource
 from fedloom.methods import Method
-from fedloom.methods.base.distillation import KnowledgeServer
+from fedloom.methods.base.distillation import DistillationServer
 from fedloom.models.base import Trainable
 from fedloom.models.own.model_bank import ModelBank
 from fedloom.tasks.base import (
@@ -63,7 +63,7 @@ class OwnModels(Task[LabelledSource]):
 
     def tools(
         self, model: Trainable, holds: Mapping[str, Sequence[str]], setup: Setup
-    ) -> KnowledgeServer | None:
+    ) -> DistillationServer | None:
         """The generator and captioner, for a method with public items."""
         if not setup.method.public_items:
             return None
@@ -71,7 +71,7 @@ class OwnModels(Task[LabelledSource]):
 
         held = sorted({m for of in holds.values() for m in of})
         synthesis = load_synthesis(setup.foundation.synthesis, self.source.class_names(), held, setup.device)
-        return KnowledgeServer(cast(ModelBank, model), synthesis)
+        return DistillationServer(cast(ModelBank, model), synthesis)
 
     def evaluator(
         self,
@@ -83,7 +83,7 @@ class OwnModels(Task[LabelledSource]):
     ) -> "OwnModelEvaluator":
         """Accuracy of every client's model, and the generator's figures."""
         tests, judge = TestSet.prepare(tested, model), None
-        if isinstance(tools, KnowledgeServer):
+        if isinstance(tools, DistillationServer):
             side = tools.synthesis.generator.size
             judge = GeneratorEvaluator.of(
                 self.source.pool(setup.seed), setup.seed, setup.foundation.clip, side
@@ -118,7 +118,7 @@ class OwnModelEvaluator:
     def assess(self, snapshot: Snapshot) -> Assessment:
         """Every client's model, on its own part and on its modality's."""
         assessment = assess_own_models(self.model, snapshot.own(None), self.tests)
-        if self.judge is None or not isinstance(self.tools, KnowledgeServer):
+        if self.judge is None or not isinstance(self.tools, DistillationServer):
             return assessment
         grids = None if snapshot.folder is None else snapshot.folder / "generated"
         generator = self.judge.assess(self.tools.synthesis, snapshot.state, snapshot.number, grids)
