@@ -1,4 +1,4 @@
-"""Captioned pictures for federated pre-training: the small world's, or your own."""
+"""Captioned pictures for federated pre-training: from the small world, or from own files."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ from fedloom.data.sources.source import Features, Source, checked_counts
 
 
 class CaptionSource(Source):
-    """Captioned pictures, dealt to clients by a scenario."""
+    """Captioned pictures, partitioned by a scenario."""
 
     for_task: ClassVar[str] = "question-answering"
 
@@ -32,7 +32,7 @@ class CaptionSource(Source):
         return value
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
-        """Clients image-01 and so on; `features` is needed by the scenario topic on own pictures."""
+        """Clients image-01 and so on; the scenario topic needs `features` for own files."""
         count = self.clients["image"]
         if self.path is not None:
             from fedloom.data.sources.caption_files import clients_from_files
