@@ -132,7 +132,7 @@ class ModelBank(Trainable):
     def inferred(
         self, tensors: Mapping[str, Tensor], examples: Sequence[Example], batch: int = 128
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, C) and unit representations (N, d) by a client's model with these tensors, which stays active; no gradients."""
+        """Logits (N, C) and unit representations (N, d) by the model with these tensors, which stays loaded; no gradients."""
         self.load(tensors)
         parts = [self.outputs(examples[i : i + batch]) for i in range(0, len(examples), batch)]
         return torch.cat([p for p, _ in parts]), torch.cat([z for _, z in parts])
