@@ -38,13 +38,13 @@ Size = Literal["tiny", "small", "paper"]
 class Experiment(RunSettings):
     """The typed description of one run: the round loop's settings, data, model, and place in a table."""
 
-    name: str = Field("experiment", min_length=1, description="what the run is called in tables")
+    name: str = Field("experiment", min_length=1, description="name of the run in tables")
     description: str | None = Field(None, description="a sentence or two for the report")
-    row: str | None = Field(None, description="the row of the table that this run fills")
-    across: str | None = Field(None, description="the column of the table that it fills, such as a task")
+    row: str | None = Field(None, description="row of the run in a table")
+    across: str | None = Field(None, description="column of the run in a table, such as a task")
     columns: tuple[str, ...] = Field(
         (),
-        description="what `compare` and the report's table show, such as global/image/token_accuracy; "
+        description="columns of `compare` and of the report's table, such as global/image/token_accuracy; "
         "none = the headline figures",
     )
     size: Size = Field(

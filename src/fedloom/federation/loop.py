@@ -209,9 +209,7 @@ class Federation:
         if not own:
             return None
         common = client.view(Payload(self.state.shared)).tensors
-        kept = {
-            n: t for n, t in own.items() if n in personal
-        }  # such as prompt states, which belong to no group
+        kept = {n: t for n, t in own.items() if n in personal}  # also tensors outside all groups
         return ClientModel({**common, **client.held(own), **kept}, ratios(client.shapes))
 
     def _constant_features(self) -> bool:

@@ -35,8 +35,8 @@ class CreamFL(DistillationMethod):
     paper: ClassVar[str] = "Yu et al., 2023"
 
     gamma: float = Field(0.5, ge=0, description="weight of the two contrastive losses")
-    temperature: float = Field(0.5, gt=0, description="of both")
-    tau: float = Field(0.07, gt=0, description="of the scores that weigh clients")
+    temperature: float = Field(0.5, gt=0, description="temperature of the contrastive losses")
+    tau: float = Field(0.07, gt=0, description="temperature of the scores in the client weights")
 
     def learn(
         self, state: State, public: Public, replies: Sequence[Reply], ask: Ask

@@ -39,10 +39,10 @@ class FedDPALoRA(Method):
     second: ClassVar[bool] = True
 
     variant: Literal["dual", "additive"] = Field(
-        "dual", description="dual: the paper's; additive: always both"
+        "dual", description="dual: the paper's; additive: both adapters with weight 1, trained together"
     )
-    mix: float = Field(0.5, gt=0, lt=1, description="a, the local adapter's weight while it is trained")
-    prompts: int = Field(5, ge=1, description="training prompts whose states weigh an answer")
+    mix: float = Field(0.5, gt=0, lt=1, description="a, the local adapter's weight during its training")
+    prompts: int = Field(5, ge=1, description="number of training prompts for the mixing weight of an answer")
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
         """Refuses VeRA for the variant `dual`, whose mixing weights are LoRA scales. See Method."""

@@ -32,7 +32,7 @@ class FedMD(DistillationMethod):
     paper: ClassVar[str] = "Li and Wang, 2019"
     soft: ClassVar[bool] = True
 
-    kd: float = Field(0.3, ge=0, description="lambda, of the divergence from the consensus")
+    kd: float = Field(0.3, ge=0, description="lambda, weight of the divergence from the consensus")
     consensus: Literal["probabilities", "logits"] = Field(
         "probabilities",
         description="probabilities: their mean; logits: the mean of log-probabilities, normalised",

@@ -39,7 +39,7 @@ from fedloom.models.own.model_bank import KNOWLEDGE
 LABEL, CONFIDENCE, FUSED = (f"{KNOWLEDGE}/{n}" for n in ("label", "confidence", "representation"))
 ATTENTION = "attention/"
 FIRST_FUSION = 3
-"""The first round whose projections have been trained on anchors."""
+"""The first round after projections were trained on anchors."""
 
 
 class LabVote(BaseModel):
@@ -48,17 +48,17 @@ class LabVote(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: voting.Weight = Field(
-        "exp", description="exp | one_minus_norm | exp_norm | inv | uniform, of the entropy"
+        "exp", description="vote weight from the entropy: exp | one_minus_norm | exp_norm | inv | uniform"
     )
     vote: voting.Kind = Field(
         "hard", description="hard: the likeliest class; soft: probabilities (C numbers up)"
     )
     gate: voting.Gate = Field(
         "share",
-        description="share | client_entropy | prompt_agreement | share_and_prompt: when an item is kept",
+        description="condition for keeping an item: share | client_entropy | prompt_agreement | share_and_prompt",
     )
-    threshold: float = Field(0.5, ge=0, description="beta; 0 keeps everything, above 1 nothing")
-    rejected: voting.Rejected = Field("drop", description="drop | prompt_label: what becomes of the others")
+    threshold: float = Field(0.5, ge=0, description="beta, of the gate; 0 keeps all items, above 1 none")
+    rejected: voting.Rejected = Field("drop", description="rejected items: drop | prompt_label")
 
 
 class Fusing(BaseModel):
@@ -67,20 +67,22 @@ class Fusing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     attention: Literal["identity", "learned", "none"] = Field(
-        "identity", description="identity | learned on the server | none: cross-attention between modalities"
+        "identity",
+        description="cross-attention between modalities: identity | learned (on the server) | none",
     )
-    temperature: float = Field(0.1, gt=0, description="tau_a, of attention")
-    share: float = Field(0.5, ge=0, description="lambda_a, of what is attended to")
+    temperature: float = Field(0.1, gt=0, description="tau_a, temperature of attention")
+    share: float = Field(0.5, ge=0, description="lambda_a, weight of the attended vectors")
     other: Literal["message_mean", "client_mean", "joint_multihead"] = Field(
-        "message_mean", description="message_mean | client_mean | joint_multihead: several other modalities"
+        "message_mean",
+        description="attention to several other modalities: message_mean | client_mean | joint_multihead",
     )
-    heads: int = Field(4, ge=1, description="of joint_multihead")
+    heads: int = Field(4, ge=1, description="number of heads of joint_multihead")
     aggregate: Literal["contrastive", "mean"] = Field(
-        "contrastive", description="contrastive | mean: client weights"
+        "contrastive", description="client weights: contrastive | mean"
     )
     tau: float = Field(0.07, gt=0, description="temperature of contrastive scores")
     tau_agg: float = Field(1.0, gt=0, description="temperature of the weights over clients")
-    guard: bool = Field(False, description="raise tau_agg where fusion rests on fewer than 1.5 clients")
+    guard: bool = Field(False, description="raise tau_agg while fewer than 1.5 clients are effective")
     anchor: Literal["blip", "ridge", "other_mean"] = Field(
         "blip",
         description="blip: the captioner's embeddings; ridge: fitted on the first items; other_mean: the clients' own means",
@@ -97,14 +99,17 @@ class FedMMKT(DistillationMethod):
     vote: LabVote = Field(LabVote(), description="M2: one label for every item")
     fusion: Fusing = Field(Fusing(), description="M3: one vector for every item")
     labels: Literal["vote", "prompt"] = Field(
-        "vote", description="vote; prompt: every item keeps the class that it was made for, confidence 1"
+        "vote", description="vote; prompt: every item has its prompt's class, with confidence 1"
     )
     generator: Literal["voted", "self", "frozen"] = Field(
-        "voted", description="what trains the denoiser: the votes; its own prompts, as many steps; nothing"
+        "voted",
+        description="training of the denoiser: voted: on voted labels; self: on its own prompts, as many steps; frozen",
     )
-    kd: float = Field(0.3, ge=0, description="lambda_kd, of the divergence between representations")
-    pseudo: float = Field(0.5, ge=0, description="lambda_v, of the cross entropy with voted labels")
-    temperature: float = Field(0.1, gt=0, description="tau_r, of the softmax over a representation's numbers")
+    kd: float = Field(0.3, ge=0, description="lambda_kd, weight of the divergence between representations")
+    pseudo: float = Field(0.5, ge=0, description="lambda_v, weight of the cross entropy with voted labels")
+    temperature: float = Field(
+        0.1, gt=0, description="tau_r, temperature of the softmax over a representation's components"
+    )
 
     @property
     def soft(self) -> bool:  # type: ignore[override]
@@ -114,7 +119,7 @@ class FedMMKT(DistillationMethod):
     def learn(
         self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
     ) -> tuple[State, dict[str, Tensor]]:
-        """M2, M3, M4."""
+        """Vote, fuse, and tune the generator: M2, M3, M4."""
         kept, labels, confidence, metrics = self._voted(public, replies, ask)  # M2
         knowledge = {KEPT: kept.int(), LABEL: labels[kept].int(), CONFIDENCE: confidence[kept].float()}
         tensors: dict[str, Tensor] = {}

@@ -23,11 +23,11 @@ class Evaluation(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     every: int = Field(
-        1, ge=1, description="rounds between teacher-forced evaluations; the first and the last always count"
+        1,
+        ge=1,
+        description="rounds between teacher-forced evaluations; the first and the last round are always evaluated",
     )
-    generate: bool = Field(
-        True, description="let the model answer in words before the first and after the last round"
-    )
+    generate: bool = Field(True, description="generate answers before the first and after the last round")
     max_new_tokens: int = Field(16, ge=1, description="length limit of a generated answer")
     batch_size: int = Field(64, ge=1, description="samples evaluated together; changes no figure")
     bertscore: str = Field(
@@ -45,7 +45,7 @@ class Evaluation(BaseModel):
     clients: int | None = Field(
         None,
         ge=1,
-        description="how many clients' test samples and own models are evaluated: a draw from the seed; none = all",
+        description="number of evaluated clients, a seeded draw; none = all",
     )
     loss: bool = Field(
         False,
@@ -53,7 +53,7 @@ class Evaluation(BaseModel):
     )
     updates: bool = Field(
         False,
-        description="per round: how the clients' changes agree with each other, and this round's with the last one's",
+        description="per round: agreement between the clients' changes, and with the previous round's change",
     )
     samples: int = Field(8, ge=0, description="test samples per modality shown in the report")
 
@@ -86,7 +86,7 @@ class TestSet:
 
     @classmethod
     def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: Trainable) -> "TestSet":
-        """The union of the clients' test samples."""
+        """Prepare the union of the clients' test samples."""
         pairs = [(client, sample) for client in sorted(parts) for sample in parts[client]]
         examples = [model.prepare(s) for _, s in pairs]
         return cls([c for c, _ in pairs], [s for _, s in pairs], examples, range(len(pairs)), examples)

@@ -18,12 +18,12 @@ class CaptionSource(Source):
     source: Literal["captions"] = "captions"
     path: Path | None = Field(
         None,
-        description="a data set of captioned pictures (ImageFolder, parquet, saved, or on the hub); none = the small world's",
+        description="data set of captioned pictures (ImageFolder, parquet, saved, or on the hub); none = the small world",
     )
-    clients: dict[Holding, int] = Field({"image": 3}, description="how many clients, as {image: N}")
+    clients: dict[Holding, int] = Field({"image": 3}, description="number of clients, as {image: N}")
     train: int = Field(160, ge=1, description="training samples per client, on average")
     test: int = Field(40, ge=1, description="test samples per client")
-    captions: Captions = Field(Captions(), description="how pictures are dealt to the clients")
+    captions: Captions = Field(Captions(), description="partition of the pictures over clients")
 
     @field_validator("clients")
     @classmethod

@@ -45,20 +45,20 @@ class ImageClassSource(Source):
         None,
         description="<path>/<class>/<image>, a folder with a split file or parquet files; none = generate or download",
     )
-    clients: dict[Holding, int] = Field({"image": 3}, description="how many clients, as {image: N}")
+    clients: dict[Holding, int] = Field({"image": 3}, description="number of clients, as {image: N}")
     train: int = Field(
         160, ge=1, description="data sets tabletop and tabletop48: training pictures per class"
     )
     test: int = Field(40, ge=1, description="data sets tabletop and tabletop48: test pictures per class")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share held back where the data name no split")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
     styles: tuple[str, ...] = Field(
         PRIVATE_STYLES,
         min_length=1,
-        description="data sets tabletop and tabletop48: the pictures' styles, which are its domains",
+        description="data sets tabletop and tabletop48: the pictures' styles, which are the domains",
     )
     partition: Partition = Field(
         FewShot(),
-        description="how pictures are dealt to clients; kind: few-shot, labeldir, pachinko or domains",
+        description="partition of the pictures over clients; kind: few-shot, labeldir, pachinko or domains",
     )
 
     @field_validator("clients")

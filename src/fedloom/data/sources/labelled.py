@@ -40,7 +40,7 @@ class LabelledSource(Source):
     path: Path | None = Field(None, description="pictures by class with their texts; none = generate")
     clients: dict[Holding, int] = Field(
         {"image": 3, "audio": 3},
-        description="how many clients hold each modality, as {image: N, text: N, audio: N}",
+        description="number of clients per modality, as {image: N, text: N, audio: N}",
     )
     train: int = Field(160, ge=1, description="training samples per client of a modality, on average")
     test: int = Field(40, ge=1, description="test samples per client of a modality, on average")

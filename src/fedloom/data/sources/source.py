@@ -29,8 +29,7 @@ class Source(BaseModel):
 
     test_only: tuple[str, ...] = Field(
         (),
-        description="clients that are tested on and do not train, by name or pattern, such as [audio-*]: what the others' "
-        "training is worth for them",
+        description="clients that are tested but do not train, by name or pattern, such as [audio-*]",
     )
 
     @classmethod

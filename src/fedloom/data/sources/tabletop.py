@@ -36,7 +36,7 @@ class TabletopSource(Source):
 
     source: Literal["tabletop"] = "tabletop"
     clients: dict[Holding, int] = Field(
-        {"image": 3, "audio": 3}, description="how many clients hold images, speech, both, or text"
+        {"image": 3, "audio": 3}, description="number of clients that hold images, speech, both, or text"
     )
     train: int = Field(160, ge=1, description="training samples per client")
     test: int = Field(40, ge=1, description="test samples per client")

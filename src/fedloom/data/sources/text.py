@@ -44,7 +44,7 @@ class TextSource(Source):
         None,
         description="a folder with GLUE's parquet files, <path>/<task>/train*.parquet; none = download",
     )
-    clients: dict[Holding, int] = Field({"text": 3}, description="how many clients, as {text: N}")
+    clients: dict[Holding, int] = Field({"text": 3}, description="number of clients, as {text: N}")
     train: int = Field(160, ge=1, description="training samples per client")
     test: int = Field(40, ge=1, description="test samples per client")
     dirichlet: float | None = Field(

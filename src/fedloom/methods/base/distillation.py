@@ -79,7 +79,7 @@ class DistillationMethod(Method):
     )
 
     def round(self, state: State, ask: Ask) -> State:
-        """M0 to M5 of specification fedmmkt 3."""
+        """Synthesise, infer, aggregate, distil: M0 to M5 of specification fedmmkt 3; round 1 is the warm-up."""
         if ask.round == 1:
             ask("train", Payload())
             return state

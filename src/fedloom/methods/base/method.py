@@ -42,7 +42,7 @@ class State:
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def with_shared(self, tensors: Mapping[str, Tensor]) -> "State":
-        """The state with these shared tensors replaced; tensors that nobody trained stay bit for bit."""
+        """The state with these shared tensors replaced; all others stay bit for bit."""
         return replace(self, shared={**self.shared, **tensors})
 
 
@@ -120,7 +120,7 @@ class Trainer(Protocol):
         """The client's prepared training samples."""
 
     def load(self, tensors: Mapping[str, Tensor], *, local: float | None = 0.0) -> None:
-        """Load these tensors with the client's own scales; `local` weighs the second adapter where there is one."""
+        """Load these tensors with the client's own scales; `local` is the weight of the second adapter, if there is one."""
 
     @property
     def personal(self) -> Mapping[str, Tensor]:
@@ -163,7 +163,7 @@ class WarmStart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: str = Field(description="the method of the first rounds; it must share the same tensors")
+    method: str = Field(description="method of the first rounds; it must share the same tensors")
     rounds: int = Field(ge=1, description="number of rounds that it runs")
 
 
@@ -204,14 +204,16 @@ class Method(BaseModel):
         "uniform", description="clients' weights: equal (the paper's 1/K), or by their number of examples"
     )
     head: Literal["shared", "personal", "frozen"] = Field(
-        "shared", description="a classifier's head: averaged, kept by each client, or as it was drawn"
+        "shared",
+        description="a classifier's head: shared (averaged), personal, or frozen at its initial values",
     )
     personal: tuple[str, ...] = Field(
         (), description="patterns of further tensors that stay with each client, such as 'encoder.*'"
     )
     warm_start: WarmStart | None = Field(None, description="another method for the first rounds")
     server: ServerStep | None = Field(
-        None, description="a server optimiser on what the round would change: {name: avgm} or {name: adam}"
+        None,
+        description="server optimiser on the round's change of the shared tensors: {name: avgm} or {name: adam}",
     )
 
     @model_validator(mode="before")
