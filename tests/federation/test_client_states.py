@@ -52,7 +52,7 @@ def test_no_client_holds_a_tensor_while_it_is_idle(folder, quick, federate) -> N
     first = next(iter(federation.clients.values()))
     for client in federation.clients.values():
         assert client.begin is first.begin, "what nobody has trained yet exists once"
-        assert client.states is federation.personal
+        assert client.states is federation.client_states
         held = {k: v for k, v in vars(client).items() if k not in ("data", "begin", "prepared")}
         assert tensors_in(held, set()) == 0
     assert not same(first.personal, first.held(first.begin)), "it has trained, and reads what it keeps"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedloom.core.payload import Payload, Reply
-from fedloom.federation.interference import agreement, turn
+from fedloom.federation.diagnostics import agreement, turn
 
 
 def reply(client: str, **tensors: list[float]) -> Reply:

@@ -36,8 +36,8 @@ def validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: st
         raise ExperimentError(f"{origin}: {place} must say its {tag}; {page} names them")
     if first["type"] == "missing":
         raise ExperimentError(f"{origin}: {place} is missing{_purpose(model, first['loc'])}")
-    given = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""
-    raise ExperimentError(f"{origin}: {place}: {message[0].lower()}{message[1:]}{given}")
+    value = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""
+    raise ExperimentError(f"{origin}: {place}: {message[0].lower()}{message[1:]}{value}")
 
 
 def _purpose(model: type[BaseModel], location: Sequence[Any]) -> str:

@@ -116,7 +116,7 @@ class Trainer:
             False,
             numbers.get("generate") is True,
             common,
-            federation.own_models,
+            federation.personal_models,
             federation.state,
         )
         assessment = federation.evaluator.assess(snapshot)

@@ -1,4 +1,4 @@
-"""From an experiment to a federation: load the data, build the model, and put clients, engine and evaluation together."""
+"""Builds a federation from an experiment: data, model, clients, engine and evaluation."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,11 +23,11 @@ from fedloom.tasks.base import Trigger
 from fedloom.tasks.evaluation import drawn
 
 POOLED = "pooled"
-"""The name of the one client of a centralised run."""
+"""Name of the single client of a centralised run."""
 
 
 def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -> Federation:
-    """A federation before its first round. Raises ExperimentError for data or a model that cannot be used."""
+    """A federation before its first round. Raises ExperimentError for unusable data or an unusable model."""
     # Saturated attention gives denormal numbers, up to 40 times slower on a CPU. Before the first parallel operation,
     # because worker threads inherit the mode of the thread that starts them.
     torch.set_flush_denormal(True)
@@ -39,7 +39,7 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
 def build_from(
     experiment: Experiment, sources: Sequence[ClientData], folder: RunFolder | None, observe: Observer
 ) -> Federation:
-    """`build` with clients that are at hand already, ordered by name."""
+    """`build` with clients that are already loaded, in name order."""
     _check_samples(experiment, sources)
     task, setup = experiment.task, experiment.setup
     holds = {source.name: source.holds for source in sources}
@@ -54,12 +54,12 @@ def build_from(
     attack = experiment.attack
     trigger = Trigger(attack.answer, attack.patch) if isinstance(attack, Backdoor) else None
     evaluator = task.evaluator({name: tested[name] for name in names}, model, setup, tools, trigger)
-    learning = [s for s in sources if experiment.data.trains(s.name)]
+    trained = [s for s in sources if experiment.data.trains(s.name)]
     attackers: list[str] = []
     if attack is not None:
-        attackers = attack.attackers([s.name for s in learning], experiment.seed)
-        learning = [attack.learn(s) if s.name in attackers else s for s in learning]
-    training = [_pool(learning)] if experiment.method.pooled else learning
+        attackers = attack.attackers([s.name for s in trained], experiment.seed)
+        trained = [attack.learn(s) if s.name in attackers else s for s in trained]
+    training = [_pool(trained)] if experiment.method.pooled else trained
     shapes = client_shapes(experiment, [s.name for s in training], model.scales)
     clients = {
         s.name: Client(
@@ -104,7 +104,7 @@ def _check_samples(experiment: Experiment, sources: Sequence[ClientData]) -> Non
 
 
 def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str, Client]) -> None:
-    """Raise ExperimentError where there are too few clients for the run's privacy, or its libraries are missing."""
+    """Raise ExperimentError for too few clients for the run's privacy or robust rule, or missing libraries."""
     if fault := not_installed(experiment.privacy):
         raise ExperimentError(fault)
     summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
@@ -128,17 +128,17 @@ def _pool(sources: list[ClientData]) -> ClientData:
 
 
 def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:
-    """Each client's rank and scale per group, where `cohort.ranks` makes them differ from the model's."""
-    found: dict[str, Shapes] = {}
-    given = {str(part): ranks for part, ranks in experiment.cohort.ranks.items()}
+    """Each client's rank and scale by group, where `cohort.ranks` makes them differ from the model's."""
+    shapes_of: dict[str, Shapes] = {}
+    ranks_of = {str(part): ranks for part, ranks in experiment.cohort.ranks.items()}
     for position, name in enumerate(sorted(names)):
         shapes = {}
         for group in groups:
             part = group.split(".", 1)[0]
-            ranks, spec = given.get(part, ()), experiment.adapters()[part]
+            ranks, spec = ranks_of.get(part, ()), experiment.adapters()[part]
             rank = ranks[position % len(ranks)] if ranks else spec.rank
             if rank != spec.rank:
                 fixed = experiment.cohort.alpha == "fixed"
                 shapes[group] = Shape(rank, spec.scale(rank) / spec.scale() if fixed else 1.0)
-        found[name] = shapes
-    return found
+        shapes_of[name] = shapes
+    return shapes_of

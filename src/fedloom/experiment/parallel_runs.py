@@ -1,4 +1,4 @@
-"""Runs side by side, each in a process of its own with its share of the cores: small models leave most of a machine idle."""
+"""Parallel runs, each in a process of its own with its share of the cores: small models leave most of a machine idle."""
 
 import copy
 import os
@@ -17,13 +17,13 @@ from fedloom.experiment.settings import Experiment
 from fedloom.federation.progress import Observer, Progress
 from fedloom.models.load import choose_device
 
-_told: Any = None
-"""In a worker: the queue to the process that started it."""
+_progress: Any = None
+"""In a worker: the progress queue to the parent process."""
 
 
 @dataclass(frozen=True)
 class RunJob:
-    """One run: what, where, and whether it goes on with what lies there."""
+    """One run: its experiment, its folder, and whether to resume the run in that folder."""
 
     experiment: Experiment
     folder: Path
@@ -36,16 +36,16 @@ def cores() -> int:
 
 
 def suggested(experiments: Sequence[Experiment]) -> int:
-    """How many runs to have side by side: one per core, at most four, for small models on a CPU; else one."""
+    """The default number of parallel runs: one per core, at most four, for small models on a CPU; else one."""
     small = all(e.size == "tiny" and e.model.llm is None for e in experiments)
     on_cpu = choose_device(experiments[0].engine.device).type == "cpu"
     return min(len(experiments), cores(), 4) if small and on_cpu else 1
 
 
 def shared_out(experiments: Sequence[Experiment], jobs: int) -> list[Experiment]:
-    """The experiments with `engine.threads` set to an equal share of the cores where it is not given.
+    """The experiments with `engine.threads`, where unset, set to an equal share of the cores.
 
-    It is written down with the experiment, because another number of threads may round differently.
+    It is recorded in the experiment, because another number of threads may round differently.
     """
     threads = max(1, cores() // jobs)
     return [
@@ -59,17 +59,17 @@ def shared_out(experiments: Sequence[Experiment], jobs: int) -> list[Experiment]
 def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observer]) -> list[Result]:
     """Run all jobs, `workers` at a time; results in the order of `jobs`. `watch(i)` makes the observer of job i.
 
-    The first error ends the others and is raised; what they had finished stays on disk.
+    The first error terminates the other runs and is raised; their checkpoints stay on disk.
     """
     if workers == 1 or len(jobs) < 2:
         return [run(j.experiment, j.folder, resume=j.resume, observe=watch(i)) for i, j in enumerate(jobs)]
     context = get_context("spawn")  # a fork would copy PyTorch's thread pools in an unknown state
-    told: Any = context.Queue()
+    queue: Any = context.Queue()
     observers: dict[int, Observer] = {}
 
-    def hear(timeout: float) -> bool:
+    def forward(timeout: float) -> bool:
         try:
-            number, progress = told.get(timeout=timeout)
+            number, progress = queue.get(timeout=timeout)
         except queues.Empty:
             return False
         if number not in observers:
@@ -77,16 +77,16 @@ def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observ
         observers[number](progress)
         return True
 
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _begin, (told,))
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (queue,))
     try:
-        futures = [pool.submit(_work, i, job) for i, job in enumerate(jobs)]
+        futures = [pool.submit(_run_job, i, job) for i, job in enumerate(jobs)]
         pending = set(futures)
         while pending:
-            hear(0.2)
+            forward(0.2)
             done, pending = wait(pending, timeout=0)
             for future in done:
                 future.result()
-        while hear(0.05):
+        while forward(0.05):
             pass
         return [future.result() for future in futures]
     except BaseException:
@@ -97,19 +97,19 @@ def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observ
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin(told: Any) -> None:
-    """A worker's start: interrupts are the starting process's to handle."""
-    global _told
-    _told = told
+def _start_worker(queue: Any) -> None:
+    """Initialise a worker; the parent process handles interrupts."""
+    global _progress
+    _progress = queue
     quiet_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _work(number: int, job: RunJob) -> Result:
+def _run_job(number: int, job: RunJob) -> Result:
     def observe(progress: Progress) -> None:
         parent = parent_process()
         if parent is not None and not parent.is_alive():
-            os._exit(1)  # whoever resumes this run must be alone with it
-        _told.put((number, replace(progress, totals=copy.copy(progress.totals))))
+            os._exit(1)  # an orphan must not write to a run that is being resumed
+        _progress.put((number, replace(progress, totals=copy.copy(progress.totals))))
 
     return run(job.experiment, job.folder, resume=job.resume, observe=observe)

@@ -2,8 +2,8 @@
 
     fedloom.register(MyMethod)
 
-A distribution may name them as entry points of the group `fedloom.plugins` instead; they are loaded when the first experiment
-is read. Registered names work in experiment files, on the command line and in reports like the package's own.
+A distribution may declare them as entry points of the group `fedloom.plugins` instead; they are loaded when the first
+experiment is read. Registered names work in experiment files, on the command line and in reports like the package's own.
 """
 
 from functools import cache
@@ -22,34 +22,34 @@ GROUP = "fedloom.plugins"
 
 
 def register(*extensions: Any) -> None:
-    """Add classes of methods, sources, tasks and robust rules, and metrics, under their own names.
+    """Register classes of methods, sources, tasks and robust rules, and metrics, under their own names.
 
-    Raises ExperimentError for anything else, and for a name that is taken by something else.
+    Raises ExperimentError for any other object, and for a name that belongs to another extension.
     """
     for extension in extensions:
-        registry, name = _place(extension)
-        taken = registry.get(name)
-        if taken is not None and taken is not extension and not _reloaded(taken, extension):
+        registry, name = _registry_of(extension)
+        existing = registry.get(name)
+        if existing is not None and existing is not extension and not _reloaded(existing, extension):
             raise ExperimentError(
-                f"the name {name} is taken by {_name(taken)}; give {_name(extension)} another"
+                f"the name {name} is taken by {_name(existing)}; give {_name(extension)} another"
             )
         registry[name] = extension
 
 
 @cache
 def load_entry_points() -> None:
-    """Register the installed plug-ins, once. Raises ExperimentError for one that cannot be loaded."""
+    """Register the installed plug-ins, once. Raises ExperimentError for a plug-in that fails to load."""
     for point in entry_points(group=GROUP):
         try:
             register(point.load())
-        except Exception as error:  # a plug-in raises what it likes; the user needs its name
+        except Exception as error:  # any exception type; the user needs the plug-in's name
             raise ExperimentError(
                 f"the plug-in {point.name} ({point.value}) cannot be used: {error}"
             ) from error
 
 
-def _place(extension: Any) -> tuple[dict[str, Any], str]:
-    """The registry that an extension belongs in, and its name there."""
+def _registry_of(extension: Any) -> tuple[dict[str, Any], str]:
+    """The registry of an extension, and its name there."""
     if isinstance(extension, Metric):
         return METRICS, extension.name
     if isinstance(extension, type):
@@ -71,6 +71,6 @@ def _name(thing: Any) -> str:
 
 
 def _reloaded(old: Any, new: Any) -> bool:
-    """Whether `new` is `old` after its module was run again, as in a notebook."""
-    place = ("__module__", "__qualname__")
-    return isinstance(new, type) and all(getattr(old, n, None) == getattr(new, n) for n in place)
+    """Whether `new` is `old` from a reloaded module, as in a notebook."""
+    identity = ("__module__", "__qualname__")
+    return isinstance(new, type) and all(getattr(old, n, None) == getattr(new, n) for n in identity)

@@ -1,4 +1,4 @@
-"""From an experiment to a result: load the data and the foundation, run the federation, write what a user keeps."""
+"""Runs an experiment: builds the federation, runs it, and writes summary, model, samples and report."""
 
 import importlib.metadata
 import json
@@ -22,7 +22,7 @@ from fedloom.tasks.base import Task
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. `summary` is the content of summary.json; `folder` is None for a run that was not written."""
+    """A run's result. `summary` is the content of summary.json; `folder` is None for a run without a folder."""
 
     summary: Mapping[str, Any]
     folder: Path | None
@@ -35,9 +35,9 @@ def run(
     resume: bool = False,
     observe: Observer = lambda progress: None,
 ) -> Result:
-    """Run an experiment, into the folder `out` if one is given; with `resume`, go on with the run that lies there.
+    """Run an experiment, writing to the folder `out` if there is one; with `resume`, continue the run in it.
 
-    Everything that can be wrong with the user's input raises ExperimentError before training starts.
+    Faults in the user's input raise ExperimentError before training starts.
     """
     folder = None if out is None else RunFolder(Path(out))
     if resume and (folder is None or not (folder.path / "experiment.yaml").exists()):
@@ -58,9 +58,9 @@ def run(
 
 
 def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = None) -> Result:
-    """The summary; and, where there is a folder, the model, the samples and the report.
+    """Summarise a finished run; with a folder, also write the model, the samples and the report.
 
-    `rows` tells of the clients where their samples and their own models are not here.
+    `rows`: the client rows of a deployment, whose samples and personal models stay at the sites.
     """
     experiment, model, folder = federation.experiment, federation.engine.model, federation.folder
     assert isinstance(experiment, Experiment)  # noqa: S101
@@ -116,24 +116,24 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
 
 
 def told_privacy(federation: Federation) -> dict[str, Any] | None:
-    """What the run promised, and what it spent; None where it promised nothing."""
+    """The run's privacy settings and the budget spent; None without privacy settings."""
     settings = federation.experiment.privacy
     if not settings.sums:
         return None
-    told: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
+    privacy: dict[str, Any] = settings.model_dump(mode="json", exclude_none=True)
     if federation.accountant is not None:
-        told["spent"] = {
+        privacy["spent"] = {
             "epsilon": round(federation.accountant.epsilon(federation.round), 6),
             "delta": federation.accountant.delta,
             "rounds": federation.round,
         }
-    return told
+    return privacy
 
 
 def load(run_dir: str | Path, client: str | None = None) -> Trainable:
-    """The trained model of a run folder, ready to answer; `client` takes that client's personal model.
+    """The trained model of a run folder; with `client`, that client's personal model.
 
-    Raises ExperimentError where the folder holds no finished run.
+    Raises ExperimentError if the folder holds no finished run.
     """
     folder = Path(run_dir)
     adapters = folder / "model" if client is None else folder / "model" / "clients" / client
@@ -149,7 +149,7 @@ def load(run_dir: str | Path, client: str | None = None) -> Trainable:
 
 
 def load_for_benchmark(run_dir: Path, client: str | None = None) -> tuple[Task[Any], Trainable | None]:
-    """The task and the trained model of a run; no model where the task has no benchmarks. Raises ExperimentError."""
+    """A run's task and trained model; None as model if the task has no benchmarks. Raises ExperimentError."""
     if not (run_dir / "experiment.yaml").is_file():
         raise ExperimentError(f"{run_dir} holds no run; name the folder of a run that has ended")
     task = read_experiment(run_dir).task
@@ -164,13 +164,13 @@ def read_experiment(folder: Path) -> Experiment:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what a run's figures depend on."""
+    """Versions of the packages that a run's figures depend on."""
     names = ("fedloom", "torch", "transformers", "peft", "safetensors", "numpy")
     return {name: importlib.metadata.version(name) for name in names}
 
 
 def _client_rows(federation: Federation) -> list[dict[str, Any]]:
-    """Per client: what it holds, how many samples, and its figures of the last round."""
+    """One row per client: modalities, sample counts, and metrics of the last round."""
     rows = []
     for name in sorted({*federation.evaluator.tests.of}):
         test = federation.evaluator.tests.only(name)

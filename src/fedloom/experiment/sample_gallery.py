@@ -1,4 +1,4 @@
-"""Samples to look at and listen to: some test samples of a run as PNG and WAV, with the answers before and after training."""
+"""The sample gallery: some test samples of a run as PNG and WAV, with the answers before and after training."""
 
 import json
 from collections import defaultdict
@@ -16,7 +16,7 @@ from fedloom.federation.run_folder import RunFolder
 from fedloom.tasks.evaluation import TestSet
 
 SHOWN = ("image", "audio", "depth", "thermal")
-"""Modalities that a person can look at or listen to."""
+"""Modalities that can be shown or played."""
 
 
 def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
@@ -41,13 +41,13 @@ def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
 
 
 def _question(sample: Sample) -> str:
-    """The question in words; for a pair of sentences both."""
+    """The question; for a sentence pair, both sentences."""
     pair = sample.meta.get("pair")
     return sample.question if pair is None else f"{sample.question} | {pair}"
 
 
 def save_media(sample: Sample, folder: Path, stem: str) -> dict[str, str]:
-    """Write what can be seen or heard of a sample; returns file names by modality."""
+    """Write a sample's media files; returns file names by modality."""
     folder.mkdir(parents=True, exist_ok=True)
     held = [m for m in SHOWN if m in sample.modalities]
     return {m: write_media(sample.modalities[m], m, folder, f"{stem}-{m}") for m in held}
@@ -55,19 +55,19 @@ def save_media(sample: Sample, folder: Path, stem: str) -> dict[str, str]:
 
 def choose(tests: TestSet, per_kind: int) -> list[tuple[str, Sample]]:
     """Up to `per_kind` samples of each kind, taken from the clients in turn."""
-    of_kind: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    by_kind: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for client, sample in zip(tests.of, tests.samples, strict=True):
-        of_kind[sample.kind][client].append(sample)
+        by_kind[sample.kind][client].append(sample)
     chosen = []
-    for kind in sorted(of_kind):
-        queues = [(client, iter(samples)) for client, samples in sorted(of_kind[kind].items())]
-        taken = 0
-        while queues and taken < per_kind:
+    for kind in sorted(by_kind):
+        queues = [(client, iter(samples)) for client, samples in sorted(by_kind[kind].items())]
+        count = 0
+        while queues and count < per_kind:
             client, samples = queues.pop(0)
-            if (found := next(samples, None)) is not None:
-                chosen.append((client, found))
+            if (candidate := next(samples, None)) is not None:
+                chosen.append((client, candidate))
                 queues.append((client, samples))
-                taken += 1
+                count += 1
     return chosen
 
 

@@ -1,11 +1,11 @@
-"""The typed experiment: one YAML file says everything about one run, or about the rows of one table.
+"""The typed experiment: one YAML file describes one run, or the rows of one table.
 
     name: quickstart
     rounds: 4
     method: {name: feda2-lora, ridge: 0.01}
     rows:                       # optional: one run per row, each a set of overrides
       FedAvg-LoRA: {method.name: fedavg-lora}
-    across:                     # optional: every row once for each of these, such as the tasks of a table
+    across:                     # optional: every row once per column, such as the tasks of a table
       MNLI: {data.task: mnli}
 
 Overrides use dots: `method.ridge=0.1`. Every mistake is an ExperimentError of one sentence.
@@ -36,15 +36,15 @@ Size = Literal["tiny", "small", "paper"]
 
 
 class Experiment(RunSettings):
-    """The typed description of one run: what the round loop reads, and model, data and table."""
+    """The typed description of one run: the round loop's settings, data, model, and place in a table."""
 
-    name: str = Field("experiment", min_length=1, description="what the run is called in tables")
+    name: str = Field("experiment", min_length=1, description="name of the run in tables")
     description: str | None = Field(None, description="a sentence or two for the report")
-    row: str | None = Field(None, description="the row of the table that this run fills")
-    across: str | None = Field(None, description="the column of the table that it fills, such as a task")
+    row: str | None = Field(None, description="row of the run in a table")
+    across: str | None = Field(None, description="column of the run in a table, such as a task")
     columns: tuple[str, ...] = Field(
         (),
-        description="what `compare` and the report's table show, such as global/image/token_accuracy; "
+        description="columns of `compare` and of the report's table, such as global/image/token_accuracy; "
         "none = the headline figures",
     )
     size: Size = Field(
@@ -55,12 +55,12 @@ class Experiment(RunSettings):
 
     @property
     def task(self) -> Task[Any]:
-        """The learning problem that the data are for."""
+        """The learning problem of the data source."""
         return task_of(self.data)
 
     @property
     def setup(self) -> Setup:
-        """The parts that the task reads."""
+        """The settings that the task reads."""
         engine = self.engine
         return Setup(
             self.model, self.method, self.evaluation, self.seed, engine.device, engine.dtype, engine.compile
@@ -77,7 +77,7 @@ class Experiment(RunSettings):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Experiment":
-        """The one experiment of a YAML file. Raises ExperimentError, also where the file describes several rows."""
+        """The only experiment of a YAML file. Raises ExperimentError, also if the file describes several rows."""
         rows = load_rows(path, overrides)
         if len(rows) != 1:
             raise ExperimentError(f"{path} describes {len(rows)} rows; load_rows reads all of them")
@@ -104,7 +104,7 @@ class Experiment(RunSettings):
         return experiment
 
     def _contradiction(self) -> str | None:
-        """The first pair of settings that do not go together, in one sentence, or None."""
+        """The first pair of incompatible settings, in one sentence, or None."""
         if fault := self.task.refuses(self.method, self.evaluation):
             return fault
         if fault := self.method.check_training(self.training):
@@ -158,14 +158,14 @@ class Experiment(RunSettings):
 
 
 def _method(value: Any, origin: str) -> Method:
-    """`feda2-lora` or `{name: feda2-lora, ridge: 0.1}` to the method's own class."""
+    """The method described by `feda2-lora` or `{name: feda2-lora, ridge: 0.1}`."""
     if not isinstance(value, str | dict):
         raise ExperimentError(f"{origin}: method must be a name, or a mapping with a name, not {value!r}")
-    given = {"name": value} if isinstance(value, str) else dict(value)
-    name = given.pop("name", None)
+    fields = {"name": value} if isinstance(value, str) else dict(value)
+    name = fields.pop("name", None)
     if name not in METHODS:
         raise ExperimentError(f"{origin}: unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
-    return validated(METHODS[name], given, origin, "method.")
+    return validated(METHODS[name], fields, origin, "method.")
 
 
 def load_rows(

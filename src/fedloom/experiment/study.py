@@ -1,4 +1,4 @@
-"""Several runs of one experiment file: the rows of a table, each with its seeds, in one folder with one report."""
+"""A study: the rows and seeds of one experiment file, in one folder with one report."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
 
 Watch = Callable[[Experiment, int, int], Observer]
-"""(experiment, its number from 1, how many) to the observer of that run."""
+"""(experiment, its number from 1, number of experiments) to the observer of that run."""
 
 
 def run_rows(
@@ -24,8 +24,8 @@ def run_rows(
 ) -> list[Result]:
     """Run every row and seed into `out/<row>/seed-<n>`, `jobs` at a time, and write `rows.json` and the common report.
 
-    With `resume`, finished runs are read, those that were cut off go on, and the rest follow. The user's own data of every
-    row are checked before the first one trains. Raises ExperimentError.
+    With `resume`, finished runs are read, interrupted runs continue, and the rest follow. The user's own files of every row are
+    checked before the first row trains. Raises ExperimentError.
     """
     paths = [place(e) for e in experiments]
     if clash := next((p for i, p in enumerate(paths) if p in paths[:i]), None):
@@ -40,28 +40,28 @@ def run_rows(
         RunFolder(out).create()
     _check_own_files(experiments)
     experiments = shared_out(experiments, jobs) if jobs > 1 else experiments
-    listed = [
+    entries = [
         {"row": e.row, "across": e.across, "seed": e.seed, "path": p}
         for e, p in zip(experiments, paths, strict=True)
     ]
     plan = [e.as_dict() for e in experiments]
     write_atomic(out / "plan.json", (json.dumps(plan, ensure_ascii=False) + "\n").encode())
     due = [n for n, path in enumerate(paths) if not (out / path / "summary.json").exists()]
-    begun = [
+    pending = [
         RunJob(experiments[n], out / paths[n], (out / paths[n] / "experiment.yaml").exists()) for n in due
     ]
-    run_jobs(begun, jobs, lambda i: watch(experiments[due[i]], due[i] + 1, len(experiments)))
+    run_jobs(pending, jobs, lambda i: watch(experiments[due[i]], due[i] + 1, len(experiments)))
     results = [
         Result(json.loads((out / path / "summary.json").read_text(encoding="utf-8")), out / path)
         for path in paths
     ]
-    write_atomic(out / "rows.json", (json.dumps(listed, indent=1, ensure_ascii=False) + "\n").encode())
+    write_atomic(out / "rows.json", (json.dumps(entries, indent=1, ensure_ascii=False) + "\n").encode())
     write_report(out)
     return results
 
 
 def _check_own_files(experiments: Sequence[Experiment]) -> None:
-    """Read the user's own files once, so that a mistake in the last row does not come out after hours."""
+    """Read the user's own files once, so that a fault in the last row appears at the start."""
     checked: list[Any] = []
     for experiment in experiments:
         key = (experiment.data, experiment.seed)
@@ -71,7 +71,7 @@ def _check_own_files(experiments: Sequence[Experiment]) -> None:
 
 
 def planned(folder: Path) -> list[Experiment]:
-    """The experiments of a folder that `run_rows` or `run` began, for going on with them. Raises ExperimentError."""
+    """The experiments of a folder written by `run_rows` or `run`, to resume them. Raises ExperimentError."""
     if (folder / "plan.json").is_file():
         plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         return [Experiment.parse(fields, str(folder / "plan.json"), record=True) for fields in plans]
@@ -89,6 +89,6 @@ def place(experiment: Experiment) -> str:
 
 
 def slug(text: str) -> str:
-    """A folder name made of a row's name: lower-case letters, digits and single dashes."""
+    """A row's name as a folder name: lower-case letters, digits and single dashes."""
     plain = text.lower().replace("²", "2")
     return re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "row"

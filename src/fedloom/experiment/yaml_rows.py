@@ -1,7 +1,7 @@
 """Experiment files: YAML with overrides, and the rows, parts and seeds that one file describes.
 
-Overrides use dots: `method.ridge=0.1`. Another method, or another source of data, has other fields: naming one drops those of the
-former that it does not read.
+Overrides use dots: `method.ridge=0.1`. Setting another method or another data source drops the fields that the new one does not
+read.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ SOURCE = "data.source"
 
 @dataclass(frozen=True)
 class Rows:
-    """The plain fields of every run that a file describes; `record` marks the file of a finished run."""
+    """The plain fields of every run of a file; `record` marks the experiment.yaml of an existing run."""
 
     fields: Sequence[dict[str, Any]]
     record: bool
@@ -31,27 +31,27 @@ def read_rows(path: str | Path, overrides: Sequence[str] = (), *, only: Sequence
     """Every run of a YAML file: its rows times `across` times its seeds, in the file's order.
 
     Order of application, later wins: the file, its `sizes` entry for the chosen size, `across`, the row, the overrides. A
-    `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's. `only` keeps the rows of these
-    names. Raises ExperimentError.
+    `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's. `only` restricts the
+    rows to these names. Raises ExperimentError.
     """
     fields = read_yaml(Path(path))
-    given = dict(_override(text) for text in overrides)
+    options = dict(_override(text) for text in overrides)
     sizes = fields.pop("sizes", None) or {}
-    record = fields.pop("versions", None) is not None  # a run's own experiment.yaml says what it ran on
+    record = fields.pop("versions", None) is not None  # only a run's own experiment.yaml records versions
     if not isinstance(sizes, dict) or not all(isinstance(s or {}, dict) for s in sizes.values()):
         raise ExperimentError(f"{path}: sizes must map tiny, small or paper to settings")
-    size = given.get("size", fields.get("size", "tiny"))
+    size = options.get("size", fields.get("size", "tiny"))
     sized = dict(sizes.get(size) or {})
-    found = {axis: fields.pop(axis, None) for axis in ("rows", "across", "seeds")}
-    found |= {axis: sized.pop(axis) for axis in found if axis in sized}
-    if isinstance(found["across"], str):  # a run's own experiment.yaml names the one that it is of
-        fields["across"], found["across"] = found["across"], None
-    rows = _axis(found["rows"], path, "rows", "a row's name", "'FedAvg: {method.name: fedavg-lora}'")
-    across = _axis(found["across"], path, "across", "a column's name", "'MNLI: {data.task: mnli}'")
-    seeds = found["seeds"]
-    if "seeds" in given:
-        seeds = given.pop("seeds")
-    elif "seed" in given:
+    axes = {axis: fields.pop(axis, None) for axis in ("rows", "across", "seeds")}
+    axes |= {axis: sized.pop(axis) for axis in axes if axis in sized}
+    if isinstance(axes["across"], str):  # a run's own experiment.yaml holds its single column
+        fields["across"], axes["across"] = axes["across"], None
+    rows = _axis(axes["rows"], path, "rows", "a row's name", "'FedAvg: {method.name: fedavg-lora}'")
+    across = _axis(axes["across"], path, "across", "a column's name", "'MNLI: {data.task: mnli}'")
+    seeds = axes["seeds"]
+    if "seeds" in options:
+        seeds = options.pop("seeds")
+    elif "seed" in options:
         seeds = None
     if seeds is not None and (
         not isinstance(seeds, list) or not all(type(s) is int for s in seeds) or not seeds
@@ -62,8 +62,8 @@ def read_rows(path: str | Path, overrides: Sequence[str] = (), *, only: Sequence
     runs = []
     for row, column, seed in product([r for r in rows if not only or r in only], across, seeds or [None]):
         merged = deepcopy(fields)
-        for layer in (sized, across[column] or {}, rows[row] or {}, given):
-            # the source first: naming another one drops fields of the former
+        for layer in (sized, across[column] or {}, rows[row] or {}, options):
+            # the source first: setting it drops the fields of the previous one
             for key, value in sorted(layer.items(), key=lambda item: item[0] != SOURCE):
                 _set(merged, key, value)
         names = {"row": row, "across": column, "seed": seed}
@@ -72,12 +72,12 @@ def read_rows(path: str | Path, overrides: Sequence[str] = (), *, only: Sequence
     return Rows(runs, record)
 
 
-def _axis(found: Any, path: str | Path, axis: str, key: str, example: str) -> dict[Any, Any]:
-    """The entries of `rows` or `across`, each a name and its overrides; one nameless entry where there are none."""
-    named = found or {None: {}}
+def _axis(entries: Any, path: str | Path, axis: str, key: str, example: str) -> dict[Any, Any]:
+    """The entries of `rows` or `across` as overrides by name; one entry without a name where there are none."""
+    named = entries or {None: {}}
     if not isinstance(named, dict) or not all(isinstance(r or {}, dict) for r in named.values()):
         raise ExperimentError(f"{path}: {axis} must map {key} to its overrides, such as {example}")
-    if len({str(name) for name in named}) < len(named) or (found and None in named):
+    if len({str(name) for name in named}) < len(named) or (entries and None in named):
         raise ExperimentError(f"{path}: {axis} must give every entry a name of its own")
     return {name if name is None else str(name): changes for name, changes in named.items()}
 
@@ -110,31 +110,31 @@ def _override(text: str) -> tuple[str, Any]:
 
 
 def _set(fields: dict[str, Any], key: str, value: Any) -> None:
-    """Set `a.b.c` in nested mappings; a plain mapping value is merged into what stands there, except for a method."""
+    """Set `a.b.c` in nested mappings; a mapping value is merged into the existing one, except for a method."""
     *path, last = key.split(".")
-    place: Any = fields
+    target: Any = fields
     for part in path:
-        inner = place.setdefault(part, {})
+        inner = target.setdefault(part, {})
         if isinstance(inner, str) and part == "method":
-            inner = place[part] = {"name": inner}
+            inner = target[part] = {"name": inner}
         if not isinstance(inner, dict):
             raise ExperimentError(f"cannot set {key}: {part} is {inner!r}, not a group of settings")
-        place = inner
-    if path == ["method"] and last == "name" and place.get("name") != value:
-        place.clear()  # another method has other fields
-    if key == SOURCE and place.get("source", "tabletop") != value:
-        kept = switched(place, value)
-        place.clear()
-        place.update(kept)
+        target = inner
+    if path == ["method"] and last == "name" and target.get("name") != value:
+        target.clear()  # another method has other fields
+    if key == SOURCE and target.get("source", "tabletop") != value:
+        kept = switched(target, value)
+        target.clear()
+        target.update(kept)
     if (
         key == "data"
         and isinstance(value, dict)
-        and isinstance(place.get("data"), dict)
+        and isinstance(target.get("data"), dict)
         and "source" in value
     ):
         _set(fields, SOURCE, value["source"])
-    if isinstance(value, dict) and isinstance(place.get(last), dict) and last != "method":
+    if isinstance(value, dict) and isinstance(target.get(last), dict) and last != "method":
         for inner_key, inner_value in value.items():
-            _set(place[last], inner_key, inner_value)
+            _set(target[last], inner_key, inner_value)
     else:
-        place[last] = deepcopy(value)
+        target[last] = deepcopy(value)

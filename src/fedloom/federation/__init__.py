@@ -1,4 +1,4 @@
-"""Where clients run. An engine implements one thing: asking clients and returning their replies."""
+"""The round loop, its clients, and the engines that ask clients and return their replies."""
 
 from fedloom.federation.engine import Engine
 from fedloom.federation.local_engine import LocalEngine

@@ -1,4 +1,4 @@
-"""A round's `ask`, as a method sees it: an exchange, then the firewall, a simulated attack and the robust stage."""
+"""A method's `ask`: an exchange, a simulated attack if there is one, the firewall and the robust stage."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -24,14 +24,14 @@ __all__ = ["NoReplies", "RoundAsk"]
 
 @dataclass(frozen=True)
 class RoundAsk:
-    """`ask` of one round: sends each client its part, checks what comes back, writes the ledger."""
+    """`ask` of one round: sends each client its view, checks the replies, and writes the ledger."""
 
     exchange: Exchange
 
     @property
-    def of(self) -> "Federation":
+    def federation(self) -> "Federation":
         """The run."""
-        return self.exchange.of
+        return self.exchange.federation
 
     @property
     def method(self) -> Method:
@@ -46,37 +46,37 @@ class RoundAsk:
     @cached_property
     def cohort(self) -> Sequence[str]:
         """The clients of this round."""
-        return self.of.cohort(self.round)
+        return self.federation.cohort(self.round)
 
     @property
     def seed(self) -> int:
         """The run's seed."""
-        return self.of.experiment.seed
+        return self.federation.experiment.seed
 
     @property
     def frozen(self) -> Mapping[str, Tensor]:
         """Frozen tensors that server and clients know from the seed."""
-        model = self.of.engine.model
+        model = self.federation.engine.model
         return {**model.frozen, **self.method.scope.pick(model.start, "frozen")}
 
     @property
     def unequal(self) -> bool:
         """Whether clients' ranks or scales differ."""
-        return self.of.unequal
+        return self.federation.unequal
 
     @property
     def tools(self) -> object | None:
         """The server's own models, which the task built."""
-        return self.of.tools
+        return self.federation.tools
 
     def note(self, text: str) -> None:
-        """Put a remark into the ledger, beside the last question of the round."""
+        """Add a note to the last ledger entry of the round."""
         self.exchange.entries[-1]["notes"].append(text)
 
     @property
     def sums(self) -> bool:
-        """Whether privacy lets the server see nothing but sums over clients."""
-        return self.of.experiment.privacy.sums
+        """Whether privacy restricts the server to sums over clients."""
+        return self.federation.experiment.privacy.sums
 
     def __call__(
         self,
@@ -87,27 +87,27 @@ class RoundAsk:
         check: Check | None = None,
     ) -> list[Reply]:
         """Replies that passed the firewall, ordered by client; raises NoReplies where none did. See `methods.base.method.Ask`."""
-        exchange, of, began = self.exchange, self.of, time.perf_counter()
+        exchange, federation, began = self.exchange, self.federation, time.perf_counter()
         asked = sorted(self.cohort if cohort is None else cohort)
         reference: Mapping[str, Mapping[str, Tensor]]
         server: Mapping[str, Tensor]
         if isinstance(expect, Scope):
-            due = Payload(expect.pick(self.method.scope.pick(of.state.shared, "shared"), "shared"))
+            due = Payload(expect.pick(self.method.scope.pick(federation.state.shared, "shared"), "shared"))
             if self.sums:
                 return [private_reply(exchange, request, payload, asked, due)]
             reference, server = {c: view.tensors for c, view in exchange.views(asked, due)}, due.tensors
         else:
             reference, server = expect, {}
         arrived, up, down = exchange.send(request, dict(exchange.views(asked, payload)))
-        if of.experiment.attack is not None:
-            arrived = attacked(of.experiment.attack, arrived, of.attackers, reference)
+        if federation.experiment.attack is not None:
+            arrived = attacked(federation.experiment.attack, arrived, federation.attackers, reference)
         answers = not isinstance(expect, Scope)
         replies, refused = exchange.inspected(
-            arrived, asked, reference, of.experiment.firewall, answers=answers, check=check
+            arrived, asked, reference, federation.experiment.firewall, answers=answers, check=check
         )
-        combined, rule = Combined(replies), of.experiment.privacy.robust
+        combined, rule = Combined(replies), federation.experiment.privacy.robust
         if rule is not None:
-            combined = combine(rule, replies, reference, server, of.uploads.take)
+            combined = combine(rule, replies, reference, server, federation.uploads.take)
         exchange.record(
             request,
             asked,
@@ -121,5 +121,5 @@ class RoundAsk:
         )
         if not combined.replies:
             raise NoReplies
-        of.replies = combined.replies
+        federation.replies = combined.replies
         return combined.replies

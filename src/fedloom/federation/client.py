@@ -1,4 +1,4 @@
-"""One client: its data, its personal state, and what it does when the server asks."""
+"""One client: its data, its personal tensors, and its answers to the server's requests."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,17 +22,17 @@ from fedloom.models.training.settings import Penalty, Training, proximal
 from fedloom.privacy.settings import Privacy
 
 SUM = "secure/"
-"""Beginning of the requests that are phases of a secure sum and no method's own."""
+"""Prefix of the requests that are phases of a secure sum; all others belong to the method."""
 
 
 @dataclass
 class Client:
     """A data silo. The model is lent to it while it works; only its personal tensors stay with it, in a file.
 
-    `groups` are those of the model that it instantiates, `shapes` its ranks and scales where they differ from the model's, and
-    `start` says whether it begins from the common adapter or draws its own. `states` and `prepared` are shared by a
-    federation's clients: where their own tensors lie, and the samples of those asked last. `begin` holds the personal
-    tensors' values before the client has any of its own. `privacy` is what the client itself insists on.
+    `groups`: the model's groups that the client instantiates. `shapes`: its ranks and scales where they differ from the model's.
+    `start`: whether it begins from the common adapter or draws its own. `privacy`: the settings that the client itself insists
+    on. `states` (the clients' personal tensors on disk) and `prepared` (an LRU cache of prepared samples) are shared by all
+    clients of a federation. `begin`: the personal tensors' initial values.
     """
 
     data: ClientData
@@ -44,9 +44,9 @@ class Client:
     prepared: ExampleCache = field(default_factory=lambda: ExampleCache(2**30))
     begin: Mapping[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
-    """What it remembers from one ask of a round to the next; gone with the round."""
+    """The client function's memory between the asks of one round; cleared when the next round begins."""
     sums: dict[str, Any] = field(default_factory=dict)
-    """Its secrets in a secure sum, from one phase to the next."""
+    """The client's secrets between the phases of a secure sum."""
 
     @property
     def name(self) -> str:
@@ -54,22 +54,22 @@ class Client:
         return self.data.name
 
     def held(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors of the groups that the client instantiates, in its own ranks."""
+        """The tensors of the client's groups, cut to its ranks."""
         return cut({n: t for n, t in tensors.items() if group_of(n) in self.groups}, self.shapes)
 
     @property
     def personal(self) -> dict[str, Tensor]:
-        """The client's own tensors, read from where they lie; nothing keeps them."""
+        """The client's personal tensors, read from its file at every access."""
         own = self.states.read(self.name)
         return {n: lent(t) for n, t in self.held(self.begin).items()} if own is None else own
 
     def view(self, payload: Payload) -> Payload:
-        """What is sent to this client of a payload meant for all."""
+        """This client's part of a payload for all clients: its groups, in its ranks."""
         own = {n: t for n, t in payload.tensors.items() if group_of(n) in self.groups}
         return Payload(to_client(own, self.shapes), payload.numbers)
 
     def examples(self, model: Trainable) -> list[Any]:
-        """The training samples as the model reads them; prepared again where others needed the memory since."""
+        """The prepared training samples, from the cache; prepared again after an eviction."""
         return self.prepared.of(self.name, lambda: [model.prepare(s, self.name) for s in self.data.train])
 
     def answer(
@@ -82,9 +82,9 @@ class Client:
         at: Round,
         work: Callable[[LocalJob], Outcome],
     ) -> Payload:
-        """Do `request` as the method's client function says; `work` is who trains. The reply shares no memory with the model.
+        """Run the method's client function; `work` executes its training jobs. The reply shares no memory with the model.
 
-        What the method keeps is put down at the end: a client that raises is left as it was.
+        Personal tensors are written at the end, so that a client that raises is unchanged.
         """
         if self.memory.get("round") != at.number:
             self.memory = {"round": at.number}
@@ -105,7 +105,7 @@ class Client:
     def _in_sum(
         self, method: Method, request: str, payload: Payload, at: Round, do: Callable[[str, Payload], Payload]
     ) -> Payload:
-        """One phase of a secure sum; in one of them the method's own request is done."""
+        """One phase of a secure sum; one of the phases runs the method's own request."""
         from fedloom.privacy.secure.client import Terms, answer  # needs the extra `privacy`
 
         dp = self.privacy.dp
@@ -116,9 +116,9 @@ class Client:
 
 @dataclass(frozen=True)
 class _Session:
-    """The Trainer that a method's client function gets: one client, one round."""
+    """The Trainer passed to a method's client function: one client in one round."""
 
-    of: Client
+    owner: Client
     model: Trainable
     training: Training
     scope: Scope
@@ -137,30 +137,30 @@ class _Session:
 
     @property
     def client(self) -> str:
-        return self.of.name
+        return self.owner.name
 
     @property
     def examples(self) -> list[Any]:
-        return self.of.examples(self.model)
+        return self.owner.examples(self.model)
 
     @property
     def memory(self) -> dict[str, Any]:
-        return self.of.memory
+        return self.owner.memory
 
     def load(self, tensors: Mapping[str, Tensor], *, local: float | None = 0.0) -> None:
         """Load the tensors with the client's own scales. See Trainer."""
-        self.model.load(tensors, ratios(self.of.shapes))
+        self.model.load(tensors, ratios(self.owner.shapes))
         self.model.mix(local)
 
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
-        """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
+        """Fresh adapters: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
         new: dict[str, Tensor] = {}
         for name, value in self.model.start.items():
             if name.endswith("lora_A"):
                 new[name] = fresh_factor(value, self.at.seed, "fresh", *stream, name).to(value)
             elif name.endswith("lora_B"):
                 new[name] = torch.zeros_like(value)
-        return self.of.held(new)
+        return self.owner.held(new)
 
     def train(
         self,
@@ -172,27 +172,27 @@ class _Session:
         rates: Mapping[str, float] | None = None,
         gradients: bool = False,
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Train from `start`; what it lacks begins at the model's start values. See Trainer."""
-        of, model = self.of, self.model
-        if of.start == "own" and self.at.number == 1:
+        """Train from `start`; missing tensors begin at the model's start values. See Trainer."""
+        owner, model = self.owner, self.model
+        if owner.start == "own" and self.at.number == 1:
             own = {
-                n: fresh_factor(t, self.at.seed, "own", of.name, n).to(t)
+                n: fresh_factor(t, self.at.seed, "own", owner.name, n).to(t)
                 for n, t in start.items()
                 if n.endswith("lora_A")
             }
             start = {**start, **own}
-        examples = of.examples(model)
+        examples = owner.examples(model)
         names = frozenset(
             n
             for n in model.tensors
-            if group_of(n) in of.groups and self.scope.role(n) != "frozen" and only.role(n) == "shared"
+            if group_of(n) in owner.groups and self.scope.role(n) != "frozen" and only.role(n) == "shared"
         )
         at = self.at
         if self.training.prox:
-            near, other = proximal(self.training.prox, start), penalty
-            penalty = near if other is None else lambda tensors: near(tensors) + other(tensors)
+            prox, extra = proximal(self.training.prox, start), penalty
+            penalty = prox if extra is None else lambda tensors: prox(tensors) + extra(tensors)
         job = LocalJob(
-            client=of.name,
+            client=owner.name,
             examples=examples,
             start=start,
             names=names,
@@ -200,7 +200,7 @@ class _Session:
             seed=at.seed,
             round=at.number,
             rounds=at.rounds,
-            ratios=ratios(of.shapes),
+            ratios=ratios(owner.shapes),
             local=local,
             penalty=penalty,
             rates=rates or {},
@@ -210,14 +210,14 @@ class _Session:
         numbers = {"examples": len(job.chosen), "loss": outcome.loss, "steps": outcome.steps}
         if truncated := sum(bool(getattr(examples[i], "truncated", False)) for i in job.chosen):
             numbers["truncated"] = truncated
-        found = {**outcome.tensors, **{f"{n}.gradient": t for n, t in outcome.gradients.items()}}
-        return cut(found, of.shapes), numbers
+        tensors = {**outcome.tensors, **{f"{n}.gradient": t for n, t in outcome.gradients.items()}}
+        return cut(tensors, owner.shapes), numbers
 
     def stream(self, name: str) -> torch.Generator:
         """The client's own random stream of this name in this round."""
-        return torch_stream(self.at.seed, name, self.of.name, self.at.number)
+        return torch_stream(self.at.seed, name, self.owner.name, self.at.number)
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
-        """The client's personal tensors from now on; those not named stay as they are."""
+        """Update the client's personal tensors; tensors not named are unchanged."""
         self.personal.update({n: lent(t) for n, t in tensors.items()})
         self.kept.update(tensors)

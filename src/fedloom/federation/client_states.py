@@ -1,8 +1,8 @@
-"""The clients' own tensors while they are idle: one file per client, read when the client is asked or evaluated.
+"""The clients' personal tensors on disk: one file per client, read when the client is asked or evaluated.
 
-A client's tensors lie in `<client>/round-000003.safetensors`, where the round is the last that changed them, and `index.jsonl`
-says round by round whose changed. Nothing here costs more than the clients that changed: a checkpoint appends one line, and a
-file is removed only when a checkpoint no longer needs it (docs/decisions/0009-what-does-not-fit-lies-on-disk.md).
+A client's file is `<client>/round-000003.safetensors`, named after the last round that changed it; `index.jsonl` lists the
+changed clients of every round. A checkpoint costs time for the changed clients only: it appends one line, and a file is
+removed once no checkpoint needs it (docs/decisions/0009-what-does-not-fit-lies-on-disk.md).
 """
 
 import json
@@ -22,17 +22,17 @@ INDEX = "index.jsonl"
 
 
 class States(Protocol):
-    """Where a client's own tensors lie."""
+    """Storage of the clients' personal tensors."""
 
     def read(self, client: str) -> dict[str, Tensor] | None:
         """The client's tensors, private to the caller; None if it never kept any."""
 
     def write(self, client: str, round: int, tensors: Mapping[str, Tensor]) -> None:
-        """Put the client's tensors down."""
+        """Store the client's tensors."""
 
 
 class ClientStates:
-    """Reads and writes clients' own tensors below `folder`, or in a temporary folder that goes with this object."""
+    """The clients' personal tensors below `folder`, or in a temporary folder that is removed with this object."""
 
     def __init__(self, folder: Path | None = None, device: torch.device | str = "cpu") -> None:
         """Tensors are read onto `device`."""
@@ -41,7 +41,7 @@ class ClientStates:
         self._durable = folder is not None
         self._temporary: TemporaryDirectory[str] | None = None
         self._rounds: dict[str, int] = {}
-        self._since: set[str] = set()
+        self._changed: set[str] = set()
         self._replaced: list[Path] = []
 
     def read(self, client: str) -> dict[str, Tensor] | None:
@@ -51,43 +51,43 @@ class ClientStates:
         return load_file(self._file(client, self._rounds[client]), device=str(self.device))
 
     def write(self, client: str, round: int, tensors: Mapping[str, Tensor]) -> None:
-        """Put a client's tensors down; what they replace stays until the next checkpoint."""
+        """Write a client's tensors; the file that they replace stays until the next checkpoint."""
         file = self._file(client, round)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(file, with_checksum(tensors), durable=self._durable)
         if (before := self._rounds.get(client, round)) != round:
             self._replaced.append(self._file(client, before))
         self._rounds[client] = round
-        self._since.add(client)
+        self._changed.add(client)
 
     def record(self, round: int) -> None:
-        """Note who changed since the last checkpoint; to be called before the round's checkpoint is made to count."""
-        if self._since and self._durable:
+        """Append the clients changed since the last checkpoint to the index; call it before the round's checkpoint is saved."""
+        if self._changed and self._durable:
             with (self._root() / INDEX).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"round": round, "clients": sorted(self._since)}) + "\n")
+                file.write(json.dumps({"round": round, "clients": sorted(self._changed)}) + "\n")
             sync(self._root() / INDEX)
-        self._since.clear()
+        self._changed.clear()
 
     def forget_replaced(self) -> None:
-        """Remove the files that no checkpoint needs any more; to be called once the round's checkpoint counts."""
+        """Remove the files that no checkpoint needs any more; call it after the round's checkpoint is saved."""
         for file in self._replaced:
             file.unlink(missing_ok=True)
         self._replaced.clear()
 
     def restore(self, round: int) -> None:
-        """Stand where the checkpoint of `round` stood; what later rounds left behind is removed.
+        """Return to the state at the checkpoint of `round`; files of later rounds are removed.
 
         Raises ExperimentError where a client's file is damaged.
         """
         index = self._root() / INDEX
         lines = index.read_text(encoding="utf-8").splitlines(keepends=True) if index.exists() else []
-        known = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may tear the last one
-        known = [line for line in known if line["round"] <= round]
-        self._rounds = {client: line["round"] for line in known for client in line["clients"]}
-        self._since.clear()
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]  # a kill may tear the last one
+        entries = [line for line in entries if line["round"] <= round]
+        self._rounds = {client: line["round"] for line in entries for client in line["clients"]}
+        self._changed.clear()
         if index.exists():
-            write_atomic(index, "".join(json.dumps(line) + "\n" for line in known).encode())
-        used = {self._file(client, changed) for client, changed in self._rounds.items()}
+            write_atomic(index, "".join(json.dumps(line) + "\n" for line in entries).encode())
+        used = {self._file(client, last) for client, last in self._rounds.items()}
         for file in used:
             read_checked(file)
         for file in self._root().glob("*/*.safetensors"):

@@ -1,4 +1,4 @@
-"""How many clients are trained together where the experiment leaves it open: as many as still make a round faster, and as fit."""
+"""The automatic cohort size: the largest number of clients that still speeds a round up and fits into memory."""
 
 import os
 from collections.abc import Sequence
@@ -10,14 +10,14 @@ from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable
 
 ENOUGH = {"cpu": 4096, "cuda": 65_536}
-"""Positions (samples in a step times tokens) from which on a larger batch makes a device no faster."""
+"""Positions (samples in a step times tokens) beyond which a larger batch makes a device no faster."""
 SHARE = {"cpu": 0.25, "cuda": 0.5}
-"""Part of the memory that a cohort's activations and stacks may take."""
+"""Share of the memory that a cohort's activations and stacked tensors may take."""
 LARGEST = 256
 
 
 def cohort_size(model: Trainable, samples: Sequence[Sample], batch_size: int) -> int:
-    """The number of clients, from the shapes of model and `samples` and from the machine's memory; at least 1."""
+    """The number of clients trained together, from the shapes of model and `samples` and the device's memory; at least 1."""
     if not model.stackable:
         return 1
     lengths = [model.positions(model.prepare(s)) for s in samples]
@@ -35,7 +35,7 @@ def cohort_size(model: Trainable, samples: Sequence[Sample], batch_size: int) ->
 
 
 def memory(device: torch.device) -> int:
-    """Bytes of the device's whole memory."""
+    """The device's total memory in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     try:

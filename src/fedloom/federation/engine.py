@@ -1,4 +1,4 @@
-"""What an engine is to the round loop: something that asks clients and returns their replies."""
+"""The engine protocol: asks clients, in this process or at real sites, and returns their replies."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Engine(Protocol):
-    """Where clients run."""
+    """Runs requests at clients."""
 
     @property
     def model(self) -> Trainable:
-        """The foundation and its adapters, as the server has them."""
+        """The server's foundation and adapters."""
 
     @property
     def clients(self) -> "Mapping[str, Client]":
-        """The clients by name; those of a deployment have no data here."""
+        """The clients by name; clients of a deployment hold no data here."""
 
     def ask(
         self,
@@ -32,4 +32,4 @@ class Engine(Protocol):
         done: Callable[[str, float], None],
         received: Callable[[Reply], Reply],
     ) -> list[Reply]:
-        """At most one reply per asked client, in the order of `payloads`, each handed to `received` as it arrives."""
+        """At most one reply per asked client, in the order of `payloads`, each passed through `received` as it arrives."""

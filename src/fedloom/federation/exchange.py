@@ -1,4 +1,4 @@
-"""An exchange with clients: sends each its part, inspects the replies, and keeps the ledger and the totals."""
+"""An exchange with clients: sends views, inspects replies, and records the ledger and the totals."""
 
 import time
 from collections import Counter
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from fedloom.federation.loop import Federation
 
 
-class NoReplies(Exception):  # noqa: N818 - not an error: the round simply has nothing to combine
-    """Not one usable reply came back."""
+class NoReplies(Exception):  # noqa: N818 - not an error: the round has nothing to combine
+    """No usable reply came back."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """The messages of one round; `entries` are its lines of the ledger, one for each time that clients were asked."""
+    """The messages of one round; `entries` are its ledger lines, one per ask."""
 
-    of: "Federation"
+    federation: "Federation"
     method: Method
     round: int
     entries: list[dict[str, Any]]
@@ -36,24 +36,24 @@ class Exchange:
         self, request: str, views: Mapping[str, Payload]
     ) -> tuple[list[Reply], Counter[str], Counter[str]]:
         """Send each client its view; returns replies, bytes up and bytes down by group."""
-        of, asked = self.of, sorted(views)
+        federation, asked = self.federation, sorted(views)
         groups_up: Counter[str] = Counter()
 
         def received(reply: Reply) -> Reply:
             if reply.error is None:
                 groups_up.update(reply.payload.nbytes_by_group())
-            return of.uploads.take(reply)
+            return federation.uploads.take(reply)
 
         groups_down = sum((p.nbytes_by_group() for p in views.values()), Counter())
-        replies = of.engine.ask(
+        replies = federation.engine.ask(
             self.method,
             request,
             LazyMapping(asked, lambda client: views[client].detached()),
-            Round(self.round, of.experiment.rounds, of.experiment.seed),
-            lambda client, seconds: of.heard(self.round, client, len(asked)),
+            Round(self.round, federation.experiment.rounds, federation.experiment.seed),
+            lambda client, seconds: federation.report_answer(self.round, client, len(asked)),
             received,
         )
-        replies = [replace(r, ratios=ratios(of.clients[r.client].shapes)) for r in replies]
+        replies = [replace(r, ratios=ratios(federation.clients[r.client].shapes)) for r in replies]
         return replies, groups_up, groups_down
 
     def inspected(
@@ -66,7 +66,7 @@ class Exchange:
         answers: bool = False,
         check: Check | None = None,
     ) -> tuple[list[Reply], dict[str, str]]:
-        """The replies that pass the firewall, and why the others do not; see `firewall.inspect`."""
+        """The replies that pass the firewall, and the reason of refusal for the others; see `firewall.inspect`."""
         return inspect(
             replies,
             rules=rules,
@@ -91,7 +91,7 @@ class Exchange:
         **more: Any,
     ) -> None:
         """Add one ask to the ledger and to the run's totals; `more` are further fields of the entry."""
-        totals = self.of.totals
+        totals = self.federation.totals
         totals.bytes_down += down.total()
         totals.bytes_up += up.total()
         totals.asked += len(asked)
@@ -121,14 +121,14 @@ class Exchange:
     def views(
         self, asked: Sequence[str], payload: Payload | Mapping[str, Payload]
     ) -> Iterator[tuple[str, Payload]]:
-        """What each client is to see of a payload; one and the same object for all clients of one kind."""
-        kinds: dict[Any, Payload] = {}
+        """Each client's view of a payload; clients with equal groups and shapes share one object."""
+        shared_views: dict[Any, Payload] = {}
         for name in asked:
-            client = self.of.clients[name]
+            client = self.federation.clients[name]
             if not isinstance(payload, Payload):
                 yield name, client.view(payload[name])
                 continue
             kind = client.groups, frozenset(client.shapes.items())
-            if kind not in kinds:
-                kinds[kind] = client.view(payload)
-            yield name, kinds[kind]
+            if kind not in shared_views:
+                shared_views[kind] = client.view(payload)
+            yield name, shared_views[kind]

@@ -1,7 +1,7 @@
 """The local engine: all clients in this process on one frozen foundation, one after another or a cohort at a time.
 
-Clients' functions run in coroutines that pause where they train. With a cohort, those that pause with the same kind of job are
-trained together; a method knows nothing of it. One after another is the reference, and both give the same result up to rounding.
+Clients' functions run in coroutines that pause where they train. With a cohort, clients that pause with the same kind of job
+train together, transparently to the method. Both ways agree up to rounding; one after another is the reference.
 """
 
 import time
@@ -26,7 +26,7 @@ Done = Callable[[str, float], None]
 class LocalEngine:
     """Asks clients in this process. `wire` sends every payload through its bytes, as a deployment does.
 
-    `cohort` is the largest number of clients that are trained together; 1 trains each by itself.
+    `cohort` is the largest number of clients trained together; 1 trains each by itself.
     """
 
     def __init__(
@@ -53,11 +53,11 @@ class LocalEngine:
         done: Done = lambda client, seconds: None,
         received: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> list[Reply]:
-        """One reply per asked client, each handed to `received` as it arrives, which says what to keep of it.
+        """One reply per asked client, each passed through `received` as it arrives.
 
-        A client that raises gives a reply with the error; it never ends the run.
+        An exception in a client becomes a reply with the error; it never ends the run.
         """
-        names = sorted(payloads)  # who is trained with whom shall not depend on the order of asking
+        names = sorted(payloads)  # the grouping of clients must not depend on the order of payloads
         replies: dict[str, Reply] = {}
         for first in range(0, len(names), self.cohort):
             calls = {
@@ -75,43 +75,43 @@ class LocalEngine:
         return [replies[name] for name in payloads]
 
     def _run(self, calls: Mapping[str, Callable[[], Reply]], arrive: Callable[[Reply], None]) -> None:
-        """Run each call to its next job, then the jobs, and so on; a reply is handed over before anybody else goes on."""
+        """Run each call to its next job, train the jobs, and repeat; replies are passed on one by one as calls end."""
         clients = {name: greenlet(call) for name, call in calls.items()}
         outcomes: Mapping[str, Outcome | Exception | None] = dict.fromkeys(clients)
         while outcomes:
             jobs: dict[str, LocalJob] = {}
             for name, outcome in outcomes.items():
-                go_on = clients[name].throw if isinstance(outcome, Exception) else clients[name].switch
-                said = go_on() if outcome is None else go_on(outcome)
-                if isinstance(said, LocalJob):
-                    jobs[name] = said
+                resume = clients[name].throw if isinstance(outcome, Exception) else clients[name].switch
+                result = resume() if outcome is None else resume(outcome)
+                if isinstance(result, LocalJob):
+                    jobs[name] = result
                 else:
-                    arrive(said)
+                    arrive(result)
             outcomes = self._train(jobs)
 
     def _train(self, jobs: Mapping[str, LocalJob]) -> dict[str, Outcome | Exception]:
-        """An outcome or an error for every job, in their order."""
-        found: dict[str, Outcome | Exception] = {}
+        """An outcome or an error for every job, in the order of `jobs`."""
+        outcomes: dict[str, Outcome | Exception] = {}
         for names in _alike(self.model, jobs):
             try:
                 if len(names) == 1:
-                    found[names[0]] = train_one(self.model, jobs[names[0]])
+                    outcomes[names[0]] = train_one(self.model, jobs[names[0]])
                 else:
-                    found |= zip(names, train_cohort(self.model, [jobs[n] for n in names]), strict=True)
-            except Exception as error:  # it belongs to the clients whose job it is
+                    outcomes |= zip(names, train_cohort(self.model, [jobs[n] for n in names]), strict=True)
+            except Exception as error:  # the error of the clients in this group
                 if len(names) == 1:
-                    found[names[0]] = error
-                else:  # one client's data may be the reason: find out whose
+                    outcomes[names[0]] = error
+                else:  # one client's data may be the reason: train each by itself
                     for name in names:
-                        found |= self._train({name: jobs[name]})
-        return {name: found[name] for name in jobs}
+                        outcomes |= self._train({name: jobs[name]})
+        return {name: outcomes[name] for name in jobs}
 
     def _ask_one(self, client: Client, method: Method, request: str, payload: Payload, at: Round) -> Reply:
         if self.wire:
             payload = Payload.decode(payload.encode())
         try:
             answer = client.answer(method, request, payload, self.model, self.training, at, _pause)
-        except Exception as error:  # whatever goes wrong at one client is that client's refusal
+        except Exception as error:  # any error at a client counts as its refusal
             return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
         if self.wire:
             answer = Payload.decode(answer.encode())
@@ -119,14 +119,14 @@ class LocalEngine:
 
 
 def _pause(job: LocalJob) -> Outcome:
-    """Hand a job to the engine that runs this client, and go on when it is done."""
+    """Pass a job to the engine that runs this client, and resume with its outcome."""
     engine: Any = getcurrent().parent
     outcome: Outcome = engine.switch(job)
     return outcome
 
 
 def _alike(model: Trainable, jobs: Mapping[str, LocalJob]) -> list[Sequence[str]]:
-    """Names of jobs that can be done together, in the order of their first."""
+    """Names of jobs that can be trained together, groups in the order of their first job."""
     groups: list[tuple[object, list[str]]] = []
     if not model.stackable:
         return [[name] for name in jobs]

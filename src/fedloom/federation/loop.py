@@ -1,4 +1,4 @@
-"""The round loop: sample a cohort, ask, check, combine, evaluate, record, checkpoint; and going on where a run was cut off."""
+"""The round loop: sample a cohort, ask, check, combine, evaluate, record, checkpoint; and resuming from a checkpoint."""
 
 import math
 import time
@@ -18,9 +18,8 @@ from fedloom.federation import Engine
 from fedloom.federation.ask import RoundAsk
 from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
-from fedloom.federation.diagnostics import aggregation, update_norm
+from fedloom.federation.diagnostics import aggregation, agreement, turn, update_norm
 from fedloom.federation.exchange import Exchange, NoReplies
-from fedloom.federation.interference import agreement, turn
 from fedloom.federation.progress import Observer, Progress, Totals
 from fedloom.federation.run_folder import Checkpoint, RunFolder
 from fedloom.federation.settings import RunSettings
@@ -40,7 +39,7 @@ from fedloom.tasks.evaluation import ClientModel
 
 @dataclass
 class Federation:
-    """The server's side of a run. `run` goes from wherever the state stands to the last round."""
+    """The server's side of a run. `run` continues from the current round to the last one."""
 
     experiment: RunSettings
     engine: Engine
@@ -50,9 +49,9 @@ class Federation:
     round: int = 0
     totals: Totals = field(default_factory=Totals)
     tools: ServerTools | None = None
-    """The server's own models, for the methods that work with them."""
+    """The server's own models, for the methods that need them."""
     attackers: Sequence[str] = ()
-    """The clients that the experiment's simulated attack goes out from."""
+    """The clients that carry out the experiment's simulated attack."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -68,14 +67,14 @@ class Federation:
         device = next((t.device for t in start.values()), torch.device("cpu"))
         self.uploads = Uploads(memory, kept)
         if self.experiment.engine.reuse:
-            self.engine.model.store = FeatureStore(memory, kept, constant=self._constant())
-        self.personal = ClientStates(None if kept is None else kept / "clients", device)
+            self.engine.model.store = FeatureStore(memory, kept, constant=self._constant_features())
+        self.client_states = ClientStates(None if kept is None else kept / "clients", device)
         prepared, begin = ExampleCache(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():
-            client.states, client.prepared, client.begin = self.personal, prepared, begin
+            client.states, client.prepared, client.begin = self.client_states, prepared, begin
         self.replies: list[Reply] = []
-        self.told: dict[str, float] = {}
-        self._fresh = True
+        self.noted_metrics: dict[str, float] = {}
+        self._resumed = False
         self.change: Mapping[str, Tensor] = {}
         self.first_metrics: Mapping[str, float] = {}
         self.last_metrics: Mapping[str, float] = {}
@@ -83,17 +82,17 @@ class Federation:
 
     @cached_property
     def accountant(self) -> Accountant | None:
-        """What counts the privacy that rounds cost; None without differential privacy."""
+        """The privacy accountant; None without differential privacy."""
         dp, experiment = self.experiment.privacy.dp, self.experiment
         if dp is None:
             return None
-        methods = (experiment.method_in(1), self.method)  # a warm start's, which may ask less often
+        methods = (experiment.method_in(1), self.method)  # the warm start's method may ask less often
         sums = max(asks(method.combination) for method in methods)
         return Accountant.of(dp, experiment.cohort.fraction, sums)
 
     @cached_property
     def rounds(self) -> int:
-        """How many rounds the run has: the experiment's, or as many as the privacy budget allows."""
+        """Number of rounds: the experiment's, or fewer if the privacy budget allows fewer."""
         dp, rounds = self.experiment.privacy.dp, self.experiment.rounds
         if dp is None or dp.epsilon is None or self.accountant is None:
             return rounds
@@ -115,14 +114,14 @@ class Federation:
         return any(client.shapes for client in self.clients.values())
 
     def status(self) -> str:
-        """`complete`, or what kept the run from being plainly so."""
+        """`complete`, with reservations if there are any; see `Totals.status`."""
         attack = self.experiment.attack
         return self.totals.status(None if attack is None else described(attack, self.attackers))
 
     def run(self) -> None:
-        """All rounds that are left. Every round ends in a checkpoint, if there is a folder."""
-        if self.round == 0 and self._fresh:
-            self._finish(0, time.perf_counter(), [])
+        """Run the remaining rounds; each ends with a checkpoint, if there is a folder."""
+        if self.round == 0 and not self._resumed:
+            self._finish_round(0, time.perf_counter(), [])
         if self.rounds < self.experiment.rounds and self.experiment.privacy.dp is not None:
             self.totals.budget = (
                 f"the privacy budget of epsilon {self.experiment.privacy.dp.epsilon:g} ended it after round {self.rounds} "
@@ -144,65 +143,65 @@ class Federation:
             else:
                 self.totals.skipped_rounds += 1
                 entries[-1]["notes"].append("no quorum: the round changed nothing on the server")
-            measured = self._measure(method, before)
-            self.replies, self.told = [], {}
+            measured = self._round_metrics(method, before)
+            self.replies, self.noted_metrics = [], {}
             self.uploads.clear()
-            self._finish(number, began, entries, measured)
+            self._finish_round(number, began, entries, measured)
         if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
             self._assess(self.round, generate=self.experiment.evaluation.generate)
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Stand where the checkpoint stood."""
-        self._fresh = False
+        """Restore the state at the checkpoint."""
+        self._resumed = True
         self.round = checkpoint.round
-        self.state = self._here(checkpoint.state)
+        self.state = self._on_device(checkpoint.state)
         self.totals = Totals(**checkpoint.totals)
-        self.change = {n: t.to(self.personal.device, copy=True) for n, t in checkpoint.change.items()}
-        self.personal.restore(checkpoint.round)
+        self.change = {n: t.to(self.client_states.device, copy=True) for n, t in checkpoint.change.items()}
+        self.client_states.restore(checkpoint.round)
         if self.folder is not None:
             lines = self.folder.history("metrics.jsonl")
             self.first_metrics = {x["name"]: x["value"] for x in lines if x["round"] == 0}
             self.last_metrics = {x["name"]: x["value"] for x in lines if x["round"] == self.round}
 
-    def _here(self, state: State) -> State:
-        """The state in memory on the model's device: what was read is mapped from a file that the next round removes."""
-        device = self.personal.device
+    def _on_device(self, state: State) -> State:
+        """A copy of the state on the model's device: the one that was read is mapped from a file that the next round removes."""
+        device = self.client_states.device
         shared, own = (
             {n: t.to(device, copy=True) for n, t in x.items()} for x in (state.shared, state.tensors)
         )
         return State(shared, own, state.values)
 
     def cohort(self, number: int) -> list[str]:
-        """The clients of a round: a seeded draw from the sorted names; with differential privacy each by its own coin."""
+        """The clients of a round: a seeded draw from the sorted names; Poisson sampling with differential privacy."""
         settings = self.experiment.cohort
         share = 1.0 if number == 1 and settings.full_first_round else settings.fraction
         size = max(1, math.ceil(share * len(self.names)))
         stream = torch_stream(self.experiment.seed, "cohort", number)
-        if self.experiment.privacy.dp is not None:  # what the accountant's figure is proved for
+        if self.experiment.privacy.dp is not None:  # the sampling that the accountant assumes
             coins = torch.rand(len(self.names), generator=stream, dtype=torch.float64).tolist()
             return [name for name, coin in zip(self.names, coins, strict=True) if coin < settings.fraction]
-        drawn = torch.randperm(len(self.names), generator=stream)[:size]
-        return sorted(self.names[i] for i in drawn.tolist())
+        chosen = torch.randperm(len(self.names), generator=stream)[:size]
+        return sorted(self.names[i] for i in chosen.tolist())
 
-    def heard(self, number: int, client: str, clients: int) -> None:
-        """Tell the observer that one of `clients` has answered."""
+    def report_answer(self, number: int, client: str, clients: int) -> None:
+        """Report to the observer that one of `clients` has answered."""
         self.observe(Progress(number, self.rounds, {}, self.totals, client, clients))
 
     def global_model(self) -> Mapping[str, Tensor]:
-        """The tensors of the model for everybody; empty where the method or the architectures have none."""
+        """The global model's tensors; empty where the method or the architectures have none."""
         if not self.engine.model.one_model:
             return {}
         personal = LazyMapping(self.names, lambda name: self.clients[name].personal)
         return self.method.global_model(self.state, personal)
 
-    def own_models(self, names: Collection[str] | None = None) -> Mapping[str, ClientModel]:
-        """The models of these clients that have one of their own, each made when it is read; None means all clients."""
-        asked = [name for name in self.names if names is None or name in names]
-        having = [name for name in asked if self.client_model(self.clients[name]) is not None]
-        return LazyMapping(having, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
+    def personal_models(self, names: Collection[str] | None = None) -> Mapping[str, ClientModel]:
+        """The personal models of these clients (None: all), built lazily; clients without one are left out."""
+        candidates = [name for name in self.names if names is None or name in names]
+        owners = [name for name in candidates if self.client_model(self.clients[name]) is not None]
+        return LazyMapping(owners, lambda name: self.client_model(self.clients[name]) or ClientModel({}))
 
     def client_model(self, client: Client) -> ClientModel | None:
-        """A client's own model, or None where it has nothing of its own."""
+        """A client's personal model, or None where it has none."""
         personal = client.personal
         own = self.method.client_model(self.state, personal)
         if not self.engine.model.one_model:
@@ -210,11 +209,11 @@ class Federation:
         if not own:
             return None
         common = client.view(Payload(self.state.shared)).tensors
-        kept = {n: t for n, t in own.items() if n in personal}  # such as prompt states, which are no group's
+        kept = {n: t for n, t in own.items() if n in personal}  # also tensors outside all groups
         return ClientModel({**common, **client.held(own), **kept}, ratios(client.shapes))
 
-    def _constant(self) -> bool:
-        """Whether no client ever trains what the model's features depend on."""
+    def _constant_features(self) -> bool:
+        """Whether the tensors that the model's features depend on stay untrained through the run."""
         parts = ever_trained(self.experiment.training, self.experiment.rounds)
         return not any(
             self.method.scope.role(n) != "frozen" and part_of(group_of(n)) in {*parts, None}
@@ -223,49 +222,49 @@ class Federation:
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum
-        if self.experiment.privacy.dp is not None:  # nobody was drawn: the noise counts as the answer
+        if self.experiment.privacy.dp is not None:  # an empty cohort still gives noise, which counts
             entries = [e for e in entries if e["asked"]]
         return all(len(e["answered"]) >= max(1, math.ceil(share * len(e["asked"]))) for e in entries)
 
-    def _measure(self, method: Method, before: State) -> dict[str, float]:
-        """Training losses and what aggregation did."""
+    def _round_metrics(self, method: Method, before: State) -> dict[str, float]:
+        """Training losses and aggregation diagnostics of the round."""
         losses = {
             r.client: float(r.payload.numbers["loss"]) for r in self.replies if "loss" in r.payload.numbers
         }
-        found = {f"train/{client}/loss": loss for client, loss in losses.items()}
+        metrics = {f"train/{client}/loss": loss for client, loss in losses.items()}
         if losses:
-            found["train/loss"] = sum(losses.values()) / len(losses)
-        found |= self.told
+            metrics["train/loss"] = sum(losses.values()) / len(losses)
+        metrics |= self.noted_metrics
         summed = self.experiment.privacy.sums
         if (self.replies or summed) and self.state is not before and before.shared:
             if not summed:
                 weights = method.client_weights(self.replies)
                 known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
-                found |= aggregation(self.replies, weights, method.product(self.state), known)
-            found["update_norm"] = update_norm(before.shared, self.state.shared)
+                metrics |= aggregation(self.replies, weights, method.product(self.state), known)
+            metrics["update_norm"] = update_norm(before.shared, self.state.shared)
             if self.experiment.evaluation.updates:
-                found |= self._updates(before)
+                metrics |= self._update_metrics(before)
         if self.state is not before:
-            found |= method.measured(self.state)
-        return found
+            metrics |= method.measured(self.state)
+        return metrics
 
-    def _updates(self, before: State) -> dict[str, float]:
-        """How the clients' changes agree, and how this round's change of the model goes with the last one's."""
+    def _update_metrics(self, before: State) -> dict[str, float]:
+        """Agreement between the clients' changes, and between this round's change of the model and the previous one's."""
         model = self.engine.model.tensors
-        was = {n: t for n, t in before.shared.items() if n in model}
-        change = {n: self.state.shared[n] - t for n, t in was.items() if self.state.shared[n] is not t}
-        found = agreement(self.replies, was) | turn(change, self.change)
+        previous = {n: t for n, t in before.shared.items() if n in model}
+        change = {n: self.state.shared[n] - t for n, t in previous.items() if self.state.shared[n] is not t}
+        metrics = agreement(self.replies, previous) | turn(change, self.change)
         self.change = change
-        return found
+        return metrics
 
-    def _finish(
+    def _finish_round(
         self,
         number: int,
         began: float,
         entries: Sequence[Mapping[str, Any]],
         measured: Mapping[str, float] | None = None,
     ) -> None:
-        """Evaluate where it is due, write the histories, then the checkpoint that makes the round count."""
+        """Evaluate if it is due, write the histories, then the checkpoint, which completes the round."""
         metrics = dict(measured or {})
         ends = number in (0, self.rounds)
         if ends or number % self.experiment.evaluation.every == 0:
@@ -277,25 +276,25 @@ class Federation:
             lines = ({"round": number, "name": n, "value": v} for n, v in metrics.items() if math.isfinite(v))
             self.folder.append("metrics.jsonl", lines)
             self.folder.append("ledger.jsonl", entries)
-            self.personal.record(number)
+            self.client_states.record(number)
             self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change))
-        self.personal.forget_replaced()
+        self.client_states.forget_replaced()
         self.observe(Progress(number, self.rounds, metrics, self.totals))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
-        """Evaluate the round's models, and write the predictions where answers were generated."""
+        """Evaluate the round's models, and write the predictions if answers were generated."""
         model = self.engine.model
         snapshot = Snapshot(
             number,
             number == self.rounds,
             generate,
             self.global_model(),
-            self.own_models,
+            self.personal_models,
             self.state,
             None if self.folder is None else self.folder.path,
         )
         assessment = self.evaluator.assess(snapshot)
-        if not model.store.constant:  # the next round's encoder is another one
+        if not model.store.constant:  # the encoder changes in the next round
             model.store.clear()
         if self.folder is not None and generate and assessment.records:
             self.folder.write_predictions("start" if number == 0 else "end", assessment.records)

@@ -1,4 +1,4 @@
-"""`ask` under privacy: one reply, the mean of many clients', in place of theirs."""
+"""`ask` under privacy: the method receives one reply, the mean over the clients."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -15,32 +15,32 @@ def private_reply(
     asked: Sequence[str],
     due: Payload,
 ) -> Reply:
-    """The mean of the clients' replies, which is all that the method sees. Raises NoReplies where there is none.
+    """The mean of the clients' replies. Raises NoReplies where there is none.
 
-    `due` are the tensors that are summed; changes are measured from the payload's tensors of these names.
+    `due` holds the tensors to be summed; changes are measured from the payload's tensors of these names.
     """
     if not isinstance(payload, Payload):
         raise TypeError(
             f"method {exchange.method.name} sends each client something else; that cannot be summed"
         )
-    of, settings = exchange.of, exchange.of.experiment.privacy
+    federation = exchange.federation
     reply = (
         _secure(exchange, request, payload, asked, due)
-        if settings.secure
+        if federation.experiment.privacy.secure
         else _plain(exchange, request, payload, asked, due)
     )
-    of.replies = []  # there are none that could be compared
+    federation.replies = []  # diagnostics compare single replies
     if "loss" in reply.payload.numbers:
-        of.told["train/loss"] = float(reply.payload.numbers["loss"])
+        federation.noted_metrics["train/loss"] = float(reply.payload.numbers["loss"])
     return reply
 
 
 def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[str], due: Payload) -> Reply:
-    """By secure summation; the server never holds what one client sent."""
+    """The mean by secure summation; the server never holds a single client's tensors."""
     from fedloom.privacy.secure.protocol import Abandoned
     from fedloom.privacy.secure.server import SecureSum
 
-    began, settings = time.perf_counter(), exchange.of.experiment.privacy
+    began, settings = time.perf_counter(), exchange.federation.experiment.privacy
     assert settings.secure is not None  # noqa: S101
     views = dict(exchange.views(asked, payload))
     layouts = {c: {n: tuple(t.shape) for n, t in v.tensors.items()} for c, v in exchange.views(asked, due)}
@@ -51,21 +51,21 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
         reply = summing.mean(request, views, payload.tensors)
     except Abandoned as reason:
         summing.record.notes.append(f"secure sum: {reason}")
-    done = summing.record
+    record = summing.record
     if reply is None:
         unused = "not used: the secure sum was abandoned"
-        done.lost |= {c: unused for c in asked if c not in done.lost}
+        record.lost |= {c: unused for c in asked if c not in record.lost}
     exchange.record(
         request,
         asked,
         [],
-        done.lost,
-        done.up,
-        done.down,
+        record.lost,
+        record.up,
+        record.down,
         began,
-        answered=done.inside if reply else [],
-        phases=done.phases,
-        notes=done.notes,
+        answered=record.inside if reply else [],
+        phases=record.phases,
+        notes=record.notes,
         **_spent(exchange),
     )
     if reply is None:
@@ -74,35 +74,35 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
 
 
 def _plain(exchange: Exchange, request: str, payload: Payload, asked: Sequence[str], due: Payload) -> Reply:
-    """The server sees the replies, and the method their private mean."""
+    """The server sees the replies; the method sees their differentially private mean."""
     from fedloom.privacy.differential.private_mean import private_mean
 
-    began, experiment = time.perf_counter(), exchange.of.experiment
+    began, experiment = time.perf_counter(), exchange.federation.experiment
     dp = experiment.privacy.dp
     assert dp is not None  # noqa: S101
-    heard, up, down = exchange.send(request, dict(exchange.views(asked, payload)))
-    # The median of the cohort depends on everybody: one client more could change who else is refused.
+    arrived, up, down = exchange.send(request, dict(exchange.views(asked, payload)))
+    # The cohort's median norm depends on every client: one more client could change which others are refused.
     rules = experiment.firewall.model_copy(update={"norm_ratio": float("inf")})
     reference = {c: view.tensors for c, view in exchange.views(asked, due)}
-    replies, refused = exchange.inspected(heard, asked, reference, rules)
+    replies, refused = exchange.inspected(arrived, asked, reference, rules)
     exchange.record(request, asked, replies, refused, up, down, began, **_spent(exchange))
     expected = _expected(exchange)
     layout = {n: tuple(t.shape) for n, t in due.tensors.items() if group_of(n) in expected}
-    stream = (exchange.of.experiment.seed, ("dp", exchange.round, request)) if dp.seeded else None
+    stream = (exchange.federation.experiment.seed, ("dp", exchange.round, request)) if dp.seeded else None
     return private_mean(replies, payload.tensors, layout, dp, expected, stream)
 
 
 def _expected(exchange: Exchange) -> dict[str, float]:
-    """q K_g: how many holders of each group are expected in a round."""
-    rate = exchange.of.experiment.cohort.fraction
-    held: dict[str, float] = {}
-    for client in exchange.of.clients.values():
+    """q K_g: the expected number of holders of each group in a round."""
+    rate = exchange.federation.experiment.cohort.fraction
+    holders: dict[str, float] = {}
+    for client in exchange.federation.clients.values():
         for group in client.groups:
-            held[group] = held.get(group, 0.0) + rate
-    return held
+            holders[group] = holders.get(group, 0.0) + rate
+    return holders
 
 
 def _spent(exchange: Exchange) -> dict[str, Any]:
-    """The budget spent with this round, for the ledger."""
-    accountant = exchange.of.accountant
+    """The privacy budget spent up to this round, for the ledger."""
+    accountant = exchange.federation.accountant
     return {} if accountant is None else {"epsilon": round(accountant.epsilon(exchange.round), 6)}

@@ -1,4 +1,4 @@
-"""What a run adds up, and what an observer hears of it."""
+"""A run's totals, and the progress reports to an observer."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Totals:
-    """What a run adds up; part of every checkpoint."""
+    """A run's counters; part of every checkpoint."""
 
     bytes_up: int = 0
     bytes_down: int = 0
@@ -16,10 +16,10 @@ class Totals:
     skipped_rounds: int = 0
     seconds: float = 0.0
     budget: str = ""
-    """How the privacy budget ended the run early; empty where it did not."""
+    """A sentence if the privacy budget ended the run early; else empty."""
 
     def status(self, attack: str | None = None) -> str:
-        """`complete`, or what kept the run from being plainly so; `attack` describes the one that was simulated."""
+        """`complete`, with reservations if there are any; `attack` describes the simulated attack."""
         faults = [fault for fault in (attack, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")
@@ -34,7 +34,7 @@ class Totals:
 
 @dataclass(frozen=True)
 class Progress:
-    """What an observer hears of: the round (0 = before training), its metrics, bytes so far, seconds so far."""
+    """One report to an observer: the round (0 = before training), its metrics, and the totals so far."""
 
     round: int
     rounds: int
@@ -43,7 +43,7 @@ class Progress:
     client: str | None = None
     """The client that has just answered; None when the round is over."""
     clients: int = 0
-    """How many are asked in this round."""
+    """Number of clients asked in this round."""
 
 
 Observer = Callable[[Progress], None]

@@ -1,9 +1,9 @@
-"""A run's folder on disk: what is written when, atomically, and what a resumed run reads back.
+"""A run's folder on disk: atomic writes, checkpoints, and reading them back on resume.
 
-A checkpoint is a folder `state/round-000003` that appears by one rename; the clients' own tensors lie beside it in
-`state/clients` (see `client_states`). Its files hold a checksum: a damaged one is refused, never run on. The histories
-(`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors may run ahead of the last checkpoint; resuming cuts them
-back to it.
+A checkpoint is a folder `state/round-000003` that appears by one rename; the clients' personal tensors lie beside
+it in `state/clients` (see `client_states`). Its files hold a checksum; a damaged file raises ExperimentError. The histories
+(`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors may be ahead of the last checkpoint; resuming truncates
+them to it.
 """
 
 import hashlib
@@ -29,13 +29,13 @@ HISTORIES = ("metrics.jsonl", "ledger.jsonl")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a run needs to go on, beside the clients' own tensors: the last finished round and the method's state."""
+    """A run's state after its last finished round, without the clients' personal tensors."""
 
     round: int
     state: State
     totals: Mapping[str, Any]
     change: Mapping[str, Tensor] = field(default_factory=dict)
-    """The last round's change of the model, where the next round's is to be compared with it."""
+    """The last round's change of the model, for `update/turn` in the next round."""
 
 
 class RunFolder:
@@ -46,11 +46,11 @@ class RunFolder:
 
     @property
     def state(self) -> Path:
-        """Where checkpoints, and what lies beside them, are."""
+        """The folder of checkpoints, clients' tensors, and spilled uploads."""
         return self.path / "state"
 
     def create(self) -> None:
-        """Make the folder. Raises ExperimentError if it cannot be written to, or already holds a run."""
+        """Create the folder. Raises ExperimentError if it is not writable, or already holds a run."""
         if (self.path / "experiment.yaml").exists():
             raise ExperimentError(
                 f"{self.path} already holds a run; choose another --out, or continue it with --resume {self.path}"
@@ -88,13 +88,13 @@ class RunFolder:
         return {r["uid"]: r["prediction"] for r in map(json.loads, lines)}
 
     def history(self, history: str) -> list[dict[str, Any]]:
-        """The complete lines of a history; a torn last line, left by a kill, is dropped."""
+        """The complete lines of a history; a truncated last line, left by a kill, is dropped."""
         path = self.path / history
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def cut_histories(self, after: int) -> None:
-        """Drop every line of a round later than `after`, and the controls, which are measured once at the end."""
+        """Drop the lines of rounds later than `after`, and the controls, which are measured once at the end."""
         for name in HISTORIES:
             lines = (x for x in self.history(name) if not x.get("name", "").startswith("control/"))
             kept = [x for x in lines if x["round"] <= after]
@@ -102,49 +102,49 @@ class RunFolder:
             write_atomic(self.path / name, text.encode())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint; it counts only once its folder has its final name."""
+        """Write a checkpoint; it is complete once its folder has its final name."""
         label = f"round-{checkpoint.round:06d}"
-        part = self.state / f".{label}"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
+        partial = self.state / f".{label}"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
         parts = {"shared": checkpoint.state.shared, "method": checkpoint.state.tensors}
         if checkpoint.change:
             parts[CHANGE] = checkpoint.change
         for name, tensors in parts.items():
-            save_checked(tensors, part / f"{name}.safetensors")
-        described = {
+            save_checked(tensors, partial / f"{name}.safetensors")
+        fields = {
             "round": checkpoint.round,
             "values": dict(checkpoint.state.values),
             "totals": dict(checkpoint.totals),
         }
-        text = json.dumps(described, sort_keys=True)
-        told = {"digest": hashlib.sha256(text.encode()).hexdigest(), "state": text}
-        write_atomic(part / "state.json", json.dumps(told).encode())
-        for file in part.iterdir():
+        text = json.dumps(fields, sort_keys=True)
+        envelope = {"digest": hashlib.sha256(text.encode()).hexdigest(), "state": text}
+        write_atomic(partial / "state.json", json.dumps(envelope).encode())
+        for file in partial.iterdir():
             sync(file)
         shutil.rmtree(self.state / label, ignore_errors=True)
-        part.rename(self.state / label)
+        partial.rename(self.state / label)
         sync(self.state)
         self._forget_before(checkpoint.round)
 
     def last(self) -> Checkpoint | None:
         """The newest complete checkpoint, or None. Raises ExperimentError where it is damaged."""
-        for left in self.state.glob(f"{PREFIX}*"):  # uploads of a round in which the run was cut off
-            shutil.rmtree(left, ignore_errors=True)
-        found = sorted(self.state.glob("round-*")) if self.state.is_dir() else []
-        if not found:
+        for leftover in self.state.glob(f"{PREFIX}*"):  # uploads of an interrupted round
+            shutil.rmtree(leftover, ignore_errors=True)
+        checkpoints = sorted(self.state.glob("round-*")) if self.state.is_dir() else []
+        if not checkpoints:
             return None
-        folder = found[-1]
-        described = _described(folder / "state.json")
+        folder = checkpoints[-1]
+        fields = _read_fields(folder / "state.json")
         state = State(
             read_checked(folder / "shared.safetensors"),
             read_checked(folder / "method.safetensors"),
-            described["values"],
+            fields["values"],
         )
-        self._forget_before(described["round"])
+        self._forget_before(fields["round"])
         file = folder / f"{CHANGE}.safetensors"
         change = read_checked(file) if file.is_file() else {}
-        return Checkpoint(described["round"], state, described["totals"], change)
+        return Checkpoint(fields["round"], state, fields["totals"], change)
 
     def _forget_before(self, round: int) -> None:
         """Remove checkpoints older than `round`."""
@@ -153,15 +153,15 @@ class RunFolder:
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _described(file: Path) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors. Raises ExperimentError where it is damaged."""
+def _read_fields(file: Path) -> dict[str, Any]:
+    """The JSON part of a checkpoint: round, values, totals. Raises ExperimentError where it is damaged."""
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
-        if hashlib.sha256(told["state"].encode()).hexdigest() != told["digest"]:
+        envelope = json.loads(file.read_text(encoding="utf-8"))
+        if hashlib.sha256(envelope["state"].encode()).hexdigest() != envelope["digest"]:
             raise damaged(file)
-        found: dict[str, Any] = json.loads(told["state"])
+        fields: dict[str, Any] = json.loads(envelope["state"])
     except ExperimentError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(file) from error
-    return found
+    return fields

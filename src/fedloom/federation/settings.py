@@ -1,4 +1,4 @@
-"""A round's place in the run, the cohort, and where clients run."""
+"""Settings of the round loop: the cohort, the local engine, and the run as a whole."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ from fedloom.tasks.evaluation import Evaluation
 
 @dataclass(frozen=True)
 class Round:
-    """Where in the run a client is asked: round 1..rounds of the run with this seed."""
+    """A round's place in the run: round `number` of 1..`rounds`, in the run with this seed."""
 
     number: int
     rounds: int
@@ -24,67 +24,66 @@ class Round:
 
 
 class Cohort(BaseModel):
-    """Which clients are asked in a round."""
+    """Sampling of the clients of a round, and their first adapters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     fraction: float = Field(1.0, gt=0, le=1, description="share of the clients drawn for a round")
     full_first_round: bool = Field(
-        False, description="ask everybody in round 1 whatever the share, as several released codes do"
+        False, description="ask all clients in round 1, as several released codes do"
     )
     quorum: float = Field(
         0.5,
         ge=0,
         le=1,
-        description="share of the asked clients whose updates must be usable, or the round changes nothing",
+        description="least share of the asked clients with usable updates; below it the round changes nothing",
     )
     start: Literal["common", "own"] = Field(
-        "common", description="the first A: the same at every client, or each draws its own"
+        "common", description="common | own: the first A is the same at every client, or drawn by each client"
     )
     ranks: dict[Literal["encoder", "llm", "body"], tuple[Annotated[int, Field(ge=1)], ...]] = Field(
         {},
-        description="LoRA ranks of the clients in name order, repeating, such as {encoder: [8, 4]}; none = the model's",
+        description="LoRA ranks of the clients in name order, cyclically, such as {encoder: [8, 4]}; none = the model's",
     )
     alpha: Literal["scaled", "fixed"] = Field(
         "scaled",
-        description="with `ranks`: alpha_k in proportion to the rank, so that all scales are equal, or the same alpha",
+        description="with `ranks`: scaled: alpha_k proportional to the rank, so that all scales are equal; fixed: one alpha",
     )
 
 
 class Engine(BaseModel):
-    """Where clients run."""
+    """The local engine: device, precision, cohort training and memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["local"] = Field("local", description="local: in this process")
-    wire: bool = Field(False, description="send every payload through its bytes, as a deployment does")
+    wire: bool = Field(False, description="encode and decode every payload, as in a deployment")
     device: str = Field(
-        "auto", description="auto | cpu | cuda | cuda:1 ...; auto takes a GPU where there is one"
+        "auto", description="auto | cpu | cuda | cuda:1 ...; auto takes a GPU if there is one"
     )
     dtype: Precision = Field(
         "float32",
-        description="float32 | bfloat16, of frozen weights and of products; adapters, optimiser and server stay in float32",
+        description="float32 | bfloat16, of frozen weights and matrix products; adapters, optimiser and server use float32",
     )
     compile: bool = Field(
         False,
-        description="let torch.compile work on the blocks without adapters; pays on a GPU, where a run is long",
+        description="apply torch.compile to the blocks without adapters; worthwhile for long runs on a GPU",
     )
     cohort: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="how many clients are trained together, as a batch dimension: auto | off | a number; "
+        description="number of clients trained together, as a batch dimension: auto | off | a number; "
         "results agree up to rounding",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; none = PyTorch's choice")
     memory: int = Field(
         4096,
         ge=0,
-        description="MB for a round's uploads, again for prepared samples, and again for kept features; uploads and features "
-        "beyond it lie in a file, samples beyond it are prepared again; changes no figure",
+        description="MB each for a round's uploads, prepared samples and cached features; beyond it, uploads and features "
+        "are kept in files, and samples are prepared again; changes no figure",
     )
     reuse: bool = Field(
         True,
-        description="let an encoder that is not trained work once on each sample, and keep what it makes; results agree up "
-        "to rounding",
+        description="run an untrained encoder once on each sample, and cache its features; results agree up to rounding",
     )
 
 
@@ -93,7 +92,7 @@ class RunSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seed: int = Field(0, ge=0, description="the one seed; every random stream is named and derived from it")
+    seed: int = Field(0, ge=0, description="the run's seed; every random stream is derived from it by name")
     rounds: int = Field(4, ge=0, description="communication rounds; 0 evaluates the untrained model")
     method: Method
     training: Training = Training()
@@ -108,14 +107,14 @@ class RunSettings(BaseModel):
     evaluation: Evaluation = Evaluation()
 
     def method_in(self, round: int) -> Method:
-        """The method of a round: the warm start's in the first ones."""
+        """The method of a round: the warm start's during the first rounds."""
         warm = self.method.warm_start
         return (
             self.warm_start_method(warm.method) if warm is not None and round <= warm.rounds else self.method
         )
 
     def warm_start_method(self, name: str) -> Method:
-        """The warm start's method, with the same clients' weights, head and personal tensors."""
+        """The warm start's method, with this method's client weights, head, personal tensors and server optimizer."""
         method = self.method
         return METHODS[name](
             weights=method.weights, head=method.head, personal=method.personal, server=method.server

@@ -1,4 +1,4 @@
-"""A round's uploads as they arrive: in memory up to a budget, then each in a file from which it is read tensor by tensor."""
+"""A round's uploads: in memory up to a budget, then spilled to files that are read tensor by tensor."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from fedloom.core.tensor_files import PREFIX, write_tensors
 
 
 class Uploads:
-    """Takes each reply when it arrives. `limit` is in bytes; files go to a temporary folder in `inside`, or the system's."""
+    """Stores each reply on arrival. `limit` is in bytes; files go to a temporary folder in `inside`, or the system's."""
 
     def __init__(self, limit: int, inside: Path | None = None) -> None:
         self._limit, self._inside = limit, inside
@@ -19,9 +19,9 @@ class Uploads:
         self._temporary: TemporaryDirectory[str] | None = None
 
     def take(self, reply: Reply) -> Reply:
-        """The same reply, safe from later edits by its sender; read from a file where the budget is used up.
+        """A copy of the reply, in memory or, beyond the budget, backed by a file.
 
-        Raises ExperimentError where that file cannot be written.
+        Raises ExperimentError if the file cannot be written.
         """
         if reply.error is not None:
             return reply
@@ -39,7 +39,7 @@ class Uploads:
         return replace(reply, payload=Payload(tensors, dict(reply.payload.numbers)))
 
     def clear(self) -> None:
-        """Forget the round: its replies must not be read any more."""
+        """Release the round's uploads; its replies must not be read any more."""
         self._held = self._count = 0
         if self._temporary is not None:
             self._temporary.cleanup()

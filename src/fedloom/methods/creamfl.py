@@ -3,7 +3,7 @@
 Paper: Yu et al., "Multimodal Federated Learning via Contrastive Representation Ensemble", ICLR 2023.
 
 Deliberate differences: there is no server model to distil into, and no client with both modalities; the public set is
-synthetic; the global vectors of a modality are the clients' vectors weighed by contrastive scores against the other modality's
+synthetic; the global vectors of a modality are the clients' vectors weighted by contrastive scores against the other modality's
 anchors (the paper's own weights have no temperature; unit vectors need one).
 """
 
@@ -17,13 +17,13 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.aggregation import fusion
 from fedloom.core.payload import Payload, Reply
-from fedloom.methods.base.distillation import KEPT, VECTORS, DistillationMethod, Loss, bank_of, server_of
+from fedloom.methods.base.distillation import KEPT, VECTORS, DistillationMethod, Loss, server_of
 from fedloom.methods.base.method import Ask, State, Trainer
 from fedloom.models.generation.public_set import Public
-from fedloom.models.own.model_bank import ITEMS, KNOWLEDGE
+from fedloom.models.own.model_bank import ITEMS, KNOWLEDGE, ModelBank
 
 GLOBAL = f"{KNOWLEDGE}/global."
-"""Beginning of the names of each modality's global vectors, (N, d)."""
+"""Prefix of each modality's global vectors, (N, d)."""
 SAME, BEFORE = "same", "before"
 
 
@@ -35,54 +35,55 @@ class CreamFL(DistillationMethod):
     paper: ClassVar[str] = "Yu et al., 2023"
 
     gamma: float = Field(0.5, ge=0, description="weight of the two contrastive losses")
-    temperature: float = Field(0.5, gt=0, description="of both")
-    tau: float = Field(0.07, gt=0, description="of the scores that weigh clients")
+    temperature: float = Field(0.5, gt=0, description="temperature of the contrastive losses")
+    tau: float = Field(0.07, gt=0, description="temperature of the scores in the client weights")
 
     def learn(
         self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
     ) -> tuple[State, dict[str, Tensor]]:
-        """Global vectors of every modality: its clients', weighed by how well they find the other modalities' anchors."""
+        """Each modality's global vectors: its clients' mean, weighted by scores against the other modalities' anchors."""
         anchors = server_of(ask).synthesis.anchors(public, server_of(ask).bank.width)
-        found = {}
+        vectors = {}
         for m in sorted(anchors):
-            of = [r.payload.tensors[VECTORS] for r in replies if server_of(ask).modalities[r.client] == m]
-            if not of:
-                found[f"{GLOBAL}{m}"] = anchors[m]
+            own = [r.payload.tensors[VECTORS] for r in replies if server_of(ask).modalities[r.client] == m]
+            if not own:
+                vectors[f"{GLOBAL}{m}"] = anchors[m]
                 continue
             others = [g for n, g in anchors.items() if n != m]
-            Z = torch.stack(of)
+            Z = torch.stack(own)
             s = torch.stack([fusion.scores(Z, g, self.tau) for g in others]).mean(0)
             mean = torch.einsum("kn,knd->nd", s.softmax(0), Z)
-            found[f"{GLOBAL}{m}"] = torch.nn.functional.normalize(mean, dim=-1)
+            vectors[f"{GLOBAL}{m}"] = torch.nn.functional.normalize(mean, dim=-1)
         every = torch.arange(len(public.prompted)).int()
-        return state, {KEPT: every, **found}
+        return state, {KEPT: every, **vectors}
 
     def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
-        """As every client on items; the losses need the vectors of the model as it was before this round's training."""
+        """See DistillationMethod; `distil` adds the vectors of the model before this round's training, for the losses."""
         if request == "distil":
             own = self.client_model(State({}), trainer.personal)
-            bank = bank_of(trainer)
+            bank = ModelBank.of(trainer.model)
             items = bank.read_items(trainer.personal[ITEMS], trainer.client)
             before, modality = bank.inferred(own, items)[1], bank.modalities[trainer.client]
             same = payload.tensors[f"{GLOBAL}{modality}"]
             others = [
                 t for n, t in payload.tensors.items() if n.startswith(GLOBAL) and n != f"{GLOBAL}{modality}"
             ]
-            told = {KEPT: payload.tensors[KEPT], SAME: same, BEFORE: before}
-            told |= {f"other{i}": t for i, t in enumerate(others)}
-            payload = Payload(told, payload.numbers)
+            knowledge = {KEPT: payload.tensors[KEPT], SAME: same, BEFORE: before}
+            knowledge |= {f"other{i}": t for i, t in enumerate(others)}
+            payload = Payload(knowledge, payload.numbers)
         return super().client(request, payload, trainer)
 
-    def loss(self, told: Mapping[str, Tensor]) -> Loss | None:
-        """Inter: find the own item among the other modalities' vectors. Intra: nearer to the global than to the old vector."""
+    def loss(self, knowledge: Mapping[str, Tensor]) -> Loss | None:
+        """gamma (inter + intra): contrast with the other modalities' vectors, and of the global with the previous vector."""
         if not self.gamma:
             return None
-        others = [t for n, t in told.items() if n.startswith("other")]
+        others = [t for n, t in knowledge.items() if n.startswith("other")]
 
         def loss(logits: Tensor, vectors: Tensor, at: Tensor) -> Tensor:
             T = self.temperature
             inter = [cross_entropy(vectors @ g.to(vectors).T / T, at.to(vectors.device)) for g in others]
-            pair = torch.stack([(vectors * told[n][at].to(vectors)).sum(-1) for n in (SAME, BEFORE)], 1) / T
+            similarities = [(vectors * knowledge[n][at].to(vectors)).sum(-1) for n in (SAME, BEFORE)]
+            pair = torch.stack(similarities, 1) / T
             intra = cross_entropy(pair, torch.zeros(len(at), dtype=torch.long, device=pair.device))
             return self.gamma * (torch.stack(inter).mean() + intra)
 

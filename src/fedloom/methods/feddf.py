@@ -1,9 +1,9 @@
-"""FedDF: the mean of each architecture's clients, distilled on the server from all clients' predictions about public items.
+"""FedDF: the mean of each architecture's clients, distilled on the server from all clients' predictions on public items.
 
 Paper: Lin et al., "Ensemble Distillation for Robust Model Fusion in Federated Learning", NeurIPS 2020, Algorithm 1 and 3.
 
-Deliberate differences: the public items are what FedMMKT's server synthesises; a client's model answers about an item in its own
-modality, so that teachers of an image student are text models, too; AdamW with a learning rate of the server's own.
+Deliberate differences: the public items are synthesised as in FedMMKT; every model reads an item in its own modality, so
+that the teachers of an image student include text models; AdamW with the server's own learning rate.
 """
 
 from collections.abc import Mapping
@@ -38,23 +38,23 @@ class FedDF(Method):
     lr: float = Field(1e-3, gt=0, description="AdamW's learning rate on the server")
 
     def round(self, state: State, ask: Ask) -> State:
-        """Average where architectures agree; distil the ensemble into every average."""
+        """Average the clients of each architecture, then distil the ensemble into every average."""
         replies = ask("train", Payload(state.shared))
         students = {**state.shared, **mean_of(replies, self.client_weights(replies))}
         server = server_of(ask)
         public = server.synthesis.public({}, ask.seed, ask.round)
-        read = {
+        examples = {
             r.client: server.bank.read_items(public.items[server.modalities[r.client]], r.client)
             for r in replies
         }
         teacher = torch.stack(
-            [server.bank.inferred(r.payload.tensors, read[r.client])[0] for r in replies]
+            [server.bank.inferred(r.payload.tensors, examples[r.client])[0] for r in replies]
         ).mean(0).softmax(-1)  # fmt: skip
         groups = {group_of(n) for r in replies for n in r.payload.tensors}
         for group in sorted(groups):
-            one = next(r.client for r in replies if any(group_of(n) == group for n in r.payload.tensors))
+            client = next(r.client for r in replies if any(group_of(n) == group for n in r.payload.tensors))
             student = {n: t for n, t in students.items() if group_of(n) == group}
-            students |= self._distil(student, read[one], teacher, group, ask)
+            students |= self._distil(student, examples[client], teacher, group, ask)
         return state.with_shared(students)
 
     def _distil(
@@ -71,6 +71,6 @@ class FedDF(Method):
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        found = {n: bank.tensors[n].detach().clone() for n in student}
+        tensors = {n: bank.tensors[n].detach().clone() for n in student}
         bank.rest()
-        return found
+        return tensors

@@ -1,8 +1,8 @@
-"""FedDPA-LoRA: a global adapter that travels and a local one that stays, mixed by how near a question is to the client's own.
+"""FedDPA-LoRA: a shared global adapter and a personal local one, mixed by a question's similarity to the client's prompts.
 
 Paper: Yang et al., "Dual-Personalizing Adapter for Federated Foundation Models", NeurIPS 2024. From round 2 on a client first
-trains its local adapter with output W0 x + s [a B_l A_l x + (1 - a) B_g A_g x], the global one standing still, and then the
-global adapter alone, which is averaged. An answer weighs the local adapter by w = 0.5 times the mean cosine between its
+trains its local adapter with output W0 x + s [a B_l A_l x + (1 - a) B_g A_g x], the global one frozen, and then the
+global adapter alone, which is averaged. At inference the local adapter's weight is w = 0.5 times the mean cosine between the
 prompt's last state and those of a few training prompts.
 
 Deliberate differences:
@@ -39,13 +39,13 @@ class FedDPALoRA(Method):
     second: ClassVar[bool] = True
 
     variant: Literal["dual", "additive"] = Field(
-        "dual", description="dual: the paper's; additive: always both"
+        "dual", description="dual: the paper's; additive: both adapters with weight 1, trained together"
     )
-    mix: float = Field(0.5, gt=0, lt=1, description="a, the local adapter's weight while it is trained")
-    prompts: int = Field(5, ge=1, description="training prompts whose states weigh an answer")
+    mix: float = Field(0.5, gt=0, lt=1, description="a, the local adapter's weight during its training")
+    prompts: int = Field(5, ge=1, description="number of training prompts for the mixing weight of an answer")
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
-        """The weights of `dual` are LoRA scales, which VeRA has not."""
+        """Refuses VeRA for the variant `dual`, whose mixing weights are LoRA scales. See Method."""
         if "vera" in kinds and self.variant == "dual":
             return "feddpa-lora mixes two LoRA adapters by weight; for VeRA set method.variant: additive"
         return super().check(kinds, unequal, start)
@@ -56,7 +56,7 @@ class FedDPALoRA(Method):
         return state.with_shared(mean_of(replies, self.client_weights(replies)))
 
     def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
-        """Local adapter first (not in round 1), then the global one alone."""
+        """Train the local adapter (from round 2 on), then the global one alone."""
         start = {**payload.tensors, **trainer.personal}
         if self.variant == "additive":
             return self.answer(trainer, *trainer.train(start, local=None))
@@ -73,7 +73,7 @@ class FedDPALoRA(Method):
     def _prompt_states(self, tensors: Mapping[str, Tensor], trainer: Trainer) -> Tensor:
         """(prompts, d): the frozen model's states of a few training prompts, drawn from the client's own stream.
 
-        Modules before the language model, such as an encoder, have these tensors, with both adapters mixed.
+        Modules before the language model, such as an encoder, run with `tensors`, both adapters mixed.
         """
         model, examples = trainer.model, trainer.examples
         assert isinstance(model, HasPromptStates)  # noqa: S101 - `check` saw to it

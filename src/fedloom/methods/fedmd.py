@@ -2,7 +2,7 @@
 
 Paper: Li and Wang, "FedMD: Heterogenous Federated Learning via Model Distillation", NeurIPS 2019 workshop.
 
-Deliberate differences: the public set is what FedMMKT's server synthesises, unlabelled, and every client reads it in its own
+Deliberate differences: the public set is synthesised as in FedMMKT, unlabelled, and every client reads it in its own
 modality; the consensus is a mean of probabilities by default (the paper's is one of class scores: `consensus: logits` takes the
 mean of log-probabilities); distilling and private training share their steps instead of following each other.
 """
@@ -32,7 +32,7 @@ class FedMD(DistillationMethod):
     paper: ClassVar[str] = "Li and Wang, 2019"
     soft: ClassVar[bool] = True
 
-    kd: float = Field(0.3, ge=0, description="lambda, of the divergence from the consensus")
+    kd: float = Field(0.3, ge=0, description="lambda, weight of the divergence from the consensus")
     consensus: Literal["probabilities", "logits"] = Field(
         "probabilities",
         description="probabilities: their mean; logits: the mean of log-probabilities, normalised",
@@ -41,20 +41,20 @@ class FedMD(DistillationMethod):
     def learn(
         self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
     ) -> tuple[State, dict[str, Tensor]]:
-        """The consensus of all clients about every item."""
+        """The consensus: the clients' mean prediction on every item."""
         p = torch.stack([r.payload.tensors[PROBABILITIES] for r in replies])
         mean = (
             p.mean(0) if self.consensus == "probabilities" else p.clamp_min(1e-12).log().mean(0).softmax(-1)
         )
         return state, {KEPT: torch.arange(len(mean)).int(), CONSENSUS: mean}
 
-    def loss(self, told: Mapping[str, Tensor]) -> Loss | None:
-        """KL from the consensus to the client's prediction."""
+    def loss(self, knowledge: Mapping[str, Tensor]) -> Loss | None:
+        """lambda KL(consensus || prediction)."""
         if not self.kd:
             return None
-        wanted = told[CONSENSUS]
+        consensus = knowledge[CONSENSUS]
 
         def loss(logits: Tensor, vectors: Tensor, at: Tensor) -> Tensor:
-            return self.kd * kl_div(logits.log_softmax(-1), wanted[at].to(logits), reduction="batchmean")
+            return self.kd * kl_div(logits.log_softmax(-1), consensus[at].to(logits), reduction="batchmean")
 
         return loss

@@ -1,12 +1,12 @@
 """FedMMKT, reconstructed: a text-to-image server and clients of any architecture teach each other through synthetic items.
 
 Paper: "FedMMKT: Co-Enhancing a Server Text-to-Image Model and Client Task Models in Multi-Modal Federated Learning" (arXiv
-2510.12254). Its equations and hyper-parameters are not public: this is our reconstruction from two summaries, completed as
-specification fedmmkt says (docs/methods/fedmmkt.md tells what is stated and what is ours), whose steps are called M0 to M5;
-M0, M1 and the order of a round are in `on_items`.
+2510.12254). Its equations and hyper-parameters are not public: this is our reconstruction from two summaries, completed by
+specification fedmmkt (docs/methods/fedmmkt.md separates what is published from what is ours). Its steps are called M0 to M5;
+M0, M1 and the order of a round are in `methods.base.distillation`.
 
 Deliberate choices:
-- Round 1 is the warm-up; round 2 tells the anchors' mean (untrained projections share no space), fusion starts in round 3.
+- Round 1 is the warm-up; round 2 sends the anchors' mean (untrained projections share no space); fusion starts in round 3.
 - Baselines that differ in one step are options of this method: uniform votes, mean or contrastive fusion without attention, a
   frozen generator, a generator that trains on its own prompts, prompt labels for clients.
 """
@@ -39,7 +39,7 @@ from fedloom.models.own.model_bank import KNOWLEDGE
 LABEL, CONFIDENCE, FUSED = (f"{KNOWLEDGE}/{n}" for n in ("label", "confidence", "representation"))
 ATTENTION = "attention/"
 FIRST_FUSION = 3
-"""The first round whose projections have been trained on anchors."""
+"""The first round after projections were trained on anchors."""
 
 
 class LabVote(BaseModel):
@@ -48,17 +48,17 @@ class LabVote(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     weight: voting.Weight = Field(
-        "exp", description="exp | one_minus_norm | exp_norm | inv | uniform, of the entropy"
+        "exp", description="vote weight from the entropy: exp | one_minus_norm | exp_norm | inv | uniform"
     )
     vote: voting.Kind = Field(
         "hard", description="hard: the likeliest class; soft: probabilities (C numbers up)"
     )
     gate: voting.Gate = Field(
         "share",
-        description="share | client_entropy | prompt_agreement | share_and_prompt: when an item is kept",
+        description="condition for keeping an item: share | client_entropy | prompt_agreement | share_and_prompt",
     )
-    threshold: float = Field(0.5, ge=0, description="beta; 0 keeps everything, above 1 nothing")
-    rejected: voting.Rejected = Field("drop", description="drop | prompt_label: what becomes of the others")
+    threshold: float = Field(0.5, ge=0, description="beta, of the gate; 0 keeps all items, above 1 none")
+    rejected: voting.Rejected = Field("drop", description="rejected items: drop | prompt_label")
 
 
 class Fusing(BaseModel):
@@ -67,20 +67,22 @@ class Fusing(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     attention: Literal["identity", "learned", "none"] = Field(
-        "identity", description="identity | learned on the server | none: cross-attention between modalities"
+        "identity",
+        description="cross-attention between modalities: identity | learned (on the server) | none",
     )
-    temperature: float = Field(0.1, gt=0, description="tau_a, of attention")
-    share: float = Field(0.5, ge=0, description="lambda_a, of what is attended to")
+    temperature: float = Field(0.1, gt=0, description="tau_a, temperature of attention")
+    share: float = Field(0.5, ge=0, description="lambda_a, weight of the attended vectors")
     other: Literal["message_mean", "client_mean", "joint_multihead"] = Field(
-        "message_mean", description="message_mean | client_mean | joint_multihead: several other modalities"
+        "message_mean",
+        description="attention to several other modalities: message_mean | client_mean | joint_multihead",
     )
-    heads: int = Field(4, ge=1, description="of joint_multihead")
+    heads: int = Field(4, ge=1, description="number of heads of joint_multihead")
     aggregate: Literal["contrastive", "mean"] = Field(
-        "contrastive", description="contrastive | mean: client weights"
+        "contrastive", description="client weights: contrastive | mean"
     )
     tau: float = Field(0.07, gt=0, description="temperature of contrastive scores")
     tau_agg: float = Field(1.0, gt=0, description="temperature of the weights over clients")
-    guard: bool = Field(False, description="raise tau_agg where fusion rests on fewer than 1.5 clients")
+    guard: bool = Field(False, description="raise tau_agg while fewer than 1.5 clients are effective")
     anchor: Literal["blip", "ridge", "other_mean"] = Field(
         "blip",
         description="blip: the captioner's embeddings; ridge: fitted on the first items; other_mean: the clients' own means",
@@ -88,7 +90,7 @@ class Fusing(BaseModel):
 
 
 class FedMMKT(DistillationMethod):
-    """LabVote, MultiRepFusion, a denoiser trained on what was voted, clients distilled from what was fused."""
+    """LabVote, MultiRepFusion, a denoiser trained on voted labels, clients distilled from fused representations."""
 
     name: ClassVar[str] = "fedmmkt"
     title: ClassVar[str] = "FedMMKT (reconstruction)"
@@ -97,14 +99,17 @@ class FedMMKT(DistillationMethod):
     vote: LabVote = Field(LabVote(), description="M2: one label for every item")
     fusion: Fusing = Field(Fusing(), description="M3: one vector for every item")
     labels: Literal["vote", "prompt"] = Field(
-        "vote", description="vote; prompt: every item keeps the class that it was made for, confidence 1"
+        "vote", description="vote; prompt: every item has its prompt's class, with confidence 1"
     )
     generator: Literal["voted", "self", "frozen"] = Field(
-        "voted", description="what trains the denoiser: the votes; its own prompts, as many steps; nothing"
+        "voted",
+        description="training of the denoiser: voted: on voted labels; self: on its own prompts, as many steps; frozen",
     )
-    kd: float = Field(0.3, ge=0, description="lambda_kd, of the divergence between representations")
-    pseudo: float = Field(0.5, ge=0, description="lambda_v, of the cross entropy with voted labels")
-    temperature: float = Field(0.1, gt=0, description="tau_r, of the softmax over a representation's numbers")
+    kd: float = Field(0.3, ge=0, description="lambda_kd, weight of the divergence between representations")
+    pseudo: float = Field(0.5, ge=0, description="lambda_v, weight of the cross entropy with voted labels")
+    temperature: float = Field(
+        0.1, gt=0, description="tau_r, temperature of the softmax over a representation's components"
+    )
 
     @property
     def soft(self) -> bool:  # type: ignore[override]
@@ -114,33 +119,33 @@ class FedMMKT(DistillationMethod):
     def learn(
         self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
     ) -> tuple[State, dict[str, Tensor]]:
-        """M2, M3, M4."""
-        kept, labels, confidence, found = self._voted(public, replies, ask)  # M2
-        told = {KEPT: kept.int(), LABEL: labels[kept].int(), CONFIDENCE: confidence[kept].float()}
+        """Vote, fuse, and tune the generator: M2, M3, M4."""
+        kept, labels, confidence, metrics = self._voted(public, replies, ask)  # M2
+        knowledge = {KEPT: kept.int(), LABEL: labels[kept].int(), CONFIDENCE: confidence[kept].float()}
         tensors: dict[str, Tensor] = {}
         fused = torch.zeros(0, server_of(ask).bank.width)
         if len(kept):
             fused, tensors, measured = self._fused(state, public, kept, labels[kept], replies, ask)  # M3
-            found |= measured
+            metrics |= measured
         trained, loss = self._tuned(state, public, kept, labels[kept], confidence[kept], ask)  # M4
         if loss is not None:
-            found["generator/loss"] = loss
-        judged = {"vote/item": kept, "vote/label": labels[kept]}
-        values = {**state.values, "measured": {**found, "synthesis/masked_names": float(public.hits)}}
-        state = State(state.shared, {**state.tensors, **trained, **tensors, **judged}, values)
-        return state, {**told, FUSED: fused}
+            metrics["generator/loss"] = loss
+        votes = {"vote/item": kept, "vote/label": labels[kept]}
+        values = {**state.values, "measured": {**metrics, "synthesis/masked_names": float(public.hits)}}
+        state = State(state.shared, {**state.tensors, **trained, **tensors, **votes}, values)
+        return state, {**knowledge, FUSED: fused}
 
     def _voted(
         self, public: Public, replies: Sequence[Reply], ask: Ask
     ) -> tuple[Tensor, Tensor, Tensor, dict[str, float]]:
-        """M2 LabVote: the places of kept items, every item's label and confidence, and figures."""
+        """M2 LabVote: indices of the kept items, every item's label and confidence, and figures."""
         prompted = public.prompted
         if self.labels == "prompt":
-            every = torch.arange(len(prompted))
-            return every, prompted, torch.ones(len(prompted)), {"vote/coverage": 1.0, "vote/relabelled": 0.0}
-        said = PROBABILITIES if self.soft else LABELS
-        answers = torch.stack([r.payload.tensors[said] for r in replies])
-        cast = voting.labvote(
+            items = torch.arange(len(prompted))
+            return items, prompted, torch.ones(len(prompted)), {"vote/coverage": 1.0, "vote/relabelled": 0.0}
+        key = PROBABILITIES if self.soft else LABELS
+        answers = torch.stack([r.payload.tensors[key] for r in replies])
+        votes = voting.labvote(
             torch.stack([r.payload.tensors[ENTROPY] for r in replies]),
             len(server_of(ask).synthesis.names),
             labels=None if self.soft else answers.long(),
@@ -148,26 +153,26 @@ class FedMMKT(DistillationMethod):
             prompted=prompted,
             **self.vote.model_dump(),
         )
-        measured = {f"vote/{n}": v for n, v in voting.vote_measures(cast, prompted).items()}
-        return cast.kept.nonzero()[:, 0], cast.labels, cast.confidence, measured
+        metrics = {f"vote/{n}": v for n, v in voting.vote_measures(votes, prompted).items()}
+        return votes.kept.nonzero()[:, 0], votes.labels, votes.confidence, metrics
 
     def _fused(
         self, state: State, public: Public, kept: Tensor, labels: Tensor, replies: Sequence[Reply], ask: Ask
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
-        """M3 MultiRepFusion: r of the kept items, what the server keeps for the next round, and figures."""
+        """M3 MultiRepFusion: r of the kept items, the server's tensors for the next round, and figures."""
         clients: dict[str, list[Reply]] = {}
         for reply in replies:
             clients.setdefault(server_of(ask).modalities[reply.client], []).append(reply)
         Z = {
-            m: torch.stack([r.payload.tensors[VECTORS][kept] for r in of])
-            for m, of in sorted(clients.items())
+            m: torch.stack([r.payload.tensors[VECTORS][kept] for r in members])
+            for m, members in sorted(clients.items())
         }
-        anchors, keep = self._anchors(state, public, Z, kept, ask)
+        anchors, kept_tensors = self._anchors(state, public, Z, kept, ask)
         anchors = {m: g for m, g in anchors.items() if m in ("image", "text") or m in Z}
         options = self.fusion.model_dump(exclude={"attention", "anchor"})
         settings = fusion.Fusion(attention=self.fusion.attention != "none", **options)
         if ask.round < FIRST_FUSION:  # bootstrap: untrained projections share no space
-            return fusion.fuse({}, anchors, settings).vectors.float(), keep, {}
+            return fusion.fuse({}, anchors, settings).vectors.float(), kept_tensors, {}
         learned = None
         if self.fusion.attention == "learned":
             before = {
@@ -176,17 +181,17 @@ class FedMMKT(DistillationMethod):
             rng = torch_stream(ask.seed, "attention", ask.round)
             count = len(server_of(ask).synthesis.names)
             learned = fusion.learn_attention(Z, anchors, labels, count, settings, rng, start=before or None)
-            keep |= {f"{ATTENTION}{n}": t for n, t in learned.items()}
+            kept_tensors |= {f"{ATTENTION}{n}": t for n, t in learned.items()}
         fused = fusion.fuse(Z, anchors, settings, learned=learned)
-        measured = _fusion_figures(fused, Z, clients)
-        if sentence := fusion.collapse(fused.weights, fused.vectors):
-            ask.note(sentence)
-        return fused.vectors.float(), keep, measured
+        metrics = _fusion_figures(fused, Z, clients)
+        if warning := fusion.collapse(fused.weights, fused.vectors):
+            ask.note(warning)
+        return fused.vectors.float(), kept_tensors, metrics
 
     def _anchors(
         self, state: State, public: Public, Z: Mapping[str, Tensor], kept: Tensor, ask: Ask
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """g (n, d) of the kept items by modality, and maps that were fitted once."""
+        """Anchors g (n, d) of the kept items by modality, and the ridge maps, fitted once."""
         width = server_of(ask).bank.width
         if self.fusion.anchor == "ridge":
             known = {n: t for n, t in state.tensors.items() if n.startswith("ridge/")}
@@ -196,9 +201,9 @@ class FedMMKT(DistillationMethod):
                     pictures, captions, width, stream_seed(ask.seed, "ridge")
                 )
                 known = dict(zip(("ridge/pixels", "ridge/words"), fitted, strict=True))
-            seen = fusion.picture_reference_embeddings(pictures, known["ridge/pixels"])[kept]
-            told = fusion.word_reference_embeddings(captions, known["ridge/words"])[kept]
-            return {m: told if m == "text" else seen for m in public.items}, known
+            pixels = fusion.picture_reference_embeddings(pictures, known["ridge/pixels"])[kept]
+            words = fusion.word_reference_embeddings(captions, known["ridge/words"])[kept]
+            return {m: words if m == "text" else pixels for m in public.items}, known
         anchors = {m: g[kept] for m, g in server_of(ask).synthesis.anchors(public, width).items()}
         if self.fusion.anchor == "other_mean" and ask.round >= FIRST_FUSION:
             anchors |= {m: fusion.other_mean(z) for m, z in Z.items()}
@@ -207,7 +212,7 @@ class FedMMKT(DistillationMethod):
     def _tuned(
         self, state: State, public: Public, kept: Tensor, labels: Tensor, confidence: Tensor, ask: Ask
     ) -> tuple[dict[str, Tensor], float | None]:
-        """M4: the denoiser after this round, and its loss; nothing where it is frozen or nothing was kept."""
+        """M4: the tuned denoiser and its loss; {} and None where it is frozen or no item was kept."""
         if self.generator == "frozen" or not len(kept):
             return {}, None
         steps = None
@@ -220,18 +225,18 @@ class FedMMKT(DistillationMethod):
             self.denoiser(state), public, kept, labels, confidence, ask.seed, ask.round, steps
         )
 
-    def loss(self, told: Mapping[str, Tensor]) -> Loss | None:
+    def loss(self, knowledge: Mapping[str, Tensor]) -> Loss | None:
         """M5: lambda_kd KL(softmax(r / tau) || softmax(q(f(x)) / tau)) + lambda_v conf CE(h(f(x)), y)."""
         if not self.kd and not self.pseudo:
             return None
-        wanted = (told[FUSED] / self.temperature).softmax(-1)
-        labels, confidence = told[LABEL].long(), told[CONFIDENCE]
+        targets = (knowledge[FUSED] / self.temperature).softmax(-1)
+        labels, confidence = knowledge[LABEL].long(), knowledge[CONFIDENCE]
 
         def loss(logits: Tensor, vectors: Tensor, at: Tensor) -> Tensor:
-            said = (vectors / self.temperature).log_softmax(-1)
-            near = kl_div(said, wanted[at].to(said), reduction="batchmean")
-            right = cross_entropy(logits, labels[at].to(logits.device), reduction="none")
-            return self.kd * near + self.pseudo * (confidence[at].to(right) * right).mean()
+            log_probabilities = (vectors / self.temperature).log_softmax(-1)
+            kl = kl_div(log_probabilities, targets[at].to(log_probabilities), reduction="batchmean")
+            ce = cross_entropy(logits, labels[at].to(logits.device), reduction="none")
+            return self.kd * kl + self.pseudo * (confidence[at].to(ce) * ce).mean()
 
         return loss
 
@@ -239,15 +244,16 @@ class FedMMKT(DistillationMethod):
 def _fusion_figures(
     fused: fusion.Fused, Z: Mapping[str, Tensor], clients: Mapping[str, Sequence[Reply]]
 ) -> dict[str, float]:
-    """Effective clients, weights, and whether the fused vectors tell items apart (specification fedmmkt 9)."""
-    found: dict[str, Any] = {}
+    """Effective clients, weights, and separability of the fused vectors (specification fedmmkt 9)."""
+    metrics: dict[str, Any] = {}
     for m, a in fused.weights.items():
-        found[f"fusion/{m}/effective_clients"] = fusion.effective_clients(a).mean()
-        found[f"fusion/{m}/max_weight"] = a.max(0).values.mean()
-        found |= {f"fusion/{r.client}/weight": w.mean() for r, w in zip(clients[m], a, strict=True)}
+        metrics[f"fusion/{m}/effective_clients"] = fusion.effective_clients(a).mean()
+        metrics[f"fusion/{m}/max_weight"] = a.max(0).values.mean()
+        metrics |= {f"fusion/{r.client}/weight": w.mean() for r, w in zip(clients[m], a, strict=True)}
     error = fusion.alignment_error(Z, fused.vectors)
-    found |= {"fusion/alignment_error": error.mean(), "fusion/alignment_variance": error.var(unbiased=False)}
-    found |= {"fusion/rank99": fusion.rank99(fused.vectors), "fusion/tau_agg": fused.tau_agg}
+    metrics["fusion/alignment_error"] = error.mean()
+    metrics["fusion/alignment_variance"] = error.var(unbiased=False)
+    metrics |= {"fusion/rank99": fusion.rank99(fused.vectors), "fusion/tau_agg": fused.tau_agg}
     if len(fused.vectors) > 1:
-        found["fusion/cosine"] = fusion.pairwise_cosine(fused.vectors)
-    return {name: float(value) for name, value in found.items()}
+        metrics["fusion/cosine"] = fusion.pairwise_cosine(fused.vectors)
+    return {name: float(value) for name, value in metrics.items()}

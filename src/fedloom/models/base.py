@@ -22,29 +22,29 @@ from fedloom.models.parts import part_of
 from fedloom.models.precision import compile_frozen
 
 PROMPT_STATES = "anchors/prompts"
-"""Personal tensor (n, d): states of a few of the client's prompts, by which FedDPA weighs its two adapters."""
+"""Personal tensor (n, d): states of some of the client's prompts, for FedDPA's mixing weights."""
 
 
 @runtime_checkable
 class HasPromptStates(Protocol):
-    """A model with a state for each prompt, which FedDPA-LoRA needs."""
+    """A model with prompt states, as FedDPA-LoRA needs."""
 
     def prompt_states(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
-        """(B, d): the frozen model's last state of each example's prompt, adapters switched off."""
+        """(B, d): the frozen model's last hidden state of each example's prompt, adapters disabled."""
 
 
 class Trainable(ABC):
-    """A foundation and its adapters, as clients, engines and the federation see them.
+    """A foundation and its adapters: the model interface of clients, engines and the federation.
 
-    Subclasses read samples, compute losses and answer; this class keeps the trainable tensors. `tensors` maps travelling names
-    `<group>/<place>` to parameters, `start` to their values before round 1, `layers` to PEFT's layers, and `scales` each group to
-    its LoRA scale s.
+    Subclasses prepare samples, compute losses and generate answers; this class manages the trainable tensors. `tensors` maps
+    payload names `<group>/<place>` to parameters, `start` maps them to their values before round 1, `layers` maps places to
+    PEFT's layers, and `scales` maps groups to their LoRA scale s.
     """
 
     stackable: bool = True
-    """Whether clients that train the same tensors can be trained together; needs `rows`."""
+    """Whether clients with equal trained tensors can train as one cohort; needs `rows`."""
     one_model: bool = True
-    """Whether the shared tensors are one model for everybody; False where each client has an architecture of its own."""
+    """Whether the shared tensors form one common model; False if each client has an architecture of its own."""
 
     def __init__(
         self,
@@ -67,13 +67,12 @@ class Trainable(ABC):
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> None:
-        """Set every tensor to the value given, or else to its start value, so that nothing of the last client stays.
+        """Set every tensor to its value in `tensors`, else to its start value, so that nothing of the last client remains.
 
-        A factor of lower rank than the model's is padded with zeros, which no gradient reaches as long as both factors
-        have them. `<place>.merged_A` (q, d_in) and `merged_B` (d_out, q) change the frozen weight of that place by
-        s B A until the next `load`. `ratios` maps a group to s_k / s, where a client's scale differs from the model's.
-        With a second adapter among the tensors both count in full; with a client's prompts, too, they are mixed (FedDPA).
-        Raises KeyError for a name that the model does not have.
+        A factor of lower rank than the model's is padded with zeros, which stay zero in training if both factors have them.
+        `<place>.merged_A` (q, d_in) and `merged_B` (d_out, q) add s B A to the frozen weight of that place until the next
+        `load`. `ratios` maps a group to s_k / s, where a client's scale differs from the model's. With a second adapter in
+        `tensors` both have weight 1; with prompt states, too, they are mixed (FedDPA). Raises KeyError for an unknown name.
         """
         merged = {n: t for n, t in tensors.items() if n.endswith((".merged_A", ".merged_B"))}
         known = {PROMPT_STATES, *self.tensors, *(f"{p}.merged_{f}" for p in self.layers for f in "AB")}
@@ -88,9 +87,9 @@ class Trainable(ABC):
         self.mix(0.0 if not self._second else None if self.own_prompts is None else 0.5)
 
     def mix(self, local: float | Tensor | None) -> None:
-        """Weigh every layer's two adapters: the first by 1 - local, the second by local; None gives both the weight 1.
+        """Weight every layer's two adapters: the first by 1 - local, the second by local; None gives both the weight 1.
 
-        Without a second adapter, or with VeRA, nothing changes.
+        No effect without a second adapter, or with VeRA.
         """
         for group in self.scales:
             self.mix_group(group, local)
@@ -110,24 +109,24 @@ class Trainable(ABC):
     def mixed_by_prompts(
         self, group: str, examples: Sequence[Any], features: Sequence[Any] | None = None
     ) -> Iterator[None]:
-        """Where a client's prompts are known, weigh its personal adapter in `group` example by example (FedDPA-LoRA).
+        """Weight the personal adapter in `group` per example, if the client's prompt states are loaded (FedDPA-LoRA).
 
         w = half the mean cosine between the example's prompt state and those of the client's own prompts.
         """
         if self.own_prompts is None:
             yield
             return
-        assert isinstance(self, HasPromptStates)  # noqa: S101 - it has a client's own prompts
+        assert isinstance(self, HasPromptStates)  # noqa: S101 - implied by prompt states
         states = self.prompt_states(examples, features)
-        near = cosine_similarity(states[:, None], self.own_prompts.to(states)[None], dim=-1).mean(1)
-        self.mix_group(group, (0.5 * near)[:, None, None])
+        similarity = cosine_similarity(states[:, None], self.own_prompts.to(states)[None], dim=-1).mean(1)
+        self.mix_group(group, (0.5 * similarity)[:, None, None])
         try:
             yield
         finally:
             self.mix_group(group, 0.5)
 
     def begin(self, names: Collection[str]) -> list[nn.Parameter]:
-        """Make exactly these tensors trainable; returns their parameters in name order."""
+        """Make only these tensors trainable; returns their parameters in name order."""
         chosen = frozenset(names)
         for name, parameter in self.tensors.items():
             parameter.requires_grad_(name in chosen)
@@ -136,11 +135,11 @@ class Trainable(ABC):
         return [p for n, p in self.tensors.items() if n in chosen]
 
     def rest(self) -> None:
-        """Freeze everything and switch every dropout off."""
+        """Freeze all tensors and disable all dropout."""
         self.begin(frozenset())
 
     def _merge(self, merged: Mapping[str, Tensor]) -> None:
-        """Add s B A to the frozen weights named in `merged`; every other weight is again what it was at first."""
+        """Add s B A to the frozen weights named in `merged`; restore all others to their original values."""
         for place, layer in self.layers.items():
             weight = layer.get_base_layer().weight
             A, B = merged.get(f"{place}.merged_A"), merged.get(f"{place}.merged_B")
@@ -149,31 +148,31 @@ class Trainable(ABC):
             if A is None or B is None or not A.numel():
                 continue
             if place not in self._bases:
-                self._bases[place] = weight.detach().clone()  # subtracting again would not give the same bits
+                self._bases[place] = weight.detach().clone()  # subtraction would not restore the same bits
             change = self.scales[group_of(place)] * (B.float() @ A.float())
             weight.data.add_(change.to(weight))
         self.merged = dict(merged)
 
     def exported(self) -> dict[str, Tensor]:
-        """All tensors as they count with the model's own scale, what is merged into the base included.
+        """All tensors for the model's own scale, with client scales folded into B, and the merged factors.
 
-        A second adapter that was not loaded is left out.
+        A second adapter is included only if it was loaded.
         """
         own = {n: t for n, t in self.tensors.items() if self._second or ".local_" not in n}
-        found: dict[str, Tensor] = {**own, **self.merged}
+        tensors: dict[str, Tensor] = {**own, **self.merged}
         for name in own:
             ratio = self._ratios.get(group_of(name), 1.0)
             if ratio != 1.0 and name.endswith(("lora_B", "local_B")):
-                found[name] = found[name] * ratio
-        return found
+                tensors[name] = tensors[name] * ratio
+        return tensors
 
     @property
     def device(self) -> torch.device:
-        """Where the trained tensors are, and the foundation with them."""
+        """The device of tensors and foundation."""
         return next((t.device for t in self.tensors.values()), torch.device("cpu"))
 
     def cast_frozen(self, dtype: torch.dtype) -> None:
-        """Let the frozen weights be of `dtype`, and the foundation work in it; what is trained stays as it is."""
+        """Cast the frozen weights to `dtype`, in which the foundation then computes; trainable tensors keep their dtype."""
         self.precision = dtype
         own = {id(t) for t in self.tensors.values()}
         for parameter in self.root.parameters():
@@ -181,7 +180,7 @@ class Trainable(ABC):
                 parameter.data = parameter.data.to(dtype)
 
     def compile_frozen(self, **options: Any) -> int:
-        """`torch.compile` the blocks that hold nothing trained; how many these are. See `precision.compile_frozen`."""
+        """Apply `torch.compile` to the blocks without trainable tensors; returns their number. See `precision.compile_frozen`."""
         own = {id(t) for t in self.tensors.values()}
         adapted = {
             id(m) for m in self.root.modules() if any(id(p) in own for p in m.parameters(recurse=False))
@@ -190,15 +189,15 @@ class Trainable(ABC):
 
     @cached_property
     def feature_tensors(self) -> Collection[str]:
-        """The tensors on which `features` depends. A stage that trains none of them works on features.
+        """The tensors on which `features` depends; a stage that trains none of them uses cached features.
 
-        Here those of the encoder, and all of a model that is not divided into UniFLoW's parts. One whose `features` stop before
-        its first trained layer, such as an image tower of which only the top blocks are adapted, overrides this with nothing.
+        Default: the encoder's tensors, and all tensors of a model without UniFLoW's parts. A model whose `features` end before
+        its first trained layer, such as an image tower with adapters in the top blocks only, returns none.
         """
         return [n for n in self.tensors if part_of(group_of(n)) in ("encoder", None)]
 
     def feature_version(self, own: Mapping[str, Tensor] | None = None) -> bytes:
-        """A fingerprint of all that `features` depends on besides the examples, as loaded; `own` replaces tensors by name."""
+        """A fingerprint of the loaded state on which `features` depends; `own` replaces tensors by name."""
         digest, groups = blake2b(digest_size=16), {group_of(n) for n in self.feature_tensors}
         values: dict[str, Tensor] = {n: self.tensors[n] for n in self.feature_tensors}
         values |= {n: t for n, t in (own or {}).items() if n in values}
@@ -217,14 +216,14 @@ class Trainable(ABC):
     def kept_features(
         self, version: bytes, owner: Hashable, wanted: Sequence[int], examples: Sequence[Any]
     ) -> list[Any]:
-        """The features of some of an owner's examples, by the model as loaded; those that are kept are not made again."""
+        """The features of the `wanted` examples of an owner, by the model as loaded, from the cache where possible."""
         return self.store.of(
             version, owner, wanted, len(examples), lambda part: self.features([examples[i] for i in part])
         )
 
     @property
     def frozen(self) -> Mapping[str, Tensor]:
-        """Frozen tensors that everybody knows from the seed, and that an aggregation may need: VeRA's pairs."""
+        """Frozen tensors derived from the seed, for aggregation: VeRA's pairs."""
         return frozen_pairs(self.layers)
 
     @property
@@ -243,23 +242,23 @@ class Trainable(ABC):
 
     @abstractmethod
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
-        """The groups that a client with these modalities instantiates; `client` names it, where that matters."""
+        """The groups that a client with these modalities instantiates; `client` is its name, if needed."""
 
     @abstractmethod
     def prepare(self, sample: Sample, client: str | None = None) -> Any:
-        """A sample as the model reads it; `client` names whose training sample it is, where that matters.
+        """The model's input for a sample; `client` is the name of its owner, if needed.
 
         Raises ExperimentError for a sample that the model cannot read.
         """
 
     def positions(self, example: Any) -> int:
-        """Token positions that the foundation works on for an example, encoder and LLM together."""
+        """Number of token positions of an example in the foundation, encoder and LLM together."""
         return 1
 
     def features(self, examples: Sequence[Any]) -> Sequence[Any]:
-        """The frozen encoder's output of each example, without gradients; `losses`, `score` and `generate` take it.
+        """The frozen encoder's output for each example, without gradients, as input of `losses`, `score` and `generate`.
 
-        Default: an empty mapping for each, where nothing frozen stands before the first trained layer.
+        Default: an empty mapping each, for models without frozen layers before the first trained one.
         """
         return [{} for _ in examples]
 
@@ -275,11 +274,11 @@ class Trainable(ABC):
         count: int,
         features: Sequence[Any] | None = None,
     ) -> Tensor:
-        """(count,): `loss` of each owner's part of a batch; `owners[i]` is that of example i, not decreasing."""
+        """(count,): mean loss of each owner's examples in a batch; `owners[i]` is the owner of example i, non-decreasing."""
 
     @abstractmethod
     def score(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> list[tuple[int, int]]:
-        """Per example: the number of answer tokens, and how many of them the model predicts (teacher forced)."""
+        """Per example: number of answer tokens, and number of correctly predicted ones (teacher forced)."""
 
     @abstractmethod
     def generate(
@@ -289,19 +288,19 @@ class Trainable(ABC):
 
     @abstractmethod
     def save_adapters(self, folder: Path) -> None:
-        """Write the tensors as they stand, in Hugging Face formats; equal tensors give equal bytes."""
+        """Write the current tensors in Hugging Face formats; equal tensors give equal bytes."""
 
 
 def padded(value: Tensor, like: Tensor) -> Tensor:
-    """`value` in the shape of `like`, zeros where it has nothing."""
+    """`value` zero-padded to the shape of `like`."""
     if value.shape == like.shape:
         return value
-    found = torch.zeros_like(like, requires_grad=False)
-    found[tuple(slice(n) for n in value.shape)] = value.to(found)
-    return found
+    result = torch.zeros_like(like, requires_grad=False)
+    result[tuple(slice(n) for n in value.shape)] = value.to(result)
+    return result
 
 
 def means(values: Tensor, owners: Tensor, count: int) -> Tensor:
-    """(count,): the mean of `values` (N,) for each owner (N,)."""
+    """(count,): mean of `values` (N,) per owner (N,)."""
     total = values.new_zeros(count).index_add(0, owners, values)
     return total / torch.bincount(owners, minlength=count).clamp(min=1)

@@ -69,7 +69,7 @@ class DP(BaseModel):
 
 
 class Privacy(BaseModel):
-    """What a run promises its clients."""
+    """A run's promises to its clients."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

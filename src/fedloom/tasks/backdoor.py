@@ -1,4 +1,4 @@
-"""The backdoor's success: pictures with the trigger, answered by the common model."""
+"""Success rate of a backdoor: the common model's answers to pictures with the trigger."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from fedloom.tasks.metrics.text import exact_match
 
 
 def triggered(parts: Mapping[str, Sequence[Sample]], answer: str, size: float) -> dict[str, list[Sample]]:
-    """Test samples with pictures whose true answer is another one, with the patch and the fixed answer."""
+    """Test samples with pictures whose true answer differs from the attacker's, with the patch and the attacker's answer."""
     true = {
         client: [s for s in samples if "image" in s.modalities and not exact_match([s.answer], [answer])[0]]
         for client, samples in parts.items()

@@ -1,6 +1,6 @@
-"""A task: one learning problem, with its data, its model, its evaluation and its answers. One file each in this folder.
+"""The task interface: one learning problem with its data, model, evaluation and answers; one file per task in this folder.
 
-The round loop, clients, engines, deployment, report and commands know `Task`, `Trainable` and `Evaluator`, and no particular one.
+The round loop, clients, engines, deployment, report and commands depend on `Task`, `Trainable` and `Evaluator` only.
 """
 
 from abc import ABC, abstractmethod
@@ -27,7 +27,7 @@ S = TypeVar("S", bound=Source)
 
 @dataclass(frozen=True)
 class Setup:
-    """The parts of an experiment that a task reads beside its source."""
+    """The settings of an experiment that a task reads, besides its source."""
 
     foundation: Foundation
     method: Method
@@ -40,7 +40,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Trigger:
-    """A backdoor's trigger: the answer that a patch of this side (over the picture's height) is to call up."""
+    """A backdoor's trigger: the attacker's answer, and the patch's side as a share of the picture's height."""
 
     answer: str
     patch: float
@@ -48,7 +48,7 @@ class Trigger:
 
 @dataclass(frozen=True)
 class Question:
-    """One question to a trained model: raw inputs by modality, and texts."""
+    """A question to a trained model: raw inputs by modality, and texts."""
 
     inputs: Mapping[str, Tensor]
     text: str | None = None
@@ -60,8 +60,8 @@ class Question:
 class Snapshot:
     """The models of a run after round `number` (0: before training); `last` marks the run's last round.
 
-    `common` holds the tensors of everybody's model, empty where the method has none. `own(names)` gives the models of those of
-    these clients that have one of their own, each made when it is read; None means every client.
+    `common`: tensors of the common model, empty where the method has none. `own(names)`: the personal models of these clients
+    (None: all), built lazily; clients without one are left out.
     """
 
     number: int
@@ -78,55 +78,55 @@ class Evaluator(Protocol):
 
     @property
     def tests(self) -> TestSet:
-        """The test samples at hand; none where they stay at the sites."""
+        """The local test samples; none where they stay at the sites."""
 
     def assess(self, snapshot: Snapshot) -> Assessment:
-        """Named figures of a round, and the records behind them."""
+        """A round's metrics and their records."""
 
     def controls(self, common: Mapping[str, Tensor]) -> Mapping[str, float]:
-        """Figures of the common model with its inputs destroyed; empty for a task without such controls."""
+        """Metrics of the common model with its inputs destroyed; empty for a task without such controls."""
 
 
 class ServerTools(Protocol):
-    """The server's own models, which a family of methods works with."""
+    """The server's own models, for methods that need them."""
 
     def save(self, tensors: Mapping[str, Tensor], folder: Path) -> None:
-        """Write what a user keeps below `folder`, with the trained `tensors` of the method's state."""
+        """Write the models below `folder`, with the trained `tensors` of the method's state."""
 
 
 @dataclass(frozen=True)
 class Task(ABC, Generic[S]):
-    """Base of every task. `source` is where its samples come from."""
+    """Base of every task; `source` provides its samples."""
 
     source: S
 
     name: ClassVar[str]
     title: ClassVar[str]
-    """The task in a sentence, after "trained"."""
+    """The trained model in words; completes "the run trained"."""
     headline: ClassVar[Mapping[str, str]]
-    """Figures of a table that names none, with their column's title; "" puts the figure's name in words."""
+    """Default metrics of a table with their column titles; "" derives the title from the metric's name."""
     answers_in_words: ClassVar[bool] = False
-    """Whether the model generates text, so that a backdoor has an answer to call up."""
+    """Whether the model generates text, which a backdoor needs."""
     has_benchmarks: ClassVar[bool] = False
-    """Whether `benchmark` measures anything."""
+    """Whether `benchmark` is implemented."""
     not_deployable: ClassVar[str | None] = None
-    """Why the task cannot run between real silos; None where it can."""
+    """The reason why the task cannot run between real silos, or None."""
 
     def clients(self, setup: Setup) -> list[ClientData]:
-        """Loads, checks and deals the data; clients in name order. Raises ExperimentError."""
+        """Load, check and partition the data; clients in name order. Raises ExperimentError."""
         return self.source.load(setup.seed)
 
     def adapters(self, foundation: Foundation) -> dict[str, LoRA]:
-        """The LoRA shapes by part of the model; empty where the method says what is trained."""
+        """The LoRA shapes by part of the model; empty where the method defines the trained tensors."""
         return {}
 
     @abstractmethod
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> Trainable:
-        """The trainable model for clients that hold these modalities, by client name. Raises ExperimentError."""
+        """The trainable model; `holds` maps each client to its modalities. Raises ExperimentError."""
 
     @abstractmethod
     def load(self, folder: Path, setup: Setup) -> Trainable:
-        """The trained model in `folder`, as `save_adapters` wrote it. Raises ExperimentError."""
+        """The trained model that `save_adapters` wrote to `folder`. Raises ExperimentError."""
 
     @abstractmethod
     def evaluator(
@@ -137,37 +137,37 @@ class Task(ABC, Generic[S]):
         tools: ServerTools | None = None,
         trigger: Trigger | None = None,
     ) -> Evaluator:
-        """The evaluation on these clients' test samples."""
+        """The evaluator on these clients' test samples."""
 
     @abstractmethod
     def answer(self, model: Trainable, question: Question) -> str:
-        """One answer, for `fedloom ask`. Raises ExperimentError for a question that the model cannot read."""
+        """The answer to one question, for `fedloom ask`. Raises ExperimentError for a question that the model cannot read."""
 
     def tools(self, model: Trainable, holds: Mapping[str, Sequence[str]], setup: Setup) -> ServerTools | None:
-        """The server's own models, where the method works with any."""
+        """The server's own models, or None for a method without any."""
         return None
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
-        """Why this method or evaluation does not go with the task, in one sentence, or None."""
+        """The reason why this method or evaluation does not fit the task, in one sentence, or None."""
         return needs_no_other_model(method) or needs_no_text_metrics(self.title, evaluation)
 
     def benchmark(self, model: Trainable | None, suites: Any) -> dict[str, float]:
-        """Figures of public benchmarks, for `fedloom benchmark`. Raises ExperimentError for a task without any."""
+        """Metrics of public benchmarks, for `fedloom benchmark`. Raises ExperimentError for a task without benchmarks."""
         raise ExperimentError(
             f"the run trained {self.title}, and the benchmarks ask questions about pictures; `fedloom compare` shows its figures"
         )
 
     def described(self, client: ClientData) -> str:
-        """More about a client's samples, for `fedloom data`; mostly nothing."""
+        """Details of a client's samples, for `fedloom data`. Default: none."""
         return ""
 
     def notes(self, setup: Setup) -> list[str]:
-        """More about the data as a whole, for `fedloom data`."""
+        """Notes on the whole data set, for `fedloom data`. Default: none."""
         return []
 
 
 def needs_no_other_model(method: Method) -> str | None:
-    """Why a method for CLIP or for clients' own models cannot adapt one common foundation, or None."""
+    """The refusal of a method for CLIP or for clients' own models, or None."""
     if method.attachment is not None:
         return f"method {method.name} trains a part of CLIP; set data.source: classes, or take another method"
     if method.public_items:
@@ -176,13 +176,13 @@ def needs_no_other_model(method: Method) -> str | None:
 
 
 def needs_no_text_metrics(title: str, evaluation: Evaluation) -> str | None:
-    """Why BERTScore and GPTScore mean nothing where answers are labels, or None."""
+    """The refusal of BERTScore and GPTScore for answers that are labels, or None."""
     for setting in ("bertscore", "gptscore"):
         if getattr(evaluation, setting) != "off":
             return f"evaluation.{setting} compares sentences, and {title} gives labels; use off"
     return None
 
 
-def methods_where(wanted: Callable[[type[Method]], bool]) -> str:
-    """The names of the methods of a kind, for a message."""
-    return ", ".join(name for name, method in METHODS.items() if wanted(method))
+def methods_where(condition: Callable[[type[Method]], bool]) -> str:
+    """The names of the methods that meet `condition`, for a message."""
+    return ", ".join(name for name, method in METHODS.items() if condition(method))

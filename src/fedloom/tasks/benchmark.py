@@ -18,20 +18,20 @@ from fedloom.tasks.metrics.yes_no import letter, yes_no
 from fedloom.tasks.metrics.yes_no import mme as mme_score
 
 FIRST = 900_000_000
-"""Tabletop's scenes from this number on are for benchmarks."""
+"""First scene number reserved for benchmarks."""
 
 
 def yes_no_scenes(count: int, seed: int = 0) -> tuple[list[Sample], list[Sample]]:
-    """Yes or no questions ("is there a red cube?") and captions of `count` private scenes that no client ever has."""
+    """Yes or no questions ("is there a red cube?") and captions of `count` private scenes that no client holds."""
     from fedloom.data.tabletop import Tabletop
 
     world = Tabletop(seed)
-    asked = [world.sample("private", FIRST + i, "image", question="exist") for i in range(count)]
-    asked = [
+    questions = [world.sample("private", FIRST + i, "image", question="exist") for i in range(count)]
+    questions = [
         replace(s, meta={**s.meta, "benchmark": "pope", "truth": s.answer.split()[0], "image": s.uid})
-        for s in asked
+        for s in questions
     ]
-    return asked, [world.sample("private", FIRST + i, "caption") for i in range(count)]
+    return questions, [world.sample("private", FIRST + i, "caption") for i in range(count)]
 
 
 @torch.no_grad()
@@ -39,38 +39,39 @@ def answers(
     model: AdaptedMLLM, samples: Sequence[Sample], max_new_tokens: int = 16, batch: int = 64
 ) -> list[str]:
     """The model's answer to every sample."""
-    found: list[str] = []
+    texts: list[str] = []
     for start in range(0, len(samples), batch):
         examples = [model.prepare(s) for s in samples[start : start + batch]]
-        found += model.generate(examples, max_new_tokens)
-    return found
+        texts += model.generate(examples, max_new_tokens)
+    return texts
 
 
-def score(samples: Sequence[Sample], said: Sequence[str]) -> dict[str, float]:
-    """The figures of one benchmark's samples, by its own rules."""
+def score(samples: Sequence[Sample], predictions: Sequence[str]) -> dict[str, float]:
+    """Metrics of one benchmark's samples, by its own rules."""
     meta = [s.meta for s in samples]
     truths = [str(m["truth"]) for m in meta]
     kind = meta[0]["benchmark"]
     if kind == "mmbench":
-        told = [letter(a, m["choices"]) for a, m in zip(said, meta, strict=True)]
-        right = [a == t for a, t in zip(told, truths, strict=True)]
-        found = {"accuracy": sum(right) / len(right)}
+        letters = [letter(a, m["choices"]) for a, m in zip(predictions, meta, strict=True)]
+        right = [a == t for a, t in zip(letters, truths, strict=True)]
+        metrics = {"accuracy": sum(right) / len(right)}
         count = Counter(str(m["category"]) for m in meta)
         hits = Counter(str(m["category"]) for m, r in zip(meta, right, strict=True) if r)
-        return {**found, **{f"accuracy/{c}": hits[c] / n for c, n in sorted(count.items())}}
+        return {**metrics, **{f"accuracy/{c}": hits[c] / n for c, n in sorted(count.items())}}
     if kind == "mme":
-        return mme_score(said, truths, [str(m["image"]) for m in meta], [str(m["category"]) for m in meta])
-    return yes_no(said, truths)
+        return mme_score(
+            predictions, truths, [str(m["image"]) for m in meta], [str(m["category"]) for m in meta]
+        )
+    return yes_no(predictions, truths)
 
 
 @torch.no_grad()
 def retrieval(model: AdaptedMLLM, captions: Sequence[Sample], candidates: int = 8) -> dict[str, float]:
     """R@1 between pictures and captions.
 
-    `r1_likelihood`: each picture picks, among `candidates` captions of which one is its own, the one that is most likely per
-    token after it (chance 1 / candidates). `r1_embedding`: each picture picks among all captions by the cosine between the mean
-    of its projected tokens and the mean of the caption's token embeddings, both centred (chance 1 / N). Captions that occur
-    twice are asked once.
+    `r1_likelihood`: each picture retrieves, from its own and `candidates` - 1 other captions, the one with the highest likelihood
+    per token (chance 1 / candidates). `r1_embedding`: each picture retrieves from all N captions by cosine between the mean of
+    its projected tokens and the mean of the caption's token embeddings, both centred (chance 1 / N). Equal captions count once.
     """
     own = list({s.answer: s for s in captions}.values())
     own = own[: len(own) // candidates * candidates] or own
@@ -81,17 +82,17 @@ def retrieval(model: AdaptedMLLM, captions: Sequence[Sample], candidates: int = 
         losses = model.losses(pairs, range(len(pairs)), len(pairs)).reshape(len(part), len(part))
         right += int((losses.argmin(1).cpu() == torch.arange(len(part))).sum())
     pictures, texts = _vectors(model, own)
-    near = (normalize(pictures, dim=1) @ normalize(texts, dim=1).T).argmax(1).cpu()
+    nearest = (normalize(pictures, dim=1) @ normalize(texts, dim=1).T).argmax(1).cpu()
     return {
         "r1_likelihood": right / len(own),
-        "r1_embedding": float((near == torch.arange(len(own))).double().mean()),
+        "r1_embedding": float((nearest == torch.arange(len(own))).double().mean()),
         "candidates": float(min(candidates, len(own))),
         "captions": float(len(own)),
     }
 
 
 def _vectors(model: AdaptedMLLM, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
-    """(N, d_llm) each, centred: means of projected picture tokens, and of the captions' token embeddings."""
+    """(N, d_llm) each, centred: mean projected picture tokens, and mean token embeddings of the captions."""
     mllm = model.mllm
     table: Any = mllm.llm.get_input_embeddings()  # type: ignore[operator]
     pictures, texts = [], []
@@ -107,7 +108,7 @@ def _vectors(model: AdaptedMLLM, samples: Sequence[Sample]) -> tuple[Tensor, Ten
 
 @dataclass(frozen=True)
 class Suites:
-    """The benchmarks to ask: `tabletop` scenes of the small world, and the files of public ones. None are left out."""
+    """The benchmarks to run: number of `tabletop` scenes, and files of public benchmarks; None leaves one out."""
 
     tabletop: int = 0
     pope: Path | None = None
@@ -117,7 +118,7 @@ class Suites:
 
 
 def measured(model: AdaptedMLLM, suites: Suites) -> dict[str, float]:
-    """`<benchmark>/<figure>` of a model for the suites that are named. Raises ExperimentError where none is."""
+    """`<benchmark>/<metric>` of a model on the named suites. Raises ExperimentError if none is named."""
     figures: dict[str, float] = {}
     parts: dict[str, list[Sample]] = {}
     if suites.tabletop:

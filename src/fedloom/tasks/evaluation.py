@@ -1,4 +1,4 @@
-"""Evaluation on the clients' held-back samples; the name of a figure says which model it is of, and whose data."""
+"""Evaluation on the clients' test samples; a metric's name gives the model and the clients it is measured on."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +18,16 @@ from fedloom.tasks.metrics import EvaluationRecord, Summary, summarise
 
 
 class Evaluation(BaseModel):
-    """What is measured, and when. Everything is measured on test samples that no client trains on."""
+    """Settings of the evaluation, which uses test samples only."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     every: int = Field(
-        1, ge=1, description="rounds between teacher-forced evaluations; the first and the last always count"
+        1,
+        ge=1,
+        description="rounds between teacher-forced evaluations; the first and the last round are always evaluated",
     )
-    generate: bool = Field(
-        True, description="let the model answer in words before the first and after the last round"
-    )
+    generate: bool = Field(True, description="generate answers before the first and after the last round")
     max_new_tokens: int = Field(16, ge=1, description="length limit of a generated answer")
     batch_size: int = Field(64, ge=1, description="samples evaluated together; changes no figure")
     bertscore: str = Field(
@@ -45,7 +45,7 @@ class Evaluation(BaseModel):
     clients: int | None = Field(
         None,
         ge=1,
-        description="how many clients' test samples and own models are evaluated: a draw from the seed; none = all",
+        description="number of evaluated clients, a seeded draw; none = all",
     )
     loss: bool = Field(
         False,
@@ -53,13 +53,13 @@ class Evaluation(BaseModel):
     )
     updates: bool = Field(
         False,
-        description="per round: how the clients' changes agree with each other, and this round's with the last one's",
+        description="per round: agreement between the clients' changes, and with the previous round's change",
     )
     samples: int = Field(8, ge=0, description="test samples per modality shown in the report")
 
 
 TESTS = ("test samples",)
-"""Owner of the test samples' features; no client has a tuple for a name."""
+"""Owner of the test samples' features in the cache; a tuple, which no client's name is."""
 
 
 @dataclass(frozen=True)
@@ -72,31 +72,31 @@ class TestSet:
     samples: Sequence[Sample]
     examples: Sequence[Any]
     places: Sequence[int] = ()
-    """Where the samples stand in the whole test set."""
+    """Positions of the samples in the whole test set."""
     whole: Sequence[Any] = ()
-    """The whole set's examples; empty where features must not be kept."""
+    """The whole set's examples; empty if features must not be cached."""
 
     @cached_property
     def _places(self) -> dict[str, list[int]]:
-        """Where each client's samples stand."""
-        found: dict[str, list[int]] = {}
+        """Positions of each client's samples."""
+        places: dict[str, list[int]] = {}
         for i, client in enumerate(self.of):
-            found.setdefault(client, []).append(i)
-        return found
+            places.setdefault(client, []).append(i)
+        return places
 
     @classmethod
     def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: Trainable) -> "TestSet":
-        """The union of the clients' test samples."""
+        """Prepare the union of the clients' test samples."""
         pairs = [(client, sample) for client in sorted(parts) for sample in parts[client]]
         examples = [model.prepare(s) for _, s in pairs]
         return cls([c for c, _ in pairs], [s for _, s in pairs], examples, range(len(pairs)), examples)
 
     def only(self, client: str) -> "TestSet":
-        """One client's part."""
+        """One client's samples."""
         return self.part([client])
 
     def part(self, clients: Sequence[str]) -> "TestSet":
-        """The part of these clients, one after another."""
+        """These clients' samples, client by client."""
         keep = [(client, i) for client in clients for i in self._places.get(client, [])]
         return TestSet(
             [c for c, _ in keep],
@@ -108,7 +108,7 @@ class TestSet:
 
 
 def drawn(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
-    """The clients that are evaluated, in name order: all, or the same seeded draw in every round."""
+    """The evaluated clients in name order: all, or a seeded draw, the same in every round."""
     ordered = sorted(names)
     if settings.clients is None or settings.clients >= len(ordered):
         return ordered
@@ -120,7 +120,7 @@ def drawn(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
 def evaluate(
     model: Trainable, tests: TestSet, settings: Evaluation, *, generate: bool
 ) -> list[EvaluationRecord]:
-    """One record per test sample, by the model as it is loaded."""
+    """One record per test sample, by the model as loaded."""
     records = []
     version = model.feature_version() if tests.whole and model.store.on else None
     for start in range(0, len(tests.examples), settings.batch_size):
@@ -134,11 +134,11 @@ def evaluate(
         answers: Sequence[str | None] = [None] * len(batch)
         if generate:
             answers = model.generate(batch, settings.max_new_tokens, features)
-        lost: Sequence[float | None] = [None] * len(batch)
+        losses: Sequence[float | None] = [None] * len(batch)
         if settings.loss:
-            lost = model.losses(batch, range(len(batch)), len(batch), features).tolist()
+            losses = model.losses(batch, range(len(batch)), len(batch), features).tolist()
         for client, sample, (tokens, correct), answer, loss in zip(
-            tests.of[part], tests.samples[part], counts, answers, lost, strict=True
+            tests.of[part], tests.samples[part], counts, answers, losses, strict=True
         ):
             records.append(
                 EvaluationRecord(
@@ -158,7 +158,7 @@ def evaluate(
 
 @dataclass(frozen=True)
 class ClientModel:
-    """A client's own model: the tensors to load, and its scales over the model's by group."""
+    """A client's personal model: the tensors to load, and its LoRA scales relative to the model's, by group."""
 
     tensors: Mapping[str, Tensor]
     ratios: Mapping[str, float] = field(default_factory=dict)
@@ -166,11 +166,11 @@ class ClientModel:
 
 @dataclass(frozen=True)
 class Assessment:
-    """Named figures, and the records behind those that a report shows."""
+    """Metrics by name, per-client metrics, and the records for the report."""
 
     metrics: Mapping[str, float]
     clients: Mapping[str, Mapping[str, float]]
-    """Per client, on its own test samples, `<kind>/<metric>`: by its own model where it has one, else by the shared one."""
+    """Per client, on its own test samples, `<kind>/<metric>`: of its personal model, else of the common one."""
     records: Sequence[EvaluationRecord]
 
 
@@ -184,10 +184,10 @@ def assess(
     generate: bool,
     everywhere: bool,
 ) -> Assessment:
-    """`global/...`: the common model on every client's test samples. `local/...`: each client's own model on its own.
+    """`global/...`: the common model on all clients' test samples. `local/...`: each personal model on its client's samples.
 
-    Where there is no common model, `global/...` is the mean over the clients' own models, each on every client's test
-    samples, and is measured only if `everywhere`, because it costs clients x samples.
+    Without a common model, `global/...` is the mean over the personal models, each on all clients' test samples. It is
+    measured only if `everywhere`, because it costs clients x samples.
     """
     embedder = embedder_of(settings.bertscore, model) if generate else None
     metrics: dict[str, float] = {}
@@ -203,13 +203,13 @@ def assess(
     if local:
         metrics |= summarise(local, "local", embedder).metrics
     if own and not common and everywhere:
-        found = []
+        per_client = []
         for client in sorted(own):
             model.load(own[client].tensors, own[client].ratios)
-            found.append(
+            per_client.append(
                 summarise(evaluate(model, tests, settings, generate=generate), "global", embedder).metrics
             )
-        metrics |= {n: fmean(f[n] for f in found) for n in found[0] if n.startswith("global/")}
+        metrics |= {n: fmean(f[n] for f in per_client) for n in per_client[0] if n.startswith("global/")}
     summary = summarise(local or records, "local" if local else "global")
     return Assessment(metrics, client_figures(summary), records or local)
 

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from fedloom.models.mllm.mllm import MLLM
 
 WORLD = "world"
-"""The name of the foundation's own LLM in `evaluation.bertscore` and `evaluation.gptscore`."""
+"""Name of the foundation's own LLM in `evaluation.bertscore` and `evaluation.gptscore`."""
 
 
 class FrozenEmbedder:
-    """Token vectors of the LLM as it was before any adapter: the same for every method and round."""
+    """Token vectors of the LLM without adapters: the same for every method and round."""
 
     def __init__(self, mllm: "MLLM") -> None:
         self._llm = mllm.llm
@@ -36,7 +36,7 @@ class FrozenEmbedder:
 
 
 class FrozenJudge(GPTScore):
-    """GPTScore by the LLM as it was before any adapter."""
+    """GPTScore by the LLM without adapters."""
 
     def __init__(self, mllm: "MLLM") -> None:
         self._llm = mllm.llm

@@ -1,4 +1,4 @@
-"""Measures the server's generator, and the votes about its items, with data that the server does not see. Evaluation only."""
+"""Evaluation of the server's generator and of the votes on its items, with data that the server does not see."""
 
 import json
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ from fedloom.tasks.metrics.image_generation import (
 from fedloom.tasks.metrics.oracle import Oracle, train_oracle
 
 ORACLE_SEED = 0
-"""One oracle for all seeds of a run: what is compared is measured by the same net."""
+"""One oracle for all seeds of a run, so that seeds are comparable."""
 
 
 @dataclass(frozen=True)
 class GeneratorEvaluator:
-    """An oracle classifier trained on all real pictures, those of every client included.
+    """Scores the generator with an oracle classifier, trained on the real pictures of all clients.
 
-    `each` fresh pictures of every class are drawn, from the same noise in every round; `shown` of them stand in the grids.
+    Per round, `each` pictures of every class are generated from the same noise; the grids show `shown` of them.
     """
 
     pictures: Tensor
@@ -45,7 +45,7 @@ class GeneratorEvaluator:
 
     @classmethod
     def of(cls, pool: Pool, seed: int, clip: str | None, side: int) -> "GeneratorEvaluator":
-        """An evaluator by a data set's pool; pictures are brought to `side` x `side` pixels, the generator's."""
+        """An evaluator on a data set's pool; pictures are resized to the generator's `side` x `side` pixels."""
         from fedloom.models.image_processing import Pixels
 
         sized = Pixels((side, side), None).sized
@@ -68,41 +68,41 @@ class GeneratorEvaluator:
         return self.oracle.features(self.pictures)
 
     def assess(self, synthesis: Synthesis, state: State, round: int, grids: Path | None) -> dict[str, float]:
-        """Figures of the generator as it stands and of the last round's votes; with `grids`, a picture grid is written there."""
+        """Metrics of the current generator and of the last round's votes; with `grids`, picture grids are written there."""
         denoiser = {n: t for n, t in state.tensors.items() if n.startswith(DENOISER)}
         labels = torch.arange(len(self.classes)).repeat_interleave(self.each)
-        drawn = synthesis.draw(denoiser, labels.tolist(), self.seed, "judge")
-        features = self.oracle.features(drawn)
+        generated = synthesis.draw(denoiser, labels.tolist(), self.seed, "judge")
+        features = self.oracle.features(generated)
         prompts = [synthesis.settings.template.format(self.classes[i]) for i in labels.tolist()]
         towers, pixels = self._towers
-        found = {
-            "generator/agreement": agreement(self.oracle.logits(drawn), labels),
+        metrics = {
+            "generator/agreement": agreement(self.oracle.logits(generated), labels),
             "generator/fid": frechet_distance(features, self._real),
             "generator/kid": kernel_distance(features, self._real),
             "generator/diversity": diversity(features, labels),
-            "generator/clip_score": clip_score(towers, pixels, drawn, prompts),
+            "generator/clip_score": clip_score(towers, pixels, generated, prompts),
         }
         if grids is not None:
-            self._draw_grids(drawn, round, grids)
-        return found | self._votes(state)
+            self._draw_grids(generated, round, grids)
+        return metrics | self._votes(state)
 
     def _votes(self, state: State) -> dict[str, float]:
-        """How right prompts and votes were about the last round's items, by the oracle."""
+        """Accuracy of prompts and precision of votes on the last round's items, by the oracle."""
         if "public/image" not in state.tensors:
             return {}
         truth = self.oracle.logits(state.tensors["public/image"]).argmax(-1)
-        found = {"vote/prompt_accuracy": float((truth == state.tensors["prompted/label"]).double().mean())}
+        metrics = {"vote/prompt_accuracy": float((truth == state.tensors["prompted/label"]).double().mean())}
         kept = state.tensors.get("vote/item")
         if kept is not None and len(kept):
             right = truth[kept.long()] == state.tensors["vote/label"]
-            found["vote/precision"] = float(right.double().mean())
-        return found
+            metrics["vote/precision"] = float(right.double().mean())
+        return metrics
 
-    def _draw_grids(self, drawn: Tensor, round: int, folder: Path) -> None:
+    def _draw_grids(self, generated: Tensor, round: int, folder: Path) -> None:
         """`round-000003.png`, `real.png` and `classes.json`: one row per class."""
         folder.mkdir(parents=True, exist_ok=True)
         shown = min(self.shown, self.each)
-        rows = drawn.reshape(len(self.classes), self.each, *drawn.shape[1:])[:, :shown]
+        rows = generated.reshape(len(self.classes), self.each, *generated.shape[1:])[:, :shown]
         write_grid(rows, folder / f"round-{round:06d}.png")
         if not (folder / "real.png").exists():
             write_grid(self._examples(shown), folder / "real.png")

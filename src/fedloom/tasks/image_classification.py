@@ -1,6 +1,6 @@
-"""Image classification with CLIP: evaluation at home, on base and on novel classes, and by domain.
+"""Image classification with CLIP: evaluation on local test samples, on base and novel classes, and by domain.
 
-Every client has one model, its own or else the common one, and every figure is an unweighted mean over clients.
+Every client has one model, personal or else the common one; every metric is an unweighted mean over clients.
 """
 
 import json
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 ACCURACY = "image/accuracy"
 PICTURES = ("test pictures",)
-"""Owner of the test pictures' features; no client has a tuple for a name."""
+"""Owner of the test pictures' features in the cache; a tuple, which no client's name is."""
 
 
 @dataclass(frozen=True)
 class ImageClassification(Task[ImageClassSource]):
-    """A class name for a picture, by CLIP with adapters or prompts."""
+    """Classification of pictures by CLIP with adapters or prompts."""
 
     name: ClassVar[str] = "image-classification"
     title: ClassVar[str] = "an image classifier (CLIP)"
@@ -65,9 +65,9 @@ class ImageClassification(Task[ImageClassSource]):
         return self._loaded(self.source.classes(), setup)
 
     def load(self, folder: Path, setup: Setup) -> "AdaptedCLIP":
-        """CLIP for the classes that `folder` names, with its tensors."""
-        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
-        model = self._loaded(Classes(**{part: tuple(n) for part, n in listed["classes"].items()}), setup)
+        """CLIP with the classes and tensors in `folder`."""
+        description = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+        model = self._loaded(Classes(**{part: tuple(n) for part, n in description["classes"].items()}), setup)
         model.load(model.read_adapters(folder))
         return model
 
@@ -91,7 +91,7 @@ class ImageClassification(Task[ImageClassSource]):
         tools: ServerTools | None = None,
         trigger: Trigger | None = None,
     ) -> "ClassEvaluator":
-        """Accuracy at home and on the sets that every client's model is measured on."""
+        """Accuracy on local test samples and on the common test sets."""
         tests = TestSet.prepare(tested, model)
         parts = {client: tests.only(client).samples for client in sorted(set(tests.of))}
         domains = domain_of(parts) if self.source.partition.kind == "domains" else {}
@@ -106,16 +106,14 @@ class ImageClassification(Task[ImageClassSource]):
         return cast("AdaptedCLIP", model).classify(question.inputs["image"])
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
-        """Methods that train nothing on CLIP."""
+        """Refuses methods that train nothing on CLIP, and text metrics."""
         if method.attachment is None:
-            known = methods_where(lambda m: issubclass(m, CLIPMethod))
-            return (
-                f"method {method.name} trains nothing on CLIP, which data.source classes needs; take {known}"
-            )
+            supported = methods_where(lambda m: issubclass(m, CLIPMethod))
+            return f"method {method.name} trains nothing on CLIP, which data.source classes needs; take {supported}"
         return needs_no_text_metrics(self.title, evaluation)
 
     def described(self, client: ClientData) -> str:
-        """The number of the client's classes."""
+        """The number of a client's classes."""
         return f" of {len({s.answer for part in (client.train, client.test) for s in part})} classes"
 
     def notes(self, setup: Setup) -> list[str]:
@@ -128,18 +126,17 @@ class ImageClassification(Task[ImageClassSource]):
 
 @dataclass(frozen=True)
 class ClassTests:
-    """What is measured besides the clients' own test parts.
+    """Test sets besides the clients' local test samples.
 
-    `common`: sets that every client's model is measured on, by name. `own_classes`: the clients' own test parts again, each
-    scored over the classes that its client holds; None where every client is scored over all. `domains`: the domain of each
-    client that has but one.
+    `common`: sets for every client's model, by name. `own_classes`: the local test samples again, scored over their client's
+    classes only; None if all clients are scored over all classes. `domains`: the domain of each single-domain client.
     """
 
     common: Mapping[str, TestSet]
     own_classes: TestSet | None
     domains: Mapping[str, str]
     pictures: Sequence[Any]
-    """Every example of all sets, the clients' own included, once."""
+    """The distinct examples of all sets, local test samples included."""
 
     @classmethod
     def prepare(
@@ -149,7 +146,7 @@ class ClassTests:
         domains: Mapping[str, str],
         model: Trainable,
     ) -> "ClassTests":
-        """The sets as the model reads them; a picture of the common sets that is some client's, too, is one example."""
+        """Prepare the sets; a picture in a common set and in a client's test samples becomes one example."""
         restricted = [
             replace(s, meta={**s.meta, "allowed": s.meta["own"]}) for s in tests.samples if "own" in s.meta
         ]
@@ -172,7 +169,7 @@ class ClassTests:
         return {id(example): i for i, example in enumerate(self.pictures)}
 
     def features(self, model: Trainable, examples: Sequence[Any]) -> Sequence[Any]:
-        """What the model's frozen part makes of these examples, kept for every client's model and every round."""
+        """The frozen encoder's features of these examples, cached across clients' models and rounds."""
         if not model.store.on:
             return model.features(examples)
         places = [self._places[id(example)] for example in examples]
@@ -181,7 +178,7 @@ class ClassTests:
 
 @dataclass(frozen=True)
 class ClassEvaluator:
-    """Evaluates clients' CLIP models on `tests`, their own parts, and on `sets`."""
+    """Evaluates clients' CLIP models on `tests`, their local test samples, and on `sets`."""
 
     model: Trainable
     tests: TestSet
@@ -189,7 +186,7 @@ class ClassEvaluator:
     sets: ClassTests
 
     def assess(self, snapshot: Snapshot) -> Assessment:
-        """Every client's model; before round 1 all have the start model, which is evaluated once."""
+        """Metrics of every client's model; before round 1 this is the start model, evaluated once."""
         tested = None if self.settings.clients is None else set(self.tests.of)
         before = snapshot.number == 0
         return assess_classes(
@@ -203,7 +200,7 @@ class ClassEvaluator:
         )
 
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
-        """None: a class name without a picture is no question."""
+        """Empty: there is no question without the picture."""
         return {}
 
 
@@ -218,30 +215,30 @@ def assess_classes(
     *,
     generate: bool,
 ) -> Assessment:
-    """`local/...` on the client's own test part, `base/...` and `novel/...` on the whole sets, `hm` and `hm2` of their means.
+    """`local/...`: local test samples; `base/...`, `novel/...`: the common sets; `hm`, `hm2`: harmonic means of their means.
 
-    Clients without a model of their own have the common one, which is measured once. `local/image/accuracy_own_classes` scores
-    over the client's own classes only. `domain/<name>/accuracy` is over the clients of a domain, or of a held-out one over all
-    clients (`held_out/image/accuracy`, too), with its standard deviation over these clients beside it (pFedMMA's protocol).
+    Clients without a personal model use the common one, which is evaluated once. `local/image/accuracy_own_classes`: scored
+    over the client's classes only. `domain/<name>/accuracy`: mean over the clients of the domain; for a held-out domain over all
+    clients, also as `held_out/image/accuracy`; with `..._sd`, the standard deviation over these clients (pFedMMA's protocol).
     """
-    clients, having = sorted(set(tests.of)), set(own)
+    clients, having_own = sorted(set(tests.of)), set(own)
     figures: dict[str, dict[str, float]] = {}
     records: list[EvaluationRecord] = []
-    alike = [c for c in clients if c not in having]
-    for group in [*([alike] if alike else []), *([c] for c in clients if c in having)]:
-        if group[0] in having:
-            mine = own[group[0]]
-            model.load(mine.tensors, mine.ratios)
+    sharing = [c for c in clients if c not in having_own]
+    for group in [*([sharing] if sharing else []), *([c] for c in clients if c in having_own)]:
+        if group[0] in having_own:
+            personal = own[group[0]]
+            model.load(personal.tensors, personal.ratios)
         else:
             model.load(common)
-        told: dict[int, str] = {}  # by the example: one that stands in several sets is asked about once
+        answered: dict[int, str] = {}  # by id(example): examples in several sets are answered once
         everywhere = {
-            name: fmean(_right(test, _names(model, sets, test.examples, settings, told)))
+            name: fmean(_hits(test, _predict(model, sets, test.examples, settings, answered)))
             for name, test in sets.common.items()
         }
-        home = tests.part(group)
-        answers = _names(model, sets, home.examples, settings, told)
-        found = [
+        local = tests.part(group)
+        answers = _predict(model, sets, local.examples, settings, answered)
+        group_records = [
             EvaluationRecord(
                 client,
                 s.kind,
@@ -252,36 +249,37 @@ def assess_classes(
                 int(answer == s.answer),
                 labelled=True,
             )
-            for client, s, answer in zip(home.of, home.samples, answers, strict=True)
+            for client, s, answer in zip(local.of, local.samples, answers, strict=True)
         ]
-        narrow = None if sets.own_classes is None else sets.own_classes.part(group)
-        narrowly = (
-            [] if narrow is None else _right(narrow, _names(model, sets, narrow.examples, settings, told))
-        )
+        restricted = None if sets.own_classes is None else sets.own_classes.part(group)
+        hits: list[int] = []
+        if restricted is not None:
+            hits = _hits(restricted, _predict(model, sets, restricted.examples, settings, answered))
         for client in group:
-            figures[client] = {"local": fmean(r.correct for r in found if r.client == client), **everywhere}
-            if narrow is not None:
-                right = [r for c, r in zip(narrow.of, narrowly, strict=True) if c == client]
-                figures[client]["own classes"] = fmean(right)
-        records += found
-    of_client = {
+            correct = fmean(r.correct for r in group_records if r.client == client)
+            figures[client] = {"local": correct, **everywhere}
+            if restricted is not None:
+                own_hits = [hit for c, hit in zip(restricted.of, hits, strict=True) if c == client]
+                figures[client]["own classes"] = fmean(own_hits)
+        records += group_records
+    by_client = {
         client: {
-            ACCURACY: found["local"],
-            **{f"{n}/accuracy": v for n, v in found.items() if n not in ("local", "own classes")},
-            **({f"{ACCURACY}_own_classes": found["own classes"]} if "own classes" in found else {}),
+            ACCURACY: figure["local"],
+            **{f"{n}/accuracy": v for n, v in figure.items() if n not in ("local", "own classes")},
+            **({f"{ACCURACY}_own_classes": figure["own classes"]} if "own classes" in figure else {}),
         }
-        for client, found in figures.items()
+        for client, figure in figures.items()
     }
-    return Assessment(_means(figures, sets.domains), of_client, records)
+    return Assessment(_means(figures, sets.domains), by_client, records)
 
 
 def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str]) -> dict[str, float]:
-    """The figures of a run out of every client's."""
+    """A run's metrics: means over the clients' figures."""
     names = next(iter(figures.values()))
-    mean = {name: fmean(found[name] for found in figures.values()) for name in names}
+    mean = {name: fmean(own[name] for own in figures.values()) for name in names}
     metrics = {
         f"local/{ACCURACY}": mean["local"],
-        f"local/worst_client/{ACCURACY}": min(found["local"] for found in figures.values()),
+        f"local/worst_client/{ACCURACY}": min(own["local"] for own in figures.values()),
     }
     if "own classes" in mean:
         metrics[f"local/{ACCURACY}_own_classes"] = mean["own classes"]
@@ -294,7 +292,7 @@ def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str
         groups.setdefault(f"domain/{domain}", []).append(figures[client]["local"])
     for name in names:
         if name.startswith("domain/"):
-            groups[name] = [found[name] for found in figures.values()]
+            groups[name] = [own[name] for own in figures.values()]
             metrics[f"held_out/{ACCURACY}"] = mean[name]
     for name, values in groups.items():
         metrics[f"{name}/accuracy"] = fmean(values)
@@ -303,21 +301,21 @@ def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str
     return metrics
 
 
-def _names(
+def _predict(
     model: Trainable,
     sets: ClassTests,
     examples: Sequence[Any],
     settings: Evaluation,
-    told: dict[int, str],
+    answered: dict[int, str],
 ) -> list[str]:
-    """The class that the model names for each example; `told` holds what it has said already, and is added to."""
-    due = [e for e in examples if id(e) not in told]
+    """The predicted class name of each example; `answered` caches answers by id(example)."""
+    due = [e for e in examples if id(e) not in answered]
     for start in range(0, len(due), settings.batch_size):
         batch = due[start : start + settings.batch_size]
         answers = model.generate(batch, settings.max_new_tokens, sets.features(model, batch))
-        told.update(zip(map(id, batch), answers, strict=True))
-    return [told[id(e)] for e in examples]
+        answered.update(zip(map(id, batch), answers, strict=True))
+    return [answered[id(e)] for e in examples]
 
 
-def _right(tests: TestSet, answers: Sequence[str]) -> list[int]:
+def _hits(tests: TestSet, answers: Sequence[str]) -> list[int]:
     return [int(answer == s.answer) for answer, s in zip(answers, tests.samples, strict=True)]

@@ -11,16 +11,16 @@ from torch import Tensor
 from fedloom.core.files import write_atomic
 
 CELL = 64
-"""Least pixels of a shown picture's longer side; smaller ones are enlarged by a whole number, without smoothing."""
-_GAP, _STRIP = 2, 16  # pixels around a picture; height of a label above a row
+"""Minimum pixels of a picture's longer side; smaller ones are enlarged by an integer factor, without smoothing."""
+_GAP, _STRIP = 2, 16  # pixels around a picture; height of a row's label
 _BACKGROUND = 224
 
 
 def write_grid(pictures: Tensor, path: Path, labels: Sequence[str] | None = None) -> Path:
     """Write pictures uint8 (rows, columns, 3, H, W), each row under its label if any; returns the path.
 
-    The path's suffix decides the format. All rows are equally high, so that a page can name them beside the picture. Makes the
-    folder. Raises ValueError for pictures of another kind, for none, and for labels that are not one per row.
+    The path's suffix decides the format. All rows have equal height, so that a page can label them beside the image. Creates
+    the folder. Raises ValueError for pictures of another shape or dtype, for none, and unless there is one label per row.
     """
     x = pictures.detach().cpu().numpy()
     if x.ndim != 5 or x.shape[2] != 3 or x.dtype != np.uint8 or not x.size:

@@ -1,6 +1,6 @@
 """Clients with models of their own: each trains its own architecture on samples of one modality.
 
-Evaluated at home, and on what all clients of the same modality hold; with public items, the server's generator is, too.
+Evaluation: each model on its client's and on its modality's test samples, and the server's generator if there is one.
 """
 
 from collections import defaultdict
@@ -15,7 +15,7 @@ from torch import Tensor
 from fedloom.data.sample import Sample
 from fedloom.data.sources.labelled import LabelledSource
 from fedloom.methods import Method
-from fedloom.methods.base.distillation import KnowledgeServer
+from fedloom.methods.base.distillation import DistillationServer
 from fedloom.models.base import Trainable
 from fedloom.models.own.model_bank import ModelBank
 from fedloom.tasks.base import (
@@ -35,7 +35,7 @@ from fedloom.tasks.metrics import EvaluationRecord, summarise
 
 @dataclass(frozen=True)
 class OwnModels(Task[LabelledSource]):
-    """A class for a picture, a sound or a description, by each client's own architecture."""
+    """Classification of pictures, sounds or descriptions by each client's own architecture."""
 
     name: ClassVar[str] = "own-models"
     title: ClassVar[str] = "classifiers of the clients' own"
@@ -47,7 +47,7 @@ class OwnModels(Task[LabelledSource]):
     )
 
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> ModelBank:
-        """The architectures, dealt to the clients of each modality in turn."""
+        """The architectures, assigned to the clients of each modality in turn."""
         from fedloom.models.own.load import load_model_bank
 
         modalities = {client: held[0] if held else "text" for client, held in holds.items()}
@@ -63,15 +63,17 @@ class OwnModels(Task[LabelledSource]):
 
     def tools(
         self, model: Trainable, holds: Mapping[str, Sequence[str]], setup: Setup
-    ) -> KnowledgeServer | None:
+    ) -> DistillationServer | None:
         """The generator and captioner, for a method with public items."""
         if not setup.method.public_items:
             return None
         from fedloom.models.generation.load import load_synthesis
 
-        held = sorted({m for of in holds.values() for m in of})
-        synthesis = load_synthesis(setup.foundation.synthesis, self.source.class_names(), held, setup.device)
-        return KnowledgeServer(cast(ModelBank, model), synthesis)
+        modalities = sorted({m for held in holds.values() for m in held})
+        synthesis = load_synthesis(
+            setup.foundation.synthesis, self.source.class_names(), modalities, setup.device
+        )
+        return DistillationServer(cast(ModelBank, model), synthesis)
 
     def evaluator(
         self,
@@ -83,7 +85,7 @@ class OwnModels(Task[LabelledSource]):
     ) -> "OwnModelEvaluator":
         """Accuracy of every client's model, and the generator's figures."""
         tests, judge = TestSet.prepare(tested, model), None
-        if isinstance(tools, KnowledgeServer):
+        if isinstance(tools, DistillationServer):
             side = tools.synthesis.generator.size
             judge = GeneratorEvaluator.of(
                 self.source.pool(setup.seed), setup.seed, setup.foundation.clip, side
@@ -96,19 +98,19 @@ class OwnModels(Task[LabelledSource]):
         return cast(ModelBank, model).classify(inputs)
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
-        """Methods that need one common architecture."""
+        """Refuses methods that need one common architecture, and text metrics."""
         if not method.own_models:
-            known = methods_where(lambda m: m.own_models)
+            supported = methods_where(lambda m: m.own_models)
             return (
                 f"method {method.name} is not for clients with models of their own, which data.source labelled means; "
-                f"take {known}"
+                f"take {supported}"
             )
         return needs_no_text_metrics(self.title, evaluation)
 
 
 @dataclass(frozen=True)
 class OwnModelEvaluator:
-    """Evaluates all clients' models, and the generator where the method has one."""
+    """Evaluates all clients' models, and the generator if the method has one."""
 
     model: ModelBank
     tests: TestSet
@@ -116,24 +118,23 @@ class OwnModelEvaluator:
     judge: GeneratorEvaluator | None = None
 
     def assess(self, snapshot: Snapshot) -> Assessment:
-        """Every client's model, on its own part and on its modality's."""
+        """Metrics of every client's model, and of the generator."""
         assessment = assess_own_models(self.model, snapshot.own(None), self.tests)
-        if self.judge is None or not isinstance(self.tools, KnowledgeServer):
+        if self.judge is None or not isinstance(self.tools, DistillationServer):
             return assessment
         grids = None if snapshot.folder is None else snapshot.folder / "generated"
         generator = self.judge.assess(self.tools.synthesis, snapshot.state, snapshot.number, grids)
         return replace(assessment, metrics={**assessment.metrics, **generator})
 
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
-        """None: there is no common model."""
+        """Empty: there is no common model."""
         return {}
 
 
 def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: TestSet) -> Assessment:
-    """`local/<modality>/accuracy` on the clients' own test parts, `global/...` on those of all clients of the modality.
+    """`local/<modality>/accuracy`: each model on its client's test samples. `global/...`: on its modality's, mean over clients.
 
-    The latter is the mean over clients, with `spread/<modality>/accuracy`, its standard deviation over clients, and
-    `client/<name>/accuracy`.
+    Beside `global/...`: `spread/<modality>/accuracy`, its standard deviation over clients, and `client/<name>/accuracy`.
     """
     records: list[EvaluationRecord] = []
     everywhere: dict[str, list[float]] = defaultdict(list)
@@ -142,7 +143,7 @@ def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: T
         model.load(own[client].tensors)
         modality = model.current.modality
         chosen = [i for i, s in enumerate(tests.samples) if s.kind == modality]
-        if not chosen:  # a draw of clients to evaluate has left out the whole modality
+        if not chosen:  # no client of this modality is evaluated
             continue
         examples = model.read([tests.samples[i] for i in chosen])
         guesses = model.guesses(examples)
@@ -154,9 +155,9 @@ def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: T
             for i, g, hit in zip(chosen, guesses, right, strict=True)
             if tests.of[i] == client
         ]
-    for modality, found in sorted(everywhere.items()):
-        metrics[f"global/{modality}/accuracy"] = fmean(found)
-        metrics[f"spread/{modality}/accuracy"] = pstdev(found)
+    for modality, accuracies in sorted(everywhere.items()):
+        metrics[f"global/{modality}/accuracy"] = fmean(accuracies)
+        metrics[f"spread/{modality}/accuracy"] = pstdev(accuracies)
     summary = summarise(records, "local")
     return Assessment({**metrics, **summary.metrics}, client_figures(summary), records)
 

@@ -1,6 +1,6 @@
-"""Question answering: a multimodal LLM with LoRA answers questions about pictures and sounds in words.
+"""Question answering: a multimodal LLM with LoRA generates answers to questions about pictures and sounds.
 
-Captioning is the same task with an empty question, and pre-training of the projector is captioning with everything else frozen.
+Captioning is the same task with an empty question; projector pre-training is captioning with all other parts frozen.
 """
 
 import json
@@ -35,7 +35,7 @@ Control = Literal["removed", "zeroed", "shuffled"]
 
 @dataclass(frozen=True)
 class QuestionAnswering(Task[Source]):
-    """Answers in words, by a frozen multimodal LLM with adapters."""
+    """Free-text answers by a frozen multimodal LLM with adapters."""
 
     name: ClassVar[str] = "question-answering"
     title: ClassVar[str] = "a multimodal LLM"
@@ -48,23 +48,23 @@ class QuestionAnswering(Task[Source]):
     has_benchmarks: ClassVar[bool] = True
 
     def clients(self, setup: Setup) -> list[ClientData]:
-        """The source's clients; the encoder is at hand for a scenario that sorts pictures by content."""
+        """The source's clients; the encoder is passed for partitions by picture content."""
         return self.source.load(setup.seed, partial(picture_features, setup))
 
     def adapters(self, foundation: Foundation) -> dict[str, LoRA]:
-        """The shapes of `llm` and `encoder`, where they are adapted."""
+        """The LoRA shapes of `llm` and `encoder`, if adapted."""
         parts = {"llm": foundation.llm_lora, "encoder": foundation.encoder_lora}
         return {part: spec for part, spec in parts.items() if spec is not None}
 
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedMLLM":
-        """The LLM with the trunks of all modalities that some client holds."""
+        """The LLM with an encoder trunk for every modality that a client holds."""
         return _loaded(sorted({m for held in holds.values() for m in held}), setup)
 
     def load(self, folder: Path, setup: Setup) -> "AdaptedMLLM":
-        """The model with the trunks and tensors that `folder` names."""
-        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
-        trunks = [a.removeprefix("encoder.") for a in listed["adapters"] if a.startswith("encoder.")]
-        model = _loaded(listed.get("modalities", trunks), setup)
+        """The model with the trunks and tensors in `folder`."""
+        description = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+        trunks = [a.removeprefix("encoder.") for a in description["adapters"] if a.startswith("encoder.")]
+        model = _loaded(description.get("modalities", trunks), setup)
         model.load(model.read_adapters(folder))
         return model
 
@@ -81,10 +81,9 @@ class QuestionAnswering(Task[Source]):
         patched = None
         if trigger is not None:
             clean = {client: tests.only(client).samples for client in sorted(set(tests.of))}
-            marked = TestSet.prepare(triggered(clean, trigger.answer, trigger.patch), model)
-            patched = replace(
-                marked, places=(), whole=()
-            )  # no features are kept: their places are the clean ones'
+            with_trigger = TestSet.prepare(triggered(clean, trigger.answer, trigger.patch), model)
+            # The feature cache holds the clean samples at these places.
+            patched = replace(with_trigger, places=(), whole=())
         return AnswerEvaluator(model, tests, setup.evaluation, patched)
 
     def answer(self, model: Trainable, question: Question) -> str:
@@ -96,11 +95,11 @@ class QuestionAnswering(Task[Source]):
         return mllm.generate([mllm.prepare(sample)], question.max_new_tokens)[0]
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
-        """Methods for other models."""
+        """Refuses methods for other models."""
         return needs_no_other_model(method)
 
     def benchmark(self, model: Trainable | None, suites: Any) -> dict[str, float]:
-        """Figures of the suites that are named; see `tasks.benchmark`."""
+        """Metrics on the named suites; see `tasks.benchmark`."""
         from fedloom.tasks.benchmark import measured
 
         return measured(cast("AdaptedMLLM", model), suites)
@@ -108,7 +107,7 @@ class QuestionAnswering(Task[Source]):
 
 @dataclass(frozen=True)
 class AnswerEvaluator:
-    """Evaluates a multimodal LLM on test questions; `patched` are those with a backdoor's trigger."""
+    """Evaluates a multimodal LLM on test questions; `patched`: test questions with a backdoor's trigger."""
 
     model: Trainable
     tests: TestSet
@@ -116,7 +115,7 @@ class AnswerEvaluator:
     patched: TestSet | None = None
 
     def assess(self, snapshot: Snapshot) -> Assessment:
-        """The common model on everybody's samples, each client's own on its own, and the trigger's success."""
+        """Metrics of the common and the personal models, and a backdoor's success rate."""
         start = self.model.start if snapshot.number == 0 else {}
         common = snapshot.common or start
         tested = None if self.settings.clients is None else set(self.tests.of)
@@ -135,7 +134,7 @@ class AnswerEvaluator:
         return replace(assessment, metrics={**assessment.metrics, **attack})
 
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
-        """`control/...` of the common model, as it is loaded."""
+        """`control/...` of the common model as loaded."""
         return (
             measure_controls(self.model, self.tests, self.settings) if common and self.tests.samples else {}
         )
@@ -171,10 +170,10 @@ def picture_features(setup: Setup, samples: Sequence[Sample], batch: int = 64) -
 
 
 def control(tests: TestSet, kind: str, how: Control, model: Trainable) -> TestSet:
-    """The test samples of one kind with their input destroyed: a figure that survives this did not need the input.
+    """The test samples of one kind with destroyed inputs, to show that a metric depends on the input.
 
-    removed: the modality is absent; zeroed: silence, a black picture; shuffled: each sample gets the input of the next one
-    of its kind with another input and answer, so that the inputs' distribution stays as it is.
+    removed: no modality; zeroed: silence, a black picture; shuffled: each sample gets the input of the next sample of its
+    kind with another answer, which keeps the distribution of inputs.
     """
     chosen = [i for i, s in enumerate(tests.samples) if s.kind == kind]
     samples = [tests.samples[i] for i in chosen]
@@ -192,21 +191,21 @@ def control(tests: TestSet, kind: str, how: Control, model: Trainable) -> TestSe
 
 
 def _other(samples: Sequence[Sample], position: int) -> Sample:
-    """The next sample, round the end, whose answer differs; the next one if all answers are equal."""
+    """The next sample, cyclically, with another answer; the next one if all answers are equal."""
     order = [*samples[position + 1 :], *samples[:position]]
     differing = (s for s in order if s.answer != samples[position].answer)
     return next(differing, order[0] if order else samples[position])
 
 
 def measure_controls(model: Trainable, tests: TestSet, settings: Evaluation) -> dict[str, float]:
-    """`control/<kind>/<removed|zeroed|shuffled>/<metric>` of the model as it is loaded."""
-    found: dict[str, float] = {}
+    """`control/<kind>/<removed|zeroed|shuffled>/<metric>` of the model as loaded."""
+    controls: dict[str, float] = {}
     kinds = sorted({s.kind for s in tests.samples if s.modalities})
     for kind in kinds:
         for how in get_args(Control):
             records = evaluate(model, control(tests, kind, how, model), settings, generate=settings.generate)
-            measured = summarise(records, "global").metrics
+            metrics = summarise(records, "global").metrics
             for metric in ("token_accuracy", "exact_match"):
-                if f"global/{kind}/{metric}" in measured:
-                    found[f"control/{kind}/{how}/{metric}"] = measured[f"global/{kind}/{metric}"]
-    return found
+                if f"global/{kind}/{metric}" in metrics:
+                    controls[f"control/{kind}/{how}/{metric}"] = metrics[f"global/{kind}/{metric}"]
+    return controls

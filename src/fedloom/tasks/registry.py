@@ -1,4 +1,4 @@
-"""The tasks by the name that a source is for."""
+"""The task registry: task classes by name."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ TASKS: dict[str, type[Task[Any]]] = {
 
 
 def task_of(source: Source) -> Task[Any]:
-    """The task that a source's samples are for. Raises ExperimentError for one that is not registered."""
+    """The task of a source. Raises ExperimentError for an unregistered task."""
     if source.for_task not in TASKS:
         raise ExperimentError(
             f"data.source {source.source_name()} is for the task {source.for_task}, which is not registered; "

@@ -1,4 +1,4 @@
-"""Text classification: a sequence classifier with LoRA on its body and a trained head names a text's label."""
+"""Text classification: a sequence classifier with LoRA on its body and a trained head."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextClassification(Task[TextSource]):
-    """A label for a text, or for a pair of texts."""
+    """Classification of a text, or of a pair of texts."""
 
     name: ClassVar[str] = "text-classification"
     title: ClassVar[str] = "a text classifier"
     headline: ClassVar[Mapping[str, str]] = {"global/text/accuracy": ""}
 
     def adapters(self, foundation: Foundation) -> dict[str, LoRA]:
-        """The shape of the body's adapters."""
+        """The LoRA shape of `body`."""
         return {"body": foundation.body_lora}
 
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedClassifier":
-        """The classifier, its head for the source's labels in their order."""
+        """The classifier with a head for the source's labels, in their order."""
         from fedloom.models.classifier.load import load_classifier
 
         model = load_classifier(
@@ -62,7 +62,7 @@ class TextClassification(Task[TextSource]):
         tools: ServerTools | None = None,
         trigger: Trigger | None = None,
     ) -> "LabelEvaluator":
-        """Accuracy of the common model and of each client's own."""
+        """Accuracy of the common and the personal models."""
         return LabelEvaluator(model, TestSet.prepare(tested, model), setup.evaluation)
 
     def answer(self, model: Trainable, question: Question) -> str:
@@ -90,7 +90,7 @@ class LabelEvaluator:
     settings: Evaluation
 
     def assess(self, snapshot: Snapshot) -> Assessment:
-        """The common model on everybody's texts, and each client's own on its own."""
+        """Metrics of the common and the personal models."""
         tested = None if self.settings.clients is None else set(self.tests.of)
         return assess(
             self.model,
@@ -103,5 +103,5 @@ class LabelEvaluator:
         )
 
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
-        """None: there is no input to take away beside the text."""
+        """Empty: the text is the only input."""
         return {}

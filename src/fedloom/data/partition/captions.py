@@ -1,4 +1,4 @@
-"""How captioned pictures are dealt to silos: four scenarios of federated pre-training, as pure functions of labels and a seed.
+"""Partitions of captioned pictures: four scenarios of federated pre-training, as pure functions of labels and a seed.
 
     iid      uniform at random
     topic    a Dirichlet draw over topics for each client
@@ -43,7 +43,7 @@ class Captions(BaseModel):
 
 
 def sizes(total: int, clients: int, alpha: float | None, least: int, seed: int) -> list[int]:
-    """How many samples each client gets, summing to `total`: equal up to one, or Dirichlet(alpha) above `least` each.
+    """The number of samples of each client, summing to `total`: equal up to one, or Dirichlet(alpha) above `least` each.
 
     Raises ExperimentError where there are fewer than `least` for each.
     """
@@ -55,11 +55,11 @@ def sizes(total: int, clients: int, alpha: float | None, least: int, seed: int) 
         return [total // clients + (k < total % clients) for k in range(clients)]
     free = total - clients * least
     shares = numpy_stream(seed, "captions", "sizes").dirichlet([alpha] * clients) * free
-    found = [int(s) for s in shares]
-    order = sorted(range(clients), key=lambda k: (found[k] - shares[k], k))
-    for k in order[: free - sum(found)]:
-        found[k] += 1
-    return [least + n for n in found]
+    counts = [int(s) for s in shares]
+    order = sorted(range(clients), key=lambda k: (counts[k] - shares[k], k))
+    for k in order[: free - sum(counts)]:
+        counts[k] += 1
+    return [least + n for n in counts]
 
 
 def assign(labels: Sequence[int], wanted: Sequence[int], alpha: float | None, seed: int) -> list[list[int]]:
@@ -81,15 +81,15 @@ def assign(labels: Sequence[int], wanted: Sequence[int], alpha: float | None, se
     left: dict[int, list[int]] = {kind: [i for i in order if labels[i] == kind] for kind in kinds}
     streams = [numpy_stream(seed, "captions", "mix", k) for k in range(len(wanted))]
     mixes = [stream.dirichlet([alpha] * len(kinds)) for stream in streams]
-    found: list[list[int]] = [[] for _ in wanted]
+    parts: list[list[int]] = [[] for _ in wanted]
     for turn in range(max(wanted)):
         for k, size in enumerate(wanted):
             if turn < size:
                 held = np.array([bool(left[kind]) for kind in kinds])
                 odds = np.where(held, mixes[k] + 1e-12, 0.0)
                 kind = kinds[int(streams[k].choice(len(kinds), p=odds / odds.sum()))]
-                found[k].append(left[kind].pop())
-    return [sorted(part) for part in found]
+                parts[k].append(left[kind].pop())
+    return [sorted(part) for part in parts]
 
 
 def by_source(labels: Sequence[int], wanted: Sequence[int], seed: int) -> list[list[int]]:
@@ -100,7 +100,7 @@ def by_source(labels: Sequence[int], wanted: Sequence[int], seed: int) -> list[l
     kinds = sorted(set(labels))
     order = numpy_stream(seed, "captions", "order").permutation(len(labels)).tolist()
     left = {kind: [i for i in order if labels[i] == kind] for kind in kinds}
-    found = []
+    parts = []
     for k, size in enumerate(wanted):
         own = left[kinds[k % len(kinds)]]
         if len(own) < size:
@@ -108,9 +108,9 @@ def by_source(labels: Sequence[int], wanted: Sequence[int], seed: int) -> list[l
                 f"source {k % len(kinds) + 1} of {len(kinds)} has too few captioned pictures for its clients; "
                 "lower data.train or data.test"
             )
-        found.append(sorted(own[:size]))
+        parts.append(sorted(own[:size]))
         del own[:size]
-    return found
+    return parts
 
 
 def noisy_clients(clients: int, share: float, seed: int) -> list[int]:
@@ -126,11 +126,11 @@ def shuffled(count: int, share: float, seed: int, client: int) -> list[int]:
     """
     stream = numpy_stream(seed, "captions", "shuffle", client)
     chosen = [int(i) for i in stream.permutation(count)[: round(share * count)]]
-    found = list(range(count))
+    order = list(range(count))
     if len(chosen) > 1:
         for a, b in zip(chosen, [*chosen[1:], chosen[0]], strict=True):
-            found[a] = b
-    return found
+            order[a] = b
+    return order
 
 
 def clusters(features: Any, count: int, seed: int) -> list[int]:
@@ -138,5 +138,5 @@ def clusters(features: Any, count: int, seed: int) -> list[int]:
     from sklearn.cluster import KMeans
 
     state = stream_seed(seed, "captions", "k-means") % 2**32
-    found = KMeans(min(count, len(features)), n_init=1, random_state=state).fit_predict(features)
-    return [int(c) for c in found]
+    topics = KMeans(min(count, len(features)), n_init=1, random_state=state).fit_predict(features)
+    return [int(c) for c in topics]

@@ -1,4 +1,4 @@
-"""Sources: where clients' samples come from, one class each, by the name in `data.source`."""
+"""Data sources: one class per source, registered by the name in `data.source`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,15 +17,15 @@ SOURCES: dict[str, type[Source]] = {
     s.source_name(): s
     for s in (TabletopSource, FolderSource, CaptionSource, TextSource, ImageClassSource, LabelledSource)
 }
-"""Every source by its name in `data.source`."""
+"""Source classes by their name in `data.source`."""
 DEFAULT = "tabletop"
 
 
 def parse_source(fields: Mapping[str, Any], origin: str = "data", *, record: bool = False) -> Source:
     """The source that `fields` describe. Raises ExperimentError.
 
-    A field that another source reads and this one does not is refused; in a `record` of an old run, which held every
-    source's fields, it is left out.
+    Fields that only another source reads are refused; in a `record` of an old run, which held all sources' fields, they are
+    ignored.
     """
     name = fields.get("source", DEFAULT)
     if name not in SOURCES:
@@ -43,14 +43,14 @@ def parse_source(fields: Mapping[str, Any], origin: str = "data", *, record: boo
 
 
 def switched(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The fields of `data` that a new source `name` reads too: another source has other fields."""
+    """The fields of `data` that the new source `name` reads, too; the others are dropped."""
     kind = SOURCES.get(name)
     known = set(fields) if kind is None else set(kind.model_fields)
     return {key: value for key, value in fields.items() if key in known}
 
 
 def _reader(key: str, kind: type[Source]) -> str | None:
-    """Another source that reads `key`, where `kind` does not."""
+    """The first other source that reads `key`; None if `kind` reads it."""
     if key in kind.model_fields:
         return None
     return next((name for name, other in SOURCES.items() if key in other.model_fields), None)

@@ -4,7 +4,7 @@
     MME      <folder>/<category>.txt, tab-separated picture, question, Yes or No; pictures in <images> or <images>/<category>
     MMBench  a TSV file with the columns index, question, hint, A, B, C, D, answer, category, image (base64)
 
-`meta` holds benchmark, truth, category, image and choices. Raises ExperimentError for files that are not so.
+`meta` holds benchmark, truth, category, image and choices. Raises ExperimentError for files in another format.
 """
 
 import base64
@@ -25,7 +25,7 @@ BY_LETTER = "Answer with the option's letter from the given choices directly."
 
 def load_pope(file: Path, images: Path) -> list[Sample]:
     """One sample per line."""
-    found = []
+    samples = []
     for number, line in enumerate(_text(file).splitlines(), 1):
         if not line.strip():
             continue
@@ -40,13 +40,13 @@ def load_pope(file: Path, images: Path) -> list[Sample]:
             raise ExperimentError(f"{file}, line {number}: the label should be yes or no, and is {label!r}")
         uid = f"pope/{record.get('question_id', number)}"
         meta = {"benchmark": "pope", "truth": label, "image": name, "category": record.get("category", "")}
-        found.append(Sample(uid, _picture(images / name, file, number), f"{text} {SHORT}", label, meta))
-    return _some(found, file)
+        samples.append(Sample(uid, _picture(images / name, file, number), f"{text} {SHORT}", label, meta))
+    return _not_empty(samples, file)
 
 
 def load_mme(folder: Path, images: Path) -> list[Sample]:
-    """All categories of a folder, in the order of their names."""
-    found = []
+    """One sample per line of every category file of a folder, in name order."""
+    samples = []
     for file in sorted(folder.glob("*.txt")):
         for number, line in enumerate(_text(file).splitlines(), 1):
             if not line.strip():
@@ -60,14 +60,14 @@ def load_mme(folder: Path, images: Path) -> list[Sample]:
             place = images / file.stem / name
             meta = {"benchmark": "mme", "truth": truth, "image": name, "category": file.stem}
             picture = _picture(place if place.is_file() else images / name, file, number)
-            found.append(Sample(f"mme/{file.stem}/{number}", picture, text, truth, meta))
-    return _some(found, folder)
+            samples.append(Sample(f"mme/{file.stem}/{number}", picture, text, truth, meta))
+    return _not_empty(samples, folder)
 
 
 def load_mmbench(file: Path) -> list[Sample]:
-    """One sample per row; the choices stand below the question."""
+    """One sample per row; the choices follow the question."""
     csv.field_size_limit(2**31 - 1)  # a picture is one field
-    found = []
+    samples = []
     for number, row in enumerate(csv.DictReader(io.StringIO(_text(file)), delimiter="\t"), 2):
         choices = {key: row[key] for key in "ABCD" if row.get(key) and row[key] != "nan"}
         if not row.get("question") or not row.get("image") or row.get("answer") not in choices:
@@ -84,12 +84,12 @@ def load_mmbench(file: Path) -> list[Sample]:
         }
         try:
             picture = _decoded(base64.b64decode(row["image"], validate=True))
-        except Exception as error:  # base64 and Pillow raise a dozen types
+        except Exception as error:  # base64 and Pillow raise many types
             raise ExperimentError(f"{file}, line {number}: the picture cannot be read ({error})") from error
         question = f"{hint}{row['question']}\n{listed}\n{BY_LETTER}"
         uid = f"mmbench/{row.get('index', number)}"
-        found.append(Sample(uid, {"image": picture}, question, row["answer"], meta))
-    return _some(found, file)
+        samples.append(Sample(uid, {"image": picture}, question, row["answer"], meta))
+    return _not_empty(samples, file)
 
 
 def _picture(path: Path, file: Path, line: int) -> Mapping[str, Any]:
@@ -114,7 +114,7 @@ def _text(file: Path) -> str:
         raise ExperimentError(f"{file} cannot be read as UTF-8 text: {error}") from error
 
 
-def _some(found: list[Sample], place: Path) -> list[Sample]:
-    if not found:
+def _not_empty(samples: list[Sample], place: Path) -> list[Sample]:
+    if not samples:
         raise ExperimentError(f"{place} holds no question")
-    return found
+    return samples

@@ -1,8 +1,8 @@
-"""Your own captioned pictures for federated pre-training, read by Hugging Face's `datasets`.
+"""Captioned pictures from own files for federated pre-training, read by Hugging Face's `datasets`.
 
-A folder with pictures and a `metadata.jsonl` or `.csv` (ImageFolder), a folder of parquet files, a saved data set, or the name of
-one on the hub. A folder whose subfolders are such data sets has one source of captions for each. The picture's column is the
-first of type Image, the caption's the first of CAPTIONS.
+Input: a folder with pictures and a `metadata.jsonl` or `.csv` (ImageFolder), a folder of parquet files, a saved data set, or a
+name on the hub. Subfolders that are such data sets become one source of captions each. The picture column is the first of type
+Image, the caption column the first of CAPTIONS.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +33,7 @@ CAPTIONS = ("caption", "text", "captions", "sentence", "answer", "blip_caption")
 
 
 class Picture(Mapping[str, Tensor]):
-    """One row's picture, decoded whenever it is asked for: uint8 (3, H, W)."""
+    """One row's picture, uint8 (3, H, W), decoded at every access."""
 
     def __init__(self, rows: Any, row: int, column: str) -> None:
         self._rows, self._row, self._column = rows, row, column
@@ -55,21 +55,21 @@ class Picture(Mapping[str, Tensor]):
 
 
 def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int]]:
-    """Every captioned picture and the number of its source. Empty captions are left out. Raises ExperimentError."""
+    """All captioned pictures and the indices of their sources; empty captions are skipped. Raises ExperimentError."""
     folder = Path(path)
     parts = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
-    named = [p for p in parts if any((p / m).is_file() for m in ("metadata.jsonl", "metadata.csv"))]
-    named = named or [p for p in parts if any(p.glob("*.parquet"))]
+    folders = [p for p in parts if any((p / m).is_file() for m in ("metadata.jsonl", "metadata.csv"))]
+    folders = folders or [p for p in parts if any(p.glob("*.parquet"))]
     samples: list[Sample] = []
     source: list[int] = []
-    for number, place in enumerate([str(p) for p in named] or [path]):
+    for number, place in enumerate([str(p) for p in folders] or [path]):
         rows = _rows(place)
         image, caption = _columns(rows, place)
         for row, text in enumerate(rows[caption]):
-            said = text[0] if isinstance(text, list) and text else text
-            if isinstance(said, str) and said.strip():
+            first = text[0] if isinstance(text, list) and text else text
+            if isinstance(first, str) and first.strip():
                 uid = f"{Path(place).name}/{row}"
-                samples.append(Sample(uid, Picture(rows, row, image), question, said.strip(), {"row": row}))
+                samples.append(Sample(uid, Picture(rows, row, image), question, first.strip(), {"row": row}))
                 source.append(number)
     if not samples:
         raise ExperimentError(f"data.path: {path} holds no captioned picture")
@@ -85,7 +85,7 @@ def _rows(place: str) -> Any:
         if (Path(place) / "state.json").is_file():
             return datasets.load_from_disk(place)
         return datasets.load_dataset(place, split="train")
-    except Exception as error:  # datasets raises a dozen types for what it cannot read
+    except Exception as error:  # datasets raises many types for unreadable data
         raise ExperimentError(
             f"data.path: {place} cannot be read as a data set ({' '.join(str(error).split())[:160]})"
         ) from error
@@ -105,36 +105,36 @@ def _columns(rows: Any, place: str) -> tuple[str, str]:
 def clients_from_files(
     path: str, settings: Captions, clients: int, train: int, test: int, seed: int, features: Features | None
 ) -> list[ClientData]:
-    """`clients` silos with on average `train` and `test` pictures each, dealt out by the scenario; see `captioned`.
+    """`clients` silos with on average `train` and `test` pictures each, partitioned by the scenario.
 
-    `features` is asked in the scenario topic alone. Raises ExperimentError.
+    `features` is used by the scenario topic only. Raises ExperimentError.
     """
     samples, source = read_captions(path, settings.question)
-    trained = sizes(clients * train, clients, settings.quantity, settings.least, seed)
-    wanted = [n + test for n in trained]
+    train_sizes = sizes(clients * train, clients, settings.quantity, settings.least, seed)
+    total_sizes = [n + test for n in train_sizes]
     if settings.scenario == "source":
         if len(set(source)) < 2:
             raise ExperimentError(
                 "data.captions.scenario: source needs a data.path with a folder for each source of captions"
             )
-        parts = by_source(source, wanted, seed)
+        parts = by_source(source, total_sizes, seed)
     elif settings.scenario == "topic":
         if features is None:
             raise ExperimentError(
                 "data.captions.scenario: topic needs the encoder; use it with fedloom run, or take iid, source or quality"
             )
         topics = clusters(features(samples).double().numpy(), settings.topics, seed)
-        parts = assign(topics, wanted, settings.dirichlet, seed)
+        parts = assign(topics, total_sizes, settings.dirichlet, seed)
     else:
-        parts = assign(source, wanted, None, seed)
+        parts = assign(source, total_sizes, None, seed)
     noisy = noisy_clients(clients, settings.noisy, seed) if settings.scenario == "quality" else []
-    found = []
+    clients_data = []
     for k, part in enumerate(parts):
         order = numpy_stream(seed, "captions", "test", k).permutation(len(part)).tolist()
         own = [samples[part[i]] for i in order]
-        learned = own[test:]
+        training = own[test:]
         if k in noisy:
-            whose = shuffled(len(learned), settings.shuffled, seed, k)
-            learned = [replace(s, answer=learned[j].answer) for s, j in zip(learned, whose, strict=True)]
-        found.append(ClientData(f"image-{k + 1:02d}", learned, own[:test]))
-    return found
+            sources = shuffled(len(training), settings.shuffled, seed, k)
+            training = [replace(s, answer=training[j].answer) for s, j in zip(training, sources, strict=True)]
+        clients_data.append(ClientData(f"image-{k + 1:02d}", training, own[:test]))
+    return clients_data

@@ -1,4 +1,4 @@
-"""Captioned pictures for federated pre-training: the small world's, or your own."""
+"""Captioned pictures for federated pre-training: from the small world, or from own files."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -11,19 +11,19 @@ from fedloom.data.sources.source import Features, Source, checked_counts
 
 
 class CaptionSource(Source):
-    """Captioned pictures, dealt to clients by a scenario."""
+    """Captioned pictures, partitioned by a scenario."""
 
     for_task: ClassVar[str] = "question-answering"
 
     source: Literal["captions"] = "captions"
     path: Path | None = Field(
         None,
-        description="a data set of captioned pictures (ImageFolder, parquet, saved, or on the hub); none = the small world's",
+        description="data set of captioned pictures (ImageFolder, parquet, saved, or on the hub); none = the small world",
     )
-    clients: dict[Holding, int] = Field({"image": 3}, description="how many clients, as {image: N}")
+    clients: dict[Holding, int] = Field({"image": 3}, description="number of clients, as {image: N}")
     train: int = Field(160, ge=1, description="training samples per client, on average")
     test: int = Field(40, ge=1, description="test samples per client")
-    captions: Captions = Field(Captions(), description="how pictures are dealt to the clients")
+    captions: Captions = Field(Captions(), description="partition of the pictures over clients")
 
     @field_validator("clients")
     @classmethod
@@ -32,7 +32,7 @@ class CaptionSource(Source):
         return value
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
-        """Clients image-01 and so on; `features` is needed by the scenario topic on own pictures."""
+        """Clients image-01 and so on; the scenario topic needs `features` for own files."""
         count = self.clients["image"]
         if self.path is not None:
             from fedloom.data.sources.caption_files import clients_from_files

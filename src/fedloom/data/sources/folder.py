@@ -1,11 +1,11 @@
-"""Your own data: one folder per client, media files, and a `metadata.jsonl` of questions and answers.
+"""Own data: one folder per client with media files and a `metadata.jsonl` of questions and answers.
 
     root/<client>/metadata.jsonl     {"image": "x.png", "audio": "y.wav", "question": "...", "answer": "..."}
 
 Keys: `question` and `answer`, required; `image`, `audio`, `depth`, `thermal`, any or none; `split`, "train"
 or "test", optional. Hugging Face's ImageFolder and AudioFolder spellings, `file_name` (image or audio by its
-suffix) and `<modality>_file_name`, mean the same. A media key that is null is absent. Every file is checked
-before `load_folder` returns, and decoded each time it is asked for.
+suffix) and `<modality>_file_name`, mean the same. A media key that is null is absent. `load_folder` checks
+every file; reading a sample decodes its files anew.
 """
 
 import json
@@ -29,16 +29,14 @@ T = TypeVar("T")
 
 
 class FolderSource(Source):
-    """Your own questions and answers: one folder per client."""
+    """Own questions and answers: one folder per client."""
 
     for_task: ClassVar[str] = "question-answering"
     reads_files: ClassVar[bool] = True
 
     source: Literal["folder"] = "folder"
-    path: Path = Field(
-        description="the folder that holds one folder per client, <path>/<client>/metadata.jsonl"
-    )
-    test_share: float = Field(0.2, gt=0, lt=1, description="share held back where the data name no split")
+    path: Path = Field(description="folder with one folder per client, <path>/<client>/metadata.jsonl")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """One client per folder; every media file is checked."""
@@ -47,21 +45,21 @@ class FolderSource(Source):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a record stands, for the sentence that says what is wrong with it."""
+    """A record's location, for error messages."""
 
     client: str
     metadata: Path
     line: int
 
     def error(self, says: str) -> ExperimentError:
-        """The mistake `says`, with client, file and line before it."""
+        """The error `says`, prefixed with client, line and file."""
         return ExperimentError(f"Client {self.client!r}, line {self.line} of {self.metadata}: {says}")
 
 
 class MediaFiles(Mapping[str, Tensor]):
-    """A record's media by modality; reading a key decodes its file anew, so a large client costs no memory.
+    """A record's media by modality; reading a key decodes its file anew, so that large clients need no memory.
 
-    Listing, counting and `in` touch no file. Raises ExperimentError if a file no longer decodes.
+    Listing, counting and `in` read no file. Raises ExperimentError if a file no longer decodes.
     """
 
     def __init__(self, files: Mapping[str, Path], place: Place) -> None:
@@ -85,13 +83,13 @@ class MediaFiles(Mapping[str, Tensor]):
 
 
 def load_folder(root: Path, test_share: float = 0.2, seed: int = 0) -> list[ClientData]:
-    """The clients under `root`, sorted by name; hidden folders and loose files are passed over.
+    """The clients under `root`, sorted by name; hidden folders and files are ignored.
 
-    Records without `split` are divided by (seed, client, line): `test_share` of them, rounded, go to testing.
-    A client of two or more records gets at least one of each part, unless its own `split`s say otherwise.
+    Records without `split` are split by (seed, client, line): `test_share` of them, rounded, become test samples. A client with
+    two or more records has at least one in each part, unless its `split`s say otherwise.
 
     Raises:
-        ExperimentError: `root`, a client's folder or a record is wrong; names client, line and file.
+        ExperimentError: a faulty `root`, client's folder or record; names client, line and file.
     """
     root = Path(root)
     if not 0 < test_share < 1:
@@ -125,7 +123,7 @@ def _load_client(folder: Path, test_share: float, seed: int) -> ClientData:
 
 
 def _draw_test(declared: Mapping[int, str | None], share: float, seed: int, client: str) -> set[int]:
-    """The lines without a declared split that fall to the test part: those of the lowest seeded draws."""
+    """Test lines among those without a declared split: the lowest by seeded hash."""
     free = [line for line, part in declared.items() if part is None]
     parts = set(declared.values())
     count = round(share * len(free))
@@ -138,7 +136,7 @@ def _draw_test(declared: Mapping[int, str | None], share: float, seed: int, clie
 
 
 def _records(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """The records of one client's metadata with their places; blank lines are passed over."""
+    """The records of one client's metadata with their locations; blank lines are skipped."""
     path = folder / METADATA
     client = f"Client {folder.name!r}"
     if not path.is_file():
@@ -205,7 +203,7 @@ def _text(record: Mapping[str, Any], key: str, place: Place) -> str:
 
 
 def _modality(key: str, value: object, place: Place) -> str:
-    """The modality that a metadata key speaks of."""
+    """The modality of a metadata key."""
     if key == "file_name":
         suffix = Path(value).suffix.lower() if isinstance(value, str) else ""
         return "audio" if suffix in KINDS["audio"].suffixes else "image"
@@ -217,7 +215,7 @@ def _modality(key: str, value: object, place: Place) -> str:
 
 
 def _inside(folder: Path, key: str, value: object, place: Place) -> Path:
-    """The file that `value` names, links followed, if it is one of the client's own."""
+    """The file named `value`, links resolved; it must lie inside the client's folder."""
     if not isinstance(value, str) or not value:
         raise place.error(f'"{key}" should be a file name, and is {value!r}.')
     try:
@@ -235,5 +233,5 @@ def _inside(folder: Path, key: str, value: object, place: Place) -> Path:
 def _guarded(use: Callable[[str, Path], T], modality: str, path: Path, place: Place) -> T:
     try:
         return use(modality, path)
-    except Exception as error:  # decoders raise a dozen types on broken files
+    except Exception as error:  # decoders raise many types on broken files
         raise place.error(f"the {modality} file {path.name!r} cannot be used ({error}).") from error

@@ -2,7 +2,7 @@
 
     <path>/<task>/train*.parquet, validation*.parquet (mnli: validation_matched*.parquet)
 
-The public test splits carry no labels, so clients are tested on examples of the validation split.
+The public test splits have no labels: test samples come from the validation split.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Part = Literal["train", "test"]
 
 @dataclass(frozen=True)
 class GlueTask:
-    """A task's text columns, its labels in the data set's own numbering, and where its test examples come from."""
+    """A task's text columns, its labels in the data set's numbering, and the split of its test examples."""
 
     columns: tuple[str, ...]
     labels: tuple[str, ...]
@@ -34,7 +34,7 @@ TASKS: dict[str, GlueTask] = {
     "qqp": GlueTask(("question1", "question2"), ("not_duplicate", "duplicate")),
     "qnli": GlueTask(("question", "sentence"), ("entailment", "not_entailment")),
 }
-"""Label numbers are those of the data set `nyu-mll/glue`; the order of MNLI's differs between published models."""
+"""Labels are numbered as in the data set `nyu-mll/glue`; published models differ in MNLI's order."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Split:
 
 
 def read_glue(name: str, part: Part, path: Path | None) -> Split:
-    """The training or validation split of a task; `path` None asks the hub.
+    """The training or validation split of a task; `path` None reads from the hub.
 
-    Raises ExperimentError for a folder, file, column or label that is not what the task has.
+    Raises ExperimentError for an unexpected folder, file, column or label.
     """
     task = TASKS[name]
     split = "train" if part == "train" else task.validation
@@ -70,7 +70,7 @@ def read_glue(name: str, part: Part, path: Path | None) -> Split:
 
 
 def _from_hub(name: str, split: str) -> tuple[Any, list[str] | None]:
-    """Columns, and the label words that the data set itself declares."""
+    """Columns, and the label words declared by the data set, if any."""
     from datasets import load_dataset
 
     try:
@@ -85,24 +85,24 @@ def _from_hub(name: str, split: str) -> tuple[Any, list[str] | None]:
 
 
 def _from_parquet(folder: Path, split: str, task: GlueTask) -> tuple[Any, None]:
-    """Columns of all files of a split, in the order of their names."""
+    """Columns of all files of a split, files in name order."""
     import pyarrow as pa  # type: ignore[import-untyped]
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     files = sorted(folder.glob(f"{split}*.parquet"))
     if not files:
         raise ExperimentError(f"data.path: there is no file {folder / split}*.parquet")
-    wanted = [*task.columns, "label"]
-    columns: dict[str, list[Any]] = {c: [] for c in wanted}
+    names = [*task.columns, "label"]
+    columns: dict[str, list[Any]] = {c: [] for c in names}
     for file in files:
         try:
             table = pq.read_table(file)
         except (pa.ArrowException, OSError) as error:
             raise ExperimentError(f"data.path: {file} is no parquet file") from error
-        if lacking := [c for c in wanted if c not in table.column_names]:
+        if missing := [c for c in names if c not in table.column_names]:
             raise ExperimentError(
-                f"data.path: {file} lacks the column {lacking[0]}; its columns are {', '.join(table.column_names)}"
+                f"data.path: {file} lacks the column {missing[0]}; its columns are {', '.join(table.column_names)}"
             )
-        for name in wanted:
+        for name in names:
             columns[name] += table[name].to_pylist()
     return columns, None

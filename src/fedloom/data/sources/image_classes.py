@@ -1,7 +1,7 @@
-"""Image classification for CLIP: pictures by class, dealt to clients, and the test sets on which everybody is measured.
+"""Image classification for CLIP: pictures by class, partitioned over clients, and the common test sets.
 
-An example is a Sample with one image: `answer` is the class's name, and meta holds `classes` ("base" or "novel"), `label`
-(its number in that list), `domain`, and under label skew `own`: the numbers of all classes that its client holds.
+An example is a Sample with one image: `answer` is the class name; meta holds `classes` ("base" or "novel"), `label` (the index
+in that list), `domain`, and under label skew `own`: the indices of all classes of its client.
 """
 
 from collections import defaultdict
@@ -45,20 +45,20 @@ class ImageClassSource(Source):
         None,
         description="<path>/<class>/<image>, a folder with a split file or parquet files; none = generate or download",
     )
-    clients: dict[Holding, int] = Field({"image": 3}, description="how many clients, as {image: N}")
+    clients: dict[Holding, int] = Field({"image": 3}, description="number of clients, as {image: N}")
     train: int = Field(
         160, ge=1, description="data sets tabletop and tabletop48: training pictures per class"
     )
     test: int = Field(40, ge=1, description="data sets tabletop and tabletop48: test pictures per class")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share held back where the data name no split")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
     styles: tuple[str, ...] = Field(
         PRIVATE_STYLES,
         min_length=1,
-        description="data sets tabletop and tabletop48: the pictures' styles, which are its domains",
+        description="data sets tabletop and tabletop48: the pictures' styles, which are the domains",
     )
     partition: Partition = Field(
         FewShot(),
-        description="how pictures are dealt to clients; kind: few-shot, labeldir, pachinko or domains",
+        description="partition of the pictures over clients; kind: few-shot, labeldir, pachinko or domains",
     )
 
     @field_validator("clients")
@@ -68,11 +68,11 @@ class ImageClassSource(Source):
         return value
 
     def classes(self) -> Classes:
-        """The class names; reads names alone where the data set allows it. Raises ExperimentError."""
+        """The class names, without decoding pictures if the data set allows it. Raises ExperimentError."""
         return classes_of(self.pictures(0).names, self.partition)
 
     def load_common(self, seed: int) -> dict[str, list[Sample]]:
-        """Test sets on which every client's model is measured, by name: base and novel, or domain/<name>; mostly none."""
+        """Common test sets for every client's model, by name: base and novel, or domain/<name>; empty for other partitions."""
         return common_sets(self.pictures(seed), self.partition)
 
     def pictures(self, seed: int) -> Pictures:
@@ -83,7 +83,7 @@ class ImageClassSource(Source):
         )
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
-        """Clients by the partition."""
+        """Clients according to the partition."""
         return class_clients(self.pictures(seed), self.partition, self.clients["image"], seed)
 
 
@@ -97,7 +97,7 @@ def open_pictures(
     seed: int,
     by_domain: bool,
 ) -> Pictures:
-    """The data set of this name, from its folder `path` where one is given. Raises ExperimentError."""
+    """The data set of this name, from the folder `path` if not None. Raises ExperimentError."""
     known = KNOWN.get(dataset, Known())
     if path is None or dataset in (*pictures_small.TABLETOP_CLASSES, "digits"):
         return _without_folder(dataset, known, styles, train, test, share, seed)
@@ -128,7 +128,7 @@ def _without_folder(
 
 
 def classes_of(names: Sequence[str], partition: Partition) -> Classes:
-    """The names of base and novel classes under a protocol; only few-shot learning has novel ones."""
+    """The base and novel classes under a partition; only few-shot learning has novel classes."""
     if not isinstance(partition, FewShot):
         return Classes(tuple(names))
     base, novel = base_and_novel(len(names))
@@ -136,61 +136,61 @@ def classes_of(names: Sequence[str], partition: Partition) -> Classes:
 
 
 def class_clients(pictures: Pictures, partition: Partition, clients: int, seed: int) -> list[ClientData]:
-    """`clients` clients, ordered by name. Raises ExperimentError where the protocol cannot deal so many."""
+    """`clients` clients, ordered by name. Raises ExperimentError if the partition is impossible."""
     if isinstance(partition, FewShot):
-        dealt = _few_shot(pictures, partition, clients, seed)
+        parts_of = _few_shot(pictures, partition, clients, seed)
     elif isinstance(partition, LabelSkew):
-        dealt = _label_skew(pictures, partition, clients, seed)
+        parts_of = _label_skew(pictures, partition, clients, seed)
     else:
-        dealt = _domains(pictures, partition, clients, seed)
-    for client in dealt.values():
+        parts_of = _domains(pictures, partition, clients, seed)
+    for client in parts_of.values():
         for picture in client.train:
             if picture.path is not None:
                 _check(picture)
-    return [_client(name, dealt[name], pictures.names, partition) for name in sorted(dealt)]
+    return [_client(name, parts_of[name], pictures.names, partition) for name in sorted(parts_of)]
 
 
 def common_sets(pictures: Pictures, partition: Partition) -> dict[str, list[Sample]]:
-    """The test sets on which every client's model is measured: base and novel, or the domain that nobody trains on."""
-    names, found = pictures.names, {}
+    """The common test sets: base and novel classes, or the held-out domain."""
+    names, sets = pictures.names, {}
     if isinstance(partition, FewShot):
         base, novel = base_and_novel(len(names))
         for part, ids in (("base", base), ("novel", novel)):
-            number = {label: i for i, label in enumerate(ids)}
-            found[part] = [
-                sample(p, names, part, number[p.label]) for p in pictures.test if p.label in number
-            ]
+            index = {label: i for i, label in enumerate(ids)}
+            sets[part] = [sample(p, names, part, index[p.label]) for p in pictures.test if p.label in index]
     if isinstance(partition, DomainShift) and partition.hold_out is not None:
-        held = [sample(p, names, "base", p.label) for p in pictures.test if p.domain == partition.hold_out]
-        found[f"domain/{partition.hold_out}"] = held
-    return found
+        held_out = [
+            sample(p, names, "base", p.label) for p in pictures.test if p.domain == partition.hold_out
+        ]
+        sets[f"domain/{partition.hold_out}"] = held_out
+    return sets
 
 
 @dataclass(frozen=True)
-class _Dealt:
-    """One client's pictures."""
+class _Parts:
+    """One client's training and test pictures."""
 
     train: tuple[Picture, ...]
     test: tuple[Picture, ...]
 
 
-def _client(name: str, dealt: _Dealt, names: Sequence[str], partition: Partition) -> ClientData:
+def _client(name: str, parts: _Parts, names: Sequence[str], partition: Partition) -> ClientData:
     own: dict[str, tuple[int, ...]] = {}
     if isinstance(partition, LabelSkew):
-        own["own"] = tuple(sorted({p.label for p in (*dealt.train, *dealt.test)}))
+        own["own"] = tuple(sorted({p.label for p in (*parts.train, *parts.test)}))
     train, test = (
-        [sample(p, names, "base", p.label, **own) for p in part] for part in (dealt.train, dealt.test)
+        [sample(p, names, "base", p.label, **own) for p in part] for part in (parts.train, parts.test)
     )
     return ClientData(name, train, test)
 
 
-def _few_shot(pictures: Pictures, partition: FewShot, clients: int, seed: int) -> dict[str, _Dealt]:
+def _few_shot(pictures: Pictures, partition: FewShot, clients: int, seed: int) -> dict[str, _Parts]:
     base, _ = base_and_novel(len(pictures.names))
     shots = draw_shots([p.label for p in pictures.train], partition.shots, seed)
     tests: dict[int, list[Picture]] = defaultdict(list)
     for picture in pictures.test:
         tests[picture.label].append(picture)
-    found = {}
+    parts_of = {}
     shares = class_shares(len(base), clients, partition.class_shuffle_seed, balanced=partition.balanced)
     for k, share in enumerate(shares, 1):
         held = sorted(share)  # base labels are class ids: the first half counts from 0
@@ -198,14 +198,14 @@ def _few_shot(pictures: Pictures, partition: FewShot, clients: int, seed: int) -
             raise ExperimentError(
                 f"data.partition: the class {pictures.names[missing[0]]!r} has no training or no test picture"
             )
-        found[_numbered("image", k, clients)] = _Dealt(
+        parts_of[_client_name("image", k, clients)] = _Parts(
             tuple(pictures.train[i] for c in held for i in shots[c]),
             tuple(p for c in held for p in tests[c]),
         )
-    return found
+    return parts_of
 
 
-def _label_skew(pictures: Pictures, partition: LabelSkew, clients: int, seed: int) -> dict[str, _Dealt]:
+def _label_skew(pictures: Pictures, partition: LabelSkew, clients: int, seed: int) -> dict[str, _Parts]:
     train, test = ([p.label for p in part] for part in (pictures.train, pictures.test))
     if partition.kind == "pachinko":
         if not pictures.coarse:
@@ -216,12 +216,12 @@ def _label_skew(pictures: Pictures, partition: LabelSkew, clients: int, seed: in
     else:
         shares = label_skew(train, test, clients, partition.beta, seed, least=partition.least)
     return {
-        _numbered("image", k, clients): _taken(pictures.train, pictures.test, share)
+        _client_name("image", k, clients): _select(pictures.train, pictures.test, share)
         for k, share in enumerate(shares, 1)
     }
 
 
-def _domains(pictures: Pictures, partition: DomainShift, clients: int, seed: int) -> dict[str, _Dealt]:
+def _domains(pictures: Pictures, partition: DomainShift, clients: int, seed: int) -> dict[str, _Parts]:
     out = partition.hold_out
     if out is not None and out not in pictures.domains:
         raise ExperimentError(
@@ -235,7 +235,7 @@ def _domains(pictures: Pictures, partition: DomainShift, clients: int, seed: int
             if domains
             else "data.partition: these data have no domains; take kind: few-shot or labeldir"
         )
-    each, found = clients // len(domains), {}
+    each, parts_of = clients // len(domains), {}
     for domain in domains:
         train, test = (
             tuple(p for p in part if p.domain == domain) for part in (pictures.train, pictures.test)
@@ -250,33 +250,33 @@ def _domains(pictures: Pictures, partition: DomainShift, clients: int, seed: int
             stream=f"domain/{domain}",
         )
         for k, share in enumerate(shares, 1):
-            dealt = _taken(train, test, share)
-            assert {p.domain for p in (*dealt.train, *dealt.test)} == {domain}  # noqa: S101 - the map client to domain
-            found[_numbered(domain, k, each)] = dealt
-    return found
+            parts = _select(train, test, share)
+            assert {p.domain for p in (*parts.train, *parts.test)} == {domain}  # noqa: S101 - the map client to domain
+            parts_of[_client_name(domain, k, each)] = parts
+    return parts_of
 
 
-def _taken(train: Sequence[Picture], test: Sequence[Picture], share: Share) -> _Dealt:
-    return _Dealt(tuple(train[i] for i in share.train), tuple(test[i] for i in share.test))
+def _select(train: Sequence[Picture], test: Sequence[Picture], share: Share) -> _Parts:
+    return _Parts(tuple(train[i] for i in share.train), tuple(test[i] for i in share.test))
 
 
-def _numbered(stem: str, number: int, of: int) -> str:
-    return f"{stem}-{number:0{max(len(str(of)), 2)}d}"
+def _client_name(stem: str, number: int, count: int) -> str:
+    return f"{stem}-{number:0{max(len(str(count)), 2)}d}"
 
 
 def _check(picture: Picture) -> None:
     assert picture.path is not None  # noqa: S101 - the caller saw to it
     try:
         check_media("image", picture.path)
-    except Exception as error:  # decoders raise what they like; the user needs the file and the reason
+    except Exception as error:  # decoders raise many types; the user needs the file and the reason
         raise ExperimentError(f"data.path: {picture.path} cannot be used ({error})") from error
 
 
 def domain_of(samples: Mapping[str, Sequence[Sample]]) -> dict[str, str]:
-    """The domain of each client all of whose test samples are of one."""
-    found = {}
+    """The domain of each client whose test samples all belong to one domain."""
+    domains_by_client = {}
     for client, own in samples.items():
-        held = {s.meta.get("domain") for s in own}
-        if len(held) == 1 and (domain := held.pop()) is not None:
-            found[client] = str(domain)
-    return found
+        domains = {s.meta.get("domain") for s in own}
+        if len(domains) == 1 and (domain := domains.pop()) is not None:
+            domains_by_client[client] = str(domain)
+    return domains_by_client

@@ -1,8 +1,8 @@
 """Labelled samples of one modality per client: pictures, descriptions or sounds of the same classes, for clients with models of
 their own.
 
-Every picture of the pool goes to one modality and there to one client: a text client holds the description of pictures that no
-image client has. The class's name never stands in a description.
+Every picture of the pool is assigned to one modality and one client: a text client holds descriptions of pictures that no image
+client holds. Descriptions never contain the class name.
 """
 
 import re
@@ -25,9 +25,9 @@ from fedloom.data.sources.source import Features, Source, checked_counts
 HOLDINGS: tuple[Holding, ...] = ("image", "text", "audio")
 """Modalities of this source; a client holds exactly one."""
 ALIKE = 1e6
-"""A Dirichlet parameter so large that all clients have the same mix."""
+"""A Dirichlet parameter large enough for equal mixes at all clients."""
 LEAST = 8
-"""Samples of either part that every client has (specification fedmmkt 6)."""
+"""Minimum samples per client, in the training and in the test part (specification fedmmkt 6)."""
 
 
 class LabelledSource(Source):
@@ -40,7 +40,7 @@ class LabelledSource(Source):
     path: Path | None = Field(None, description="pictures by class with their texts; none = generate")
     clients: dict[Holding, int] = Field(
         {"image": 3, "audio": 3},
-        description="how many clients hold each modality, as {image: N, text: N, audio: N}",
+        description="number of clients per modality, as {image: N, text: N, audio: N}",
     )
     train: int = Field(160, ge=1, description="training samples per client of a modality, on average")
     test: int = Field(40, ge=1, description="test samples per client of a modality, on average")
@@ -55,11 +55,11 @@ class LabelledSource(Source):
         return value
 
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in the order of their numbers. Raises ExperimentError."""
+        """The class names in label order. Raises ExperimentError."""
         return class_names(self.dataset, self.path)
 
     def pool(self, seed: int) -> Pool:
-        """All pictures before they are dealt. Raises ExperimentError."""
+        """The pool of all pictures before partitioning. Raises ExperimentError."""
         count = (self.train + self.test) * sum(self.clients.values())
         return open_pool(self.dataset, self.path, count, seed)
 
@@ -70,7 +70,7 @@ class LabelledSource(Source):
 
 
 def class_names(dataset: str, path: Path | None) -> tuple[str, ...]:
-    """The classes of a data set, in the order of their numbers. Raises ExperimentError."""
+    """A data set's class names in label order. Raises ExperimentError."""
     if path is not None:
         from fedloom.data.sources.labelled_files import read_names
 
@@ -90,7 +90,7 @@ def class_names(dataset: str, path: Path | None) -> tuple[str, ...]:
 
 
 def open_pool(dataset: str, path: Path | None, count: int, seed: int) -> Pool:
-    """The pool of a data set; a generated one makes `count` pictures. Raises ExperimentError."""
+    """A data set's pool; `count` is the number of generated pictures. Raises ExperimentError."""
     names = class_names(dataset, path)
     if path is not None:
         from fedloom.data.sources.labelled_files import read_pool
@@ -114,12 +114,12 @@ def labelled_clients(
     """Clients image-01, ..., text-01, ..., audio-01, ..., ordered by name.
 
     Args:
-        pool: what is dealt out.
-        clients: how many hold each modality.
+        pool: the pictures to distribute.
+        clients: number of clients per modality.
         train: training samples per client of a modality, on average.
-        test: the same for test samples.
+        test: test samples per client of a modality, on average.
         alpha: Dirichlet parameter of the label mixes, drawn for each modality; None gives all clients the pool's mix.
-        seed: of the run.
+        seed: the run's seed.
 
     Raises:
         ExperimentError: the pool is too small, or no draw gives every client enough.
@@ -129,14 +129,14 @@ def labelled_clients(
         raise ExperimentError(
             f"the source labelled has no clients that hold {wrong[0]}; set data.clients to {{image: N, text: N, audio: N}}"
         )
-    wanted = (train + test) * sum(clients.values())
-    if wanted > len(pool.labels):
+    required = (train + test) * sum(clients.values())
+    if required > len(pool.labels):
         raise ExperimentError(
-            f"data: {sum(clients.values())} clients of {train} + {test} samples need {wanted} pictures, and there are "
+            f"data: {sum(clients.values())} clients of {train} + {test} samples need {required} pictures, and there are "
             f"{len(pool.labels)}; lower data.train, data.test or data.clients"
         )
     order = numpy_stream(seed, "labelled").permutation(len(pool.labels)).tolist()
-    found = []
+    clients_data = []
     for modality in HOLDINGS:
         count = clients.get(modality, 0)
         if not count:
@@ -144,7 +144,7 @@ def labelled_clients(
         part, order = order[: (train + test) * count], order[(train + test) * count :]
         cut = train * count
         labels = [pool.labels[i] for i in part]
-        if count == 1:  # no draw: the one client has everything
+        if count == 1:  # no draw: the single client holds the whole part
             shares = [Share(tuple(range(cut)), tuple(range(test)))]
         else:
             shares = label_skew(
@@ -161,12 +161,12 @@ def labelled_clients(
                 [sample_of(pool, part[at + i], modality, seed, number) for i in places]
                 for at, places in ((0, share.train), (cut, share.test))
             ]
-            found.append(ClientData(f"{modality}-{number:02d}", *samples))
-    return sorted(found, key=lambda c: c.name)
+            clients_data.append(ClientData(f"{modality}-{number:02d}", *samples))
+    return sorted(clients_data, key=lambda c: c.name)
 
 
 def sample_of(pool: Pool, index: int, modality: str, seed: int, writer: int) -> Sample:
-    """One picture of the pool as a client of a modality holds it; `writer` chooses the vocabulary of a description."""
+    """A picture of the pool as a sample of `modality`; `writer` selects the vocabulary of a description."""
     picture, label = pool.pictures[index], pool.labels[index]
     meta = {"labels": pool.names, "label": label}
     uid, answer = f"{modality}-{index:06d}", pool.names[label]
@@ -189,16 +189,16 @@ def sample_of(pool: Pool, index: int, modality: str, seed: int, writer: int) -> 
 
 
 def as_tensor(texts: Sequence[str]) -> Tensor:
-    """Texts as they travel: uint8 (N, L), UTF-8, padded with zeros."""
-    coded = [text.encode() for text in texts]
-    found = torch.zeros(len(coded), max((len(c) for c in coded), default=0), dtype=torch.uint8)
-    for row, code in zip(found, coded, strict=True):
+    """Texts encoded as uint8 (N, L), UTF-8, padded with zeros."""
+    encoded = [text.encode() for text in texts]
+    codes = torch.zeros(len(encoded), max((len(c) for c in encoded), default=0), dtype=torch.uint8)
+    for row, code in zip(codes, encoded, strict=True):
         row[: len(code)] = torch.frombuffer(bytearray(code), dtype=torch.uint8) if code else row[:0]
-    return found
+    return codes
 
 
 def as_texts(coded: Tensor) -> list[str]:
-    """What `as_tensor` made of texts."""
+    """Decode the output of `as_tensor`."""
     return [bytes(row.tolist()).rstrip(b"\0").decode(errors="replace") for row in coded]
 
 
@@ -206,5 +206,5 @@ def vocabulary() -> list[str]:
     """The words of all descriptions, in alphabetical order."""
     from fedloom.data.digits import WORDINGS
 
-    phrases = (p for wording in WORDINGS for said in wording.values() for p in said)
+    phrases = (p for wording in WORDINGS for variants in wording.values() for p in variants)
     return sorted({word for phrase in phrases for word in re.findall(r"\w+", phrase)})

@@ -1,7 +1,7 @@
 """Labelled pictures with texts from a folder: `<path>/metadata.jsonl`, one JSON object a line with file_name, label and text.
 
-This is the layout of Hugging Face's ImageFolder. Oxford-102 Flowers with Reed's captions and UPMC Food-101 come in it after one
-small conversion of the reader's own.
+This is the layout of Hugging Face's ImageFolder; Oxford-102 Flowers with Reed's captions and UPMC Food-101 need to be converted
+to it.
 """
 
 import json
@@ -23,9 +23,9 @@ def read_names(path: Path) -> tuple[str, ...]:
 
 
 def read_pool(path: Path) -> Pool:
-    """Every picture of the folder. Raises ExperimentError for a line or a picture that cannot be used."""
+    """All pictures of the folder. Raises ExperimentError for an unusable line or picture."""
     lines, names = _lines(path), read_names(path)
-    number = {name: i for i, name in enumerate(names)}
+    label_of = {name: i for i, name in enumerate(names)}
     pictures = []
     for line in lines:
         file = path / str(line["file_name"])
@@ -35,7 +35,7 @@ def read_pool(path: Path) -> Pool:
         except (OSError, UnidentifiedImageError) as error:
             raise ExperimentError(f"data.path: {file} is no readable picture: {error}") from error
         pictures.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
-    labels = [number[str(line["label"])] for line in lines]
+    labels = [label_of[str(line["label"])] for line in lines]
     return Pool(pictures, labels, names, [str(line["text"]) for line in lines])
 
 
@@ -45,7 +45,7 @@ def _lines(path: Path) -> list[dict[str, object]]:
         raise ExperimentError(
             f"data.path: {file} is missing; the source labelled reads one line per picture with {', '.join(KEYS)}"
         )
-    found = []
+    lines = []
     for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
             line = json.loads(text)
@@ -56,7 +56,7 @@ def _lines(path: Path) -> list[dict[str, object]]:
             raise ExperimentError(
                 f"{file}: line {number} has no {lacking}; every line needs {', '.join(KEYS)}"
             )
-        found.append(line)
-    if not found:
+        lines.append(line)
+    if not lines:
         raise ExperimentError(f"{file} is empty; every line names one picture")
-    return found
+    return lines

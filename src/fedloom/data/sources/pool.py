@@ -1,4 +1,4 @@
-"""Labelled pictures before they are dealt out to clients."""
+"""Labelled pictures before they are distributed to clients."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures, uint8 (3, H, W) each, their labels, and a text of each where the data set has one of its own."""
+    """Pictures, uint8 (3, H, W) each, their labels and class names, and their texts if the data set has texts."""
 
     pictures: Sequence[Tensor]
     labels: Sequence[int]

@@ -1,4 +1,4 @@
-"""Two small data sets that need no download: Tabletop's single objects, and scikit-learn's handwritten digits."""
+"""Two data sets without download: Tabletop's single objects, and scikit-learn's handwritten digits."""
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -21,13 +21,13 @@ from fedloom.data.tabletop.styles import style_of
 
 
 def _odd(combination: Combination) -> bool:
-    """Whether the places of its three words in their lists add up to an odd number."""
-    places = (
+    """Whether the indices of its shape, colour and texture have an odd sum."""
+    indices = (
         SHAPES.index(combination.shape),
         COLOURS.index(combination.colour),
         TEXTURES.index(combination.texture),
     )
-    return sum(places) % 2 == 1
+    return sum(indices) % 2 == 1
 
 
 TABLETOP_CLASSES: dict[str, tuple[Combination, ...]] = {
@@ -36,19 +36,19 @@ TABLETOP_CLASSES: dict[str, tuple[Combination, ...]] = {
         sorted((c for c in COMBINATIONS if c.shape in SHAPES[:4] and c.colour in COLOURS[:4]), key=_odd)
     ),
 }
-"""All 108 classes, and the 48 of four shapes and four colours, in an order whose halves, base and novel, are alike: each holds
-every shape and colour equally often, and as many combinations that no public picture shows (18 and 18; 7 and 8)."""
+"""All 108 classes, and the 48 of four shapes and four colours, ordered so that base and novel half are balanced: each has every
+shape and colour equally often, and as many combinations without a public picture (18 and 18; 7 and 8)."""
 
 
 _TEST = 1_000_000
-"""The first number of a test picture: no picture is both."""
+"""First number of the test pictures, above all training pictures."""
 
 _EVERY = 5
-"""Every fifth digit is a test picture: the data set names no split of its own."""
+"""Every fifth digit is a test picture: the data set has no split."""
 
 
 def tabletop(name: str, styles: Sequence[str], train: int, test: int, seed: int) -> Pictures:
-    """`train` and `test` private pictures of every class of `name`, in these styles by turns; a style is a domain.
+    """`train` and `test` private pictures of every class of `name`, cycling through these styles; a style is a domain.
 
     Raises ExperimentError for an unknown style.
     """
@@ -92,8 +92,8 @@ def _digits() -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """(1797, 8, 8) uint8 and (1797,) labels."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    return np.round(found.images * (255 / 16)).astype(np.uint8), found.target
+    bunch = load_digits()
+    return np.round(bunch.images * (255 / 16)).astype(np.uint8), bunch.target
 
 
 def _digit(number: int) -> Tensor:

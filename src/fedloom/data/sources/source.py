@@ -1,4 +1,4 @@
-"""A source: where clients' samples come from. It is the `data` part of an experiment; `data.source` names it."""
+"""The source interface: loads and partitions the clients' samples. A source is an experiment's `data` part."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -14,23 +14,22 @@ from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.sample import Sample
 
 Features = Callable[[Sequence[Sample]], Tensor]
-"""Samples to the frozen encoder's features (N, d)."""
+"""Maps samples to the frozen encoder's features (N, d)."""
 
 
 class Source(BaseModel):
-    """Base of every source. A subclass has a field `source: Literal["<name>"]` and writes `deal`."""
+    """Base of every source. A subclass has a field `source: Literal["<name>"]` and implements `deal`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     for_task: ClassVar[str]
-    """The task that these samples are for, by its name in TASKS."""
+    """Name of the samples' task in TASKS."""
     reads_files: ClassVar[bool] = False
-    """Whether `path` names the user's own files in every case."""
+    """Whether `path` always names the user's own files."""
 
     test_only: tuple[str, ...] = Field(
         (),
-        description="clients that are tested on and do not train, by name or pattern, such as [audio-*]: what the others' "
-        "training is worth for them",
+        description="clients that are tested but do not train, by name or pattern, such as [audio-*]",
     )
 
     @classmethod
@@ -40,22 +39,22 @@ class Source(BaseModel):
 
     @property
     def has_own_files(self) -> bool:
-        """Whether the samples come from files of the user's, which may be at fault."""
+        """Whether the samples come from the user's own files, which may be faulty."""
         return self.reads_files or getattr(self, "path", None) is not None
 
     @abstractmethod
     def deal(self, seed: int, features: Features | None) -> list[ClientData]:
-        """All clients, ordered by name. Raises ExperimentError for data that cannot be used.
+        """All clients, ordered by name. Raises ExperimentError for unusable data.
 
-        `features` encodes pictures, for a partition that sorts them by content; None where no encoder is at hand.
+        `features` encodes pictures, for partitions by picture content; None if there is no encoder.
         """
 
     def trains(self, client: str) -> bool:
-        """Whether a client of this name trains."""
+        """Whether the client trains."""
         return not any(fnmatch(client, pattern) for pattern in self.test_only)
 
     def load(self, seed: int, features: Features | None = None) -> list[ClientData]:
-        """The clients of `deal`; those that are tested on only have no training samples. Raises ExperimentError."""
+        """The clients of `deal`; test-only clients lose their training samples. Raises ExperimentError."""
         clients = self.deal(seed, features)
         for pattern in self.test_only:
             if not any(fnmatch(c.name, pattern) for c in clients):
@@ -70,7 +69,7 @@ class Source(BaseModel):
 def checked_counts(
     counts: Mapping[Holding, int], source: str, allowed: Sequence[Holding], example: str
 ) -> None:
-    """Raise ValueError for negative counts, no client at all, and a holding that the source does not have."""
+    """Raise ValueError for negative counts, no client at all, and a holding that the source does not support."""
     if any(count < 0 for count in counts.values()) or sum(counts.values()) < 1:
         raise ValueError(f"needs at least one client and no negative count, such as {example}")
     if wrong := [holding for holding, count in counts.items() if count and holding not in allowed]:

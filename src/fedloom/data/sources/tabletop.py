@@ -1,4 +1,4 @@
-"""The Tabletop world's private split dealt out to clients: each has its own scenes, its own style and its own voice."""
+"""The Tabletop world's private split, distributed to clients with their own scenes, style and voice."""
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
@@ -17,13 +17,13 @@ _TEST: dict[Holding, tuple[str, ...]] = {
     "both": ("image", "audio", "image+audio"),
     "text": ("text",),
 }
-"""Test samples by holding: questions."""
+"""Kinds of test samples by holding: questions."""
 
 _TRAIN: dict[Holding, tuple[str, ...]] = _TEST | {
     "image": ("caption", "caption", "caption", "image"),
     "both": ("caption", "image", "audio", "image+audio"),
 }
-"""Training samples by holding: captions too, because a caption describes a whole picture and a question one thing in it."""
+"""Kinds of training samples by holding: also captions, which describe a whole picture, unlike a question."""
 
 _SCENES = 1_000_000
 """Scene numbers reserved for one client, so that no two clients, and no train and test part, share a scene."""
@@ -36,7 +36,7 @@ class TabletopSource(Source):
 
     source: Literal["tabletop"] = "tabletop"
     clients: dict[Holding, int] = Field(
-        {"image": 3, "audio": 3}, description="how many clients hold images, speech, both, or text"
+        {"image": 3, "audio": 3}, description="number of clients that hold images, speech, both, or text"
     )
     train: int = Field(160, ge=1, description="training samples per client")
     test: int = Field(40, ge=1, description="test samples per client")
@@ -55,8 +55,8 @@ class TabletopSource(Source):
 def tabletop_clients(counts: Mapping[Holding, int], train: int, test: int, seed: int) -> list[ClientData]:
     """`counts` clients of each holding (image, audio, both, text), ordered by name, with `train` and `test` samples each.
 
-    Client number i of a holding photographs in private style i and is spoken to by private voice i (round the end): the
-    clients' data differ as silos do.
+    Client i of a holding has pictures in private style i and questions by private voice i, cyclically, so that clients' data
+    differ like those of silos.
     """
     world = Tabletop(seed)
     clients = []

@@ -1,7 +1,7 @@
-"""Tabletop's captioned pictures for federated pre-training: private scenes, dealt out by a scenario.
+"""Tabletop's captioned pictures for federated pre-training: private scenes, partitioned by a scenario.
 
-Topics are what the two things are (15 pairs of shapes), read off the scene: the small world's own clusters. Sources are
-pairs of a caption writer and two rendering styles.
+Topics are the pairs of shapes in a scene (15), the small world's natural clusters. A source is a caption writer with two
+rendering styles.
 """
 
 from dataclasses import replace
@@ -18,55 +18,54 @@ from fedloom.data.tabletop.world import Tabletop
 SOURCES = (("plain", ("sketch", "dusk")), ("right_first", ("fog", "grain")))
 """Writer and styles of each source."""
 FIRST = 500_000_000
-"""Scenes from this number on are captioned for pre-training; other clients' scenes lie below."""
+"""First scene number for pre-training, above all other clients' scenes."""
 SPARE = 6
-"""The pool of scenes is so many times what the clients want, so that a mix of topics can be had."""
+"""Size of the pool of scenes relative to the clients' total, so that every mix of topics is possible."""
 
 
 def topic(world: Tabletop, index: int) -> int:
-    """The unordered pair of shapes in a private scene, as a number."""
+    """Number of the unordered pair of shapes in a private scene."""
     pair = sorted(SHAPES.index(t.shape) for t in world.scene("private", index).things)
     return pair[0] * len(SHAPES) + pair[1]
 
 
-@lru_cache(
-    maxsize=16
-)  # rows of one table train on the same data, and rendering costs more than training on it
+# Rows of one table share their data, and rendering costs more than training.
+@lru_cache(maxsize=16)
 def captioned_clients(
     settings: Captions, clients: int, train: int, test: int, seed: int
 ) -> tuple[ClientData, ...]:
     """`clients` silos of captioned pictures, on average `train` and `test` each; test captions are never shuffled.
 
-    Depends on its arguments alone. Raises ExperimentError where they cannot be met.
+    A pure function of its arguments. Raises ExperimentError if they cannot be met.
     """
     world = Tabletop(seed)
-    trained = sizes(clients * train, clients, settings.quantity, settings.least, seed)
-    wanted = [n + test for n in trained]
-    pool = range(SPARE * sum(wanted))
+    train_sizes = sizes(clients * train, clients, settings.quantity, settings.least, seed)
+    total_sizes = [n + test for n in train_sizes]
+    pool = range(SPARE * sum(total_sizes))
     source = [i % len(SOURCES) for i in pool] if settings.scenario == "source" else None
     if source is not None:
-        parts = by_source(source, wanted, seed)
+        parts = by_source(source, total_sizes, seed)
     elif settings.scenario == "topic":
-        parts = assign([topic(world, FIRST + i) for i in pool], wanted, settings.dirichlet, seed)
+        parts = assign([topic(world, FIRST + i) for i in pool], total_sizes, settings.dirichlet, seed)
     else:
-        parts = assign([0 for _ in pool], wanted, None, seed)
+        parts = assign([0 for _ in pool], total_sizes, None, seed)
     noisy = noisy_clients(clients, settings.noisy, seed) if settings.scenario == "quality" else []
-    found = []
+    clients_data = []
     for k, part in enumerate(parts):
         order = numpy_stream(seed, "captions", "test", k).permutation(len(part)).tolist()
         samples = [
             captioned(world, part[i], None if source is None else source[part[i]], settings.question)
             for i in order
         ]
-        learned = samples[test:]
+        training = samples[test:]
         if k in noisy:
-            learned = exchanged(learned, settings.shuffled, seed, k)
-        found.append(ClientData(f"image-{k + 1:02d}", learned, samples[:test]))
-    return tuple(found)
+            training = exchanged(training, settings.shuffled, seed, k)
+        clients_data.append(ClientData(f"image-{k + 1:02d}", training, samples[:test]))
+    return tuple(clients_data)
 
 
 def captioned(world: Tabletop, index: int, source: int | None, question: str) -> Sample:
-    """The picture of pre-training scene `index` and its caption, by a source's writer and in one of its styles."""
+    """Picture and caption of pre-training scene `index`, in the writing and a style of `source`."""
     scene = world.scene("private", FIRST + index)
     writer, styles = ("plain", None) if source is None else SOURCES[source]
     style = None if styles is None else styles[(index // len(SOURCES)) % len(styles)]
@@ -80,6 +79,6 @@ def captioned(world: Tabletop, index: int, source: int | None, question: str) ->
 
 
 def exchanged(samples: list[Sample], share: float, seed: int, client: int) -> list[Sample]:
-    """The samples with a share of their captions exchanged among them."""
-    whose = shuffled(len(samples), share, seed, client)
-    return [replace(s, answer=samples[j].answer) for s, j in zip(samples, whose, strict=True)]
+    """The samples with a share of their captions permuted."""
+    sources = shuffled(len(samples), share, seed, client)
+    return [replace(s, answer=samples[j].answer) for s, j in zip(samples, sources, strict=True)]

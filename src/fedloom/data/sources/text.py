@@ -1,7 +1,7 @@
-"""Labelled text for classifiers: tasks of the Tabletop world or of GLUE, dealt out to clients by label mix.
+"""Labelled text for classifiers: tasks of the Tabletop world or of GLUE, partitioned by label mix.
 
 An example is a Sample without modalities: `question` is the text or the first sentence, `answer` the label's word, and
-meta holds `pair` (the second sentence or None), `labels` (every label word, in the order of their numbers) and `task`.
+meta holds `pair` (the second sentence or None), `labels` (all label words, in label order) and `task`.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from fedloom.data.tabletop.world import Tabletop
 TextTask = Literal["entailment", "follows", "same", "warm", "mnli", "rte", "sst2", "qqp", "qnli"]
 
 LABELS: dict[str, tuple[str, ...]] = {**tabletop.TASKS, **{n: t.labels for n, t in glue.TASKS.items()}}
-"""Every task's labels, in the order of their numbers; never read off the examples at hand."""
+"""Label words of every task, in label order; fixed, never derived from the examples."""
 
 _SCENES = 1_000_000
 """Scene numbers reserved for one client: the first half for its training part, the second for its test part."""
@@ -44,7 +44,7 @@ class TextSource(Source):
         None,
         description="a folder with GLUE's parquet files, <path>/<task>/train*.parquet; none = download",
     )
-    clients: dict[Holding, int] = Field({"text": 3}, description="how many clients, as {text: N}")
+    clients: dict[Holding, int] = Field({"text": 3}, description="number of clients, as {text: N}")
     train: int = Field(160, ge=1, description="training samples per client")
     test: int = Field(40, ge=1, description="test samples per client")
     dirichlet: float | None = Field(
@@ -59,7 +59,7 @@ class TextSource(Source):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The label words, in the order of their numbers."""
+        """The label words, in label order."""
         return LABELS[self.task]
 
     @property
@@ -87,15 +87,15 @@ def text_clients(
 
     Args:
         task: one of LABELS.
-        clients: how many.
-        train: training examples of each.
-        test: test examples of each.
+        clients: number of clients.
+        train: training examples per client.
+        test: test examples per client.
         alpha: the Dirichlet parameter of the label mixes; None gives every client the task's own mix.
-        seed: decides mixes and examples.
-        path: folder of GLUE's parquet files; None asks the Hugging Face hub.
+        seed: the run's seed; determines mixes and examples.
+        path: folder of GLUE's parquet files; None reads from the Hugging Face hub.
 
     Raises:
-        ExperimentError: an unknown task, or a task that has too few examples of a label.
+        ExperimentError: an unknown task, or too few examples of a label.
 
     """
     if task not in LABELS:
@@ -118,34 +118,36 @@ def _tabletop(
         middle = i * _SCENES + _SCENES // 2
         parts.append(
             (
-                _told(world, task, i * _SCENES, quotas(mix, train), held_back=False),
-                _told(world, task, middle, quotas(mix, test), held_back=True),
+                _tabletop_samples(world, task, i * _SCENES, quotas(mix, train), held_back=False),
+                _tabletop_samples(world, task, middle, quotas(mix, test), held_back=True),
             )
         )
     return parts
 
 
-def _told(world: Tabletop, task: str, first: int, counts: Sequence[int], *, held_back: bool) -> list[Sample]:
-    """Examples of private scenes from number `first` on, each from a scene of its own."""
-    wanted = [label for label, n in zip(LABELS[task], counts, strict=True) for _ in range(n)]
-    order = numpy_stream(world.seed, "text", task, "order", first).permutation(len(wanted))
-    found, scene = [], first
-    if len(wanted) > _SCENES // 64:  # task warm takes 25 scenes for a held back example
+def _tabletop_samples(
+    world: Tabletop, task: str, first: int, counts: Sequence[int], *, held_back: bool
+) -> list[Sample]:
+    """Examples of private scenes from number `first` on, each of a different scene."""
+    targets = [label for label, n in zip(LABELS[task], counts, strict=True) for _ in range(n)]
+    order = numpy_stream(world.seed, "text", task, "order", first).permutation(len(targets))
+    samples, scene = [], first
+    if len(targets) > _SCENES // 64:  # task warm takes 25 scenes per held-back example
         raise ExperimentError(
-            f"data.train and data.test: {len(wanted)} examples are too many for one client of the Tabletop world; "
+            f"data.train and data.test: {len(targets)} examples are too many for one client of the Tabletop world; "
             f"at most {_SCENES // 64} are right"
         )
     for i in order:
         sample = None
         while sample is None or is_held_back(sample) != held_back:
-            sample = tabletop.text_sample(world, "private", scene, task, wanted[i])
+            sample = tabletop.text_sample(world, "private", scene, task, targets[i])
             scene += 1
-        found.append(sample)
-    return found
+        samples.append(sample)
+    return samples
 
 
 def is_held_back(sample: Sample) -> bool:
-    """Whether these words may stand in test parts only, one text in five: different scenes can give equal words."""
+    """Whether a text is reserved for test parts (one in five, by hash): different scenes can give equal texts."""
     words = f"{sample.question}\n{sample.meta['pair']}"
     return hashlib.sha256(words.encode()).digest()[0] % 5 == 0
 
@@ -161,7 +163,7 @@ def _glue(
         pool: dict[int, list[int]] = {number: [] for number in range(len(labels))}
         for row in numpy_stream(seed, "text", task, "deal", part).permutation(len(rows.labels)).tolist():
             pool[rows.labels[row]].append(row)
-        if mixes is None:  # the one draw; the test part gets the same mixes
+        if mixes is None:  # drawn once: the test part has the same mixes
             natural = [len(pool[n]) / max(len(rows.labels), 1) for n in range(len(labels))]
             mixes = [label_mix(seed, i, task, natural, alpha) for i in range(clients)]
         dealt = deal(pool, [quotas(mix, size) for mix in mixes], labels, f"data.{part}")

@@ -1,6 +1,6 @@
-"""What a method is: typed fields, a scope, explicit state, a pure server function and a client function.
+"""The method interface: typed fields, a scope, explicit state, a pure server function and a client function.
 
-Local training, bytes, checkpoints, privacy and deployment are not here: they follow from the scope.
+Local training, traffic, checkpoints, privacy and deployment follow from the scope.
 """
 
 from abc import abstractmethod
@@ -18,14 +18,14 @@ from fedloom.models.clip.adapter import CLIPAdapter
 from fedloom.models.training.settings import Penalty, Training
 
 FIRST: tuple[str, ...] = ("*.lora_A", "*.lambda_d")
-"""Patterns of the factors that see the layer's input: A, or VeRA's λ_d."""
+"""Patterns of the factors on the layer's input: A, or VeRA's λ_d."""
 SECOND: tuple[str, ...] = ("*.lora_B", "*.lambda_b")
-"""Patterns of the factors that make the layer's output: B, or VeRA's λ_b."""
+"""Patterns of the factors on the layer's output: B, or VeRA's λ_b."""
 Combination = Literal["mean", "solve", "products", "individual", "nothing"]
-"""What of the clients a method's server needs.
+"""The server's input from the clients.
 
 mean: weighted means of the clients' tensors; solve: such means in two asks; products: every client's B_k A_k; individual: every
-client's tensors by themselves; nothing: nothing travels. Means are all that secure aggregation and differential privacy give.
+client's tensors; nothing: no exchange. Secure aggregation and differential privacy provide means only.
 """
 LayerShape = tuple[int, int, int]
 """(r, d_in, d_out) of one adapted layer."""
@@ -35,19 +35,19 @@ PROJECTOR: tuple[str, ...] = ("projector*",)
 
 @dataclass(frozen=True)
 class State:
-    """A method's state on the server: the shared tensors, its own tensors, and JSON values. Resume needs nothing else."""
+    """A method's state on the server: the shared tensors, its own tensors, and JSON values. Sufficient to resume."""
 
     shared: Mapping[str, Tensor]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def with_shared(self, tensors: Mapping[str, Tensor]) -> "State":
-        """The state with these shared tensors replaced; tensors that nobody trained stay bit for bit."""
+        """The state with these shared tensors replaced; all others stay bit for bit."""
         return replace(self, shared={**self.shared, **tensors})
 
 
 class Ask(Protocol):
-    """The one door to the clients: asks the round's cohort and returns the replies that passed the firewall."""
+    """The interface to the clients: asks the round's cohort and returns the replies that passed the firewall."""
 
     @property
     def round(self) -> int:
@@ -63,7 +63,7 @@ class Ask(Protocol):
 
     @property
     def frozen(self) -> Mapping[str, Tensor]:
-        """Frozen tensors that server and clients know from the seed: VeRA's pairs, and factors that a scope freezes."""
+        """Frozen tensors, derived from the seed by server and clients: VeRA's pairs, and factors that a scope freezes."""
 
     @property
     def unequal(self) -> bool:
@@ -71,7 +71,7 @@ class Ask(Protocol):
 
     @property
     def sums(self) -> bool:
-        """Whether every ask returns one reply, the mean over the clients, and never theirs."""
+        """Whether every ask returns one reply only, the mean over the clients."""
 
     def __call__(
         self,
@@ -83,17 +83,17 @@ class Ask(Protocol):
     ) -> list[Reply]:
         """Replies ordered by client name.
 
-        `cohort` defaults to the round's; a mapping gives each client its own payload; `expect` names as shared which of
-        the shared tensors a reply has to hold, or gives for each client tensors like those of a reply that is no change of
-        shared tensors; `check` says what else would be wrong with a reply.
+        `cohort` defaults to the round's; a mapping as `payload` gives each client its own. `expect`: a scope whose shared part
+        names the shared tensors that a reply must hold, or, for replies that do not update shared tensors, template tensors
+        per client. `check` returns a further fault of a reply, or None.
         """
 
     @property
     def tools(self) -> object | None:
-        """The server's own models, for the family of methods that works with them (`methods.base.distillation`)."""
+        """The server's own models, for distillation methods (`methods.base.distillation`)."""
 
     def note(self, text: str) -> None:
-        """Put a remark into the ledger, beside the last question of the round."""
+        """Add a note to the last ledger entry of the round."""
 
 
 class Trainer(Protocol):
@@ -113,22 +113,22 @@ class Trainer(Protocol):
 
     @property
     def model(self) -> Trainable:
-        """The model, lent while the client function runs."""
+        """The model, shared by all clients and usable while the client function runs."""
 
     @property
     def examples(self) -> Sequence[Any]:
-        """The client's training samples as the model reads them."""
+        """The client's prepared training samples."""
 
     def load(self, tensors: Mapping[str, Tensor], *, local: float | None = 0.0) -> None:
-        """Load these tensors with the client's own scales; `local` weighs the second adapter where there is one."""
+        """Load these tensors with the client's own scales; `local` is the weight of the second adapter, if there is one."""
 
     @property
     def personal(self) -> Mapping[str, Tensor]:
-        """The client's own tensors."""
+        """The client's personal tensors."""
 
     @property
     def memory(self) -> dict[str, Any]:
-        """What the client function put there in an earlier ask of the same round; empty in the next one, never on disk."""
+        """Values kept between the asks of one round; empty in the next round, never on disk."""
 
     def train(
         self,
@@ -142,17 +142,17 @@ class Trainer(Protocol):
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Train from these tensors; returns the trained tensors of the client's scope and numbers (examples, loss, steps).
 
-        `only` restricts what is trained to what it names as shared; `local` is the weight of the second adapter where there is
-        one (None: both count in full); `penalty` is added to the loss of every step; `rates` gives groups a constant learning
-        rate of their own; `gradients` adds `<name>.gradient`, the mean over the steps of the gradient before clipping, the
+        `only` restricts training to the tensors that it names as shared; `local` is the weight of the second adapter where there
+        is one (None: both have weight 1); `penalty` is added to the loss of every step; `rates` sets a constant learning rate
+        per group; `gradients` adds `<name>.gradient`, the mean over the steps of the gradient before clipping, the
         penalty's included.
         """
 
     def fresh(self, *stream: str | int) -> dict[str, Tensor]:
-        """Adapters as new: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
+        """Fresh adapters: A drawn from the run's seed and `stream`, B = 0. The same at every client."""
 
     def keep(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put these personal tensors into the client's own state."""
+        """Update the client's personal tensors; tensors not named are unchanged."""
 
     def stream(self, name: str) -> Generator:
         """The client's own random stream of this name in this round."""
@@ -163,12 +163,12 @@ class WarmStart(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    method: str = Field(description="the method of the first rounds; it must share the same tensors")
-    rounds: int = Field(ge=1, description="how many rounds it runs")
+    method: str = Field(description="method of the first rounds; it must share the same tensors")
+    rounds: int = Field(ge=1, description="number of rounds that it runs")
 
 
 class Method(BaseModel):
-    """Base of every method. A subclass declares what is shared and writes `round`; most need no other code."""
+    """Base of every method. A subclass declares `shares` and implements `round`; most need no other code."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -176,15 +176,15 @@ class Method(BaseModel):
     title: ClassVar[str]
     paper: ClassVar[str]
     shares: ClassVar[Scope]
-    """Who owns which adapter tensors; `scope` adds the head and what the experiment makes personal."""
+    """Roles of the adapter tensors; `scope` adds the head and the experiment's personal patterns."""
     public_items: ClassVar[bool] = False
-    """Whether the server makes public items, so that it needs a generator and a captioner."""
+    """Whether the server synthesises public items, which needs a generator and a captioner."""
     own_models: ClassVar[bool] = False
-    """Whether it also works for clients with models of their own (data.source labelled)."""
+    """Whether the method supports clients with models of their own (data.source labelled)."""
     pooled: ClassVar[bool] = False
-    """True for the upper bound: all clients' data lie in one place."""
+    """True for the centralised upper bound: all clients' data in one place."""
     requests: ClassVar[tuple[str, ...]] = ("train",)
-    """What its clients may be asked to do; a silo agrees to these before it joins."""
+    """Requests to its clients; a silo agrees to these before it joins."""
     second: ClassVar[bool] = False
     """Whether every layer has a second, personal adapter."""
     unequal_ranks: ClassVar[bool] = False
@@ -192,54 +192,56 @@ class Method(BaseModel):
     vera: ClassVar[bool] = True
     """Whether the method is defined for VeRA's vectors."""
     combination: ClassVar[Combination] = "individual"
-    """What of the clients the server needs; from it follows which privacy the method works with."""
+    """The server's input from the clients; it decides the compatible privacy mechanisms."""
     both: ClassVar[bool] = False
-    """Whether it needs both factors of every client."""
+    """Whether the server needs both factors of every client."""
     linear: ClassVar[bool] = True
-    """Whether a robust stage may stand before it: replies count by their weights, and not by who sent them or by their spread."""
+    """Whether the server function is linear in the weighted replies, so that a robust stage may precede it."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
-    """Values of fields by the name of a preset, for a method with a field `preset`; what is given explicitly wins."""
+    """Field values by preset name, for a method with a field `preset`; explicit values take precedence."""
 
     weights: Literal["uniform", "examples"] = Field(
         "uniform", description="clients' weights: equal (the paper's 1/K), or by their number of examples"
     )
     head: Literal["shared", "personal", "frozen"] = Field(
-        "shared", description="a classifier's head: averaged, kept by each client, or as it was drawn"
+        "shared",
+        description="a classifier's head: shared (averaged), personal, or frozen at its initial values",
     )
     personal: tuple[str, ...] = Field(
         (), description="patterns of further tensors that stay with each client, such as 'encoder.*'"
     )
     warm_start: WarmStart | None = Field(None, description="another method for the first rounds")
     server: ServerStep | None = Field(
-        None, description="a server optimiser on what the round would change: {name: avgm} or {name: adam}"
+        None,
+        description="server optimiser on the round's change of the shared tensors: {name: avgm} or {name: adam}",
     )
 
     @model_validator(mode="before")
     @classmethod
-    def _preset(cls, given: Any) -> Any:
-        """The preset's values below those that are given."""
-        if not cls.presets or not isinstance(given, Mapping):
-            return given
-        name = given.get("preset", cls.model_fields["preset"].default)
-        return {**cls.presets.get(name, {}), **given}  # an unknown name is the field's own mistake
+    def _preset(cls, values: Any) -> Any:
+        """Complete the explicit values by the preset's."""
+        if not cls.presets or not isinstance(values, Mapping):
+            return values
+        name = values.get("preset", cls.model_fields["preset"].default)
+        return {**cls.presets.get(name, {}), **values}  # the field itself refuses an unknown name
 
     @property
     def attachment(self) -> CLIPAdapter | None:
-        """What is trained on a CLIP model; None for a method that is for other models."""
+        """The CLIP adapter or prompt that is trained; None for a method for other models."""
         return None
 
     @property
     def scope(self) -> Scope:
-        """What is shared, personal and frozen in this run."""
+        """The shared, personal and frozen tensors of this run."""
         base = self.shares
         base = replace(base, **{self.head: (*getattr(base, self.head), "head")})
         return replace(base, personal=(*base.personal, *self.personal))
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
-        """What in the experiment this method cannot work with, in one sentence, or None.
+        """The first incompatible setting of the experiment, in one sentence, or None.
 
-        `kinds` are the adapters' (lora, vera), `unequal` tells whether clients' ranks or scales differ, and `start`
-        whether clients draw their own first A.
+        `kinds`: kinds of the adapters (lora, vera). `unequal`: whether clients' ranks or scales differ. `start`: whether
+        clients begin from a common A or draw their own.
         """
         if unequal and not self.unequal_ranks:
             return (
@@ -262,7 +264,7 @@ class Method(BaseModel):
         return None
 
     def check_training(self, training: Training) -> str | None:
-        """What in the clients' training this method cannot work with, in one sentence, or None."""
+        """The first incompatible setting of the clients' training, in one sentence, or None."""
         return None
 
     def start(self, tensors: Mapping[str, Tensor]) -> State:
@@ -271,10 +273,10 @@ class Method(BaseModel):
 
     @abstractmethod
     def round(self, state: State, ask: Ask) -> State:
-        """One round: a pure function of the state and of what the clients answer."""
+        """One round: a pure function of the state and the clients' replies."""
 
     def moved(self, before: State, after: State) -> State:
-        """The state after a round with the server's step in place of the change that the round made of the shared tensors."""
+        """The state after the server optimizer's step, which replaces the round's change of the shared tensors."""
         if self.server is None:
             return after
         new = {n: t for n, t in after.shared.items() if t is not before.shared.get(n, t)}
@@ -282,44 +284,44 @@ class Method(BaseModel):
         return replace(after, shared={**after.shared, **shared}, tensors={**after.tensors, **kept})
 
     def measured(self, state: State) -> Mapping[str, float]:
-        """Named figures of the last round that the method itself knows."""
+        """The method's own metrics of the last round, by name."""
         return {}
 
     def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
-        """What a client does when asked: train from the shared and its personal tensors, keep the one, return the other."""
+        """The client function. Default: train on shared and personal tensors, keep the personal part, return the shared part."""
         if request != "train":
             raise ValueError(f"{self.name} clients know the request train, not {request}")
         return self.answer(trainer, *trainer.train({**payload.tensors, **trainer.personal}))
 
     def answer(self, trainer: Trainer, trained: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> Payload:
-        """What every client function ends with: keep what is personal of the trained tensors, return what is shared."""
+        """The end of a client function: keep the personal part of the trained tensors, return the shared part."""
         trainer.keep(self.scope.pick(trained, "personal"))
         return Payload(self.scope.pick(trained, "shared"), numbers)
 
     def global_model(
         self, state: State, personal: Mapping[str, Mapping[str, Tensor]]
     ) -> Mapping[str, Tensor]:
-        """The tensors of the model that everybody may use; empty where the method has none.
+        """The global model's tensors; empty where the method has none.
 
-        `personal` holds the clients' tensors by name, in name order, each read when it is asked for: only a method that
-        says so may look at them.
+        `personal`: the clients' personal tensors by client, in name order, read lazily; only a method that documents it may
+        read them.
         """
         return state.shared
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """What a client's own model adds to or replaces in the shared tensors; empty where it has none of its own."""
+        """The tensors that a client's personal model adds to or replaces in the shared ones; empty where it has no own model."""
         return personal
 
     def product(self, after: State) -> Mapping[str, Tensor]:
-        """Factors `<place>.lora_A`, `.lora_B` whose products stand for the mean update on the server after a round."""
+        """Factors `<place>.lora_A`, `.lora_B` whose products represent the mean update on the server after a round."""
         return after.shared
 
     @classmethod
     def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
         """Numbers up, down, and down in dense form, for one client and round in which all `clients` take part.
 
-        `shared` counts what the scope shares; `pairs` holds (r, d_in, d_out) of every adapted layer. For cost tables; the
-        ledger counts what really travels.
+        `shared`: number of shared parameters. `pairs`: (r, d_in, d_out) of every adapted layer. For cost tables; the ledger
+        counts the actual traffic.
         """
         return shared, shared, shared
 

@@ -1,8 +1,7 @@
-"""Clients with models of their own: one model per architecture, of which a client has exactly one.
+"""The model bank: one model per architecture, for clients with models of their own; every client has one architecture.
 
-The group of a tensor is its architecture: "averaged over the clients that hold the group" means where architectures agree.
-The encoders stay in evaluation mode, as every foundation here does: there is no dropout, and normalisation statistics stay as
-the checkpoint has them.
+A tensor's group is its architecture, so that averages over the holders of a group are averages per architecture. The encoders
+stay in eval mode, like all foundations: no dropout, and normalisation statistics from the checkpoint.
 """
 
 import json
@@ -25,13 +24,13 @@ from fedloom.models.base import Trainable, means
 from fedloom.models.own.architectures import Architecture, raw_input, save_architecture
 
 PUBLIC, KNOWLEDGE = "public", "knowledge"
-"""Groups of the synthetic items that are sent down, and of the knowledge about them; every client has both."""
+"""Groups of the public items, and of the knowledge about them; every client has both."""
 ITEMS = f"{PUBLIC}/items"
 
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An encoder's inputs for one sample, and its label's number (-1 where it has none)."""
+    """An encoder's inputs for one sample, and its label (-1 if unlabelled)."""
 
     inputs: Mapping[str, Tensor]
     label: int
@@ -58,6 +57,13 @@ class ModelBank(Trainable):
             {},
         )
 
+    @classmethod
+    def of(cls, model: Trainable) -> "ModelBank":
+        """The model as a bank. Raises TypeError for another kind of model."""
+        if not isinstance(model, cls):
+            raise TypeError("the method needs clients with models of their own")
+        return model
+
     @property
     def root(self) -> nn.Module:
         """All architectures."""
@@ -71,16 +77,16 @@ class ModelBank(Trainable):
 
     @property
     def modalities(self) -> dict[str, str]:
-        """What each client holds."""
+        """Each client's modality."""
         return {client: self.architectures[g].modality for client, g in self.of_client.items()}
 
     def load(self, tensors: Mapping[str, Tensor], ratios: Mapping[str, float] | None = None) -> None:
-        """See Trainable; where all tensors are of one architecture, that one is active from now on."""
+        """See Trainable; tensors of a single architecture make it active."""
         super().load(tensors, ratios)
         self._choose(tensors)
 
     def begin(self, names: Collection[str]) -> list[nn.Parameter]:
-        """See Trainable; the architecture of these tensors is active from now on."""
+        """See Trainable; activates the architecture of these tensors."""
         self._choose(names)
         return super().begin(names)
 
@@ -89,7 +95,7 @@ class ModelBank(Trainable):
             self.current = self.architectures[groups.pop()]
 
     def prepare(self, sample: Sample, client: str | None = None) -> Sample | Example:
-        """A sample as the client's architecture reads it; without a client the sample itself. Raises ExperimentError."""
+        """The input of the client's architecture; without a client the sample itself. Raises ExperimentError."""
         if "label" not in sample.meta:
             raise ExperimentError(
                 f"{sample.uid} has no label; clients with models of their own need data.source labelled"
@@ -97,24 +103,24 @@ class ModelBank(Trainable):
         return sample if client is None else _read(self.architectures[self.of_client[client]], sample)
 
     def read(self, samples: Sequence[Sample]) -> list[Example]:
-        """Samples as the active architecture reads them."""
+        """Inputs of the active architecture for these samples."""
         return [_read(self.current, s) for s in samples]
 
     def read_items(self, items: Tensor, client: str) -> list[Example]:
-        """Public items (see `synthesis`) as a client reads them."""
-        of = self.architectures[self.of_client[client]]
-        raw: Sequence[Any] = as_texts(items) if of.modality == "text" else list(items)
-        return [Example(of.read(x), -1) for x in raw]
+        """Inputs of a client's architecture for public items (see `models.generation.public_set`)."""
+        architecture = self.architectures[self.of_client[client]]
+        raw: Sequence[Any] = as_texts(items) if architecture.modality == "text" else list(items)
+        return [Example(architecture.read(x), -1) for x in raw]
 
     def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Logits (B, C) and unit representations (B, d) by the active architecture, with gradients where they are on."""
+        """Logits (B, C) and unit representations (B, d) by the active architecture, with gradients if enabled."""
         like = self.current.net.head.weight
         stacked = {
             n: torch.stack([e.inputs[n] for e in examples]).to(like.device) for n in examples[0].inputs
         }
         stacked = {n: t.to(like.dtype) if t.is_floating_point() else t for n, t in stacked.items()}
-        found: tuple[Tensor, Tensor] = self.current.net(stacked)
-        return found
+        outputs: tuple[Tensor, Tensor] = self.current.net(stacked)
+        return outputs
 
     def losses(
         self,
@@ -123,17 +129,17 @@ class ModelBank(Trainable):
         count: int,
         features: Sequence[Any] | None = None,
     ) -> Tensor:
-        """The same for each owner's examples."""
+        """See Trainable: mean cross-entropy of each owner's examples."""
         logits, _ = self.outputs(examples)
-        wanted = torch.tensor([e.label for e in examples], device=logits.device)
-        each = cross_entropy(logits, wanted, reduction="none")
+        labels = torch.tensor([e.label for e in examples], device=logits.device)
+        each = cross_entropy(logits, labels, reduction="none")
         return means(each, torch.tensor(owners, device=logits.device), count)
 
     @torch.no_grad()
     def inferred(
         self, tensors: Mapping[str, Tensor], examples: Sequence[Example], batch: int = 128
     ) -> tuple[Tensor, Tensor]:
-        """Logits (N, C) and unit representations (N, d) by a client's model with these tensors, without gradients."""
+        """Logits (N, C) and unit representations (N, d) by the model with these tensors, which stays loaded; no gradients."""
         self.load(tensors)
         parts = [self.outputs(examples[i : i + batch]) for i in range(0, len(examples), batch)]
         return torch.cat([p for p, _ in parts]), torch.cat([z for _, z in parts])
@@ -159,43 +165,43 @@ class ModelBank(Trainable):
     def classify(self, inputs: Mapping[str, Any]) -> str:
         """The likeliest class of one input in the modality of the active model: picture, waveform or text.
 
-        Raises ExperimentError where that modality is not given, or another one is.
+        Raises ExperimentError unless that modality is the only input.
         """
-        wanted = self.current.modality
-        if set(inputs) != {wanted}:
-            option = {"image": "--image", "audio": "--audio", "text": "--question"}[wanted]
+        modality = self.current.modality
+        if set(inputs) != {modality}:
+            option = {"image": "--image", "audio": "--audio", "text": "--question"}[modality]
             raise ExperimentError(
-                f"this client's model reads one input, of the modality {wanted}; give {option} alone"
+                f"this client's model reads one input, of the modality {modality}; give {option} alone"
             )
-        return self.names[self.guesses([Example(self.current.read(inputs[wanted]), -1)])[0]]
+        return self.names[self.guesses([Example(self.current.read(inputs[modality]), -1)])[0]]
 
     def save_adapters(self, folder: Path) -> None:
-        """The active architecture: `encoder/` as transformers has it, `classifier.safetensors`, `fedloom.json`."""
+        """Write the active architecture: `encoder/` in transformers' format, `classifier.safetensors`, `fedloom.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         group = group_name(self.current.name)
         own = {n.partition("/")[2]: t.detach().cpu() for n, t in self.tensors.items() if group_of(n) == group}
         save_architecture(self.current, own, folder)
-        listed = {
+        description = {
             "adapters": [],
             "architecture": self.current.name,
             "modality": self.current.modality,
             "labels": list(self.names),
         }
-        write_atomic(folder / "fedloom.json", (json.dumps(listed, indent=2) + "\n").encode())
+        write_atomic(folder / "fedloom.json", (json.dumps(description, indent=2) + "\n").encode())
 
     @staticmethod
     def read_adapters(folder: Path) -> dict[str, Tensor]:
-        """The tensors that `save_adapters` wrote, by their travelling names."""
+        """The tensors that `save_adapters` wrote, by their payload names."""
         from safetensors.torch import load_file
         from transformers import AutoModel
 
-        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
-        group = group_name(listed["architecture"])
-        # transformers' names on disk are not those of its modules.
+        description = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+        group = group_name(description["architecture"])
+        # transformers' tensor names on disk differ from its modules'.
         with quiet_hf():
             encoder = AutoModel.from_pretrained(folder / "encoder", dtype=torch.float32)
-        found = {f"{group}/encoder.{n}": p.detach() for n, p in encoder.named_parameters()}
-        return found | {f"{group}/{n}": t for n, t in load_file(folder / "classifier.safetensors").items()}
+        tensors = {f"{group}/encoder.{n}": p.detach() for n, p in encoder.named_parameters()}
+        return tensors | {f"{group}/{n}": t for n, t in load_file(folder / "classifier.safetensors").items()}
 
 
 def _read(architecture: Architecture, sample: Sample) -> Example:
@@ -203,27 +209,27 @@ def _read(architecture: Architecture, sample: Sample) -> Example:
 
 
 def group_name(architecture: str) -> str:
-    """An architecture's name as a group: the slash of a Hugging Face id would end it."""
+    """An architecture's name as a group name; a slash would end the group."""
     return architecture.rstrip("/").replace("/", "--")
 
 
 def deal(clients: Mapping[str, str], architectures: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Each client's architecture: those of its modality in turn, clients in name order.
+    """Each client's architecture: round-robin over those of its modality, clients in name order.
 
-    Raises ExperimentError for a modality without one.
+    Raises ExperimentError for a modality without architectures, and for an architecture of two modalities.
     """
-    of = [(name, modality) for modality, names in architectures.items() for name in names]
-    if twice := sorted({name for name, m in of if any(n == name and o != m for n, o in of)}):
+    pairs = [(name, modality) for modality, names in architectures.items() for name in names]
+    if repeated := sorted({name for name, m in pairs if any(n == name and o != m for n, o in pairs)}):
         raise ExperimentError(
-            f"model.architectures names {twice[0]} for more than one modality; one model reads one, give each its own"
+            f"model.architectures names {repeated[0]} for more than one modality; one model reads one, give each its own"
         )
-    found, given = {}, dict.fromkeys(architectures, 0)
+    architecture_of, used = {}, dict.fromkeys(architectures, 0)
     for client in sorted(clients):
         modality = clients[client]
         if not architectures.get(modality):
             raise ExperimentError(
                 f"model.architectures has none for clients that hold {modality}, such as {client}; name at least one"
             )
-        found[client] = architectures[modality][given[modality] % len(architectures[modality])]
-        given[modality] += 1
-    return found
+        architecture_of[client] = architectures[modality][used[modality] % len(architectures[modality])]
+        used[modality] += 1
+    return architecture_of

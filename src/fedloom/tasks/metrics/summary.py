@@ -1,4 +1,4 @@
-"""From one record per test sample to named numbers: per modality, per client, worst and mean client."""
+"""Aggregates records of test samples to metrics: per modality, per client, worst and mean client."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,21 +11,20 @@ from fedloom.tasks.metrics.text import bleu, exact_match, meteor, rouge_l, sente
 from fedloom.tasks.metrics.token_accuracy import TokenAccuracy
 
 Scope = Literal["global", "local"]
-"""Which model was evaluated: the federation's shared one, or each client's own (with its personal state)."""
+"""The evaluated model: the federation's common model, or each client's personal one."""
 
 COUNTS = frozenset({"samples", "tokens", "generated"})
-"""Columns that count instead of measuring; they have neither a worst client nor a mean over clients."""
+"""Columns of counts, which have neither a worst client nor a mean over clients."""
 
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What one client's test sample gave.
+    """The evaluation of one test sample of a client.
 
-    `kind` is its modalities (`Sample.kind`). `prediction` is the generated answer, "" if it was empty
-    (scores 0), None if nothing was generated (not asked for; the sample then counts for token accuracy
-    alone). `tokens` and `correct` count answer tokens, teacher forced; 0 and 0 if that was not measured. `loss` is the mean
-    negative log-likelihood of an answer token, None if not measured.
-    `labelled` marks a classification: 1 and 1 for a right label, and `accuracy` is all that is measured.
+    `kind`: its modalities (`Sample.kind`). `prediction`: the generated answer; "" if empty (scores 0), None if nothing was
+    generated (the sample then counts for token accuracy only). `tokens` and `correct`: answer tokens and how many of them are
+    predicted, teacher forced; 0 and 0 if not measured. `loss`: mean negative log-likelihood of an answer token, None if not
+    measured. `labelled`: marks a classification, whose only metric is `accuracy`; `tokens` and `correct` are then 1 and 0 or 1.
     """
 
     client: str
@@ -43,10 +42,9 @@ class EvaluationRecord:
 class Summary:
     """Named numbers, all in [0, 1] but the counts and negative cosines.
 
-    `metrics`: flat, by name. `clients`: one row per client and kind (`client`, `kind`, then its metrics).
-    `worst`: which client each `worst_client/...` number belongs to. `samples`: one row per record
-    (`client`, `kind`, `uid`, then its metrics), in the records' order. `notes`: what reproduces a number,
-    such as BLEU's signature.
+    `metrics`: flat, by name. `clients`: one row per client and kind (`client`, `kind`, then its metrics). `worst`: the client of
+    each `worst_client/...` number. `samples`: one row per record (`client`, `kind`, `uid`, then its metrics), in the records'
+    order. `notes`: details for reproducing a number, such as BLEU's signature.
     """
 
     metrics: Mapping[str, float]
@@ -59,7 +57,7 @@ class Summary:
 def score_samples(
     records: Sequence[EvaluationRecord], embedder: Embedder | None = None
 ) -> list[dict[str, float]]:
-    """Every per-sample metric of every record, in order; a metric that was not measured is an absent key."""
+    """The per-sample metrics of every record, in order; metrics that were not measured are absent."""
     rows: list[dict[str, float]] = [
         {"accuracy" if r.labelled else "token_accuracy": r.correct / r.tokens} if r.tokens else {}
         for r in records
@@ -67,11 +65,11 @@ def score_samples(
     for row, record in zip(rows, records, strict=True):
         if record.loss is not None:
             row["loss"] = record.loss
-    asked = [i for i, r in enumerate(records) if r.prediction is not None and not r.labelled]
-    if not asked:
+    generated = [i for i, r in enumerate(records) if r.prediction is not None and not r.labelled]
+    if not generated:
         return rows
-    predictions = [records[i].prediction or "" for i in asked]
-    references = [records[i].reference for i in asked]
+    predictions = [records[i].prediction or "" for i in generated]
+    references = [records[i].reference for i in generated]
     columns: dict[str, Sequence[float]] = {
         "exact_match": exact_match(predictions, references),
         "f1": token_f1(predictions, references),
@@ -86,7 +84,7 @@ def score_samples(
         if metric.score is not None:
             columns[metric.name] = [metric.score(p, r) for p, r in zip(predictions, references, strict=True)]
     for name, values in columns.items():
-        for i, value in zip(asked, values, strict=True):
+        for i, value in zip(generated, values, strict=True):
             rows[i][name] = value
     return rows
 
@@ -96,11 +94,11 @@ def summarise(
 ) -> Summary:
     """Evaluate the records of one model (`scope`) on every modality and client.
 
-    Names: `<scope>/<kind>/<metric>` over all samples of a modality, whatever their client (token accuracy
+    Names: `<scope>/<kind>/<metric>` over all samples of a modality, of all clients (token accuracy
     and BLEU over the corpus, the others as means over samples); `worst_client/<kind>/<metric>`, the lowest
     of the clients' own numbers; `mean_client/<kind>/<metric>`, their unweighted mean. For scope `local` the
     latter two start with `local/`, so that both scopes fit into one mapping. The order of the records
-    changes nothing but the order of `samples`. No records give no numbers.
+    affects the order of `samples` only. Without records all are empty.
     """
     samples = score_samples(records, embedder)
     prefix = "" if scope == "global" else f"{scope}/"
@@ -119,14 +117,14 @@ def summarise(
         }
         rows += [{"client": client, "kind": kind, **values} for client, values in clients.items()]
         for name in sorted({name for values in clients.values() for name in values} - COUNTS):
-            measured = {client: values[name] for client, values in clients.items() if name in values}
-            # Clients stand in alphabetical order, so a tie has one answer.
+            values_of = {client: values[name] for client, values in clients.items() if name in values}
+            # Clients are in alphabetical order, which breaks ties.
             metric = metric_of(name)
             sign = -1 if metric is not None and metric.lower_is_better else 1
-            lowest = min(measured, key=lambda client: sign * measured[client])
-            metrics[f"{prefix}worst_client/{kind}/{name}"] = measured[lowest]
-            worst[f"{prefix}worst_client/{kind}/{name}"] = lowest
-            metrics[f"{prefix}mean_client/{kind}/{name}"] = _mean(list(measured.values()))
+            worst_client = min(values_of, key=lambda client: sign * values_of[client])
+            metrics[f"{prefix}worst_client/{kind}/{name}"] = values_of[worst_client]
+            worst[f"{prefix}worst_client/{kind}/{name}"] = worst_client
+            metrics[f"{prefix}mean_client/{kind}/{name}"] = _mean(list(values_of.values()))
     table: list[Mapping[str, str | float]] = [
         {"client": r.client, "kind": r.kind, "uid": r.uid, **s} for r, s in zip(records, samples, strict=True)
     ]
@@ -137,25 +135,28 @@ def _corpus(
     records: Sequence[EvaluationRecord], samples: Sequence[Mapping[str, float]], chosen: Sequence[int]
 ) -> dict[str, float]:
     """The metrics of the chosen records as one corpus."""
-    part = [records[i] for i in chosen]
-    if all(r.labelled for r in part):
-        return {"samples": float(len(part)), "accuracy": _mean([samples[i]["accuracy"] for i in chosen])}
-    counts = TokenAccuracy.of([r.tokens for r in part], [r.correct for r in part])
-    asked = [r for r in part if r.prediction is not None]
-    values = {"samples": float(len(part)), "generated": float(len(asked)), **counts.metrics()}
-    told = [r for r in part if r.loss is not None]
-    if told and counts_tokens(told):  # over all tokens, as token accuracy
-        values["loss"] = fsum((r.loss or 0.0) * r.tokens for r in told) / counts_tokens(told)
+    chosen_records = [records[i] for i in chosen]
+    if all(r.labelled for r in chosen_records):
+        return {
+            "samples": float(len(chosen_records)),
+            "accuracy": _mean([samples[i]["accuracy"] for i in chosen]),
+        }
+    counts = TokenAccuracy.of([r.tokens for r in chosen_records], [r.correct for r in chosen_records])
+    generated = [r for r in chosen_records if r.prediction is not None]
+    values = {"samples": float(len(chosen_records)), "generated": float(len(generated)), **counts.metrics()}
+    with_loss = [r for r in chosen_records if r.loss is not None]
+    if with_loss and counts_tokens(with_loss):  # over all tokens, as token accuracy
+        values["loss"] = fsum((r.loss or 0.0) * r.tokens for r in with_loss) / counts_tokens(with_loss)
     names = {name for i in chosen for name in samples[i]} - {"token_accuracy", "loss"}
     for name in sorted(names):
         values[name] = _mean([samples[i][name] for i in chosen if name in samples[i]])
-    if asked:
-        values["bleu"] = bleu([r.prediction or "" for r in asked], [r.reference for r in asked]).score
+    if generated:
+        values["bleu"] = bleu([r.prediction or "" for r in generated], [r.reference for r in generated]).score
     return values
 
 
 def counts_tokens(records: Sequence[EvaluationRecord]) -> int:
-    """Answer tokens of these records."""
+    """Number of answer tokens of these records."""
     return sum(r.tokens for r in records)
 
 
@@ -173,5 +174,5 @@ def _notes(records: Sequence[EvaluationRecord], embedder: Embedder | None) -> di
 
 
 def _mean(values: Sequence[float]) -> float:
-    # fsum is exact before its one rounding: the order of the samples cannot change a mean.
+    # fsum rounds once: the mean does not depend on the order of the samples.
     return fsum(values) / len(values)
