@@ -78,8 +78,8 @@ class Engine(BaseModel):
     memory: int = Field(
         4096,
         ge=0,
-        description="MB each for a round's uploads, for prepared samples, and for cached features; beyond it, uploads and features "
-        "are kept in files, and samples are prepared again; changes no figure",
+        description="MB each for a round's uploads, prepared samples and cached features; beyond it, uploads and features go "
+        "to files, and samples are prepared again; changes no figure",
     )
     reuse: bool = Field(
         True,
