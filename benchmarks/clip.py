@@ -45,7 +45,7 @@ def model(method: Any, size: str, classes: int) -> Any:
         clip = CLIPModel(CLIPConfig(vision_config={"patch_size": 16})).to(device)
         towers, pixels = Towers(clip, towers.tokenizer), Pixels.of({})
     names = tuple(f"thing {i}" for i in range(classes))
-    return AdaptedCLIP(towers, pixels, Classes(names), method.attachment, seed=0)
+    return AdaptedCLIP(towers, pixels, Classes(names), method.clip_adapter, seed=0)
 
 
 def measure(name: str, size: str, classes: int, shots: int, batch: int, epochs: int = 3) -> dict[str, float]:

@@ -24,7 +24,7 @@ from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Progress
-from fedloom.federation.settings import Engine
+from fedloom.federation.settings import EngineSettings
 
 STEPS = 4
 TARGETS = {20: "4", 50: "5"}
@@ -35,7 +35,7 @@ def experiment(kind: str, clients: int, batch: int, rounds: int, method: str = "
     """A run with minimal evaluation: before the first round and after the last, one sample per client."""
     holding = {"text": {"text": clients}, "both": {"image": clients - clients // 2, "audio": clients // 2}}
     engine: dict[str, Any] = {"device": "cpu"}
-    if "cohort" in Engine.model_fields:
+    if "cohort" in EngineSettings.model_fields:
         engine["cohort"] = "auto"
     return Experiment.parse(
         {

@@ -27,9 +27,9 @@ from fedloom.core.streams import torch_stream
 from fedloom.models.imagebind.config import ImageBindConfig
 from fedloom.models.imagebind.imagebind import ImageBind
 from fedloom.models.load import choose_device
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA
 from fedloom.models.mllm.load import foundation_folder
-from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.prompt import Pieces
 from fedloom.models.mllm.trainable import AdaptedMLLM
 from fedloom.models.training.cohort import train_cohort
@@ -90,7 +90,7 @@ def jobs(model: AdaptedMLLM, clients: int) -> list[LocalJob]:
     ]
 
 
-def samples(model: AdaptedMLLM, client: int) -> list[Example]:
+def samples(model: AdaptedMLLM, client: int) -> list[MLLMExample]:
     """Images of noise and random token ids: one soft token, and POSITIONS positions in all."""
     generator = torch_stream(0, "samples", client)
     shape = model.mllm.encoder.config.modalities["image"].input_shape  # type: ignore[union-attr, union-attr]
@@ -100,7 +100,9 @@ def samples(model: AdaptedMLLM, client: int) -> list[Example]:
         ids = torch.randint(3, vocab, (POSITIONS - 1,), generator=generator).tolist()
         pieces = Pieces((tuple(ids[:8]), "image", tuple(ids[8:-ANSWER])), tuple(ids[-ANSWER:]), False)
         examples.append(
-            Example(f"{client}/{i}", "image", {"image": torch.randn(shape, generator=generator)}, pieces, "")
+            MLLMExample(
+                f"{client}/{i}", "image", {"image": torch.randn(shape, generator=generator)}, pieces, ""
+            )
         )
     return examples
 

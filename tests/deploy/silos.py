@@ -6,11 +6,11 @@ from pathlib import Path
 from fedloom.core.tensor_files import digest_of
 from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.settings import Site, requests_of
-from fedloom.deploy.trainer import Trainer
+from fedloom.deploy.trainer import SiteTrainer
 from fedloom.deploy.wire import Request
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
-from fedloom.federation.settings import Engine
+from fedloom.federation.settings import EngineSettings
 
 Between = Callable[[str, bytes], Iterator[tuple[str, bytes | Lost]]]
 
@@ -20,11 +20,11 @@ class Silos:
 
     def __init__(self, experiment: Experiment, names: tuple[str, ...], folder: Path) -> None:
         self.experiment, self.names, self.folder = experiment, names, folder
-        self.trainers: dict[str, Trainer] = {}
+        self.trainers: dict[str, SiteTrainer] = {}
         self.asked: list[str] = []
         self.between: Between | None = None
 
-    def trainer(self, name: str) -> Trainer:
+    def trainer(self, name: str) -> SiteTrainer:
         """The site's trainer, started where it is not running."""
         if name not in self.trainers:
             site = Site(
@@ -32,9 +32,9 @@ class Silos:
                 server="localhost:8000",
                 sites=self.names,
                 requests=requests_of(self.experiment),
-                engine=Engine(device="cpu"),
+                engine=EngineSettings(device="cpu"),
             )
-            self.trainers[name] = Trainer(site, self.experiment, self.folder / name)
+            self.trainers[name] = SiteTrainer(site, self.experiment, self.folder / name)
         return self.trainers[name]
 
     def exchange(self, requests: Mapping[str, bytes]) -> Iterator[tuple[str, bytes | Lost]]:

@@ -10,7 +10,7 @@ from PIL import Image
 from fedloom.core.errors import ExperimentError
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Site, requests_of
-from fedloom.deploy.trainer import Trainer, build_client
+from fedloom.deploy.trainer import SiteTrainer, build_client
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
@@ -83,7 +83,7 @@ def test_three_sites_with_folders_of_their_own_end_in_the_bits_of_one_machine(pl
     silos = Silos(experiment, NAMES, tmp_path / "sites")
     for name in NAMES:
         site = site_of(name, places[name], experiment)
-        silos.trainers[name] = Trainer(site, experiment, tmp_path / "sites" / name)
+        silos.trainers[name] = SiteTrainer(site, experiment, tmp_path / "sites" / name)
     go_on(experiment, NAMES, tmp_path / "far", silos)
     one, two = RunFolder(tmp_path / "local").last(), RunFolder(tmp_path / "far").last()
     assert one.state.shared.keys() == two.state.shared.keys()

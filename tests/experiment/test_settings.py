@@ -60,7 +60,7 @@ def test_a_resolved_experiment_reads_back_equal() -> None:
         ("method: feda2-lora\ndata: {clients: {picture: 1}}", "data.clients.picture"),
         (
             "method: feda2-lora\ndata: {source: folder}",
-            "data.path is missing; it is the folder that holds one folder per client",
+            "data.path is missing; it is the folder of one folder per client",
         ),
         (
             "method: pfedmma\ndata: {source: classes, partition: {shots: 2}}",

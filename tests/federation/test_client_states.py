@@ -120,7 +120,7 @@ def test_a_client_that_raises_keeps_what_it_had(quick, federate) -> None:
     class Breaks(type(federation.method)):  # type: ignore[misc]
         def answer(self, trainer: Trainer, *given: Any) -> Payload:
             super().answer(trainer, *given)
-            if trainer.of is client:
+            if trainer.client == "image-01":
                 raise RuntimeError("disk on fire")
             return Payload({}, {"examples": 1})
 

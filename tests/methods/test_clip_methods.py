@@ -113,7 +113,7 @@ def test_a_preset_stands_below_what_is_given() -> None:
     assert (released.blocks, released.rank, released.bias) == (8, 32, True)
     own = METHODS["pfedmma"].model_validate({"preset": "released", "blocks": 2})
     assert (own.blocks, own.bias) == (2, True)
-    assert own.attachment == MultimodalAdapter(blocks=2, bias=True)
+    assert own.clip_adapter == MultimodalAdapter(blocks=2, bias=True)
     assert METHODS["pfedmma"]() == METHODS["pfedmma"](preset="paper", blocks=3, bias=False)
     assert METHODS["pfedmma"].model_validate(own.model_dump()) == own
 

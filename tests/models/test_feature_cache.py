@@ -8,7 +8,7 @@ import torch
 
 from fedloom.core.tensor_files import PREFIX
 from fedloom.methods import METHODS
-from fedloom.models.feature_cache import CHUNK, VERSIONS, FeatureStore
+from fedloom.models.feature_cache import CHUNK, VERSIONS, FeatureCache
 from fedloom.models.mllm.trainable import AdaptedMLLM
 
 IMAGES = {"clients": {"image": 2}, "train": 6, "test": 3}
@@ -115,7 +115,7 @@ def test_the_bound_is_kept_and_what_is_read_is_what_was_made(kind, tmp_path) -> 
         return [kind(i) for i in part]
 
     limit = 50 * 1000
-    store = FeatureStore(limit, tmp_path, constant=True)
+    store = FeatureCache(limit, tmp_path, constant=True)
     for _ in range(2):
         for start in range(0, 500, 10):
             features = store.of(b"v", "a", [start + 3, start], 500, make)
@@ -135,7 +135,7 @@ def test_the_bound_is_kept_and_what_is_read_is_what_was_made(kind, tmp_path) -> 
 
 
 def test_another_owner_version_or_place_is_another_feature() -> None:
-    store = FeatureStore(10**6)
+    store = FeatureCache(10**6)
 
     def one(value):
         return lambda part: [torch.tensor([float(value + i)]) for i in part]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fedloom.data.sample import Sample
-from fedloom.models.feature_cache import FeatureStore
+from fedloom.models.feature_cache import FeatureCache
 from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, assess
 from fedloom.tasks.question_answering import control, measure_controls
 
@@ -19,7 +19,7 @@ class Parrot:
     """Answers with what it sees; what it sees is what it was loaded with, plus the input's first value."""
 
     value = 0.0
-    store = FeatureStore()
+    store = FeatureCache()
 
     def load(self, tensors: Any, ratios=None) -> None:
         self.value = float(tensors["llm/v"])

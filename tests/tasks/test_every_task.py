@@ -100,6 +100,8 @@ def test_a_run_from_before_the_tasks_is_still_read(pair_run: Path) -> None:
         file.write_text(before.replace("data:\n", old), encoding="utf-8")
         assert read_experiment(pair_run).data == Experiment.load(file).data
         assert load(pair_run).groups(()) == frozenset({"body", "head"})
+        file.write_text(before.replace("engine:\n", "engine:\n  name: local\n"), encoding="utf-8")
+        assert read_experiment(pair_run) == Experiment.load(file)
         file.write_text(before.replace("data:\n", old).split("versions:")[0], encoding="utf-8")
         with pytest.raises(ExperimentError, match=r"data\.dataset is not read by source text"):
             Experiment.load(file)

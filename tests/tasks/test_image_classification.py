@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedloom.data.sample import Sample
-from fedloom.models.feature_cache import FeatureStore
+from fedloom.models.feature_cache import FeatureCache
 from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet
 from fedloom.tasks.image_classification import ClassTests, assess_classes
 from fedloom.tasks.metrics import harmonic_mean
@@ -23,7 +23,7 @@ class Stub:
     """Knows the labels that it was loaded with, by list; of a restricted label space it knows everything."""
 
     known: frozenset[int] = frozenset()
-    store = FeatureStore()  # keeps nothing
+    store = FeatureCache()  # keeps nothing
 
     def __init__(self) -> None:
         self.loads = 0

@@ -14,8 +14,7 @@ from fedloom.cli import cost_clip
 from fedloom.core.errors import ExperimentError
 from fedloom.methods import METHODS, Method
 from fedloom.methods.base.clip import CLIPMethod
-from fedloom.models.lora import lora
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA, attach, named_factors
 
 Sizes = Mapping[str, torch.Size]
 
@@ -129,8 +128,8 @@ def _uniflow() -> Sizes:
 
 def _adapters(module: nn.Module, spec: LoRA, group: str) -> dict[str, torch.Size]:
     with torch.device("meta"):
-        wrapped = lora.attach(module, spec, group, seed=0)
-    return {f"{group}/{n}": p.shape for n, p in lora.named_factors(wrapped).items()}
+        wrapped = attach(module, spec, group, seed=0)
+    return {f"{group}/{n}": p.shape for n, p in named_factors(wrapped).items()}
 
 
 def _projector(layers: Literal["linear", "mlp2x"]) -> Sizes:

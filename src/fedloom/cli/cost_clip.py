@@ -29,7 +29,7 @@ class ClipCost:
 def cost(method: CLIPMethod, title: str, towers: Towers, clients: int) -> ClipCost:
     """The cost of `method` on `towers` in a round of `clients`."""
     with torch.device("meta"):
-        sizes = {n: p.numel() for n, p in method.attachment.part(towers).named().items()}  # type: ignore[union-attr]
+        sizes = {n: p.numel() for n, p in method.clip_adapter.part(towers).named().items()}  # type: ignore[union-attr]
     roles = {name: method.scope.role(name) for name in sizes}
     trained = sum(c for n, c in sizes.items() if roles[n] != "frozen")
     shared = sum(c for n, c in sizes.items() if roles[n] == "shared")

@@ -19,7 +19,7 @@ from fedloom.deploy.site_kit import write_kit
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
-from fedloom.federation.settings import Engine
+from fedloom.federation.settings import EngineSettings
 
 LIMIT = 900.0
 """Timeout of the demo, in seconds."""
@@ -38,7 +38,7 @@ class Loopback:
         for name in sites:
             settings = folder / "sites" / name / "site.yaml"
             site = read_settings(Site, settings)
-            engine = Engine(device="cpu", threads=1)
+            engine = EngineSettings(device="cpu", threads=1)
             write_settings(site.model_copy(update={"engine": engine}), settings)
         env = environment(folder / "home")
         self.children = {"server": self._child("server", env, "server", str(folder / "server"))}

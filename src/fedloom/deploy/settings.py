@@ -14,7 +14,7 @@ from fedloom.core.files import write_atomic
 from fedloom.deploy.wire import ALWAYS
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
-from fedloom.federation.settings import Engine
+from fedloom.federation.settings import EngineSettings
 
 S = TypeVar("S", bound=BaseModel)
 NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
@@ -75,7 +75,7 @@ class Site(BaseModel):
         description="requests that the server may send to this site",
         validation_alias=AliasChoices("requests", "tasks"),  # tasks: in kits until 0.1
     )
-    engine: Engine = Field(Engine(), description="device, threads and memory of this machine")
+    engine: EngineSettings = Field(EngineSettings(), description="device, threads and memory of this machine")
     port: int = Field(9094, ge=1, le=65535, description="a local port of the SuperNode")
 
 

@@ -27,7 +27,7 @@ from fedloom.privacy.settings import Privacy
 from fedloom.tasks.base import Snapshot
 
 
-class Trainer:
+class SiteTrainer:
     """Answers the server's requests for one site; its state is kept in `folder/runs/<run>`."""
 
     def __init__(self, site: Site, experiment: Experiment, folder: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
 from fedloom.deploy.settings import Site, read_settings
-from fedloom.deploy.trainer import Trainer
+from fedloom.deploy.trainer import SiteTrainer
 from fedloom.deploy.trainer_link import serve
 from fedloom.experiment.run import read_experiment
 
@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     site = read_settings(Site, folder / "site.yaml")
     if site.engine.threads is not None:
         torch.set_num_threads(site.engine.threads)
-    trainer = Trainer(site, read_experiment(folder), folder)
+    trainer = SiteTrainer(site, read_experiment(folder), folder)
     parent = os.getppid()
     serve(folder / "trainer.json", trainer.answer, lambda: os.getppid() == parent)
 

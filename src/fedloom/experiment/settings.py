@@ -25,7 +25,7 @@ from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.yaml_rows import read_rows
 from fedloom.federation.settings import RunSettings
 from fedloom.methods import METHODS, Method
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.privacy.compatibility import refusal
 from fedloom.privacy.robust.attacks import Backdoor
@@ -138,7 +138,11 @@ class Experiment(RunSettings):
         if warm.method not in METHODS:
             return f"unknown method.warm_start.method {warm.method!r}; known are {', '.join(sorted(METHODS))}"
         first = self.warm_start_method(warm.method)
-        if (first.scope, first.second, first.attachment) != (method.scope, method.second, method.attachment):
+        if (first.scope, first.second, first.clip_adapter) != (
+            method.scope,
+            method.second,
+            method.clip_adapter,
+        ):
             return (
                 f"method.warm_start: {warm.method} and {method.name} do not share the same tensors; "
                 "take a method with the same scope, such as fedavg-lora before feda2-lora"

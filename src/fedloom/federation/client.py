@@ -15,7 +15,7 @@ from fedloom.federation.settings import Round
 from fedloom.methods import Method
 from fedloom.models.base import Trainable
 from fedloom.models.example_cache import ExampleCache
-from fedloom.models.lora.lora import fresh_factor
+from fedloom.models.lora.layers import fresh_factor
 from fedloom.models.lora.ranks import Shapes, cut, ratios, to_client
 from fedloom.models.training.loop import LocalJob, Outcome
 from fedloom.models.training.settings import Penalty, Training, proximal

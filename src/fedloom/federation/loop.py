@@ -23,10 +23,10 @@ from fedloom.federation.exchange import Exchange, NoReplies
 from fedloom.federation.progress import Observer, Progress, Totals
 from fedloom.federation.run_folder import Checkpoint, RunFolder
 from fedloom.federation.settings import RunSettings
-from fedloom.federation.uploads import Uploads
+from fedloom.federation.spilled_uploads import SpilledUploads
 from fedloom.methods import Method, State
 from fedloom.models.example_cache import ExampleCache
-from fedloom.models.feature_cache import FeatureStore
+from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.ranks import ratios
 from fedloom.models.parts import part_of
 from fedloom.models.training.settings import ever_trained
@@ -65,9 +65,9 @@ class Federation:
         memory = self.experiment.engine.memory * 10**6
         kept = None if self.folder is None else self.folder.state
         device = next((t.device for t in start.values()), torch.device("cpu"))
-        self.uploads = Uploads(memory, kept)
+        self.uploads = SpilledUploads(memory, kept)
         if self.experiment.engine.reuse:
-            self.engine.model.store = FeatureStore(memory, kept, constant=self._constant_features())
+            self.engine.model.store = FeatureCache(memory, kept, constant=self._constant_features())
         self.client_states = ClientStates(None if kept is None else kept / "clients", device)
         prepared, begin = ExampleCache(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():

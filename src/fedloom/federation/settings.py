@@ -1,9 +1,10 @@
 """Settings of the round loop: the cohort, the local engine, and the run as a whole."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedloom.methods import METHODS, Method
 from fedloom.models.precision import Precision
@@ -51,12 +52,11 @@ class Cohort(BaseModel):
     )
 
 
-class Engine(BaseModel):
+class EngineSettings(BaseModel):
     """The local engine: device, precision, cohort training and memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: Literal["local"] = Field("local", description="local: in this process")
     wire: bool = Field(False, description="encode and decode every payload, as in a deployment")
     device: str = Field(
         "auto", description="auto | cpu | cuda | cuda:1 ...; auto takes a GPU if there is one"
@@ -86,6 +86,14 @@ class Engine(BaseModel):
         description="run an untrained encoder once on each sample, and cache its features; results agree up to rounding",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_name(cls, values: Any) -> Any:
+        """Drop `name: local`, which files until 0.1 hold: no other engine could be named."""
+        if isinstance(values, Mapping) and values.get("name") == "local":
+            return {key: value for key, value in values.items() if key != "name"}
+        return values
+
 
 class RunSettings(BaseModel):
     """The part of an experiment that the round loop reads."""
@@ -97,7 +105,7 @@ class RunSettings(BaseModel):
     method: Method
     training: Training = Training()
     cohort: Cohort = Cohort()
-    engine: Engine = Engine()
+    engine: EngineSettings = EngineSettings()
     firewall: Firewall = Firewall()
     privacy: Privacy = Privacy()
     attack: Attack | None = Field(

@@ -1,5 +1,7 @@
 """One file per published method; reading it is reading the paper's algorithm box."""
 
+from collections.abc import Callable
+
 from fedloom.methods.base.method import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
@@ -73,4 +75,12 @@ METHODS: dict[str, type[Method]] = {
 }
 """Every method by the name that an experiment uses."""
 
-__all__ = ["METHODS", "Ask", "Method", "State", "Trainer"]
+
+def lora_methods(condition: Callable[[type[Method]], bool]) -> str:
+    """The LoRA methods that meet `condition`, as a list in words for a message; "a LoRA method" if there are none."""
+    names = [n for n, m in METHODS.items() if condition(m) and any("lora" in p for p in m.shares.shared)]
+    *most, last = names or ["a LoRA method"]
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+__all__ = ["METHODS", "Ask", "Method", "State", "Trainer", "lora_methods"]

@@ -31,6 +31,6 @@ class CoCoOpFedAvg(CLIPMethod):
     chunk: int = Field(256, ge=1, description="texts that pass the tower together; changes no figure")
 
     @property
-    def attachment(self) -> ConditionalContext:
+    def clip_adapter(self) -> ConditionalContext:
         """A context and the net."""
         return ConditionalContext(length=self.length, chunk=self.chunk)

@@ -19,7 +19,7 @@ from fedloom.core.streams import torch_stream
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.distillation import server_of
 from fedloom.methods.base.method import Ask, Method, State
-from fedloom.models.own.model_bank import Example
+from fedloom.models.own.model_bank import OwnExample
 
 
 class FedDF(Method):
@@ -58,7 +58,7 @@ class FedDF(Method):
         return state.with_shared(students)
 
     def _distil(
-        self, student: Mapping[str, Tensor], examples: list[Example], teacher: Tensor, group: str, ask: Ask
+        self, student: Mapping[str, Tensor], examples: list[OwnExample], teacher: Tensor, group: str, ask: Ask
     ) -> dict[str, Tensor]:
         """The student after `steps` of KL(teacher || student) on the items."""
         bank, rng = server_of(ask).bank, torch_stream(ask.seed, "feddf", group, ask.round)

@@ -40,7 +40,7 @@ class FedOTP(CLIPMethod):
     ot_iterations: int = Field(100, ge=1, description="largest number of iterations")
 
     @property
-    def attachment(self) -> TwoContexts:
+    def clip_adapter(self) -> TwoContexts:
         """Both contexts."""
         return TwoContexts(
             length=self.length,

@@ -37,7 +37,7 @@ class FedPGP(CLIPMethod):
     template: str = TEMPLATE
 
     @property
-    def attachment(self) -> LowRankContext:
+    def clip_adapter(self) -> LowRankContext:
         """Context, U and V."""
         return LowRankContext(
             template=self.template,

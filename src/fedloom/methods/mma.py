@@ -40,7 +40,7 @@ class WithAdapters(CLIPMethod):
     template: str = TEMPLATE
 
     @property
-    def attachment(self) -> MultimodalAdapter:
+    def clip_adapter(self) -> MultimodalAdapter:
         """D, S and U."""
         return MultimodalAdapter(**{name: getattr(self, name) for name in MultimodalAdapter.model_fields})
 

@@ -22,7 +22,7 @@ from fedloom.core.streams import numpy_stream
 from fedloom.methods.base.clip import CONTEXT, LENGTH, CLIPMethod
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.method import Ask, Combination, LayerShape, State, Trainer
-from fedloom.models.clip.mixture_of_prompts import Experts
+from fedloom.models.clip.mixture_of_prompts import MixtureOfPrompts
 
 EXPERTS = "experts/contexts"
 MINE = "mine/context"
@@ -50,9 +50,9 @@ class PFedMoAP(CLIPMethod):
     gate_lr: float = Field(0.01, gt=0, description="learning rate of the gating, constant")
 
     @property
-    def attachment(self) -> Experts:
+    def clip_adapter(self) -> MixtureOfPrompts:
         """Context, gating, and room for K-1 experts."""
-        return Experts(length=self.length, experts=self.contexts - 1, heads=self.heads, mix=self.mix)
+        return MixtureOfPrompts(length=self.length, experts=self.contexts - 1, heads=self.heads, mix=self.mix)
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
         """The context has to be shared: it makes the other clients' experts."""

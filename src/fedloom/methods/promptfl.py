@@ -35,7 +35,7 @@ class PromptFL(CLIPMethod):
     prox: float = Field(0.0, ge=0, description="mu of FedProx's term; 0 = without it")
 
     @property
-    def attachment(self) -> Context:
+    def clip_adapter(self) -> Context:
         """One context."""
         return Context(length=self.length)
 

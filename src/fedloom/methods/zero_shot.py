@@ -26,7 +26,7 @@ class ZeroShot(CLIPMethod):
     template: str = TEMPLATE
 
     @property
-    def attachment(self) -> ZeroShotCLIP:
+    def clip_adapter(self) -> ZeroShotCLIP:
         """Nothing."""
         return ZeroShotCLIP(template=self.template)
 

@@ -16,8 +16,8 @@ from fedloom.core.payload import group_of
 from fedloom.core.tensor_files import bytes_of
 from fedloom.data.sample import Sample
 from fedloom.models.batch_rows import RowMap
-from fedloom.models.feature_cache import FeatureStore
-from fedloom.models.lora.lora import frozen_pairs
+from fedloom.models.feature_cache import FeatureCache
+from fedloom.models.lora.layers import frozen_pairs
 from fedloom.models.parts import part_of
 from fedloom.models.precision import compile_frozen
 
@@ -58,7 +58,7 @@ class Trainable(ABC):
         self.scales = dict(scales)
         self.merged: dict[str, Tensor] = {}
         self.own_prompts: Tensor | None = None
-        self.store = FeatureStore()
+        self.store = FeatureCache()
         self.precision = torch.float32
         self._bases: dict[str, Tensor] = {}
         self._ratios: Mapping[str, float] = {}

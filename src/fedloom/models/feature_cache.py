@@ -24,7 +24,7 @@ VERSIONS = 8
 Make = Callable[[Sequence[int]], Sequence[Any]]
 
 
-class FeatureStore:
+class FeatureCache:
     """Keeps features, tensors or mappings of tensors on the CPU, up to `limit` bytes in memory.
 
     `constant`: the run never trains the tensors that features depend on. They are then computed in whole chunks, and those beyond

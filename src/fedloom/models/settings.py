@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedloom.models.generation.settings import SynthesisSettings
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA
 
 Modality = Literal["image", "text", "audio"]
 

@@ -49,7 +49,7 @@ def refusal(
     if method.pooled:
         return f"{name} has one client, so that there is no sum to hide it in; leave privacy out"
     if combination in WHY:
-        other = "leave privacy out" if combination == "nothing" else f"take {_lora_on_means()}"
+        other = "leave privacy out" if combination == "nothing" else f"take {_private_lora()}"
         return f"{name} {WHY[combination]}, so that {setting} cannot work; {other}"
     if unequal:
         return f"{setting} sums tensors of one shape, but clients' ranks or scales differ; leave cohort.ranks out"
@@ -64,12 +64,11 @@ def refusal(
     return None
 
 
-def _lora_on_means() -> str:
+def _private_lora() -> str:
     """The LoRA methods that work with `privacy`, as a list in words."""
-    from fedloom.methods import METHODS
+    from fedloom.methods import lora_methods
 
-    *names, last = [n for n, m in METHODS.items() if private(m) and any("lora" in p for p in m.shares.shared)]
-    return f"{', '.join(names)} or {last}"
+    return lora_methods(private)
 
 
 def not_installed(privacy: Privacy) -> str | None:

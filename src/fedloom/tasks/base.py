@@ -17,7 +17,7 @@ from fedloom.data.sample import Sample
 from fedloom.data.sources.source import Source
 from fedloom.methods import METHODS, Method, State
 from fedloom.models.base import Trainable
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA
 from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet
@@ -168,7 +168,7 @@ class Task(ABC, Generic[S]):
 
 def needs_no_other_model(method: Method) -> str | None:
     """The refusal of a method for CLIP or for clients' own models, or None."""
-    if method.attachment is not None:
+    if method.clip_adapter is not None:
         return f"method {method.name} trains a part of CLIP; set data.source: classes, or take another method"
     if method.public_items:
         return f"method {method.name} is for clients with models of their own; set data.source: labelled"

@@ -72,12 +72,12 @@ class ImageClassification(Task[ImageClassSource]):
         return model
 
     def _loaded(self, classes: Classes, setup: Setup) -> "AdaptedCLIP":
-        attachment = setup.method.attachment
-        assert attachment is not None  # noqa: S101 - `refuses` saw to it
+        clip_adapter = setup.method.clip_adapter
+        assert clip_adapter is not None  # noqa: S101 - `refuses` saw to it
         from fedloom.models.clip.load import load_clip
 
         model = load_clip(
-            setup.foundation, classes, attachment, setup.device, setup.seed, precision=setup.precision
+            setup.foundation, classes, clip_adapter, setup.device, setup.seed, precision=setup.precision
         )
         if setup.compile:
             model.compile_frozen()
@@ -107,7 +107,7 @@ class ImageClassification(Task[ImageClassSource]):
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """Refuses methods that train nothing on CLIP, and text metrics."""
-        if method.attachment is None:
+        if method.clip_adapter is None:
             supported = methods_where(lambda m: issubclass(m, CLIPMethod))
             return f"method {method.name} trains nothing on CLIP, which data.source classes needs; take {supported}"
         return needs_no_text_metrics(self.title, evaluation)

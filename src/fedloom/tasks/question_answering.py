@@ -20,7 +20,7 @@ from fedloom.data.sources.source import Source
 from fedloom.data.tabletop.language import ANSWER_SPOKEN
 from fedloom.methods import Method
 from fedloom.models.base import Trainable
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.backdoor import success, triggered
 from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger, needs_no_other_model

@@ -11,7 +11,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.data.sources.text import TextSource
 from fedloom.models.base import Trainable
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger
 from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess

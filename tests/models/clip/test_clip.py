@@ -10,7 +10,7 @@ from fedloom.data.sample import Sample
 from fedloom.methods import METHODS
 from fedloom.models.clip.adapter import Who
 from fedloom.models.clip.checkpoint import load_clip_checkpoint, read_adapter
-from fedloom.models.feature_cache import FeatureStore
+from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.image_processing import Pixels
 from tests.models.clip.tiny_clip import CLASSES, PREPROCESSOR, adapted, sample, towers
 
@@ -99,7 +99,7 @@ def test_what_is_frozen_is_read_once(monkeypatch) -> None:
         return original(tower, hidden, first, stop, branch)
 
     monkeypatch.setattr(model.towers, "run", run)
-    model.store = FeatureStore(constant=True, limit=10**6)
+    model.store = FeatureCache(constant=True, limit=10**6)
     for bias in (0.0, 0.1):
         model.load({n: t + bias for n, t in model.start.items()})
         model.logits(examples, model.kept_features(model.feature_version(), "a", range(5), examples), "base")
@@ -179,7 +179,7 @@ def test_a_folder_names_its_adapter_and_is_read_back(method, kind, tmp_path) -> 
     file = tmp_path / "fedloom.json"
     listed = json.loads(file.read_text())
     assert listed["attachment"]["type"] == kind
-    assert read_adapter(tmp_path) == METHODS[method]().attachment
+    assert read_adapter(tmp_path) == METHODS[method]().clip_adapter
     assert model.read_adapters(tmp_path).keys() == model.tensors.keys()
     file.write_text(json.dumps(listed | {"attachment": {"type": "Later"}}))
     with pytest.raises(ExperimentError, match="names the adapter Later"):

@@ -92,7 +92,7 @@ def adapted(
 ) -> AdaptedCLIP:
     """The model that a method needs."""
     on = on or towers(dtype=dtype)
-    return AdaptedCLIP(on, Pixels.of(PREPROCESSOR), CLASSES, method.attachment, seed=seed)
+    return AdaptedCLIP(on, Pixels.of(PREPROCESSOR), CLASSES, method.clip_adapter, seed=seed)
 
 
 def sample(number: int, label: int, kind: str = "base", **meta: Any) -> Sample:

@@ -35,7 +35,7 @@ class FolderSource(Source):
     reads_files: ClassVar[bool] = True
 
     source: Literal["folder"] = "folder"
-    path: Path = Field(description="folder with one folder per client, <path>/<client>/metadata.jsonl")
+    path: Path = Field(description="the folder of one folder per client, <path>/<client>/metadata.jsonl")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:

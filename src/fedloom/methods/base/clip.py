@@ -1,4 +1,4 @@
-"""Base of the methods on CLIP: weights by examples, and an attachment that describes the trained part."""
+"""Base of the methods on CLIP: weights by examples, and a CLIP adapter that describes the trained part."""
 
 from collections.abc import Collection, Mapping
 from typing import ClassVar, Literal
@@ -18,7 +18,7 @@ LENGTH = Field(16, ge=1, description="vectors of the learned context")
 
 
 class CLIPMethod(Method):
-    """Base of the methods that train parts of a CLIP model; most add fields, a scope and an attachment."""
+    """Base of the methods that train parts of a CLIP model; most add fields, a scope and a CLIP adapter."""
 
     vera: ClassVar[bool] = False
 

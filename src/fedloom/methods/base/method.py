@@ -226,7 +226,7 @@ class Method(BaseModel):
         return {**cls.presets.get(name, {}), **values}  # the field itself refuses an unknown name
 
     @property
-    def attachment(self) -> CLIPAdapter | None:
+    def clip_adapter(self) -> CLIPAdapter | None:
         """The CLIP adapter or prompt that is trained; None for a method for other models."""
         return None
 
@@ -243,16 +243,15 @@ class Method(BaseModel):
         `kinds`: kinds of the adapters (lora, vera). `unequal`: whether clients' ranks or scales differ. `start`: whether
         clients begin from a common A or draw their own.
         """
+        from fedloom.methods import lora_methods  # the registry imports this file
+
         if unequal and not self.unequal_ranks:
             return (
                 f"method {self.name} combines adapters of one rank and scale; leave cohort.ranks out, "
-                "or take fedavg-lora, feda2-lora, flora, flexlora or hetlora"
+                f"or take {lora_methods(lambda m: m.unequal_ranks)}"
             )
         if "vera" in kinds and not self.vera:
-            return (
-                f"method {self.name} is not defined for VeRA; take fedavg-lora, ffa-lora, fedsa-lora, feddpa-lora, "
-                "rolora or feda2-lora, or set kind: lora"
-            )
+            return f"method {self.name} is not defined for VeRA; take {lora_methods(lambda m: m.vera)}, or set kind: lora"
         if start == "own" and "vera" in kinds:
             return "VeRA's frozen pair must come from one seed at every client; set cohort.start: common"
         kept = [n for n in ("lora_A", "lora_B") if self.scope.role(f"llm/layer.{n}") != "shared"]

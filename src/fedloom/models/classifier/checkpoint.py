@@ -14,7 +14,7 @@ from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed, torch_stream
 from fedloom.models.lora import peft_files as files
-from fedloom.models.lora.lora import PREFIX, LoRA
+from fedloom.models.lora.layers import PREFIX, LoRA
 
 _PLAIN = {"head": "head.safetensors", "anchors": "anchors.safetensors"}
 """Files of the groups outside adapters; a client without prompt states has no anchors."""

@@ -18,15 +18,14 @@ from fedloom.data.sample import Sample
 from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.classifier import checkpoint as classifier_io
-from fedloom.models.lora import lora
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.precision import in_precision
 
 BODY, HEAD = "body", "head"
 
 
 @dataclass(frozen=True)
-class Example:
+class TextExample:
     """A tokenised text: the tokenizer's outputs by name, the label's index, whether the text was cut."""
 
     uid: str
@@ -71,20 +70,20 @@ class AdaptedClassifier(Trainable):
         self.max_length = min(max_length, tokenizer.model_max_length)
         self.specs = {BODY: body_lora}
         self.prefix: str = model.base_model_prefix
-        self._body = lora.attach(getattr(model, self.prefix), body_lora, BODY, seed, second)
+        self._body = attach(getattr(model, self.prefix), body_lora, BODY, seed, second)
         setattr(model, self.prefix, self._body)
         self._rows = RowMap([])
         self._head = {n: m for n, m in model.named_children() if n != self.prefix}
         model.eval()
         heads = [m for part in self._head.values() for m in part.modules()]
         self._dropouts: dict[str, list[nn.Module]] = {
-            BODY: lora.dropouts(self._body),
+            BODY: dropouts(self._body),
             HEAD: [m for m in heads if isinstance(m, nn.Dropout)],
         }
-        named = {f"{BODY}/{n}": p for n, p in lora.named_factors(self._body).items()}
+        named = {f"{BODY}/{n}": p for n, p in named_factors(self._body).items()}
         for name, module in self._head.items():
             named.update({f"{HEAD}/{name}.{n}": p for n, p in module.named_parameters()})
-        layers = {f"{BODY}/{place}": layer for place, layer in lora.adapted_layers(self._body).items()}
+        layers = {f"{BODY}/{place}": layer for place, layer in adapted_layers(self._body).items()}
         super().__init__(named, layers, {BODY: body_lora.scale()})
 
     @property
@@ -99,15 +98,15 @@ class AdaptedClassifier(Trainable):
 
     def dropout_in(self, groups: frozenset[str]) -> None:
         """LoRA dropout with the group body, the head's own with the group head; everything else stays in eval mode."""
-        for group, dropouts in self._dropouts.items():
-            for dropout in dropouts:
+        for group, modules in self._dropouts.items():
+            for dropout in modules:
                 dropout.training = group in groups
 
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
         """Body and head for all clients."""
         return frozenset({BODY, HEAD})
 
-    def prepare(self, sample: Sample, client: str | None = None) -> Example:
+    def prepare(self, sample: Sample, client: str | None = None) -> TextExample:
         """Token ids of the text, or of the pair, by the model's own tokenizer; cut to `max_length` tokens.
 
         Raises ExperimentError for a sample with media or without a label, or with other labels than the model's.
@@ -126,9 +125,9 @@ class AdaptedClassifier(Trainable):
         truncated = len(whole["input_ids"]) > self.max_length
         if truncated:
             whole = self.tokenizer(sample.question, pair, truncation=True, max_length=self.max_length)
-        return Example(sample.uid, dict(whole), self.labels.index(sample.answer), truncated)
+        return TextExample(sample.uid, dict(whole), self.labels.index(sample.answer), truncated)
 
-    def positions(self, example: Example) -> int:
+    def positions(self, example: TextExample) -> int:
         """The tokens of the text."""
         return len(example.inputs["input_ids"])
 
@@ -137,17 +136,17 @@ class AdaptedClassifier(Trainable):
         """None: there are no cached features."""
         return ()
 
-    def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+    def features(self, examples: Sequence[TextExample]) -> list[dict[str, Tensor]]:
         """Empty: no frozen encoder comes before the adapters."""
         return [{} for _ in examples]
 
     @in_precision
-    def logits(self, examples: Sequence[Example]) -> Tensor:
+    def logits(self, examples: Sequence[TextExample]) -> Tensor:
         """(examples, labels)."""
         self._rows = RowMap(range(len(examples)), [len(e.inputs["input_ids"]) for e in examples])
         return self.model(**self._batch(examples)).logits  # type: ignore[no-any-return]
 
-    def _batch(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def _batch(self, examples: Sequence[TextExample]) -> dict[str, Tensor]:
         """(examples, tokens) for each input, padded on the right to the longest example."""
         longest = max(len(e.inputs["input_ids"]) for e in examples)
         device = next(iter(self.tensors.values())).device
@@ -160,7 +159,7 @@ class AdaptedClassifier(Trainable):
             for name in examples[0].inputs
         }
 
-    def loss(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:
+    def loss(self, examples: Sequence[TextExample], features: Sequence[Any] | None = None) -> Tensor:
         """Mean cross entropy."""
         logits = self.logits(examples)
         targets = torch.tensor([e.label for e in examples], device=logits.device)
@@ -168,7 +167,7 @@ class AdaptedClassifier(Trainable):
 
     def losses(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[TextExample],
         owners: Sequence[int],
         count: int,
         features: Sequence[Any] | None = None,
@@ -182,26 +181,26 @@ class AdaptedClassifier(Trainable):
 
     @torch.no_grad()
     def score(
-        self, examples: Sequence[Example], features: Sequence[Any] | None = None
+        self, examples: Sequence[TextExample], features: Sequence[Any] | None = None
     ) -> list[tuple[int, int]]:
         """(1, 1) for a right label, (1, 0) for a wrong one: token accuracy is the accuracy."""
         return [(1, int(guess == e.label)) for guess, e in zip(self._guess(examples), examples, strict=True)]
 
     @torch.no_grad()
     def generate(
-        self, examples: Sequence[Example], max_new_tokens: int, features: Sequence[Any] | None = None
+        self, examples: Sequence[TextExample], max_new_tokens: int, features: Sequence[Any] | None = None
     ) -> list[str]:
         """The word of the likeliest label."""
         return [self.labels[guess] for guess in self._guess(examples)]
 
-    def _guess(self, examples: Sequence[Example]) -> list[int]:
+    def _guess(self, examples: Sequence[TextExample]) -> list[int]:
         """Index of the likeliest label; with prompt states of the client, under its own mix of adapters (FedDPA)."""
         with self.mixed_by_prompts(BODY, examples):
             return self.logits(examples).argmax(-1).tolist()
 
     @in_precision
     @torch.no_grad()
-    def prompt_states(self, examples: Sequence[Example], features: Sequence[Any] | None = None) -> Tensor:
+    def prompt_states(self, examples: Sequence[TextExample], features: Sequence[Any] | None = None) -> Tensor:
         """(B, d): the frozen body's last state at the first token, which RoBERTa's head reads."""
         with self._body.disable_adapter():
             return self._body(**self._batch(examples)).last_hidden_state[:, 0]  # type: ignore[no-any-return]

@@ -78,7 +78,7 @@ class Single(nn.Module):
 
 
 class CLIPAdapter(BaseModel, ABC):
-    """Base of the descriptions; a method's property `attachment` makes one from its fields."""
+    """Base of the descriptions; a method's property `clip_adapter` makes one from its fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

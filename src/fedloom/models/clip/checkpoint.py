@@ -19,7 +19,7 @@ from fedloom.core.payload import group_of
 from fedloom.data.pictures.class_names import Classes
 from fedloom.models.clip.adapter import CLIPAdapter
 from fedloom.models.clip.conditional_prompt import ConditionalContext
-from fedloom.models.clip.mixture_of_prompts import Experts
+from fedloom.models.clip.mixture_of_prompts import MixtureOfPrompts
 from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
 from fedloom.models.clip.prompt import Context, LowRankContext
 from fedloom.models.clip.towers import Towers
@@ -33,7 +33,7 @@ KINDS: dict[str, type[CLIPAdapter]] = {
     "LowRankContext": LowRankContext,
     "ConditionalContext": ConditionalContext,
     "TwoContexts": TwoContexts,
-    "Experts": Experts,
+    "Experts": MixtureOfPrompts,
     "MultimodalAdapter": MultimodalAdapter,
 }
 """Adapter classes by their names in `fedloom.json`; the names stay when a class is renamed."""

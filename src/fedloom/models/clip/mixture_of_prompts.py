@@ -19,7 +19,7 @@ STRIDE = 4
 """R(.) keeps every fourth coordinate."""
 
 
-class Experts(Context):
+class MixtureOfPrompts(Context):
     """Tensors `prompt/context` (m, d_text), `gate/query|key|value|out.*` (d/4, d/4), and `experts/contexts` (K-1, m, d_text).
 
     The last one is frozen and comes from the server. Rows of zeros are absent experts; without experts there is no gating.
@@ -37,13 +37,13 @@ class Experts(Context):
             raise ExperimentError(
                 f"method.heads is {self.heads}, which does not divide the gating's width {inner} of model.clip"
             )
-        return ExpertsPart(self, towers)
+        return MixtureOfPromptsPart(self, towers)
 
 
-class ExpertsPart(ContextPart):
+class MixtureOfPromptsPart(ContextPart):
     """logit_c = lambda s <f, t_L(c)> + s <R(f), h(c)>; without experts: s <f, t_L(c)>."""
 
-    def __init__(self, spec: Experts, towers: Towers) -> None:
+    def __init__(self, spec: MixtureOfPrompts, towers: Towers) -> None:
         super().__init__(spec, towers)
         self.spec = spec
         inner = len(range(0, towers.width, STRIDE))

@@ -26,7 +26,7 @@ from fedloom.models.precision import in_precision, moved
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class PictureExample:
     """A picture, resized and cropped: `image` uint8 (3, S, S); `label`, its index among the names of `kind`.
 
     `kind` is "base" or "novel"; `allowed`: indices to choose from, None for all.
@@ -89,7 +89,7 @@ class AdaptedCLIP(Trainable):
         """The class names of the list that a sample's meta "classes" names."""
         return self.classes.novel if kind == "novel" else self.classes.base
 
-    def prepare(self, sample: Sample, client: str | None = None) -> Example:
+    def prepare(self, sample: Sample, client: str | None = None) -> PictureExample:
         """The picture, resized; a sample without one gets the mean colour.
 
         Raises ExperimentError for a sample that is no picture of one of the classes.
@@ -110,9 +110,9 @@ class AdaptedCLIP(Trainable):
             mean = torch.tensor([round(m / self.pixels.factor) for m in self.pixels.mean], dtype=torch.uint8)
             image = mean[:, None, None].expand(-1, 8, 8)
         allowed = None if allowed is None else tuple(allowed)
-        return Example(sample.uid, self.pixels.sized(image), int(label), kind, allowed)
+        return PictureExample(sample.uid, self.pixels.sized(image), int(label), kind, allowed)
 
-    def positions(self, example: Example) -> int:
+    def positions(self, example: PictureExample) -> int:
         """Positions of the picture, plus one per class, whose text is read in every step."""
         return 1 + self.towers.patches + len(self.classes.base)
 
@@ -123,31 +123,33 @@ class AdaptedCLIP(Trainable):
 
     @in_precision
     @torch.no_grad()
-    def features(self, examples: Sequence[Example]) -> list[Tensor]:
+    def features(self, examples: Sequence[PictureExample]) -> list[Tensor]:
         """Output of the frozen blocks below the first trained one, per picture."""
         like = self.towers.like
         pixels = self.pixels.normal(torch.stack([e.image for e in examples]).to(like.device))
         return list(self.part.features(pixels))
 
     @in_precision
-    def logits(self, examples: Sequence[Example], features: Sequence[Tensor] | None, kind: str) -> Tensor:
+    def logits(
+        self, examples: Sequence[PictureExample], features: Sequence[Tensor] | None, kind: str
+    ) -> Tensor:
         """(B, C) over all names of one list, with the loaded tensors."""
         feats = self._stacked(examples, features)
         return self.part.logits(feats, self.names(kind), Who((0,) * len(examples)))
 
-    def _stacked(self, examples: Sequence[Example], features: Sequence[Tensor] | None) -> Tensor:
+    def _stacked(self, examples: Sequence[PictureExample], features: Sequence[Tensor] | None) -> Tensor:
         """The examples' features (B, ...) on the model's device."""
         rows = self.features(examples) if features is None else features
         return moved(torch.stack(list(rows)), self.towers.like.device)
 
-    def loss(self, examples: Sequence[Example], features: Sequence[Tensor] | None = None) -> Tensor:
+    def loss(self, examples: Sequence[PictureExample], features: Sequence[Tensor] | None = None) -> Tensor:
         """Mean cross entropy over all base classes, plus the adapter's own term."""
         return self.losses(examples, [0] * len(examples), 1, features)[0]
 
     @in_precision
     def losses(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[PictureExample],
         owners: Sequence[int],
         count: int,
         features: Sequence[Tensor] | None = None,
@@ -168,7 +170,7 @@ class AdaptedCLIP(Trainable):
 
     @torch.no_grad()
     def score(
-        self, examples: Sequence[Example], features: Sequence[Tensor] | None = None
+        self, examples: Sequence[PictureExample], features: Sequence[Tensor] | None = None
     ) -> list[tuple[int, int]]:
         """(1, 1) for a right name, (1, 0) for a wrong one."""
         return [
@@ -177,13 +179,16 @@ class AdaptedCLIP(Trainable):
 
     @torch.no_grad()
     def generate(
-        self, examples: Sequence[Example], max_new_tokens: int, features: Sequence[Tensor] | None = None
+        self,
+        examples: Sequence[PictureExample],
+        max_new_tokens: int,
+        features: Sequence[Tensor] | None = None,
     ) -> list[str]:
         """The likeliest class's name."""
         guesses = self._guess(examples, features)
         return [self.names(e.kind)[g] for g, e in zip(guesses, examples, strict=True)]
 
-    def _guess(self, examples: Sequence[Example], features: Sequence[Tensor] | None) -> list[int]:
+    def _guess(self, examples: Sequence[PictureExample], features: Sequence[Tensor] | None) -> list[int]:
         """Label of the likeliest allowed class, in each example's own list."""
         known = self.features(examples) if features is None else features
         guesses = [0] * len(examples)
@@ -204,7 +209,7 @@ class AdaptedCLIP(Trainable):
     def classify(self, image: Tensor) -> str:
         """The likeliest name of a picture, uint8 (3, H, W), among all base and novel classes."""
         names = (*self.classes.base, *self.classes.novel)
-        features = self.features([Example("query", self.pixels.sized(image), 0, "base")])
+        features = self.features([PictureExample("query", self.pixels.sized(image), 0, "base")])
         return names[int(self.part.logits(torch.stack(features), names, Who((0,))).argmax())]
 
     def save_adapters(self, folder: Path) -> None:

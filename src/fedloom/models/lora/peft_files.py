@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from fedloom.models.lora.lora import PREFIX, LoRA
+from fedloom.models.lora.layers import PREFIX, LoRA
 
 _KEYS = {
     "lora_A": "lora_A.weight",

@@ -30,7 +30,7 @@ Features = Sequence[Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
-class Example:
+class MLLMExample:
     """A prepared sample: `inputs` preprocessed tensors without batch dimension, `pieces` token ids."""
 
     uid: str
@@ -91,7 +91,7 @@ class MLLM(nn.Module):
             projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config, seed)  # type: ignore[operator]
         return cls(encoder, projector, llm, tokenizer, config)
 
-    def prepare(self, sample: Sample) -> Example:
+    def prepare(self, sample: Sample) -> MLLMExample:
         """Preprocess and tokenise once; the result can be cached. Raises if the encoder lacks a modality."""
         held: Sequence[str] = self.encoder.modalities  # type: ignore[assignment]
         for name in sample.modalities:
@@ -105,7 +105,7 @@ class MLLM(nn.Module):
             for m in MODALITIES
             if m in sample.modalities
         }
-        return Example(sample.uid, sample.kind, inputs, self.pieces(sample), sample.answer)
+        return MLLMExample(sample.uid, sample.kind, inputs, self.pieces(sample), sample.answer)
 
     def pieces(self, sample: Sample) -> Pieces:
         """Token ids of a sample's prompt and answer; touches no raw input."""
@@ -121,7 +121,7 @@ class MLLM(nn.Module):
             combine=self.config.combine,
         )
 
-    def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+    def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
         """Encoder outputs before P, per example {modality: (tokens, out_dim)}; one pass per modality."""
         features: list[dict[str, Tensor]] = [{} for _ in examples]
         groups: dict[tuple[str, torch.Size], list[int]] = defaultdict(list)
@@ -139,7 +139,7 @@ class MLLM(nn.Module):
                 features[i][name] = row
         return features
 
-    def forward(self, examples: Sequence[Example], features: Features | None = None) -> MLLMOutput:
+    def forward(self, examples: Sequence[MLLMExample], features: Features | None = None) -> MLLMOutput:
         """Teacher-forced pass over B examples; logits are computed at answer positions only."""
         plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=True, left=False)
         embeds = self._embed(plan, self.features(examples) if features is None else features)
@@ -158,7 +158,7 @@ class MLLM(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, examples: Sequence[Example], max_new_tokens: int = 32, features: Features | None = None
+        self, examples: Sequence[MLLMExample], max_new_tokens: int = 32, features: Features | None = None
     ) -> list[str]:
         """Greedy answers, decoded and stripped; every module runs in eval mode and gets its own mode back."""
         modes = [(module, module.training) for module in self.modules()]
@@ -175,7 +175,7 @@ class MLLM(nn.Module):
         return [(text if stop == "eos" else text.split(stop)[0]).strip() for text in texts]
 
     @torch.no_grad()
-    def prompt_states(self, examples: Sequence[Example], features: Features | None = None) -> Tensor:
+    def prompt_states(self, examples: Sequence[MLLMExample], features: Features | None = None) -> Tensor:
         """(B, d_llm): the LLM's last hidden layer at the last token of each prompt."""
         plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=False, left=True)
         embeds = self._embed(plan, self.features(examples) if features is None else features)

@@ -20,12 +20,11 @@ from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
 from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
-from fedloom.models.lora import lora
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.gradient_check import check_adapters
-from fedloom.models.lora.lora import LoRA
+from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.mllm.layout import length_of
-from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.precision import in_precision
 
@@ -52,7 +51,7 @@ class AdaptedMLLM(Trainable):
                 break
             group = f"encoder.{modality}"
             self.specs[group] = encoder_lora
-            trunks[modality] = self._wrapped[group] = lora.attach(
+            trunks[modality] = self._wrapped[group] = attach(
                 trunks[modality], encoder_lora, group, seed, second
             )
             width = encoder.config.modalities[modality].embed_dim
@@ -61,13 +60,13 @@ class AdaptedMLLM(Trainable):
             check_adapters(trunks[modality], probe.to(next(mllm.encoder.parameters())), marker=marker)
         if llm_lora is not None:
             self.specs = {"llm": llm_lora, **self.specs}
-            mllm.llm = self._wrapped["llm"] = lora.attach(mllm.llm, llm_lora, "llm", seed, second)
+            mllm.llm = self._wrapped["llm"] = attach(mllm.llm, llm_lora, "llm", seed, second)
         mllm.eval()
-        self._dropouts = {group: lora.dropouts(module) for group, module in self._wrapped.items()}
+        self._dropouts = {group: dropouts(module) for group, module in self._wrapped.items()}
         named = {
             f"{group}/{name}": parameter
             for group, module in self._wrapped.items()
-            for name, parameter in lora.named_factors(module).items()
+            for name, parameter in named_factors(module).items()
         }
         self._projector_groups: list[str] = []
         if isinstance(mllm.projector, nn.ModuleDict):
@@ -80,7 +79,7 @@ class AdaptedMLLM(Trainable):
         layers = {
             f"{group}/{place}": layer
             for group, module in self._wrapped.items()
-            for place, layer in lora.adapted_layers(module).items()
+            for place, layer in adapted_layers(module).items()
         }
         super().__init__(named, layers, {group: spec.scale() for group, spec in self.specs.items()})
 
@@ -96,8 +95,8 @@ class AdaptedMLLM(Trainable):
 
     def dropout_in(self, groups: frozenset[str]) -> None:
         """LoRA dropout in these groups only; everything else stays in eval mode."""
-        for group, dropouts in self._dropouts.items():
-            for dropout in dropouts:
+        for group, modules in self._dropouts.items():
+            for dropout in modules:
                 dropout.training = group in groups
 
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
@@ -110,11 +109,11 @@ class AdaptedMLLM(Trainable):
         }
         return frozenset({"llm"} | held | projectors)
 
-    def prepare(self, sample: Sample, client: str | None = None) -> Example:
+    def prepare(self, sample: Sample, client: str | None = None) -> MLLMExample:
         """Preprocessed inputs and token ids."""
         return self.mllm.prepare(sample)
 
-    def positions(self, example: Example) -> int:
+    def positions(self, example: MLLMExample) -> int:
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
         encoder: Any = self.mllm.encoder
         parts = encoder.config.modalities
@@ -123,13 +122,13 @@ class AdaptedMLLM(Trainable):
 
     @in_precision
     @torch.no_grad()
-    def features(self, examples: Sequence[Example]) -> list[dict[str, Tensor]]:
+    def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
         """Per example {modality: (tokens, out_dim)}, before the projector."""
         return self.mllm.features(examples)
 
     @in_precision
     def loss(
-        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
+        self, examples: Sequence[MLLMExample], features: Sequence[dict[str, Tensor]] | None = None
     ) -> Tensor:
         """Mean negative log-likelihood of the batch's answer tokens (Eq. 6)."""
         return self.mllm(examples, features).loss  # type: ignore[no-any-return]
@@ -137,7 +136,7 @@ class AdaptedMLLM(Trainable):
     @in_precision
     def losses(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[MLLMExample],
         owners: Sequence[int],
         count: int,
         features: Sequence[dict[str, Tensor]] | None = None,
@@ -151,7 +150,7 @@ class AdaptedMLLM(Trainable):
     @in_precision
     @torch.no_grad()
     def score(
-        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
+        self, examples: Sequence[MLLMExample], features: Sequence[dict[str, Tensor]] | None = None
     ) -> list[tuple[int, int]]:
         """Answer tokens (the stop included) and correct ones, teacher forced."""
         with self.mixed_by_prompts("llm", examples, features):
@@ -162,7 +161,7 @@ class AdaptedMLLM(Trainable):
     @in_precision
     def generate(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[MLLMExample],
         max_new_tokens: int,
         features: Sequence[dict[str, Tensor]] | None = None,
     ) -> list[str]:
@@ -173,7 +172,7 @@ class AdaptedMLLM(Trainable):
     @in_precision
     @torch.no_grad()
     def prompt_states(
-        self, examples: Sequence[Example], features: Sequence[dict[str, Tensor]] | None = None
+        self, examples: Sequence[MLLMExample], features: Sequence[dict[str, Tensor]] | None = None
     ) -> Tensor:
         """(B, d_llm): the LLM's last layer at the prompt's last token, the LLM's adapters switched off."""
         with without_adapter(self.mllm.llm):

@@ -29,7 +29,7 @@ ITEMS = f"{PUBLIC}/items"
 
 
 @dataclass(frozen=True, eq=False)
-class Example:
+class OwnExample:
     """An encoder's inputs for one sample, and its label (-1 if unlabelled)."""
 
     inputs: Mapping[str, Tensor]
@@ -94,7 +94,7 @@ class ModelBank(Trainable):
         if len(groups := {group_of(n) for n in names}) == 1:
             self.current = self.architectures[groups.pop()]
 
-    def prepare(self, sample: Sample, client: str | None = None) -> Sample | Example:
+    def prepare(self, sample: Sample, client: str | None = None) -> Sample | OwnExample:
         """The input of the client's architecture; without a client the sample itself. Raises ExperimentError."""
         if "label" not in sample.meta:
             raise ExperimentError(
@@ -102,17 +102,17 @@ class ModelBank(Trainable):
             )
         return sample if client is None else _read(self.architectures[self.of_client[client]], sample)
 
-    def read(self, samples: Sequence[Sample]) -> list[Example]:
+    def read(self, samples: Sequence[Sample]) -> list[OwnExample]:
         """Inputs of the active architecture for these samples."""
         return [_read(self.current, s) for s in samples]
 
-    def read_items(self, items: Tensor, client: str) -> list[Example]:
+    def read_items(self, items: Tensor, client: str) -> list[OwnExample]:
         """Inputs of a client's architecture for public items (see `models.generation.public_set`)."""
         architecture = self.architectures[self.of_client[client]]
         raw: Sequence[Any] = as_texts(items) if architecture.modality == "text" else list(items)
-        return [Example(architecture.read(x), -1) for x in raw]
+        return [OwnExample(architecture.read(x), -1) for x in raw]
 
-    def outputs(self, examples: Sequence[Example]) -> tuple[Tensor, Tensor]:
+    def outputs(self, examples: Sequence[OwnExample]) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and unit representations (B, d) by the active architecture, with gradients if enabled."""
         like = self.current.net.head.weight
         stacked = {
@@ -124,7 +124,7 @@ class ModelBank(Trainable):
 
     def losses(
         self,
-        examples: Sequence[Example],
+        examples: Sequence[OwnExample],
         owners: Sequence[int],
         count: int,
         features: Sequence[Any] | None = None,
@@ -137,7 +137,7 @@ class ModelBank(Trainable):
 
     @torch.no_grad()
     def inferred(
-        self, tensors: Mapping[str, Tensor], examples: Sequence[Example], batch: int = 128
+        self, tensors: Mapping[str, Tensor], examples: Sequence[OwnExample], batch: int = 128
     ) -> tuple[Tensor, Tensor]:
         """Logits (N, C) and unit representations (N, d) by the model with these tensors, which stays loaded; no gradients."""
         self.load(tensors)
@@ -145,19 +145,19 @@ class ModelBank(Trainable):
         return torch.cat([p for p, _ in parts]), torch.cat([z for _, z in parts])
 
     @torch.no_grad()
-    def guesses(self, examples: Sequence[Example], batch: int = 128) -> list[int]:
+    def guesses(self, examples: Sequence[OwnExample], batch: int = 128) -> list[int]:
         """The likeliest class of each example, by the active model."""
         parts = (self.outputs(examples[i : i + batch])[0] for i in range(0, len(examples), batch))
         return [guess for logits in parts for guess in logits.argmax(-1).tolist()]
 
     def score(
-        self, examples: Sequence[Example], features: Sequence[Any] | None = None
+        self, examples: Sequence[OwnExample], features: Sequence[Any] | None = None
     ) -> list[tuple[int, int]]:
         """(1, 1) for a right label, (1, 0) for a wrong one."""
         return [(1, int(g == e.label)) for g, e in zip(self.guesses(examples), examples, strict=True)]
 
     def generate(
-        self, examples: Sequence[Example], max_new_tokens: int, features: Sequence[Any] | None = None
+        self, examples: Sequence[OwnExample], max_new_tokens: int, features: Sequence[Any] | None = None
     ) -> list[str]:
         """The likeliest class's name."""
         return [self.names[g] for g in self.guesses(examples)]
@@ -173,7 +173,7 @@ class ModelBank(Trainable):
             raise ExperimentError(
                 f"this client's model reads one input, of the modality {modality}; give {option} alone"
             )
-        return self.names[self.guesses([Example(self.current.read(inputs[modality]), -1)])[0]]
+        return self.names[self.guesses([OwnExample(self.current.read(inputs[modality]), -1)])[0]]
 
     def save_adapters(self, folder: Path) -> None:
         """Write the active architecture: `encoder/` in transformers' format, `classifier.safetensors`, `fedloom.json`."""
@@ -204,8 +204,8 @@ class ModelBank(Trainable):
         return tensors | {f"{group}/{n}": t for n, t in load_file(folder / "classifier.safetensors").items()}
 
 
-def _read(architecture: Architecture, sample: Sample) -> Example:
-    return Example(architecture.read(raw_input(sample, architecture.modality)), int(sample.meta["label"]))
+def _read(architecture: Architecture, sample: Sample) -> OwnExample:
+    return OwnExample(architecture.read(raw_input(sample, architecture.modality)), int(sample.meta["label"]))
 
 
 def group_name(architecture: str) -> str:

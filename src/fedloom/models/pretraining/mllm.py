@@ -17,7 +17,7 @@ from torch import Tensor
 from fedloom.core.streams import numpy_stream, torch_stream
 from fedloom.data.tabletop import VOCABULARY, Tabletop
 from fedloom.models.imagebind.imagebind import ImageBind, ImageBindConfig
-from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.pretraining.augment import vary_sound
 from fedloom.models.pretraining.bpe_tokenizer import train_tokenizer
 from fedloom.models.pretraining.recipe import (
@@ -145,9 +145,9 @@ def encoder_config() -> ImageBindConfig:
 
 def prepare_pool(
     model: MLLM, world: Tabletop, scenes: int, kinds: Sequence[str] = KINDS
-) -> dict[str, list[Example]]:
+) -> dict[str, list[MLLMExample]]:
     """Examples of the first public scenes by kind; a scene's photo and spoken question are the same tensors in all."""
-    ready: dict[str, list[Example]] = {kind: [] for kind in kinds}
+    ready: dict[str, list[MLLMExample]] = {kind: [] for kind in kinds}
     for index in range(scenes):
         shown: dict[str, torch.Tensor] = {}
         for kind in kinds:
@@ -156,13 +156,15 @@ def prepare_pool(
                 if name not in shown:
                     shown[name] = model.encoder.preprocess(name, raw)  # type: ignore[operator]
             inputs = {name: shown[name] for name in sample.modalities}
-            ready[kind].append(Example(sample.uid, sample.kind, inputs, model.pieces(sample), sample.answer))
+            ready[kind].append(
+                MLLMExample(sample.uid, sample.kind, inputs, model.pieces(sample), sample.answer)
+            )
     return ready
 
 
 def train(
     model: MLLM,
-    examples: Mapping[str, Sequence[Example]],
+    examples: Mapping[str, Sequence[MLLMExample]],
     seed: int,
     number: int,
     phase: Phase,
@@ -191,7 +193,7 @@ def train(
 
 
 @torch.no_grad()
-def encode_pool(model: MLLM, examples: Sequence[Example], batch: int = 256) -> list[dict[str, Tensor]]:
+def encode_pool(model: MLLM, examples: Sequence[MLLMExample], batch: int = 256) -> list[dict[str, Tensor]]:
     """Encoder outputs of every example."""
     return [f for i in range(0, len(examples), batch) for f in model.features(examples[i : i + batch])]
 
@@ -206,7 +208,7 @@ def measure(model: MLLM, world: Tabletop, checks: int, kinds: Sequence[str] = KI
     return metrics
 
 
-def exact(model: MLLM, examples: Sequence[Example], batch: int = 128) -> float:
+def exact(model: MLLM, examples: Sequence[MLLMExample], batch: int = 128) -> float:
     """Share of examples whose greedy answer equals the reference."""
     right = 0
     for start in range(0, len(examples), batch):

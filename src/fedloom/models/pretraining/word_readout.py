@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedloom.core.streams import numpy_stream, torch_stream
-from fedloom.models.mllm.mllm import MLLM, Example
+from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.pretraining.recipe import descend
 
 SHARPNESS = 10.0
@@ -36,7 +36,7 @@ class Readout(nn.Module):
 def align(
     model: MLLM,
     name: str,
-    examples: Sequence[Example],
+    examples: Sequence[MLLMExample],
     seed: int,
     steps: int,
     batch: int,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fedloom.models.base import Trainable
 from fedloom.models.training.loop import LocalJob, Outcome, blown_up
-from fedloom.models.training.stacked_layers import Stack
+from fedloom.models.training.stacked_layers import AdapterStack
 from fedloom.models.training.stacked_optimizer import Stacked, StackedAdamW, StackedSGD
 
 Features = Callable[[Sequence[tuple[int, int]]], Sequence[Any] | None]
@@ -40,7 +40,7 @@ def train_cohort(model: Trainable, jobs: Sequence[LocalJob]) -> list[Outcome | F
     """Train jobs of one kind together; one outcome each, or the error of a client whose loss is not finite."""
     model.load(jobs[0].start, jobs[0].ratios)
     model.mix(jobs[0].local)
-    stack = Stack(model, [j.start for j in jobs], _differing(model, jobs))
+    stack = AdapterStack(model, [j.start for j in jobs], _differing(model, jobs))
     stack.seed([j.dropout_seed() for j in jobs])
     run = _Run(model, jobs, stack)
     with stack.installed():
@@ -68,7 +68,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 class _Run:
     """The state of one cohort's training."""
 
-    def __init__(self, model: Trainable, jobs: Sequence[LocalJob], stack: Stack) -> None:
+    def __init__(self, model: Trainable, jobs: Sequence[LocalJob], stack: AdapterStack) -> None:
         self.model, self.jobs, self.stack = model, jobs, stack
         self.streams = [j.batches() for j in jobs]
         self.losses: list[list[float]] = [[] for _ in jobs]

@@ -23,7 +23,7 @@ VERA = {"default": ("lambda_d", "lambda_b"), "local": ("local_d", "local_b")}
 """Suffixes of the two travelling tensors, by PEFT's adapter name."""
 
 
-class Stack:
+class AdapterStack:
     """The named tensors of K clients as parameters (K, ...), put into a model's layers while `installed`."""
 
     def __init__(

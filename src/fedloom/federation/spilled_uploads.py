@@ -9,7 +9,7 @@ from fedloom.core.payload import Payload, Reply
 from fedloom.core.tensor_files import PREFIX, write_tensors
 
 
-class Uploads:
+class SpilledUploads:
     """Stores each reply on arrival. `limit` is in bytes; files go to a temporary folder in `inside`, or the system's."""
 
     def __init__(self, limit: int, inside: Path | None = None) -> None:

@@ -10,7 +10,7 @@ import torch
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply
 from fedloom.core.tensor_files import PREFIX, Stored
-from fedloom.federation.uploads import Uploads
+from fedloom.federation.spilled_uploads import SpilledUploads
 from fedloom.models.example_cache import ExampleCache, nbytes
 
 TENSORS = {
@@ -30,7 +30,7 @@ def learned(federation) -> dict[str, torch.Tensor]:
 
 
 def test_what_is_read_back_is_what_was_sent(tmp_path) -> None:
-    uploads = Uploads(0, tmp_path)
+    uploads = SpilledUploads(0, tmp_path)
     taken = uploads.take(Reply("a", Payload(TENSORS, {"examples": 3})))
     assert isinstance(taken.payload.tensors, Stored)
     assert taken.payload.numbers == {"examples": 3}
@@ -46,7 +46,7 @@ def test_what_is_read_back_is_what_was_sent(tmp_path) -> None:
 
 def test_only_what_exceeds_the_budget_goes_to_a_file_and_clearing_removes_it(tmp_path) -> None:
     reply = Reply("a", Payload(TENSORS))
-    uploads = Uploads(2 * reply.payload.nbytes, tmp_path)
+    uploads = SpilledUploads(2 * reply.payload.nbytes, tmp_path)
     kinds = [isinstance(uploads.take(reply).payload.tensors, Stored) for _ in range(4)]
     assert kinds == [False, False, True, True]
     assert len(list(tmp_path.glob(f"{PREFIX}*/*"))) == 2
@@ -57,16 +57,16 @@ def test_only_what_exceeds_the_budget_goes_to_a_file_and_clearing_removes_it(tmp
 
 def test_a_reply_that_is_an_error_is_passed_on(tmp_path) -> None:
     lost = Reply("a", error="raised KeyError: 'x'")
-    assert Uploads(0, tmp_path).take(lost) is lost
+    assert SpilledUploads(0, tmp_path).take(lost) is lost
 
 
 def test_a_disk_that_takes_no_more_is_one_sentence(tmp_path, monkeypatch) -> None:
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fedloom.federation.uploads.write_tensors", full)
+    monkeypatch.setattr("fedloom.federation.spilled_uploads.write_tensors", full)
     with pytest.raises(ExperimentError, match=r"No space left on device.*engine\.memory"):
-        Uploads(0, tmp_path).take(Reply("a", Payload(TENSORS)))
+        SpilledUploads(0, tmp_path).take(Reply("a", Payload(TENSORS)))
 
 
 @pytest.mark.parametrize("method", ["fedavg-lora", "feda2-lora", "fedex-lora", "fedsa-lora"])
