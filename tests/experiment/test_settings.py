@@ -110,3 +110,51 @@ def test_every_shipped_experiment_is_valid_in_every_size_and_says_how_it_is_run(
     assert first.startswith(f"# fedloom run {path}")
     for size in ("tiny", "small", "paper"):
         assert load_rows(path, [f"size={size}"])
+
+
+BASE = "rounds: 0\nmethod: fedavg-lora\ndata: {source: tabletop, clients: {image: 2}, train: 5, test: 1}\n"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{data.source: folder, data.path: silos}",
+        "{data.path: silos, data.source: folder}",
+        "{data: {path: silos, source: folder}}",
+        "{data.path: silos, data: {source: folder}}",
+    ],
+)
+def test_another_source_drops_the_fields_that_it_does_not_read(row: str, tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(f"{BASE}rows: {{own: {row}}}\n")
+    [experiment] = load_rows(file)
+    assert experiment.data.model_dump(exclude={"test_only"}) == {
+        "source": "folder",
+        "path": Path("silos"),
+        "test_share": 0.2,
+    }
+    assert load_rows(file, ["data.test_share=0.5"])[0].data.test_share == 0.5
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "{data.source: folder, data.path: silos, data.train: 9}",
+        "{data.train: 9, data.path: silos, data.source: folder}",
+        "{data: {train: 9, path: silos, source: folder}}",
+        "{data.train: 9, data: {path: silos, source: folder}}",
+    ],
+)
+def test_a_field_set_beside_the_source_that_does_not_read_it_is_refused(row: str, tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(f"{BASE}rows: {{own: {row}}}\n")
+    with pytest.raises(ExperimentError, match=r"data\.train is not read by source folder"):
+        load_rows(file)
+
+
+@pytest.mark.parametrize("source", ["[folder]", "3", "{a: 1}", "null"])
+def test_a_source_that_is_no_name_is_one_sentence(source: str, tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(f"method: fedavg-lora\ndata: {{source: {source}}}\n")
+    with pytest.raises(ExperimentError, match=r"unknown data\.source"):
+        load_rows(file)

@@ -158,9 +158,8 @@ def load_for_benchmark(run_dir: Path, client: str | None = None) -> tuple[Task[A
 
 def read_experiment(folder: Path) -> Experiment:
     """The resolved experiment of a run folder."""
-    fields = read_yaml(folder / "experiment.yaml")
-    fields.pop("versions", None)
-    return Experiment.parse(fields, str(folder / "experiment.yaml"), record=True)
+    file = folder / "experiment.yaml"
+    return Experiment.from_record(read_yaml(file), str(file))
 
 
 def versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from fedloom.core.validation import validated
 from fedloom.data.sources import Source, parse_source
 from fedloom.data.sources.tabletop import TabletopSource
 from fedloom.experiment.registry import load_entry_points
-from fedloom.experiment.yaml_rows import read_rows
+from fedloom.experiment.yaml_rows import of_record, read_rows
 from fedloom.federation.settings import RunSettings
 from fedloom.methods import METHODS, Method
 from fedloom.models.lora.layers import LoRA
@@ -84,20 +84,21 @@ class Experiment(RunSettings):
         return rows[0]
 
     @classmethod
-    def parse(
-        cls, fields: Mapping[str, Any], origin: str = "the experiment", *, record: bool = False
-    ) -> "Experiment":
-        """The experiment of a plain mapping. `origin` is named in errors. Raises ExperimentError.
+    def from_record(cls, fields: Mapping[str, Any], origin: str) -> "Experiment":
+        """The experiment of an existing run's file. `origin` is named in errors. Raises ExperimentError."""
+        load_entry_points()
+        return cls.parse(of_record(fields), origin)
 
-        `record` marks the file of a finished run, which may name fields of `data` that its source does not read.
-        """
+    @classmethod
+    def parse(cls, fields: Mapping[str, Any], origin: str = "the experiment") -> "Experiment":
+        """The experiment of a plain mapping. `origin` is named in errors. Raises ExperimentError."""
         load_entry_points()
         parts = dict(fields)
         if "method" in parts and not isinstance(parts["method"], Method):
             parts["method"] = _method(parts["method"], origin)
         data = parts.get("data", {})
         if isinstance(data, Mapping):
-            parts["data"] = parse_source(data, origin, record=record)
+            parts["data"] = parse_source(data, origin)
         experiment = validated(cls, parts, origin)
         if fault := experiment._contradiction():
             raise ExperimentError(f"{origin}: {fault}")
@@ -176,5 +177,6 @@ def load_rows(
     path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
 ) -> list[Experiment]:
     """Every run that a YAML file describes (see `yaml_rows.read_rows`). Raises ExperimentError."""
+    load_entry_points()
     rows = read_rows(path, overrides, only=only)
-    return [Experiment.parse(fields, str(path), record=rows.record) for fields in rows.fields]
+    return [Experiment.parse(fields, str(path)) for fields in rows]

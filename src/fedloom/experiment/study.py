@@ -74,7 +74,7 @@ def planned(folder: Path) -> list[Experiment]:
     """The experiments of a folder written by `run_rows` or `run`, to resume them. Raises ExperimentError."""
     if (folder / "plan.json").is_file():
         plans = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        return [Experiment.parse(fields, str(folder / "plan.json"), record=True) for fields in plans]
+        return [Experiment.from_record(fields, str(folder / "plan.json")) for fields in plans]
     if (folder / "experiment.yaml").is_file():
         return [read_experiment(folder)]
     raise ExperimentError(

@@ -4,9 +4,8 @@ Overrides use dots: `method.ridge=0.1`. Setting another method or another data s
 read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,21 +13,27 @@ from typing import Any
 import yaml
 
 from fedloom.core.errors import ExperimentError
-from fedloom.data.sources import switched
+from fedloom.data.sources import DEFAULT, read_by
 
-SOURCE = "data.source"
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The plain fields of every run of a file; `record` marks the experiment.yaml of an existing run."""
-
-    fields: Sequence[dict[str, Any]]
-    record: bool
+SOURCE, VERSIONS = "data.source", "versions"
 
 
-def read_rows(path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()) -> Rows:
-    """Every run of a YAML file: its rows times `across` times its seeds, in the file's order.
+def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The experiment in a run's own record: without its versions, and without fields of `data` that its source does not read.
+
+    Records until 0.1 hold the fields of every source.
+    """
+    plain = {key: value for key, value in fields.items() if key != VERSIONS}
+    data = plain.get("data")
+    if isinstance(data, dict):
+        plain["data"] = read_by(data.get("source", DEFAULT), data)
+    return plain
+
+
+def read_rows(
+    path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
+) -> list[dict[str, Any]]:
+    """The plain fields of every run of a YAML file: its rows times `across` times its seeds, in the file's order.
 
     Order of application, later wins: the file, its `sizes` entry for the chosen size, `across`, the row, the overrides. A
     `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's. `only` restricts the
@@ -37,7 +42,8 @@ def read_rows(path: str | Path, overrides: Sequence[str] = (), *, only: Sequence
     fields = read_yaml(Path(path))
     options = dict(_override(text) for text in overrides)
     sizes = fields.pop("sizes", None) or {}
-    record = fields.pop("versions", None) is not None  # only a run's own experiment.yaml records versions
+    if VERSIONS in fields:  # only a run's own experiment.yaml has them
+        fields = of_record(fields)
     if not isinstance(sizes, dict) or not all(isinstance(s or {}, dict) for s in sizes.values()):
         raise ExperimentError(f"{path}: sizes must map tiny, small or paper to settings")
     size = options.get("size", fields.get("size", "tiny"))
@@ -64,12 +70,18 @@ def read_rows(path: str | Path, overrides: Sequence[str] = (), *, only: Sequence
         merged = deepcopy(fields)
         for layer in (sized, across[column] or {}, rows[row] or {}, options):
             # the source first: setting it drops the fields of the previous one
-            for key, value in sorted(layer.items(), key=lambda item: item[0] != SOURCE):
+            for key, value in sorted(layer.items(), key=_names_source, reverse=True):
                 _set(merged, key, value)
         names = {"row": row, "across": column, "seed": seed}
         merged |= {key: value for key, value in names.items() if value is not None}
         runs.append(merged)
-    return Rows(runs, record)
+    return runs
+
+
+def _names_source(item: tuple[str, Any]) -> bool:
+    """Whether an override names the source of data, dotted or nested."""
+    key, value = item
+    return key == SOURCE or (key == "data" and isinstance(value, dict) and "source" in value)
 
 
 def _axis(entries: Any, path: str | Path, axis: str, key: str, example: str) -> dict[Any, Any]:
@@ -122,16 +134,11 @@ def _set(fields: dict[str, Any], key: str, value: Any) -> None:
         target = inner
     if path == ["method"] and last == "name" and target.get("name") != value:
         target.clear()  # another method has other fields
-    if key == SOURCE and target.get("source", "tabletop") != value:
-        kept = switched(target, value)
+    if key == SOURCE and target.get("source", DEFAULT) != value:
+        kept = read_by(value, target)
         target.clear()
         target.update(kept)
-    if (
-        key == "data"
-        and isinstance(value, dict)
-        and isinstance(target.get("data"), dict)
-        and "source" in value
-    ):
+    if key == "data" and isinstance(target.get("data"), dict) and _names_source((key, value)):
         _set(fields, SOURCE, value["source"])
     if isinstance(value, dict) and isinstance(target.get(last), dict) and last != "method":
         for inner_key, inner_value in value.items():

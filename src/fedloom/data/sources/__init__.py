@@ -21,30 +21,23 @@ SOURCES: dict[str, type[Source]] = {
 DEFAULT = "tabletop"
 
 
-def parse_source(fields: Mapping[str, Any], origin: str = "data", *, record: bool = False) -> Source:
-    """The source that `fields` describe. Raises ExperimentError.
-
-    Fields that only another source reads are refused; in a `record` of an old run, which held all sources' fields, they are
-    ignored.
-    """
+def parse_source(fields: Mapping[str, Any], origin: str = "data") -> Source:
+    """The source that `fields` describe. Raises ExperimentError, also for a field that only another source reads."""
     name = fields.get("source", DEFAULT)
-    if name not in SOURCES:
+    if not isinstance(name, str) or name not in SOURCES:
         raise ExperimentError(f"{origin}: unknown data.source {name!r}; known are {', '.join(SOURCES)}")
     kind = SOURCES[name]
-    foreign = {key: reader for key in fields if (reader := _reader(key, kind)) is not None}
-    if record:
-        fields = {key: value for key, value in fields.items() if key not in foreign}
-    elif foreign:
-        key, reader = next(iter(foreign.items()))
-        raise ExperimentError(
-            f"{origin}: data.{key} is not read by source {name}; leave it out, or set data.source: {reader}"
-        )
+    for key in fields:
+        if (reader := _reader(key, kind)) is not None:
+            raise ExperimentError(
+                f"{origin}: data.{key} is not read by source {name}; leave it out, or set data.source: {reader}"
+            )
     return validated(kind, {"source": name, **fields}, origin, "data.")
 
 
-def switched(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The fields of `data` that the new source `name` reads, too; the others are dropped."""
-    kind = SOURCES.get(name)
+def read_by(name: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `data` that the source `name` reads; all of them if there is no such source."""
+    kind = SOURCES.get(name) if isinstance(name, str) else None
     known = set(fields) if kind is None else set(kind.model_fields)
     return {key: value for key, value in fields.items() if key in known}
 
@@ -56,4 +49,4 @@ def _reader(key: str, kind: type[Source]) -> str | None:
     return next((name for name, other in SOURCES.items() if key in other.model_fields), None)
 
 
-__all__ = ["SOURCES", "Source", "parse_source", "switched"]
+__all__ = ["DEFAULT", "SOURCES", "Source", "parse_source", "read_by"]
