@@ -14,7 +14,7 @@ from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
 from fedloom.methods import Trainer
 from fedloom.methods.fedavg_lora import FedAvgLoRA
-from fedloom.tasks.evaluation import Evaluation, drawn
+from fedloom.tasks.evaluation import Evaluation, evaluated_clients
 
 DATA = {"clients": {"image": 6}, "train": 6, "test": 1}
 HALF = {"fraction": 0.5}
@@ -177,11 +177,15 @@ def test_no_client_changes_what_the_server_or_another_client_has(quick, federate
 def test_the_clients_evaluated_are_one_seeded_draw(quick, federate) -> None:
     names = [f"client-{i:02d}" for i in range(20)]
     few = Evaluation(clients=5)
-    chosen = drawn(names, few, seed=3)
-    assert chosen == sorted(chosen) == drawn(names[::-1], few, seed=3)
+    chosen = evaluated_clients(names, few, seed=3)
+    assert chosen == sorted(chosen) == evaluated_clients(names[::-1], few, seed=3)
     assert len(set(chosen)) == 5
-    assert drawn(names, few, seed=4) != chosen
-    assert drawn(names, Evaluation(), seed=3) == drawn(names, Evaluation(clients=99), seed=3) == names
+    assert evaluated_clients(names, few, seed=4) != chosen
+    assert (
+        evaluated_clients(names, Evaluation(), seed=3)
+        == evaluated_clients(names, Evaluation(clients=99), seed=3)
+        == names
+    )
     runs = {}
     for clients in (None, 2):
         evaluation = {"generate": False, "controls": False, "clients": clients}

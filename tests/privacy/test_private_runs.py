@@ -8,7 +8,7 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply
-from fedloom.experiment.run import build, told_privacy
+from fedloom.experiment.run import build, privacy_summary
 from fedloom.federation import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.privacy.differential.accountant import Accountant
@@ -184,7 +184,7 @@ def test_the_budget_ends_the_run_and_stands_in_ledger_and_summary(quick, federat
     assert spent[-1] <= budget < federation.accountant.epsilon(last + 1)
     ended = f"the privacy budget of epsilon {budget:g} ended it after round 2 of 3"
     assert federation.totals.status() == f"complete, but {ended}"
-    assert told_privacy(federation)["spent"] == {"epsilon": spent[-1], "delta": 1e-3, "rounds": last}
+    assert privacy_summary(federation)["spent"] == {"epsilon": spent[-1], "delta": 1e-3, "rounds": last}
     again = ran(federate(quick("fedavg-lora", **settings)))
     assert all(torch.equal(t, again.state.shared[n]) for n, t in federation.state.shared.items())
 

@@ -17,7 +17,7 @@ from fedloom.core.payload import Payload, group_of
 from fedloom.deploy.wire import EVALUATE
 from fedloom.federation.settings import Round
 from fedloom.tasks.base import Snapshot
-from fedloom.tasks.evaluation import Assessment, TestSet, drawn
+from fedloom.tasks.evaluation import Assessment, TestSet, evaluated_clients
 from fedloom.tasks.metrics.metric import Merge, metric_of
 from fedloom.tasks.metrics.summary import COUNTS
 
@@ -50,7 +50,7 @@ class SiteEvaluator:
 def _assess_at_sites(federation: "Federation", snapshot: Snapshot) -> Assessment:
     experiment, number, common = federation.experiment, snapshot.number, snapshot.common
     tensors = {**federation.state.shared, **common}
-    sites = drawn(federation.names, experiment.evaluation, experiment.seed)
+    sites = evaluated_clients(federation.names, experiment.evaluation, experiment.seed)
     options = {"common": bool(common) or number == 0, "generate": snapshot.generate}
 
     def payload(site: str) -> Payload:

@@ -20,7 +20,7 @@ from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.base import Trigger
-from fedloom.tasks.evaluation import drawn
+from fedloom.tasks.evaluation import evaluated_clients
 
 POOLED = "pooled"
 """Name of the single client of a centralised run."""
@@ -46,7 +46,7 @@ def build_from(
     model = task.model(holds, setup)
     tools = task.tools(model, holds, setup)
     tested = {s.name: s.test for s in sources if len(s.test)}
-    names = drawn(list(tested), experiment.evaluation, experiment.seed)
+    names = evaluated_clients(list(tested), experiment.evaluation, experiment.seed)
     if not names:
         raise ExperimentError(
             'no client has a test sample; mark some with "split": "test" or raise data.test_share'

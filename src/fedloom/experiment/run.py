@@ -87,7 +87,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         "bytes_up": federation.totals.bytes_up,
         "bytes_down": federation.totals.bytes_down,
         "restoration_error": metrics.get("restoration_error"),
-        "privacy": told_privacy(federation),
+        "privacy": privacy_summary(federation),
         "clients": _client_rows(federation) if rows is None else list(rows),
     }
     if folder is None:
@@ -115,7 +115,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     return Result(summary, folder.path)
 
 
-def told_privacy(federation: Federation) -> dict[str, Any] | None:
+def privacy_summary(federation: Federation) -> dict[str, Any] | None:
     """The run's privacy settings and the budget spent; None without privacy settings."""
     settings = federation.experiment.privacy
     if not settings.sums:

@@ -4,20 +4,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from fedloom.core.payload import EVERYTHING, Check, Payload, Reply, Scope
-from fedloom.federation.exchange import Exchange, NoReplies
+from fedloom.federation.exchange import Exchange, NoReplies, Server
 from fedloom.federation.private_ask import private_reply
 from fedloom.methods import Method
 from fedloom.privacy.robust.attacks import attacked
 from fedloom.privacy.robust.stage import Combined, combine
-
-if TYPE_CHECKING:
-    from fedloom.federation.loop import Federation
-
 
 __all__ = ["NoReplies", "RoundAsk"]
 
@@ -29,7 +24,7 @@ class RoundAsk:
     exchange: Exchange
 
     @property
-    def federation(self) -> "Federation":
+    def federation(self) -> Server:
         """The run."""
         return self.exchange.federation
 

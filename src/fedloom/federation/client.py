@@ -41,7 +41,7 @@ class Client:
     start: Literal["common", "own"] = "common"
     privacy: Privacy = field(default_factory=Privacy)
     states: States = field(default_factory=ClientStates)
-    prepared: ExampleCache = field(default_factory=lambda: ExampleCache(2**30))
+    example_cache: ExampleCache = field(default_factory=lambda: ExampleCache(2**30))
     begin: Mapping[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     """The client function's memory between the asks of one round; cleared when the next round begins."""
@@ -70,7 +70,9 @@ class Client:
 
     def examples(self, model: Trainable) -> list[Any]:
         """The prepared training samples, from the cache; prepared again after an eviction."""
-        return self.prepared.of(self.name, lambda: [model.prepare(s, self.name) for s in self.data.train])
+        return self.example_cache.of(
+            self.name, lambda: [model.prepare(s, self.name) for s in self.data.train]
+        )
 
     def answer(
         self,

@@ -4,19 +4,54 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Check, Payload, Reply
-from fedloom.federation.settings import Round
-from fedloom.methods import Method
+from fedloom.federation.client import Client
+from fedloom.federation.engine import Engine
+from fedloom.federation.progress import Totals
+from fedloom.federation.settings import Round, RunSettings
+from fedloom.federation.spilled_uploads import SpilledUploads
+from fedloom.methods import Method, State
 from fedloom.models.lora.ranks import ratios
+from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.firewall import Firewall, inspect
+from fedloom.tasks.base import ServerTools
 
-if TYPE_CHECKING:
-    from fedloom.federation.loop import Federation
+
+class Server(Protocol):
+    """The run, as an exchange and a round's ask see it; `federation.loop.Federation` is one."""
+
+    experiment: RunSettings
+    engine: Engine
+    totals: Totals
+    uploads: SpilledUploads
+    state: State
+    tools: ServerTools | None
+    attackers: Sequence[str]
+    replies: list[Reply]
+    noted_metrics: dict[str, float]
+
+    @property
+    def clients(self) -> Mapping[str, Client]:
+        """The clients by name."""
+
+    @property
+    def unequal(self) -> bool:
+        """Whether clients' ranks or scales differ."""
+
+    @property
+    def accountant(self) -> Accountant | None:
+        """The privacy accountant; None without differential privacy."""
+
+    def cohort(self, number: int) -> list[str]:
+        """The clients of a round."""
+
+    def report_answer(self, number: int, client: str, clients: int) -> None:
+        """Tell the observer that one of `clients` has answered."""
 
 
 class NoReplies(Exception):  # noqa: N818 - not an error: the round has nothing to combine
@@ -27,7 +62,7 @@ class NoReplies(Exception):  # noqa: N818 - not an error: the round has nothing 
 class Exchange:
     """The messages of one round; `entries` are its ledger lines, one per ask."""
 
-    federation: "Federation"
+    federation: Server
     method: Method
     round: int
     entries: list[dict[str, Any]]

@@ -69,9 +69,9 @@ class Federation:
         if self.experiment.engine.reuse:
             self.engine.model.store = FeatureCache(memory, kept, constant=self._constant_features())
         self.client_states = ClientStates(None if kept is None else kept / "clients", device)
-        prepared, begin = ExampleCache(memory), self.method.scope.pick(start, "personal")
+        example_cache, begin = ExampleCache(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():
-            client.states, client.prepared, client.begin = self.client_states, prepared, begin
+            client.states, client.example_cache, client.begin = self.client_states, example_cache, begin
         self.replies: list[Reply] = []
         self.noted_metrics: dict[str, float] = {}
         self._resumed = False

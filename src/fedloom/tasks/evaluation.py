@@ -107,7 +107,7 @@ class TestSet:
         )
 
 
-def drawn(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
+def evaluated_clients(names: Sequence[str], settings: Evaluation, seed: int) -> list[str]:
     """The evaluated clients in name order: all, or a seeded draw, the same in every round."""
     ordered = sorted(names)
     if settings.clients is None or settings.clients >= len(ordered):

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,14 +14,21 @@ from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.projector import new_projector
 
-if TYPE_CHECKING:
-    from fedloom.models.mllm.mllm import MLLM
-
 M = TypeVar("M", bound=nn.Module)
 CONFIG, PROJECTOR = "mllm.json", "projector.safetensors"
 
 
-def save(model: "MLLM", folder: Path, dtype: torch.dtype | None = None) -> None:
+class Parts(Protocol):
+    """A multimodal LLM, as its folder holds it."""
+
+    encoder: nn.Module
+    projector: nn.Module
+    llm: nn.Module
+    tokenizer: Any
+    config: MLLMConfig
+
+
+def save(model: Parts, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write `model`; `dtype` sets only the stored precision. Raises while the LLM is wrapped by adapters."""
     from transformers import PreTrainedModel
 
