@@ -22,7 +22,7 @@ from fedloom.experiment.run import read_experiment
 @pytest.mark.deploy
 def test_a_trainer_killed_while_it_trains_gives_the_answer_that_was_due(quick, tmp_path: Path) -> None:
     data = {"clients": {"image": 1}, "train": 64, "test": 1}
-    training = {"batch_size": 4, "epochs": 2}
+    training = {"batch_size": 4, "epochs": 12}  # far longer than the second after which it is killed
     write_kit(
         tmp_path / "kit", quick("fedsa-lora", data=data, training=training), Deployment(sites=("image-01",))
     )
