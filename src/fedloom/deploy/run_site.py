@@ -16,11 +16,14 @@ from fedloom.privacy.settings import Privacy
 TRAINER = "FEDLOOM_TRAINER"
 TURNED_AWAY = {
     "certificate verify failed": "its certificate is not one of this site's ca.pem; ask who runs the server for the right one",
-    "[code: 2004]": "it does not know this site's key; ask who runs the server to let it in",
+    "[code: 2004]": "it does not know this site's key, or takes it for connected already; ask who runs the server to let it in",
 }
 """Log messages of a rejected SuperNode and their meaning; its exit code does not identify the cause."""
-TRIES, PAUSE = 3, 10.0
-"""Attempts to join and seconds between them: a server that has just started registers its sites one by one."""
+TRIES, PAUSE = 8, 10.0
+"""Attempts to join and seconds between them.
+
+A server that has just started registers its sites one by one, and takes a killed SuperNode for connected for about a minute.
+"""
 
 MISTAKE = 2
 """The trainer's exit code for unusable settings or data of the site; a restart does not help."""
@@ -106,9 +109,9 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
                     if refusals == TRIES:
                         raise ExperimentError(f"{site.name} cannot join {site.server}: {why}")
                     _wait(PAUSE, go_on)
-                if child is trainer and child.code == MISTAKE:
+                elif child is trainer and child.code == MISTAKE:
                     raise ExperimentError(child.last_words(1).removeprefix("fedloom: "))
-                if child.restarted_too_often():
+                elif child.restarted_too_often():
                     raise ExperimentError(
                         f"{site.name}: {child.log.stem} does not stay up ({child.last_words()}); see {child.log}"
                     )
