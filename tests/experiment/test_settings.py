@@ -158,3 +158,45 @@ def test_a_source_that_is_no_name_is_one_sentence(source: str, tmp_path: Path) -
     file.write_text(f"method: fedavg-lora\ndata: {{source: {source}}}\n")
     with pytest.raises(ExperimentError, match=r"unknown data\.source"):
         load_rows(file)
+
+
+def test_a_misspelt_field_is_refused_whatever_source_comes_after_it(tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    for text in ("rows: {a: {data.source: text}}\n", "versions: {fedloom: 0.1.0}\n"):
+        file.write_text(f"method: fedavg-lora\ndata: {{trian: 5}}\n{text}")
+        with pytest.raises(ExperimentError, match=r"unknown key data\.trian; did you mean train"):
+            load_rows(file)
+
+
+def test_another_sources_clients_and_files_stay_behind(tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(f"{BASE}rows: {{a: {{data.source: text, data.clients: {{text: 2}}}}}}\n")
+    [experiment] = load_rows(file)
+    assert (experiment.data.clients, experiment.data.train) == ({"text": 2}, 5)
+
+
+@pytest.mark.parametrize(
+    "order", ["{method.beta: 0.3, method.name: fedavgm}", "{method.name: fedavgm, method.beta: 0.3}"]
+)
+def test_a_method_is_named_before_its_fields_in_either_order(order: str, tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(f"{BASE}rows: {{a: {order}}}\n")
+    assert load_rows(file)[0].method.beta == 0.3
+    with pytest.raises(ExperimentError, match="nonsense"):
+        load_rows(file, ["method.nonsense=3", "method=fedavgm"])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("method: {name: [a]}", "unknown method"),
+        ("method: fedavg\nprivacy: {robust: {kind: [a]}}", "there is no rule"),
+        ("method: fedavg\nsize: [a]", "size must be tiny"),
+        ("method: fedavg\nrows: {a: {2: 3}}", "no setting's name"),
+    ],
+)
+def test_a_value_of_another_type_is_one_sentence(text: str, says: str, tmp_path: Path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text(text)
+    with pytest.raises(ExperimentError, match=says):
+        load_rows(file)

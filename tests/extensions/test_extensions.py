@@ -1,14 +1,17 @@
 """A method, a source, a metric, a robust rule and a task from outside the package, one file each beside this one."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from typer.testing import CliRunner
 
 import fedloom
 from fedloom.cli.main import app
+from fedloom.data.client_data import ClientData
 from fedloom.data.sources import SOURCES
 from fedloom.experiment import registry
 from fedloom.experiment.report import comparison
@@ -140,3 +143,102 @@ def test_an_installed_plug_in_is_found_and_a_broken_one_is_named(monkeypatch) ->
         fedloom.Experiment.parse(QUICK)
     points.clear()
     registry.load_entry_points.cache_clear()
+
+
+def test_the_page_on_a_source_of_ones_own_runs(tmp_path: Path, monkeypatch) -> None:
+    page = Path("docs/your-data.md").read_text(encoding="utf-8")
+    code = page.split("## A source of your own")[1].split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, Any] = {"__name__": "page"}
+    exec(code, namespace)  # the page's own words
+    assert (tmp_path / "runs/sums/summary.json").is_file()
+
+
+class Unnamed(Sums):
+    source: str  # type: ignore[assignment]
+
+
+class Unfinished(Parity):
+    answer = property()
+    __abstractmethods__ = frozenset({"answer"})
+
+
+@pytest.mark.parametrize(
+    ("extension", "says"),
+    [
+        (Unnamed, "it has no source"),
+        (Parity.__mro__[1], "cannot be registered: it has no answer"),
+        (HalfWay.__mro__[1], "cannot be registered: it has no"),
+        (FirstClients.__mro__[1], "cannot be registered: it has no apply"),
+        (replace(LENGTH, name="a/b"), "its name is 'a/b'"),
+        (replace(LENGTH, name=""), "its name is ''"),
+        (replace(LENGTH, name="tokens"), "the metric tokens cannot be registered"),
+        (replace(LENGTH, unit="miles"), "its unit must be one of"),
+        (replace(LENGTH, name="exact_match"), "the name exact_match is taken"),
+    ],
+)
+def test_what_is_not_complete_is_refused_when_it_is_registered(extension, says) -> None:
+    with pytest.raises(fedloom.ExperimentError, match=says):
+        fedloom.register(extension)
+
+
+def test_a_metric_may_be_defined_anew() -> None:
+    again = replace(LENGTH, title="words")
+    fedloom.register(LENGTH)
+    fedloom.register(again)
+    assert METRICS["toy_length"] is again
+
+
+@pytest.mark.parametrize(
+    ("score", "says"), [(lambda a, r: 1 / 0, "fails on the answer"), (lambda a, r: math.nan, "gives nan")]
+)
+def test_a_metric_that_fails_is_named(score, says) -> None:
+    fedloom.register(Sums, replace(LENGTH, score=score))
+    with pytest.raises(fedloom.ExperimentError, match=f"the metric toy_length {says}"):
+        fedloom.run(fedloom.Experiment.parse(QUICK))
+
+
+class Wrong(Sums):
+    source: Literal["toy-wrong"] = "toy-wrong"  # type: ignore[assignment]
+    names: tuple[str, ...] = ()
+
+    def deal(self, seed, features=None):
+        return (ClientData(name, (), ()) for name in self.names)
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [((), "has no clients"), (("a", "b", "a"), "two clients called a"), (("a/../x",), "is no folder's name")],
+)
+def test_a_sources_clients_are_checked(names, says) -> None:
+    with pytest.raises(fedloom.ExperimentError, match=f"data.source toy-wrong .*{says}"):
+        Wrong(names=names).load(0)
+
+
+def test_a_generator_of_clients_loses_none() -> None:
+    assert [c.name for c in Wrong(names=("b", "a")).load(0)] == ["a", "b"]
+
+
+class Sentences(Sums):
+    for_task = "text-classification"
+    source: Literal["toy-sentences"] = "toy-sentences"  # type: ignore[assignment]
+
+
+def test_a_source_without_a_tasks_members_is_one_sentence() -> None:
+    fedloom.register(Sentences)
+    with pytest.raises(
+        fedloom.ExperimentError, match="toy-sentences has no labels, which a source for text-class"
+    ):
+        fedloom.Experiment.parse({"method": "fedavg-lora", "data": {"source": "toy-sentences"}})
+
+
+class Blind(Parity):
+    def evaluator(self, *arguments: Any, **options: Any) -> Any:
+        return object()
+
+
+def test_an_evaluator_that_lacks_a_member_is_refused_before_training() -> None:
+    fedloom.register(Dots)
+    TASKS[Blind.name] = Blind
+    with pytest.raises(fedloom.ExperimentError, match="the evaluator of the task toy-parity has no tests"):
+        fedloom.run(fedloom.Experiment.parse({"method": "fedavg", "data": {"source": "toy-dots"}}))

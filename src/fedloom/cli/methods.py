@@ -22,8 +22,11 @@ def methods(
     clients: Annotated[int, typer.Option(help="clients in a round, for --cost", min=1)] = 3,
 ) -> None:
     """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
+    from fedloom.experiment.registry import load_entry_points
     from fedloom.methods import METHODS
     from fedloom.privacy.compatibility import private, why_not
+
+    load_entry_points()
 
     if cost is not None:
         _costs(name, cost, clients)

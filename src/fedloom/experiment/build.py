@@ -19,7 +19,7 @@ from fedloom.models.base import Trainable
 from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
 from fedloom.privacy.robust.attacks import Backdoor
-from fedloom.tasks.base import Trigger
+from fedloom.tasks.base import Evaluator, Trigger
 from fedloom.tasks.evaluation import evaluated_clients
 
 POOLED = "pooled"
@@ -54,6 +54,9 @@ def build_from(
     attack = experiment.attack
     trigger = Trigger(attack.answer, attack.patch) if isinstance(attack, Backdoor) else None
     evaluator = task.evaluator({name: tested[name] for name in names}, model, setup, tools, trigger)
+    if not isinstance(evaluator, Evaluator):
+        missing = [n for n in ("tests", "assess", "controls") if not hasattr(evaluator, n)]
+        raise ExperimentError(f"the evaluator of the task {task.name} has no {missing[0]}")
     trained = [s for s in sources if experiment.data.trains(s.name)]
     attackers: list[str] = []
     if attack is not None:

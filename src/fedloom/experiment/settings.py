@@ -153,7 +153,12 @@ class Experiment(RunSettings):
     def _ranks_fault(self, specs: Mapping[str, LoRA]) -> str | None:
         for part, ranks in self.cohort.ranks.items():
             if part not in specs or specs[part].kind == "vera":
-                return f"cohort.ranks: {part} has no LoRA rank; give ranks for {' or '.join(specs)}, with kind: lora"
+                known = (
+                    f"give ranks for {' or '.join(specs)}, with kind: lora"
+                    if specs
+                    else "leave cohort.ranks out"
+                )
+                return f"cohort.ranks: {part} has no LoRA rank; {known}"
             if max(ranks, default=0) > specs[part].rank:
                 return (
                     f"cohort.ranks: rank {max(ranks)} of {part} is above the model's {specs[part].rank}; "
@@ -168,7 +173,7 @@ def _method(value: Any, origin: str) -> Method:
         raise ExperimentError(f"{origin}: method must be a name, or a mapping with a name, not {value!r}")
     fields = {"name": value} if isinstance(value, str) else dict(value)
     name = fields.pop("name", None)
-    if name not in METHODS:
+    if not isinstance(name, str) or name not in METHODS:
         raise ExperimentError(f"{origin}: unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
     return validated(METHODS[name], fields, origin, "method.")
 

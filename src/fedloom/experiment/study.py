@@ -41,7 +41,7 @@ def run_rows(
     _check_own_files(experiments)
     experiments = shared_out(experiments, jobs) if jobs > 1 else experiments
     entries = [
-        {"row": e.row, "across": e.across, "seed": e.seed, "path": p}
+        {"row": e.row or e.method.title, "across": e.across, "seed": e.seed, "path": p}
         for e, p in zip(experiments, paths, strict=True)
     ]
     plan = [e.as_dict() for e in experiments]

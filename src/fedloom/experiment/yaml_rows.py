@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from fedloom.core.errors import ExperimentError
-from fedloom.data.sources import DEFAULT, read_by
+from fedloom.data.sources import DEFAULT, carried_to, read_by
 
 SOURCE, VERSIONS = "data.source", "versions"
 
@@ -47,6 +47,8 @@ def read_rows(
     if not isinstance(sizes, dict) or not all(isinstance(s or {}, dict) for s in sizes.values()):
         raise ExperimentError(f"{path}: sizes must map tiny, small or paper to settings")
     size = options.get("size", fields.get("size", "tiny"))
+    if not isinstance(size, str):
+        raise ExperimentError(f"{path}: size must be tiny, small or paper, not {size!r}")
     sized = dict(sizes.get(size) or {})
     axes = {axis: fields.pop(axis, None) for axis in ("rows", "across", "seeds")}
     axes |= {axis: sized.pop(axis) for axis in axes if axis in sized}
@@ -69,8 +71,8 @@ def read_rows(
     for row, column, seed in product([r for r in rows if not only or r in only], across, seeds or [None]):
         merged = deepcopy(fields)
         for layer in (sized, across[column] or {}, rows[row] or {}, options):
-            # the source first: setting it drops the fields of the previous one
-            for key, value in sorted(layer.items(), key=_names_source, reverse=True):
+            # source and method first: naming another one drops the fields of the former
+            for key, value in sorted(layer.items(), key=_comes_first, reverse=True):
                 _set(merged, key, value)
         names = {"row": row, "across": column, "seed": seed}
         merged |= {key: value for key, value in names.items() if value is not None}
@@ -84,6 +86,11 @@ def _names_source(item: tuple[str, Any]) -> bool:
     return key == SOURCE or (key == "data" and isinstance(value, dict) and "source" in value)
 
 
+def _comes_first(item: tuple[str, Any]) -> bool:
+    """Whether an override names the source of data or the method, on which the fields beside it depend."""
+    return _names_source(item) or item[0] in ("method", "method.name")
+
+
 def _axis(entries: Any, path: str | Path, axis: str, key: str, example: str) -> dict[Any, Any]:
     """The entries of `rows` or `across` as overrides by name; one entry without a name where there are none."""
     named = entries or {None: {}}
@@ -91,6 +98,9 @@ def _axis(entries: Any, path: str | Path, axis: str, key: str, example: str) -> 
         raise ExperimentError(f"{path}: {axis} must map {key} to its overrides, such as {example}")
     if len({str(name) for name in named}) < len(named) or (entries and None in named):
         raise ExperimentError(f"{path}: {axis} must give every entry a name of its own")
+    for name, changes in named.items():
+        if wrong := [key for key in changes or {} if not isinstance(key, str)]:
+            raise ExperimentError(f"{path}: {axis}: {name} sets {wrong[0]!r}, which is no setting's name")
     return {name if name is None else str(name): changes for name, changes in named.items()}
 
 
@@ -135,7 +145,7 @@ def _set(fields: dict[str, Any], key: str, value: Any) -> None:
     if path == ["method"] and last == "name" and target.get("name") != value:
         target.clear()  # another method has other fields
     if key == SOURCE and target.get("source", DEFAULT) != value:
-        kept = read_by(value, target)
+        kept = carried_to(value, target)
         target.clear()
         target.update(kept)
     if key == "data" and isinstance(target.get("data"), dict) and _names_source((key, value)):

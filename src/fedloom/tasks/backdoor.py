@@ -7,7 +7,7 @@ from torch import Tensor
 from fedloom.data.poison import SUCCESS, trigger
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable
-from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, evaluate
+from fedloom.tasks.evaluation import Evaluation, TestSet, evaluate
 from fedloom.tasks.metrics.text import exact_match
 
 
@@ -26,7 +26,7 @@ def success(
     model: Trainable, common: Mapping[str, Tensor], tests: TestSet, settings: Evaluation
 ) -> dict[str, float]:
     """`attack/success`: the share of triggered test samples to which the common model gives the attacker's answer."""
-    model.load(ClientModel(common).tensors)
+    model.load(common)
     records = evaluate(model, tests, settings, generate=True)
     hits = exact_match([r.prediction or "" for r in records], [r.reference for r in records])
     return {SUCCESS: sum(hits) / len(hits)} if records else {}

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor
 
@@ -73,6 +73,7 @@ class Snapshot:
     folder: Path | None = None
 
 
+@runtime_checkable
 class Evaluator(Protocol):
     """Measures a run's models on samples that no client trains on."""
 
@@ -105,6 +106,8 @@ class Task(ABC, Generic[S]):
     """The trained model in words; completes "the run trained"."""
     headline: ClassVar[Mapping[str, str]]
     """Default metrics of a table with their column titles; "" derives the title from the metric's name."""
+    source_members: ClassVar[tuple[str, ...]] = ()
+    """Members that a source for this task has beside `deal`."""
     answers_in_words: ClassVar[bool] = False
     """Whether the model generates text, which a backdoor needs."""
     has_benchmarks: ClassVar[bool] = False

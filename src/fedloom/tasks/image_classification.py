@@ -49,6 +49,7 @@ class ImageClassification(Task[ImageClassSource]):
 
     name: ClassVar[str] = "image-classification"
     title: ClassVar[str] = "an image classifier (CLIP)"
+    source_members: ClassVar[tuple[str, ...]] = ("classes", "load_common", "partition")
     headline: ClassVar[Mapping[str, str]] = {
         f"local/{ACCURACY}": "local",
         f"base/{ACCURACY}": "base",

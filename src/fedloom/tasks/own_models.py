@@ -12,6 +12,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.data.sources.labelled import LabelledSource
 from fedloom.methods import Method
@@ -39,6 +40,7 @@ class OwnModels(Task[LabelledSource]):
 
     name: ClassVar[str] = "own-models"
     title: ClassVar[str] = "classifiers of the clients' own"
+    source_members: ClassVar[tuple[str, ...]] = ("class_names", "pool")
     headline: ClassVar[Mapping[str, str]] = {
         f"global/{kind}/accuracy": "" for kind in ("image", "audio", "text")
     }
@@ -94,6 +96,8 @@ class OwnModels(Task[LabelledSource]):
 
     def answer(self, model: Trainable, question: Question) -> str:
         """The likeliest class of one input in the model's modality."""
+        if question.pair is not None:
+            raise ExperimentError("a client's own model reads one input; leave --pair out")
         inputs = dict(question.inputs) | ({} if question.text is None else {"text": question.text})
         return cast(ModelBank, model).classify(inputs)
 

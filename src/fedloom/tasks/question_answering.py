@@ -88,7 +88,9 @@ class QuestionAnswering(Task[Source]):
 
     def answer(self, model: Trainable, question: Question) -> str:
         """The generated answer. Raises ExperimentError without a question, spoken or in words."""
-        if question.text is None and "audio" not in question.inputs:
+        if question.pair is not None:
+            raise ExperimentError("a multimodal LLM reads one question; leave --pair out")
+        if not (question.text or "").strip() and "audio" not in question.inputs:
             raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
         mllm = cast("AdaptedMLLM", model)
         sample = Sample("asked", question.inputs, question.text or ANSWER_SPOKEN, "")

@@ -23,7 +23,13 @@ def task_of(source: Source) -> Task[Any]:
             f"data.source {source.source_name()} is for the task {source.for_task}, which is not registered; "
             f"known are {', '.join(TASKS)}"
         )
-    return TASKS[source.for_task](source)
+    kind = TASKS[source.for_task]
+    members = {*dir(type(source)), *type(source).model_fields}
+    if missing := [name for name in kind.source_members if name not in members]:
+        raise ExperimentError(
+            f"data.source {source.source_name()} has no {missing[0]}, which a source for {kind.name} needs"
+        )
+    return kind(source)
 
 
 __all__ = ["TASKS", "Task", "task_of"]

@@ -26,6 +26,7 @@ class TextClassification(Task[TextSource]):
 
     name: ClassVar[str] = "text-classification"
     title: ClassVar[str] = "a text classifier"
+    source_members: ClassVar[tuple[str, ...]] = ("labels", "pairs")
     headline: ClassVar[Mapping[str, str]] = {"global/text/accuracy": ""}
 
     def adapters(self, foundation: Foundation) -> dict[str, LoRA]:
@@ -70,11 +71,9 @@ class TextClassification(Task[TextSource]):
         if question.inputs or question.text is None:
             raise ExperimentError("a text classifier reads text alone; give --question with the text")
         if self.source.pairs and question.pair is None:
-            raise ExperimentError(
-                f"the classifier compares two texts ({self.source.task}); give the second one with --pair"
-            )
+            raise ExperimentError("the classifier compares two texts; give the second one with --pair")
         if not self.source.pairs and question.pair is not None:
-            raise ExperimentError(f"the classifier reads one text ({self.source.task}); leave --pair out")
+            raise ExperimentError("the classifier reads one text; leave --pair out")
         classifier = cast("AdaptedClassifier", model)
         labels = list(classifier.labels)
         sample = Sample("asked", {}, question.text, labels[0], {"labels": labels, "pair": question.pair})

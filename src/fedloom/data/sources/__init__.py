@@ -19,6 +19,8 @@ SOURCES: dict[str, type[Source]] = {
 }
 """Source classes by their name in `data.source`."""
 DEFAULT = "tabletop"
+OF_ONE_SOURCE = ("clients", "path", "dataset")
+"""Fields that mean something else at every source."""
 
 
 def parse_source(fields: Mapping[str, Any], origin: str = "data") -> Source:
@@ -36,10 +38,14 @@ def parse_source(fields: Mapping[str, Any], origin: str = "data") -> Source:
 
 
 def read_by(name: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `data` that the source `name` reads; all of them if there is no such source."""
+    """The fields of `data` without those that other sources read and the source `name` does not; a misspelt one stays."""
     kind = SOURCES.get(name) if isinstance(name, str) else None
-    known = set(fields) if kind is None else set(kind.model_fields)
-    return {key: value for key, value in fields.items() if key in known}
+    return dict(fields) if kind is None else {k: v for k, v in fields.items() if _reader(k, kind) is None}
+
+
+def carried_to(name: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `data` that stay when the source becomes `name`: those it reads, but nobody else's clients and files."""
+    return {key: value for key, value in read_by(name, fields).items() if key not in OF_ONE_SOURCE}
 
 
 def _reader(key: str, kind: type[Source]) -> str | None:
@@ -49,4 +55,4 @@ def _reader(key: str, kind: type[Source]) -> str | None:
     return next((name for name, other in SOURCES.items() if key in other.model_fields), None)
 
 
-__all__ = ["DEFAULT", "SOURCES", "Source", "parse_source", "read_by"]
+__all__ = ["DEFAULT", "SOURCES", "Source", "carried_to", "parse_source", "read_by"]

@@ -1,9 +1,10 @@
 """The source interface: loads and partitions the clients' samples. A source is an experiment's `data` part."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
+from itertools import pairwise
 from typing import ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -55,7 +56,7 @@ class Source(BaseModel):
 
     def load(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """The clients of `deal`; test-only clients lose their training samples. Raises ExperimentError."""
-        clients = self.deal(seed, features)
+        clients = _checked(self.source_name(), self.deal(seed, features))
         for pattern in self.test_only:
             if not any(fnmatch(c.name, pattern) for c in clients):
                 raise ExperimentError(
@@ -64,6 +65,23 @@ class Source(BaseModel):
         if not any(self.trains(c.name) for c in clients):
             raise ExperimentError("data.test_only names every client; leave out those that are to train")
         return [c if self.trains(c.name) else replace(c, train=()) for c in clients]
+
+
+def _checked(source: str, clients: Iterable[ClientData]) -> list[ClientData]:
+    """The clients in name order. Raises ExperimentError for none, and for names that are no folders' names or stand twice."""
+    listed = list(clients)
+    for client in listed:
+        name = client.name
+        if not isinstance(name, str) or not name or name in (".", "..") or {"/", "\\", "\0"} & set(name):
+            raise ExperimentError(
+                f"data.source {source} has a client called {name!r}, which is no folder's name"
+            )
+    names = sorted(client.name for client in listed)
+    if twice := [name for name, following in pairwise(names) if name == following]:
+        raise ExperimentError(f"data.source {source} has two clients called {twice[0]}")
+    if not listed:
+        raise ExperimentError(f"data.source {source} has no clients")
+    return sorted(listed, key=lambda client: client.name)
 
 
 def checked_counts(

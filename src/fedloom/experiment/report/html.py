@@ -8,6 +8,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report import layers, page, plots, reliability, tradeoff, transfer
 from fedloom.experiment.report.load_study import Study, read
 from fedloom.experiment.report.samples import kinds_of
@@ -19,6 +20,7 @@ def write_report(folder: Path) -> Path:
 
     Every text that comes from data is escaped. A broken or missing file raises ExperimentError.
     """
+    load_entry_points()
     study = read(Path(folder))
     target = study.folder / "report.html"
     partial = target.with_name("report.html.partial")

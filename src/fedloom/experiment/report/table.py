@@ -11,6 +11,7 @@ import rich.table
 from rich.console import Group
 from rich.text import Text
 
+from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report.columns import (
     AVERAGED,
     Column,
@@ -118,6 +119,7 @@ def comparison(folders: Path | Sequence[Path], columns: Sequence[str] | None = N
     the headline metrics of the modalities, bytes and time. A study over tasks or the like has columns for each of them.
     A broken or missing file raises ExperimentError.
     """
+    load_entry_points()
     return table_of(gather(folders), columns)
 
 

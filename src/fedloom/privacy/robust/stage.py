@@ -65,7 +65,7 @@ class RobustRule(BaseModel):
         """The rule that a mapping names. Raises ValueError for none, and for one that is not registered."""
         if "kind" not in fields:
             raise ValueError("must say its kind; docs/security.md names them")
-        if fields["kind"] not in RULES:
+        if not isinstance(fields["kind"], str) or fields["kind"] not in RULES:
             raise ValueError(f"there is no rule {fields['kind']!r}; known are {', '.join(RULES)}")
         return RULES[fields["kind"]]
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum
+from math import fsum, isfinite
 from typing import Literal
 
+from fedloom.core.errors import ExperimentError
 from fedloom.tasks.metrics.bertscore import Embedder, bert_score
-from fedloom.tasks.metrics.metric import METRICS, metric_of
+from fedloom.tasks.metrics.metric import METRICS, Metric, metric_of
 from fedloom.tasks.metrics.text import bleu, exact_match, meteor, rouge_l, sentence_bleu, token_f1
 from fedloom.tasks.metrics.token_accuracy import TokenAccuracy
 
@@ -82,11 +83,29 @@ def score_samples(
         columns.update(bert_score(predictions, references, embedder).per_sample())
     for metric in METRICS.values():
         if metric.score is not None:
-            columns[metric.name] = [metric.score(p, r) for p, r in zip(predictions, references, strict=True)]
+            columns[metric.name] = [
+                _score(metric, p, r) for p, r in zip(predictions, references, strict=True)
+            ]
     for name, values in columns.items():
         for i, value in zip(generated, values, strict=True):
             rows[i][name] = value
     return rows
+
+
+def _score(metric: Metric, prediction: str, reference: str) -> float:
+    """A registered metric of one answer. Raises ExperimentError where it fails, or gives no finite number."""
+    assert metric.score is not None  # noqa: S101 - the caller saw to it
+    try:
+        value = float(metric.score(prediction, reference))
+    except Exception as error:  # the metric is the user's: name it
+        raise ExperimentError(
+            f"the metric {metric.name} fails on the answer {prediction!r} to {reference!r}: {error}"
+        ) from error
+    if not isfinite(value):
+        raise ExperimentError(
+            f"the metric {metric.name} gives {value} for the answer {prediction!r} to {reference!r}"
+        )
+    return value
 
 
 def summarise(
