@@ -18,7 +18,7 @@ from fedloom.data.sample import Sample
 from fedloom.data.sources.source import Features, Source
 from fedloom.models.base import Trainable, means
 from fedloom.tasks.base import Question, Setup, Snapshot, Task
-from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet
 
 NAMES = ("even", "odd")
 
@@ -138,15 +138,7 @@ class ParityEvaluator:
 
     def assess(self, snapshot: Snapshot) -> Assessment:
         """The common model on everybody's rows."""
-        return assess(
-            self.model,
-            snapshot.common,
-            snapshot.own(None),
-            self.tests,
-            self.settings,
-            generate=snapshot.generate,
-            everywhere=snapshot.last,
-        )
+        return snapshot.assess(self.model, self.tests, self.settings)
 
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
         """None."""

@@ -18,7 +18,7 @@ from fedloom.federation import run_folder as runfolder
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods.fedsa_lora import FedSALoRA
 from fedloom.models.training import loop as work
-from fedloom.tasks import question_answering
+from fedloom.tasks import base as tasks
 
 SETTINGS = {
     "rounds": 2,
@@ -35,7 +35,7 @@ POINTS = {
     "after an upload": (federation.Federation, "report_answer", 4),
     "while writing a client's own state": (personal, "with_checksum", 4),
     "while aggregating": (FedSALoRA, "client_weights", 3),
-    "while evaluating": (question_answering, "assess", 2),
+    "while evaluating": (tasks, "assess", 2),
     "while writing the histories": (runfolder.RunFolder, "append", 5),
     "while noting who changed": (personal.ClientStates, "record", 3),
     "while writing the checkpoint": (runfolder, "save_checked", 6),

@@ -38,9 +38,7 @@ def pair_run(tmp_path_factory) -> Path:
 
 def test_a_text_classifier_answers_with_a_label(tmp_path: Path, pair_run: Path) -> None:
     assert ask(pair_run, "--question", "a red cube", "--pair", "a red cube") in ("same", "different")
-    with pytest.raises(
-        ExperimentError, match="compares two texts; give the second one with --pair"
-    ):
+    with pytest.raises(ExperimentError, match="compares two texts; give the second one with --pair"):
         ask(pair_run, "--question", "a red cube")
     data = {"source": "text", "task": "warm", "clients": {"text": 2}, "train": 4, "test": 2}
     run(Experiment.parse({**TEXT, "data": data}), tmp_path / "one")

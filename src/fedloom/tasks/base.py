@@ -20,7 +20,7 @@ from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
-from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet
+from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
 
 S = TypeVar("S", bound=Source)
 
@@ -71,6 +71,18 @@ class Snapshot:
     own: Callable[[Collection[str] | None], Mapping[str, ClientModel]]
     state: State
     folder: Path | None = None
+
+    def assess(self, model: Trainable, tests: TestSet, settings: Evaluation) -> Assessment:
+        """The common model on everybody's samples, and each client's own on its own; before round 1, the start model."""
+        return assess(
+            model,
+            self.common or (model.start if self.number == 0 else {}),
+            self.own(None if settings.clients is None else set(tests.of)),
+            tests,
+            settings,
+            generate=self.generate,
+            everywhere=self.last,
+        )
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.backdoor import success, triggered
 from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger, needs_no_other_model
-from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess, evaluate
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, evaluate
 from fedloom.tasks.metrics import summarise
 
 if TYPE_CHECKING:
@@ -118,18 +118,8 @@ class AnswerEvaluator:
 
     def assess(self, snapshot: Snapshot) -> Assessment:
         """Metrics of the common and the personal models, and a backdoor's success rate."""
-        start = self.model.start if snapshot.number == 0 else {}
-        common = snapshot.common or start
-        tested = None if self.settings.clients is None else set(self.tests.of)
-        assessment = assess(
-            self.model,
-            common,
-            snapshot.own(tested),
-            self.tests,
-            self.settings,
-            generate=snapshot.generate,
-            everywhere=snapshot.last,
-        )
+        assessment = snapshot.assess(self.model, self.tests, self.settings)
+        common = snapshot.common or (self.model.start if snapshot.number == 0 else {})
         if self.patched is None or not snapshot.generate or not common:
             return assessment
         attack = success(self.model, common, self.patched, self.settings)

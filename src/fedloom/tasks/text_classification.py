@@ -14,7 +14,7 @@ from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger
-from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet
 
 if TYPE_CHECKING:
     from fedloom.models.classifier.trainable import AdaptedClassifier
@@ -90,16 +90,7 @@ class LabelEvaluator:
 
     def assess(self, snapshot: Snapshot) -> Assessment:
         """Metrics of the common and the personal models."""
-        tested = None if self.settings.clients is None else set(self.tests.of)
-        return assess(
-            self.model,
-            snapshot.common or (self.model.start if snapshot.number == 0 else {}),
-            snapshot.own(tested),
-            self.tests,
-            self.settings,
-            generate=snapshot.generate,
-            everywhere=snapshot.last,
-        )
+        return snapshot.assess(self.model, self.tests, self.settings)
 
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
         """Empty: the text is the only input."""
