@@ -42,10 +42,11 @@ class CreamFL(DistillationMethod):
         self, state: State, public: Public, replies: Sequence[Reply], ask: Ask
     ) -> tuple[State, dict[str, Tensor]]:
         """Each modality's global vectors: its clients' mean, weighted by scores against the other modalities' anchors."""
-        anchors = server_of(ask).synthesis.anchors(public, server_of(ask).bank.width)
+        server = server_of(ask)
+        anchors = server.synthesis.anchors(public, server.bank.width)
         vectors = {}
         for m in sorted(anchors):
-            own = [r.payload.tensors[VECTORS] for r in replies if server_of(ask).modalities[r.client] == m]
+            own = [r.payload.tensors[VECTORS] for r in replies if server.modalities[r.client] == m]
             if not own:
                 vectors[f"{GLOBAL}{m}"] = anchors[m]
                 continue

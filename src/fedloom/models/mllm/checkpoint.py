@@ -18,7 +18,7 @@ M = TypeVar("M", bound=nn.Module)
 CONFIG, PROJECTOR = "mllm.json", "projector.safetensors"
 
 
-class Parts(Protocol):
+class MLLMParts(Protocol):
     """A multimodal LLM, as its folder holds it."""
 
     encoder: nn.Module
@@ -28,7 +28,7 @@ class Parts(Protocol):
     config: MLLMConfig
 
 
-def save(model: Parts, folder: Path, dtype: torch.dtype | None = None) -> None:
+def save(model: MLLMParts, folder: Path, dtype: torch.dtype | None = None) -> None:
     """Write `model`; `dtype` sets only the stored precision. Raises while the LLM is wrapped by adapters."""
     from transformers import PreTrainedModel
 
