@@ -1,15 +1,13 @@
 """Text from outside, made fit for a ledger, a page and a terminal."""
 
-import unicodedata
-
-_UNSEEN = {"Cc", "Cf", "Cs"}
-"""Unicode's control, format and surrogate characters: terminal escapes, changes of writing direction, halves of characters."""
-
 
 def plain(text: str, most: int = 500) -> str:
-    """`text` in one line, with every control character replaced by U+FFFD, cut to `most` characters."""
+    """`text` in one line, cut to `most` characters; what is not printable becomes U+FFFD.
+
+    Terminal escapes, changes of the writing direction and halves of characters are not printable.
+    """
     line = " ".join(text[: most + 1].split())
-    seen = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in _UNSEEN else c for c in line)
+    seen = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
     return seen if len(text) <= most else seen[: most - 1] + "…"
 
 

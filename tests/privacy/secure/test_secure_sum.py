@@ -121,7 +121,7 @@ def test_the_server_sees_keys_sealed_shares_and_masked_words_and_no_number_of_on
             (payload.tensors["projector/masked"][2:] == torch.from_numpy(plain.view("<i4"))).any()
         )
         size = sum(t.numel() * 4 for t in replies[client].tensors.values())
-        assert payload.nbytes == size + 8 * 2 + 16  # two words a group, four for the numbers
+        assert payload.nbytes == size + 8 * 2 + 20  # two words a group, five for the numbers
 
 
 @pytest.mark.parametrize("spoil", ["dtype", "size", "names", "stale"])
