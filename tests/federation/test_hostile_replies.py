@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply, not_finite
+from fedloom.experiment.run import run
+from fedloom.experiment.settings import Experiment
 from fedloom.federation import loop
 from fedloom.federation.loop import Federation
 from fedloom.federation.run_folder import RunFolder
@@ -117,6 +119,9 @@ def test_a_client_without_anything_to_train_in_a_round_may_send_nothing(scripts,
     _, [entry] = ran(scripts, tmp_path / "run", silent, method=method, training=training)
     assert entry["refused"] == {}
     assert f"{BAD}: took no step" in entry["notes"]
+    claims_more = lambda name, reply: Reply(name, Payload({}, {"round": 1, "examples": 4, "steps": 2}))  # noqa: E731
+    _, [entry] = ran(scripts, tmp_path / "more", claims_more, method=method)
+    assert set(entry["refused"].values()) == {"names: sent no tensors"}
 
 
 @pytest.mark.parametrize("far", [1e20, 3e38])
@@ -214,20 +219,14 @@ def test_a_capped_claim_is_in_the_ledger(scripts, tmp_path) -> None:
     assert entry["capped"] == {}, "claims have no weight"
 
 
-def test_a_method_that_trains_nothing_is_refused_before_training(scripts) -> None:
-    method = {"name": "fedavg-lora", "personal": []}
-    federation = scripts.federation(lambda name, reply: reply, method=method)
-    federation.check()
-    nothing = scripts.federation(lambda name, reply: reply, training={"schedule": "rounds", "rho": 1.0})
-    names = [n for n in nothing.engine.model.tensors if n.startswith(("encoder", "projector"))]
-    for client in nothing.clients.values():
-        client.groups = frozenset({"llm"})
-    assert names
-    nothing.check()  # a client without encoder trains its LLM
-    for client in nothing.clients.values():
-        client.groups = frozenset()
-    with pytest.raises(ExperimentError, match="finds no tensor to train in any round"):
-        nothing.check()
+@pytest.mark.parametrize("training", [{}, {"projector": "frozen"}, {"projector": "frozen", "tau": 0.9}])
+def test_a_method_that_trains_nothing_is_refused_before_training(training, tmp_path) -> None:
+    """One step a round has no encoder stage, in which alone the projector would be trained."""
+    model = {"llm_lora": None, "encoder_lora": None}
+    fields = Scripts.fields(method="feda2-lora", model=model, training=training)
+    with pytest.raises(ExperimentError, match="method feda2-lora finds no tensor to train in any round"):
+        run(Experiment.parse(fields), tmp_path / "run")
+    run(Experiment.parse({**fields, "rounds": 0}), None)
 
 
 def test_more_tensors_than_a_message_may_hold_are_refused_before_training(scripts) -> None:

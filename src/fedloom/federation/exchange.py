@@ -19,7 +19,7 @@ from fedloom.federation.settings import Round, RunSettings
 from fedloom.federation.spilled_uploads import SpilledUploads
 from fedloom.methods import Method, State
 from fedloom.models.lora.ranks import ratios
-from fedloom.models.training.settings import trained_in
+from fedloom.models.training.settings import local_steps, trained_in
 from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.firewall import Firewall, inspect
 from fedloom.tasks.base import ServerTools
@@ -122,18 +122,20 @@ class Exchange:
             reference=reference,
             answers=answers,
             check=check,
-            idle=lambda client: self.idle(client, reference[client]),
+            idle=lambda r: self.idle(
+                r.client, reference[r.client], local_steps(r.examples, self.federation.experiment.training)
+            ),
         )
 
-    def idle(self, client: str, names: Collection[str]) -> bool:
-        """Whether no step of this round trains any of these tensors at the client, though they are the model's."""
+    def idle(self, client: str, names: Collection[str], steps: int) -> bool:
+        """Whether none of a client's local steps of this round trains any of these tensors, though they are the model's."""
         settings, scope, federation = self.federation.experiment, self.method.scope, self.federation
         held = federation.clients[client].groups
         own = [
             n for n in federation.engine.model.tensors if group_of(n) in held and scope.role(n) != "frozen"
         ]
-        trained = {group_of(n) for n in trained_in(settings.training, own, self.round, settings.rounds)}
-        return {group_of(n) for n in names} <= held - trained
+        trained = trained_in(settings.training, own, self.round, settings.rounds, steps)
+        return {group_of(n) for n in names} <= held - {group_of(n) for n in trained}
 
     def record(
         self,

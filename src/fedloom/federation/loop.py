@@ -32,7 +32,7 @@ from fedloom.models.example_cache import ExampleCache
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.ranks import ratios
 from fedloom.models.parts import part_of
-from fedloom.models.training.settings import ever_trained, trained_in
+from fedloom.models.training.settings import ANY_STEPS, ever_trained, local_steps, trained_in
 from fedloom.privacy.compatibility import asks
 from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.robust.attacks import described
@@ -165,13 +165,15 @@ class Federation:
         ):  # a baseline that trains nothing
             return
         names = [n for n in self.engine.model.tensors if method.scope.role(n) != "frozen"]
-        for groups in {client.groups for client in self.clients.values()}:
-            held = [n for n in names if group_of(n) in groups]
-            if any(trained_in(training, held, number, rounds) for number in (1, rounds)):
+        for client in self.clients.values():
+            held = [n for n in names if group_of(n) in client.groups]
+            samples = math.ceil(len(client.data.train) / (rounds if training.one_pass else 1))
+            known = (local_steps(samples, training),) if samples else ANY_STEPS  # a site's samples stay there
+            if any(trained_in(training, held, number, rounds, s) for number in (1, rounds) for s in known):
                 return
         raise ExperimentError(
-            f"method {method.name} finds no tensor to train in any round; give the model an adapter, let training or "
-            "method.head leave a part unfrozen, or set rounds: 0"
+            f"method {method.name} finds no tensor to train in any round; give the model an adapter, let training and "
+            "method.head leave a part unfrozen, give clients more samples for both stages, or set rounds: 0"
         )
 
     def _computed(

@@ -7,6 +7,7 @@ from typing import Any
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply, group_of
 from fedloom.federation.exchange import Exchange, NoReplies
+from fedloom.models.training.settings import ANY_STEPS
 
 
 def private_reply(
@@ -52,7 +53,7 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
         exchange.round,
         layouts,
         expected,
-        lambda client: exchange.idle(client, layouts[client]),
+        lambda client: any(exchange.idle(client, layouts[client], steps) for steps in ANY_STEPS),
     )
     reply: Reply | None = None
     try:

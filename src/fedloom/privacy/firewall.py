@@ -50,7 +50,7 @@ def inspect(
     reference: Mapping[str, Mapping[str, Tensor]],
     answers: bool = False,
     check: Check | None = None,
-    idle: Callable[[str], bool] = lambda client: False,
+    idle: Callable[[Reply], bool] = lambda reply: False,
 ) -> tuple[list[Reply], dict[str, str]]:
     """Split replies into the accepted ones, ordered by client name, and `{client: reason}` for the refused.
 
@@ -94,11 +94,11 @@ def inspect(
 
 
 def _missing(
-    reply: Reply, allowed: Mapping[str, Tensor], answers: bool, idle: Callable[[str], bool]
+    reply: Reply, allowed: Mapping[str, Tensor], answers: bool, idle: Callable[[Reply], bool]
 ) -> str | None:
     """The fault of a reply without tensors that are due, or None."""
     sent = reply.payload.tensors
-    if allowed and not sent and not idle(reply.client):
+    if allowed and not sent and not idle(reply):
         return "names: sent no tensors"
     lacking = sorted(set(allowed) - set(sent)) if answers else []
     return f"names: {lacking[0]} is missing" if lacking else None

@@ -149,11 +149,14 @@ def has_encoder(training: Training, names: Collection[str]) -> bool:
     return any(part_of(group_of(n)) in first for n in names)
 
 
-def trained_in(training: Training, names: Collection[str], round: int, rounds: int) -> list[str]:
-    """Those of a client's tensors that some stage of a round trains, whatever its number of local steps."""
-    encoder = has_encoder(training, names)
-    plans = [plan(training, steps, round, rounds, encoder) for steps in (1, 2, 1000)]
-    parts = {part for stages in plans for stage in stages for part in stage.parts}
+ANY_STEPS = (1, 2, 1000)
+"""Numbers of local steps that stand for any: one step has one stage alone."""
+
+
+def trained_in(training: Training, names: Collection[str], round: int, rounds: int, steps: int) -> list[str]:
+    """Those of a client's tensors that some stage of a round of `steps` local steps trains."""
+    stages = plan(training, steps, round, rounds, has_encoder(training, names))
+    parts = {part for stage in stages for part in stage.parts}
     return [n for n in names if part_of(group_of(n)) in {*parts, None}]
 
 

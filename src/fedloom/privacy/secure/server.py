@@ -51,7 +51,7 @@ class SecureSum:
     expected: Mapping[str, float] | None = None
     """With differential privacy: the fixed number of clients by which each group's sum is divided."""
     idle: Callable[[str], bool] = lambda client: False
-    """Whether a client has nothing to train in this round; every other one adds to a group."""
+    """Whether a client may have nothing to train in this round; every other one adds to a group."""
     record: Record = field(default_factory=Record)
 
     def mean(self, request: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
