@@ -33,7 +33,9 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    return build_from(experiment, experiment.task.clients(experiment.setup), folder, observe)
+    federation = build_from(experiment, experiment.task.clients(experiment.setup), folder, observe)
+    federation.check()
+    return federation
 
 
 def build_from(
@@ -88,6 +90,7 @@ def build_from(
         experiment.training,
         wire=experiment.engine.wire,
         cohort=1 if cohort == "off" else cohort,
+        limits=experiment.firewall,
     )
     return Federation(experiment, engine, evaluator, folder, observe, tools=tools, attackers=attackers)
 

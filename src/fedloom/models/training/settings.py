@@ -1,7 +1,7 @@
 """Settings of local training, its stages (UniFLoW Eq. 7), and its index batches."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,8 +9,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
-from fedloom.models.parts import Part
+from fedloom.models.parts import Part, part_of
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]
 """A scalar of the tensors in training, by name, that is added to the loss of every step."""
@@ -140,6 +141,23 @@ def ever_trained(training: Training, rounds: int) -> frozenset[Part]:
     """The parts that some stage of some round may train."""
     plans = [plan(training, 2, r, rounds, True) for r in {1, max(rounds, 1)}]
     return frozenset(part for stages in plans for stage in stages for part in stage.parts)
+
+
+def has_encoder(training: Training, names: Collection[str]) -> bool:
+    """Whether a client that trains these tensors has anything to do in an encoder stage."""
+    first = {"encoder", "projector"} if training.projector in ("stage1", "both") else {"encoder"}
+    return any(part_of(group_of(n)) in first for n in names)
+
+
+ANY_STEPS = (1, 2, 1000)
+"""Numbers of local steps that stand for any: one step has one stage alone."""
+
+
+def trained_in(training: Training, names: Collection[str], round: int, rounds: int, steps: int) -> list[str]:
+    """Those of a client's tensors that some stage of a round of `steps` local steps trains."""
+    stages = plan(training, steps, round, rounds, has_encoder(training, names))
+    parts = {part for stage in stages for part in stage.parts}
+    return [n for n in names if part_of(group_of(n)) in {*parts, None}]
 
 
 def part_of_round(

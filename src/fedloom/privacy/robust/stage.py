@@ -35,11 +35,12 @@ Keep = Callable[[Reply], Reply]
 
 @dataclass(frozen=True)
 class Combined:
-    """The replies for the method; for the ledger, why each client was left out of which groups, and notes."""
+    """The replies for the method; for the ledger, who was left out of which groups and whose weight was capped, and notes."""
 
     replies: list[Reply]
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    capped: Mapping[str, str] = field(default_factory=dict)
 
 
 class RobustRule(BaseModel):
@@ -219,10 +220,8 @@ def combine(
     most = int(rule.claims * median_low([r.examples for r in replies]))
     believed = [_claiming(r, min(r.examples, most)) for r in replies]
     combined = rule.apply([Update(r, sent[r.client]) for r in believed], server, keep)
-    cut = [
-        f"{r.client}: claims {r.examples} examples, {most} are counted" for r in replies if r.examples > most
-    ]
-    return replace(combined, notes=[*cut, *combined.notes])
+    capped = {r.client: f"claims {r.examples} examples, {most} count" for r in replies if r.examples > most}
+    return replace(combined, capped=capped)
 
 
 def _one_reply(
