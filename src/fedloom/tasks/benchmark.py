@@ -73,8 +73,8 @@ def retrieval(model: AdaptedMLLM, captions: Sequence[Sample], candidates: int = 
 
     `r1_likelihood`: each picture retrieves, from its own and `candidates` - 1 other captions, the one with the highest likelihood
     per token (chance 1 / candidates). `r1_embedding`: each picture retrieves from all N captions by cosine between the mean of
-    its projected tokens and the mean of the caption's token embeddings, both centred (chance 1 / N). Equal captions count once. Empty
-    where there is nothing to choose from.
+    its projected tokens and the mean of the caption's token embeddings, both centred (chance 1 / N). Equal captions count once.
+    Empty where there is nothing to choose from.
     """
     own = list({s.answer: s for s in captions}.values())
     own = own[: len(own) // candidates * candidates] or own
