@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedloom.cli.output import echo
 from fedloom.core.errors import ExperimentError
 
 
@@ -30,7 +31,7 @@ def ask(
     inputs = {name: _media(name, path) for name, path in paths.items() if path is not None}
     model = load(run_dir, client)
     task = read_experiment(run_dir).task
-    typer.echo(task.answer(model, Question(inputs, question, pair, max_new_tokens)))
+    echo(task.answer(model, Question(inputs, question, pair, max_new_tokens)))
 
 
 def _media(modality: str, path: Path) -> Any:

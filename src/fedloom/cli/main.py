@@ -13,7 +13,7 @@ from fedloom.cli.data import data
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
 from fedloom.cli.options import Jobs, Overrides
-from fedloom.cli.output import errors, out, plain_table
+from fedloom.cli.output import echo, errors, out, plain_table
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
 from fedloom.deploy.commands import app as deploy_app
@@ -117,14 +117,14 @@ def compare(
         shown, notes = cases_of(folders, cases, load)
         for case in shown:
             if markdown:
-                typer.echo(case.markdown())
+                echo(case.markdown())
             else:
                 out.print(case.rich(), "")
-        typer.echo("\n".join(notes))
+        echo("\n".join(notes))
         return
     table = comparison(folders, column)
     if markdown:
-        typer.echo(table.markdown())
+        echo(table.markdown())
     else:
         out.print(table.rich())
 

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 
 from fedloom.cli.output import out, plain_table
 from fedloom.core.errors import ExperimentError
+from fedloom.core.terminal import console
 
 
 def methods(
@@ -74,7 +74,7 @@ def _costs(name: str | None, cost: str, clients: int) -> None:
     grid = plain_table(columns, lines)
     # A narrow terminal may wrap lines, but must not split a number.
     needed = out.measure(grid, options=out.options.update(width=1000)).maximum
-    Console(highlight=False, width=max(out.width, needed)).print(grid)
+    console(width=max(out.width, needed)).print(grid)
     head = f"; the head's {costs[0].head:,} are trained and not in up and down" if costs[0].head else ""
     out.print(f"{cost}, {clients} clients: numbers per client and round{head}.")
 

@@ -138,7 +138,8 @@ class OwnModelEvaluator:
 def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: TestSet) -> Assessment:
     """`local/<modality>/accuracy`: each model on its client's test samples. `global/...`: on its modality's, mean over clients.
 
-    Beside `global/...`: `spread/<modality>/accuracy`, its standard deviation over clients, and `client/<name>/accuracy`.
+    Beside `global/...`: `spread/<modality>/accuracy`, its standard deviation over two or more clients, and
+    `client/<name>/accuracy`.
     """
     records: list[EvaluationRecord] = []
     everywhere: dict[str, list[float]] = defaultdict(list)
@@ -161,7 +162,8 @@ def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: T
         ]
     for modality, accuracies in sorted(everywhere.items()):
         metrics[f"global/{modality}/accuracy"] = fmean(accuracies)
-        metrics[f"spread/{modality}/accuracy"] = pstdev(accuracies)
+        if len(accuracies) > 1:
+            metrics[f"spread/{modality}/accuracy"] = pstdev(accuracies)
     summary = summarise(records, "local")
     return Assessment({**metrics, **summary.metrics}, client_figures(summary), records)
 
