@@ -26,11 +26,12 @@ def ask(
     ] = None,
 ) -> None:
     """Ask the trained model about a picture, a sound, or a text."""
-    from fedloom.experiment.run import check_run, load
+    from fedloom.experiment.run import held, load, read_experiment
     from fedloom.tasks.base import Question
 
     paths = {"image": image, "audio": audio}
-    task = check_run(run_dir).task
+    model = load(run_dir, client)
+    task = read_experiment(run_dir).task
     asked = {**paths, "text": question, "pair": pair, "max_new_tokens": max_new_tokens}
     for part, value in asked.items():
         if value is not None and part not in task.inputs:
@@ -39,13 +40,11 @@ def ask(
                 f"the run trained {task.title}, which reads no --{option}; leave it out, it reads {_options(task.inputs)}"
             )
     inputs = {name: _media(name, path) for name, path in paths.items() if path is not None}
-    model = load(run_dir, client)
-    for modality in inputs:
-        if model.modalities is not None and modality not in model.modalities:
-            raise ExperimentError(
-                f"the run's model has no encoder for --{modality}: no client held such data; "
-                f"it has {', '.join(sorted(model.modalities)) or 'none'}"
-            )
+    if unseen := [modality for modality in inputs if modality not in held(run_dir)]:
+        raise ExperimentError(
+            f"no client of the run held data of the kind {unseen[0]}, so that its model was not trained on it; "
+            f"leave --{unseen[0]} out"
+        )
     typer.echo(task.answer(model, Question(inputs, question, pair, max_new_tokens or 32)))
 
 

@@ -3,7 +3,8 @@
 A group of settings, such as `training`, is merged into the group below it. Everything else is a value and replaces the one
 below: numbers, lists, and mappings that are one setting, such as `data.clients`; a dotted key such as `data.clients.image` sets
 one entry of it. A text where a group of several kinds stands names the kind: `method: fedavg` means `method: {name: fedavg}`.
-Another method, source or kind keeps the fields of the former that it has too and that mean the same (`carries`), and drops the rest.
+Another method, source or kind keeps the fields of the former that it has too and that mean the same (`carries`), and drops the
+rest.
 """
 
 from collections.abc import Iterable, Mapping

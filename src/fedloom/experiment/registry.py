@@ -98,7 +98,8 @@ def _check_task(task: type[Task[Any]]) -> None:
     headline = task.headline
     if not isinstance(headline, Mapping) or not all(isinstance(t, str) for p in headline.items() for t in p):
         raise ExperimentError(
-            f"{_title(task)} cannot be registered: headline must map metrics to column titles, such as {{'global/text/accuracy': ''}}"
+            f"{_title(task)} cannot be registered: headline must map metrics to column titles, "
+            "such as {'global/text/accuracy': ''}"
         )
     for name in ("reads", "ignores", "inputs"):
         value = getattr(task, name)
@@ -141,5 +142,6 @@ def _reloaded(old: Any, new: Any) -> bool:
     if isinstance(new, Metric) and old in OWN_METRICS:
         return False
     return all(
-        getattr(_defined(old), n, None) == getattr(_defined(new), n, "") for n in ("__module__", "__qualname__")
+        getattr(_defined(old), n, None) == getattr(_defined(new), n, "")
+        for n in ("__module__", "__qualname__")
     )

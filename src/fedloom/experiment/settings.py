@@ -23,7 +23,7 @@ from pydantic import Field, SerializeAsAny
 from fedloom.core.errors import ExperimentError
 from fedloom.core.settings_tree import unread
 from fedloom.core.validation import validated
-from fedloom.data.sources import Source, parse_source
+from fedloom.data.sources import SOURCES, Source, parse_source
 from fedloom.data.sources.tabletop import TabletopSource
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.yaml_rows import Size, of_record, read_rows
@@ -33,11 +33,18 @@ from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.privacy.compatibility import refusal
 from fedloom.privacy.robust.attacks import Backdoor
+from fedloom.privacy.robust.stage import RULES
 from fedloom.tasks.base import Setup, Task
 from fedloom.tasks.registry import TASKS, task_of
 
 DECLARED = ("model", "training", "cohort", "engine", "evaluation")
 """Groups whose settings are read where a task or a method says so; others are read by every run."""
+NAMED: tuple[tuple[str, str, str, Mapping[str, Any]], ...] = (
+    ("method", "method", "name", METHODS),
+    ("source", "data", "source", SOURCES),
+    ("robust rule", "privacy.robust", "kind", RULES),
+)
+"""Kinds of extensions that a record names, with their place there."""
 
 
 class Experiment(RunSettings):
@@ -92,7 +99,16 @@ class Experiment(RunSettings):
     def from_record(cls, fields: Mapping[str, Any], origin: str) -> "Experiment":
         """The experiment of an existing run's file. `origin` is named in errors. Raises ExperimentError."""
         load_entry_points()
-        return cls._parsed(of_record(fields), origin)
+        plain = of_record(fields)
+        for kind, group, key, known in NAMED:
+            part: Any = plain
+            for name in (*group.split("."), key):
+                part = part.get(name) if isinstance(part, Mapping) else None
+            if isinstance(part, str) and part not in known:
+                raise ExperimentError(
+                    f"{origin} names the {kind} {part}, which is not registered; is its plug-in installed?"
+                )
+        return cls._parsed(plain, origin)
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any], origin: str = "the experiment") -> "Experiment":

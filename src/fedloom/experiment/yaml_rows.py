@@ -185,4 +185,5 @@ def _override(text: str) -> tuple[str, Any]:
     try:
         return key, load_yaml(value)
     except ExperimentError as error:
-        raise ExperimentError(f"the override {text!r} has no valid YAML value: {error}") from error
+        reason = str(error).removeprefix("line 1: ")
+        raise ExperimentError(f"the override {text!r} has no valid YAML value: {reason}") from error

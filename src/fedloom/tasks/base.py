@@ -149,7 +149,7 @@ class Task(ABC, Generic[S]):
     """Patterns of the settings of model, training, cohort, engine and evaluation that have an effect. Others are refused."""
     ignores: ClassVar[tuple[str, ...]] = ()
     """Patterns of a method's settings without effect on this task's model, such as method.head."""
-    inputs: ClassVar[tuple[str, ...]] = ("image", "audio", "text", "pair", "max_new_tokens")
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
     """Parts of a `Question` that `answer` reads; `fedloom ask` refuses the others."""
     not_deployable: ClassVar[str | None] = None
     """The reason why the task cannot run between real silos, or None."""
