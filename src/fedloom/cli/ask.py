@@ -37,7 +37,7 @@ def ask(
         if value is not None and part not in task.inputs:
             option = "question" if part == "text" else part.replace("_", "-")
             raise ExperimentError(
-                f"the run trained {task.title}, which reads no --{option}; leave it out, it reads {_options(task.inputs)}"
+                f"the run trained {task.title}, which reads {_options(task.inputs)}; leave --{option} out"
             )
     inputs = {name: _media(name, path) for name, path in paths.items() if path is not None}
     if unseen := [modality for modality in inputs if modality not in held(run_dir)]:

@@ -14,7 +14,6 @@ from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.base import (
-    READ_BY_ASSESS,
     READ_FOR_EVERY_TASK,
     READ_FOR_LORA,
     READ_WITH_FOUNDATION,
@@ -41,7 +40,8 @@ class TextClassification(Task[TextSource]):
     headline: ClassVar[Mapping[str, str]] = {"global/text/accuracy": ""}
     reads: ClassVar[tuple[str, ...]] = (
         *READ_FOR_EVERY_TASK,
-        *READ_BY_ASSESS,
+        "evaluation.batch_size",
+        "evaluation.loss",
         *READ_FOR_LORA,
         *READ_WITH_FOUNDATION,
         "model.classifier",
