@@ -9,12 +9,13 @@ The scenarios are ours: those of the Fed-MA paper are not public (docs/methods/f
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import numpy_stream, stream_seed
 from fedloom.data.partition.shared_media import cut, together
 
@@ -27,15 +28,21 @@ class Captions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scenario: Scenario = Field("iid", description="iid | topic | source | quality")
-    dirichlet: float = Field(0.5, gt=0, description="topic: parameter of the clients' mixes of topics")
-    topics: int = Field(
+    dirichlet: Annotated[float, ReadWith(".scenario", ("topic",))] = Field(
+        0.5, gt=0, description="topic: parameter of the clients' mixes of topics"
+    )
+    topics: Annotated[int, ReadWith(".scenario", ("topic",))] = Field(
         50, ge=2, description="topic, own pictures: clusters of the frozen encoder's features"
     )
     quantity: float | None = Field(
         None, gt=0, description="Dirichlet parameter of the clients' sizes; none = equal"
     )
-    noisy: float = Field(0.3, ge=0, le=1, description="quality: share of the clients with shuffled captions")
-    shuffled: float = Field(0.5, ge=0, le=1, description="quality: share of their pairs that is shuffled")
+    noisy: Annotated[float, ReadWith(".scenario", ("quality",))] = Field(
+        0.3, ge=0, le=1, description="quality: share of the clients with shuffled captions"
+    )
+    shuffled: Annotated[float, ReadWith(".scenario", ("quality",))] = Field(
+        0.5, ge=0, le=1, description="quality: share of their pairs that is shuffled"
+    )
     least: int = Field(
         1, ge=1, description="the fewest training samples of a client; with one pass, the rounds"
     )

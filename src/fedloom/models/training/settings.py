@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.core.payload import group_of
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.models.parts import Part, part_of
 
@@ -24,21 +25,25 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schedule: Schedule = Field("two_stage", description="two_stage | simultaneous | reverse | rounds")
-    tau: float = Field(
+    tau: Annotated[float, ReadWith(".schedule", ("two_stage", "reverse"))] = Field(
         0.25, ge=0, le=1, description="share of a round's steps that train the encoder (Eq. 7)"
     )
-    rho: float = Field(
+    rho: Annotated[float, ReadWith(".schedule", ("rounds",))] = Field(
         0.5, ge=0, le=1, description="schedule `rounds`: share of the rounds that train the encoder"
     )
     projector: Literal["frozen", "stage1", "stage2", "both"] = Field(
         "stage1",
         description="when the projector is trained: never, with the encoder, with the LLM, or always",
     )
-    text_only: Literal["llm", "idle"] = Field(
+    text_only: Annotated[
+        Literal["llm", "idle"], ReadWith(".schedule", ("two_stage", "reverse", "rounds"))
+    ] = Field(
         "llm",
         description="a client without modalities in the encoder stage: trains the LLM, or idles",
     )
-    epochs: int = Field(1, ge=1, description="passes over the client's data in one round (E)")
+    epochs: Annotated[int, ReadWith(".steps", (None,))] = Field(
+        1, ge=1, description="passes over the client's data in one round (E)"
+    )
     steps: int | None = Field(
         None,
         ge=1,
@@ -53,7 +58,7 @@ class Training(BaseModel):
         "cosine",
         description="cosine: falls from round to round; constant; run_cosine: one warm-up and cosine over all steps of the run",
     )
-    warmup: float = Field(
+    warmup: Annotated[float, ReadWith(".lr_schedule", ("run_cosine",))] = Field(
         0.03, ge=0, lt=1, description="run_cosine: share of the run in which the rate rises from zero"
     )
     one_pass: bool = Field(
@@ -68,8 +73,12 @@ class Training(BaseModel):
     weight_decay: float = Field(
         0.0, ge=0, description="decoupled in adamw; with sgd it is added to the gradient"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: share of the last step that is kept")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW moment decay rates")
+    momentum: Annotated[float, ReadWith(".optimizer", ("sgd",))] = Field(
+        0.9, ge=0, lt=1, description="sgd: share of the last step that is kept"
+    )
+    betas: Annotated[tuple[float, float], ReadWith(".optimizer", ("adamw",))] = Field(
+        (0.9, 0.95), description="AdamW moment decay rates"
+    )
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm per step; none = no clipping")
 
     @property

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median, median_low
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -48,6 +48,8 @@ class RobustRule(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    TAG: ClassVar[str] = "kind"
+
     claims: float = Field(
         3.0,
         ge=1,
@@ -62,7 +64,7 @@ class RobustRule(BaseModel):
         return str(cls.model_fields["kind"].default)
 
     @classmethod
-    def variant(cls, fields: Mapping[str, Any]) -> "type[RobustRule]":
+    def registered(cls, fields: Mapping[str, Any]) -> "type[RobustRule]":
         """The rule that a mapping names. Raises ValueError for none, and for one that is not registered."""
         if "kind" not in fields:
             raise ValueError("must say its kind; docs/security.md names them")
