@@ -17,7 +17,7 @@ def validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: st
         return model.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-    place = prefix + ".".join(str(part) for part in first["loc"]) or "the top level"
+    place = (prefix + ".".join(str(part) for part in first["loc"])).rstrip(".") or "the top level"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "extra_forbidden":
         known = _known_keys(model, first["loc"][:-1], fields)

@@ -5,18 +5,17 @@ name on the hub. Subfolders that are such data sets become one source of caption
 Image, the caption column the first of CAPTIONS.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
 from fedloom.data.client_data import ClientData
+from fedloom.data.media import DEFAULT, Media, MediaSettings
+from fedloom.data.media.rows import encoded, row_content
 from fedloom.data.partition.captions import (
     Captions,
     assign,
@@ -27,34 +26,15 @@ from fedloom.data.partition.captions import (
     sizes,
 )
 from fedloom.data.sample import Sample
+from fedloom.data.sources.file_source import STRICT, FileRules, MediaFiles, check_samples
 from fedloom.data.sources.source import Features
 
 CAPTIONS = ("caption", "text", "captions", "sentence", "answer", "blip_caption")
 
 
-class Picture(Mapping[str, Tensor]):
-    """One row's picture, uint8 (3, H, W), decoded at every access."""
-
-    def __init__(self, rows: Any, row: int, column: str) -> None:
-        self._rows, self._row, self._column = rows, row, column
-
-    def __getitem__(self, modality: str) -> Tensor:
-        if modality != "image":
-            raise KeyError(modality)
-        picture = self._rows[self._row][self._column].convert("RGB")
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-
-    def __contains__(self, modality: object) -> bool:
-        return modality == "image"
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("image",))
-
-    def __len__(self) -> int:
-        return 1
-
-
-def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int]]:
+def read_captions(
+    path: str, question: str = "", settings: MediaSettings = DEFAULT
+) -> tuple[list[Sample], list[int]]:
     """All captioned pictures and the indices of their sources; empty captions are skipped. Raises ExperimentError."""
     folder = Path(path)
     parts = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
@@ -65,15 +45,32 @@ def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int
     for number, place in enumerate([str(p) for p in folders] or [path]):
         rows = _rows(place)
         image, caption = _columns(rows, place)
+        pictures = encoded(rows, image)
         for row, text in enumerate(rows[caption]):
             first = text[0] if isinstance(text, list) and text else text
             if isinstance(first, str) and first.strip():
                 uid = f"{Path(place).name}/{row}"
-                samples.append(Sample(uid, Picture(rows, row, image), question, first.strip(), {"row": row}))
+                media = {"image": Media("image", partial(row_content, pictures, row, image), settings)}
+                error = partial(_unusable, f"row {row} of {place}")
+                samples.append(Sample(uid, MediaFiles(media, error), question, first.strip(), {"row": row}))
                 source.append(number)
     if not samples:
         raise ExperimentError(f"data.path: {path} holds no captioned picture")
     return samples, source
+
+
+def _unusable(where: str, media: Media, fault: str) -> ExperimentError:
+    return ExperimentError(f"data.path: the picture in {where} cannot be used ({fault})")
+
+
+def _skipped(samples: Sequence[Sample], rules: FileRules) -> dict[str, str]:
+    """The samples to leave out by uid, and why. Raises ExperimentError as `check_samples` does."""
+    by_uid = {s.uid: s.modalities for s in samples if isinstance(s.modalities, MediaFiles)}
+    return check_samples(
+        {uid: tuple(files.media.values()) for uid, files in by_uid.items()},
+        lambda uid, media, fault: str(by_uid[uid].error(media, fault)),
+        rules,
+    )
 
 
 def _rows(place: str) -> Any:
@@ -103,13 +100,22 @@ def _columns(rows: Any, place: str) -> tuple[str, str]:
 
 
 def clients_from_files(
-    path: str, settings: Captions, clients: int, train: int, test: int, seed: int, features: Features | None
+    path: str,
+    settings: Captions,
+    clients: int,
+    train: int,
+    test: int,
+    seed: int,
+    features: Features | None,
+    rules: FileRules = STRICT,
 ) -> list[ClientData]:
     """`clients` silos with on average `train` and `test` pictures each, partitioned by the scenario.
 
-    `features` is used by the scenario topic only. Raises ExperimentError.
+    `features` is used by the scenario topic only, which reads every picture; else the dealt ones are checked. Raises
+    ExperimentError.
     """
-    samples, source = read_captions(path, settings.question)
+    samples, source = read_captions(path, settings.question, rules.media)
+    skipped: dict[str, str] = {}
     train_sizes = sizes(clients * train, clients, settings.quantity, settings.least, seed)
     total_sizes = [n + test for n in train_sizes]
     if settings.scenario == "source":
@@ -123,18 +129,24 @@ def clients_from_files(
             raise ExperimentError(
                 "data.captions.scenario: topic needs the encoder; use it with fedloom run, or take iid, source or quality"
             )
+        skipped = _skipped(samples, rules)
+        usable = [i for i, sample in enumerate(samples) if sample.uid not in skipped]
+        samples, source = [samples[i] for i in usable], [source[i] for i in usable]
         topics = clusters(features(samples).double().numpy(), settings.topics, seed)
         parts = assign(topics, total_sizes, settings.dirichlet, seed)
     else:
         parts = assign(source, total_sizes, None, seed)
+    skipped = skipped or _skipped([samples[i] for part in parts for i in part], rules)
     noisy = noisy_clients(clients, settings.noisy, seed) if settings.scenario == "quality" else []
     clients_data = []
     for k, part in enumerate(parts):
         order = numpy_stream(seed, "captions", "test", k).permutation(len(part)).tolist()
         own = [samples[part[i]] for i in order]
-        training = own[test:]
+        tested, training = ([s for s in p if s.uid not in skipped] for p in (own[:test], own[test:]))
         if k in noisy:
             sources = shuffled(len(training), settings.shuffled, seed, k)
             training = [replace(s, answer=training[j].answer) for s, j in zip(training, sources, strict=True)]
-        clients_data.append(ClientData(f"image-{k + 1:02d}", training, own[:test]))
-    return clients_data
+        left_out = [skipped.pop(s.uid) for s in own if s.uid in skipped]
+        clients_data.append(ClientData(f"image-{k + 1:02d}", training, tested, left_out))
+    first, *others = clients_data
+    return [replace(first, skipped=[*first.skipped, *skipped.values()]), *others]

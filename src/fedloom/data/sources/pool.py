@@ -14,3 +14,5 @@ class Pool:
     labels: Sequence[int]
     names: tuple[str, ...]
     texts: Sequence[str] | None = None
+    skipped: Sequence[str] = ()
+    """One sentence per picture that was left out because its file cannot be used."""
