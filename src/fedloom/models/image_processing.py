@@ -14,7 +14,6 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
 
-
 LONG = 8
 """Longer over shorter side of a picture above which it is cut before it is resized."""
 

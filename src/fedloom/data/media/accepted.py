@@ -24,6 +24,8 @@ SETTLED = 2.0
 CHECKS = 1
 """Number of the checks; a stricter one counts it up, so that what an older one accepted is checked again."""
 AT_A_TIME = 500
+_here: dict[bytes, tuple[str, ...]] = {}
+"""What this process has accepted, where no cache can be written."""
 
 
 def cache_folder() -> Path:
@@ -66,21 +68,23 @@ def _key(*parts: object, settings: MediaSettings) -> bytes:
 
 def recall(keys: Sequence[bytes]) -> dict[bytes, tuple[str, ...]]:
     """The notes on those keys that were accepted before."""
-    found: dict[bytes, tuple[str, ...]] = {}
+    found = {key: _here[key] for key in keys if key in _here}
+    others = [key for key in keys if key not in found]
     try:
         with closing(_connect()) as store:
-            for at in range(0, len(keys), AT_A_TIME):
-                part = keys[at : at + AT_A_TIME]
+            for at in range(0, len(others), AT_A_TIME):
+                part = others[at : at + AT_A_TIME]
                 marks = ",".join("?" * len(part))
                 rows = store.execute(f"SELECT key, notes FROM accepted WHERE key IN ({marks})", part)  # noqa: S608
                 found |= {key: tuple(map(str, json.loads(notes))) for key, notes in rows}
-    except (OSError, sqlite3.Error, ValueError, TypeError):
-        return {}
+    except (OSError, sqlite3.Error, ValueError, TypeError):  # without a cache, or with a damaged one
+        pass
     return found
 
 
 def remember(accepted: Mapping[bytes, Iterable[str]]) -> None:
     """Keep accepted keys and their notes."""
+    _here.update((key, tuple(notes)) for key, notes in accepted.items())
     rows = [(key, json.dumps(list(notes))) for key, notes in accepted.items()]
     try:
         with closing(_connect()) as store, store:
@@ -101,5 +105,9 @@ def _file() -> Path:
 def _connect() -> sqlite3.Connection:
     _file().parent.mkdir(parents=True, exist_ok=True)
     store = sqlite3.connect(_file(), timeout=5)
-    store.execute("CREATE TABLE IF NOT EXISTS accepted (key BLOB PRIMARY KEY, notes TEXT) WITHOUT ROWID")
+    try:
+        store.execute("CREATE TABLE IF NOT EXISTS accepted (key BLOB PRIMARY KEY, notes TEXT) WITHOUT ROWID")
+    except sqlite3.Error:
+        store.close()
+        raise
     return store

@@ -17,7 +17,7 @@ from fedloom.data.media.settings import DEFAULT, MediaSettings
 
 WORKERS = 8
 """Files that are decoded at the same time, at most: each may need the memory of the largest allowed picture."""
-BATCH = 256
+BATCH = 64
 """Files after whose check the accepted ones are remembered and progress is reported."""
 
 
@@ -58,32 +58,36 @@ class Checking:
     notes: Counter[str] = field(default_factory=Counter)
 
 
-_current: ContextVar[Checking] = ContextVar("checking")
+_mode: ContextVar[Checking] = ContextVar("mode")
+
+
+def mode() -> Checking:
+    """How this thread checks media."""
+    return _mode.get(None) or Checking()
 
 
 @contextmanager
-def checking(quick: bool = False, progress: Callable[[int, int], None] | None = None) -> Iterator[Checking]:
-    """Within the block, `check_all` works this way, and its notes are collected."""
-    mode = Checking(quick) if progress is None else Checking(quick, progress)
-    token = _current.set(mode)
+def checking(how: Checking) -> Iterator[Checking]:
+    """Within the block, this thread's `check_all` works in this way."""
+    token = _mode.set(how)
     try:
-        yield mode
+        yield how
     finally:
-        _current.reset(token)
+        _mode.reset(token)
 
 
 def check_all(media: Sequence[Media]) -> list[Finding]:
     """The findings on these files, in order; a file that stands twice is checked once."""
-    mode = _current.get(None) or Checking()
+    how = mode()
     distinct = list(dict.fromkeys(media))
     findings: dict[Media, Finding] = {}
     with ThreadPoolExecutor(min(WORKERS, os.cpu_count() or 1)) as pool:
         for at in range(0, len(distinct), BATCH):
             part = distinct[at : at + BATCH]
-            findings.update(zip(part, _check_some(part, mode.quick, pool), strict=True))
-            mode.progress(len(findings), len(distinct))
+            findings.update(zip(part, _check_some(part, how.quick, pool), strict=True))
+            how.progress(len(findings), len(distinct))
     for finding in findings.values():
-        mode.notes.update(finding.notes)
+        how.notes.update(finding.notes)
     return [findings[m] for m in media]
 
 

@@ -55,7 +55,8 @@ def _decoded(data: bytes, places: list[tuple[int, int]]) -> bytes | None:
         at = end
     try:
         with Image.open(io.BytesIO(b"".join([*pieces, data[at:]])), formats=("JPEG",)) as picture:
-            return picture.tobytes()
+            pixels: bytes = picture.tobytes()
+            return pixels
     except OSError:
         return None
 

@@ -69,7 +69,7 @@ def decode_image(source: Path | bytes, settings: MediaSettings) -> Decoded:
             picture = picture.convert("RGBA")
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
         pixels = picture.convert("RGB")
-        if deep and max(high for _, high in pixels.getextrema()) < 16:
+        if deep and np.asarray(pixels).max() < 16:
             raise ValueError(
                 "its 16-bit colours use the lowest 12 bits alone and would become black; save it with 8 bits a channel"
             )

@@ -61,7 +61,7 @@ class Place:
         return self.error(f"the {media.modality} file {name!r} cannot be used ({fault}).")
 
 
-class MissingFile(ExperimentError):
+class MissingFileError(ExperimentError):
     """A record names a file that is not there."""
 
 
@@ -191,7 +191,7 @@ def _record(record: Mapping[str, Any], folder: Path, place: Place, rules: FileRu
     split = _split(record, place)
     try:
         return Record(place, split, _sample(record, folder, place, rules))
-    except MissingFile as error:
+    except MissingFileError as error:
         if not rules.skip_bad:
             raise
         return Record(place, split, None, str(error))
@@ -257,5 +257,5 @@ def _inside(folder: Path, key: str, value: object, place: Place) -> Path:
     if not is_inside:
         raise place.error(f"the {key} {value!r} leads out of the client's folder; copy the file into it.")
     if not is_file:
-        raise MissingFile(str(place.error(f"the {key} {value!r} is missing: there is no file {path}.")))
+        raise MissingFileError(str(place.error(f"the {key} {value!r} is missing: there is no file {path}.")))
     return path

@@ -159,11 +159,11 @@ def labelled_clients(
                 stream=f"labelled {modality}",
             )
         for number, share in enumerate(shares, 1):
-            samples = [
+            training, tested = (
                 [sample_of(pool, part[at + i], modality, seed, number) for i in places]
                 for at, places in ((0, share.train), (cut, share.test))
-            ]
-            clients_data.append(ClientData(f"{modality}-{number:02d}", *samples))
+            )
+            clients_data.append(ClientData(f"{modality}-{number:02d}", training, tested))
     first, *others = sorted(clients_data, key=lambda c: c.name)
     return [replace(first, skipped=pool.skipped), *others]
 
