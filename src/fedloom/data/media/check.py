@@ -1,6 +1,7 @@
 """The check of many media files before a run: in parallel, with progress, remembering what was accepted."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -122,6 +123,6 @@ def _check(media: Media, *, quick: bool = False) -> Finding:
 
 
 def reason(error: Exception) -> str:
-    """An error's message in one line, or the name of its type."""
-    text = " ".join(str(error).split())
+    """An error's message in one line, without the addresses of objects; or the name of its type."""
+    text = " ".join(re.sub(r"(Error opening )?<_io\.\w+ [^>]*>:?", "", str(error)).split())
     return text[:200] or type(error).__name__

@@ -74,7 +74,7 @@ def check_media(
         with kind.open(source, settings):
             return ()
     content = source.read_bytes() if isinstance(source, Path) else source
-    with kind.open(content, settings):  # bounds first: the checks below read everything
+    with kind.open(source, settings):  # bounds first: the checks below read everything
         pass
     _check_structure(content)
     _, note = kind.decode(content, settings)

@@ -84,13 +84,16 @@ def check_flac(data: bytes) -> None:
     if expected == bytes(16):
         return
     digest = hashlib.md5(usedforsecurity=False)
-    with soundfile.SoundFile(io.BytesIO(data)) as sound:
-        width = {"PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}.get(sound.subtype)
-        if width is None:
-            return
-        for block in sound.blocks(AT_A_TIME // sound.channels + 1, dtype="int32", always_2d=True):
-            samples = np.ascontiguousarray(block.astype("<i4"))
-            digest.update(samples.view(np.uint8).reshape(-1, 4)[:, 4 - width :].tobytes())
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as sound:
+            width = {"PCM_S8": 1, "PCM_16": 2, "PCM_24": 3}.get(sound.subtype)
+            if width is None:
+                return
+            for block in sound.blocks(AT_A_TIME // sound.channels + 1, dtype="int32", always_2d=True):
+                samples = np.ascontiguousarray(block.astype("<i4"))
+                digest.update(samples.view(np.uint8).reshape(-1, 4)[:, 4 - width :].tobytes())
+    except soundfile.SoundFileError as error:  # a frame's own checksum
+        raise ValueError("its samples are damaged (a frame cannot be decoded)") from error
     if digest.digest() != expected:
         raise ValueError("its samples are damaged (wrong checksum)")
 
