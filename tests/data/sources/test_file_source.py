@@ -170,7 +170,7 @@ def test_two_spellings_of_a_third_are_refused(tmp_path: Path) -> None:
         paint(tmp_path / "ann" / name)
     record = {"image": spellings[0], "question": "what?", "answer": "x"}
     (tmp_path / "ann/metadata.jsonl").write_text(json.dumps(record), encoding="utf-8")
-    with pytest.raises(ExperimentError, match="2 files in .* have this name in other Unicode spellings"):
+    with pytest.raises(ExperimentError, match=r"2 files in .* have this name in other Unicode spellings"):
         parse_source({"source": "folder", "path": tmp_path}).load(0)
 
 
