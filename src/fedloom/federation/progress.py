@@ -22,9 +22,9 @@ class Totals:
     budget: str = ""
     """A sentence if the privacy budget ended the run early; else empty."""
 
-    def status(self, attack: str | None = None) -> str:
-        """`complete`, with reservations if there are any; `attack` describes the simulated attack."""
-        faults = [fault for fault in (attack, self.budget) if fault]
+    def status(self, attack: str | None = None, skipped: str = "") -> str:
+        """`complete`, with reservations if there are any: the simulated attack, skipped samples, and what the rounds met."""
+        faults = [fault for fault in (attack, skipped, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")
         if self.left_out:
