@@ -27,7 +27,7 @@ class SiteState:
         self.device = device
         self.personal, self.answers = folder / "personal", folder / "answers"
         for directory in (self.personal, self.answers):
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             for partial in directory.glob(".*.part"):  # left by an interrupted write
                 partial.unlink(missing_ok=True)
         self._before: Position = (10**6, 0)
