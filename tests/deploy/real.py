@@ -1,13 +1,12 @@
 """Real processes of a deployment: which there are, SIGKILL for all of a part, and what a run has done so far."""
 
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 from fedloom.deploy.demo import Loopback
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
+from tests.processes import kill
 
 
 def experiment(rounds: int, images: int = 3) -> Experiment:
@@ -22,38 +21,6 @@ def experiment(rounds: int, images: int = 3) -> Experiment:
             "engine": {"cohort": "off", "threads": 1},
         }
     )
-
-
-def processes_below(pid: int) -> list[int]:
-    """A process and everything that it has started, and so on."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(fields[1])
-    family = [pid]
-    for one in family:
-        family += [child for child, parent in parents.items() if parent == one]
-    return family
-
-
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def kill(pid: int) -> None:
-    """SIGKILL a process and everything below it."""
-    for one in processes_below(pid):
-        try:
-            os.kill(one, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
 
 
 def kill_part(deployment: Loopback, name: str) -> None:

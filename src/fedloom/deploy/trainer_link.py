@@ -140,8 +140,8 @@ class _Door:
 
     def close(self) -> None:
         """End all connections."""
-        self._over.set()
         with self._lock:
+            self._over.set()
             for sock in self._open:
                 _shut(sock)
 
@@ -154,6 +154,9 @@ class _Door:
 
     def _let_in(self, sock: socket.socket) -> None:
         with self._lock:
+            if self._over.is_set():
+                sock.close()
+                return
             if len(self._open) >= CONNECTIONS:
                 unproven = [s for s, since in self._open.items() if since is not None]
                 leaves = unproven[0] if unproven else sock
