@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedloom.deploy.keeping import FACTOR, FIRST, LONGEST, SETTLED, SPREAD, Keeper, Pauses
 
@@ -60,6 +62,18 @@ def test_a_process_that_ran_well_begins_with_the_first_pause_again() -> None:
     last = child.starts[-1] - child.starts[-2] - SETTLED - 5
     assert last < FIRST + 3
     assert len(child.starts) == 17, "nothing is started beside one that runs"
+
+
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(st.lists(st.floats(0, 3 * SETTLED), min_size=1, max_size=20))
+def test_however_often_and_whenever_a_process_ends_it_is_started_again_within_the_longest_pause(
+    lasts,
+) -> None:
+    child, _ = kept(lasts, hours=1)
+    ends = [start + lasts[min(n, len(lasts) - 1)] for n, start in enumerate(child.starts)]
+    waits = [start - end for end, start in zip(ends, child.starts[1:], strict=False)]
+    assert all(0 <= wait <= LONGEST + 2 for wait in waits)
+    assert child.alive or 3600 - ends[-1] <= LONGEST + 2
 
 
 def test_the_pauses_of_many_sites_differ_within_bounds() -> None:
