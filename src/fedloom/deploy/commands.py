@@ -8,16 +8,16 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.terminal import console
 
 app = typer.Typer(
     no_args_is_help=True, help="Real silos: a server and its sites, over TLS, on Flower (docs/deploy.md)."
 )
-out = Console(highlight=False)
+out = console()
 
 Server = Annotated[Path, typer.Argument(help="the server's folder, as init wrote it")]
 RunName = Annotated[str, typer.Option("--run", help="the run's name; its folder is runs/<name>")]
