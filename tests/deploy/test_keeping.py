@@ -84,3 +84,20 @@ def test_the_pauses_of_many_sites_differ_within_bounds() -> None:
     long = [pauses.next() for _ in range(50)]
     assert max(long) == LONGEST
     assert long[1] == pytest.approx(long[0] * FACTOR)
+
+
+def test_the_pause_begins_when_the_reason_is_known() -> None:
+    now = [0.0]
+    child: Any = Stub(now, [1.0])
+
+    def why() -> str:
+        now[0] += 30.0  # the server takes its time to answer
+        return "refused"
+
+    keeper = Keeper(child, why, lambda line: None, Pauses(lambda low, high: 1.0), lambda: now[0])
+    keeper.tend()
+    now[0] += 2.0
+    keeper.tend()
+    assert not keeper.tend()
+    now[0] += FIRST
+    assert keeper.tend()

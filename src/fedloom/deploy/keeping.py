@@ -67,9 +67,8 @@ class Keeper:
 
     def _after_end(self) -> float:
         """Say why the child has ended; the time of its next start."""
-        ended = self.clock()
         if self.child.lasted >= SETTLED:
             self.pauses.reset()
-        pause = self.pauses.next()
-        self.log(f"{self.why()}; started again in {pause:.0f} s")
-        return ended + pause
+        pause, why = self.pauses.next(), self.why()
+        self.log(f"{why}; started again in {pause:.0f} s")
+        return self.clock() + pause
