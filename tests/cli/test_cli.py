@@ -123,19 +123,20 @@ def test_a_run_killed_in_the_middle_of_a_round_resumes_to_the_same_bytes(
     tmp_path: Path, quick_file: Path
 ) -> None:
     assert fedloom("run", quick_file, "--out", tmp_path / "whole", cwd=tmp_path).returncode == 0
+    checkpoint = tmp_path / "cut" / "state" / "round-000001"
     code = (
-        "import sys, time; sys.argv = ['fedloom', *sys.argv[1:]]\n"
+        "import os, sys, time; sys.argv = ['fedloom', *sys.argv[1:]]\n"
         "from fedloom.models.mllm.trainable import AdaptedMLLM as M; step = M.losses\n"
-        "M.losses = lambda *a: (time.sleep(0.2), step(*a))[1]\n"  # slow enough to be hit in the middle
+        f"M.losses = lambda *a: (os.path.exists({str(checkpoint)!r}) and time.sleep(600), step(*a))[1]\n"  # to be hit in it
         "from fedloom.cli.main import main; main()"
     )
     command = [sys.executable, "-c", code, "run", str(quick_file), "--out", str(tmp_path / "cut")]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    checkpoint = tmp_path / "cut" / "state" / "round-000001"
     deadline = time.monotonic() + 200
-    while not checkpoint.exists() and time.monotonic() < deadline:
+    while not checkpoint.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert checkpoint.exists()

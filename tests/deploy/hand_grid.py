@@ -26,13 +26,19 @@ class HandGrid(Grid):
         TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 7, 1, 1
         self.places = places
         self.away: set[str] = set()
+        self.started: dict[str, str] = {}  # when a site's node was activated last
         self.spoil: Callable[[str, Message], list[Message]] = lambda site, reply: [reply]
         self.replies: list[Message] = []
+        self.site_of: dict[str, str] = {}
         self.sent = 0
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         named = enumerate(sorted(self.places), 100)
-        return [NodeInfo(node_id=number, name=site) for number, site in named if site not in self.away]
+        return [
+            NodeInfo(node_id=number, name=site, last_activated_at=self.started.get(site, ""))
+            for number, site in named
+            if site not in self.away
+        ]
 
     def get_node_ids(self) -> Iterable[int]:
         return [node.node_id for node in self.get_nodes()]
@@ -62,6 +68,7 @@ class HandGrid(Grid):
                 del os.environ[TRAINER]
             else:
                 os.environ[TRAINER] = before
+        self.site_of[number] = site
         self.replies += self.spoil(site, reply)
         return number
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,12 @@ def test_init_names_the_generated_clients_and_shows_where_things_lie(tmp_path) -
     ("more", "named"),
     [
         (["--site", "a", "--site", "a"], "two sites have one name"),
-        (["--site", "../up"], "no site's name"),
+        (["--site", "../up"], "--site: '../up' is no site's name"),
+        (
+            ["--site", "a", "--host", "x; return 200"],
+            "--host: 'x; return 200' is no host; use a name such as",
+        ),
+        (["--site", "a", "--host", "x\n}"], "--host: 'x\\n}' is no host"),
         (["method=centralised", "--site", "a"], "pools"),
         (["method=nothing", "--site", "a"], "unknown method"),
     ],
@@ -119,7 +125,7 @@ def test_the_servers_app_waits_fails_stops_and_goes_on(kit, tmp_path) -> None:
     from fedloom.experiment.run import read_experiment
 
     silos = Known(read_experiment(kit), NAMES, tmp_path / "sites")
-    carrier: Callable[[float, float], Known] = lambda timeout, poll: silos  # noqa: E731
+    carrier: Callable[[Deployment], Known] = lambda deployment: silos  # noqa: E731
     current.serve_current(kit, carrier)
     assert silos.asked == [], "no run is current"
     path = current.begin(kit, "first")
@@ -210,18 +216,126 @@ def test_the_watch_starts_the_current_run_and_starts_it_again_when_nobody_is_at_
     assert len(watch.done) == 3
 
 
-def test_a_run_that_does_not_get_on_is_given_up_and_one_that_does_is_not(watch, kit) -> None:
+def serve_a_moment(watch, path: Path) -> None:
+    """A ServerApp that was at work and ended."""
+    with current.at_work(path):
+        watch._supervise()
+    for _ in range(2):
+        watch._supervise()
+        watch.now[0] += 20
+
+
+def test_a_run_whose_serverapp_keeps_ending_is_given_up_and_one_that_gets_on_is_not(watch, kit) -> None:
     path = current.begin(kit, "first")
+    watch._supervise()
     for round in range(12):
         (path / "state" / f"round-{round:06d}").mkdir(parents=True)
-        watch.now[0] += 1000
-        watch._supervise()
+        serve_a_moment(watch, path)
     assert current.failure(path) is None
-    assert len(watch.done) == 12
-    watch.fails = ["flwr run failed: no connection"] * 20
-    for _ in range(20):
-        watch.now[0] += 15
+    assert len(watch.done) == 13
+    for _ in range(10):
+        serve_a_moment(watch, path)
+    assert "ended 5 times without finishing another round" in (current.failure(path) or "")
+    assert len(watch.done) == 13 + 3
+
+
+def test_a_flower_that_cannot_be_reached_or_is_slow_is_no_verdict_on_a_run(watch, kit) -> None:
+    path = current.begin(kit, "first")
+    watch.fails = ["flwr run failed: no connection"] * 100
+    tries = []
+    for _ in range(2 * 3600):
+        watch.now[0] += 1
         watch._supervise()
-    assert "5 times without finishing another round" in (current.failure(path) or "")
-    assert len(watch.done) == 12 + 4
-    assert "run first: flwr run failed: no connection" in watch.said
+        if len(watch.done) > len(tries):
+            tries.append(watch.now[0])
+    assert current.failure(path) is None
+    assert len(tries) > 25, "it is tried for as long as it takes"
+    assert tries[1] - tries[0] < 5
+    assert 200 < tries[-1] - tries[-2] < 400, "with pauses that grow"
+    assert "flwr run failed: no connection; tried again in" in watch.said[1]
+
+
+class Link:
+    """A SuperLink that runs, answers, and whose port is free, unless a test says otherwise."""
+
+    code, log = 1, Path("log")
+
+    def __init__(self, now: list[float]) -> None:
+        self.now, self.starts = now, list[float]()
+        self.alive, self.healthy, self.port_taken = False, True, False
+
+    def start(self) -> None:
+        self.starts.append(self.now[0])
+        self.alive = True
+
+    @property
+    def lasted(self) -> float:
+        return self.now[0] - self.starts[-1]
+
+    def last_words(self) -> str:
+        return "address already in use"
+
+
+@pytest.fixture
+def link(watch, monkeypatch) -> Link:
+    link = Link(watch.now)
+    watch.link = watch._kept_link.child = link
+    watch._kept_link.clock = lambda: watch.now[0]
+    monkeypatch.setattr(watch, "_healthy", lambda: link.healthy)
+    monkeypatch.setattr("fedloom.deploy.run_server._in_use", lambda host, port: link.port_taken)
+    return link
+
+
+def tend(watch, seconds: int) -> None:
+    for _ in range(seconds):
+        watch.now[0] += 1
+        watch._tend_link()
+
+
+def test_a_server_waits_for_its_port_and_for_a_slow_superlink(watch, link) -> None:
+    link.port_taken, link.healthy = True, False
+    tend(watch, 1000)
+    assert link.starts == []
+    assert watch.said == ["waits until port 8000 is free"]
+    link.port_taken = False
+    tend(watch, 1000)
+    assert len(link.starts) == 1
+    assert not watch._ready
+    assert "does not answer on 127.0.0.1:8000" in watch.said[1]
+    assert len(watch.said) == 2, "said once"
+    link.healthy = True
+    tend(watch, 1)
+    assert watch._ready
+    assert watch.said[2] == "server ready on 127.0.0.1:8000"
+
+
+def test_a_superlink_that_never_started_is_a_mistake_and_one_that_dies_later_is_started_again(
+    watch, link
+) -> None:
+    tend(watch, 2)
+    assert watch._ready
+    for _ in range(20):
+        link.alive = False
+        tend(watch, 400)
+        assert link.alive
+        assert watch._ready
+    watch._was_ready = link.alive = False
+    with pytest.raises(
+        ExperimentError, match=r"the SuperLink ended with 1 \(address already in use\); see log"
+    ):
+        tend(watch, 1)
+
+
+def test_a_registration_that_fails_is_tried_again(watch, link) -> None:
+    watch.fails = ["flwr supernode failed: no connection"] * 8
+    tend(watch, 1000)
+    assert watch._ready
+    assert sum("no connection; tried again in" in line for line in watch.said) == 8
+
+
+def test_a_port_in_use_is_noticed() -> None:
+    run_server = pytest.importorskip("fedloom.deploy.run_server")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert run_server._in_use("127.0.0.1", port)
+    assert not run_server._in_use("127.0.0.1", port)

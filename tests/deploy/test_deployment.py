@@ -3,9 +3,7 @@
 Each of these takes minutes, because Flower starts a process for every message: `pytest -m deploy` runs them, nothing else does.
 """
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -13,76 +11,22 @@ from pathlib import Path
 
 import pytest
 
+from fedloom.core.tensor_files import digest_of, read_checked
 from fedloom.deploy import current_run as current
 from fedloom.deploy.certificates import write_node_key
 from fedloom.deploy.demo import Loopback, largest_difference, loopback
 from fedloom.deploy.processes import Child, environment, program
-from fedloom.deploy.settings import Site, read_settings
+from fedloom.deploy.settings import Deployment, Site, read_settings, write_settings
 from fedloom.experiment.run import run
-from fedloom.experiment.settings import Experiment
-from fedloom.federation.run_folder import RunFolder
+from tests.deploy.real import experiment, has_trained, kill_part, trained
+from tests.processes import command, kill, processes_below
 
 pytestmark = [pytest.mark.deploy, pytest.mark.timeout(1500)]
 SITES = ("image-01", "image-02", "image-03")
 
 
-def experiment(rounds: int) -> Experiment:
-    """Something with personal tensors, quick to train: the messages are what takes time."""
-    return Experiment.parse(
-        {
-            "rounds": rounds,
-            "method": "fedsa-lora",
-            "data": {"clients": {"image": 3}, "train": 12, "test": 2},
-            "training": {"batch_size": 6},
-            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 99},
-            "engine": {"cohort": "off", "threads": 1},
-        }
-    )
-
-
-def processes_below(pid: int) -> list[int]:
-    """A process and everything that it has started, and so on."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(fields[1])
-    family = [pid]
-    for one in family:
-        family += [child for child, parent in parents.items() if parent == one]
-    return family
-
-
-def kill(pid: int) -> None:
-    """SIGKILL a process and everything below it."""
-    for one in processes_below(pid):
-        try:
-            os.kill(one, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-
-
-def pid_of(deployment: Loopback, name: str) -> int:
-    process = deployment.children[name].process
-    assert process is not None
-    return process.pid
-
-
-def trained(path: Path) -> list[dict]:
-    return (
-        [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
-        if path.is_dir()
-        else []
-    )
-
-
 def own_state(folder: Path) -> dict[str, bytes]:
     """The values of the sites' personal tensors."""
-    from fedloom.core.tensor_files import digest_of, read_checked
-
     return {
         site: digest_of(
             read_checked(sorted((folder / "sites" / site).glob("runs/*/personal/*.safetensors"))[-1])
@@ -97,58 +41,46 @@ def test_the_run_survives_sigkill_of_the_link_and_of_everything_with_the_same_mo
         path = current.begin(deployment.server, "run")
         deployment.start()
         deployment.wait(path, lambda: len(trained(path)) >= 1)
-        [link] = [p for p in processes_below(pid_of(deployment, "server")) if "superlink" in command(p)][:1]
-        kill(link)
-        deployment.wait(path, lambda: len(trained(path)) >= 2)
-        time.sleep(8)  # into round 3
+        server = deployment.children["server"].process
+        assert server is not None
+        kill(next(p for p in processes_below(server.pid) if "superlink" in command(p)))
+        deployment.wait(path, lambda: any(has_trained(deployment, site, 3) for site in SITES))
         for name in ("server", *SITES):
-            kill(pid_of(deployment, name))
-        until = time.monotonic() + 20
-        while current.worked_on(path) and time.monotonic() < until:  # a killed process takes a moment to go
+            kill_part(deployment, name)
+        while current.worked_on(path):  # a killed process takes a moment to go
             time.sleep(0.1)
-        assert not current.worked_on(path)
         assert not current.finished(path)
         deployment.start()
         deployment.wait(path)
         kept = own_state(tmp_path / "d")
     run(chosen, tmp_path / "local")
-    assert largest_difference(path, tmp_path / "local") == 0
     assert [(e["round"], e["answered"], e["refused"]) for e in trained(path)] == [
         (n, list(SITES), {}) for n in range(1, 5)
     ]
-    from fedloom.core.tensor_files import digest_of, read_checked
-
+    assert largest_difference(path, tmp_path / "local") == 0
     for site in SITES:
         [file] = (tmp_path / "local" / "state" / "clients" / site).iterdir()
         assert kept[site] == digest_of(read_checked(file))
 
 
-def command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def test_strangers_are_turned_away_and_a_killed_site_is_named_and_rejoins(tmp_path) -> None:
-    chosen = experiment(9)  # enough rounds for a site to come back in
-    with loopback(tmp_path / "d", chosen, SITES) as deployment:
+def test_strangers_are_turned_away_and_a_site_that_stays_away_is_named_and_rejoins(tmp_path) -> None:
+    with loopback(tmp_path / "d", experiment(500), SITES) as deployment:  # until the site is back
+        file = deployment.server / "deployment.yaml"
+        impatient = read_settings(Deployment, file).model_copy(update={"rejoin_timeout": 1.0})
+        write_settings(impatient, file)
         path = current.begin(deployment.server, "run")
         deployment.start()
-        deployment.wait(path, lambda: len(trained(path)) >= 1)
-        time.sleep(4)  # into round 2
-        kill(pid_of(deployment, "image-02"))
-        deployment.wait(path, lambda: len(trained(path)) >= 2)
-        deployment.start()
+        deployment.wait(path, lambda: has_trained(deployment, "image-02", 1))
+        kill_part(deployment, "image-02")
+        deployment.wait(path, lambda: any(e["refused"] for e in trained(path)))
         without_ca, without_key = strangers(deployment, tmp_path)
-        deployment.wait(path)
+        missed = next(e for e in trained(path) if e["refused"])
+        deployment.start()
+        deployment.wait(path, lambda: trained(path)[-1]["answered"] == list(SITES))
     assert "Exit Code: 305" in without_key
     assert "certificate verify failed" in without_ca.lower() or "connection" in without_ca.lower()
-    rounds = trained(path)
-    assert rounds[0]["answered"] == list(SITES)
-    assert rounds[1]["answered"] == ["image-01", "image-03"]
-    assert list(rounds[1]["refused"]) == ["image-02"]
-    assert rounds[-1]["answered"] == list(SITES)
+    assert missed["answered"] == ["image-01", "image-03"]
+    assert list(missed["refused"]) == ["image-02"]
 
 
 def strangers(deployment: Loopback, folder: Path) -> tuple[str, str]:
@@ -175,10 +107,11 @@ def strangers(deployment: Loopback, folder: Path) -> tuple[str, str]:
         key = ["--auth-supernode-private-key", str(folder / "stranger.key"), "--port", port]
         node = Child([*usual, *more, *key], env, folder / f"stranger-{number}.log")
         node.start()
-        until = time.monotonic() + 90
-        while node.alive and time.monotonic() < until:
-            time.sleep(0.5)
-        node.stop()
+        assert node.process is not None
+        try:
+            node.process.wait(300)
+        finally:
+            node.stop()
         logs.append(node.log.read_text())
     return logs[0], logs[1]
 

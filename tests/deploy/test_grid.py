@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -63,23 +64,122 @@ def test_a_site_that_is_away_is_not_waited_for(listening) -> None:
     assert carrier.wait_for(("audio-01",), 0.0) == []
 
 
-@pytest.mark.parametrize(
-    ("code", "message"), [(2, "raised: why"), (5, "lost: its node is gone: why"), (8, "error 8: why")]
-)
-def test_flowers_errors_get_names(code, message, listening) -> None:
-    grid = HandGrid(listening)
+def failing(grid: HandGrid, site: str, code: int, times: int = 1) -> None:
+    """Let a site's first replies be Flower's errors; the SuperLink speaks for a node that is gone."""
+    left = [code] * times
 
-    def spoil(site: str, reply: Message) -> list[Message]:
-        if site == "audio-01":
+    def spoil(sender: str, reply: Message) -> list[Message]:
+        if sender != site or not left:
             return [reply]
-        error = Message(Error(code, " why\n"), reply_to=reply)
+        error = Message(Error(left.pop(), " why\n"), reply_to=reply)
         error.metadata.__dict__["_reply_to_message_id"] = reply.metadata.reply_to_message_id
-        error.metadata.__dict__["_src_node_id"] = 1  # the SuperLink speaks for a node that is gone
+        error.metadata.__dict__["_src_node_id"] = 1
         return [error]
 
     grid.spoil = spoil
+
+
+@pytest.mark.parametrize(("code", "message"), [(2, "raised: why"), (8, "error 8: why")])
+def test_flowers_errors_get_names(code, message, listening) -> None:
+    grid = HandGrid(listening)
+    failing(grid, "image-01", code)
     answers = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange(dict.fromkeys(NAMES, b"ab")))
     assert answers == {"audio-01": b"ba", "image-01": Lost(message)}
+
+
+@pytest.fixture
+def clock(monkeypatch) -> list[float]:
+    """The carrier's seconds: they pass when it sleeps, and take no time."""
+    now = [1000.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(flower, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    return now
+
+
+@pytest.mark.parametrize("code", [3, 4, 5])
+def test_what_was_lost_on_the_way_is_asked_again(code, listening, clock) -> None:
+    grid = HandGrid(listening)
+    failing(grid, "image-01", code, times=3)
+    carrier = flower.GridCarrier(grid, timeout=600, rejoin=60, poll=0.5)
+    answers = dict(carrier.exchange(dict.fromkeys(NAMES, b"ab")))
+    assert answers == dict.fromkeys(NAMES, b"ba")
+    assert grid.sent == 5
+    assert clock[0] - 1000 > 5, "each time after a longer pause"
+
+
+def test_a_dead_node_that_is_listed_still_is_waited_for_until_it_is_back(listening, clock) -> None:
+    grid = HandGrid(listening)
+    failing(grid, "image-01", 5)
+    seen = grid.get_nodes
+
+    def nodes() -> list:
+        grid.away = {"image-01"} if 1001 < clock[0] < 1050 else set()
+        return seen()
+
+    grid.get_nodes = nodes
+    carrier = flower.GridCarrier(grid, timeout=600, rejoin=60, poll=0.5)
+    assert carrier.wait_for(NAMES, 10.0) == [], "Flower lists it"
+    assert dict(carrier.exchange(dict.fromkeys(NAMES, b"ab"))) == dict.fromkeys(NAMES, b"ba")
+    assert 1050 <= clock[0] < 1060
+
+
+def test_a_site_that_stays_away_is_waited_for_once(listening, clock) -> None:
+    grid = HandGrid(listening)
+    grid.spoil = lambda site, reply: [reply] if site == "audio-01" else []
+    seen = grid.get_nodes
+    grid.get_nodes = lambda: (grid.away.update({"image-01"} if clock[0] > 1001 else ()), seen())[1]
+    carrier = flower.GridCarrier(grid, timeout=600, rejoin=60, poll=0.5)
+    first = dict(carrier.exchange(dict.fromkeys(NAMES, b"ab")))
+    assert first == {"audio-01": b"ba", "image-01": Lost("lost: its node is gone")}
+    assert 60 <= clock[0] - 1001 < 65
+    began = clock[0]
+    second = dict(carrier.exchange(dict.fromkeys(NAMES, b"ab")))
+    assert second["image-01"] == Lost("unreachable: the site is not connected")
+    assert clock[0] - began < 2
+
+
+def test_a_supernode_started_anew_before_its_death_was_noticed_is_asked_again(listening, clock) -> None:
+    grid = HandGrid(listening)
+
+    def spoil(site: str, reply: Message) -> list[Message]:
+        if site == "image-01" and "image-01" not in grid.started:
+            grid.started["image-01"] = "later"  # killed with the question, and back
+            return []
+        return [reply]
+
+    grid.spoil = spoil
+    carrier = flower.GridCarrier(grid, timeout=600, rejoin=60, poll=0.5)
+    assert dict(carrier.exchange(dict.fromkeys(NAMES, b"ab"))) == dict.fromkeys(NAMES, b"ba")
+    assert clock[0] - 1000 < 60
+
+
+def test_an_upload_that_a_killed_site_began_keeps_no_other_answer_waiting(listening) -> None:
+    grid = HandGrid(listening)
+    pull, cut_off = grid.pull_messages, threading.Event()
+    stuck: list[str] = []
+
+    def pull_messages(numbers: list[str]) -> list[Message]:
+        due = list(pull(numbers))
+        if not stuck and any(grid.site_of[reply.metadata.reply_to_message_id] == "audio-01" for reply in due):
+            stuck.extend(numbers)
+            grid.replies += due  # whichever question it was pulled for
+            grid.started["audio-01"] = "later"
+            cut_off.wait(60)
+            return []
+        return due
+
+    grid.pull_messages = pull_messages
+    try:
+        carrier = flower.GridCarrier(grid, timeout=50, poll=0.01)
+        answers = dict(carrier.exchange(dict.fromkeys(NAMES, b"ab")))
+        assert not cut_off.is_set()
+    finally:
+        cut_off.set()
+    assert stuck
+    assert answers == dict.fromkeys(NAMES, b"ba")
 
 
 def test_silence_ends_with_the_timeout_and_late_and_double_replies_are_nobodys(listening) -> None:
@@ -100,7 +200,9 @@ def test_silence_ends_with_the_timeout_and_late_and_double_replies_are_nobodys(l
 
 
 def test_a_stub_without_its_trainer_is_an_error_reply(listening, monkeypatch) -> None:
-    monkeypatch.setattr("fedloom.deploy.flower_site.ask", lambda place, data: ask(place, data, patience=0.1))
+    monkeypatch.setattr(
+        "fedloom.deploy.flower_site.ask", lambda place, data, patience: ask(place, data, patience=0.1)
+    )
     grid = HandGrid({**listening, "south": Path("/nowhere/trainer.json")})
     answers = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange({"south": b"x"}))
     assert "does not answer" in answers["south"].why

@@ -1,21 +1,25 @@
 """`init`: private keys with mode 0600, certificates that verify, and mistakes reported in one sentence."""
 
+import os
 import socket
 import ssl
 import stat
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
 from fedloom.core.errors import ExperimentError
-from fedloom.deploy import run_site
+from fedloom.deploy import current_run, keeping, run_site
 from fedloom.deploy.processes import QUIET, Child, environment
 from fedloom.deploy.settings import Deployment, Site, experiment_digest, read_settings
 from fedloom.deploy.site_kit import write_kit
+from fedloom.deploy.state import SiteState
 from fedloom.experiment.run import read_experiment
+from tests.processes import running
 
 
 @pytest.fixture
@@ -35,6 +39,54 @@ def test_private_keys_are_their_owners_alone(kit) -> None:
     keys = [(kit / f"server/nodes/{n}.pub").read_text() for n in ("north", "south")]
     assert all(k.startswith("ecdsa-sha2-nistp384 ") for k in keys)
     assert keys[0] != keys[1]
+
+
+@pytest.fixture
+def open_umask() -> Iterator[None]:
+    """The usual umask, under which new files are everybody's to read."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def open_to_others(folder: Path) -> list[str]:
+    """What others may read or enter, of a folder and everything below it."""
+    return [str(f) for f in (folder, *folder.rglob("*")) if stat.S_IMODE(f.stat().st_mode) & 0o077]
+
+
+def test_a_kit_is_its_owners_alone_under_the_usual_umask(open_umask, quick, tmp_path) -> None:
+    out = tmp_path / "kit"
+    write_kit(out, quick("fedsa-lora"), Deployment(sites=("north", "south")))
+    assert open_to_others(out) == []
+    assert os.umask(0o022) == 0o022, "the umask is as it was"
+
+
+def test_no_file_of_a_kit_is_readable_even_for_a_moment(open_umask, quick, tmp_path, monkeypatch) -> None:
+    seen: list[str] = []
+    replace = Path.replace
+
+    def watched(self: Path, target: Path) -> Path:
+        seen.extend(open_to_others(self))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    monkeypatch.setattr(Path, "chmod", lambda *_: pytest.fail("the mode is given when the file is made"))
+    write_kit(tmp_path / "kit", quick("fedsa-lora"), Deployment(sites=("north",)))
+    assert seen == []
+
+
+def test_what_a_site_and_a_server_write_while_they_run_is_their_owners_alone(
+    open_umask, kit, monkeypatch
+) -> None:
+    folder = kit / "sites/north"
+    run_site.accept(folder)
+    writes = shell("mkdir runs; echo x > runs/state; echo loaded; exec sleep 60")
+    monkeypatch.setattr(run_site, "_trainer", lambda f: ["/bin/sh", "-c", f"cd {f} && {writes[2]}"])
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("exec sleep 60"))
+    run_site.run_site(folder, print, lambda: not (folder / "runs/state").exists())
+    current_run.begin(kit / "server", "first")
+    SiteState(folder / "runs" / ("a" * 32))
+    assert open_to_others(kit) == []
 
 
 def handshake(kit: Path, client: ssl.SSLContext, name: str) -> str | None:
@@ -146,30 +198,47 @@ def test_flower_calls_nobody_and_installs_nothing(tmp_path) -> None:
     assert env["FLWR_HOME"] == str(tmp_path / "home")
 
 
+CONNECTED = "takes this site for connected already"
+UNKNOWN = "does not know this site's key"
+
+
 @pytest.mark.parametrize(
-    ("said", "why"),
+    ("said", "known", "reasons", "no_reason"),
     [
-        ("[code: 2004] Failed to activate SuperNode.", "does not know this site's key"),
-        (
-            "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed",
-            "not one of this site's ca.pem",
-        ),
-        ("Connection attempt failed, retrying in 0.35 seconds", None),
+        ("[code: 2004] Failed to activate SuperNode.", True, [CONNECTED], UNKNOWN),
+        ("[code: 2004] Failed to activate SuperNode.", False, [UNKNOWN], CONNECTED),
+        ("[code: 2004] Failed to activate SuperNode.", None, [UNKNOWN, CONNECTED], None),
+        ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: x", None, ["this site's ca.pem", "clock"], UNKNOWN),
+        ("Client error '401 Unauthorized' for url", None, ["compare the clocks"], UNKNOWN),
     ],
-)
-def test_what_a_node_says_that_is_turned_away_becomes_a_reason(said, why, tmp_path) -> None:
-    log = tmp_path / "node.log"
+)  # fmt: skip
+def test_what_a_node_says_that_is_turned_away_becomes_a_reason(
+    said, known, reasons, no_reason, tmp_path
+) -> None:
+    reason = run_site.refusal(ended(tmp_path, said), lambda: known)
+    assert reason is not None
+    assert all(r in reason for r in reasons)
+    assert no_reason is None or no_reason not in reason
+    assert "\n" not in reason
+
+
+def test_any_other_end_of_a_node_is_no_refusal(tmp_path) -> None:
+    node = ended(tmp_path, "Connection attempt failed, retrying in 0.35 seconds")
+    assert run_site.refusal(node, lambda: pytest.fail("the server is not asked")) is None
+
+
+def ended(folder: Path, said: str) -> Child:
+    """A node that has said something and ended."""
+    log = folder / "node.log"
     log.write_text("[code: 2004] of an earlier start\n")
     node = Child(["/bin/echo", said], {}, log)
     node.start()
-    while node.alive:
-        time.sleep(0.01)
-    reason = run_site.turned_away(node)
-    assert (reason is None) == (why is None)
-    assert why is None or why in reason
+    assert node.process is not None
+    node.process.wait()
+    return node
 
 
-def test_a_child_that_does_not_stay_up_is_noticed_and_ended_with_what_it_started(tmp_path) -> None:
+def test_a_child_is_ended_with_what_it_started(tmp_path) -> None:
     node = Child(["/bin/sh", "-c", "sleep 60 & echo $! ; wait"], {"PATH": "/bin:/usr/bin"}, tmp_path / "log")
     for _ in range(3):
         node.start()
@@ -182,16 +251,6 @@ def test_a_child_that_does_not_stay_up_is_noticed_and_ended_with_what_it_started
             time.sleep(0.01)
         assert not running(grandchild)
     assert not node.alive
-    assert node.restarted_too_often(times=3)
-    assert not node.restarted_too_often(times=4)
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def shell(code: str) -> list[str]:
@@ -209,26 +268,50 @@ def test_a_site_whose_data_cannot_be_used_says_so_and_tries_no_more(kit, monkeyp
         run_site.run_site(folder, print)
 
 
-def test_a_trainer_that_dies_is_started_again_and_one_that_dies_at_once_is_given_up(kit, monkeypatch) -> None:
+@pytest.fixture
+def at_once(monkeypatch) -> None:
+    """No pauses between starts."""
+    monkeypatch.setattr(keeping, "FIRST", 0.0)
+    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.01))
+
+
+def test_a_site_that_answered_before_waits_for_its_data(kit, monkeypatch, at_once) -> None:
+    folder, log = kit / "sites/north", []
+    run_site.accept(folder)
+    (folder / "runs").mkdir()
+    monkeypatch.setattr(
+        run_site, "_trainer", lambda f: shell("echo 'fedloom: there is no /srv/north' ; exit 2")
+    )
+    run_site.run_site(folder, log.append, lambda: len(log) < 7)
+    assert all("there is no /srv/north" in line and "started again in" in line for line in log)
+
+
+def test_a_trainer_that_dies_is_started_again_and_again(kit, monkeypatch, at_once) -> None:
     folder, log = kit / "sites/north", []
     run_site.accept(folder)
     monkeypatch.setattr(run_site, "_trainer", lambda f: shell("echo out of memory; exit 1"))
-    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("sleep 60"))
-    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.05))
-    with pytest.raises(ExperimentError, match=r"north: trainer does not stay up \(out of memory"):
-        run_site.run_site(folder, log.append)
-    assert log == ["north: trainer ended with 1; it is started again"] * 4
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell(f"touch {f}/joined"))
+    run_site.run_site(folder, log.append, lambda: len(log) < 12)
+    place = folder.resolve() / "logs/trainer.log"
+    assert set(log) == {f"north: trainer ended with 1 (out of memory); see {place}; started again in 0 s"}
+    assert not (folder / "joined").exists(), "it joins once a trainer has loaded"
 
 
-def test_a_site_that_is_turned_away_gives_up_with_the_reason(kit, monkeypatch) -> None:
-    folder = kit / "sites/north"
+@pytest.mark.parametrize(
+    "sign", ["[code: 2004] no", "certificate verify failed", "401 Unauthorized", "anything"]
+)
+def test_a_site_that_is_turned_away_never_gives_up(sign, kit, monkeypatch, at_once) -> None:
+    folder, log = kit / "sites/north", []
     run_site.accept(folder)
-    monkeypatch.setattr(run_site, "PAUSE", 0.0)
-    monkeypatch.setattr(run_site, "_trainer", lambda f: shell("sleep 60"))
-    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("echo '[code: 2004] no'; exit 1"))
-    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.05))
-    with pytest.raises(ExperimentError, match=r"north cannot join fl\.example\.org:443: it does not know"):
-        run_site.run_site(folder, print)
+    monkeypatch.setattr(run_site, "ask_for_key", lambda *_: None)
+    monkeypatch.setattr(run_site, "_trainer", lambda f: shell(f"touch {f}/trainer.json; exec sleep 60"))
+    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell(f"echo '{sign}'; exit 1"))
+    run_site.run_site(folder, log.append, lambda: len(log) < 16)
+    joined = "north: joins fl.example.org:443"
+    assert log[0] == joined
+    refusals = {line for line in log if line != joined}
+    assert len(refusals) == 1, "one sentence each time"
+    assert refusals.pop().startswith("north: ")
 
 
 def test_the_terms_say_what_of_the_shared_tensors_the_server_sees(kit) -> None:

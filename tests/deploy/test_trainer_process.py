@@ -22,7 +22,7 @@ from fedloom.experiment.run import read_experiment
 @pytest.mark.deploy
 def test_a_trainer_killed_while_it_trains_gives_the_answer_that_was_due(quick, tmp_path: Path) -> None:
     data = {"clients": {"image": 1}, "train": 64, "test": 1}
-    training = {"batch_size": 4, "epochs": 12}  # far longer than the second after which it is killed
+    training = {"batch_size": 4, "epochs": 12}  # far longer than it takes to see that it has begun
     write_kit(
         tmp_path / "kit", quick("fedsa-lora", data=data, training=training), Deployment(sites=("image-01",))
     )
@@ -40,16 +40,22 @@ def test_a_trainer_killed_while_it_trains_gives_the_answer_that_was_due(quick, t
         described = Answer.decode(ask(place, describe, patience=120)).payload.numbers
         assert (described["holds"], described["train"]) == (["image"], 64)
         answers: list[bytes] = []
-        waiting = threading.Thread(target=lambda: answers.append(ask(place, question, patience=120)))
+        waiting = threading.Thread(target=lambda: answers.append(ask(place, question, patience=240)))
         waiting.start()
-        time.sleep(1.0)
+        begun = (
+            folder / "runs" / ("b" * 32)
+        )  # made when the request is taken up, long before its training ends
+        until = time.monotonic() + 120
+        while not begun.is_dir():
+            assert time.monotonic() < until, child.last_words()
+            time.sleep(0.01)
         assert not answers, "it is still training"
         assert child.process is not None
         os.kill(child.process.pid, signal.SIGKILL)
         child.process.wait()
         place.unlink()
         child.start()
-        waiting.join(120)
+        waiting.join()
         due = ask(place, again, patience=120)
     finally:
         child.stop()

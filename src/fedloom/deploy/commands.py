@@ -4,9 +4,10 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 from rich.text import Text
 
@@ -53,8 +54,8 @@ def init(
         raise ExperimentError("two sites have one name; give each --site a name of its own")
     try:
         deployment = Deployment(sites=tuple(names), host=host, port=port)
-    except ValueError as error:
-        raise ExperimentError(f"--site: {_first(error)}") from error
+    except ValidationError as error:
+        raise ExperimentError(_option_error(error)) from error
     write_kit(folder, chosen, deployment, direct=direct)
     out.print(_table([("server", str(folder / "server")), *((n, str(folder / "sites" / n)) for n in names)]))
     out.print(f"Keep {folder / 'ca.key'} offline; hand each site its own folder and no other.")
@@ -181,9 +182,11 @@ def _say(line: str) -> None:
     out.print(Text(f"{time.strftime('%H:%M:%S')}  {line}"), soft_wrap=True)
 
 
-def _first(error: ValueError) -> str:
-    details: Any = error
-    return str(details.errors()[0]["msg"]).removeprefix("Value error, ")
+def _option_error(error: ValidationError) -> str:
+    """The first mistake in a deployment's settings, under the name of its option."""
+    first = error.errors()[0]
+    option = str(first["loc"][0]).removesuffix("s")  # sites come from --site
+    return f"--{option}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _free(folder: Path) -> Path:

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.deploy.private_files import private_files
 from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Deployment, read_settings
@@ -35,6 +36,7 @@ class Waiting(Carrier, Protocol):
         """Wait for sites; returns those still missing after `seconds`."""
 
 
+@private_files()
 def begin(folder: Path, name: str) -> Path:
     """Make `name` the current run, new or resumed; returns its folder."""
     path = run_path(folder, name)
@@ -60,7 +62,7 @@ def end(folder: Path) -> None:
 
 def run_path(folder: Path, name: str) -> Path:
     """A run's folder. Raises ExperimentError for an invalid name."""
-    if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+    if not 0 < len(name) <= 100 or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
         raise ExperimentError(f"{name!r} is no run's name; use letters, digits, dots and dashes")
     return folder / "runs" / name
 
@@ -110,7 +112,7 @@ def worked_on(path: Path) -> bool:
         return not free
 
 
-def serve_current(folder: Path, carrier: Callable[[float, float], Waiting]) -> None:
+def serve_current(folder: Path, carrier: Callable[[Deployment], Waiting]) -> None:
     """Execute the current run until it finishes, is stopped or fails; a failure is recorded in the run's folder."""
     name = current(folder)
     if name is None:
@@ -130,10 +132,10 @@ def serve_current(folder: Path, carrier: Callable[[float, float], Waiting]) -> N
             raise
 
 
-def _serve(folder: Path, path: Path, name: str, carrier: Callable[[float, float], Waiting]) -> None:
+def _serve(folder: Path, path: Path, name: str, carrier: Callable[[Deployment], Waiting]) -> None:
     deployment = read_settings(Deployment, folder / "deployment.yaml")
     experiment = read_experiment(folder)
-    sites = carrier(deployment.round_timeout, deployment.poll)
+    sites = carrier(deployment)
 
     def observe(progress: Progress) -> None:
         if current(folder) != name:

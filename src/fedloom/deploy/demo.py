@@ -32,7 +32,7 @@ class Loopback:
         self.folder, self.sites = folder, sites
         first, *others = free_ports(len(sites) + 1)
         # Generous timeouts: every round starts three Flower processes, which is slow on a small machine.
-        deployment = Deployment(sites=sites, port=first, round_timeout=180.0, join_timeout=300.0)
+        deployment = Deployment(sites=sites, port=first, round_timeout=600.0, join_timeout=600.0)
         ports = dict(zip(sites, others, strict=True))
         write_kit(folder, experiment, deployment, direct=True, node_ports=ports)
         for name in sites:

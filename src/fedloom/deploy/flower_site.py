@@ -35,5 +35,6 @@ def bytes_in(content: RecordDict) -> bytes:
 @app.train()  # type: ignore[untyped-decorator]
 def carry(message: Message, context: Context) -> Message:
     """The trainer's answer to a message. Raises Unreachable without a trainer; Flower reports it to the server."""
-    data = ask(Path(os.environ[TRAINER]), bytes_in(message.content))
+    # As long as the server waits for the answer: a large foundation takes its time to load again.
+    data = ask(Path(os.environ[TRAINER]), bytes_in(message.content), patience=message.metadata.ttl)
     return Message(record_of(data), reply_to=message)

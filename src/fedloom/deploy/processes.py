@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
+from fedloom.deploy.private_files import UMASK
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -62,6 +63,7 @@ class Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                umask=UMASK,
                 preexec_fn=_end_with_parent,
             )
 
@@ -79,10 +81,6 @@ class Child:
     def lasted(self) -> float:
         """Seconds since the last start."""
         return time.monotonic() - self.starts[-1] if self.starts else 0.0
-
-    def restarted_too_often(self, times: int = 5, seconds: float = 60.0) -> bool:
-        """Whether it was started `times` times within `seconds`: a fault that another restart will not fix."""
-        return len(self.starts) >= times and time.monotonic() - self.starts[-times] < seconds
 
     def stop(self, patience: float = 10.0) -> None:
         """End the process group: SIGTERM, then SIGKILL after `patience` seconds."""

@@ -1,7 +1,9 @@
 """`fedloom deploy server`: the SuperLink, and a watchdog that restarts the current run after crashes."""
 
+import errno
 import json
 import re
+import socket
 import ssl
 import subprocess
 import time
@@ -12,41 +14,48 @@ from pathlib import Path
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.current_run import current, fail, failure, finished, last_round, run_path, worked_on
+from fedloom.deploy.keeping import Keeper, Log, Pauses
+from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.deploy.site_kit import write_template
 
 SERVER = "FEDLOOM_SERVER"
 PATIENCE = 120.0
-"""Seconds from a submission until its ServerApp must be active."""
+"""Seconds that a Flower command may take, and from a submission until its ServerApp is expected; then it is tried again."""
 ATTEMPTS = 5
-"""Submissions without a new finished round after which a run counts as failed."""
-
-Log = Callable[[str], None]
+"""ServerApps that ended by themselves, without another finished round, after which a run counts as failed."""
 
 
 class Server:
     """The SuperLink of a server folder, and the watchdog of its current run."""
 
+    @private_files()
     def __init__(self, folder: Path, log: Log) -> None:
         self.folder, self.log = folder.resolve(), log
         self.deployment = read_settings(Deployment, folder / "deployment.yaml")
         (self.folder / "state").mkdir(exist_ok=True)
         self.env = environment(self.folder / "flower", {SERVER: str(self.folder)})
-        values = {"port": str(self.deployment.port), "ca": str(self.folder / "tls" / "ca.pem")}
+        # A TOML string is escaped as a JSON string is.
+        ca = json.dumps(str(self.folder / "tls" / "ca.pem"), ensure_ascii=False)
+        values = {"port": str(self.deployment.port), "ca": ca}
         write_template(self.folder / "flower" / "config.toml", "config.toml", values)
         self.link = Child(self._superlink(), self.env, self.folder / "logs" / "superlink.log")
-        self._submitted = -PATIENCE
-        self._attempts: list[int] = []
+        self._kept_link = Keeper(self.link, self._link_ending, log)
+        self._ready = self._was_ready = False
+        self._told = ""
+        self._pauses, self._next = Pauses(), 0.0
+        self._ended: list[int] = []  # the last finished round, each time that a ServerApp ended by itself
         self._seen = False
 
+    @private_files()
     def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
-        """Serve while `go_on()` is true. Raises ExperimentError if the SuperLink keeps crashing."""
+        """Serve while `go_on()` is true. Raises ExperimentError for a SuperLink that ends before it has ever been ready."""
         try:
             while go_on():
-                if not self.link.alive:
-                    self._start_link()
-                self._supervise()
+                self._tend_link()
+                if self._ready:
+                    self._supervise()
                 time.sleep(1.0)
         finally:
             self.link.stop()
@@ -64,22 +73,49 @@ class Server:
             "--disable-runtime-dependency-installation",
         ]
 
-    def _start_link(self) -> None:
-        if self.link.restarted_too_often():
-            raise ExperimentError(
-                f"the SuperLink does not stay up ({self.link.last_words()}); see {self.link.log}"
-            )
-        self.link.start()
-        self._submitted, self._seen = -PATIENCE, False
-        until = time.monotonic() + PATIENCE
-        while not self._healthy():
-            if not self.link.alive or time.monotonic() > until:
-                raise ExperimentError(
-                    f"the SuperLink did not start ({self.link.last_words()}); see {self.link.log}"
+    def _tend_link(self) -> None:
+        """Keep the SuperLink running; it is ready once it answers and knows the sites' keys."""
+        if not self.link.alive:
+            if self.link.starts and not self._was_ready:
+                raise ExperimentError(self._link_ending())
+            self._ready, self._seen, self._next = False, False, 0.0
+            if _in_use(
+                self.deployment.bind, self.deployment.port
+            ):  # by a killed server's SuperLink, which takes a moment to go
+                self._tell(f"waits until port {self.deployment.port} is free")
+            else:
+                self._kept_link.tend()
+        elif not self._ready and time.monotonic() >= self._next:
+            self._make_ready()
+
+    def _make_ready(self) -> None:
+        if not self._healthy():
+            if self._kept_link.child.lasted > PATIENCE:
+                self._tell(
+                    f"the SuperLink does not answer on 127.0.0.1:{self.deployment.port}; see {self.link.log}"
                 )
-            time.sleep(0.5)
-        self._register()
-        self.log(f"server ready on {self.deployment.bind}:{self.deployment.port}")
+            return
+        try:
+            self._register()
+        except ExperimentError as error:
+            pause = self._pauses.next()
+            self.log(f"{error}; tried again in {pause:.0f} s")
+            self._next = time.monotonic() + pause
+            return
+        self._ready = self._was_ready = True
+        self._pauses.reset()
+        self._next = 0.0
+        self._tell(f"server ready on {self.deployment.bind}:{self.deployment.port}")
+        self._told = ""
+
+    def _tell(self, line: str) -> None:
+        """Log a line, once while it stays true."""
+        if line != self._told:
+            self.log(line)
+        self._told = line
+
+    def _link_ending(self) -> str:
+        return f"the SuperLink ended with {self.link.code} ({self.link.last_words()}); see {self.link.log}"
 
     def _healthy(self) -> bool:
         context = ssl.create_default_context(cafile=str(self.folder / "tls" / "ca.pem"))
@@ -120,28 +156,41 @@ class Server:
     def _supervise(self) -> None:
         """Submit the current run to Flower unless it is finished, failed or active."""
         name = current(self.folder)
-        if name is None:
-            self._submitted, self._seen, self._attempts = -PATIENCE, False, []
-            return
-        path = run_path(self.folder, name)
-        if finished(path) or failure(path) is not None:
-            self._submitted, self._seen, self._attempts = -PATIENCE, False, []
+        path = None if name is None else run_path(self.folder, name)
+        if path is None or finished(path) or failure(path) is not None:
+            self._next, self._seen, self._ended = 0.0, False, []
+            self._pauses.reset()
             return
         if worked_on(path):
             self._seen = True
             return
-        waiting = not self._seen and time.monotonic() - self._submitted < PATIENCE
-        if waiting:
-            return
-        rounds = last_round(path)
-        self._attempts = [r for r in self._attempts if r == rounds] + [rounds]
-        if len(self._attempts) > ATTEMPTS:
-            fail(path, f"the run was started {ATTEMPTS} times without finishing another round; see the logs")
+        rounds, now = last_round(path), time.monotonic()
+        if self._seen:
+            self._seen = False
+            self._ended = [r for r in self._ended if r == rounds] + [rounds]
+            if len(self._ended) == ATTEMPTS:
+                fail(path, f"the run ended {ATTEMPTS} times without finishing another round; see the logs")
+                return
+            if len(self._ended) == 1:
+                self._pauses.reset()
+            self._next = now if len(self._ended) == 1 else now + self._pauses.next()
+        if now < self._next:
             return
         self.log(f"run {name}: {'goes on' if rounds >= 0 else 'begins'}")
-        self._submitted, self._seen = time.monotonic(), False
         try:
             self.flower("run", str(self.folder / "app"), "fedloom")
+            self._next = time.monotonic() + PATIENCE + self._pauses.next()
         except ExperimentError as error:
-            self.log(f"run {name}: {error}")
-            self._submitted -= PATIENCE - 10  # retry in ten seconds, up to ATTEMPTS times
+            pause = self._pauses.next()
+            self.log(f"run {name}: {error}; tried again in {pause:.0f} s")
+            self._next = time.monotonic() + pause
+
+
+def _in_use(host: str, port: int) -> bool:
+    """Whether something listens on a port of this machine."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family):
+            return False
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE

@@ -8,27 +8,19 @@ from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.deploy.flower_key import ask_for_key
+from fedloom.deploy.keeping import Keeper, Log
+from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Site, experiment_digest, read_settings
 from fedloom.experiment.run import read_experiment
 from fedloom.privacy.settings import Privacy
 
 TRAINER = "FEDLOOM_TRAINER"
-TURNED_AWAY = {
-    "certificate verify failed": "its certificate is not one of this site's ca.pem; ask who runs the server for the right one",
-    "[code: 2004]": "it does not know this site's key, or takes it for connected already; ask who runs the server to let it in",
-}
-"""Log messages of a rejected SuperNode and their meaning; its exit code does not identify the cause."""
-TRIES, PAUSE = 8, 10.0
-"""Attempts to join and seconds between them.
-
-A server that has just started registers its sites one by one, and takes a killed SuperNode for connected for about a minute.
-"""
-
+CERTIFICATE, SIGNATURE, REFUSED = "certificate verify failed", "401 Unauthorized", "[code: 2004]"
+"""Log messages of a rejected SuperNode; its exit code does not identify the cause."""
 MISTAKE = 2
-"""The trainer's exit code for unusable settings or data of the site; a restart does not help."""
-
-Log = Callable[[str], None]
+"""The trainer's exit code for unusable settings or data of the site."""
 
 
 def terms(folder: Path) -> dict[str, str]:
@@ -75,6 +67,7 @@ def accepted(folder: Path) -> bool:
     return bool(terms == _terms_record(folder))
 
 
+@private_files()
 def accept(folder: Path) -> None:
     """Accept the current experiment and requests."""
     write_atomic(folder / "accepted.json", json.dumps(_terms_record(folder)).encode())
@@ -85,8 +78,13 @@ def _terms_record(folder: Path) -> dict[str, object]:
     return {"experiment": experiment_digest(read_experiment(folder)), "requests": list(site.requests)}
 
 
+@private_files()
 def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -> None:
-    """Keep trainer and SuperNode running. Raises ExperimentError if the terms are not accepted or a process keeps crashing."""
+    """Keep trainer and SuperNode running; the SuperNode joins once the trainer has loaded.
+
+    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, and for data that
+    cannot be used at a site that has not answered yet; at any other, a disk may only be late.
+    """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
     if not accepted(folder):
@@ -98,26 +96,20 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
     env = environment(folder / "flower", {TRAINER: str(address)})
     trainer = Child(_trainer(folder), env, folder / "logs" / "trainer.log")
     node = Child(_supernode(folder, site), env, folder / "logs" / "supernode.log")
-    refusals = 0
+
+    def key_known() -> bool | None:
+        return ask_for_key(site.server, folder / "ca.pem", folder / "node.key", env)
+
+    kept_trainer = Keeper(trainer, lambda: f"{site.name}: {_ending(trainer)}", log)
+    kept_node = Keeper(node, lambda: f"{site.name}: {refusal(node, key_known) or _ending(node)}", log)
+    has_answered = (folder / "runs").is_dir()
     try:
         while go_on():
-            for child in (trainer, node):
-                if child.alive:
-                    continue
-                if child is node and (why := turned_away(child)):
-                    refusals = 1 if child.lasted > 60 else refusals + 1
-                    if refusals == TRIES:
-                        raise ExperimentError(f"{site.name} cannot join {site.server}: {why}")
-                    _wait(PAUSE, go_on)
-                elif child is trainer and child.code == MISTAKE:
-                    raise ExperimentError(child.last_words(1).removeprefix("fedloom: "))
-                elif child.restarted_too_often():
-                    raise ExperimentError(
-                        f"{site.name}: {child.log.stem} does not stay up ({child.last_words()}); see {child.log}"
-                    )
-                if child.starts:
-                    log(f"{site.name}: {child.log.stem} ended with {child.code}; it is started again")
-                child.start()
+            if trainer.code == MISTAKE and not has_answered:
+                raise ExperimentError(trainer.last_words(1).removeprefix("fedloom: "))
+            kept_trainer.tend()
+            if address.is_file() and kept_node.tend():
+                log(f"{site.name}: joins {site.server}")
             time.sleep(1.0)
     finally:
         node.stop()
@@ -125,15 +117,33 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
         address.unlink(missing_ok=True)
 
 
-def turned_away(node: Child) -> str | None:
-    """The reason for which the server rejected a SuperNode, or None for any other exit."""
-    return next((why for sign, why in TURNED_AWAY.items() if node.said(sign)), None)
+def refusal(node: Child, key_known: Callable[[], bool | None]) -> str | None:
+    """The reason for which the server rejected a SuperNode, or None for any other end.
+
+    Flower has one code for an unknown key and for one that is connected already; `key_known` tells them apart, or returns None.
+    """
+    if node.said(CERTIFICATE):
+        return (
+            "the server's certificate is not one of this site's ca.pem, or this machine's clock is wrong; "
+            "ask who runs the server for the right one"
+        )
+    if node.said(SIGNATURE):
+        return "the server does not accept this site's signature; compare the clocks of both machines"
+    if not node.said(REFUSED):
+        return None
+    unknown = "does not know this site's key (ask who runs the server to let it in)"
+    connected = (
+        "takes this site for connected already, as it does for a minute or two after a crash, "
+        "or because a copy of it runs elsewhere"
+    )
+    known = key_known()
+    if known is None:
+        return f"the server {unknown}, or {connected}"
+    return f"the server {connected if known else unknown}"
 
 
-def _wait(seconds: float, go_on: Callable[[], bool]) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and go_on():
-        time.sleep(0.2)
+def _ending(child: Child) -> str:
+    return f"{child.log.stem} ended with {child.code} ({child.last_words()}); see {child.log}"
 
 
 def _trainer(folder: Path) -> list[str]:

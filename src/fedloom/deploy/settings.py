@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,14 +11,13 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.validation import validated
+from fedloom.deploy.addresses import Endpoint, Host, SiteName
 from fedloom.deploy.wire import ALWAYS
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.settings import EngineSettings
 
 S = TypeVar("S", bound=BaseModel)
-NAME = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-"""Valid site names: they are used as folder names and command arguments."""
 
 
 class Deployment(BaseModel):
@@ -27,13 +25,13 @@ class Deployment(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sites: tuple[str, ...] = Field(min_length=1, description="the sites' names")
-    host: str = Field("localhost", description="the name under which the sites reach the server")
-    bind: str = Field(
+    sites: tuple[SiteName, ...] = Field(min_length=1, description="the sites' names")
+    host: Host = Field("localhost", description="the name under which the sites reach the server")
+    bind: Host = Field(
         "127.0.0.1",
         description="the SuperLink's listening address; any other than the default exposes its control API",
     )
-    port: int = Field(8000, ge=1, le=65535, description="the SuperLink's port")
+    port: int = Field(8000, ge=1, le=65534, description="the SuperLink's port")
     round_timeout: float = Field(
         3600.0,
         gt=0,
@@ -45,16 +43,14 @@ class Deployment(BaseModel):
     rejoin_timeout: float = Field(
         120.0,
         ge=0,
-        description="seconds that a restarted server waits for all sites before it continues without some",
+        description="seconds that a site may be gone, in a round or after the server's own restart, before the run "
+        "continues without it",
     )
     poll: float = Field(0.5, gt=0, description="polling interval for answers, in seconds")
 
     @field_validator("sites")
     @classmethod
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            if re.match(NAME, name) is None:
-                raise ValueError(f"{name!r} is no site's name; use letters, digits, dots and dashes")
         if len(set(value)) < len(value):
             raise ValueError("two sites have one name")
         return tuple(sorted(value))
@@ -65,9 +61,9 @@ class Site(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
-    name: str = Field(pattern=NAME, description="the site's name")
-    server: str = Field(description="host:port of the server's fleet API")
-    sites: tuple[str, ...] = Field(description="all sites, for unequal ranks")
+    name: SiteName = Field(description="the site's name")
+    server: Endpoint = Field(description="host:port of the server's fleet API")
+    sites: tuple[SiteName, ...] = Field(description="all sites, for unequal ranks")
     data: Path | None = Field(
         None,
         description="folder with the site's own data, instead of the experiment's data.path; none = generated data",

@@ -6,7 +6,9 @@ from string import Template
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.deploy.addresses import in_url
 from fedloom.deploy.certificates import write_node_key, write_tls
+from fedloom.deploy.private_files import private_files
 from fedloom.deploy.settings import Deployment, Site, check_deployable, requests_of, write_settings
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
@@ -14,6 +16,7 @@ from fedloom.federation.run_folder import RunFolder
 PROXY_PORT = 443
 
 
+@private_files()
 def write_kit(
     out: Path,
     experiment: Experiment,
@@ -22,7 +25,7 @@ def write_kit(
     direct: bool = False,
     node_ports: dict[str, int] | None = None,
 ) -> None:
-    """Write all files of server and sites below `out`; private keys have mode 0600.
+    """Write all files of server and sites below `out`, readable by their owner alone (0600, folders 0700).
 
     With `direct`, sites connect to the SuperLink itself, for a deployment on one machine; otherwise to the proxy's port.
     `node_ports` are the SuperNodes' local ports if several run on one machine. Raises ExperimentError.
@@ -37,7 +40,7 @@ def write_kit(
     write_settings(deployment, server / "deployment.yaml")
     RunFolder(server).write_experiment(experiment.as_dict())
     values = {
-        "host": deployment.host,
+        "host": in_url(deployment.host),
         "port": str(deployment.port),
         "upstream": "127.0.0.1",
     }
@@ -45,11 +48,10 @@ def write_kit(
     write_template(server / "app" / "README.md", "app-readme.md", values)
     write_template(server / "nginx.conf", "nginx.conf", values)
     write_template(server / "compose.yaml", "compose-server.yaml", values)
-    address = f"{deployment.host}:{deployment.port if direct else PROXY_PORT}"
+    address = f"{in_url(deployment.host)}:{deployment.port if direct else PROXY_PORT}"
     for name in deployment.sites:
         folder = out / "sites" / name
         folder.mkdir(parents=True)
-        folder.chmod(0o700)
         write_node_key(folder / "node.key", server / "nodes" / f"{name}.pub")
         (folder / "ca.pem").write_bytes((server / "tls" / "ca.pem").read_bytes())
         port = (node_ports or {}).get(name, 9094)

@@ -15,6 +15,7 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.tensor_files import read_checked, with_checksum
+from fedloom.deploy.private_files import private_files
 
 Position = tuple[int, int]
 
@@ -22,6 +23,7 @@ Position = tuple[int, int]
 class SiteState:
     """One run's state at one site, below `folder`; used as the client's `states`."""
 
+    @private_files()
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         """Create the folders; tensors are read onto `device`."""
         self.device = device

@@ -5,17 +5,31 @@ bytes; `send_bytes` and `recv_bytes` pickle nothing. The trainer writes its port
 module imports no framework, because Flower starts a process for every message.
 """
 
+import contextlib
 import json
 import os
+import queue
 import secrets
+import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client, Listener
+from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 
 LARGEST = 2**33
 """Largest accepted message, in bytes."""
+HANDSHAKE = 10.0
+"""Seconds within which a connection has to prove that it knows the secret."""
+CONNECTIONS = 32
+"""Connections at one time, each with a thread of its own; beyond, the oldest without proof gives way."""
+
+FAULTS = (OSError, EOFError, AuthenticationError, AssertionError)
+"""The errors of a connection that breaks or does not know the secret; the standard library asserts the form of a challenge."""
+
+Question = tuple[bytes, "Future[bytes]"]
 
 
 class Unreachable(Exception):  # noqa: N818 - it ends one message, not the program
@@ -32,9 +46,8 @@ def ask(file: Path, message: bytes, patience: float = 300.0, tries: int = 3) -> 
     while failures < tries:
         try:
             endpoint = json.loads(file.read_text(encoding="utf-8"))
-            address, secret = ("127.0.0.1", int(endpoint["port"])), bytes.fromhex(endpoint["secret"])
-            connection = Client(address, authkey=secret)
-        except (OSError, ValueError, KeyError, EOFError, AuthenticationError):
+            connection = _connect(int(endpoint["port"]), bytes.fromhex(endpoint["secret"]))
+        except (*FAULTS, ValueError, KeyError):
             if time.monotonic() > until:
                 break
             time.sleep(0.1)
@@ -48,19 +61,130 @@ def ask(file: Path, message: bytes, patience: float = 300.0, tries: int = 3) -> 
     raise Unreachable(f"the trainer of {file.parent} does not answer")
 
 
+def _connect(port: int, secret: bytes) -> "Connection[bytes, bytes]":
+    """An authenticated connection. Raises OSError, also if the other end stays silent."""
+    with socket.create_connection(("127.0.0.1", port), timeout=HANDSHAKE) as sock:
+        sock.settimeout(None)
+        connection: Connection[bytes, bytes] = Connection(sock.detach())
+    try:
+        if not connection.poll(HANDSHAKE):
+            raise TimeoutError("no challenge")
+        answer_challenge(connection, secret)
+        deliver_challenge(connection, secret)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def serve(file: Path, answer: Callable[[bytes], bytes], go_on: Callable[[], bool] = lambda: True) -> None:
-    """Answer messages one at a time while `go_on()` is true; broken or unauthenticated connections are ignored."""
+    """Answer messages one at a time, in this thread, while `go_on()` is true.
+
+    Connections have threads of their own, so that one that is silent, broken or without the secret keeps nobody waiting.
+    """
     secret = secrets.token_bytes(32)
-    with Listener(("127.0.0.1", 0), backlog=16, authkey=secret) as listener:
-        endpoint = json.dumps({"port": listener.address[1], "secret": secret.hex(), "pid": os.getpid()})
-        part = file.with_name(f".{file.name}.part")
-        part.unlink(missing_ok=True)
-        with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
-            handle.write(endpoint)
-        part.replace(file)
-        while go_on():
+    questions: queue.Queue[Question] = queue.Queue()
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+        door = _Door(listener, secret, questions)
+        _write_endpoint(file, listener.getsockname()[1], secret)
+        threading.Thread(target=door.keep, daemon=True).start()
+        try:
+            while go_on():
+                with contextlib.suppress(queue.Empty):
+                    message, reply = questions.get(timeout=0.5)
+                    try:
+                        reply.set_result(answer(message))
+                    except OSError as error:  # costs this message
+                        reply.set_exception(error)
+        finally:
+            door.close()
+            while not questions.empty():
+                questions.get()[1].set_exception(ConnectionResetError())
+
+
+def _write_endpoint(file: Path, port: int, secret: bytes) -> None:
+    endpoint = json.dumps({"port": port, "secret": secret.hex(), "pid": os.getpid()})
+    part = file.with_name(f".{file.name}.part")
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
+        handle.write(endpoint)
+    part.replace(file)
+
+
+class _Door:
+    """Lets connections in: a thread each, a deadline for the proof of the secret, and a limit to their number."""
+
+    def __init__(self, listener: socket.socket, secret: bytes, questions: "queue.Queue[Question]") -> None:
+        self.listener, self.secret, self.questions = listener, secret, questions
+        self._lock = threading.Lock()
+        self._open: dict[
+            socket.socket, float | None
+        ] = {}  # when it connected; None once it has proved itself
+        self._over = threading.Event()
+
+    def keep(self) -> None:
+        """Accept connections until `close`, and end those that keep silent."""
+        self.listener.settimeout(0.5)
+        while not self._over.is_set():
+            sock: socket.socket | None = None
             try:
-                with listener.accept() as connection:
-                    connection.send_bytes(answer(connection.recv_bytes(LARGEST)))
-            except (OSError, EOFError, AuthenticationError):
-                continue
+                sock, _ = self.listener.accept()
+            except TimeoutError:
+                pass
+            except OSError:  # no descriptor is free, or the listener is closed
+                self._over.wait(0.5)
+            self._turn_out(late=time.monotonic() - HANDSHAKE)
+            if sock is not None:
+                sock.settimeout(None)
+                self._let_in(sock)
+
+    def close(self) -> None:
+        """End all connections."""
+        with self._lock:
+            self._over.set()
+            for sock in self._open:
+                _shut(sock)
+
+    def _turn_out(self, late: float) -> None:
+        """End the connections without proof that were made before `late`."""
+        with self._lock:
+            for sock, since in self._open.items():
+                if since is not None and since <= late:
+                    _shut(sock)
+
+    def _let_in(self, sock: socket.socket) -> None:
+        with self._lock:
+            if self._over.is_set():
+                sock.close()
+                return
+            if len(self._open) >= CONNECTIONS:
+                unproven = [s for s, since in self._open.items() if since is not None]
+                leaves = unproven[0] if unproven else sock
+                self._open.pop(leaves, None)
+                _shut(leaves)
+            self._open[sock] = time.monotonic()
+        threading.Thread(target=self._talk, args=(sock,), daemon=True).start()
+
+    def _talk(self, sock: socket.socket) -> None:
+        try:
+            with Connection(os.dup(sock.fileno())) as connection:
+                deliver_challenge(connection, self.secret)
+                answer_challenge(connection, self.secret)
+                with self._lock:
+                    self._open[sock] = None
+                message = connection.recv_bytes(LARGEST)
+                reply: Future[bytes] = Future()
+                self.questions.put((message, reply))
+                connection.send_bytes(reply.result())
+        except FAULTS:
+            return
+        finally:
+            with self._lock:
+                self._open.pop(sock, None)
+                sock.close()
+
+
+def _shut(sock: socket.socket) -> None:
+    """End a connection whose thread may be reading; the thread closes it."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)

@@ -9,7 +9,7 @@ alone, gamma = 0 OPM alone, both 0 is FedAvg. Applies to the projector's Linear 
 column; every other tensor is averaged. The server sees every client's tensors: it cannot be combined with secure summation.
 """
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -65,7 +65,7 @@ class FedCMP(Method):
     momentum_start: Annotated[int, ReadWith(".beta")] = Field(
         1, ge=1, description="rounds that a layer is aggregated before momentum begins"
     )
-    bias: str = Field("joined", pattern="joined|fedavg", description="joined as last column, or averaged")
+    bias: Literal["joined", "fedavg"] = Field("joined", description="joined as last column, or averaged")
 
     def round(self, state: State, ask: Ask) -> State:
         """One round: every Linear layer of the projector through C1-C7, the rest by its mean."""

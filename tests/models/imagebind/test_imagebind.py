@@ -1,7 +1,6 @@
 """Sizes, forward contract and pooling of the modality encoder."""
 
 import copy
-import time
 
 import pytest
 import torch
@@ -299,12 +298,11 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
     torch.testing.assert_close(again, plain)
 
 
-def test_tiny_is_fast(tiny: ImageBind) -> None:
+def test_tiny_is_small_enough_for_tests(tiny: ImageBind) -> None:
+    assert count(tiny) < 2_000_000
     inputs = {m: batch(tiny.config, m, rows=1) for m in tiny.modalities}
-    start = time.perf_counter()
     with torch.no_grad():
         outs = [tiny.encode(m, x) for m, x in inputs.items()]
-    assert time.perf_counter() - start < 2
     assert all(out.shape == (1, 128) and out.isfinite().all() for out in outs)
 
 
