@@ -64,10 +64,7 @@ def make(experiment) -> Callable[[Path, bool], Any]:
         engine = type(of.engine)(of.engine.model, clients, experiment.training)
         found = federation.Federation(experiment, engine, of.evaluator, folder)
         if resume:
-            checkpoint = folder.last()
-            folder.cut_histories(-1 if checkpoint is None else checkpoint.round)
-            if checkpoint is not None:
-                found.resume(checkpoint)
+            found.resume(folder.last())
         else:
             folder.create()
         return found

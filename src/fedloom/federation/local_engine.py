@@ -11,6 +11,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from fedloom.core.errors import DiskError
 from fedloom.core.payload import Payload, Reply
 from fedloom.federation.client import Client
 from fedloom.federation.settings import Round
@@ -111,6 +112,8 @@ class LocalEngine:
             payload = Payload.decode(payload.encode())
         try:
             answer = client.answer(method, request, payload, self.model, self.training, at, _pause)
+        except DiskError:  # the server's own disk, not the client
+            raise
         except Exception as error:  # any error at a client counts as its refusal
             return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
         if self.wire:

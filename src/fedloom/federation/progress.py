@@ -1,7 +1,7 @@
 """A run's totals, and the progress reports to an observer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -17,6 +17,8 @@ class Totals:
     seconds: float = 0.0
     budget: str = ""
     """A sentence if the privacy budget ended the run early; else empty."""
+    accepted: list[str] = field(default_factory=list)
+    """Changes of the run's inputs that were accepted on resume, a clause each."""
 
     def status(self, attack: str | None = None) -> str:
         """`complete`, with reservations if there are any; `attack` describes the simulated attack."""
@@ -29,6 +31,8 @@ class Totals:
             )
         if self.skipped_rounds:
             faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
+        if self.accepted:
+            faults.append(f"changes were accepted on resume ({'; '.join(self.accepted)})")
         return "complete" if not faults else "complete, but " + " and ".join(faults)
 
 

@@ -50,6 +50,11 @@ class Shown(Mapping[str, Tensor]):
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The picture's file by modality; empty for a picture without a file of its own."""
+        return {} if self._picture.path is None else {"image": self._picture.path}
+
     def __getitem__(self, modality: str) -> Tensor:
         if modality != "image":
             raise KeyError(modality)

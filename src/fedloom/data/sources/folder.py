@@ -65,6 +65,11 @@ class MediaFiles(Mapping[str, Tensor]):
     def __init__(self, files: Mapping[str, Path], place: Place) -> None:
         self._files, self._place = dict(files), place
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files by modality."""
+        return self._files
+
     def __getitem__(self, modality: str) -> Tensor:
         path = self._files[modality]
         return _guarded(decode_media, modality, path, self._place)
@@ -104,6 +109,8 @@ def load_folder(root: Path, test_share: float = 0.2, seed: int = 0) -> list[Clie
         raise ExperimentError(
             f"The data folder {root} holds no clients; each should be a folder with a {METADATA} inside."
         )
+    if bad := [f for f in folders if any("\ud800" <= letter <= "\udfff" for letter in f.name)]:
+        raise ExperimentError(f"The client's folder {str(bad[0])!r} has a name that is not UTF-8; rename it.")
     return [_load_client(folder, test_share, seed) for folder in folders]
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.files import text_lines
 from fedloom.data.sources.pool import Pool
 
 KEYS = ("file_name", "label", "text")
@@ -46,7 +47,9 @@ def _lines(path: Path) -> list[dict[str, object]]:
             f"data.path: {file} is missing; the source labelled reads one line per picture with {', '.join(KEYS)}"
         )
     lines = []
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(text_lines(file), 1):
+        if not text.strip():
+            continue
         try:
             line = json.loads(text)
         except ValueError as error:
