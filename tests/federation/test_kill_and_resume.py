@@ -128,7 +128,7 @@ def test_a_run_killed_at_any_point_goes_on_to_the_same_model(point, make, undist
     assert not any(e["refused"] for e in ledger)
 
 
-@pytest.mark.parametrize("what", ["save_checked", "write_atomic"])
+@pytest.mark.parametrize("what", ["save_checked", "write_sealed"])
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on_to_the_same_model(
     what, make, undisturbed, tmp_path, monkeypatch
 ) -> None:

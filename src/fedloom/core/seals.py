@@ -139,7 +139,12 @@ def check_files(folder: Path, *names: str) -> None:
         return
     for name, (length, digest) in read_sealed(folder / CHECKSUMS).items():
         if any(name == n or (n.endswith("/") and name.startswith(n)) for n in names):
-            check(folder / name, Seal(length, digest))
+            file = folder / name
+            if not file.is_file() or seal_of(file) != Seal(length, digest):
+                raise DiskError(
+                    f"{file} is damaged: its content is not what the run wrote; put it back from a copy, or let "
+                    f"`fedloom run --resume {folder}` write it anew"
+                )
 
 
 def _feed(digest: Any, file: IO[bytes], limit: int | None) -> int:

@@ -62,14 +62,12 @@ def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainab
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two provenances, a clause each."""
     found = _changed(_flat(begun["experiment"]), _flat(now["experiment"]))
-    found += _data_differences(begun["data"], now["data"])
+    if not found or any("media" in fields for fields in now["data"].values()):  # else the settings make the data
+        found += _data_differences(begun["data"], now["data"])
     if begun["model"] != now["model"] and not found:  # other settings and data give another model
         found.append("the weights of the model at the start differ")
     if begun["threads"] != now["threads"]:
-        found.append(
-            f"the number of CPU threads was {begun['threads']} and is {now['threads']} "
-            f"(OMP_NUM_THREADS={begun['threads']} sets it)"
-        )
+        found.append(f"the number of CPU threads was {begun['threads']} and is {now['threads']}")
     if begun["device"] != now["device"]:
         found.append(f"the device was {begun['device']} and is {now['device']}")
     return found + _changed(begun["versions"], now["versions"])
@@ -92,7 +90,7 @@ def accepted_changes(
             f"{folder.path} was begun with other inputs: {'; '.join([*found[:SHOWN], *more])}; put them back, or go on with "
             "--accept-changes"
         )
-    return [*begun["accepted"], *(f"{change}, after round {max(after, 0)}" for change in found)]
+    return [*begun["accepted"], *(f"{change} from round {max(after, 0) + 1} on" for change in found)]
 
 
 def directory(folder: Path) -> Path | None:

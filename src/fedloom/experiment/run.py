@@ -88,7 +88,9 @@ def disk_faults(folder: RunFolder) -> Iterator[None]:
     except (OSError, SafetensorError) as error:
         if (fault := disk_fault(error)) is None:
             raise ExperimentError(f"a file of tensors cannot be used: {error}") from error
-        raise DiskError(f"{fault}; once that is mended, {way_on(folder.path)}") from error
+        raise DiskError(
+            f"the run in {folder.path} stopped ({fault}); once that is mended, {way_on(folder.path)}"
+        ) from error
 
 
 def way_on(folder: Path) -> str:

@@ -32,7 +32,8 @@ class Totals:
         if self.skipped_rounds:
             faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
         if self.accepted:
-            faults.append(f"changes were accepted on resume ({'; '.join(self.accepted)})")
+            more = f" and {len(self.accepted) - 3} more" if len(self.accepted) > 3 else ""
+            faults.append(f"changes were accepted on resume: {'; '.join(self.accepted[:3])}{more}")
         return "complete" if not faults else "complete, but " + " and ".join(faults)
 
 
