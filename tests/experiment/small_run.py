@@ -65,9 +65,10 @@ def kill_in_round_two(start: Callable[[], Any]) -> None:
             raise Killed
         save(folder, checkpoint)
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "save", killed)
-        start()
+        with pytest.raises(Killed):
+            start()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

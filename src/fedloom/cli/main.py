@@ -58,7 +58,8 @@ def main() -> None:
 
 
 def _end(sentence: str, code: int) -> NoReturn:
-    errors.print(Text(f"fedloom: {sentence}"), style="red", soft_wrap=True)
+    printable = sentence.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
+    errors.print(Text(f"fedloom: {printable}"), style="red", soft_wrap=True)
     sys.exit(code)
 
 

@@ -62,7 +62,9 @@ def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainab
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two provenances, a clause each."""
     found = _changed(_flat(begun["experiment"]), _flat(now["experiment"]))
-    if not found or any("media" in fields for fields in now["data"].values()):  # else the settings make the data
+    if not found or any(
+        "media" in fields for fields in now["data"].values()
+    ):  # else the settings make the data
         found += _data_differences(begun["data"], now["data"])
     if begun["model"] != now["model"] and not found:  # other settings and data give another model
         found.append("the weights of the model at the start differ")
