@@ -10,11 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from safetensors import SafetensorError
 
 from fedloom.cli import main as command
 from fedloom.core.errors import DiskError, ExperimentError
+from fedloom.experiment.run import run
+from fedloom.experiment.settings import Experiment
 from fedloom.experiment.study import begun_in
 from fedloom.federation.run_folder import RunFolder
 
@@ -49,10 +52,9 @@ def test_one_process_a_folder_and_signals_that_say_how_to_go_on(tmp_path: Path) 
 
     first = started("run", "long.yaml", "--out", "out", cwd=tmp_path)
     wait_for(lambda: last() >= 1, first)
-    second = started("run", "--resume", "out", cwd=tmp_path)
-    words = second.communicate(timeout=120)[1]
-    assert (second.returncode, words.count("\n")) == (2, 1)
-    assert f"out is in use by process {first.pid};" in words
+    for resume in (True, False):  # before any data are loaded
+        with pytest.raises(ExperimentError, match=rf"out is in use by process {first.pid};"):
+            run(Experiment.load(tmp_path / "long.yaml"), tmp_path / "out", resume=resume)
     first.send_signal(signal.SIGINT)
     words = first.communicate(timeout=60)[1]
     assert first.returncode == 130
@@ -133,6 +135,22 @@ def test_every_fault_is_one_sentence_and_a_code(error, code: int, words: str, mo
     assert ended.value.code == code
     assert said.startswith(words)
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("what", ["out", "data"])
+def test_a_folder_whose_name_is_not_utf8_is_one_sentence(what: str, tmp_path: Path) -> None:
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff")
+    (Path(odd) / "ann\udcfe").mkdir(parents=True)
+    settings = LONG.replace("100000", "1")
+    if what == "data":
+        settings = settings.replace(
+            "{clients: {image: 1}, train: 4, test: 1}", "{source: folder, path: PATH}"
+        )
+    fields = yaml.safe_load(settings)
+    if what == "data":
+        fields["data"]["path"] = odd
+    with pytest.raises(ExperimentError, match=r"'.*udcf.*' (has a name that )?is not UTF-8"):
+        run(Experiment.parse(fields), odd if what == "out" else tmp_path / "out")
 
 
 def test_accept_changes_without_resume_is_refused(monkeypatch, capsys) -> None:

@@ -92,7 +92,7 @@ def copied(folder: Path, to: Path) -> Path:
 
 
 @given(which=WHICH, how=DAMAGE)
-@settings(max_examples=60, **FEW)
+@settings(max_examples=40, **FEW)
 def test_a_resume_after_any_damage_ends_in_the_same_bits_or_one_sentence(
     which: int, how: tuple[str, int, int], cut: Path, finished: Path, tmp_path: Path
 ) -> None:
@@ -156,7 +156,7 @@ def test_a_run_of_a_version_without_seals_goes_on_and_loses_nothing(
 
 
 @given(which=WHICH, how=DAMAGE)
-@settings(max_examples=60, **FEW)
+@settings(max_examples=40, **FEW)
 def test_a_report_after_any_damage_shows_the_same_or_says_one_sentence(
     which: int, how: tuple[str, int, int], finished: Path, tmp_path: Path
 ) -> None:
@@ -187,3 +187,14 @@ def test_damage_to_a_result_says_how_to_have_it_again(finished: Path, tmp_path: 
     damage(folder / "model" / "projector.safetensors", ("cut", 500, 0))
     with pytest.raises(DiskError, match="is damaged"):
         load(folder)
+
+
+def test_a_foundations_damaged_weights_are_one_sentence(clip_folder: Path, tmp_path: Path) -> None:
+    from fedloom.models.clip.checkpoint import load_clip_checkpoint
+
+    shutil.copytree(clip_folder / "clip", tmp_path / "clip")
+    weights = tmp_path / "clip" / "model.safetensors"
+    for data in (b"", b"\xff" * 100, weights.read_bytes()[:2000]):
+        weights.write_bytes(data)
+        with pytest.raises(ExperimentError, match="clip"):
+            load_clip_checkpoint(str(tmp_path / "clip"))
