@@ -41,7 +41,8 @@ def versions() -> dict[str, str]:
 def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainable) -> dict[str, Any]:
     """The provenance of a run that begins now, as JSON values."""
     parts = {c.name: {"training": c.train, "test": c.test} for c in clients}
-    parts |= {name: {"test": s} for name, s in experiment.data.load_common(experiment.seed).items()}
+    common = experiment.data.load_common(experiment.seed)
+    parts |= {f"set/{name}": {"test": samples} for name, samples in common.items()}  # no client has a slash
     tensors = {n: t for n, t in model.root.state_dict().items() if isinstance(t, torch.Tensor)}
     cpu = torch.backends.cpu.get_cpu_capability()
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else f"CPU with {cpu}"
@@ -62,9 +63,8 @@ def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainab
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two provenances, a clause each."""
     found = _changed(_flat(begun["experiment"]), _flat(now["experiment"]))
-    if not found or any(
-        "media" in fields for fields in now["data"].values()
-    ):  # else the settings make the data
+    own_files = any("media" in fields for fields in now["data"].values())
+    if own_files or not found:  # other settings make other data, which need not be said twice
         found += _data_differences(begun["data"], now["data"])
     if begun["model"] != now["model"] and not found:  # other settings and data give another model
         found.append("the weights of the model at the start differ")
