@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.folder_lock import LOCK, try_lock
 from fedloom.deploy import current_run as current
 from fedloom.deploy.commands import app
 from fedloom.deploy.settings import Deployment, Site, read_settings
@@ -97,13 +98,13 @@ def test_a_folder_that_is_none_is_one_sentence(command, tmp_path) -> None:
 
 def test_whoever_works_on_a_run_is_known_until_it_dies(tmp_path) -> None:
     path = tmp_path / "run"
-    with current.at_work(path) as mine:
+    with try_lock(path) as mine:
         assert mine
         assert current.worked_on(path)
     assert not current.worked_on(path)
     child = os.fork()
     if child == 0:
-        handle = os.open(path / current.LOCK, os.O_RDWR)
+        handle = os.open(path / LOCK, os.O_RDWR)
         fcntl.flock(handle, fcntl.LOCK_EX)
         os.kill(os.getpid(), 9)
     os.waitpid(child, 0)
@@ -148,7 +149,7 @@ def test_the_servers_app_waits_fails_stops_and_goes_on(kit, tmp_path) -> None:
     assert current.failure(path) is None
     silos.between = None
     current.begin(kit, "first")
-    with current.at_work(path):
+    with try_lock(path):
         before = len(silos.asked)
         current.serve_current(kit, carrier)
         assert len(silos.asked) == before, "somebody else is at work"
@@ -200,7 +201,7 @@ def test_the_watch_starts_the_current_run_and_starts_it_again_when_nobody_is_at_
     watch._supervise()
     watch._supervise()
     assert [a[0] for a in watch.done] == ["run"], "it waits for the ServerApp"
-    with current.at_work(path):
+    with try_lock(path):
         watch._supervise()
     watch._supervise()
     assert len(watch.done) == 2, "the ServerApp that was at work is gone"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedloom.core.errors import ExperimentError
+from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.tensor_files import digest_of, read_checked, with_checksum
 from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
@@ -64,10 +64,7 @@ def make(experiment) -> Callable[[Path, bool], Any]:
         engine = type(of.engine)(of.engine.model, clients, experiment.training)
         found = federation.Federation(experiment, engine, of.evaluator, folder)
         if resume:
-            checkpoint = folder.last()
-            folder.cut_histories(-1 if checkpoint is None else checkpoint.round)
-            if checkpoint is not None:
-                found.resume(checkpoint)
+            found.resume(folder.last())
         else:
             folder.create()
         return found
@@ -131,7 +128,7 @@ def test_a_run_killed_at_any_point_goes_on_to_the_same_model(point, make, undist
     assert not any(e["refused"] for e in ledger)
 
 
-@pytest.mark.parametrize("what", ["save_checked", "write_atomic"])
+@pytest.mark.parametrize("what", ["save_checked", "write_sealed"])
 def test_a_full_disk_stops_the_run_and_room_lets_it_go_on_to_the_same_model(
     what, make, undisturbed, tmp_path, monkeypatch
 ) -> None:
@@ -150,6 +147,44 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on_to_the_same_model(
     again = make(tmp_path / "run", True)
     again.run()
     assert outcome(again) == undisturbed
+
+
+def test_a_full_disk_under_a_clients_own_state_ends_the_run_and_not_the_client(
+    make, undisturbed, tmp_path, monkeypatch
+) -> None:
+    original = personal.write_atomic
+
+    def full(path: Path, *given: Any, **named: Any) -> None:
+        if path.name == "round-000002.safetensors":
+            raise OSError(28, "No space left on device")
+        original(path, *given, **named)
+
+    of = make(tmp_path / "run", False)
+    with monkeypatch.context() as patch:
+        patch.setattr(personal, "write_atomic", full)
+        with pytest.raises(DiskError, match=r"image-01 cannot be written .No space left"):
+            of.run()
+    again = make(tmp_path / "run", True)
+    again.run()
+    assert outcome(again) == undisturbed
+
+
+def test_a_disk_that_is_really_full_is_the_systems_own_error(tmp_path) -> None:
+    import resource
+
+    import torch
+
+    from fedloom.core.files import disk_fault
+    from fedloom.core.tensor_files import save_checked
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        with pytest.raises(OSError, match="File too large") as at:
+            save_checked({"x": torch.zeros(10_000)}, tmp_path / "x")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert disk_fault(at.value) == f"File too large: {tmp_path / 'x'}"
 
 
 def test_any_damage_to_a_checkpoint_is_one_sentence(make, tmp_path) -> None:

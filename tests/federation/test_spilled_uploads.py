@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedloom.core.errors import ExperimentError
+from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.payload import Payload, Reply
 from fedloom.core.tensor_files import PREFIX, Stored
 from fedloom.federation.spilled_uploads import SpilledUploads
@@ -132,3 +132,16 @@ def test_samples_are_prepared_again_only_where_others_needed_the_memory() -> Non
     none = ExampleCache(0)
     assert [len(none.of("a", lambda: make("a"))) for _ in range(2)] == [1, 1]
     assert made[-2:] == ["a", "a"]
+
+
+@pytest.mark.parametrize("kind", ["flipped", "cut"])
+def test_a_damaged_file_of_uploads_is_one_sentence(kind: str, tmp_path) -> None:
+    uploads = SpilledUploads(0, tmp_path)
+    taken = uploads.take(Reply("a", Payload(TENSORS, {})))
+    assert isinstance(taken.payload.tensors, Stored)
+    file = taken.payload.tensors.file
+    data = bytearray(file.read_bytes())
+    data[2] ^= 64
+    file.write_bytes(data if kind == "flipped" else data[:3])
+    with pytest.raises(DiskError, match="is damaged"):
+        taken.payload.tensors["llm/a"]

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import torch
 
-from fedloom.experiment.run import versions
+from fedloom.experiment.provenance import versions
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,20 @@
-"""The command line. User errors end in one sentence and exit code 2; an interrupted run can be resumed (exit code 130)."""
+"""The command line. A fault ends in one sentence and an exit code.
 
+2     a mistake in the input: settings, data, names
+3     the disk: full or not writable, or a damaged file of a run
+130   Ctrl-C; 143: SIGTERM
+"""
+
+import os
 import sys
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.text import Text
+from safetensors import SafetensorError
 
 from fedloom.cli.ask import ask
 from fedloom.cli.data import data
@@ -15,7 +22,9 @@ from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
 from fedloom.cli.options import Jobs, Overrides, Quick
 from fedloom.cli.output import echo, errors, out, plain_table
-from fedloom.core.errors import ExperimentError
+from fedloom.cli.stop import stoppable
+from fedloom.core.errors import DiskError, ExperimentError
+from fedloom.core.files import disk_fault
 from fedloom.core.hf_logging import quiet_process
 from fedloom.deploy.commands import app as deploy_app
 
@@ -37,13 +46,22 @@ def main() -> None:
     try:
         app()
     except ExperimentError as error:
-        errors.print(Text(f"fedloom: {error}"), style="red", soft_wrap=True)
-        sys.exit(2)
+        _end(str(error), error.exit_code)
+    except (OSError, SafetensorError) as error:
+        fault = disk_fault(error)
+        _end(fault or f"a file of tensors cannot be used: {error}", DiskError.exit_code if fault else 2)
+    except (
+        UnicodeEncodeError
+    ) as error:  # half a surrogate pair: how Python reads a file name that is not UTF-8
+        _end(f"{error.object!r} is not UTF-8; give the file or folder another name", 2)
     except KeyboardInterrupt:
-        errors.print(
-            "fedloom: interrupted; `fedloom run --resume FOLDER` goes on from the last finished round"
-        )
-        sys.exit(130)
+        _end("interrupted", 130)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    printable = sentence.encode("utf-8", "backslashreplace").decode()  # names of files need not be UTF-8
+    errors.print(Text(f"fedloom: {printable}"), style="red", soft_wrap=True)
+    sys.exit(code)
 
 
 @app.command(epilog="Example: fedloom demo --out runs/demo")
@@ -74,6 +92,13 @@ def run(
     row: Annotated[list[str] | None, typer.Option(help="only this row of the file; may be repeated")] = None,
     jobs: Jobs = None,
     quick: Quick = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option(
+            "--accept-changes",
+            help="with --resume: go on although settings, data, threads or versions differ; the status names them",
+        ),
+    ] = False,
 ) -> None:
     """Run an experiment: one run, or every row and seed that its file names."""
     from fedloom.experiment.settings import load_rows
@@ -83,10 +108,15 @@ def run(
             raise ExperimentError(
                 "--resume FOLDER stands alone: the folder holds the experiment as it was begun"
             )
-        from fedloom.experiment.study import planned  # slow import: mistakes above are reported before it
+        from fedloom.experiment.study import begun_in, planned  # slow import: mistakes above come before it
 
-        _run(planned(resume), resume, resume=True, jobs=jobs, quick=quick)
+        if (begun := begun_in(resume)) is not None and begun != Path.cwd():
+            resume = resume.absolute()
+            os.chdir(begun)  # relative paths in the experiment mean what they meant
+        _run(planned(resume), resume, resume=True, jobs=jobs, quick=quick, accept_changes=accept_changes)
         return
+    if accept_changes:
+        raise ExperimentError("--accept-changes goes with --resume FOLDER")
     if experiment is None:
         raise ExperimentError(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
@@ -223,21 +253,33 @@ def doctor() -> None:
 
 
 def _run(
-    experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None, quick: bool = False
+    experiments: list[Any],
+    folder: Path,
+    *,
+    resume: bool,
+    jobs: int | None,
+    quick: bool = False,
+    accept_changes: bool = False,
 ) -> None:
     """Run one or several experiments into a folder, then print the table and the paths of the results."""
     from fedloom.cli.progress import file_checks, watching
-    from fedloom.experiment.parallel_runs import suggested
+    from fedloom.experiment.parallel_runs import RunJob, suggested
     from fedloom.experiment.report.table import comparison
-    from fedloom.experiment.run import run as run_one
     from fedloom.experiment.study import run_rows
 
-    with watching(experiments, out) as watch, file_checks(out, watch.bar, quick=quick):
+    with (
+        stoppable(folder),
+        watching(experiments, out) as watch,
+        file_checks(out, watch.bar, quick=quick),
+    ):
         if len(experiments) == 1 and not (resume and (folder / "plan.json").exists()):
-            finished = [run_one(experiments[0], folder, resume=resume, observe=watch(experiments[0], 1, 1))]
+            job = RunJob(experiments[0], folder, resume, accept_changes)
+            finished = [job.run(watch(experiments[0], 1, 1))]
         else:
             side_by_side = suggested(experiments) if jobs is None else jobs
-            finished = run_rows(experiments, folder, watch, resume=resume, jobs=side_by_side)
+            finished = run_rows(
+                experiments, folder, watch, resume=resume, accept_changes=accept_changes, jobs=side_by_side
+            )
     out.print(comparison(folder).rich())
     for result in finished:
         if result.summary["status"] != "complete":

@@ -1,5 +1,15 @@
-"""The exception for a user's mistake; the command line prints it as a single sentence and exits with 2."""
+"""The exceptions that the command line prints as a single sentence, each with its exit code."""
+
+from typing import ClassVar
 
 
 class ExperimentError(ValueError):
-    """The mistake, its place and its remedy, in one sentence."""
+    """A user's mistake: what is wrong, its place and its remedy, in one sentence."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class DiskError(ExperimentError):
+    """A full or unwritable disk, or a damaged file of a run, in one sentence."""
+
+    exit_code: ClassVar[int] = 3

@@ -1,6 +1,7 @@
-"""Atomic file writes, and files whose names are spelt in another Unicode form."""
+"""File writes that are atomic and durable, lines and names of files, and the disk's errors in words."""
 
 import os
+import re
 import unicodedata
 from pathlib import Path
 
@@ -47,3 +48,20 @@ def _alike(folder: Path, name: str) -> Path:
             f"{len(alike)} files in {folder} have this name in other Unicode spellings; rename all but one"
         )
     return alike[0] if alike else folder / name
+
+
+def text_lines(path: Path, encoding: str = "utf-8") -> list[str]:
+    """The lines of a text file; only a newline ends one. `str.splitlines` would cut JSON texts at U+2028 and U+0085."""
+    return path.read_text(encoding=encoding).split("\n")
+
+
+def disk_fault(error: Exception) -> str | None:
+    """An error of the disk in words, such as "No space left on device: runs/a"; None for any other error.
+
+    Safetensors raises errors of the disk as its own type, with the system's number in the text.
+    """
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error) or type(error).__name__
+        return reason if error.filename is None else f"{reason}: {os.fsdecode(error.filename)}"
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return None if number is None else os.strerror(int(number.group(1)))

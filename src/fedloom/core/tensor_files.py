@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zlib import crc32
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from fedloom.core.errors import ExperimentError
+from fedloom.core.files import disk_fault
+from fedloom.core.seals import damaged
 
 DIGEST = "digest"
 
@@ -37,13 +39,16 @@ def with_checksum(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def save_checked(tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Write a tensor file with checksum; not atomic."""
+    """Write a tensor file with checksum; not atomic. Raises OSError if the disk is full."""
     plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}
-    save_file(plain, file, {DIGEST: digest_of(plain)})
+    try:
+        save_file(plain, file, {DIGEST: digest_of(plain)})
+    except SafetensorError as error:
+        raise OSError(None, disk_fault(error) or str(error), str(file)) from error
 
 
 def read_checked(file: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """The tensors of a file with checksum, memory-mapped. Raises ExperimentError if it is missing or damaged."""
+    """The tensors of a file with checksum, memory-mapped. Raises DiskError if it is missing or damaged."""
     try:
         with safe_open(file, framework="pt") as f:
             expected = (f.metadata() or {}).get(DIGEST)
@@ -55,23 +60,16 @@ def read_checked(file: Path, device: torch.device | str = "cpu") -> dict[str, Te
     return tensors if str(device) == "cpu" else {n: t.to(device) for n, t in tensors.items()}
 
 
-def damaged(file: Path) -> ExperimentError:
-    """The error for a file that is missing or damaged."""
-    return ExperimentError(
-        f"{file} is damaged: its content is not what was written; put it back from a copy, or start the run anew in "
-        "another folder"
-    )
-
-
 PREFIX = ".uploads-"
 """Prefix of a temporary folder's name; a folder that a killed run left may be removed."""
 
 
 @dataclass(frozen=True)
 class _Place:
-    """A tensor's offset in its file in bytes, its shape, dtype and device."""
+    """A tensor's offset in its file in bytes, its CRC-32, shape, dtype and device."""
 
     start: int
+    check: int
     shape: torch.Size
     dtype: torch.dtype
     device: torch.device
@@ -79,7 +77,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class Stored(Mapping[str, Tensor]):
-    """Named tensors in a file, each read on access and not kept."""
+    """Named tensors in a file, each read on access and not kept. Reading raises DiskError if the file is damaged."""
 
     file: Path
     places: Mapping[str, _Place]
@@ -88,14 +86,16 @@ class Stored(Mapping[str, Tensor]):
         place = self.places[name]
         tensor = torch.empty(place.shape, dtype=place.dtype)
         if tensor.numel():
-            buffer = bytes_of(tensor)
+            whole = buffer = bytes_of(tensor)
             with self.file.open("rb", buffering=0) as file:
                 file.seek(place.start)
                 while buffer:
                     read = file.readinto(buffer)
                     if not read:
-                        raise OSError(f"{self.file} ends within {name}")
+                        raise damaged(self.file)
                     buffer = buffer[read:]
+            if crc32(whole) != place.check:
+                raise damaged(self.file)
         return tensor.to(place.device)
 
     def __contains__(self, name: object) -> bool:
@@ -113,8 +113,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> Stored:
     places = {}
     with path.open("wb") as file:
         for name, tensor in tensors.items():
-            places[name] = _Place(file.tell(), tensor.shape, tensor.dtype, tensor.device)
-            file.write(bytes_of(tensor.detach().cpu().contiguous()))
+            data = bytes_of(tensor.detach().cpu().contiguous())
+            places[name] = _Place(file.tell(), crc32(data), tensor.shape, tensor.dtype, tensor.device)
+            file.write(data)
     return Stored(path, places)
 
 

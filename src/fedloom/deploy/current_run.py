@@ -4,16 +4,14 @@
 lock on its folder, which the system releases when the process dies: a run is active if and only if its lock is held.
 """
 
-import fcntl
 import json
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.core.folder_lock import try_lock
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
@@ -22,7 +20,6 @@ from fedloom.experiment.run import read_experiment
 from fedloom.federation.progress import Progress
 
 FAILURE = "failure.txt"
-LOCK = ".lock"
 
 
 class Stopped(Exception):  # noqa: N818 - a request, not an error
@@ -90,25 +87,9 @@ def fail(path: Path, why: str) -> None:
     write_atomic(path / FAILURE, (why + "\n").encode())
 
 
-@contextmanager
-def at_work(path: Path) -> Iterator[bool]:
-    """Hold a run folder's lock inside the context; yields False if another process holds it."""
-    path.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-    finally:
-        os.close(handle)
-
-
 def worked_on(path: Path) -> bool:
     """Whether a process is executing a run."""
-    with at_work(path) as free:
+    with try_lock(path) as free:
         return not free
 
 
@@ -118,7 +99,7 @@ def serve_current(folder: Path, carrier: Callable[[Deployment], Waiting]) -> Non
     if name is None:
         return
     path = run_path(folder, name)
-    with at_work(path) as locked:
+    with try_lock(path) as locked:
         if not locked or finished(path):
             return
         try:

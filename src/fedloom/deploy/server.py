@@ -25,7 +25,8 @@ from fedloom.deploy.remote_engine import Carrier, Lost, RemoteEngine
 from fedloom.deploy.settings import check_deployable, experiment_digest
 from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
 from fedloom.experiment.build import check_clients, client_shapes
-from fedloom.experiment.run import Result, finish, read_experiment, versions
+from fedloom.experiment.provenance import versions
+from fedloom.experiment.run import Result, finish, read_experiment
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
@@ -85,10 +86,7 @@ def go_on(
     described = _described(path, carrier, run, digest, sites)
     federation = build_server(experiment, described, carrier, folder, run, observe)
     if begun:
-        checkpoint = folder.last()
-        folder.cut_histories(-1 if checkpoint is None else checkpoint.round)
-        if checkpoint is not None:
-            federation.resume(checkpoint)
+        federation.resume(folder.last())
     else:
         folder.write_experiment(experiment.as_dict() | {"versions": versions()})
     federation.run()

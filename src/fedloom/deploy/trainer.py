@@ -17,7 +17,7 @@ from fedloom.deploy.settings import Site, check_deployable, experiment_digest
 from fedloom.deploy.state import SiteState
 from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
 from fedloom.experiment.build import build_from, client_shapes
-from fedloom.experiment.run import versions
+from fedloom.experiment.provenance import versions
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation

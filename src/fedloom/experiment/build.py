@@ -28,14 +28,19 @@ POOLED = "pooled"
 
 def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -> Federation:
     """A federation before its first round. Raises ExperimentError for unusable data or an unusable model."""
+    federation = build_from(experiment, load_clients(experiment), folder, observe)
+    federation.check()
+    return federation
+
+
+def load_clients(experiment: Experiment) -> list[ClientData]:
+    """The experiment's clients, once the process is set up for its arithmetic. Raises ExperimentError for unusable data."""
     # Saturated attention gives denormal numbers, up to 40 times slower on a CPU. Before the first parallel operation,
     # because worker threads inherit the mode of the thread that starts them.
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    federation = build_from(experiment, experiment.task.clients(experiment.setup), folder, observe)
-    federation.check()
-    return federation
+    return experiment.task.clients(experiment.setup)
 
 
 def build_from(

@@ -26,11 +26,22 @@ _quick = False
 
 @dataclass(frozen=True)
 class RunJob:
-    """One run: its experiment, its folder, and whether to resume the run in that folder."""
+    """One run: its experiment, its folder, whether to resume the run in that folder, and with changed inputs."""
 
     experiment: Experiment
     folder: Path
     resume: bool
+    accept_changes: bool = False
+
+    def run(self, observe: Observer) -> Result:
+        """Run it in this process."""
+        return run(
+            self.experiment,
+            self.folder,
+            resume=self.resume,
+            accept_changes=self.accept_changes,
+            observe=observe,
+        )
 
 
 def cores() -> int:
@@ -65,7 +76,7 @@ def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observ
     The first error terminates the other runs and is raised; their checkpoints stay on disk.
     """
     if workers == 1 or len(jobs) < 2:
-        return [run(j.experiment, j.folder, resume=j.resume, observe=watch(i)) for i, j in enumerate(jobs)]
+        return [job.run(watch(i)) for i, job in enumerate(jobs)]
     context = get_context("spawn")  # a fork would copy PyTorch's thread pools in an unknown state
     queue: Any = context.Queue()
     observers: dict[int, Observer] = {}
@@ -116,4 +127,4 @@ def _run_job(number: int, job: RunJob) -> Result:
         _progress.put((number, replace(progress, totals=copy.copy(progress.totals))))
 
     with checking(Checking(_quick)):
-        return run(job.experiment, job.folder, resume=job.resume, observe=observe)
+        return job.run(observe)

@@ -1,15 +1,20 @@
 """Runs an experiment: builds the federation, runs it, and writes summary, model, samples and report."""
 
-import importlib.metadata
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedloom.core.errors import ExperimentError
-from fedloom.core.files import write_atomic
-from fedloom.experiment.build import build
+from safetensors import SafetensorError
+
+from fedloom.core.errors import DiskError, ExperimentError
+from fedloom.core.files import disk_fault, write_atomic
+from fedloom.core.folder_lock import locked
+from fedloom.core.seals import CHECKSUMS, check_files, damaged, write_checksums, write_sealed
+from fedloom.experiment import provenance
+from fedloom.experiment.build import build, build_from, load_clients
 from fedloom.experiment.sample_gallery import write_gallery
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
@@ -33,28 +38,67 @@ def run(
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    accept_changes: bool = False,
     observe: Observer = lambda progress: None,
 ) -> Result:
     """Run an experiment, writing to the folder `out` if there is one; with `resume`, continue the run in it.
 
-    Faults in the user's input raise ExperimentError before training starts.
+    A resume refuses settings, data, threads, device and versions other than those that the run was begun with; with
+    `accept_changes` it goes on, and the run's status names them. Faults in the user's input raise ExperimentError before training
+    starts, errors of the disk raise DiskError; one process at a time can work in a folder.
     """
-    folder = None if out is None else RunFolder(Path(out))
-    if resume and (folder is None or not (folder.path / "experiment.yaml").exists()):
+    if accept_changes and not resume:
+        raise ExperimentError("accept_changes goes with resume: a run that begins has nothing to differ from")
+    if out is None:
+        if resume:
+            raise ExperimentError("there is no run to resume without a folder; name it in out")
+        federation = build(experiment, None, observe)
+        federation.run()
+        return finish(federation)
+    folder = RunFolder(Path(out))
+    if resume and not folder.begun:
         raise ExperimentError(f"there is no run to resume in {out}; its experiment.yaml is missing")
-    if folder is not None and not resume:
-        folder.create()
-    federation = build(experiment, folder, observe)
-    if folder is not None and resume:
-        checkpoint = folder.last()
-        folder.cut_histories(-1 if checkpoint is None else checkpoint.round)
-        if checkpoint is not None:
-            federation.resume(checkpoint)
-    if folder is not None and not resume:
+    with locked(folder.path), disk_faults(folder):
+        if not resume:
+            folder.create()
+        checkpoint = folder.last() if resume else None
+        clients = load_clients(experiment)
+        federation = build_from(experiment, clients, folder, observe)
+        federation.check()
         assert isinstance(federation.experiment, Experiment)  # noqa: S101
-        folder.write_experiment(federation.experiment.as_dict() | {"versions": versions()})
-    federation.run()
-    return finish(federation)
+        begun_with = provenance.gather(federation.experiment, clients, federation.engine.model)
+        accepted: list[str] = []
+        if resume:
+            after = -1 if checkpoint is None else checkpoint.round
+            accepted = provenance.accepted_changes(folder, begun_with, after, accept=accept_changes)
+            federation.resume(checkpoint)
+            federation.totals.accepted = accepted
+            (folder.path / CHECKSUMS).unlink(missing_ok=True)
+        folder.state.mkdir(exist_ok=True)
+        write_sealed(folder.provenance, begun_with | {"accepted": accepted})
+        folder.write_experiment(federation.experiment.as_dict() | {"versions": provenance.versions()})
+        federation.run()
+        return finish(federation)
+
+
+@contextmanager
+def disk_faults(folder: RunFolder) -> Iterator[None]:
+    """Raise an error of the disk, or of safetensors, as one sentence that says how to go on."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        if (fault := disk_fault(error)) is None:
+            raise ExperimentError(f"a file of tensors cannot be used: {error}") from error
+        raise DiskError(
+            f"the run in {folder.path} stopped ({fault}); once that is mended, {way_on(folder.path)}"
+        ) from error
+
+
+def way_on(folder: Path) -> str:
+    """The way to go on with an interrupted run or study, as the end of a sentence."""
+    if any((folder / name).exists() for name in ("experiment.yaml", "plan.json")):
+        return f"`fedloom run --resume {folder}` goes on from the last finished round"
+    return "begin the run again"
 
 
 def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = None) -> Result:
@@ -90,6 +134,8 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         "privacy": privacy_summary(federation),
         "clients": _client_rows(federation) if rows is None else list(rows),
     }
+    if federation.totals.accepted:
+        summary["accepted_changes"] = list(federation.totals.accepted)
     if folder is None:
         return Result(summary, None)
     controls = [
@@ -109,6 +155,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     write_gallery(folder, evaluator.tests, settings.samples)
     text = json.dumps(summary, indent=2, ensure_ascii=False)
     write_atomic(folder.path / "summary.json", (text + "\n").encode())
+    write_checksums(folder.path, _results(folder.path))
     from fedloom.experiment.report import write_report
 
     write_report(folder.path)
@@ -152,8 +199,12 @@ def load(run_dir: str | Path, client: str | None = None) -> Trainable:
                 f"{folder} has no common model; name a client with a model of its own, such as {own[0]}"
             )
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
+    check_files(folder, "experiment.yaml", f"{adapters.relative_to(folder).as_posix()}/")
     experiment = read_experiment(folder)
-    return experiment.task.load(adapters, experiment.setup)
+    try:
+        return experiment.task.load(adapters, experiment.setup)
+    except (SafetensorError, KeyError, FileNotFoundError) as error:
+        raise damaged(adapters) from error
 
 
 def held(run_dir: Path) -> set[str]:
@@ -170,16 +221,32 @@ def load_for_benchmark(run_dir: Path, client: str | None = None) -> tuple[Task[A
     return task, load(run_dir, client) if task.has_benchmarks else None
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The summary of a finished run. Raises DiskError if it is damaged."""
+    file = folder / "summary.json"
+    check_files(folder, file.name)
+    try:
+        summary: dict[str, Any] = json.loads(file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise damaged(file) from error
+    return summary
+
+
 def read_experiment(folder: Path) -> Experiment:
     """The resolved experiment of a run folder."""
     file = folder / "experiment.yaml"
     return Experiment.from_record(read_yaml(file), str(file))
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that a run's figures depend on."""
-    names = ("fedloom", "torch", "transformers", "peft", "safetensors", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
+def _results(folder: Path) -> list[Path]:
+    """The files that reports and later commands read."""
+    parts = [p for name in ("model", "samples") for p in (folder / name).rglob("*") if p.is_file()]
+    names = ("experiment.yaml", "summary.json", "metrics.jsonl", "ledger.jsonl")
+    return [
+        *parts,
+        *folder.glob("predictions-*.jsonl"),
+        *(folder / n for n in names if (folder / n).is_file()),
+    ]
 
 
 def _client_rows(federation: Federation) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,9 @@ def choose(tests: TestSet, per_kind: int) -> list[tuple[str, Sample]]:
 def write_media(raw: Tensor, modality: str, folder: Path, stem: str) -> str:
     """Write one raw input as PNG or WAV; returns the file's name. Depth and thermal are scaled to their own range."""
     if modality == "audio":
-        soundfile.write(folder / f"{stem}.wav", raw.numpy(), SAMPLE_RATE, subtype="PCM_16")
+        sound = BytesIO()  # soundfile's own error does not say that a disk is full
+        soundfile.write(sound, raw.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        (folder / f"{stem}.wav").write_bytes(sound.getvalue())
         return f"{stem}.wav"
     if modality == "image":
         pixels = raw.permute(1, 2, 0).numpy()

@@ -11,6 +11,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
+from fedloom.core.errors import DiskError
 from fedloom.core.payload import Limits, Payload, Reply
 from fedloom.federation.client import Client
 from fedloom.federation.settings import Round
@@ -114,6 +115,8 @@ class LocalEngine:
                 payload = Payload.decode(payload.encode(), self.limits)
             answer = client.answer(method, request, payload, self.model, self.training, at, _pause)
             return Reply(client.name, Payload.decode(answer.encode(), self.limits) if self.wire else answer)
+        except DiskError:  # the server's own disk, not the client
+            raise
         except Exception as error:  # any error at a client counts as its refusal
             return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
 

@@ -200,14 +200,18 @@ class Federation:
         bad = not_finite(new)
         return (after, None) if bad is None else (before, f"the new {bad} is not finite")
 
-    def resume(self, checkpoint: Checkpoint) -> None:
-        """Restore the state at the checkpoint."""
+    def resume(self, checkpoint: Checkpoint | None) -> None:
+        """Restore the state, and the run's folder, at the checkpoint; None is the state before round 0. Raises DiskError."""
+        if self.folder is not None:
+            self.folder.restore(checkpoint)
+        if checkpoint is None:
+            return
         self._resumed = True
         self.round = checkpoint.round
         self.state = self._on_device(checkpoint.state)
         self.totals = Totals(**checkpoint.totals)
         self.change = {n: t.to(self.client_states.device, copy=True) for n, t in checkpoint.change.items()}
-        self.client_states.restore(checkpoint.round)
+        self.client_states.restore(checkpoint.round, checkpoint.seals)
         if self.folder is not None:
             lines = self.folder.history("metrics.jsonl")
             self.first_metrics = {x["name"]: x["value"] for x in lines if x["round"] == 0}
@@ -337,8 +341,8 @@ class Federation:
             lines = ({"round": number, "name": n, "value": v} for n, v in metrics.items() if math.isfinite(v))
             self.folder.append("metrics.jsonl", lines)
             self.folder.append("ledger.jsonl", entries)
-            self.client_states.record(number)
-            self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change))
+            index = self.client_states.record(number)
+            self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index))
         self.client_states.forget_replaced()
         self.observe(Progress(number, self.rounds, metrics, self.totals))
 

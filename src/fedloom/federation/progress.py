@@ -1,7 +1,7 @@
 """A run's totals, and the progress reports to an observer."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -21,6 +21,8 @@ class Totals:
     seconds: float = 0.0
     budget: str = ""
     """A sentence if the privacy budget ended the run early; else empty."""
+    accepted: list[str] = field(default_factory=list)
+    """Changes of the run's inputs that were accepted on resume, a clause each."""
 
     def status(self, attack: str | None = None, skipped: str = "") -> str:
         """`complete`, with reservations if there are any: the simulated attack, skipped samples, and what the rounds met."""
@@ -39,6 +41,9 @@ class Totals:
             faults.append(
                 f"{self.closed_sums} sums over a group that too few clients trained were not opened"
             )
+        if self.accepted:
+            more = f" and {len(self.accepted) - 3} more" if len(self.accepted) > 3 else ""
+            faults.append(f"changes were accepted on resume: {'; '.join(self.accepted[:3])}{more}")
         return "complete" if not faults else "complete, but " + " and ".join(faults)
 
 

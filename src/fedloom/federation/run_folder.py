@@ -1,12 +1,11 @@
 """A run's folder on disk: atomic writes, checkpoints, and reading them back on resume.
 
 A checkpoint is a folder `state/round-000003` that appears by one rename; the clients' personal tensors lie beside
-it in `state/clients` (see `client_states`). Its files hold a checksum; a damaged file raises ExperimentError. The histories
-(`metrics.jsonl`, `ledger.jsonl`) and the index of the clients' tensors may be ahead of the last checkpoint; resuming truncates
-them to it.
+it in `state/clients` (see `client_states`). Every file that a resume reads is sealed: tensor files hold a checksum, and
+`state.json` holds the seals of the histories (`metrics.jsonl`, `ledger.jsonl`), of the index of the clients' tensors and of the
+predictions. The histories may be ahead of the last checkpoint; resuming cuts them to it.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,14 +16,16 @@ from typing import Any
 import yaml
 from torch import Tensor
 
-from fedloom.core.errors import ExperimentError
-from fedloom.core.files import sync, write_atomic
-from fedloom.core.tensor_files import PREFIX, damaged, read_checked, save_checked
+from fedloom.core.errors import DiskError, ExperimentError
+from fedloom.core.files import sync, text_lines, write_atomic
+from fedloom.core.seals import EMPTY, Log, Seal, check, damaged, read_sealed, seal_of, write_sealed
+from fedloom.core.tensor_files import PREFIX, read_checked, save_checked
 from fedloom.methods import State
 from fedloom.tasks.metrics import EvaluationRecord
 
 CHANGE = "change"
 HISTORIES = ("metrics.jsonl", "ledger.jsonl")
+PREDICTIONS = "predictions-{moment}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -36,22 +37,43 @@ class Checkpoint:
     totals: Mapping[str, Any]
     change: Mapping[str, Tensor] = field(default_factory=dict)
     """The last round's change of the model, for `update/turn` in the next round."""
+    seals: Mapping[str, Seal] | None = field(default_factory=dict)
+    """Seals of the files beside the checkpoint, by name; None in a checkpoint of a version before there were any."""
 
 
 class RunFolder:
     """Reads and writes one run's files."""
 
     def __init__(self, path: Path) -> None:
+        """Raises ExperimentError for a name that is not UTF-8, which the tensor files' library cannot open."""
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise ExperimentError(
+                f"the folder name {str(path)!r} is not UTF-8; choose another one"
+            ) from error
         self.path = path
+        self._logs: dict[str, Log] = {}
+        self._predictions: dict[str, Seal] = {}
 
     @property
     def state(self) -> Path:
         """The folder of checkpoints, clients' tensors, and spilled uploads."""
         return self.path / "state"
 
+    @property
+    def provenance(self) -> Path:
+        """The file of what the run was begun with (see `experiment.provenance`)."""
+        return self.state / "provenance.json"
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder holds a run."""
+        return (self.path / "experiment.yaml").exists()
+
     def create(self) -> None:
         """Create the folder. Raises ExperimentError if it is not writable, or already holds a run."""
-        if (self.path / "experiment.yaml").exists():
+        if self.begun:
             raise ExperimentError(
                 f"{self.path} already holds a run; choose another --out, or continue it with --resume {self.path}"
             )
@@ -79,34 +101,24 @@ class RunFolder:
 
     def append(self, history: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add JSON lines to a history."""
-        with (self.path / history).open("a", encoding="utf-8") as file:
-            for line in lines:
-                file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
+        self._log(history).append(lines)
 
     def write_predictions(self, moment: str, records: Iterable[EvaluationRecord]) -> None:
         """`predictions-start.jsonl`, `predictions-end.jsonl`: every test sample's reference and generated answer."""
         text = "".join(json.dumps(asdict(r), sort_keys=True, ensure_ascii=False) + "\n" for r in records)
-        write_atomic(self.path / f"predictions-{moment}.jsonl", text.encode())
+        name = PREDICTIONS.format(moment=moment)
+        write_atomic(self.path / name, text.encode())
+        self._predictions[name] = seal_of(self.path / name)
 
     def predictions(self, moment: str) -> dict[str, str]:
         """Generated answers by sample uid."""
-        path = self.path / f"predictions-{moment}.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        path = self.path / PREDICTIONS.format(moment=moment)
+        lines = [line for line in text_lines(path) if line] if path.exists() else []
         return {r["uid"]: r["prediction"] for r in map(json.loads, lines)}
 
     def history(self, history: str) -> list[dict[str, Any]]:
-        """The complete lines of a history; a truncated last line, left by a kill, is dropped."""
-        path = self.path / history
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
-
-    def cut_histories(self, after: int) -> None:
-        """Drop the lines of rounds later than `after`, and the controls, which are measured once at the end."""
-        for name in HISTORIES:
-            lines = (x for x in self.history(name) if not x.get("name", "").startswith("control/"))
-            kept = [x for x in lines if x["round"] <= after]
-            text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
-            write_atomic(self.path / name, text.encode())
+        """The complete lines of a history. Raises DiskError for a line that is no JSON."""
+        return Log(self.path / history).lines()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint; it is complete once its folder has its final name."""
@@ -119,56 +131,92 @@ class RunFolder:
             parts[CHANGE] = checkpoint.change
         for name, tensors in parts.items():
             save_checked(tensors, partial / f"{name}.safetensors")
+        seals = {name: self._log(name).seal() for name in HISTORIES}
+        seals |= {**self._predictions, **(checkpoint.seals or {})}
         fields = {
             "round": checkpoint.round,
             "values": dict(checkpoint.state.values),
             "totals": dict(checkpoint.totals),
+            "parts": sorted(parts),
+            "seals": {name: [seal.length, seal.digest] for name, seal in seals.items()},
+            "provenance": self.provenance.exists(),
         }
-        text = json.dumps(fields, sort_keys=True)
-        envelope = {"digest": hashlib.sha256(text.encode()).hexdigest(), "state": text}
-        write_atomic(partial / "state.json", json.dumps(envelope).encode())
+        write_sealed(partial / "state.json", fields)
         for file in partial.iterdir():
             sync(file)
+        sync(partial)
         shutil.rmtree(self.state / label, ignore_errors=True)
         partial.rename(self.state / label)
         sync(self.state)
         self._forget_before(checkpoint.round)
 
     def last(self) -> Checkpoint | None:
-        """The newest complete checkpoint, or None. Raises ExperimentError where it is damaged."""
-        for leftover in self.state.glob(f"{PREFIX}*"):  # uploads of an interrupted round
-            shutil.rmtree(leftover, ignore_errors=True)
+        """The newest complete checkpoint, or None; nothing is changed. Raises DiskError where it is damaged."""
         checkpoints = sorted(self.state.glob("round-*")) if self.state.is_dir() else []
         if not checkpoints:
+            if self.history("ledger.jsonl"):
+                raise DiskError(
+                    f"{self.state} holds no checkpoint, although {self.path / 'ledger.jsonl'} holds rounds; "
+                    "put the checkpoint back from a copy, or start the run anew in another folder"
+                )
             return None
         folder = checkpoints[-1]
-        fields = _read_fields(folder / "state.json")
+        fields = read_sealed(folder / "state.json")
+        if fields.get("provenance") and not self.provenance.exists():
+            raise damaged(self.provenance)
         state = State(
             read_checked(folder / "shared.safetensors"),
             read_checked(folder / "method.safetensors"),
             fields["values"],
         )
-        self._forget_before(fields["round"])
         file = folder / f"{CHANGE}.safetensors"
-        change = read_checked(file) if file.is_file() else {}
-        return Checkpoint(fields["round"], state, fields["totals"], change)
+        has_change = CHANGE in fields["parts"] if "parts" in fields else file.is_file()
+        change = read_checked(file) if has_change else {}
+        seals = {name: Seal(*seal) for name, seal in fields["seals"].items()} if "seals" in fields else None
+        return Checkpoint(fields["round"], state, fields["totals"], change, seals)
+
+    def restore(self, checkpoint: Checkpoint | None) -> None:
+        """Return to a checkpoint, or to before round 0: cut the histories, and remove what an interrupted round left.
+
+        Raises DiskError if a history or the predictions are damaged.
+        """
+        for leftover in self.state.glob(f"{PREFIX}*"):  # uploads of an interrupted round
+            shutil.rmtree(leftover, ignore_errors=True)
+        seals: Mapping[str, Seal] | None = (
+            dict.fromkeys(HISTORIES, EMPTY) if checkpoint is None else checkpoint.seals
+        )
+        if checkpoint is not None and seals is None:
+            self._cut_by_round(checkpoint.round)
+        for name, seal in (seals or {}).items():
+            if name in HISTORIES:
+                self._log(name).cut(seal)
+            elif name.startswith("predictions-"):
+                check(self.path / name, seal)
+                self._predictions[name] = seal
+        if checkpoint is not None:
+            self._forget_before(checkpoint.round)
+
+    def _log(self, history: str) -> Log:
+        if history not in self._logs:
+            self._logs[history] = Log(self.path / history)
+        return self._logs[history]
+
+    def _cut_by_round(self, after: int) -> None:
+        """Cut histories that no checkpoint sealed: drop later rounds, and the controls, which are measured at the end."""
+        for name in HISTORIES:
+            lines = self.history(name)
+            try:
+                kept = [
+                    x for x in lines if x["round"] <= after and not x.get("name", "").startswith("control/")
+                ]
+            except (KeyError, TypeError, AttributeError) as error:
+                raise damaged(self.path / name) from error
+            text = "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept)
+            write_atomic(self.path / name, text.encode())
+            self._logs.pop(name, None)
 
     def _forget_before(self, round: int) -> None:
         """Remove checkpoints older than `round`."""
         for old in self.state.glob("round-*"):
             if old.name < f"round-{round:06d}":
                 shutil.rmtree(old, ignore_errors=True)
-
-
-def _read_fields(file: Path) -> dict[str, Any]:
-    """The JSON part of a checkpoint: round, values, totals. Raises ExperimentError where it is damaged."""
-    try:
-        envelope = json.loads(file.read_text(encoding="utf-8"))
-        if hashlib.sha256(envelope["state"].encode()).hexdigest() != envelope["digest"]:
-            raise damaged(file)
-        fields: dict[str, Any] = json.loads(envelope["state"])
-    except ExperimentError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise damaged(file) from error
-    return fields

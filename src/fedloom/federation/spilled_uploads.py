@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fedloom.core.errors import ExperimentError
+from fedloom.core.errors import DiskError
 from fedloom.core.payload import Payload, Reply
 from fedloom.core.tensor_files import PREFIX, write_tensors
 
@@ -21,7 +21,7 @@ class SpilledUploads:
     def take(self, reply: Reply) -> Reply:
         """A copy of the reply, in memory or, beyond the budget, backed by a file.
 
-        Raises ExperimentError if the file cannot be written.
+        Raises DiskError if the file cannot be written.
         """
         if reply.error is not None:
             return reply
@@ -32,7 +32,7 @@ class SpilledUploads:
         try:
             tensors = write_tensors(self._next_file(), reply.payload.tensors)
         except OSError as error:
-            raise ExperimentError(
+            raise DiskError(
                 f"a client's upload cannot be written to {self._inside or 'the temporary folder'} ({error.strerror}); "
                 "make room there, or raise engine.memory"
             ) from error

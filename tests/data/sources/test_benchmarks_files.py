@@ -37,6 +37,18 @@ def test_pope(tmp_path, picture) -> None:
         load_pope(file, picture)
 
 
+def test_a_question_may_hold_any_line_break_of_unicode(tmp_path, picture) -> None:
+    text = "Is there\u2028a\u0085dog?"
+    (tmp_path / "pope.json").write_text(
+        json.dumps({"image": "a.png", "text": text, "label": "no"}, ensure_ascii=False), encoding="utf-8"
+    )
+    (sample,) = load_pope(tmp_path / "pope.json", picture)
+    assert sample.question.startswith(text)
+    (tmp_path / "scene.txt").write_text(f"a.png\t{text}\tNo\n", encoding="utf-8")
+    (sample,) = load_mme(tmp_path, picture)
+    assert sample.question.startswith(text)
+
+
 def test_mme(tmp_path, picture) -> None:
     folder = tmp_path / "mme"
     folder.mkdir()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sources.labelled import as_tensor, as_texts, labelled_clients, open_pool, vocabulary
+from fedloom.data.sources.labelled_files import read_pool
 
 THREE = {"image": 2, "text": 2, "audio": 1}
 
@@ -136,3 +137,10 @@ def test_the_shapes_of_the_tabletop_are_a_domain_the_generator_never_saw() -> No
     assert len(pool.labels) == 24
     assert len(pool.names) == 6
     assert pool.pictures[0].shape == (3, 16, 16)
+
+
+def test_a_text_may_hold_any_line_break_of_unicode(tmp_path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    line = {"file_name": "x.png", "label": "a", "text": "one\u2028two\u0085three"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(line, ensure_ascii=False) + "\n\n", encoding="utf-8")
+    assert read_pool(tmp_path).texts == ["one\u2028two\u0085three"]

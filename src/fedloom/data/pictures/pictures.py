@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,12 @@ class Shown(Mapping[str, Tensor]):
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The picture's file by modality; empty for a picture without a file of its own."""
+        media = self._picture.media
+        return {"image": media.source} if media is not None and isinstance(media.source, Path) else {}
 
     def __getitem__(self, modality: str) -> Tensor:
         if modality != "image":

@@ -29,7 +29,7 @@ BY_LETTER = "Answer with the option's letter from the given choices directly."
 def load_pope(file: Path, images: Path) -> list[Sample]:
     """One sample per line."""
     samples = []
-    for number, line in enumerate(_text(file).splitlines(), 1):
+    for number, line in enumerate(_lines(file), 1):
         if not line.strip():
             continue
         try:
@@ -51,7 +51,7 @@ def load_mme(folder: Path, images: Path) -> list[Sample]:
     """One sample per line of every category file of a folder, in name order."""
     samples = []
     for file in sorted(folder.glob("*.txt")):
-        for number, line in enumerate(_text(file).splitlines(), 1):
+        for number, line in enumerate(_lines(file), 1):
             if not line.strip():
                 continue
             parts = line.split("\t")
@@ -112,6 +112,10 @@ def _text(file: Path) -> str:
         return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ExperimentError(f"{file} cannot be read as UTF-8 text: {error}") from error
+
+
+def _lines(file: Path) -> list[str]:
+    return _text(file).split("\n")  # not splitlines: texts may hold U+2028
 
 
 def _not_empty(samples: list[Sample], place: Path) -> list[Sample]:

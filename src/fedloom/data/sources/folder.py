@@ -101,6 +101,8 @@ def load_folder(
         raise ExperimentError(
             f"The data folder {root} holds no clients; each should be a folder with a {METADATA} inside."
         )
+    if bad := [f for f in folders if any("\ud800" <= letter <= "\udfff" for letter in f.name)]:
+        raise ExperimentError(f"The client's folder {str(bad[0])!r} has a name that is not UTF-8; rename it.")
     records = {
         folder: [_record(r, folder, place, rules) for place, r in _records(folder)] for folder in folders
     }

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.files import find_file
+from fedloom.core.files import find_file, text_lines
 from fedloom.data.media import Media
 from fedloom.data.partition.shared_media import content, groups
 from fedloom.data.sources.file_source import STRICT, FileRules, check_samples
@@ -59,7 +59,7 @@ def _lines(path: Path) -> list[dict[str, object]]:
             f"data.path: {file} is missing; the source labelled reads one line per picture with {', '.join(KEYS)}"
         )
     lines = []
-    for number, text in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
+    for number, text in enumerate(text_lines(file, "utf-8-sig"), 1):
         if not text.strip():
             continue
         try:

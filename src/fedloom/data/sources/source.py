@@ -66,6 +66,10 @@ class Source(BaseModel):
         `features` encodes pictures, for partitions by picture content; None if there is no encoder.
         """
 
+    def load_common(self, seed: int) -> dict[str, list[Sample]]:
+        """Test samples that belong to no client, by name of the set. Default: none."""
+        return {}
+
     def trains(self, client: str) -> bool:
         """Whether the client trains."""
         return not any(fnmatch(client, pattern) for pattern in self.test_only)
@@ -91,6 +95,10 @@ def _checked(source: str, clients: Iterable[ClientData]) -> list[ClientData]:
         if not isinstance(name, str) or not name or name in (".", "..") or {"/", "\\", "\0"} & set(name):
             raise ExperimentError(
                 f"data.source {source} has a client called {name!r}, which is no folder's name"
+            )
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise ExperimentError(
+                f"data.source {source} has a client called {name!r}, which is not UTF-8; rename its folder"
             )
     names = sorted(client.name for client in listed)
     if twice := [name for name, following in pairwise(names) if name == following]:

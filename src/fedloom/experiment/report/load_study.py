@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.seals import check_files
 from fedloom.experiment.report.read import LAYER, RELIABILITY, Record, Run, inside, parse, read_run
 
 
@@ -80,6 +81,7 @@ def read(folder: Path) -> Study:
     if not (folder / "rows.json").is_file():
         run = read_run(folder)
         return Study(run.summary.name, folder, {run.summary.row or run.summary.method or "run": (run,)})
+    check_files(folder, "rows.json")
     entries = parse(folder / "rows.json", tuple[RowEntry, ...])
     if not entries:
         raise ExperimentError(f"{folder / 'rows.json'} names no run: it must list at least one row.")

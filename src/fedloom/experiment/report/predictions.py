@@ -3,6 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
+from fedloom.core.seals import check_files
 from fedloom.experiment.report.read import Record, Run, lines
 
 
@@ -19,6 +20,7 @@ class Prediction(Record):
 def predictions(folder: Path, moment: str) -> dict[tuple[str, str], Prediction]:
     """The answers of the moment `start` or `end` by client and uid; empty if the run wrote none."""
     path = folder / f"predictions-{moment}.jsonl"
+    check_files(folder, path.name)
     records = lines(path, Prediction) if path.is_file() else ()
     return {(record.client, record.uid): record for record in records}
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.seals import check_files
 
 # A value that could not be computed is null on disk; it stays visible as "not finite".
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -21,6 +22,9 @@ LAYER = "layer/"
 
 RELIABILITY = "reliability/"
 """Prefix of Fed-CMP's reliability weights, one per client and group of directions; shown as a heat map."""
+
+READ = ("experiment.yaml", "metrics.jsonl", "ledger.jsonl", "summary.json", "samples/")
+"""Files of a run that are read with it; a trailing slash means all below."""
 
 NOT_THE_EXPERIMENT = ("seed", "versions", "commit", "out")
 """Keys of `experiment.yaml` that may differ between two runs of the same experiment."""
@@ -182,6 +186,7 @@ def read_run(folder: Path) -> Run:
                 f"finish it with `fedloom run --resume {folder}`."
             )
         raise ExperimentError(f"{folder} is no run folder: it holds neither summary.json nor rows.json.")
+    check_files(folder, *READ)
     text = _text(folder / "experiment.yaml")
     try:
         experiment = yaml.safe_load(text)
@@ -237,11 +242,17 @@ def lines(path: Path, kind: type[T]) -> tuple[T, ...]:
 
 def _check(where: object, text: str, adapter: TypeAdapter[T]) -> T:
     try:
-        return adapter.validate_python(json.loads(text))
-    except json.JSONDecodeError as error:
+        value = json.loads(text)
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # JSON's own, a number of 5,000 digits, or a thousand brackets
+        why = getattr(error, "msg", error)
         raise ExperimentError(
-            f"{where} is not valid JSON ({error.msg}): the file is torn or was edited."
+            f"{where} is not valid JSON ({why}): the file is torn or was edited."
         ) from error
+    try:
+        return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
         at = ".".join(str(part) for part in first["loc"]) or "the record"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -45,7 +46,7 @@ def load_checkpoint(source: str | Path, labels: Sequence[str], seed: int) -> tup
                 output_loading_info=True,
                 **named,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(f"model.classifier: {source} cannot be loaded: {reason}") from error
     lacking = {str(name) for name in report["missing_keys"]}

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -62,7 +63,7 @@ def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu")
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(f"model.clip: {source} cannot be loaded: {reason}") from error
     if missing := sorted(map(str, report["missing_keys"])):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -56,7 +57,7 @@ class Captioner:
         writer = _model(BlipForConditionalGeneration, where)
         try:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise ExperimentError(
                 f"the captioner {name} has no readable tokenizer: {_line(error)}"
             ) from error
@@ -135,7 +136,7 @@ def _model(kind: Any, where: str | Path) -> Any:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
         raise ExperimentError(f"the captioner {where} cannot be loaded: {_line(error)}") from error
     if missing := sorted(map(str, report["missing_keys"])):
         raise ExperimentError(

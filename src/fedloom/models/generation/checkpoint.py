@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
@@ -72,7 +73,7 @@ def read(name: str | Path) -> Parts:
                 DDIMScheduler.from_pretrained(where, subfolder="scheduler"),
                 AutoencoderKL.from_pretrained(where, subfolder="vae", **safe).float() if latent else None,
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ExperimentError(f"the generator {name} cannot be loaded: {reason}") from error
     kind = parts.scheduler.config.prediction_type

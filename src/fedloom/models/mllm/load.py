@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from fedloom.core.errors import ExperimentError
 from fedloom.models.imagebind.imagebind import ImageBind
@@ -113,7 +114,7 @@ def _assemble(settings: Foundation, modalities: Sequence[str], seed: int) -> MLL
         llm = AutoModelForCausalLM.from_pretrained(
             settings.llm, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise ExperimentError(
             f"model.llm: {settings.llm} cannot be loaded: {str(error).splitlines()[0]}"
         ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
@@ -159,7 +160,7 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
             extractor = AutoFeatureExtractor.from_pretrained(name)
             return encoder, _sound_reader(extractor), extractor
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
             f"model.architectures: {name} is none of {', '.join(TINY)}, and no Hugging Face model either: {reason}"

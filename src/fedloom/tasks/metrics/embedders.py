@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
@@ -138,7 +139,7 @@ class HFEmbedder(HiddenStates):
             with quiet_hf():
                 tokenizer = AutoTokenizer.from_pretrained(str(model_id), **pinned)
                 model = AutoModel.from_pretrained(str(model_id), use_safetensors=True, **pinned)
-        except (OSError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError) as error:
             raise ExperimentError(
                 f"BERTScore embedder {str(model_id)!r} cannot be loaded ({str(error).splitlines()[0]}): give "
                 'Hugging Face id that is reachable or cached, a folder with safetensors, or "minilm".'

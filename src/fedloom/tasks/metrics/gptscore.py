@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
@@ -34,7 +35,7 @@ class GPTScore:
             with quiet_hf():
                 tokenizer = AutoTokenizer.from_pretrained(str(model_id), **pinned)
                 model = AutoModelForCausalLM.from_pretrained(str(model_id), use_safetensors=True, **pinned)
-        except (OSError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError) as error:
             raise ExperimentError(
                 f"evaluation.gptscore: {str(model_id)!r} cannot be loaded ({str(error).splitlines()[0]}); give a "
                 "Hugging Face id that is reachable or cached, a folder with safetensors, or world"
