@@ -7,6 +7,7 @@
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -19,8 +20,8 @@ from fedloom.cli.ask import ask
 from fedloom.cli.data import data
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
-from fedloom.cli.options import Jobs, Overrides
-from fedloom.cli.output import errors, out, plain_table
+from fedloom.cli.options import Jobs, Overrides, Quick
+from fedloom.cli.output import echo, errors, out, plain_table
 from fedloom.cli.stop import stoppable
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.files import disk_fault
@@ -90,6 +91,7 @@ def run(
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="only this row of the file; may be repeated")] = None,
     jobs: Jobs = None,
+    quick: Quick = False,
     accept_changes: Annotated[
         bool,
         typer.Option(
@@ -111,7 +113,7 @@ def run(
         if (begun := begun_in(resume)) is not None and begun != Path.cwd():
             resume = resume.absolute()
             os.chdir(begun)  # relative paths in the experiment mean what they meant
-        _run(planned(resume), resume, resume=True, jobs=jobs, accept_changes=accept_changes)
+        _run(planned(resume), resume, resume=True, jobs=jobs, quick=quick, accept_changes=accept_changes)
         return
     if accept_changes:
         raise ExperimentError("--accept-changes goes with --resume FOLDER")
@@ -120,7 +122,7 @@ def run(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
         )
     rows = load_rows(experiment, overrides or (), only=row or ())
-    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs)
+    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
 
 
 @app.command(epilog="Example: fedloom compare runs/demo runs/q --markdown")
@@ -147,14 +149,16 @@ def compare(
         shown, notes = cases_of(folders, cases, load)
         for case in shown:
             if markdown:
-                typer.echo(case.markdown())
+                echo(case.markdown())
             else:
                 out.print(case.rich(), "")
-        typer.echo("\n".join(notes))
+        echo("\n".join(notes))
         return
     table = comparison(folders, column)
+    if column:
+        _check_columns(table, folders)
     if markdown:
-        typer.echo(table.markdown())
+        echo(table.markdown())
     else:
         out.print(table.rich())
 
@@ -215,10 +219,14 @@ def benchmark(
     client: Annotated[str | None, typer.Option(help="this client's personal model")] = None,
 ) -> None:
     """Measure a finished run's model: objects in pictures, retrieval between pictures and captions, public benchmarks."""
-    from fedloom.experiment.run import load_for_benchmark
+    from fedloom.experiment.run import held, load_for_benchmark
     from fedloom.tasks.benchmark import Suites
 
     task, model = load_for_benchmark(run_dir, client)
+    if model is not None and "image" not in held(run_dir):
+        errors.print(
+            "note: no client of the run held pictures; the figures are those of its untrained encoder"
+        )
     figures = task.benchmark(model, Suites(tabletop, pope, mme, mmbench, images))
     out.print(plain_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in figures.items()]))
 
@@ -245,15 +253,25 @@ def doctor() -> None:
 
 
 def _run(
-    experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None, accept_changes: bool = False
+    experiments: list[Any],
+    folder: Path,
+    *,
+    resume: bool,
+    jobs: int | None,
+    quick: bool = False,
+    accept_changes: bool = False,
 ) -> None:
     """Run one or several experiments into a folder, then print the table and the paths of the results."""
-    from fedloom.cli.progress import watching
+    from fedloom.cli.progress import file_checks, watching
     from fedloom.experiment.parallel_runs import RunJob, suggested
     from fedloom.experiment.report.table import comparison
     from fedloom.experiment.study import run_rows
 
-    with stoppable(folder), watching(experiments, out) as watch:
+    with (
+        stoppable(folder),
+        watching(experiments, out) as watch,
+        file_checks(out, watch.bar, quick=quick),
+    ):
         if len(experiments) == 1 and not (resume and (folder / "plan.json").exists()):
             job = RunJob(experiments[0], folder, resume, accept_changes)
             finished = [job.run(watch(experiments[0], 1, 1))]
@@ -266,9 +284,24 @@ def _run(
     for result in finished:
         if result.summary["status"] != "complete":
             errors.print(Text(f"{result.summary['row']}: {result.summary['status']}"), style="yellow")
+        if result.folder is not None and (result.folder / "skipped.txt").is_file():
+            out.print(Text(f"skipped  {result.folder / 'skipped.txt'}"), soft_wrap=True)
     out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
     if len(finished) == 1:
         out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)
+
+
+def _check_columns(table: Any, folders: list[Path]) -> None:
+    """Raise ExperimentError for a column that the user named and that no run has."""
+    from fedloom.experiment.report.load_study import gather
+
+    for shown in table.columns:
+        if all(row.cells[shown.name] is None for row in table.rows):
+            names = gather(folders).names()
+            near = get_close_matches(shown.key, names, n=3, cutoff=0.4) or names[:5]
+            raise ExperimentError(
+                f"--column: no run has the figure {shown.key}; there are {', '.join(near)} ..."
+            )
 
 
 def _free(folder: Path) -> Path:

@@ -1,7 +1,8 @@
-"""File writes that are atomic and durable, lines of a text file, and the disk's errors in words."""
+"""File writes that are atomic and durable, lines of a file, names in another Unicode form, and the disk's errors in words."""
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 
@@ -38,3 +39,29 @@ def disk_fault(error: Exception) -> str | None:
         return reason if error.filename is None else f"{reason}: {os.fsdecode(error.filename)}"
     number = re.search(r"\(os error (\d+)\)", str(error))
     return None if number is None else os.strerror(int(number.group(1)))
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """`folder / name`, or the only file or folder whose name is the same text in another Unicode normal form.
+
+    A table may spell an accented letter as one character and the disk as two. Raises ValueError if several such files exist and
+    none of them is spelt as `name`.
+    """
+    path = folder / name
+    if name.isascii() or path.exists() or not folder.is_dir():
+        return path
+    place = folder
+    for part in Path(name).parts:
+        place = place / part if part == ".." or (place / part).exists() else _alike(place, part)
+    return place
+
+
+def _alike(folder: Path, name: str) -> Path:
+    wanted = unicodedata.normalize("NFC", name)
+    listed = sorted(folder.iterdir()) if folder.is_dir() else []
+    alike = [p for p in listed if unicodedata.normalize("NFC", p.name) == wanted]
+    if len(alike) > 1:
+        raise ValueError(
+            f"{len(alike)} files in {folder} have this name in other Unicode spellings; rename all but one"
+        )
+    return alike[0] if alike else folder / name
