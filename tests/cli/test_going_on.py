@@ -76,8 +76,9 @@ def test_a_resume_in_another_directory_reads_the_same_data(tmp_path: Path, monke
     folder.mkdir(parents=True)
     (tmp_path / "elsewhere" / "silos").mkdir(parents=True)
     Image.new("RGB", (20, 20)).save(folder / "x.png")
-    line = json.dumps({"image": "x.png", "question": "what?", "answer": "red"}) + "\n"
-    (folder / "metadata.jsonl").write_text(line * 3)
+    line = {"image": "x.png", "question": "what?", "answer": "red"}
+    lines = [json.dumps(line | {"split": part}) + "\n" for part in ("train", "test")]
+    (folder / "metadata.jsonl").write_text("".join(lines))
     (tmp_path / "home" / "e.yaml").write_text(
         LONG.replace("100000", "1").replace(
             "data: {clients: {image: 1}, train: 4, test: 1}", "data: {source: folder, path: silos}"

@@ -20,6 +20,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import read_sealed, seal_of
 from fedloom.core.tensor_files import digest_of
 from fedloom.data.client_data import ClientData
+from fedloom.data.media import Media
 from fedloom.data.sample import Sample
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
@@ -116,14 +117,20 @@ def _data(parts: Mapping[str, Mapping[str, Sequence[Sample]]], *, media: bool) -
             own = sorted({f for samples in part.values() for f in _files(samples)})
             root = os.path.commonpath([f.parent for f in own]) if own else ""
             fields["files"] = {os.path.relpath(f, root): seals[f] for f in own}
-            fields["media"] = _digest(_tensors(s) for samples in part.values() for s in samples)
+            fields["media"] = _digest(_contents(s) for samples in part.values() for s in samples)
         data[name] = fields
     return data
 
 
+def _media(sample: Sample) -> Mapping[str, Media]:
+    """The sample's media by modality, where they are read from files."""
+    media: Mapping[str, Media] = getattr(sample.modalities, "media", {})
+    return media
+
+
 def _files(samples: Iterable[Sample]) -> list[Path]:
-    """The samples' media files, where their modalities name them."""
-    return [Path(f) for s in samples for f in getattr(s.modalities, "files", {}).values()]
+    """The samples' media that are files of their own."""
+    return [m.source for s in samples for m in _media(s).values() if isinstance(m.source, Path)]
 
 
 def _texts(sample: Sample) -> str:
@@ -131,10 +138,16 @@ def _texts(sample: Sample) -> str:
     return json.dumps([sample.uid, sample.kind, sample.question, sample.answer, meta])
 
 
-def _tensors(sample: Sample) -> str:
-    """A digest of the modalities that are no files of their own."""
-    files = getattr(sample.modalities, "files", {})
-    return digest_of({m: sample.modalities[m] for m in sample.modalities if m not in files})
+def _contents(sample: Sample) -> str:
+    """A digest of the modalities that are no files of their own: content of another file, or tensors."""
+    digests = []
+    for modality in sample.modalities:
+        media = _media(sample).get(modality)
+        if media is None:
+            digests.append(digest_of({modality: sample.modalities[modality]}))
+        elif isinstance(content := media.content(), bytes):
+            digests.append(hashlib.sha256(content).hexdigest())
+    return " ".join(digests)
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -3,7 +3,6 @@
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,10 +58,9 @@ class Shown(Mapping[str, Tensor]):
         self._picture = picture
 
     @property
-    def files(self) -> Mapping[str, Path]:
-        """The picture's file by modality; empty for a picture without a file of its own."""
-        media = self._picture.media
-        return {"image": media.source} if media is not None and isinstance(media.source, Path) else {}
+    def media(self) -> Mapping[str, Media]:
+        """The picture's file, by modality; empty for a generated picture."""
+        return {} if self._picture.media is None else {"image": self._picture.media}
 
     def __getitem__(self, modality: str) -> Tensor:
         if modality != "image":
