@@ -26,12 +26,12 @@ def silos(tmp_path: Path) -> Path:
     for i in range(10):
         name, rgb = list(COLOURS.items())[i % 2]
         picture = Image.new("RGB", (60, 48), (200, 200, 200))
-        ImageDraw.Draw(picture).rectangle((15, 12, 40, 36), fill=rgb)
+        ImageDraw.Draw(picture).rectangle((15 + i, 12, 40 + i, 36), fill=rgb)  # copies would share a part
         picture.save(root / "pictures" / f"{i}.png")
         lines["pictures"].append(
             {"image": f"{i}.png", "question": "what colour is it?", "answer": f"it is {name}"}
         )
-        pitch = 300 if i % 2 else 900
+        pitch = (300 if i % 2 else 900) + i
         wave = 0.3 * np.sin(2 * np.pi * pitch * np.arange(8000) / 8000)
         soundfile.write(root / "sounds" / f"{i}.wav", wave, 8000)
         lines["sounds"].append(
