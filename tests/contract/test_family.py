@@ -7,6 +7,7 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
+from fedloom.experiment.settings import Experiment
 from fedloom.methods import METHODS
 
 pytestmark = pytest.mark.identities
@@ -264,7 +265,7 @@ def test_warm_start_runs_another_method_first(quick, federate) -> None:
 def test_the_warm_starts_method_has_the_runs_weights_head_and_personal_tensors(quick) -> None:
     own = {"weights": "examples", "head": "personal", "personal": ["encoder.*"]}
     warm = {"name": "feda2-lora", "warm_start": {"method": "fedavg-lora", "rounds": 1}, **own}
-    experiment = quick(warm)
+    experiment = Experiment.parse({"rounds": 2, "method": warm, "data": {"source": "text"}})
     first = experiment.method_in(1)
     assert (first.name, experiment.method_in(2).name) == ("fedavg-lora", "feda2-lora")
     assert (first.weights, first.head, first.personal) == ("examples", "personal", ("encoder.*",))

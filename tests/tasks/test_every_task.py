@@ -47,7 +47,7 @@ def test_a_text_classifier_answers_with_a_label(tmp_path: Path, pair_run: Path) 
         ask(tmp_path / "one", "--question", "a red cube", "--pair", "a blue one")
     picture = tmp_path / "x.png"
     Image.new("RGB", (8, 8)).save(picture)
-    with pytest.raises(ExperimentError, match="reads text alone"):
+    with pytest.raises(ExperimentError, match="reads --question, --pair; leave --image out"):
         ask(tmp_path / "one", "--question", "a red cube", "--image", str(picture))
 
 

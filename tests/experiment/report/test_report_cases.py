@@ -1,6 +1,7 @@
 """Cases: the same samples for every row, question and reference, and each answer's scores."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 
 from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
-from fedloom.experiment.report.cases import cases
+from fedloom.experiment.report.cases import _judges, cases
 from fedloom.experiment.run import load
 from tests.experiment.report.report_folders import make_run, make_two_rows, write_lines
 
@@ -84,3 +85,10 @@ def test_the_command_prints_cases_in_both_forms(answered: Path) -> None:
 def test_runs_without_answers_are_told(tmp_path: Path) -> None:
     with pytest.raises(ExperimentError, match="holds no answers"):
         cases(make_run(tmp_path / "q"), 1, load)
+
+
+@pytest.mark.parametrize(("source", "sentences"), [("tabletop", True), ("text", False), ("labelled", False)])
+def test_labels_get_no_advice_on_bertscore(source: str, sentences: bool) -> None:
+    run = SimpleNamespace(experiment={"data": {"source": source}})
+    _, notes = _judges(run, load)  # type: ignore[arg-type]
+    assert any("BERTScore" in note for note in notes) is sentences

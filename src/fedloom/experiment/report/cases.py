@@ -11,6 +11,7 @@ import rich.table
 from rich.text import Text
 
 from fedloom.core.errors import ExperimentError
+from fedloom.data.sources import SOURCES
 from fedloom.experiment.report.load_study import gather
 from fedloom.experiment.report.predictions import Prediction, predictions
 from fedloom.experiment.report.read import Run, SampleRecord
@@ -19,6 +20,7 @@ from fedloom.experiment.report.table import BEFORE, markdown_cell
 from fedloom.models.base import Trainable
 from fedloom.tasks.frozen_llm import WORLD, embedder_of, judge_of
 from fedloom.tasks.metrics import Embedder, GPTScore, bert_score
+from fedloom.tasks.registry import TASKS
 
 FOOTNOTE = (
     "Samples are the first of the run's gallery (samples/samples.json), the same for every row; first seed. "
@@ -147,6 +149,14 @@ def _case(
     return Case(title, sample.question + spoken, sample.reference, header, tuple(lines))
 
 
+def _in_sentences(run: Run) -> bool:
+    """Whether the run's task reads evaluation.bertscore; labels are compared as they are."""
+    data = run.experiment.get("data")
+    source = SOURCES.get(str(data.get("source"))) if isinstance(data, dict) else None
+    task = None if source is None else TASKS.get(source.for_task)
+    return task is None or "evaluation.bertscore" in task.reads
+
+
 def _judges(run: Run, load: Load) -> tuple[_Judges, list[str]]:
     """The scorers of answers set by the experiment, and notes that name them."""
     evaluation = run.experiment.get("evaluation")
@@ -154,7 +164,7 @@ def _judges(run: Run, load: Load) -> tuple[_Judges, list[str]]:
     bert, gpt = (str(settings.get(name, "off")) for name in ("bertscore", "gptscore"))
     model = load(run.folder) if WORLD in (bert, gpt) else None
     embedder, judge = embedder_of(bert, model), judge_of(gpt, model)
-    notes = ["BERTScore is off in this experiment (evaluation.bertscore)."]
+    notes = ["BERTScore is off in this experiment (evaluation.bertscore)."] if _in_sentences(run) else []
     if embedder is not None:
         notes = [f"BERTScore F of each answer by {embedder.name}."]
     if judge is not None:
