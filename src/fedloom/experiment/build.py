@@ -89,10 +89,6 @@ def build_from(
         # Written into the run's experiment.yaml: another machine's choice could round differently.
         engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
         experiment = experiment.model_copy(update={"engine": engine_settings})
-    if isinstance(cohort, int) and cohort > 1 and not model.stackable:
-        raise ExperimentError(
-            f"engine.cohort: clients of the task {task.name} cannot be trained together; use auto, or off"
-        )
     engine = LocalEngine(
         model,
         clients,
