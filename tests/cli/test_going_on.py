@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,9 +32,21 @@ evaluation: {generate: false, controls: false, samples: 0, every: 100000}
 """
 
 
-def started(*arguments: object, cwd: Path) -> subprocess.Popen[str]:
-    line = [sys.executable, "-m", "fedloom", *map(str, arguments)]
-    return subprocess.Popen(line, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+@contextmanager
+def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process of its own: it heeds Ctrl-C even where the tests ignore it, and never outlives them."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fedloom", *map(str, arguments)],
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
 
 
 def wait_for(condition, process: subprocess.Popen[str]) -> None:
@@ -50,20 +64,20 @@ def test_one_process_a_folder_and_signals_that_say_how_to_go_on(tmp_path: Path) 
     def last() -> int:
         return max((int(p.name[6:]) for p in state.glob("round-*")), default=-1)
 
-    first = started("run", "long.yaml", "--out", "out", cwd=tmp_path)
-    wait_for(lambda: last() >= 1, first)
-    for resume in (True, False):  # before any data are loaded
-        with pytest.raises(ExperimentError, match=rf"out is in use by process {first.pid};"):
-            run(Experiment.load(tmp_path / "long.yaml"), tmp_path / "out", resume=resume)
-    first.send_signal(signal.SIGINT)
-    words = first.communicate(timeout=60)[1]
+    with started("run", "long.yaml", "--out", "out", cwd=tmp_path) as first:
+        wait_for(lambda: last() >= 1, first)
+        for resume in (True, False):  # before any data are loaded
+            with pytest.raises(ExperimentError, match=rf"out is in use by process {first.pid};"):
+                run(Experiment.load(tmp_path / "long.yaml"), tmp_path / "out", resume=resume)
+        first.send_signal(signal.SIGINT)
+        words = first.communicate(timeout=60)[1]
     assert first.returncode == 130
     assert words == "fedloom: interrupted; `fedloom run --resume out` goes on from the last finished round\n"
     reached = last()
-    again = started("run", "--resume", "out", cwd=tmp_path)
-    wait_for(lambda: last() > reached, again)
-    again.send_signal(signal.SIGTERM)
-    words = again.communicate(timeout=60)[1]
+    with started("run", "--resume", "out", cwd=tmp_path) as again:
+        wait_for(lambda: last() > reached, again)
+        again.send_signal(signal.SIGTERM)
+        words = again.communicate(timeout=60)[1]
     assert again.returncode == 143
     assert words == "fedloom: terminated; `fedloom run --resume out` goes on from the last finished round\n"
     checkpoint = RunFolder(tmp_path / "out").last()
