@@ -112,8 +112,13 @@ class Parts:
 
 
 def llava(folder: Path) -> Path:
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
-    from transformers import LlavaProcessor
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+        LlavaProcessor,
+    )
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tok = tokenizer(["<image>"], LLAVA)
@@ -137,8 +142,13 @@ def llava(folder: Path) -> Path:
 
 
 def llava_next(folder: Path) -> Path:
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
-    from transformers import LlavaNextProcessor
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextProcessor,
+    )
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
     tok = tokenizer(["<image>"], LLAVA)
@@ -166,8 +176,12 @@ def llava_next(folder: Path) -> Path:
 
 
 def llava_onevision(folder: Path) -> Path:
-    from transformers import LlavaOnevisionConfig, LlavaOnevisionForConditionalGeneration
-    from transformers import Qwen2Config, SiglipVisionConfig
+    from transformers import (
+        LlavaOnevisionConfig,
+        LlavaOnevisionForConditionalGeneration,
+        Qwen2Config,
+        SiglipVisionConfig,
+    )
     from transformers.models.llava_onevision.image_processing_pil_llava_onevision import (
         LlavaOnevisionImageProcessorPil,
     )
@@ -196,7 +210,14 @@ def llava_onevision(folder: Path) -> Path:
     return save(folder, config, processor, LlavaOnevisionForConditionalGeneration, tok)
 
 
-QWEN_TOKENS = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+QWEN_TOKENS = [
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    "<|image_pad|>",
+    "<|video_pad|>",
+]
 QWEN = CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
 
 
@@ -219,7 +240,14 @@ def qwen2_vl(folder: Path) -> Path:
     from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
     tok = tokenizer(QWEN_TOKENS, QWEN)
-    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "mlp_ratio": 2, "patch_size": 14}
+    vision = {
+        "depth": 2,
+        "embed_dim": 32,
+        "hidden_size": 32,
+        "num_heads": 4,
+        "mlp_ratio": 2,
+        "patch_size": 14,
+    }
     text = {"vocab_size": len(tok), "rope_parameters": MROPE, **TEXT}
     config = Qwen2VLConfig(vision_config=vision, text_config=text, **_qwen_ids(tok))
     processor = Parts("Qwen2VLProcessor", tok, _qwen_pixels(14), template=QWEN)
@@ -266,7 +294,13 @@ def qwen3_vl(folder: Path) -> Path:
     return save(folder, config, processor, Qwen3VLForConditionalGeneration, tok)
 
 
-IDEFICS_TOKENS = ["<|im_start|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>", "<global-img>"]
+IDEFICS_TOKENS = [
+    "<|im_start|>",
+    "<end_of_utterance>",
+    "<fake_token_around_image>",
+    "<image>",
+    "<global-img>",
+]
 TILE_TOKENS = [f"<row_{r}_col_{c}>" for r in (1, 2, 3) for c in (1, 2, 3)]
 
 
@@ -512,4 +546,111 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
         voxtral,
         qwen2_5_omni_thinker,
     )
+}
+
+
+def janus(folder: Path) -> Path:
+    from transformers import JanusConfig, JanusForConditionalGeneration, JanusProcessor
+    from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+    template = CHATML.replace("IMAGE", "<image_placeholder>\n")
+    named = {"image_token": "<image_placeholder>", "boi_token": "<begin>", "eoi_token": "<end>"}
+    tok = tokenizer(["<|im_start|>", "<|im_end|>"], template, extra_special_tokens=named)
+    vision = {**CLIP_VISION, "projection_dim": 32, "num_image_tokens": 4, "mlp_ratio": 2, "depth": 2}
+    codes = {"embed_dim": 8, "num_embeddings": 16, "base_channels": 32, "channel_multiplier": [1]}
+    codes |= {"num_res_blocks": 1, "latent_channels": 8, "projection_dim": 32, "image_token_embed_dim": 8}
+    config = JanusConfig(
+        vision_config=vision,
+        vq_config=codes,
+        text_config={"model_type": "llama", "vocab_size": len(tok), **TEXT},
+        image_token_id=tok.image_token_id,
+    )
+    processor = JanusProcessor(
+        JanusImageProcessorPil(size={"height": 28, "width": 28}, min_size=14), tok, chat_template=template
+    )
+    processor.num_image_tokens = 4
+    return save(folder, config, processor, JanusForConditionalGeneration, tok)
+
+
+def mllama(folder: Path) -> Path:
+    from transformers import MllamaConfig, MllamaForConditionalGeneration, MllamaProcessor
+    from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+    template = CHATML.replace("IMAGE", "<|image|>")
+    tok = tokenizer(["<|im_start|>", "<|im_end|>", "<|image|>", "<|python_tag|>"], template)
+    vision = {
+        "hidden_size": 32,
+        "attention_heads": 4,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_global_layers": 1,
+        "intermediate_layers_indices": [1],
+        "vision_output_dim": 64,
+        "image_size": 28,
+        "patch_size": 14,
+        "max_num_tiles": 2,
+        "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1]],
+    }
+    text = {"vocab_size": len(tok), "cross_attention_layers": [1], "pad_token_id": 0, **TEXT}
+    config = MllamaConfig(
+        vision_config=vision, text_config=text, image_token_index=tok.convert_tokens_to_ids("<|image|>")
+    )
+    pixels = MllamaImageProcessorPil(size={"height": 28, "width": 28}, max_image_tiles=2)
+    processor = MllamaProcessor(pixels, tok, chat_template=template)
+    return save(folder, config, processor, MllamaForConditionalGeneration, tok)
+
+
+def audioflamingo3(folder: Path) -> Path:
+    from transformers import (
+        AudioFlamingo3Config,
+        AudioFlamingo3ForConditionalGeneration,
+        AudioFlamingo3Processor,
+    )
+
+    template = CHATML.replace("AUDIO", "<sound>")
+    tok = tokenizer(["<|im_start|>", "<|im_end|>", "<sound>"], template)
+    audio = {
+        "num_mel_bins": 16,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_source_positions": 1500,
+    }
+    config = AudioFlamingo3Config(
+        audio_config=audio,
+        text_config={"model_type": "qwen2", "vocab_size": len(tok), **TEXT},
+        audio_token_id=tok.convert_tokens_to_ids("<sound>"),
+    )
+    processor = AudioFlamingo3Processor(_whisper_features(), tok, chat_template=template)
+    return save(folder, config, processor, AudioFlamingo3ForConditionalGeneration, tok)
+
+
+def mistral3(folder: Path) -> Path:
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    template = CHATML.replace("IMAGE", "[IMG]")
+    tok = tokenizer(["<|im_start|>", "<|im_end|>", "[IMG]", "[IMG_BREAK]", "[IMG_END]"], template)
+    vision = CLIP_VISION | {"image_size": 56, "head_dim": 8}
+    config = Mistral3Config(
+        vision_config={"model_type": "pixtral", **vision},
+        text_config={"model_type": "mistral", "vocab_size": len(tok), "head_dim": 8, **TEXT},
+        image_token_index=tok.convert_tokens_to_ids("[IMG]"),
+        spatial_merge_size=2,
+        vision_feature_layer=-1,
+    )
+    processor = Parts("PixtralProcessor", tok, template=template, patch_size=14, spatial_merge_size=2)
+    return save(folder, config, processor, Mistral3ForConditionalGeneration, tok)
+
+
+def gemma3n(folder: Path) -> Path:
+    from transformers import Gemma3nConfig, Gemma3nForConditionalGeneration
+
+    text = {"vocab_size": 300, "vocab_size_per_layer_input": 300, **TEXT}
+    config = Gemma3nConfig(text_config=text)
+    return save(folder, config, None, Gemma3nForConditionalGeneration, tokenizer())
+
+
+OTHERS: dict[str, Callable[[Path], Path]] = {
+    build.__name__: build for build in (janus, mllama, audioflamingo3, mistral3)
 }

@@ -1,6 +1,7 @@
 """Adapters on the parts of a native model: which layers they go on, in place."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +11,10 @@ from torch import Tensor, nn
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import torch_stream
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
-from fedloom.models.native.families import Family
+from fedloom.models.native.families import Tower
 
 
-class Reached(Exception):
+class LLMReached(Exception):  # noqa: N818 - no error
     """Raised by a hook to end a forward pass early."""
 
 
@@ -49,81 +50,92 @@ def adapt(
 
 
 def layers_of(
-    model: nn.Module, path: str, spec: LoRA, default: Sequence[str], without: Collection[str], group: str
-) -> list[str]:
-    """Paths, below the module at `path`, of the Linear layers that the targets name; `default` stands for the default targets.
+    model: nn.Module, parts: Mapping[str, tuple[str, Sequence[str], Sequence[str]]], spec: LoRA
+) -> dict[str, list[str]]:
+    """By group, the paths of the Linear layers that the targets name, below the group's module.
 
-    A target is the end of a path. Layers inside the modules `without` are left out. Raises ExperimentError for a target that
-    names no layer.
+    `parts`: by group, the module's path, the targets by default, and the modules to leave out. A target is the end of a path.
+    Raises ExperimentError for a group without a layer, and for a target that names a layer of no group.
     """
-    linear = [
-        name
-        for name, module in model.get_submodule(path).named_modules()
-        if isinstance(module, nn.Linear) and not any(_inside(f"{path}.{name}", w) for w in without)
-    ]
-    if spec.targets == "all-linear":
-        return linear
-    targets = default if spec.targets == LoRA.model_fields["targets"].default else spec.targets
-    named = {t: [n for n in linear if n == t or n.endswith(f".{t}")] for t in targets}
-    unknown = [t for t, names in named.items() if not names]
-    if unknown and targets is not default or len(unknown) == len(named):
-        known = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linear}))
-        raise ExperimentError(
-            f"the LoRA targets {', '.join(unknown)} name no layer of {group} ({path}); it has {known}"
-        )
-    return [n for n in linear if any(n in names for names in named.values())]
+    targets: Any = spec.targets
+    own = targets != LoRA.model_fields["targets"].default
+    layers: dict[str, list[str]] = {}
+    named: set[str] = set()
+    for group, (path, default, without) in parts.items():
+        linear = [
+            name
+            for name, module in model.get_submodule(path).named_modules()
+            if isinstance(module, nn.Linear) and not any(_inside(f"{path}.{name}", w) for w in without)
+        ]
+        ends = linear if targets == "all-linear" else targets if own else default
+        layers[group] = [n for n in linear if any(n == t or n.endswith(f".{t}") for t in ends)]
+        named |= {t for t in ends if any(n == t or n.endswith(f".{t}") for n in linear)}
+        if not layers[group]:
+            known = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linear}))
+            raise ExperimentError(
+                f"the LoRA targets {', '.join(ends)} name no layer of {group} ({path}); it has {known}"
+            )
+    if own and isinstance(targets, tuple) and (unknown := [t for t in targets if t not in named]):
+        raise ExperimentError(f"the LoRA target {unknown[0]} names no layer of {' or '.join(parts)}")
+    return layers
 
 
-def live_layers(
-    model: nn.Module, family: Family, modality: str, layers: Sequence[str], run: Callable[[], Any], main: Tensor
-) -> list[str]:
-    """Those of the encoder's layers that reach its projector: others would be counted and sent, and never trained.
+@dataclass(frozen=True)
+class Probe:
+    """What a sample reaches: encoder layers whose output the projector reads, and projector modules that are called.
 
-    Examples: the blocks above the one whose output is read, and a pooling head. `run`: a forward pass of a sample with input
-    `main`; it is left as soon as the LLM is called.
+    Other layers would be counted and sent, and never trained: blocks above the one whose output is read, a pooling head.
     """
-    tower = family.towers[modality]
-    below = model.get_submodule(tower.path)
+
+    layers: list[str]
+    projectors: list[str]
+
+
+def probe(
+    model: nn.Module, llm: str, tower: Tower, layers: Sequence[str], inputs: Mapping[str, Any]
+) -> Probe:
+    """A forward pass up to the LLM, and a backward pass from the projector to the outputs of the encoder's `layers`."""
+    below, main = model.get_submodule(tower.path), inputs[tower.input]
     outputs: dict[str, Tensor] = {}
-    inputs: list[Tensor] = []
+    called: dict[str, list[Tensor]] = {}
 
     def stop(module: nn.Module, args: Any) -> None:
-        raise Reached
+        raise LLMReached
 
     def keep(name: str) -> Any:
         return lambda module, args, output: outputs.__setitem__(name, output)
 
-    def into(module: nn.Module, args: Any, kwargs: Any) -> None:
-        given = (t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t.is_floating_point())
-        inputs.extend(t for t in given if t.requires_grad)
+    def into(path: str) -> Any:
+        def note(module: nn.Module, args: Any, kwargs: Any) -> None:
+            given = (t for t in (*args, *kwargs.values()) if isinstance(t, Tensor))
+            called.setdefault(path, []).extend(t for t in given if t.requires_grad)
+
+        return note
 
     hooks = [below.get_submodule(n).register_forward_hook(keep(n)) for n in layers]
-    hooks += [model.get_submodule(family.llm).register_forward_pre_hook(stop)]
+    hooks += [model.get_submodule(llm).register_forward_pre_hook(stop)]
     for path in tower.projector:
         for module in _entrances(model.get_submodule(path)):
-            hooks.append(module.register_forward_pre_hook(into, with_kwargs=True))
+            hooks.append(module.register_forward_pre_hook(into(path), with_kwargs=True))
+    main.requires_grad_(True)
     try:
-        main.requires_grad_(True)
-        with torch.enable_grad():
-            try:
-                run()
-            except Reached:
-                pass
-        rng = torch_stream(0, "live", modality)
-        loss = sum((t * torch.randn(t.shape, generator=rng).to(t)).sum() for t in inputs)
-        gradients = (
-            torch.autograd.grad(loss, list(outputs.values()), allow_unused=True)
-            if isinstance(loss, Tensor)
-            else [None] * len(outputs)
-        )
+        with torch.enable_grad(), suppress(LLMReached):
+            model(**inputs, use_cache=False)
     finally:
         main.requires_grad_(False)
         for hook in hooks:
             hook.remove()
-    return [n for n, g in zip(outputs, gradients, strict=True) if g is not None]
+    rng = torch_stream(0, "probe")
+    seen = [t for tensors in called.values() for t in tensors]
+    weights = [torch.randn(t.shape, generator=rng).to(t) for t in seen]
+    gradients: Sequence[Tensor | None] = [None] * len(outputs)
+    if seen and outputs:
+        gradients = torch.autograd.grad(seen, list(outputs.values()), weights, allow_unused=True)
+    live = [n for n, g in zip(outputs, gradients, strict=True) if g is not None]
+    return Probe(live, [path for path in tower.projector if path in called])
 
 
-def projector_of(model: nn.Module, paths: Sequence[str]) -> Mapping[str, nn.Parameter]:
+def projector_of(model: nn.Module, paths: Sequence[str]) -> dict[str, nn.Parameter]:
     """A projector's parameters by their paths in the model."""
     return {f"{path}.{n}": p for path in paths for n, p in model.get_submodule(path).named_parameters()}
 

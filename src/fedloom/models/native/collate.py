@@ -25,9 +25,7 @@ class Batch:
     labels: Tensor
 
 
-def collate(
-    examples: Sequence[NativeExample], pad: int, *, answers: bool, answer_type: int = 0
-) -> Batch:
+def collate(examples: Sequence[NativeExample], pad: int, *, answers: bool, answer_type: int = 0) -> Batch:
     """Prompts with their answers, padded on the right; without `answers`, prompts alone, padded on the left.
 
     `pad`: token id at padding. `answer_type`: the answers' `token_type_ids`.
@@ -56,7 +54,12 @@ def collate(
                 aligned["token_type_ids"][row, end : first + length] = answer_type
             targets += [(row, end + i - 1, label) for i, label in enumerate(example.answer)]
     index = torch.tensor(targets, dtype=torch.int64).reshape(-1, 3)
-    inputs = {"input_ids": ids, "attention_mask": mask, **aligned, **side_by_side([e.media for e in examples])}
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": mask,
+        **aligned,
+        **side_by_side([e.media for e in examples]),
+    }
     return Batch(inputs, lengths, *index.unbind(1))
 
 

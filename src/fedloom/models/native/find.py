@@ -54,9 +54,7 @@ def _found(model: Any, source: str) -> Family:
             f"cannot be found by name; families with a row: {', '.join(FAMILIES)}"
         )
     own = modules[llm]
-    return Family(
-        towers, llm, attention(n for n, m in own.named_modules() if isinstance(m, nn.Linear))
-    )
+    return Family(towers, llm, attention(n for n, m in own.named_modules() if isinstance(m, nn.Linear)))
 
 
 def _projectors(modules: dict[str, nn.Module], tower: str, llm: str, modality: str) -> tuple[str, ...]:

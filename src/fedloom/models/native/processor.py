@@ -72,5 +72,5 @@ def _still(kind: Any, source: str, family: Family | None) -> Any:
     def lenient(self: Any, name: str, part: Any) -> Any:
         return None if name == "video_processor" else check(self, name, part)
 
-    own = type(kind.__name__, (kind,), {"check_argument_for_proper_class": lenient})
+    own: Any = type(kind.__name__, (kind,), {"check_argument_for_proper_class": lenient})
     return own.from_args_and_dict([load[n]() for n in names], described)

@@ -31,8 +31,8 @@ MAX_TEXT_TOKENS = 512
 class NativeExample:
     """A prepared sample.
 
-    `ids` int64 (L,): the prompt; `aligned`: further tensors (L, ...); `media`: the processor's other outputs, as it makes them for
-    this sample alone; `answer`: token ids, ending in the stop unless cut; `truncated`: whether text or sound was cut.
+    `ids` int64 (L,): the prompt; `aligned`: further tensors (L, ...); `media`: the processor's other outputs, as it makes them
+    for this sample alone; `answer`: token ids, ending in the stop unless cut; `truncated`: whether text or sound was cut.
     """
 
     uid: str
@@ -48,7 +48,9 @@ class NativeExample:
 class Reader:
     """Prepares samples by a processor; raises ExperimentError where processor or template cannot serve."""
 
-    def __init__(self, processor: Any, config: Any, family: Family, source: str, stops: Sequence[int]) -> None:
+    def __init__(
+        self, processor: Any, config: Any, family: Family, source: str, stops: Sequence[int]
+    ) -> None:
         """`config`: the model's; `source`: its name in messages; `stops`: token ids at which the model stops by itself."""
         self.processor, self.family, self.source = processor, family, source
         self.tokenizer = processor.tokenizer
@@ -60,6 +62,7 @@ class Reader:
         self.placeholders = {m: _placeholder(config, m) for m in family.towers}
         self.template = self._template()
         self._anchor, self._lead, self.stop = self._answer_frame(stops)
+        self.stops = sorted({self.stop, *stops})
 
     def prepare(self, sample: Sample) -> NativeExample:
         """The sample's prompt, media and answer. Raises ExperimentError for a modality that the model does not read."""
@@ -112,7 +115,9 @@ class Reader:
         for modality in self.family.towers:
             if modality in sample.modalities:
                 raw = sample.modalities[modality]
-                content.append({"type": modality, modality: _picture(raw) if modality == "image" else raw.numpy()})
+                content.append(
+                    {"type": modality, modality: _picture(raw) if modality == "image" else raw.numpy()}
+                )
         held = list(content)
         if question or not content:
             content.append({"type": "text", "text": question})
@@ -209,7 +214,9 @@ class Reader:
         anchor = prompt.rpartition(ASKED)[2]
         for token in self._special:
             anchor = anchor.rpartition(token)[2]
-        special = {i for i, t in self.tokenizer.added_tokens_decoder.items() if not str(t).isspace()} | set(stops)
+        special = {i for i, t in self.tokenizer.added_tokens_decoder.items() if not str(t).isspace()} | set(
+            stops
+        )
         ending = self.tokenizer.encode(end, add_special_tokens=False)
         stop = next((i for i in ending if i in special), self.tokenizer.eos_token_id)
         if stop is None:
@@ -226,7 +233,9 @@ def _plain(processor: Any, family: Family) -> str:
         for m in family.towers
     )
     return (
-        "{% for m in messages %}{% for c in m['content'] %}" + parts + "{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}"
+        "{% for m in messages %}{% for c in m['content'] %}"
+        + parts
+        + "{% if c['type'] == 'text' %}{{ c['text'] }}{% endif %}"
         "{% endfor %}{{ eos_token if m['role'] == 'assistant' else '\n' }}{% endfor %}"
     )
 

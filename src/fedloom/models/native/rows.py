@@ -39,7 +39,9 @@ class RowHooks:
         if rule is None:
             return []
         held = [i for i, e in enumerate(examples) if tower.input in e.media]
-        return [i for i in held for _ in range(_count(examples[i], tower, rule, self._placeholders[modality]))]
+        return [
+            i for i in held for _ in range(_count(examples[i], tower, rule, self._placeholders[modality]))
+        ]
 
     def _follow(self, model: nn.Module, path: str, name: str) -> None:
         module = model.get_submodule(path)
@@ -65,4 +67,5 @@ def _count(example: NativeExample, tower: Tower, rule: Rows, placeholder: int | 
         return int(main.shape[0] * main.shape[1])
     if rule == "tokens":
         return int((example.ids == placeholder).sum())
-    return int((example.media["feature_attention_mask"].sum(-1) - 1).floor_divide(2).add(1).sum())
+    frames = example.media["feature_attention_mask"].sum(-1)
+    return int(((frames - 1) // 2 + 1).sum())

@@ -1,11 +1,12 @@
 """A native multimodal model as a trainable one: LoRA on the encoder of each modality and on the LLM, and a trained projector.
 
-Groups: `encoder.<modality>`, `llm`, and `projector`, or `projector.<modality>` in a model with several encoders. A tensor's name is
-its group and its path in the Hugging Face class.
+Groups: `encoder.<modality>`, `llm`, and `projector`, or `projector.<modality>` in a model with several encoders. A tensor's name
+is its group and its path in the Hugging Face class.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,9 @@ from fedloom.models.batch_rows import RowMap
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.mllm.token_counts import count_tokens
-from fedloom.models.native.adapters import Adapter, Reached, adapt, layers_of, live_layers, projector_of
+from fedloom.models.native.adapters import Adapter, LLMReached, Probe, adapt, layers_of, probe, projector_of
 from fedloom.models.native.collate import Batch, collate, moved_to
-from fedloom.models.native.families import Family
+from fedloom.models.native.processor import FAULTS, first_line
 from fedloom.models.native.prompt import NativeExample, Reader
 from fedloom.models.native.rows import RowHooks
 from fedloom.models.precision import in_precision
@@ -63,26 +64,37 @@ class NativeMLLM(Trainable):
         self.stackable = all(t.rows is not None for t in family.towers.values())
         self._adapters: dict[str, Adapter] = {}
         self._rows = RowHooks(model, family, reader.placeholders)
-        projectors = {m: family.towers[m].projector for m in self.modalities}
-        for modality in self.modalities if encoder_lora is not None else ():
-            assert encoder_lora is not None  # noqa: S101 - implied by the loop
-            tower, group = family.towers[modality], f"encoder.{modality}"
-            named = layers_of(model, tower.path, encoder_lora, tower.targets, tower.projector, group)
-            live = self._live(modality, named)
-            self._adapters[group] = adapt(model, tower.path, encoder_lora, live, group, seed, second)
+        parts = {f"encoder.{m}": family.towers[m] for m in self.modalities}
+        named: dict[str, list[str]] = {group: [] for group in parts}
+        if encoder_lora is not None:
+            places = {group: (t.path, t.targets, t.projector) for group, t in parts.items()}
+            named = layers_of(model, places, encoder_lora)
+        projectors: dict[str, list[str]] = {}
+        for group, tower in parts.items():
+            reached = self._probe(modality := group.removeprefix("encoder."), named[group])
+            projectors[modality] = reached.projectors
+            if encoder_lora is not None and not reached.layers:
+                raise ExperimentError(
+                    f"model.native: no layer among the LoRA targets of {group} reaches the LLM; "
+                    "name others in model.encoder_lora.targets"
+                )
+            if encoder_lora is not None:
+                self._adapters[group] = adapt(
+                    model, tower.path, encoder_lora, reached.layers, group, seed, second
+                )
         if llm_lora is not None:
-            named = layers_of(model, family.llm, llm_lora, family.targets, (), "llm")
-            self._adapters["llm"] = adapt(model, family.llm, llm_lora, named, "llm", seed, second)
+            layers = layers_of(model, {"llm": (family.llm, family.targets, ())}, llm_lora)["llm"]
+            self._adapters["llm"] = adapt(model, family.llm, llm_lora, layers, "llm", seed, second)
         model.eval()
         single = len(family.towers) == 1
         self._projectors = {
-            "projector" if single else f"projector.{m}": dict(projector_of(model, paths))
+            "projector" if single else f"projector.{m}": projector_of(model, paths)
             for m, paths in projectors.items()
         }
         tensors = {f"{g}/{n}": p for g, a in self._adapters.items() for n, p in a.factors().items()}
         tensors |= {f"{g}/{n}": p for g, named in self._projectors.items() for n, p in named.items()}
-        layers = {f"{g}/{n}": layer for g, a in self._adapters.items() for n, layer in a.layers().items()}
-        super().__init__(tensors, layers, {g: a.spec.scale() for g, a in self._adapters.items()})
+        peft = {f"{g}/{n}": layer for g, a in self._adapters.items() for n, layer in a.layers().items()}
+        super().__init__(tensors, peft, {g: a.spec.scale() for g, a in self._adapters.items()})
 
     @property
     def root(self) -> nn.Module:
@@ -125,8 +137,8 @@ class NativeMLLM(Trainable):
     @in_precision
     def loss(self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None) -> Tensor:
         """Mean negative log-likelihood of the batch's answer tokens (Eq. 6)."""
-        logits, batch = self._answers(examples)
-        return cross_entropy(_wide(logits), batch.labels.to(logits.device))
+        logits, labels, _ = self._answers(examples)
+        return cross_entropy(_wide(logits), labels)
 
     @in_precision
     def losses(
@@ -137,9 +149,9 @@ class NativeMLLM(Trainable):
         features: Sequence[Any] | None = None,
     ) -> Tensor:
         """Mean negative log-likelihood of each owner's answer tokens."""
-        logits, batch = self._answers(examples)
-        owner = torch.tensor(owners)[batch.rows].to(logits.device)
-        return means(cross_entropy(_wide(logits), batch.labels.to(logits.device), reduction="none"), owner, count)
+        logits, labels, index = self._answers(examples)
+        owner = torch.tensor(owners, device=index.device)[index]
+        return means(cross_entropy(_wide(logits), labels, reduction="none"), owner, count)
 
     @in_precision
     @torch.no_grad()
@@ -147,10 +159,8 @@ class NativeMLLM(Trainable):
         self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None
     ) -> list[tuple[int, int]]:
         """Answer tokens (the stop included) and correct ones, teacher forced."""
-        with self.mixed_by_prompts("llm", examples):
-            logits, batch = self._answers(examples)
-        guessed = logits.argmax(-1).cpu()
-        tokens, correct = count_tokens(guessed, batch.labels, batch.rows, len(examples))
+        logits, labels, index = self._answers(examples, mixed=True)
+        tokens, correct = count_tokens(logits.argmax(-1), labels, index, len(examples))
         return list(zip(tokens.tolist(), correct.tolist(), strict=True))
 
     @in_precision
@@ -161,19 +171,23 @@ class NativeMLLM(Trainable):
         """Greedy answers, by the family's own `generate`."""
         from transformers import GenerationConfig
 
-        batch = self._collate(examples, answers=False)
-        own = self.model.generation_config.eos_token_id
-        stops = {self.reader.stop, *(own if isinstance(own, list) else [] if own is None else [own])}
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
-            eos_token_id=sorted(stops),
+            eos_token_id=self.reader.stops,
             pad_token_id=self.reader.pad,
         )
-        with self.mixed_by_prompts("llm", examples):
-            ids = self.model.generate(**self._inputs(batch), generation_config=settings)
-        return self.reader.decode(ids[:, batch.inputs["input_ids"].shape[1] :])
+        texts = dict.fromkeys(range(len(examples)), "")
+        for members in self._passes(examples):
+            own = [examples[i] for i in members]
+            with self.mixed_by_prompts("llm", own):
+                batch = self._collate(own, answers=False)
+                ids = self.model.generate(**self._inputs(batch), generation_config=settings)
+            texts.update(
+                zip(members, self.reader.decode(ids[:, batch.inputs["input_ids"].shape[1] :]), strict=True)
+            )
+        return list(texts.values())
 
     @in_precision
     @torch.no_grad()
@@ -181,22 +195,22 @@ class NativeMLLM(Trainable):
         self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None
     ) -> Tensor:
         """(B, d_llm): the LLM's last layer at the prompt's last token, the LLM's adapters switched off."""
-        states: list[Tensor] = []
+        last: list[Tensor] = []
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
-            states.append(output[0][:, -1])
+            last.append(output[0][:, -1])
 
-        hook = self.model.get_submodule(self.family.llm).register_forward_hook(keep)
         adapter = self._adapters.get("llm")
+        hook = self.model.get_submodule(self.family.llm).register_forward_hook(keep)
+        passes = self._passes(examples)
         try:
-            if adapter is None:
-                self._forward(self._collate(examples, answers=False))
-            else:
-                with adapter.wrapped.disable_adapter():
-                    self._forward(self._collate(examples, answers=False))
+            with nullcontext() if adapter is None else adapter.wrapped.disable_adapter():
+                for members in passes:
+                    self._forward(self._collate([examples[i] for i in members], answers=False))
         finally:
             hook.remove()
-        return states[0]
+        order = torch.tensor([i for members in passes for i in members]).argsort()
+        return torch.cat(last)[order]
 
     @torch.no_grad()
     def picture_features(self, sample: Sample) -> Tensor:
@@ -213,7 +227,7 @@ class NativeMLLM(Trainable):
         ]
         try:
             self._forward(self._collate([self.prepare(sample)], answers=True))
-        except Reached:
+        except LLMReached:
             pass
         finally:
             for hook in hooks:
@@ -228,7 +242,9 @@ class NativeMLLM(Trainable):
             own = {n.removeprefix(f"{group}/"): t for n, t in everything.items() if group_of(n) == group}
             files.save(folder / group, own, adapter.spec, None)
         for group, named in self._projectors.items():
-            save_file({n: p.detach().cpu().contiguous() for n, p in named.items()}, folder / f"{group}.safetensors")
+            save_file(
+                {n: p.detach().cpu().contiguous() for n, p in named.items()}, folder / f"{group}.safetensors"
+            )
         if self.own_prompts is not None:
             save_file({PROMPT_STATES: self.own_prompts.contiguous()}, folder / "anchors.safetensors")
         listed = {
@@ -263,38 +279,54 @@ class NativeMLLM(Trainable):
     def _forward(self, batch: Batch, **options: Any) -> Any:
         return self.model(**self._inputs(batch), use_cache=False, **options)
 
-    def _answers(self, examples: Sequence[NativeExample]) -> tuple[Tensor, Batch]:
-        """(N, V) logits at the answers' tokens; the model computes them at no other position where it can."""
-        batch = self._collate(examples, answers=True)
-        keep, column = torch.unique(batch.predict, return_inverse=True)
-        out = self._forward(batch, logits_to_keep=keep.to(self.device))
-        if out.logits.shape[1] != len(keep):  # some classes take the option and ignore it
-            column = batch.predict
-        return out.logits[batch.rows, column], batch
+    def _answers(
+        self, examples: Sequence[NativeExample], *, mixed: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, V) at the answers' N tokens, those tokens' labels (N,), and the example of each (N,), on the model's device.
 
-    def _live(self, modality: str, layers: Sequence[str]) -> list[str]:
-        """The layers that a made-up sample's gradients reach. Raises ExperimentError if the model cannot read it."""
+        The model computes logits at no other position where it can. `mixed`: with FedDPA's weights of the second adapter.
+        """
+        parts = []
+        for members in self._passes(examples):
+            own = [examples[i] for i in members]
+            with self.mixed_by_prompts("llm", own) if mixed else nullcontext():
+                batch = self._collate(own, answers=True)
+                keep, column = torch.unique(batch.predict, return_inverse=True)
+                out = self._forward(batch, logits_to_keep=keep.to(self.device))
+            if out.logits.shape[1] != len(keep):  # some classes take the option and ignore it
+                column = batch.predict
+            parts.append((out.logits[batch.rows, column], batch.labels, torch.tensor(members)[batch.rows]))
+        logits, labels, index = (torch.cat(part) for part in zip(*parts, strict=True))
+        return logits, labels.to(self.device), index.to(self.device)
+
+    def _passes(self, examples: Sequence[NativeExample]) -> list[list[int]]:
+        """Indices of the examples of each pass: all of them, or one kind at a time in a family without a row in the table."""
+        if self.stackable:
+            return [list(range(len(examples)))]
+        kinds: dict[tuple[str, ...], list[int]] = {}
+        for i, example in enumerate(examples):
+            kinds.setdefault(tuple(sorted(example.media)), []).append(i)
+        return list(kinds.values())
+
+    def _probe(self, modality: str, layers: Sequence[str]) -> Probe:
+        """What a made-up sample reaches. Raises ExperimentError if the model cannot read it."""
         rng = torch_stream(0, "probe", modality)
         if modality == "image":
             raw = torch.randint(0, 256, (3, 64, 64), generator=rng, dtype=torch.uint8)
         else:
             raw = torch.randn(SAMPLE_RATE, generator=rng) * 0.1
-        example = self.prepare(Sample("probe", {modality: raw}, "?", "!"))
-        batch = self._collate([example], answers=True)
-        inputs = self._inputs(batch)
-        main = inputs[self.family.towers[modality].input]
-        run: Callable[[], Any] = lambda: self.model(**inputs, use_cache=False)  # noqa: E731
-        live = live_layers(self.model, self.family, modality, layers, run, main)
-        if not live:
+        batch = self._collate([self.prepare(Sample("probe", {modality: raw}, "?", "!"))], answers=True)
+        inputs, tower = self._inputs(batch), self.family.towers[modality]
+        try:
+            return probe(self.model, self.family.llm, tower, layers, inputs)
+        except FAULTS as error:
             raise ExperimentError(
-                f"model.native: no layer among the LoRA targets of {self.reader.source}'s {modality} encoder reaches the LLM; "
-                "name others in model.encoder_lora.targets"
-            )
-        return live
+                f"model.native: {self.reader.source} fails at a sample with {modality}: {first_line(error)}"
+            ) from error
 
 
 def _stop(module: nn.Module, args: Any) -> None:
-    raise Reached
+    raise LLMReached
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ class AdapterStack:
         """Any other layer of one input, such as a norm: the rows of each client by its own tensors, one client at a time."""
         split = self._split(x)
         own = {inner: stack for inner, n in names.items() if (stack := self._own(n, split)) is not None}
-        rows = x.split(torch.bincount(split.owners)[list(split.members)].tolist())
+        rows = torch.split(x, torch.bincount(split.owners)[list(split.members)].tolist())
         parts = [
             functional_call(layer, {inner: stack[k] for inner, stack in own.items()}, (part,))
             for k, part in zip(split.members, rows, strict=True)
@@ -222,5 +222,8 @@ def plain_layers(model: Trainable, names: Mapping[str, Any]) -> dict[nn.Module, 
 def _without_hooks(layer: nn.Module) -> nn.Module:
     """A second handle of the layer, which keeps its own `forward` and calls no hooks."""
     plain = copy.copy(layer)
-    plain._forward_hooks, plain._forward_pre_hooks = type(layer._forward_hooks)(), type(layer._forward_hooks)()
+    plain._forward_hooks, plain._forward_pre_hooks = (
+        type(layer._forward_hooks)(),
+        type(layer._forward_hooks)(),
+    )
     return plain
