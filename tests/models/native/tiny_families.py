@@ -378,6 +378,7 @@ def internvl(folder: Path) -> Path:
             **{k: v for k, v in CLIP_VISION.items() if k not in ("image_size", "patch_size")},
             "image_size": [28, 28],
             "patch_size": [14, 14],
+            "layer_scale_init_value": 1.0,
         },
         text_config={"model_type": "qwen2", "vocab_size": len(tok), **TEXT},
         image_token_id=tok.context_image_token_id,
@@ -448,10 +449,11 @@ def _voxtral(folder: Path, core: Any, config: Any, model: Any, processor: Any) -
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 128,
+        "max_source_positions": 100,
     }
     text = {"model_type": "llama", "vocab_size": len(tok), "head_dim": 8, **TEXT}
     settings = config(audio_config=audio, text_config=text, audio_token_id=24)
-    return save(folder, settings, processor(_whisper_features(), tok), model, tok)
+    return save(folder, settings, processor(_whisper_features(2), tok), model, tok)
 
 
 OMNI_NAMES = {

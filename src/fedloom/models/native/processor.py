@@ -1,5 +1,6 @@
 """The processor of a native checkpoint; without torchvision, its video part is left out."""
 
+from collections.abc import Callable
 from typing import Any
 
 from fedloom.core.errors import ExperimentError
@@ -55,7 +56,7 @@ def _still(kind: Any, source: str, family: Family | None) -> Any:
 
     if family is not None and family.stand_in is not None:
         kind = getattr(transformers, family.stand_in)
-    load = {
+    load: dict[str, Callable[[], Any]] = {
         "image_processor": lambda: AutoImageProcessor.from_pretrained(
             source, backend="pil", trust_remote_code=False
         ),

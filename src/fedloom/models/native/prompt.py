@@ -57,9 +57,10 @@ class Reader:
         self.config = config
         pad = self.tokenizer.pad_token_id
         self.pad = int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
-        added = {str(t) for t in self.tokenizer.added_tokens_decoder.values()}
-        self._special = sorted((t for t in added if len(t) > 1 and not t.isspace()), key=len, reverse=True)
-        self.placeholders = {m: _placeholder(config, m) for m in family.towers}
+        added = self.tokenizer.added_tokens_decoder.values()
+        self._special = sorted((str(t) for t in added if t.special), key=len, reverse=True)
+        found = {m: _placeholder(config, m) for m in family.towers}
+        self.placeholders = {m: i for m, i in found.items() if i is not None}
         self.template = self._template()
         self._anchor, self._lead, self.stop = self._answer_frame(stops)
         self.stops = sorted({self.stop, *stops})
@@ -162,7 +163,7 @@ class Reader:
 
     def _text_tokens(self, made: Mapping[str, Tensor]) -> int:
         ids = made["input_ids"][0]
-        return len(ids) - sum(int((ids == p).sum()) for p in self.placeholders.values() if p is not None)
+        return len(ids) - sum(int(ids.eq(p).sum()) for p in self.placeholders.values())
 
     def _sound_is_cut(self, sample: Sample) -> bool:
         longest = getattr(getattr(self.processor, "feature_extractor", None), "n_samples", None)

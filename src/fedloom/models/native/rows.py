@@ -13,7 +13,7 @@ from fedloom.models.native.prompt import NativeExample
 class RowHooks:
     """`now` is the row map of the part at work; a projector inside its encoder gives the encoder's back when it is done."""
 
-    def __init__(self, model: nn.Module, family: Family, placeholders: Mapping[str, int | None]) -> None:
+    def __init__(self, model: nn.Module, family: Family, placeholders: Mapping[str, int]) -> None:
         self.now = RowMap([])
         self._family, self._placeholders = family, placeholders
         self._maps: dict[str, RowMap] = {}
@@ -40,7 +40,7 @@ class RowHooks:
             return []
         held = [i for i, e in enumerate(examples) if tower.input in e.media]
         return [
-            i for i in held for _ in range(_count(examples[i], tower, rule, self._placeholders[modality]))
+            i for i in held for _ in range(_count(examples[i], tower, rule, self._placeholders.get(modality, -1)))
         ]
 
     def _follow(self, model: nn.Module, path: str, name: str) -> None:
@@ -58,7 +58,7 @@ class RowHooks:
             self.now = self._outer.pop()
 
 
-def _count(example: NativeExample, tower: Tower, rule: Rows, placeholder: int | None) -> int:
+def _count(example: NativeExample, tower: Tower, rule: Rows, placeholder: int) -> int:
     """Rows of one example."""
     main: Any = example.media[tower.input]
     if rule == "items":
@@ -66,6 +66,6 @@ def _count(example: NativeExample, tower: Tower, rule: Rows, placeholder: int | 
     if rule == "tiles":
         return int(main.shape[0] * main.shape[1])
     if rule == "tokens":
-        return int((example.ids == placeholder).sum())
+        return int(example.ids.eq(placeholder).sum())
     frames = example.media["feature_attention_mask"].sum(-1)
     return int(((frames - 1) // 2 + 1).sum())

@@ -131,7 +131,7 @@ class NativeMLLM(Trainable):
 
     def positions(self, example: NativeExample) -> int:
         """Positions of prompt and answer, plus the rows times tokens of the encoder, taken as one per placeholder."""
-        soft = sum(int((example.ids == p).sum()) for p in self.reader.placeholders.values() if p is not None)
+        soft = sum(int(example.ids.eq(p).sum()) for p in self.reader.placeholders.values())
         return len(example.ids) + len(example.answer) + soft
 
     @in_precision
