@@ -1,6 +1,7 @@
 """The command line. User errors end in one sentence and exit code 2; an interrupted run can be resumed (exit code 130)."""
 
 import sys
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,8 +13,8 @@ from fedloom.cli.ask import ask
 from fedloom.cli.data import data
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
-from fedloom.cli.options import Jobs, Overrides
-from fedloom.cli.output import errors, out, plain_table
+from fedloom.cli.options import Jobs, Overrides, Quick
+from fedloom.cli.output import echo, errors, out, plain_table
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
 from fedloom.deploy.commands import app as deploy_app
@@ -72,6 +73,7 @@ def run(
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="only this row of the file; may be repeated")] = None,
     jobs: Jobs = None,
+    quick: Quick = False,
 ) -> None:
     """Run an experiment: one run, or every row and seed that its file names."""
     from fedloom.experiment.settings import load_rows
@@ -83,14 +85,14 @@ def run(
             )
         from fedloom.experiment.study import planned  # slow import: mistakes above are reported before it
 
-        _run(planned(resume), resume, resume=True, jobs=jobs)
+        _run(planned(resume), resume, resume=True, jobs=jobs, quick=quick)
         return
     if experiment is None:
         raise ExperimentError(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
         )
     rows = load_rows(experiment, overrides or (), only=row or ())
-    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs)
+    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
 
 
 @app.command(epilog="Example: fedloom compare runs/demo runs/q --markdown")
@@ -117,14 +119,16 @@ def compare(
         shown, notes = cases_of(folders, cases, load)
         for case in shown:
             if markdown:
-                typer.echo(case.markdown())
+                echo(case.markdown())
             else:
                 out.print(case.rich(), "")
-        typer.echo("\n".join(notes))
+        echo("\n".join(notes))
         return
     table = comparison(folders, column)
+    if column:
+        _check_columns(table, folders)
     if markdown:
-        typer.echo(table.markdown())
+        echo(table.markdown())
     else:
         out.print(table.rich())
 
@@ -185,10 +189,14 @@ def benchmark(
     client: Annotated[str | None, typer.Option(help="this client's personal model")] = None,
 ) -> None:
     """Measure a finished run's model: objects in pictures, retrieval between pictures and captions, public benchmarks."""
-    from fedloom.experiment.run import load_for_benchmark
+    from fedloom.experiment.run import held, load_for_benchmark
     from fedloom.tasks.benchmark import Suites
 
     task, model = load_for_benchmark(run_dir, client)
+    if model is not None and "image" not in held(run_dir):
+        errors.print(
+            "note: no client of the run held pictures; the figures are those of its untrained encoder"
+        )
     figures = task.benchmark(model, Suites(tabletop, pope, mme, mmbench, images))
     out.print(plain_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in figures.items()]))
 
@@ -214,15 +222,17 @@ def doctor() -> None:
         raise ExperimentError(f"{failed[0].name}: {failed[0].detail}")
 
 
-def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None) -> None:
+def _run(
+    experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None, quick: bool = False
+) -> None:
     """Run one or several experiments into a folder, then print the table and the paths of the results."""
-    from fedloom.cli.progress import watching
+    from fedloom.cli.progress import file_checks, watching
     from fedloom.experiment.parallel_runs import suggested
     from fedloom.experiment.report.table import comparison
     from fedloom.experiment.run import run as run_one
     from fedloom.experiment.study import run_rows
 
-    with watching(experiments, out) as watch:
+    with watching(experiments, out) as watch, file_checks(out, watch.bar, quick=quick):
         if len(experiments) == 1 and not (resume and (folder / "plan.json").exists()):
             finished = [run_one(experiments[0], folder, resume=resume, observe=watch(experiments[0], 1, 1))]
         else:
@@ -232,9 +242,24 @@ def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None
     for result in finished:
         if result.summary["status"] != "complete":
             errors.print(Text(f"{result.summary['row']}: {result.summary['status']}"), style="yellow")
+        if result.folder is not None and (result.folder / "skipped.txt").is_file():
+            out.print(Text(f"skipped  {result.folder / 'skipped.txt'}"), soft_wrap=True)
     out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
     if len(finished) == 1:
         out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)
+
+
+def _check_columns(table: Any, folders: list[Path]) -> None:
+    """Raise ExperimentError for a column that the user named and that no run has."""
+    from fedloom.experiment.report.load_study import gather
+
+    for shown in table.columns:
+        if all(row.cells[shown.name] is None for row in table.rows):
+            names = gather(folders).names()
+            near = get_close_matches(shown.key, names, n=3, cutoff=0.4) or names[:5]
+            raise ExperimentError(
+                f"--column: no run has the figure {shown.key}; there are {', '.join(near)} ..."
+            )
 
 
 def _free(folder: Path) -> Path:

@@ -14,13 +14,17 @@ class Totals:
     refused: int = 0
     left_out: int = 0
     skipped_rounds: int = 0
+    failed_rounds: int = 0
+    """Rounds whose result the server could not compute, or that was not finite."""
+    closed_sums: int = 0
+    """Secure sums over a group that too few clients trained."""
     seconds: float = 0.0
     budget: str = ""
     """A sentence if the privacy budget ended the run early; else empty."""
 
-    def status(self, attack: str | None = None) -> str:
-        """`complete`, with reservations if there are any; `attack` describes the simulated attack."""
-        faults = [fault for fault in (attack, self.budget) if fault]
+    def status(self, attack: str | None = None, skipped: str = "") -> str:
+        """`complete`, with reservations if there are any: the simulated attack, skipped samples, and what the rounds met."""
+        faults = [fault for fault in (attack, skipped, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")
         if self.left_out:
@@ -29,6 +33,12 @@ class Totals:
             )
         if self.skipped_rounds:
             faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
+        if self.failed_rounds:
+            faults.append(f"{self.failed_rounds} rounds failed on the server and changed nothing")
+        if self.closed_sums:
+            faults.append(
+                f"{self.closed_sums} sums over a group that too few clients trained were not opened"
+            )
         return "complete" if not faults else "complete, but " + " and ".join(faults)
 
 

@@ -1,14 +1,26 @@
 """The `model` part of an experiment: which frozen foundation, and what is trained on it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedloom.core.settings_tree import ReadWith
 from fedloom.models.generation.settings import SynthesisSettings
 from fedloom.models.lora.layers import LoRA
 
 Modality = Literal["image", "text", "audio"]
+
+
+class ClassifierLoRA(LoRA):
+    """A text classifier's adapter: LoRA with its own defaults."""
+
+    alpha: Annotated[float, ReadWith(".kind", ("lora",))] = Field(
+        16.0, gt=0, description="scale numerator: s = alpha / r; VeRA has none"
+    )
+    targets: tuple[str, ...] = Field(
+        ("query", "value"), min_length=1, description="names of the Linear modules that are adapted"
+    )
 
 
 class Foundation(BaseModel):
@@ -16,7 +28,7 @@ class Foundation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    foundation: str = Field(
+    foundation: Annotated[str, ReadWith(".llm", (None,))] = Field(
         "tiny-mllm", description="tiny-mllm (shipped), or a folder that MLLM.save_pretrained wrote"
     )
     encoder: str | None = Field(
@@ -79,6 +91,4 @@ class Foundation(BaseModel):
         SynthesisSettings(),
         description="the server's generator and captioner, for methods that exchange knowledge",
     )
-    body_lora: LoRA = Field(
-        LoRA(alpha=16.0, targets=("query", "value")), description="the classifier's adapter"
-    )
+    body_lora: ClassifierLoRA = Field(ClassifierLoRA(), description="the classifier's adapter")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
+from fedloom.models.plain_tokenizer import PlainTokenizer
 
 Tower = Literal["text", "vision"]
 Branch = Callable[[Tower, int, Any, Tensor], Tensor]
@@ -34,6 +35,7 @@ class Towers:
         clip.requires_grad_(False)
         clip.eval()
         self.clip, self.tokenizer = clip, tokenizer
+        self._plain = PlainTokenizer(tokenizer)
         self.text_width: int = clip.config.text_config.hidden_size
         self.vision_width: int = clip.config.vision_config.hidden_size
         self.width: int = clip.config.projection_dim
@@ -68,7 +70,7 @@ class Towers:
         start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
         rows = []
         for text in texts:
-            words = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            words = self._plain(text, add_special_tokens=False, verbose=False)["input_ids"]
             rows.append([start, *[end] * gap, *words, end])
             if len(rows[-1]) > self.longest:
                 room = self.longest - 2 - gap

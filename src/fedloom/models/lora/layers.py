@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 
 if TYPE_CHECKING:  # takes seconds, which a mistake in an experiment file need not wait for
@@ -43,9 +44,13 @@ class LoRA(BaseModel):
 
     kind: Literal["lora", "vera"] = Field("lora", description="lora, or vera: two trained vectors per layer")
     rank: int = Field(8, ge=1, description="r, the inner width of both factors")
-    alpha: float = Field(8.0, gt=0, description="scale numerator: s = alpha / r; VeRA has none")
+    alpha: Annotated[float, ReadWith(".kind", ("lora",))] = Field(
+        8.0, gt=0, description="scale numerator: s = alpha / r; VeRA has none"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input, in training only")
-    rslora: bool = Field(False, description="s = alpha / sqrt(r) instead (rsLoRA)")
+    rslora: Annotated[bool, ReadWith(".kind", ("lora",))] = Field(
+        False, description="s = alpha / sqrt(r) instead (rsLoRA)"
+    )
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj"),
         min_length=1,

@@ -8,6 +8,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.layout import Layout, lay_out
 from fedloom.models.mllm.projector import new_projector
-from fedloom.models.mllm.prompt import Pieces, assemble
+from fedloom.models.mllm.prompt import Pieces, assemble, sentences
+from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import moved
 
 Features = Sequence[Mapping[str, Tensor]]
@@ -73,7 +75,8 @@ class MLLM(nn.Module):
         self.tokenizer, self.config = tokenizer, config
         self.rows = RowMap([])
         """Maps rows of the current module's input to examples, for layers with a client axis."""
-        self._seen: dict[str, list[int]] = {}
+        self._plain = PlainTokenizer(tokenizer, sentences(config.prompt))
+        self._seen: dict[tuple[str, bool], list[int]] = {}
 
     @classmethod
     def assemble(
@@ -111,7 +114,7 @@ class MLLM(nn.Module):
         """Token ids of a sample's prompt and answer; touches no raw input."""
         return assemble(
             self.config.prompt,
-            self._encode_text,
+            self._encode,
             list(sample.modalities),
             sample.question,
             sample.answer,
@@ -119,6 +122,7 @@ class MLLM(nn.Module):
             eos=self.tokenizer.eos_token_id,
             limit=self.config.max_text_tokens,
             combine=self.config.combine,
+            encode_text=partial(self._encode, plain=True),
         )
 
     def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
@@ -214,13 +218,14 @@ class MLLM(nn.Module):
         weight = next(layer.parameters())
         return layer(value.to(weight))  # type: ignore[no-any-return]
 
-    def _encode_text(self, text: str) -> list[int]:
-        """Token ids; cached, because most pieces of a prompt recur and a tokenizer's call is slow."""
-        if text not in self._seen:
+    def _encode(self, text: str, plain: bool = False) -> list[int]:
+        """Token ids, `plain` without special ones; cached: most pieces of a prompt recur and a tokenizer's call is slow."""
+        if (text, plain) not in self._seen:
             if len(self._seen) >= 4096:
                 self._seen.clear()
-            self._seen[text] = list(self.tokenizer.encode(text, add_special_tokens=False))
-        return self._seen[text]
+            tokenizer = self._plain if plain else self.tokenizer
+            self._seen[text, plain] = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return self._seen[text, plain]
 
     def _embed(self, plan: Layout, features: Features) -> Tensor:
         """Embeddings (B, L, d_llm) of a layout, soft tokens in place."""

@@ -16,6 +16,7 @@ from fedloom.core.streams import stream_seed
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
 from fedloom.models.image_processing import Pixels, read_pixels
+from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.word_tokenizer import word_tokenizer
 
 Reader = Callable[[Any], dict[str, Tensor]]
@@ -204,8 +205,10 @@ def _picture_reader(pixels: Pixels) -> Reader:
 
 
 def _text_reader(tokenizer: Any, length: int) -> Reader:
+    tokenize = PlainTokenizer(tokenizer)
+
     def read(text: str) -> dict[str, Tensor]:
-        encoding = tokenizer(
+        encoding = tokenize(
             text, truncation=True, max_length=length, padding="max_length", return_tensors="pt"
         )
         return {n: encoding[n][0] for n in ("input_ids", "attention_mask")}
