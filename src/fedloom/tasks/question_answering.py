@@ -65,7 +65,16 @@ class QuestionAnswering(Task[Source]):
         *(f"training.{name}" for name in ("schedule", "tau", "rho", "projector", "text_only")),
         *(
             f"model.{name}"
-            for name in ("foundation", "encoder", "llm", "projector", "projector_from", "tokens", "frame")
+            for name in (
+                "foundation",
+                "encoder",
+                "llm",
+                "native",
+                "projector",
+                "projector_from",
+                "tokens",
+                "frame",
+            )
         ),
         "model.llm_lora*",
         "model.encoder_lora*",
@@ -133,7 +142,7 @@ class QuestionAnswering(Task[Source]):
         """Metrics on the named suites; see `tasks.benchmark`."""
         from fedloom.tasks.benchmark import measured
 
-        return measured(cast("AdaptedMLLM", model), suites)
+        return measured(cast("Trainable", model), suites)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every family with a row in the table: what is trained, that it learns, that clients share a batch, and what plain PEFT loads."""
+"""Every family with a row in the table: what is trained, that it learns, cohorts, and what plain PEFT loads."""
 
 import json
 from pathlib import Path
@@ -131,7 +131,7 @@ def test_a_cohort_ends_where_its_clients_end_one_after_another(name, native) -> 
             assert torch.allclose(tensor, alone[client].tensors[n], atol=1e-5), n
             step = float((tensor - jobs[client].start[n]).abs().max())
             moved[group_of(n)] = max(moved[group_of(n)], step)
-    assert min(moved.values()) > 1e-4, moved  # otherwise a wrong owner of a row would not be seen
+    assert min(moved.values()) > 5e-5, moved  # otherwise a wrong owner of a row would not be seen
 
 
 def plain(folder: Path, adapters: Path) -> torch.nn.Module:

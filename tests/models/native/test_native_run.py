@@ -77,9 +77,7 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "report" not in request.node.name:
-        monkeypatch.setattr(
-            "fedloom.experiment.report.write_report", lambda folder: folder / "report.html"
-        )
+        monkeypatch.setattr("fedloom.experiment.report.write_report", lambda folder: folder / "report.html")
 
 
 @pytest.mark.parametrize("name", RUNS)
@@ -151,11 +149,13 @@ def test_methods_train_every_part_and_only_holders_train_an_encoder(
 
 def test_a_vera_adapter_two_stages_and_a_frozen_encoder(checkpoint, silos, tmp_path) -> None:
     data = silos({"pictures": ["image"], "texts": []})
-    model = {"native": str(checkpoint("gemma3")), "llm_lora": {"kind": "vera", "rank": 8}, "encoder_lora": None}
+    model = {
+        "native": str(checkpoint("gemma3")),
+        "llm_lora": {"kind": "vera", "rank": 8},
+        "encoder_lora": None,
+    }
     run(experiment(checkpoint("gemma3"), data, model=model), tmp_path / "run")
     again = load(tmp_path / "run")
     assert {group_of(n) for n in again.tensors} == {"llm", "projector"}
-    moved = {
-        group_of(n) for n, t in again.tensors.items() if not torch.equal(t.detach(), again.start[n])
-    }
+    moved = {group_of(n) for n, t in again.tensors.items() if not torch.equal(t.detach(), again.start[n])}
     assert moved == {"llm", "projector"}

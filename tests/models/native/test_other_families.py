@@ -1,10 +1,12 @@
 """Families without a row in the table, and what is no multimodal model: found by name, or refused in one sentence."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers.utils import is_torchvision_available
 
 from fedloom.core.errors import ExperimentError
@@ -12,13 +14,18 @@ from fedloom.core.payload import group_of
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.native.families import FAMILIES as TABLE
 from fedloom.models.native.load import load_native
+from fedloom.models.native.trainable import NativeMLLM
 from fedloom.models.settings import Foundation
 from tests.models.native import tiny_families
 from tests.models.native.conftest import modalities_of
 from tests.models.native.test_families import samples
 
 BY_NAME = {
-    "janus": {"encoder.image": 48 // 2, "llm": 32 // 2, "projector": 4},  # the aligner of generated pictures is left
+    "janus": {
+        "encoder.image": 48 // 2,
+        "llm": 32 // 2,
+        "projector": 4,
+    },  # the aligner of generated pictures is left
     "mllama": {"encoder.image": 48 // 2, "llm": 32 // 2, "projector": 2},
     "audioflamingo3": {"encoder.audio": 16, "llm": 16, "projector": 4},
 }
@@ -69,7 +76,7 @@ def test_with_torchvision_the_whole_processor_is_built(native) -> None:
         assert native(name).reader.processor.video_processor is not None
 
 
-def load(folder: Path | str, modalities: tuple[str, ...] = ("image",), **settings: object) -> object:
+def load(folder: Path | str, modalities: tuple[str, ...] = ("image",), **settings: object) -> NativeMLLM:
     return load_native(Foundation(native=str(folder), **settings), list(modalities), "cpu", 0)
 
 
@@ -92,7 +99,9 @@ def test_what_is_no_multimodal_model_is_one_sentence(checkpoint, tmp_path) -> No
         assert "\n" not in str(caught.value)
 
 
-def test_missing_processor_files_and_data_that_it_does_not_read_are_one_sentence(checkpoint, tmp_path) -> None:
+def test_missing_processor_files_and_data_that_it_does_not_read_are_one_sentence(
+    checkpoint, tmp_path
+) -> None:
     shutil.copytree(checkpoint("llava"), tmp_path / "bare")
     for file in ("processor_config.json", "preprocessor_config.json", "tokenizer.json"):
         (tmp_path / "bare" / file).unlink(missing_ok=True)
@@ -101,6 +110,34 @@ def test_missing_processor_files_and_data_that_it_does_not_read_are_one_sentence
     assert "\n" not in str(caught.value)
     with pytest.raises(ExperimentError, match=r"reads image, and the data has audio; drop audio"):
         load(checkpoint("llava"), ("audio", "image"))
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_not_filled_at_random(checkpoint, tmp_path) -> None:
+    shutil.copytree(checkpoint("llava"), tmp_path / "part")
+    file = tmp_path / "part" / "model.safetensors"
+    save_file({n: t for n, t in load_file(file).items() if "projector" not in n}, file, {"format": "pt"})
+    with pytest.raises(
+        ExperimentError, match=r"lacks 4 of its model's tensors, such as .*multi_modal_projector"
+    ):
+        load(tmp_path / "part")
+
+
+def test_of_qwen_omni_the_thinker_is_loaded_with_its_weights(checkpoint, tmp_path) -> None:
+    from transformers import Qwen2_5OmniConfig, Qwen2_5OmniForConditionalGeneration
+
+    thinker = checkpoint("qwen2_5_omni_thinker")
+    shutil.copytree(thinker, tmp_path / "omni")
+    config = json.loads((thinker / "config.json").read_text())
+    whole = Qwen2_5OmniForConditionalGeneration(
+        Qwen2_5OmniConfig(thinker_config=config, enable_audio_output=False)
+    )
+    whole.save_pretrained(tmp_path / "omni")
+    model = load(tmp_path / "omni", ("image", "audio"))
+    assert model.model.config.model_type == "qwen2_5_omni_thinker"
+    frozen = {n: p for n, p in model.model.state_dict().items() if "lora_" not in n}
+    kept = whole.thinker.state_dict()
+    assert len(frozen) == len(kept)
+    assert all(torch.equal(t, kept[n.replace(".base_layer", "")]) for n, t in frozen.items())
 
 
 def test_settings_of_an_assembled_model_and_unknown_targets_are_refused(checkpoint) -> None:

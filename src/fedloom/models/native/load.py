@@ -39,11 +39,19 @@ def load_native(
     with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights that are replaced at once
         try:
             with quiet_hf():
-                loaded = kind.from_pretrained(
-                    source, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+                loaded, info = kind.from_pretrained(
+                    source,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
                 )
         except FAULTS as error:
             raise ExperimentError(f"model.native: {source} cannot be loaded: {first_line(error)}") from error
+        if missing := sorted(info["missing_keys"]):  # transformers would draw them at random
+            raise ExperimentError(
+                f"model.native: {source} lacks {len(missing)} of its model's tensors, such as {missing[0]}; name a whole checkpoint"
+            )
         family = family_of(loaded, source)
         eos = loaded.generation_config.eos_token_id
         stops = eos if isinstance(eos, list) else [] if eos is None else [eos]

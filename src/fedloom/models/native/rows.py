@@ -40,7 +40,9 @@ class RowHooks:
             return []
         held = [i for i, e in enumerate(examples) if tower.input in e.media]
         return [
-            i for i in held for _ in range(_count(examples[i], tower, rule, self._placeholders.get(modality, -1)))
+            i
+            for i in held
+            for _ in range(_count(examples[i], tower, rule, self._placeholders.get(modality, -1)))
         ]
 
     def _follow(self, model: nn.Module, path: str, name: str) -> None:

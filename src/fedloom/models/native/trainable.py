@@ -94,6 +94,9 @@ class NativeMLLM(Trainable):
         tensors = {f"{g}/{n}": p for g, a in self._adapters.items() for n, p in a.factors().items()}
         tensors |= {f"{g}/{n}": p for g, named in self._projectors.items() for n, p in named.items()}
         peft = {f"{g}/{n}": layer for g, a in self._adapters.items() for n, layer in a.layers().items()}
+        self.row_wise = [
+            m for paths in projectors.values() for p in paths for m in model.get_submodule(p).modules()
+        ]
         super().__init__(tensors, peft, {g: a.spec.scale() for g, a in self._adapters.items()})
 
     @property

@@ -193,7 +193,7 @@ class AdapterStack:
 def plain_layers(model: Trainable, names: Mapping[str, Any]) -> dict[nn.Module, dict[str, str]]:
     """The layers outside PEFT's adapters that hold these tensors: `{layer: {name inside the layer: travelling name}}`.
 
-    Of layers inside one another the outermost stands for all. Raises TypeError for a layer with adapters inside: it cannot be
+    Of layers inside one another the outermost stands for all. Raises TypeError for a tensor in a kind of module that cannot be
     stacked.
     """
     names_by_id = {
@@ -203,19 +203,19 @@ def plain_layers(model: Trainable, names: Mapping[str, Any]) -> dict[nn.Module, 
     }
     layers: dict[nn.Module, dict[str, str]] = {}
     inside: set[int] = set()
-    adapted = {id(layer) for layer in model.layers.values()}
+    row_wise = {id(module) for module in model.row_wise}
     for module in model.root.modules():
         own = [p for p in module.parameters(recurse=False) if id(p) in names_by_id]
-        if own and id(module) not in inside:
-            layers[module] = {
-                inner: names_by_id[id(p)] for inner, p in module.named_parameters() if id(p) in names_by_id
-            }
-            inside |= (parts := {id(m) for m in module.modules()})
-            if parts & adapted:
-                raise TypeError(
-                    f"{next(iter(layers[module].values()))} is in a {type(module).__name__} with adapters inside, which "
-                    "cannot be stacked"
-                )
+        if not own or id(module) in inside:
+            continue
+        if not isinstance(module, nn.Linear | Single) and id(module) not in row_wise:
+            raise TypeError(
+                f"{names_by_id[id(own[0])]} is in a {type(module).__name__}, which cannot be stacked"
+            )
+        layers[module] = {
+            inner: names_by_id[id(p)] for inner, p in module.named_parameters() if id(p) in names_by_id
+        }
+        inside |= {id(m) for m in module.modules()}
     return layers
 
 
