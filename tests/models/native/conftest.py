@@ -11,7 +11,7 @@ from fedloom.models.settings import Foundation
 from tests.models.native.tiny_families import FAMILIES, OTHERS
 
 SOUND = {"qwen2_audio", "voxtral", "audioflamingo3"}
-BOTH = {"qwen2_5_omni_thinker"}
+BOTH = {"qwen2_5_omni_thinker", "gemma4"}
 
 
 def modalities_of(name: str) -> list[str]:

@@ -361,6 +361,59 @@ def gemma3(folder: Path) -> Path:
     return save(folder, config, processor, Gemma3ForConditionalGeneration, tok)
 
 
+GEMMA4_NAMES = {
+    "image_token": "<|image|>",
+    "boi_token": "<|boi|>",
+    "eoi_token": "<|eoi|>",
+    "audio_token": "<|audio|>",
+    "boa_token": "<|boa|>",
+    "eoa_token": "<|eoa|>",
+    "video_token": "<|video|>",
+}
+
+
+def gemma4(folder: Path) -> Path:
+    from transformers import Gemma4AudioFeatureExtractor, Gemma4Config, Gemma4ForConditionalGeneration
+    from transformers.models.gemma4.image_processing_pil_gemma4 import Gemma4ImageProcessorPil
+
+    template = CHATML.replace("IMAGE", "<|image|>").replace("%}AUDIO{%", "%}<|audio|>{%")
+    tok = tokenizer(["<|im_start|>", "<|im_end|>"], template, extra_special_tokens=GEMMA4_NAMES)
+    ids = {f"{name}_id": tok.convert_tokens_to_ids(t) for name, t in GEMMA4_NAMES.items()}
+    ids["eoa_token_index"] = ids.pop("eoa_token_id")
+    config = Gemma4Config(
+        text_config={
+            "vocab_size": len(tok),
+            "vocab_size_per_layer_input": len(tok),
+            "hidden_size_per_layer_input": 8,
+            "head_dim": 8,
+            "global_head_dim": 8,
+            "sliding_window": 64,
+            "num_global_key_value_heads": 2,
+            **TEXT,
+        },
+        vision_config={
+            **{k: v for k, v in CLIP_VISION.items() if k != "image_size"},
+            "num_hidden_layers": 2,
+            "num_key_value_heads": 4,
+            "head_dim": 8,
+            "patch_size": 16,
+            "position_embedding_size": 64,
+            "pooling_kernel_size": 2,
+        },
+        audio_config={
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "output_proj_dims": 32,
+            "subsampling_conv_channels": [128, 32],
+        },
+        **ids,
+    )
+    pixels = Gemma4ImageProcessorPil(patch_size=16, max_soft_tokens=70, pooling_kernel_size=2)
+    processor = Parts("Gemma4Processor", tok, Gemma4AudioFeatureExtractor(), pixels, template=template)
+    return save(folder, config, processor, Gemma4ForConditionalGeneration, tok)
+
+
 def internvl(folder: Path) -> Path:
     from transformers import InternVLConfig, InternVLForConditionalGeneration
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import GotOcr2ImageProcessorPil
@@ -543,6 +596,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
         smolvlm,
         paligemma,
         gemma3,
+        gemma4,
         internvl,
         qwen2_audio,
         voxtral,

@@ -16,6 +16,7 @@ Rows = Literal["items", "tiles", "tokens", "frames"]
 
 LLM = ("q_proj", "k_proj", "v_proj", "o_proj")
 CLIP = ("q_proj", "k_proj", "v_proj", "out_proj")
+CLIPPED = ("q_proj.linear", "k_proj.linear", "v_proj.linear", "o_proj.linear")
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,18 @@ FAMILIES: dict[str, Family] = {
         {"image": Tower(VISION, PROJECTOR)}, template=PALIGEMMA, answer_type=1, text_alone=False
     ),
     "gemma3": Family({"image": Tower(VISION, PROJECTOR)}),
+    "gemma4": Family(
+        {
+            "image": Tower(VISION, ("model.embed_vision",), CLIPPED, projector_rows="tokens"),
+            "audio": Tower(  # sounds are padded to the longest of the batch, and dropout would draw for the padding
+                AUDIO,
+                ("model.embed_audio",),
+                (*CLIPPED[:3], "post.linear"),
+                input="input_features",
+                rows=None,
+            ),
+        }
+    ),
     "internvl": Family(
         {"image": Tower(VISION, PROJECTOR, ("q_proj", "k_proj", "v_proj", "projection_layer"))}
     ),

@@ -75,7 +75,7 @@ def _projectors(modules: dict[str, nn.Module], tower: str, llm: str, modality: s
 
 
 def attention(linear: Iterable[str]) -> tuple[str, ...]:
-    """The names of attention's Linear layers among these paths; all last names where none is known."""
-    last = {n.rsplit(".", 1)[-1] for n in linear}
-    known = tuple(n for n in (*ATTENTION, *MORE_ATTENTION) if n in last)
-    return known or tuple(sorted(last))
+    """The ends of paths of attention's Linear layers among these; all last names where none is known."""
+    ends = {n.removesuffix(".linear").rsplit(".", 1)[-1]: n.endswith(".linear") for n in linear}
+    known = [n for n in (*ATTENTION, *MORE_ATTENTION) if n in ends]  # Gemma 4 wraps a Linear named linear
+    return tuple(f"{n}.linear" if ends[n] else n for n in known or sorted(ends))

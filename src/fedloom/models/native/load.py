@@ -50,7 +50,7 @@ def load_native(
             raise ExperimentError(f"model.native: {source} cannot be loaded: {first_line(error)}") from error
         if missing := sorted(info["missing_keys"]):  # transformers would draw them at random
             raise ExperimentError(
-                f"model.native: {source} lacks {len(missing)} of its model's tensors, such as {missing[0]}; name a whole checkpoint"
+                f"model.native: {source} lacks {len(missing)} of its model's tensors, such as {missing[0]}"
             )
         family = family_of(loaded, source)
         eos = loaded.generation_config.eos_token_id

@@ -61,7 +61,7 @@ class NativeMLLM(Trainable):
         self.model, self.reader, self.family = model, reader, family
         self.precision = torch.float32
         self.modalities = [m for m in family.towers if m in modalities]
-        self.stackable = all(t.rows is not None for t in family.towers.values())
+        self.stackable = all(family.towers[m].rows is not None for m in self.modalities)
         self._adapters: dict[str, Adapter] = {}
         self._rows = RowHooks(model, family, reader.placeholders)
         parts = {f"encoder.{m}": family.towers[m] for m in self.modalities}
