@@ -6,6 +6,7 @@ import pytest
 
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.native.load import load_native
+from fedloom.models.native.prompt import Reader
 from fedloom.models.native.trainable import NativeMLLM
 from fedloom.models.settings import Foundation
 from tests.models.native.tiny_families import FAMILIES, OTHERS
@@ -31,6 +32,19 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
         return place
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def reader(checkpoint: Callable[[str], Path]) -> Callable[[str], Reader]:
+    """The processor side of a family's checkpoint, loaded once."""
+    known: dict[str, Reader] = {}
+
+    def of(name: str) -> Reader:
+        if name not in known:
+            known[name] = load_native(Foundation(native=str(checkpoint(name))), [], "cpu", 0).reader
+        return known[name]
+
+    return of
 
 
 @pytest.fixture

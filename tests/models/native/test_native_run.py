@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from fedloom.data.sources.folder import load_folder
 from fedloom.experiment.run import load, run
 from fedloom.experiment.settings import Experiment
 from fedloom.models.native.collate import collate
+from fedloom.models.native.load import load_native
+from fedloom.tasks.benchmark import retrieval
+from fedloom.tasks.question_answering import picture_features
 from tests.models.native.test_families import plain
 
 RUNS = {  # clients and what each holds
@@ -145,6 +149,24 @@ def test_methods_train_every_part_and_only_holders_train_an_encoder(
     moved = {group_of(n) for n, t in tensors.items() if n not in start or not torch.equal(t, start[n])}
     assert moved == {"encoder.image", "llm", "projector"}
     assert model.groups([]) == {"llm"}
+
+
+def test_secure_sums_and_two_holders_of_every_part(checkpoint, silos, tmp_path) -> None:
+    data = silos({"one": ["image"], "two": ["image"], "three": ["image"]})
+    settings = experiment(checkpoint("llava"), data, "fedavg-lora", privacy={"secure": {}})
+    assert run(settings, tmp_path / "run").summary["status"] == "complete"
+
+
+def test_pictures_have_features_for_a_partition_and_captions_a_likelihood(checkpoint, silos) -> None:
+    data = silos({"one": ["image"], "two": ["image"]})
+    setup = experiment(checkpoint("qwen3_vl"), data).setup
+    pictures = [s for client in load_folder(data) for s in client.train]
+    vectors = picture_features(setup, pictures)
+    assert vectors.shape == (len(pictures), 32)
+    assert not torch.allclose(vectors[0], vectors[1])
+    model = load_native(setup.foundation, ["image"], "cpu", 0)
+    metrics = retrieval(model, [replace(s, question="") for s in pictures], candidates=2)
+    assert metrics.keys() == {"r1_likelihood", "candidates", "captions"}
 
 
 def test_a_vera_adapter_two_stages_and_a_frozen_encoder(checkpoint, silos, tmp_path) -> None:

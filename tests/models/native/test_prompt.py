@@ -28,80 +28,80 @@ def media_of(name: str) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", ENDS)
-def test_an_answer_follows_the_generation_prompt_and_ends_as_the_template_ends_it(name, native) -> None:
-    reader = native(name).reader
-    example = reader.prepare(Sample("a", media_of(name), "what?", "red"))
-    prompt = reader.tokenizer.decode(example.ids)
+def test_an_answer_follows_the_generation_prompt_and_ends_as_the_template_ends_it(name, reader) -> None:
+    reads = reader(name)
+    example = reads.prepare(Sample("a", media_of(name), "what?", "red"))
+    prompt = reads.tokenizer.decode(example.ids)
     assert prompt.endswith(ENDS[name][0])
-    assert reader.tokenizer.decode(example.answer) == ENDS[name][1]
+    assert reads.tokenizer.decode(example.answer) == ENDS[name][1]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_special_tokens_that_a_user_typed_are_text(name, native) -> None:
-    reader = native(name).reader
-    places = reader.tokenizer.convert_ids_to_tokens(list(reader.placeholders.values()))
-    typed = " ".join([*places, *reader._special[-8:], "</s>"])
+def test_special_tokens_that_a_user_typed_are_text(name, reader) -> None:
+    reads = reader(name)
+    places = reads.tokenizer.convert_ids_to_tokens(list(reads.placeholders.values()))
+    typed = " ".join([*places, *reads._special[-8:], "</s>"])
     plain, other = (
-        reader.prepare(Sample("a", media_of(name), f"what {q}?", f"red {q}")) for q in ("is it", typed)
+        reads.prepare(Sample("a", media_of(name), f"what {q}?", f"red {q}")) for q in ("is it", typed)
     )
-    special = {i for i, t in reader.tokenizer.added_tokens_decoder.items() if t.special}
+    special = {i for i, t in reads.tokenizer.added_tokens_decoder.items() if t.special}
     for one, two in ((plain.ids, other.ids), (plain.answer, other.answer)):
         counts = [sorted(i for i in torch.as_tensor(ids).tolist() if i in special) for ids in (one, two)]
         assert counts[0] == counts[1]
-    assert reader.tokenizer.decode(other.answer).endswith("</s>" + reader.tokenizer.decode([reader.stop]))
+    assert reads.tokenizer.decode(other.answer).endswith("</s>" + reads.tokenizer.decode([reads.stop]))
 
 
 @pytest.mark.parametrize("name", ["llava", "paligemma", "qwen2_audio", "gemma3"])
-def test_the_prompt_is_what_the_processor_makes_of_the_messages(name, native) -> None:
-    reader = native(name).reader
-    example = reader.prepare(Sample("a", media_of(name), "what?", "red"))
+def test_the_prompt_is_what_the_processor_makes_of_the_messages(name, reader) -> None:
+    reads = reader(name)
+    example = reads.prepare(Sample("a", media_of(name), "what?", "red"))
     part = {"image": {"type": "image", "image": native_prompt._picture(PICTURE["image"])}}
     part["audio"] = {"type": "audio", "audio": SOUND["audio"].numpy()}
     content = [*(part[m] for m in modalities_of(name)), {"type": "text", "text": "what?"}]
-    made = reader.processor.apply_chat_template(
+    made = reads.processor.apply_chat_template(
         [{"role": "user", "content": content}],
-        chat_template=reader.template,
+        chat_template=reads.template,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
     )
-    batch = collate([example], reader.pad, answers=False).inputs
+    batch = collate([example], reads.pad, answers=False).inputs
     made.pop("labels", None)
     assert batch.keys() == made.keys()
     assert all(torch.equal(batch[n], made[n]) for n in made)
 
 
 @pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "voxtral", "paligemma"])
-def test_a_long_question_is_cut_and_no_placeholder_is(name, native, monkeypatch) -> None:
-    reader = native(name).reader
+def test_a_long_question_is_cut_and_no_placeholder_is(name, reader, monkeypatch) -> None:
+    reads = reader(name)
     monkeypatch.setattr(native_prompt, "MAX_TEXT_TOKENS", 120)
-    short, long = (reader.prepare(Sample("a", media_of(name), q, "red")) for q in ("why", "why " * 100))
-    place = next(iter(reader.placeholders.values()))
+    short, long = (reads.prepare(Sample("a", media_of(name), q, "red")) for q in ("why", "why " * 100))
+    place = next(iter(reads.placeholders.values()))
     assert (short.truncated, long.truncated) == (False, True)
     assert int(long.ids.eq(place).sum()) == int(short.ids.eq(place).sum()) > 0
     assert int(long.ids.ne(place).sum()) + len(long.answer) == 120
-    assert long.answer[-1] == reader.stop
-    endless = reader.prepare(Sample("a", media_of(name), "why", "red " * 100))
+    assert long.answer[-1] == reads.stop
+    endless = reads.prepare(Sample("a", media_of(name), "why", "red " * 100))
     assert endless.truncated
-    assert reader.stop not in endless.answer  # no false stop is learned
+    assert reads.stop not in endless.answer  # no false stop is learned
 
 
-def test_a_sound_that_is_longer_than_the_model_hears_is_said_to_be_cut(native) -> None:
-    reader = native("qwen2_audio").reader
-    assert not reader.prepare(Sample("a", {"audio": torch.zeros(32_000)}, "what?", "red")).truncated
-    assert reader.prepare(Sample("a", {"audio": torch.zeros(32_001)}, "what?", "red")).truncated
-    voxtral = native("voxtral").reader.prepare(Sample("a", {"audio": torch.zeros(40_000)}, "what?", "red"))
+def test_a_sound_that_is_longer_than_the_model_hears_is_said_to_be_cut(reader) -> None:
+    reads = reader("qwen2_audio")
+    assert not reads.prepare(Sample("a", {"audio": torch.zeros(32_000)}, "what?", "red")).truncated
+    assert reads.prepare(Sample("a", {"audio": torch.zeros(32_001)}, "what?", "red")).truncated
+    voxtral = reader("voxtral").prepare(Sample("a", {"audio": torch.zeros(40_000)}, "what?", "red"))
     assert len(voxtral.media["input_features"]) == 2  # two chunks, all of it
     assert not voxtral.truncated
 
 
-def test_a_captions_sample_has_no_question_and_a_modality_of_no_encoder_is_one_sentence(native) -> None:
-    reader = native("llava").reader
-    caption = reader.prepare(Sample("a", PICTURE, "", "red"))
-    assert reader.tokenizer.decode(caption.ids) == "USER: " + "<image>" * 4 + "\nASSISTANT:"
+def test_a_captions_sample_has_no_question_and_a_modality_of_no_encoder_is_one_sentence(reader) -> None:
+    reads = reader("llava")
+    caption = reads.prepare(Sample("a", PICTURE, "", "red"))
+    assert reads.tokenizer.decode(caption.ids) == "USER: " + "<image>" * 4 + "\nASSISTANT:"
     with pytest.raises(ExperimentError, match=r"sample 'a' has audio, and .* reads image only; drop audio"):
-        reader.prepare(Sample("a", SOUND, "what?", "red"))
+        reads.prepare(Sample("a", SOUND, "what?", "red"))
 
 
 def test_media_of_unequal_shapes_are_padded_with_zeros() -> None:

@@ -444,7 +444,7 @@ def internvl(folder: Path) -> Path:
     return save(folder, config, processor, InternVLForConditionalGeneration, tok)
 
 
-def _whisper_features(seconds: int = 30, mels: int = 16) -> Any:
+def _whisper_features(seconds: int, mels: int = 16) -> Any:
     from transformers import WhisperFeatureExtractor
 
     return WhisperFeatureExtractor(feature_size=mels, chunk_length=seconds)
@@ -671,14 +671,14 @@ def audioflamingo3(folder: Path) -> Path:
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "intermediate_size": 48,
-        "max_source_positions": 1500,
+        "max_source_positions": 100,
     }
     config = AudioFlamingo3Config(
         audio_config=audio,
         text_config={"model_type": "qwen2", "vocab_size": len(tok), **TEXT},
         audio_token_id=tok.convert_tokens_to_ids("<sound>"),
     )
-    processor = AudioFlamingo3Processor(_whisper_features(), tok, chat_template=template)
+    processor = AudioFlamingo3Processor(_whisper_features(2), tok, chat_template=template)
     return save(folder, config, processor, AudioFlamingo3ForConditionalGeneration, tok)
 
 
