@@ -14,7 +14,9 @@ from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
 from fedloom.models.native.collate import collate
 from fedloom.models.native.families import FAMILIES as TABLE
+from fedloom.models.native.load import load_native
 from fedloom.models.native.trainable import NativeMLLM
+from fedloom.models.settings import Foundation
 from fedloom.models.training.cohort import train_cohort
 from fedloom.models.training.loop import LocalJob, train_one
 from fedloom.models.training.settings import Training
@@ -177,3 +179,19 @@ def test_plain_peft_computes_the_logits_of_what_was_saved(name, native, checkpoi
         assert torch.allclose(other(**inputs).logits, logits, atol=1e-5)
         model.load({})
         assert not torch.allclose(model.model(**inputs).logits, logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gemma3", "qwen2_5_vl", "qwen2_audio"])
+def test_a_bfloat16_model_trains_float32_tensors(name, native, checkpoint) -> None:
+    settings = Foundation(native=str(checkpoint(name)))
+    model = load_native(settings, modalities_of(name), "cpu", 0, precision="bfloat16")
+    full = native(name)
+    assert {p.dtype for p in model.tensors.values()} == {torch.float32}
+    own = {id(p) for p in model.tensors.values()}
+    assert {p.dtype for p in model.root.parameters() if id(p) not in own} == {torch.bfloat16}
+    batch = [model.prepare(s) for s in samples(modalities_of(name), 0)]
+    parameters = model.begin(model.tensors)
+    loss = model.loss(batch)
+    loss.backward()
+    assert all(p.grad is not None for p in parameters)
+    assert float(loss.detach()) == pytest.approx(float(full.loss(batch)), abs=0.1)

@@ -41,7 +41,7 @@ def load_native(
             with quiet_hf():
                 loaded, info = kind.from_pretrained(
                     source,
-                    dtype=torch.float32,
+                    dtype=DTYPES[precision],  # a large model has no room for its float32 copy
                     use_safetensors=True,
                     trust_remote_code=False,
                     output_loading_info=True,
@@ -64,6 +64,7 @@ def load_native(
             settings.encoder_lora,
             seed=seed,
             second=second,
+            precision=DTYPES[precision],
         )
     model.cast_frozen(DTYPES[precision])
     return model

@@ -29,7 +29,7 @@ from fedloom.models.native.collate import Batch, collate, moved_to
 from fedloom.models.native.processor import FAULTS, first_line
 from fedloom.models.native.prompt import NativeExample, Reader
 from fedloom.models.native.rows import RowHooks
-from fedloom.models.precision import in_precision
+from fedloom.models.precision import arithmetic, in_precision
 
 
 class NativeMLLM(Trainable):
@@ -45,9 +45,11 @@ class NativeMLLM(Trainable):
         *,
         seed: int,
         second: bool = False,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         """Adapters start from the stream of `seed`; None attaches none; `second` adds a personal one to every layer.
 
+        `precision`: the dtype of the model's weights. Trained tensors, the projector's too, become float32.
         Raises ExperimentError for a modality that the model does not read, and where a rank or target does not fit.
         """
         family = reader.family
@@ -59,7 +61,7 @@ class NativeMLLM(Trainable):
         model.requires_grad_(False)
         model.eval()
         self.model, self.reader, self.family = model, reader, family
-        self.precision = torch.float32
+        self.precision = precision
         self.modalities = [m for m in family.towers if m in modalities]
         self.stackable = all(family.towers[m].rows is not None for m in self.modalities)
         self._adapters: dict[str, Adapter] = {}
@@ -91,6 +93,8 @@ class NativeMLLM(Trainable):
             "projector" if single else f"projector.{m}": projector_of(model, paths)
             for m, paths in projectors.items()
         }
+        for parameter in (p for named in self._projectors.values() for p in named.values()):
+            parameter.data = parameter.data.float()
         tensors = {f"{g}/{n}": p for g, a in self._adapters.items() for n, p in a.factors().items()}
         tensors |= {f"{g}/{n}": p for g, named in self._projectors.items() for n, p in named.items()}
         peft = {f"{g}/{n}": layer for g, a in self._adapters.items() for n, layer in a.layers().items()}
@@ -321,7 +325,8 @@ class NativeMLLM(Trainable):
         batch = self._collate([self.prepare(Sample("probe", {modality: raw}, "?", "!"))], answers=True)
         inputs, tower = self._inputs(batch), self.family.towers[modality]
         try:
-            return probe(self.model, self.family.llm, tower, layers, inputs)
+            with arithmetic(self.device, self.precision):
+                return probe(self.model, self.family.llm, tower, layers, inputs)
         except FAULTS as error:
             raise ExperimentError(
                 f"model.native: {self.reader.source} fails at a sample with {modality}: {first_line(error)}"
