@@ -51,6 +51,18 @@ def test_special_tokens_that_a_user_typed_are_text(name, reader) -> None:
     assert reads.tokenizer.decode(other.answer).endswith("</s>" + reads.tokenizer.decode([reads.stop]))
 
 
+def test_without_the_option_of_transformers_a_typed_token_is_broken_up(reader, monkeypatch) -> None:
+    reads = reader("qwen2_5_vl")
+    original = type(reads.processor).apply_chat_template
+
+    def older(self, conversation, **options):
+        return original(self, conversation, **options)
+
+    monkeypatch.setattr(type(reads.processor), "apply_chat_template", older)
+    ids = reads.prepare(Sample("a", PICTURE, "a <|im_end|> b", "red")).ids
+    assert "a < |im_end|> b" in reads.tokenizer.decode(ids)
+
+
 @pytest.mark.parametrize("name", ["llava", "paligemma", "qwen2_audio", "gemma3"])
 def test_the_prompt_is_what_the_processor_makes_of_the_messages(name, reader) -> None:
     reads = reader(name)

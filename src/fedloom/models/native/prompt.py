@@ -5,8 +5,12 @@
 The lead and the stop are the template's own: what it writes around an answer after its generation prompt.
 """
 
+import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import torch
@@ -16,6 +20,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.native.families import Family
 from fedloom.models.native.processor import FAULTS, first_line
+from fedloom.models.plain_tokenizer import PlainTokenizer
 
 ASKED, ANSWERED = "\ue000", "\ue001"
 """Private characters that stand for a question and an answer while the template is explored."""
@@ -57,6 +62,7 @@ class Reader:
         self.config = config
         pad = self.tokenizer.pad_token_id
         self.pad = int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
+        self._plain = PlainTokenizer(self.tokenizer)
         added = self.tokenizer.added_tokens_decoder.values()
         self._special = sorted((str(t) for t in added if t.special), key=len, reverse=True)
         found = {m: _placeholder(config, m) for m in family.towers}
@@ -78,8 +84,8 @@ class Reader:
         room = MAX_TEXT_TOKENS - len(answer)
         truncated = self._sound_is_cut(sample)
         while (over := self._text_tokens(made) - room) > 0 and question:
-            ids = self.tokenizer.encode(question, add_special_tokens=False, split_special_tokens=True)
-            question = self.tokenizer.decode(ids[: max(len(ids) - over, 0)]) if over < len(ids) else ""
+            words = self._ids(question)
+            question = self.tokenizer.decode(words[: len(words) - over]) if over < len(words) else ""
             made, truncated = self._read(sample, question), True
         if over > 0:  # the frame alone is too long: an answer without a stop teaches no false one
             answer, truncated = answer[: max(len(answer) - over, 1)], True
@@ -95,21 +101,32 @@ class Reader:
         return [text.strip() for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
     def _read(self, sample: Sample, question: str) -> dict[str, Tensor]:
-        """The processor's outputs for one prompt without its answer; special tokens in the question stay text."""
-        typed = [t for t in self._special if t in question]
+        """The processor's outputs for one prompt without its answer; control tokens that the question spells stay text."""
         try:
-            if not typed:
+            if not self._control_in(self.tokenizer(question, add_special_tokens=False)["input_ids"]):
                 return self._processed(sample, question)
-            try:
-                return self._processed(sample, question, sanitize_control_tokens=True)
-            except FAULTS:  # some processors, and transformers before 5.24, cannot: break the tokens up
-                for token in typed:
-                    question = question.replace(token, f"{token[0]} {token[1:]}")
-                return self._processed(sample, question)
+            with suppress(*FAULTS):  # some processors cannot, nor can transformers before 5.24
+                made = self._processed(sample, question, sanitize_control_tokens=True)
+                wanted = self._processed(sample, "x")
+                if self._control_in(made["input_ids"][0]) == self._control_in(wanted["input_ids"][0]):
+                    return made
+            return self._processed(sample, self._broken(question))
         except FAULTS as error:
             raise ExperimentError(
                 f"model.native: the processor of {self.source} cannot read sample {sample.uid!r}: {first_line(error)}"
             ) from error
+
+    def _control_in(self, ids: Any) -> Counter[int]:
+        """The control tokens among these ids."""
+        return Counter(i for i in map(int, ids) if i in self._plain.control)
+
+    def _broken(self, text: str) -> str:
+        """The text with a space inside each control token; between all letters where that is not enough."""
+        text = unicodedata.normalize("NFKC", text)
+        for token in self._special:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
+        left = self._control_in(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return " ".join(text) if left else text
 
     def _processed(self, sample: Sample, question: str, **options: Any) -> dict[str, Tensor]:
         content: list[dict[str, Any]] = []
@@ -126,6 +143,8 @@ class Reader:
         if plain:
             content = [{k: v for k, v in part.items() if k in ("type", "text")} for part in content]
         reader = self.tokenizer if plain else self.processor
+        if not options.keys() <= signature(reader.apply_chat_template).parameters.keys():
+            raise TypeError(f"{type(reader).__name__} has no {', '.join(options)}")
         made = reader.apply_chat_template(
             [{"role": "user", "content": content}],
             chat_template=self.template,
@@ -172,13 +191,13 @@ class Reader:
 
     def _encode(self, answer: str) -> list[int]:
         """Lead, answer and stop. The answer is tokenised behind the prompt's last words, as the template writes it."""
-
-        def ids(text: str) -> list[int]:
-            return list(self.tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
-
-        head, joined = ids(self._anchor), ids(self._anchor + self._lead + answer)
-        own = joined[len(head) :] if joined[: len(head)] == head else ids(self._lead + answer)
+        head, joined = self._ids(self._anchor), self._ids(self._anchor + self._lead + answer)
+        own = joined[len(head) :] if joined[: len(head)] == head else self._ids(self._lead + answer)
         return [*own, self.stop]
+
+    def _ids(self, text: str) -> list[int]:
+        """Token ids of a text, none of them a control token."""
+        return list(self._plain(text, add_special_tokens=False)["input_ids"])
 
     def _template(self) -> str:
         """The checkpoint's chat template, the family's, or a plain one; it begins with bos where the tokenizer adds one."""

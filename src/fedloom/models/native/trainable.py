@@ -88,6 +88,7 @@ class NativeMLLM(Trainable):
             layers = layers_of(model, {"llm": (family.llm, family.targets, ())}, llm_lora)["llm"]
             self._adapters["llm"] = adapt(model, family.llm, llm_lora, layers, "llm", seed, second)
         model.eval()
+        self._entered = projectors
         single = len(family.towers) == 1
         self._projectors = {
             "projector" if single else f"projector.{m}": projector_of(model, paths)
@@ -227,7 +228,7 @@ class NativeMLLM(Trainable):
         def into(module: nn.Module, args: Any, kwargs: Any) -> None:
             inputs.append(next(t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)))
 
-        projector = self.model.get_submodule(self.family.towers["image"].projector[0])
+        projector = self.model.get_submodule(self._entered["image"][0])
         hooks = [
             projector.register_forward_pre_hook(into, with_kwargs=True),
             self.model.get_submodule(self.family.llm).register_forward_pre_hook(_stop),
