@@ -43,6 +43,8 @@ class Trainable(ABC):
 
     stackable: bool = True
     """Whether clients with equal trained tensors can train as one cohort; needs `rows`."""
+    row_wise: Collection[nn.Module] = ()
+    """Trained modules, beside linear layers, that compute each row of their one input by itself, such as a projector's norm."""
     one_model: bool = True
     """Whether the shared tensors form one common model; False if each client has an architecture of its own."""
 

@@ -38,6 +38,11 @@ class Foundation(BaseModel):
     llm: str | None = Field(
         None, description="instead of a foundation: Hugging Face id or folder of a causal LM"
     )
+    native: str | None = Field(
+        None,
+        description="instead of a foundation: Hugging Face id or folder of a multimodal LLM with its own processor, such as "
+        "Qwen/Qwen2.5-VL-3B-Instruct",
+    )
     classifier: str | None = Field(
         None,
         description="source text: Hugging Face id or folder of a sequence classifier or masked LM, such as "

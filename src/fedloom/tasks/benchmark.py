@@ -13,6 +13,7 @@ from torch.nn.functional import normalize
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.data.sources import benchmarks
+from fedloom.models.base import Trainable
 from fedloom.models.mllm.trainable import AdaptedMLLM
 from fedloom.tasks.metrics.yes_no import letter, yes_no
 from fedloom.tasks.metrics.yes_no import mme as mme_score
@@ -36,7 +37,7 @@ def yes_no_scenes(count: int, seed: int = 0) -> tuple[list[Sample], list[Sample]
 
 @torch.no_grad()
 def answers(
-    model: AdaptedMLLM, samples: Sequence[Sample], max_new_tokens: int = 16, batch: int = 64
+    model: Trainable, samples: Sequence[Sample], max_new_tokens: int = 16, batch: int = 64
 ) -> list[str]:
     """The model's answer to every sample."""
     texts: list[str] = []
@@ -68,12 +69,13 @@ def score(samples: Sequence[Sample], predictions: Sequence[str]) -> dict[str, fl
 
 
 @torch.no_grad()
-def retrieval(model: AdaptedMLLM, captions: Sequence[Sample], candidates: int = 8) -> dict[str, float]:
+def retrieval(model: Trainable, captions: Sequence[Sample], candidates: int = 8) -> dict[str, float]:
     """R@1 between pictures and captions.
 
     `r1_likelihood`: each picture retrieves, from its own and `candidates` - 1 other captions, the one with the highest likelihood
     per token (chance 1 / candidates). `r1_embedding`: each picture retrieves from all N captions by cosine between the mean of
-    its projected tokens and the mean of the caption's token embeddings, both centred (chance 1 / N). Equal captions count once.
+    its projected tokens and the mean of the caption's token embeddings, both centred (chance 1 / N); not for a native model.
+    Equal captions count once.
     Empty where there is nothing to choose from.
     """
     own = list({s.answer: s for s in captions}.values())
@@ -86,14 +88,16 @@ def retrieval(model: AdaptedMLLM, captions: Sequence[Sample], candidates: int = 
         pairs = [model.prepare(replace(s, answer=other.answer)) for s in part for other in part]
         losses = model.losses(pairs, range(len(pairs)), len(pairs)).reshape(len(part), len(part))
         right += int((losses.argmin(1).cpu() == torch.arange(len(part))).sum())
-    pictures, texts = _vectors(model, own)
-    nearest = (normalize(pictures, dim=1) @ normalize(texts, dim=1).T).argmax(1).cpu()
-    return {
+    metrics = {
         "r1_likelihood": right / len(own),
-        "r1_embedding": float((nearest == torch.arange(len(own))).double().mean()),
         "candidates": float(min(candidates, len(own))),
         "captions": float(len(own)),
     }
+    if isinstance(model, AdaptedMLLM):
+        pictures, texts = _vectors(model, own)
+        nearest = (normalize(pictures, dim=1) @ normalize(texts, dim=1).T).argmax(1).cpu()
+        metrics["r1_embedding"] = float((nearest == torch.arange(len(own))).double().mean())
+    return metrics
 
 
 def _vectors(model: AdaptedMLLM, samples: Sequence[Sample]) -> tuple[Tensor, Tensor]:
@@ -122,7 +126,7 @@ class Suites:
     images: Path = Path()
 
 
-def measured(model: AdaptedMLLM, suites: Suites) -> dict[str, float]:
+def measured(model: Trainable, suites: Suites) -> dict[str, float]:
     """`<benchmark>/<metric>` of a model on the named suites. Raises ExperimentError if none is named."""
     figures: dict[str, float] = {}
     parts: dict[str, list[Sample]] = {}

@@ -41,6 +41,7 @@ from fedloom.tasks.metrics import summarise
 
 if TYPE_CHECKING:
     from fedloom.models.mllm.trainable import AdaptedMLLM
+    from fedloom.models.native.trainable import NativeMLLM
 
 Control = Literal["removed", "zeroed", "shuffled"]
 
@@ -64,7 +65,16 @@ class QuestionAnswering(Task[Source]):
         *(f"training.{name}" for name in ("schedule", "tau", "rho", "projector", "text_only")),
         *(
             f"model.{name}"
-            for name in ("foundation", "encoder", "llm", "projector", "projector_from", "tokens", "frame")
+            for name in (
+                "foundation",
+                "encoder",
+                "llm",
+                "native",
+                "projector",
+                "projector_from",
+                "tokens",
+                "frame",
+            )
         ),
         "model.llm_lora*",
         "model.encoder_lora*",
@@ -85,11 +95,11 @@ class QuestionAnswering(Task[Source]):
         parts = {"llm": foundation.llm_lora, "encoder": foundation.encoder_lora}
         return {part: spec for part, spec in parts.items() if spec is not None}
 
-    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedMLLM":
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedMLLM | NativeMLLM":
         """The LLM with an encoder trunk for every modality that a client holds."""
         return _loaded(sorted({m for held in holds.values() for m in held}), setup)
 
-    def load(self, folder: Path, setup: Setup) -> "AdaptedMLLM":
+    def load(self, folder: Path, setup: Setup) -> "AdaptedMLLM | NativeMLLM":
         """The model with the trunks and tensors in `folder`."""
         description = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
         trunks = [a.removeprefix("encoder.") for a in description["adapters"] if a.startswith("encoder.")]
@@ -121,9 +131,8 @@ class QuestionAnswering(Task[Source]):
             raise ExperimentError("a multimodal LLM reads one question; leave --pair out")
         if not (question.text or "").strip() and "audio" not in question.inputs:
             raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
-        mllm = cast("AdaptedMLLM", model)
         sample = Sample("asked", question.inputs, question.text or ANSWER_SPOKEN, "")
-        return mllm.generate([mllm.prepare(sample)], question.max_new_tokens)[0]
+        return model.generate([model.prepare(sample)], question.max_new_tokens)[0]
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """Refuses methods for other models."""
@@ -133,7 +142,7 @@ class QuestionAnswering(Task[Source]):
         """Metrics on the named suites; see `tasks.benchmark`."""
         from fedloom.tasks.benchmark import measured
 
-        return measured(cast("AdaptedMLLM", model), suites)
+        return measured(cast("Trainable", model), suites)
 
 
 @dataclass(frozen=True)
@@ -161,10 +170,12 @@ class AnswerEvaluator:
         )
 
 
-def _loaded(modalities: Sequence[str], setup: Setup) -> "AdaptedMLLM":
+def _loaded(modalities: Sequence[str], setup: Setup) -> "AdaptedMLLM | NativeMLLM":
     from fedloom.models.mllm.load import load_model
+    from fedloom.models.native.load import load_native
 
-    model = load_model(
+    load = load_model if setup.foundation.native is None else load_native
+    model = load(
         setup.foundation,
         modalities,
         setup.device,
@@ -181,7 +192,11 @@ def _loaded(modalities: Sequence[str], setup: Setup) -> "AdaptedMLLM":
 def picture_features(setup: Setup, samples: Sequence[Sample], batch: int = 64) -> Tensor:
     """(N, d), on the CPU: the frozen encoder's mean output for each sample's picture, before any projector."""
     from fedloom.models.mllm.load import load_model
+    from fedloom.models.native.load import load_native
 
+    if setup.foundation.native is not None:
+        native = load_native(setup.foundation, ["image"], setup.device, setup.seed)
+        return torch.stack([native.picture_features(s).cpu() for s in samples])
     model = load_model(setup.foundation, ["image"], setup.device, setup.seed)
     rows = []
     for start in range(0, len(samples), batch):

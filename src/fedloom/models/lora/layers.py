@@ -96,7 +96,7 @@ def attach(module: nn.Module, spec: LoRA, group: str, seed: int, second: bool = 
     Raises ExperimentError where a target names no Linear module, or where the rank exceeds an adapted layer's size.
     """
     linear = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
-    adapted = {n: m for n, m in linear.items() if n.rsplit(".", 1)[-1] in spec.targets}
+    adapted = {n: m for n, m in linear.items() if any(n == t or n.endswith(f".{t}") for t in spec.targets)}
     if not adapted:
         known = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linear}))
         raise ExperimentError(

@@ -4,6 +4,7 @@ A cohort's batches stand one after another in one batch. A stacked layer multipl
 batched product, so that a client has the same rows, loss and gradient as alone, up to rounding.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import linear
 
 from fedloom.models.base import Trainable, padded
@@ -88,8 +90,10 @@ class AdapterStack:
             for layer, names in plain_layers(self.model, self.tensors).items():
                 if isinstance(layer, Single):
                     put(layer, partial(self._single, names["value"]))
-                else:
+                elif isinstance(layer, nn.Linear):
                     put(layer, partial(self._linear, layer, names))
+                else:
+                    put(layer, partial(self._module, _without_hooks(layer), names))
             for module in self.model.root.modules():
                 if isinstance(module, nn.Dropout) and module.p > 0:
                     put(module, partial(self._dropout, module))
@@ -149,6 +153,17 @@ class AdapterStack:
             return out
         return out + split.rows(bias, layer.bias, x.dim())
 
+    def _module(self, layer: nn.Module, names: Mapping[str, str], x: Tensor) -> Tensor:
+        """Any other layer of one input, such as a norm: the rows of each client by its own tensors, one client at a time."""
+        split = self._split(x)
+        own = {inner: stack for inner, n in names.items() if (stack := self._own(n, split)) is not None}
+        rows = torch.split(x, torch.bincount(split.owners)[list(split.members)].tolist())
+        parts = [
+            functional_call(layer, {inner: stack[k] for inner, stack in own.items()}, (part,))
+            for k, part in zip(split.members, rows, strict=True)
+        ]
+        return torch.cat(parts)
+
     def _single(self, name: str) -> Tensor:
         """A tensor outside any layer: (P, ...) of the clients with examples in the batch."""
         members = sorted(set(self._owners))
@@ -175,24 +190,40 @@ class AdapterStack:
         return x * mask / (1 - module.p)
 
 
-def plain_layers(model: Trainable, names: Mapping[str, Any]) -> dict[nn.Linear | Single, dict[str, str]]:
-    """The layers outside PEFT's adapters that hold these tensors: `{layer: {weight, bias or value: travelling name}}`.
+def plain_layers(model: Trainable, names: Mapping[str, Any]) -> dict[nn.Module, dict[str, str]]:
+    """The layers outside PEFT's adapters that hold these tensors: `{layer: {name inside the layer: travelling name}}`.
 
-    Raises TypeError for a tensor that another kind of module holds: it cannot be stacked.
+    Of layers inside one another the outermost stands for all. Raises TypeError for a tensor in a kind of module that cannot be
+    stacked.
     """
     names_by_id = {
         id(p): name
         for name, p in model.tensors.items()
         if name in names and name.rsplit(".", 1)[0] not in model.layers
     }
-    layers: dict[nn.Linear | Single, dict[str, str]] = {}
+    layers: dict[nn.Module, dict[str, str]] = {}
+    inside: set[int] = set()
+    row_wise = {id(module) for module in model.row_wise}
     for module in model.root.modules():
-        for attribute, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in names_by_id:
-                continue
-            if not isinstance(module, nn.Linear | Single):
-                raise TypeError(
-                    f"{names_by_id[id(parameter)]} is in a {type(module).__name__}, which cannot be stacked"
-                )
-            layers.setdefault(module, {})[attribute] = names_by_id[id(parameter)]
+        own = [p for p in module.parameters(recurse=False) if id(p) in names_by_id]
+        if not own or id(module) in inside:
+            continue
+        if not isinstance(module, nn.Linear | Single) and id(module) not in row_wise:
+            raise TypeError(
+                f"{names_by_id[id(own[0])]} is in a {type(module).__name__}, which cannot be stacked"
+            )
+        layers[module] = {
+            inner: names_by_id[id(p)] for inner, p in module.named_parameters() if id(p) in names_by_id
+        }
+        inside |= {id(m) for m in module.modules()}
     return layers
+
+
+def _without_hooks(layer: nn.Module) -> nn.Module:
+    """A second handle of the layer, which keeps its own `forward` and calls no hooks."""
+    plain = copy.copy(layer)
+    plain._forward_hooks, plain._forward_pre_hooks = (
+        type(layer._forward_hooks)(),
+        type(layer._forward_hooks)(),
+    )
+    return plain

@@ -1,0 +1,119 @@
+"""Loading a native multimodal model from a folder or Hugging Face id."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.load import choose_device
+from fedloom.models.native.families import FAMILIES
+from fedloom.models.native.find import family_of
+from fedloom.models.native.processor import FAULTS, first_line, load_processor
+from fedloom.models.native.prompt import Reader
+from fedloom.models.native.trainable import NativeMLLM
+from fedloom.models.precision import DTYPES, Precision
+from fedloom.models.settings import Foundation
+
+
+def load_native(
+    settings: Foundation,
+    modalities: Sequence[str],
+    device: str,
+    seed: int,
+    *,
+    second: bool = False,
+    precision: Precision = "float32",
+) -> NativeMLLM:
+    """The frozen model with fresh adapters on the encoders of `modalities` and on the LLM. Raises ExperimentError.
+
+    `second` adds a personal adapter to every layer. `precision` is that of the frozen weights and of the products; trained
+    tensors are float32.
+    """
+    _stands_alone(settings)
+    source, where = str(settings.native), choose_device(device)
+    config = _config(source)
+    kind = _model_class(config, source)
+    processor = load_processor(source, config, FAMILIES.get(config.model_type))
+    with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights that are replaced at once
+        try:
+            with quiet_hf():
+                loaded, info = kind.from_pretrained(
+                    source,
+                    dtype=DTYPES[precision],  # a large model has no room for its float32 copy
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
+        except FAULTS as error:
+            raise ExperimentError(f"model.native: {source} cannot be loaded: {first_line(error)}") from error
+        if missing := sorted(info["missing_keys"]):  # transformers would draw them at random
+            raise ExperimentError(
+                f"model.native: {source} lacks {len(missing)} of its model's tensors, such as {missing[0]}"
+            )
+        family = family_of(loaded, source)
+        eos = loaded.generation_config.eos_token_id
+        stops = eos if isinstance(eos, list) else [] if eos is None else [eos]
+        reader = Reader(processor, loaded.config, family, source, stops)
+        model = NativeMLLM(
+            loaded.to(where),
+            reader,
+            modalities,
+            settings.llm_lora,
+            settings.encoder_lora,
+            seed=seed,
+            second=second,
+            precision=DTYPES[precision],
+        )
+    model.cast_frozen(DTYPES[precision])
+    return model
+
+
+def _stands_alone(settings: Foundation) -> None:
+    """Raise ExperimentError for a setting of an assembled model."""
+    assembled = ("foundation", "encoder", "llm", "projector", "projector_from", "tokens", "frame")
+    plain = Foundation()
+    for name in assembled:
+        if getattr(settings, name) != getattr(plain, name):
+            raise ExperimentError(
+                f"model.native names a whole model, beside which model.{name} has no effect; leave one of them out"
+            )
+
+
+def _config(source: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        with quiet_hf():
+            return AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except FAULTS as error:
+        raise ExperimentError(
+            f"model.native: {source} is neither a folder nor a Hugging Face id of a model that transformers knows: "
+            f"{first_line(error)}"
+        ) from error
+
+
+def _model_class(config: Any, source: str) -> Any:
+    """The class of the whole model. Raises ExperimentError for a model without an encoder."""
+    import transformers
+    from transformers.models.auto import modeling_auto as auto
+
+    family = FAMILIES.get(config.model_type)
+    if family is not None and family.model_class is not None:
+        return getattr(transformers, family.model_class)
+    heard = getattr(config, "audio_config", None) is not None
+    known = auto.MODEL_FOR_MULTIMODAL_LM_MAPPING
+    if type(config) in known and not getattr(config, "is_encoder_decoder", False):
+        return transformers.AutoModelForMultimodalLM
+    if heard and type(config) in auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        return auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(config)]
+    if type(config) in auto.MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ExperimentError(
+            f"model.native: {source} is a language model of the family {config.model_type}, which reads text only; "
+            "name it as model.llm, beside a model.encoder"
+        )
+    raise ExperimentError(
+        f"model.native: {source} is of the family {config.model_type}, which is no multimodal language model; "
+        f"families with a table row: {', '.join(FAMILIES)}"
+    )

@@ -1,0 +1,342 @@
+"""A native multimodal model as a trainable one: LoRA on the encoder of each modality and on the LLM, and a trained projector.
+
+Groups: `encoder.<modality>`, `llm`, and `projector`, or `projector.<modality>` in a model with several encoders. A tensor's name
+is its group and its path in the Hugging Face class.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import group_of
+from fedloom.core.streams import torch_stream
+from fedloom.data.sample import SAMPLE_RATE, Sample
+from fedloom.models.base import PROMPT_STATES, Trainable, means
+from fedloom.models.batch_rows import RowMap
+from fedloom.models.lora import peft_files as files
+from fedloom.models.lora.layers import LoRA
+from fedloom.models.mllm.token_counts import count_tokens
+from fedloom.models.native.adapters import Adapter, LLMReached, Probe, adapt, layers_of, probe, projector_of
+from fedloom.models.native.collate import Batch, collate, moved_to
+from fedloom.models.native.processor import FAULTS, first_line
+from fedloom.models.native.prompt import NativeExample, Reader
+from fedloom.models.native.rows import RowHooks
+from fedloom.models.precision import arithmetic, in_precision
+
+
+class NativeMLLM(Trainable):
+    """`model` is changed in place: its layers get PEFT's adapters, its own weights but the projector's are frozen."""
+
+    def __init__(
+        self,
+        model: Any,
+        reader: Reader,
+        modalities: Sequence[str],
+        llm_lora: LoRA | None,
+        encoder_lora: LoRA | None,
+        *,
+        seed: int,
+        second: bool = False,
+        precision: torch.dtype = torch.float32,
+    ) -> None:
+        """Adapters start from the stream of `seed`; None attaches none; `second` adds a personal one to every layer.
+
+        `precision`: the dtype of the model's weights. Trained tensors, the projector's too, become float32.
+        Raises ExperimentError for a modality that the model does not read, and where a rank or target does not fit.
+        """
+        family = reader.family
+        if missing := [m for m in modalities if m not in family.towers]:
+            raise ExperimentError(
+                f"model.native: {reader.source} reads {' and '.join(family.towers)}, and the data has {missing[0]}; "
+                f"drop {missing[0]} from the data, or take another model"
+            )
+        model.requires_grad_(False)
+        model.eval()
+        self.model, self.reader, self.family = model, reader, family
+        self.precision = precision
+        self.modalities = [m for m in family.towers if m in modalities]
+        self.stackable = all(family.towers[m].rows is not None for m in self.modalities)
+        self._adapters: dict[str, Adapter] = {}
+        self._rows = RowHooks(model, family, reader.placeholders)
+        parts = {f"encoder.{m}": family.towers[m] for m in self.modalities}
+        named: dict[str, list[str]] = {group: [] for group in parts}
+        if encoder_lora is not None:
+            places = {group: (t.path, t.targets, t.projector) for group, t in parts.items()}
+            named = layers_of(model, places, encoder_lora)
+        projectors: dict[str, list[str]] = {}
+        for group, tower in parts.items():
+            reached = self._probe(modality := group.removeprefix("encoder."), named[group])
+            projectors[modality] = reached.projectors
+            if encoder_lora is not None and not reached.layers:
+                raise ExperimentError(
+                    f"model.native: no layer among the LoRA targets of {group} reaches the LLM; "
+                    "name others in model.encoder_lora.targets"
+                )
+            if encoder_lora is not None:
+                self._adapters[group] = adapt(
+                    model, tower.path, encoder_lora, reached.layers, group, seed, second
+                )
+        if llm_lora is not None:
+            layers = layers_of(model, {"llm": (family.llm, family.targets, ())}, llm_lora)["llm"]
+            self._adapters["llm"] = adapt(model, family.llm, llm_lora, layers, "llm", seed, second)
+        model.eval()
+        self._entered = projectors
+        single = len(family.towers) == 1
+        self._projectors = {
+            "projector" if single else f"projector.{m}": projector_of(model, paths)
+            for m, paths in projectors.items()
+        }
+        for parameter in (p for named in self._projectors.values() for p in named.values()):
+            parameter.data = parameter.data.float()
+        tensors = {f"{g}/{n}": p for g, a in self._adapters.items() for n, p in a.factors().items()}
+        tensors |= {f"{g}/{n}": p for g, named in self._projectors.items() for n, p in named.items()}
+        peft = {f"{g}/{n}": layer for g, a in self._adapters.items() for n, layer in a.layers().items()}
+        self.row_wise = [
+            m for paths in projectors.values() for p in paths for m in model.get_submodule(p).modules()
+        ]
+        super().__init__(tensors, peft, {g: a.spec.scale() for g, a in self._adapters.items()})
+
+    @property
+    def root(self) -> nn.Module:
+        """The model of transformers."""
+        return self.model  # type: ignore[no-any-return]
+
+    @property
+    def rows(self) -> RowMap:
+        """Maps rows of the encoder, projector or LLM at work to examples."""
+        return self._rows.now
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.model.parameters()).device  # type: ignore[no-any-return]
+
+    def dropout_in(self, groups: frozenset[str]) -> None:
+        """LoRA dropout in these groups only; everything else stays in eval mode, batch statistics too."""
+        for group, adapter in self._adapters.items():
+            for dropout in adapter.dropouts():
+                dropout.training = group in groups
+
+    def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
+        """The LLM for all clients; an encoder's adapter and its projector for clients with that modality."""
+        held = [m for m in holds if m in self.family.towers]
+        single = len(self.family.towers) == 1
+        return frozenset({"llm"}).union(
+            *({f"encoder.{m}", "projector" if single else f"projector.{m}"} for m in held)
+        )
+
+    def prepare(self, sample: Sample, client: str | None = None) -> NativeExample:
+        """The processor's outputs and the answer's token ids."""
+        return self.reader.prepare(sample)
+
+    def positions(self, example: NativeExample) -> int:
+        """Positions of prompt and answer, plus the rows times tokens of the encoder, taken as one per placeholder."""
+        soft = sum(int(example.ids.eq(p).sum()) for p in self.reader.placeholders.values())
+        return len(example.ids) + len(example.answer) + soft
+
+    @in_precision
+    def loss(self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None) -> Tensor:
+        """Mean negative log-likelihood of the batch's answer tokens (Eq. 6)."""
+        logits, labels, _ = self._answers(examples)
+        return cross_entropy(_wide(logits), labels)
+
+    @in_precision
+    def losses(
+        self,
+        examples: Sequence[NativeExample],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[Any] | None = None,
+    ) -> Tensor:
+        """Mean negative log-likelihood of each owner's answer tokens."""
+        logits, labels, index = self._answers(examples)
+        owner = torch.tensor(owners, device=index.device)[index]
+        return means(cross_entropy(_wide(logits), labels, reduction="none"), owner, count)
+
+    @in_precision
+    @torch.no_grad()
+    def score(
+        self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None
+    ) -> list[tuple[int, int]]:
+        """Answer tokens (the stop included) and correct ones, teacher forced."""
+        logits, labels, index = self._answers(examples, mixed=True)
+        tokens, correct = count_tokens(logits.argmax(-1), labels, index, len(examples))
+        return list(zip(tokens.tolist(), correct.tolist(), strict=True))
+
+    @in_precision
+    @torch.no_grad()
+    def generate(
+        self, examples: Sequence[NativeExample], max_new_tokens: int, features: Sequence[Any] | None = None
+    ) -> list[str]:
+        """Greedy answers, by the family's own `generate`."""
+        from transformers import GenerationConfig
+
+        settings = GenerationConfig(
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=self.reader.stops,
+            pad_token_id=self.reader.pad,
+        )
+        texts = dict.fromkeys(range(len(examples)), "")
+        for members in self._passes(examples):
+            own = [examples[i] for i in members]
+            with self.mixed_by_prompts("llm", own):
+                batch = self._collate(own, answers=False)
+                ids = self.model.generate(**self._inputs(batch), generation_config=settings)
+            texts.update(
+                zip(members, self.reader.decode(ids[:, batch.inputs["input_ids"].shape[1] :]), strict=True)
+            )
+        return list(texts.values())
+
+    @in_precision
+    @torch.no_grad()
+    def prompt_states(
+        self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None
+    ) -> Tensor:
+        """(B, d_llm): the LLM's last layer at the prompt's last token, the LLM's adapters switched off."""
+        last: list[Tensor] = []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            last.append(output[0][:, -1])
+
+        adapter = self._adapters.get("llm")
+        hook = self.model.get_submodule(self.family.llm).register_forward_hook(keep)
+        passes = self._passes(examples)
+        try:
+            with nullcontext() if adapter is None else adapter.wrapped.disable_adapter():
+                for members in passes:
+                    self._forward(self._collate([examples[i] for i in members], answers=False))
+        finally:
+            hook.remove()
+        order = torch.tensor([i for members in passes for i in members]).argsort()
+        return torch.cat(last)[order]
+
+    @torch.no_grad()
+    def picture_features(self, sample: Sample) -> Tensor:
+        """(d,): the encoder's output for a sample's picture as the projector reads it, averaged over its tokens."""
+        inputs: list[Tensor] = []
+
+        def into(module: nn.Module, args: Any, kwargs: Any) -> None:
+            inputs.append(next(t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)))
+
+        projector = self.model.get_submodule(self._entered["image"][0])
+        hooks = [
+            projector.register_forward_pre_hook(into, with_kwargs=True),
+            self.model.get_submodule(self.family.llm).register_forward_pre_hook(_stop),
+        ]
+        try:
+            self._forward(self._collate([self.prepare(sample)], answers=True))
+        except LLMReached:
+            pass
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return inputs[0].float().flatten(0, -2).mean(0)
+
+    def save_adapters(self, folder: Path) -> None:
+        """`<group>/` in PEFT's format for the whole model, `<group>.safetensors` per projector, and `fedloom.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        everything = self.exported()
+        for group, adapter in self._adapters.items():
+            own = {n.removeprefix(f"{group}/"): t for n, t in everything.items() if group_of(n) == group}
+            files.save(folder / group, own, adapter.spec, None)
+        for group, named in self._projectors.items():
+            save_file(
+                {n: p.detach().cpu().contiguous() for n, p in named.items()}, folder / f"{group}.safetensors"
+            )
+        if self.own_prompts is not None:
+            save_file({PROMPT_STATES: self.own_prompts.contiguous()}, folder / "anchors.safetensors")
+        listed = {
+            "format": 1,
+            "adapters": sorted(self._adapters),
+            "projectors": sorted(self._projectors),
+            "modalities": self.modalities,
+        }
+        text = json.dumps(listed, indent=2, sort_keys=True) + "\n"
+        (folder / "fedloom.json").write_text(text, encoding="utf-8")
+
+    @staticmethod
+    def read_adapters(folder: Path) -> dict[str, Tensor]:
+        """The tensors that `save_adapters` wrote, by their travelling names."""
+        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+        tensors: dict[str, Tensor] = {}
+        for group in listed["adapters"]:
+            tensors |= {f"{group}/{n}": t for n, t in files.read(folder / group).items()}
+        for group in listed["projectors"]:
+            tensors |= {f"{group}/{n}": t for n, t in load_file(folder / f"{group}.safetensors").items()}
+        if (folder / "anchors.safetensors").is_file():
+            tensors |= load_file(folder / "anchors.safetensors")
+        return tensors
+
+    def _collate(self, examples: Sequence[NativeExample], *, answers: bool) -> Batch:
+        self._rows.start(examples, answers=answers)
+        return collate(examples, self.reader.pad, answers=answers, answer_type=self.family.answer_type)
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        return moved_to(batch.inputs, self.device, self.precision)
+
+    def _forward(self, batch: Batch, **options: Any) -> Any:
+        return self.model(**self._inputs(batch), use_cache=False, **options)
+
+    def _answers(
+        self, examples: Sequence[NativeExample], *, mixed: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (N, V) at the answers' N tokens, those tokens' labels (N,), and the example of each (N,), on the model's device.
+
+        The model computes logits at no other position where it can. `mixed`: with FedDPA's weights of the second adapter.
+        """
+        parts = []
+        for members in self._passes(examples):
+            own = [examples[i] for i in members]
+            with self.mixed_by_prompts("llm", own) if mixed else nullcontext():
+                batch = self._collate(own, answers=True)
+                keep, column = torch.unique(batch.predict, return_inverse=True)
+                out = self._forward(batch, logits_to_keep=keep.to(self.device))
+            if out.logits.shape[1] != len(keep):  # some classes take the option and ignore it
+                column = batch.predict
+            parts.append((out.logits[batch.rows, column], batch.labels, torch.tensor(members)[batch.rows]))
+        logits, labels, index = (torch.cat(part) for part in zip(*parts, strict=True))
+        return logits, labels.to(self.device), index.to(self.device)
+
+    def _passes(self, examples: Sequence[NativeExample]) -> list[list[int]]:
+        """Indices of the examples of each pass: all of them, or one kind at a time in a family without a row in the table."""
+        if self.stackable:
+            return [list(range(len(examples)))]
+        kinds: dict[tuple[str, ...], list[int]] = {}
+        for i, example in enumerate(examples):
+            kinds.setdefault(tuple(sorted(example.media)), []).append(i)
+        return list(kinds.values())
+
+    def _probe(self, modality: str, layers: Sequence[str]) -> Probe:
+        """What a made-up sample reaches. Raises ExperimentError if the model cannot read it."""
+        rng = torch_stream(0, "probe", modality)
+        if modality == "image":
+            raw = torch.randint(0, 256, (3, 64, 64), generator=rng, dtype=torch.uint8)
+        else:
+            raw = torch.randn(SAMPLE_RATE, generator=rng) * 0.1
+        batch = self._collate([self.prepare(Sample("probe", {modality: raw}, "?", "!"))], answers=True)
+        inputs, tower = self._inputs(batch), self.family.towers[modality]
+        try:
+            with arithmetic(self.device, self.precision):
+                return probe(self.model, self.family.llm, tower, layers, inputs)
+        except FAULTS as error:
+            raise ExperimentError(
+                f"model.native: {self.reader.source} fails at a sample with {modality}: {first_line(error)}"
+            ) from error
+
+
+def _stop(module: nn.Module, args: Any) -> None:
+    raise LLMReached
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
