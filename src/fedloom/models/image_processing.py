@@ -74,6 +74,18 @@ def _clip_processor(**settings: Any) -> Any:
     return CLIPImageProcessorPil(**{k: v for k, v in settings.items() if v is not None})
 
 
+def fixed_size(pixels: Pixels, source: str | Path, field: str) -> tuple[int, int]:
+    """(height, width) of all pictures after `sized`. Raises ExperimentError where pictures keep shapes of their own."""
+    probes = (torch.zeros(3, height, width, dtype=torch.uint8) for height, width in ((24, 24), (24, 36)))
+    shapes = {(int(p.shape[1]), int(p.shape[2])) for p in map(pixels.sized, probes)}
+    if len(shapes) > 1:
+        raise ExperimentError(
+            f"{field}: the processor of {source} gives pictures of several shapes; "
+            "name a crop_size, or a size of height and width, in its preprocessor_config.json"
+        )
+    return shapes.pop()
+
+
 def read_pixels(source: str | Path, field: str = "model.clip") -> Pixels:
     """The preprocessing of a checkpoint (folder or Hugging Face id).
 

@@ -9,6 +9,20 @@ from fedloom.models.generation.settings import SynthesisSettings
 from fedloom.models.lora.layers import LoRA
 
 Modality = Literal["image", "text", "audio"]
+EncoderModality = Literal["image", "audio"]
+
+
+class ProjectorFile(BaseModel):
+    """A projector in a safetensors file of another project."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Path = Field(description="the safetensors file")
+    names: dict[str, str] = Field(
+        {},
+        description="its tensors that are taken, with their names here, such as {model.mm_projector.0.weight: 0.weight}; "
+        "none = all, by the same names",
+    )
 
 
 class Foundation(BaseModel):
@@ -19,9 +33,17 @@ class Foundation(BaseModel):
     foundation: str = Field(
         "tiny-mllm", description="tiny-mllm (shipped), or a folder that MLLM.save_pretrained wrote"
     )
-    encoder: str | None = Field(
+    encoder: str | dict[EncoderModality, str] | None = Field(
         None,
-        description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors)",
+        description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors), or "
+        "Hugging Face ids or folders by modality, such as {image: google/siglip-base-patch16-224, audio: openai/whisper-tiny}",
+    )
+    audio_seconds: float | None = Field(
+        None,
+        gt=0,
+        le=30,
+        description="seconds of every sound that encoder.audio reads; a longer sound is cut; none = all that it can, "
+        "such as Whisper's 30",
     )
     llm: str | None = Field(
         None, description="instead of a foundation: Hugging Face id or folder of a causal LM"
@@ -44,17 +66,30 @@ class Foundation(BaseModel):
         "own",
         description="own: the foundation's; linear: a random linear layer; mlp2x: two random layers with a GELU between",
     )
-    projector_from: Path | None = Field(
-        None, description="folder of a finished run whose projector this run starts from"
+    projector_from: Path | ProjectorFile | None = Field(
+        None,
+        description="projector that this run starts from: folder of a finished run or of a foundation, a safetensors file, "
+        "or {file: ..., names: {name in the file: name here}}",
     )
     tokens: int | None = Field(
         None,
         ge=1,
         description="soft tokens per picture: means over so many groups of patches; none = the foundation's number",
     )
-    frame: Literal["conversation", "bare"] | None = Field(
+    prompt: Literal["auto", "chat", "paper", "bare"] = Field(
+        "auto",
+        description="what stands around soft tokens and question: chat, the tokenizer's chat template; paper, UniFLoW's "
+        "conversation; bare, nothing; auto, the foundation's, and with model.llm chat where its tokenizer has a template",
+    )
+    stop: str | None = Field(
         None,
-        description="what stands around the soft tokens: a conversation, or nothing; none = the foundation's",
+        min_length=1,
+        description="what ends an answer: eos, the end-of-text token, or a string; none = the foundation's",
+    )
+    max_text_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of text per sample, answer included; longer ones are cut; none = the foundation's, 512",
     )
     architectures: dict[Modality, tuple[str, ...]] = Field(
         {
@@ -75,5 +110,5 @@ class Foundation(BaseModel):
         description="the server's generator and captioner, for methods that exchange knowledge",
     )
     body_lora: LoRA = Field(
-        LoRA(alpha=16.0, targets=("query", "value")), description="the classifier's adapter"
+        LoRA(alpha=16.0), description="the classifier's adapter"
     )
