@@ -79,6 +79,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         "rounds": federation.round,
         "seconds": round(federation.totals.seconds, 3),
         "status": federation.status(),
+        "notes": list(model.notes),
         "metrics": {**metrics, "start": dict(federation.first_metrics)},
         "trainable_parameters": sum(
             p.numel() for n, p in model.tensors.items() if experiment.method.scope.role(n) != "frozen"

@@ -1,6 +1,6 @@
 """A run's totals, and the progress reports to an observer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -18,9 +18,9 @@ class Totals:
     budget: str = ""
     """A sentence if the privacy budget ended the run early; else empty."""
 
-    def status(self, attack: str | None = None) -> str:
-        """`complete`, with reservations if there are any; `attack` describes the simulated attack."""
-        faults = [fault for fault in (attack, self.budget) if fault]
+    def status(self, attack: str | None = None, doubts: Sequence[str] = ()) -> str:
+        """`complete`, with reservations if there are any; `attack` describes the simulated attack, `doubts` the model's faults."""
+        faults = [fault for fault in (attack, *doubts, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")
         if self.left_out:
@@ -44,6 +44,8 @@ class Progress:
     """The client that has just answered; None when the round is over."""
     clients: int = 0
     """Number of clients asked in this round."""
+    notes: Sequence[str] = ()
+    """Sentences about the model, with the report of round 0."""
 
 
 Observer = Callable[[Progress], None]

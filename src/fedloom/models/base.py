@@ -58,6 +58,8 @@ class Trainable(ABC):
         self.scales = dict(scales)
         self.notes: list[str] = []
         """Sentences about how the model was put together, for the run's start and report."""
+        self.doubts: list[str] = []
+        """Clauses on why the model may not suit the data, for the run's status."""
         self.merged: dict[str, Tensor] = {}
         self.own_prompts: Tensor | None = None
         self.store = FeatureCache()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.hf_errors import reason
 
 
 class Pixels:
@@ -103,8 +104,7 @@ def read_pixels(source: str | Path, field: str = "model.clip") -> Pixels:
                 f"{type(processor).__name__} makes {probe.dtype} {tuple(probe.shape)} of a picture"
             )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
-            f"{field}: {source} has no readable preprocessor_config.json: {reason}"
+            f"{field}: {source} has no readable preprocessor_config.json: {reason(error)}"
         ) from error
     return pixels

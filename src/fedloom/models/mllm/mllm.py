@@ -118,7 +118,7 @@ class MLLM(nn.Module):
         """Token ids of a sample's prompt and answer; touches no raw input."""
         if self.config.prompt.frame == "chat":
             return self.chat.pieces(
-                self._encode_text,
+                self.encode_text,
                 list(sample.modalities),
                 sample.question,
                 sample.answer,
@@ -128,7 +128,7 @@ class MLLM(nn.Module):
             )
         return assemble(
             self.config.prompt,
-            self._encode_text,
+            self.encode_text,
             list(sample.modalities),
             sample.question,
             sample.answer,
@@ -147,7 +147,7 @@ class MLLM(nn.Module):
         """Token ids that end an answer in a chat: the template's own end of a turn, unless a stop is set."""
         stop = self.config.prompt.stop
         if stop != "eos":
-            return self._encode_text(stop)
+            return self.encode_text(stop)
         return list(self.chat.stop) or [self.tokenizer.eos_token_id]
 
     def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
@@ -243,7 +243,7 @@ class MLLM(nn.Module):
         weight = next(layer.parameters())
         return layer(value.to(weight))  # type: ignore[no-any-return]
 
-    def _encode_text(self, text: str) -> list[int]:
+    def encode_text(self, text: str) -> list[int]:
         """Token ids; cached, because most pieces of a prompt recur and a tokenizer's call is slow."""
         if text not in self._seen:
             if len(self._seen) >= 4096:

@@ -114,6 +114,14 @@ class AdaptedMLLM(Trainable):
         """Preprocessed inputs and token ids."""
         return self.mllm.prepare(sample)
 
+    def unknown_share(self, texts: Sequence[str]) -> float:
+        """Share of the texts' tokens that the tokenizer replaces by its token for unknown ones."""
+        unknown = self.mllm.tokenizer.unk_token_id
+        if unknown is None:
+            return 0.0
+        ids = [i for text in texts for i in self.mllm.encode_text(text)]
+        return ids.count(unknown) / max(len(ids), 1)
+
     def positions(self, example: MLLMExample) -> int:
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
         trunks = sum(self.mllm.encoder.positions(m) for m in example.inputs)

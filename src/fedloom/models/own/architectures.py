@@ -15,6 +15,7 @@ from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.streams import stream_seed
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
+from fedloom.models.hf_errors import reason
 from fedloom.models.image_processing import Pixels, fixed_size, read_pixels
 from fedloom.models.word_tokenizer import word_tokenizer
 
@@ -159,9 +160,8 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
             return encoder, _sound_reader(extractor), extractor
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
-            f"model.architectures: {name} is none of {', '.join(TINY)}, and no Hugging Face model either: {reason}"
+            f"model.architectures: {name} is none of {', '.join(TINY)}, and no Hugging Face model either: {reason(error)}"
         ) from error
     return encoder, _text_reader(tokenizer, min(tokenizer.model_max_length, 128)), tokenizer
 

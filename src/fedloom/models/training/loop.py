@@ -68,8 +68,11 @@ class LocalJob:
     def stages(self) -> list[Stage]:
         """The stages of this round."""
         first = {"encoder", "projector"} if self.training.projector in ("stage1", "both") else {"encoder"}
-        has_encoder = any(part_of(group_of(n)) in first for n in self.names)
-        return plan(self.training, self.steps, self.round, self.rounds, has_encoder)
+        second = {"llm", "projector"} if self.training.projector in ("stage2", "both") else {"llm"}
+        has_encoder, has_llm = (
+            any(part_of(group_of(n)) in parts for n in self.names) for parts in (first, second)
+        )
+        return plan(self.training, self.steps, self.round, self.rounds, has_encoder, has_llm)
 
     def names_in(self, parts: frozenset[Part]) -> frozenset[str]:
         """The tensors that a stage with these parts trains."""

@@ -105,10 +105,13 @@ def local_steps(examples: int, training: Training) -> int:
     return training.steps or training.epochs * math.ceil(examples / training.batch_size)
 
 
-def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: bool) -> list[Stage]:
+def plan(
+    training: Training, steps: int, round: int, rounds: int, has_encoder: bool, has_llm: bool = True
+) -> list[Stage]:
     """The stages of one local round of `steps` steps (Eq. 7; Tables 14 and 15 for the other orders).
 
-    `round` counts from 1. A client without modalities has nothing to do in an encoder stage.
+    `round` counts from 1. A client without modalities has nothing to do in an encoder stage, and one with a frozen LLM nothing in an
+    LLM stage: its steps go to the other one. A single step trains both stages' parts, so that none is left out.
     """
     with_encoder: set[Part] = {"projector"} if training.projector in ("stage1", "both") else set()
     with_llm: set[Part] = {"projector"} if training.projector in ("stage2", "both") else set()
@@ -128,6 +131,10 @@ def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: b
     if training.schedule == "rounds":
         return [Stage(steps, encoder_stage if round <= math.floor(training.rho * rounds) else llm_stage)]
     boundary = math.floor(training.tau * steps)
+    if 0 < training.tau < 1 and not has_llm:
+        return [Stage(steps, encoder_stage)]
+    if 0 < training.tau < 1 and steps == 1:
+        return [Stage(steps, everything)]
     if 0 < training.tau < 1 and steps >= 2:
         boundary = min(max(boundary, 1), steps - 1)
     stages = [Stage(boundary, encoder_stage), Stage(steps - boundary, llm_stage)]
