@@ -242,3 +242,32 @@ def test_an_evaluator_that_lacks_a_member_is_refused_before_training() -> None:
     TASKS[Blind.name] = Blind
     with pytest.raises(fedloom.ExperimentError, match="the evaluator of the task toy-parity has no tests"):
         fedloom.run(fedloom.Experiment.parse({"method": "fedavg", "data": {"source": "toy-dots"}}))
+
+
+def test_two_of_one_name_are_refused_with_both_modules_and_the_same_again_is_not() -> None:
+    fedloom.register(HalfWay)
+    fedloom.register(HalfWay)
+    other = type("HalfWay", (HalfWay,), {"__module__": "elsewhere", "__doc__": "Another."})
+    with pytest.raises(
+        fedloom.ExperimentError, match=r"HalfWay \(tests\.extensions\.toy_method\).*\(elsewhere\)"
+    ):
+        fedloom.register(other)
+    fedloom.register(LENGTH)
+    with pytest.raises(fedloom.ExperimentError, match="the name toy_length is taken"):
+        fedloom.register(replace(LENGTH, score=lambda answer, reference: 0.5))
+
+
+class Listed(Parity):
+    headline = ["global/text/accuracy"]  # type: ignore[assignment]  # noqa: RUF012
+
+
+class OneText(Parity):
+    inputs = "text"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("task", "says"), [(Listed, "headline must map metrics"), (OneText, "inputs must be a tuple of names")]
+)
+def test_a_tasks_declarations_are_checked_when_it_is_registered(task, says) -> None:
+    with pytest.raises(fedloom.ExperimentError, match=says):
+        fedloom.register(task)

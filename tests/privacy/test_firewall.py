@@ -101,3 +101,36 @@ def test_the_absolute_cap_counts_the_change_from_the_servers_tensors() -> None:
     # encoder.image: 10 + 14 entries of 1, norm sqrt(24) = 4.899
     assert check(reply("a"), asked="a", max_norm=4.9)[0] == ["a"]
     assert check(reply("a"), asked="a", max_norm=4.8)[1]["a"].startswith("norm: encoder.image changed by 4.9")
+
+
+def test_a_reply_without_tensors_is_refused_unless_none_are_due() -> None:
+    empty = Reply("b", Payload({}, {"round": 3, "examples": 1}))
+    assert check(reply("a"), empty, asked="ab")[1] == {"b": "names: sent no tensors"}
+    assert check(reply("a"), empty, asked="ab", allowed={"a": REFERENCE, "b": {}})[1] == {}
+
+
+def test_answers_that_lack_a_tensor_are_refused_before_the_methods_own_check() -> None:
+    answers = {"answer/label": torch.zeros(3)}
+    replies = [Reply(c, Payload(t, {"round": 3, "examples": 1})) for c, t in (("a", answers), ("b", {}))]
+    kept, refused = inspect(
+        replies,
+        rules=Firewall(),
+        round=3,
+        asked=["a", "b"],
+        reference=dict.fromkeys("ab", answers),
+        answers=True,
+        check=lambda r: None if len(r.payload.tensors["answer/label"]) else "none",
+    )
+    assert [r.client for r in kept] == ["a"]
+    assert refused == {"b": "names: sent no tensors"}
+
+
+def test_what_the_methods_own_check_raises_is_its_clients_refusal() -> None:
+    def own(r: Reply) -> str | None:
+        raise KeyError(f"{r.client}\x1b")
+
+    _, refused = inspect(
+        [reply("a")], rules=Firewall(), round=3, asked=["a"], reference={"a": REFERENCE}, check=own
+    )
+    assert refused["a"].startswith("check: raised KeyError")
+    assert refused["a"].isprintable()

@@ -122,6 +122,23 @@ def test_with_fewer_than_the_threshold_the_round_changes_nothing_and_says_so(qui
     assert "1 rounds without a quorum" in secure.totals.status()
 
 
+def test_a_sum_that_too_few_trained_is_said_in_the_status(quick, federate) -> None:
+    """`encoder.audio` has three holders; one is lost after it has trained, and two are fewer than `least`."""
+    federation = federate(quick("fedavg-lora", **FOUR, rounds=1, privacy=SECURE), "run")
+    original, audio = federation.engine.ask, next(n for n in sorted(federation.clients) if "both" in n)
+
+    def ask(method: Any, request: str, *rest: Any) -> list[Reply]:
+        replies = original(method, request, *rest)
+        return [r for r in replies if r.client != audio] if request == "secure/masked" else replies
+
+    federation.engine.ask = ask
+    federation.run()
+    [entry] = federation.folder.history("ledger.jsonl")
+    closed = [n for n in entry["notes"] if "it stays as it was" in n]
+    assert [n.split(":")[0] for n in closed] == ["encoder.audio"]
+    assert "and 1 sums over a group that too few clients trained were not opened" in federation.status()
+
+
 def test_the_result_of_a_secure_run_does_not_depend_on_its_secrets_or_on_the_wire(quick, federate) -> None:
     one, two = (
         ran(federate(quick("fedavg-lora", **FOUR, rounds=1, privacy=SECURE, engine=engine)))

@@ -1,10 +1,12 @@
 """`fedloom ask`: one question to a finished run's model."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fedloom.cli.output import echo
 from fedloom.core.errors import ExperimentError
 
 
@@ -20,17 +22,36 @@ def ask(
         str | None, typer.Option(help="the second text, for a classifier that compares two")
     ] = None,
     client: Annotated[str | None, typer.Option(help="ask this client's personal model")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="length limit of the answer", min=1)] = 32,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="length limit of a generated answer; 32 if not given", min=1)
+    ] = None,
 ) -> None:
     """Ask the trained model about a picture, a sound, or a text."""
-    from fedloom.experiment.run import load, read_experiment
+    from fedloom.experiment.run import held, load, read_experiment
     from fedloom.tasks.base import Question
 
     paths = {"image": image, "audio": audio}
-    inputs = {name: _media(name, path) for name, path in paths.items() if path is not None}
     model = load(run_dir, client)
     task = read_experiment(run_dir).task
-    typer.echo(task.answer(model, Question(inputs, question, pair, max_new_tokens)))
+    asked = {**paths, "text": question, "pair": pair, "max_new_tokens": max_new_tokens}
+    for part, value in asked.items():
+        if value is not None and part not in task.inputs:
+            option = "question" if part == "text" else part.replace("_", "-")
+            raise ExperimentError(
+                f"the run trained {task.title}, which reads {_options(task.inputs)}; leave --{option} out"
+            )
+    inputs = {name: _media(name, path) for name, path in paths.items() if path is not None}
+    if unseen := [modality for modality in inputs if modality not in held(run_dir)]:
+        raise ExperimentError(
+            f"no client of the run held data of the kind {unseen[0]}, so that its model was not trained on it; "
+            f"leave --{unseen[0]} out"
+        )
+    echo(task.answer(model, Question(inputs, question, pair, max_new_tokens or 32)))
+
+
+def _options(inputs: Sequence[str]) -> str:
+    """The options for these parts of a question."""
+    return ", ".join("--" + ("question" if part == "text" else part.replace("_", "-")) for part in inputs)
 
 
 def _media(modality: str, path: Path) -> Any:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
 from PIL import Image
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import torch_stream
+from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.tasks.image_grid import write_grid
 
 
@@ -57,8 +57,13 @@ def generator_of(source: str, start: bool = False) -> str:
             f"the run {source} has no generator in model/generator; name a finished run of a method that trains one, or tiny-t2i"
         )
     if start:
-        settings = yaml.safe_load((run / "experiment.yaml").read_text(encoding="utf-8"))
-        return str(settings["model"]["synthesis"]["generator"])
+        settings = read_yaml(run / "experiment.yaml")
+        try:
+            return str(settings["model"]["synthesis"]["generator"])
+        except (KeyError, TypeError) as error:
+            raise ExperimentError(
+                f"{run / 'experiment.yaml'} names no generator (model.synthesis)"
+            ) from error
     return str(run / "model" / "generator")
 
 

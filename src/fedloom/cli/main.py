@@ -1,6 +1,7 @@
 """The command line. User errors end in one sentence and exit code 2; an interrupted run can be resumed (exit code 130)."""
 
 import sys
+from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +14,7 @@ from fedloom.cli.data import data
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
 from fedloom.cli.options import Jobs, Overrides
-from fedloom.cli.output import errors, out, plain_table
+from fedloom.cli.output import echo, errors, out, plain_table
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
 from fedloom.deploy.commands import app as deploy_app
@@ -117,14 +118,16 @@ def compare(
         shown, notes = cases_of(folders, cases, load)
         for case in shown:
             if markdown:
-                typer.echo(case.markdown())
+                echo(case.markdown())
             else:
                 out.print(case.rich(), "")
-        typer.echo("\n".join(notes))
+        echo("\n".join(notes))
         return
     table = comparison(folders, column)
+    if column:
+        _check_columns(table, folders)
     if markdown:
-        typer.echo(table.markdown())
+        echo(table.markdown())
     else:
         out.print(table.rich())
 
@@ -185,10 +188,14 @@ def benchmark(
     client: Annotated[str | None, typer.Option(help="this client's personal model")] = None,
 ) -> None:
     """Measure a finished run's model: objects in pictures, retrieval between pictures and captions, public benchmarks."""
-    from fedloom.experiment.run import load_for_benchmark
+    from fedloom.experiment.run import held, load_for_benchmark
     from fedloom.tasks.benchmark import Suites
 
     task, model = load_for_benchmark(run_dir, client)
+    if model is not None and "image" not in held(run_dir):
+        errors.print(
+            "note: no client of the run held pictures; the figures are those of its untrained encoder"
+        )
     figures = task.benchmark(model, Suites(tabletop, pope, mme, mmbench, images))
     out.print(plain_table(("figure", "value"), [(name, f"{value:.4f}") for name, value in figures.items()]))
 
@@ -235,6 +242,19 @@ def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None
     out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
     if len(finished) == 1:
         out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)
+
+
+def _check_columns(table: Any, folders: list[Path]) -> None:
+    """Raise ExperimentError for a column that the user named and that no run has."""
+    from fedloom.experiment.report.load_study import gather
+
+    for shown in table.columns:
+        if all(row.cells[shown.name] is None for row in table.rows):
+            names = gather(folders).names()
+            near = get_close_matches(shown.key, names, n=3, cutoff=0.4) or names[:5]
+            raise ExperimentError(
+                f"--column: no run has the figure {shown.key}; there are {', '.join(near)} ..."
+            )
 
 
 def _free(folder: Path) -> Path:

@@ -1,14 +1,14 @@
 """`fedloom methods`: the list of methods, their settings, and their communication costs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
 
 from fedloom.cli.output import out, plain_table
 from fedloom.core.errors import ExperimentError
+from fedloom.core.terminal import console
 
 
 def methods(
@@ -28,11 +28,11 @@ def methods(
 
     load_entry_points()
 
+    if name is not None and name not in METHODS:
+        raise ExperimentError(f"unknown method {name}; known are {', '.join(sorted(METHODS))}")
     if cost is not None:
         _costs(name, cost, clients)
         return
-    if name is not None and name not in METHODS:
-        raise ExperimentError(f"unknown method {name}; known are {', '.join(sorted(METHODS))}")
     if name is not None:
         method = METHODS[name]
         out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
@@ -61,11 +61,13 @@ def _costs(name: str | None, cost: str, clients: int) -> None:
 
     if cost in cost_clip.PRESETS:
         clip_costs = [c for c in cost_clip.table(cost, clients) if name in (None, c.method)]
+        _check_counted(clip_costs, name, cost)
         lines = [(c.title, *(f"{n:,}" for n in (c.trained, c.up, c.down, c.kept))) for c in clip_costs]
         out.print(plain_table(("method", "trained", "up", "down", "kept local"), lines))
         out.print(f"{cost}, {clients} clients: numbers per client and round.")
         return
     costs = [c for c in table(cost, clients) if name in (None, c.method)]
+    _check_counted(costs, name, cost)
     columns = ("method", "trained", "up", "down", "mean", "down, dense", "mean, dense")
     lines = [
         (c.title, *(f"{n:,.0f}" for n in (c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense)))
@@ -74,9 +76,17 @@ def _costs(name: str | None, cost: str, clients: int) -> None:
     grid = plain_table(columns, lines)
     # A narrow terminal may wrap lines, but must not split a number.
     needed = out.measure(grid, options=out.options.update(width=1000)).maximum
-    Console(highlight=False, width=max(out.width, needed)).print(grid)
+    console(width=max(out.width, needed)).print(grid)
     head = f"; the head's {costs[0].head:,} are trained and not in up and down" if costs[0].head else ""
     out.print(f"{cost}, {clients} clients: numbers per client and round{head}.")
+
+
+def _check_counted(costs: Sequence[object], name: str | None, cost: str) -> None:
+    """Raise ExperimentError for a method that trains nothing on the models of a preset."""
+    if not costs:
+        raise ExperimentError(
+            f"method {name} has no cost on {cost}, whose model it does not train; leave {name} out to see which have one"
+        )
 
 
 def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, str]]:

@@ -2,12 +2,19 @@
 
 from typing import Any
 
-from rich.console import Console
+import typer
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+from fedloom.core.terminal import console, visible
+
+out = console()
+errors = console(stderr=True)
+
+
+def echo(text: str) -> None:
+    """Print a text as it is, without wrapping, but for its control characters."""
+    typer.echo(visible(text))
 
 
 def plain_table(header: tuple[str, ...], rows: list[Any]) -> Table:

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColum
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from fedloom.core.terminal import visible
 from fedloom.experiment.report.columns import titled
 from fedloom.experiment.report.units import human_bytes
 from fedloom.experiment.settings import Experiment
@@ -63,7 +64,7 @@ class Watcher:
             state = (
                 describe(progress)
                 if progress.client is None
-                else f"round {progress.round}/{progress.rounds}, {progress.client}"
+                else f"round {progress.round}/{progress.rounds}, {visible(progress.client)}"
             )
             ended = progress.client is None and progress.round == progress.rounds
             bar.update(task, completed=done, state=state, left="" if ended else f"{left:.0f} s left")
@@ -83,7 +84,7 @@ class Watcher:
 
 def label(experiment: Experiment) -> str:
     """The name of a run beside its bar."""
-    return f"{experiment.row or experiment.method.title} (seed {experiment.seed})"
+    return visible(f"{experiment.row or experiment.method.title} (seed {experiment.seed})")
 
 
 def describe(progress: Progress) -> str:

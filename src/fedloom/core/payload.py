@@ -12,16 +12,28 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, Literal
 
-from safetensors import SafetensorError
+import torch
 from safetensors.torch import load as tensors_from_bytes
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from fedloom.core.payload_header import Limits, PayloadError, read_numbers
+
+__all__ = [
+    "EVERYTHING",
+    "Check",
+    "Limits",
+    "Payload",
+    "PayloadError",
+    "Reply",
+    "Role",
+    "Scope",
+    "group_of",
+    "lent",
+    "not_finite",
+]
+
 Role = Literal["shared", "personal", "frozen"]
-
-
-class PayloadError(ValueError):
-    """Raised on bytes that are no payload."""
 
 
 def group_of(name: str) -> str:
@@ -76,6 +88,11 @@ def lent(tensor: Tensor) -> Tensor:
         return tensor.detach().clone()
 
 
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first name, in order, whose tensor holds NaN or infinity, or None."""
+    return next((n for n in sorted(tensors) if not bool(torch.isfinite(tensors[n]).all())), None)
+
+
 @dataclass(frozen=True)
 class Payload:
     """Named tensors and JSON values: all that ever travels between server and clients."""
@@ -109,17 +126,20 @@ class Payload:
         return tensors_to_bytes(tensors, {"numbers": json.dumps(self.numbers, sort_keys=True)})
 
     @classmethod
-    def decode(cls, data: bytes) -> "Payload":
-        """The payload that `encode` wrote. Raises PayloadError on anything else; never executes what it reads."""
+    def decode(cls, data: bytes, limits: Limits = Limits()) -> "Payload":  # noqa: B008 - frozen
+        """The payload that `encode` wrote. Raises PayloadError on anything else; never executes what it reads.
+
+        Takes at most ten times the size of `data` and 32 MB of memory, under the default limits.
+        """
         try:
-            tensors = tensors_from_bytes(data)
-            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-            numbers = json.loads(header.get("__metadata__", {}).get("numbers", "{}"))
-        except (SafetensorError, ValueError, KeyError, AttributeError, RecursionError) as error:
-            raise PayloadError(f"these {len(data)} bytes are no payload: {error}") from error
-        if not isinstance(numbers, dict):
-            raise PayloadError("the numbers of a payload must be a JSON object")
-        return cls(tensors, numbers)
+            numbers = read_numbers(data, limits)
+            return cls(tensors_from_bytes(data), numbers)
+        except PayloadError as error:
+            raise PayloadError(f"these {len(data)} bytes are no payload: {error}") from None
+        except Exception as error:  # whatever the parsers make of a stranger's bytes
+            raise PayloadError(
+                f"these {len(data)} bytes are no payload: {type(error).__name__}: {error}"
+            ) from error
 
 
 @dataclass(frozen=True)

@@ -1,43 +1,102 @@
 """Validation by pydantic, with the first mistake as one sentence."""
 
 import difflib
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import group_at
 
 M = TypeVar("M", bound=BaseModel)
+SHOWN = 60
+"""Largest number of characters of a wrong value in a sentence."""
 
 
 def validated(model: type[M], fields: Mapping[str, Any], origin: str, prefix: str = "") -> M:
-    """An instance of `model`, or an ExperimentError with one sentence about the first mistake in `fields`."""
+    """An instance of `model`, or an ExperimentError with one sentence about the first mistake in `fields`.
+
+    Beyond pydantic's own rules, `true` and `false` are no numbers, and numbers are finite.
+    """
     try:
-        return model.model_validate(fields)
+        settings = model.model_validate(fields)
     except ValidationError as error:
-        first = error.errors()[0]
-    place = prefix + ".".join(str(part) for part in first["loc"]) or "the top level"
-    message = first["msg"].removeprefix("Value error, ")
+        raise ExperimentError(f"{origin}: {_sentence(error, model, fields, prefix)}") from error
+    if fault := _misread(settings, fields):
+        place, says = fault
+        raise ExperimentError(f"{origin}: {prefix}{place}: {says}")
+    return settings
+
+
+def _misread(value: Any, given: Any, place: str = "") -> tuple[str, str] | None:
+    """The place of the first number that was given as a truth value or is not finite, and the fault."""
+    inner: list[tuple[Any, Any, str]] = []
+    if isinstance(value, BaseModel) and isinstance(given, Mapping):
+        inner = [(getattr(value, n, None), v, str(n)) for n, v in given.items()]
+    elif isinstance(value, Mapping) and isinstance(given, Mapping):
+        inner = [(value.get(n), v, str(n)) for n, v in given.items()]
+    elif isinstance(value, tuple | list) and isinstance(given, tuple | list):
+        inner = [(v, g, str(i)) for i, (v, g) in enumerate(zip(value, given, strict=False))]
+    for part, raw, name in inner:
+        if fault := _misread(part, raw, f"{place}.{name}" if place else name):
+            return fault
+    if isinstance(given, bool) and isinstance(value, int | float) and not isinstance(value, bool):
+        return place, f"should be a number, not {str(given).lower()}"
+    if isinstance(value, float) and not math.isfinite(value):
+        return place, f"should be a finite number, not {given!r}"
+    return None
+
+
+def _sentence(error: ValidationError, model: type[BaseModel], fields: Mapping[str, Any], prefix: str) -> str:
+    """The first mistake: its place, what is wrong, and what would be right."""
+    errors = error.errors()
+    first = errors[0]
+    location = _written(first["loc"], fields, first["type"])
+    place = prefix + ".".join(map(str, location)) or "the top level"
     if first["type"] == "extra_forbidden":
-        known = _known_keys(model, first["loc"][:-1], fields)
-        near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
-        hint = (
-            f"did you mean {near[0]}?"
-            if near
-            else f"known here: {', '.join(known)}"
-            if known
-            else "remove it"
-        )
-        raise ExperimentError(f"{origin}: unknown key {place}; {hint}")
+        return f"unknown key {place}; {_hint(_known_keys(model, location[:-1], fields), str(location[-1]))}"
     if first["type"] == "union_tag_not_found":
         tag = str(first["ctx"]["discriminator"]).strip("'")
         page = "docs/your-data.md" if place.startswith("data.") else "docs/security.md"
-        raise ExperimentError(f"{origin}: {place} must say its {tag}; {page} names them")
+        return f"{place} must say its {tag}; {page} names them"
     if first["type"] == "missing":
-        raise ExperimentError(f"{origin}: {place} is missing{_purpose(model, first['loc'])}")
-    value = f", not {first['input']!r}" if isinstance(first["input"], (int, float, str, bool)) else ""
-    raise ExperimentError(f"{origin}: {place}: {message[0].lower()}{message[1:]}{value}")
+        return f"{place} is missing{_purpose(model, location)}"
+    # One value with several possible types has one error for each of them.
+    same = [e for e in errors if _written(e["loc"], fields, e["type"]) == location]
+    says = dict.fromkeys(_message(e) for e in same)
+    value = first["input"]
+    shown = repr(value) if isinstance(value, int | float | str) else ""
+    shown = shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
+    return f"{place}: {', or '.join(says)}{f', not {shown}' if shown else ''}"
+
+
+def _message(error: Any) -> str:
+    """Pydantic's message without the names of our classes."""
+    if error["type"] in ("model_type", "model_attributes_type", "dataclass_type", "dict_type"):
+        return "should be a mapping, such as {name: value}"
+    text = error["msg"].removeprefix("Value error, ")
+    return f"{text[:1].lower()}{text[1:]}"
+
+
+def _written(location: Sequence[Any], fields: Any, kind: str) -> list[Any]:
+    """The part of an error's location that the user wrote: pydantic adds the names of types and of union members."""
+    kept: list[Any] = []
+    for number, part in enumerate(location):
+        if (isinstance(fields, Mapping) and part in fields) or (
+            isinstance(fields, list | tuple) and isinstance(part, int) and part < len(fields)
+        ):
+            fields = fields[part]
+        elif not (kind == "missing" and number == len(location) - 1):
+            continue
+        kept.append(part)
+    return kept
+
+
+def _hint(known: Sequence[str], wrong: str) -> str:
+    near = difflib.get_close_matches(wrong, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}" if known else "remove it"
 
 
 def _purpose(model: type[BaseModel], location: Sequence[Any]) -> str:
@@ -47,15 +106,8 @@ def _purpose(model: type[BaseModel], location: Sequence[Any]) -> str:
 
 
 def _known_keys(model: Any, location: Sequence[Any], value: Any) -> list[str]:
-    """The keys that a model knows at a location of `value`; empty where no model of ours stands there.
-
-    A model with a classmethod `variant` is the base of registered ones, and finds the one that a mapping names.
-    """
+    """The keys that a model knows at a location of `value`; empty where no group of settings stands there."""
     for part in location:
-        field = getattr(model, "model_fields", {}).get(part)
-        model = field.annotation if field is not None else None
-        model = next((m for m in get_args(model) if hasattr(m, "model_fields")), model)  # one or none
         value = value.get(part) if isinstance(value, Mapping) else None
-        if hasattr(model, "variant") and isinstance(value, Mapping):
-            model = model.variant(value)
+        model = group_at(model, part, value)
     return sorted(getattr(model, "model_fields", {}))

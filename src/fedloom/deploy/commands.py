@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.terminal import console
 
 app = typer.Typer(
     no_args_is_help=True, help="Real silos: a server and its sites, over TLS, on Flower (docs/deploy.md)."
 )
-out = Console(highlight=False)
+out = console()
 
 Server = Annotated[Path, typer.Argument(help="the server's folder, as init wrote it")]
 RunName = Annotated[str, typer.Option("--run", help="the run's name; its folder is runs/<name>")]

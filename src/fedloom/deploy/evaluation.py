@@ -4,7 +4,6 @@ Counts (tokens, correct tokens) add up exactly; means are weighted by their coun
 from the sites' values and are reported per site only.
 """
 
-import math
 import re
 from collections.abc import Mapping
 from math import fsum
@@ -14,8 +13,10 @@ from torch import Tensor
 
 from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, group_of
+from fedloom.core.plain_text import plain, shown
 from fedloom.deploy.wire import EVALUATE
 from fedloom.federation.settings import Round
+from fedloom.privacy.reply_schema import Range
 from fedloom.tasks.base import Snapshot
 from fedloom.tasks.evaluation import Assessment, TestSet, evaluated_clients
 from fedloom.tasks.metrics.metric import Merge, metric_of
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
 
 Figures = Mapping[str, float]
 NAME = re.compile(r"(?P<scope>global|local)/(?P<kind>[a-z+]{1,40})/(?P<metric>[A-Za-z0-9_@.-]{1,60})")
+
+_MOST = 10_000
+_COUNT = 1e15
+_SHARE = 100.0
+"""Largest size of a figure in percent. Shares end at 1; a rescaled BERTScore of a bad answer lies far below zero."""
 
 
 class SiteEvaluator:
@@ -65,12 +71,11 @@ def _assess_at_sites(federation: "Federation", snapshot: Snapshot) -> Assessment
     metrics_by_site: dict[str, Figures] = {}
     refused = {}
     for reply in replies:
-        if reply.error is not None:
-            refused[reply.client] = reply.error
-        elif (site_metrics := _checked(reply.payload.numbers)) is None:
-            refused[reply.client] = "figures: these are none"
+        figures: Any = reply.payload.numbers.get("figures")
+        if fault := reply.error or figure_fault(figures):
+            refused[reply.client] = plain(fault, experiment.firewall.max_text)
         else:
-            metrics_by_site[reply.client] = site_metrics
+            metrics_by_site[reply.client] = {n: float(v) for n, v in figures.items()}
     refused |= {s: "missing: no reply" for s in sites if s not in metrics_by_site and s not in refused}
     down = sum(payloads[s].nbytes for s in sites)
     federation.totals.bytes_down += down
@@ -126,15 +131,28 @@ def _weighted_mean(metric: str, count: Merge, own: Figures, sites: Mapping[str, 
     return fsum(own[s] * weights[s] for s in own) / total
 
 
-def _checked(numbers: Mapping[str, Any]) -> Figures | None:
-    """The metrics in a reply, or None unless all are finite floats with valid metric names."""
-    metrics = numbers.get("figures")
-    if not isinstance(metrics, dict) or len(metrics) > 10_000:
-        return None
-    for name, value in metrics.items():
-        if NAME.fullmatch(name) is None or not isinstance(value, float) or not math.isfinite(value):
-            return None
-    return metrics
+def figure_fault(figures: object) -> str | None:
+    """The first fault among a site's figures by name, as a reason of refusal, or None.
+
+    Counts are not negative, figures in percent are shares, and every figure is small enough for sums and products.
+    """
+    if not isinstance(figures, dict) or len(figures) > _MOST:
+        return f"figures: at most {_MOST} numbers by name are right"
+    for name, value in figures.items():
+        match = NAME.fullmatch(name)
+        if match is None:
+            return f"figures: {shown(name)} is no figure"
+        if fault := _range(match["metric"]).fault(value):
+            return f"figures: {name} is {shown(value)}, {fault}"
+    return None
+
+
+def _range(metric: str) -> Range:
+    """The range of a metric's figure."""
+    definition = metric_of(metric)
+    if metric in COUNTS:
+        return Range(0, _COUNT)
+    return Range(-_SHARE, _SHARE) if definition is not None and definition.unit == "percent" else Range()
 
 
 def _client_metrics(metrics: Figures) -> dict[str, float]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedloom.core.payload import Payload, PayloadError, Reply
+from fedloom.core.payload import Limits, Payload, PayloadError, Reply
 from fedloom.deploy.wire import Answer, Request, fingerprint
 from fedloom.federation.client import Client
 from fedloom.federation.settings import Round
@@ -32,15 +32,22 @@ class Carrier(Protocol):
 
 
 class RemoteEngine:
-    """Sends requests to sites through a carrier. `run` and `experiment` identify every request (see `deploy.wire`)."""
+    """Sends requests to sites through a carrier. `run` and `experiment` identify every request (see `deploy.wire`);
+    `limits` bound what an answer may hold."""
 
     def __init__(
-        self, model: Trainable, clients: Mapping[str, Client], carrier: Carrier, run: str, experiment: str
+        self,
+        model: Trainable,
+        clients: Mapping[str, Client],
+        carrier: Carrier,
+        run: str,
+        experiment: str,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self.model = model
         self.clients = dict(clients)
         self.carrier = carrier
-        self.run, self.experiment = run, experiment
+        self.run, self.experiment, self.limits = run, experiment, limits
         self._at = (0, 0)
 
     def ask(
@@ -61,7 +68,7 @@ class RemoteEngine:
         replies: dict[str, Reply] = {}
         for site, answer in self.carrier.exchange(requests):
             if site in payloads and site not in replies:
-                replies[site] = received(_reply(site, fingerprints.get(site), answer))
+                replies[site] = received(_reply(site, fingerprints.get(site), answer, self.limits))
                 done(site, time.perf_counter() - began)
         return [replies[name] for name in payloads if name in replies]
 
@@ -100,12 +107,12 @@ class _Requests(Mapping[str, bytes]):
         return len(self.payloads)
 
 
-def _reply(site: str, expected: str | None, data: bytes | Lost) -> Reply:
+def _reply(site: str, expected: str | None, data: bytes | Lost, limits: Limits) -> Reply:
     """The validated reply of one site; every fault becomes that site's error."""
     if isinstance(data, Lost):
         return Reply(site, error=data.why)
     try:
-        answer = Answer.decode(data)
+        answer = Answer.decode(data, limits)
     except PayloadError as error:
         return Reply(site, error=f"unreadable: {error}")
     if answer.site != site:

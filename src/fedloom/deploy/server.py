@@ -17,6 +17,7 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.payload import Payload, PayloadError
+from fedloom.core.plain_text import plain, shown
 from fedloom.data.client_data import ClientData
 from fedloom.data.sample import MODALITIES
 from fedloom.deploy.evaluation import SiteEvaluator
@@ -110,12 +111,14 @@ def build_server(
         for name, site in described.items()
     }
     check_clients(experiment, model, clients)
-    engine = RemoteEngine(model, clients, carrier, run, experiment_digest(experiment))
+    digest = experiment_digest(experiment)
+    engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
     evaluator = SiteEvaluator()
     federation = Federation(experiment, engine, evaluator, folder, observe)
     evaluator.federation = federation
     for client in federation.clients.values():
         client.states = Elsewhere()
+    federation.check()
     return federation
 
 
@@ -133,14 +136,14 @@ def ask_descriptions(
         try:
             answer = Answer.decode(data)
             if answer.site != site or answer.to != fingerprint(request) or answer.error is not None:
-                faults[site] = answer.error or "answers another question"
+                faults[site] = plain(answer.error or "answers another question")
                 continue
             described[site] = Described.model_validate(dict(answer.payload.numbers))
         except (PayloadError, ValidationError) as error:
             faults[site] = f"unreadable: {type(error).__name__}"
             continue
         if unknown := [m for m in described[site].holds if m not in MODALITIES]:
-            raise ExperimentError(f"site {site} holds {unknown[0]}, which is no modality")
+            raise ExperimentError(f"site {site} holds {shown(unknown[0])}, which is no modality")
     for site in sites:
         if site not in described:
             raise ExperimentError(f"site {site} has not joined ({faults[site]}); start it, then run again")

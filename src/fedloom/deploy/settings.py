@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.core.validation import validated
 from fedloom.deploy.wire import ALWAYS
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
@@ -83,13 +84,7 @@ def read_settings(kind: type[S], file: Path) -> S:
     """Read settings from a YAML file. Raises ExperimentError."""
     if not file.is_file():
         raise ExperimentError(f"there is no {file}; `fedloom deploy init` writes the folders of a deployment")
-    fields = read_yaml(file)
-    try:
-        return kind.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the top level"
-    raise ExperimentError(f"{file}: {place}: {first['msg'].removeprefix('Value error, ').lower()}")
+    return validated(kind, read_yaml(file), str(file))
 
 
 def write_settings(settings: BaseModel, file: Path) -> None:

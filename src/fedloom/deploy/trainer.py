@@ -44,7 +44,7 @@ class SiteTrainer:
         """The encoded answer to an encoded request; never raises, every error becomes an answer."""
         question = fingerprint(data)
         try:
-            request = Request.decode(data)
+            request = Request.decode(data, self.experiment.firewall)
             return self._answer(request, question)
         except PayloadError as error:
             return Answer(self.site.name, question, error=f"unreadable: {error}").encode()

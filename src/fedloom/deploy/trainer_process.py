@@ -8,6 +8,7 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
+from fedloom.core.terminal import visible
 from fedloom.deploy.settings import Site, read_settings
 from fedloom.deploy.trainer import SiteTrainer
 from fedloom.deploy.trainer_link import serve
@@ -31,5 +32,5 @@ if __name__ == "__main__":
     try:
         main(Path(sys.argv[1]))
     except ExperimentError as error:
-        sys.stderr.write(f"fedloom: {error}\n")
+        sys.stderr.write(visible(f"fedloom: {error}\n"))
         sys.exit(2)

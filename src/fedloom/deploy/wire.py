@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fedloom.core.payload import Payload, PayloadError
+from fedloom.core.payload import Limits, Payload, PayloadError
 
 DESCRIBE = "describe"
 """Request: modalities and sample counts of a site; sent once, before round 0."""
@@ -65,9 +65,9 @@ class Request:
         return Payload(self.payload.tensors, {**header, "numbers": dict(self.payload.numbers)}).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> "Request":
+    def decode(cls, data: bytes, limits: Limits = Limits()) -> "Request":  # noqa: B008 - frozen
         """Parse a request. Raises PayloadError for anything else."""
-        payload = Payload.decode(data)
+        payload = Payload.decode(data, limits)
         header = _checked(_RequestHeader, payload)
         fields = header.model_dump(exclude={"numbers"})
         return cls(**fields, payload=Payload(payload.tensors, header.numbers))
@@ -88,9 +88,9 @@ class Answer:
         return Payload(self.payload.tensors, {**header, "numbers": dict(self.payload.numbers)}).encode()
 
     @classmethod
-    def decode(cls, data: bytes) -> "Answer":
+    def decode(cls, data: bytes, limits: Limits = Limits()) -> "Answer":  # noqa: B008 - frozen
         """Parse an answer. Raises PayloadError for anything else."""
-        payload = Payload.decode(data)
+        payload = Payload.decode(data, limits)
         header = _checked(_AnswerHeader, payload)
         fields = header.model_dump(exclude={"numbers"})
         return cls(**fields, payload=Payload(payload.tensors, header.numbers))

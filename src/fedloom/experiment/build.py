@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.payload import group_of
+from fedloom.core.payload import Scope, group_of
 from fedloom.data.client_data import ClientData
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.client import Client
@@ -33,7 +33,9 @@ def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    return build_from(experiment, experiment.task.clients(experiment.setup), folder, observe)
+    federation = build_from(experiment, experiment.task.clients(experiment.setup), folder, observe)
+    federation.check()
+    return federation
 
 
 def build_from(
@@ -84,12 +86,17 @@ def build_from(
         # Written into the run's experiment.yaml: another machine's choice could round differently.
         engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
         experiment = experiment.model_copy(update={"engine": engine_settings})
+    if isinstance(cohort, int) and cohort > 1 and not model.stackable:
+        raise ExperimentError(
+            f"engine.cohort: clients of the task {task.name} cannot be trained together; use auto, or off"
+        )
     engine = LocalEngine(
         model,
         clients,
         experiment.training,
         wire=experiment.engine.wire,
         cohort=1 if cohort == "off" else cohort,
+        limits=experiment.firewall,
     )
     return Federation(experiment, engine, evaluator, folder, observe, tools=tools, attackers=attackers)
 
@@ -112,6 +119,10 @@ def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str
     """Raise ExperimentError for too few clients for the run's privacy or robust rule, or missing libraries."""
     if fault := not_installed(experiment.privacy):
         raise ExperimentError(fault)
+    for pattern in experiment.method.personal:
+        if not Scope(personal=(pattern,)).pick(model.start, "personal"):
+            groups = ", ".join(sorted({group_of(name) for name in model.start}))
+            raise ExperimentError(f"method.personal: no tensor is called {pattern}; the model has {groups}")
     summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
     held_by = {name: client.groups & summed for name, client in clients.items()}
     if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):

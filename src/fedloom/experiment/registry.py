@@ -7,6 +7,7 @@ experiment is read. Registered names work in experiment files, on the command li
 """
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, get_args
@@ -47,7 +48,8 @@ def register(*extensions: Any) -> None:
         existing = registry.get(name)
         if existing is not None and existing is not extension and not _reloaded(existing, extension):
             raise ExperimentError(
-                f"the name {name} is taken by {_title(existing)}; give {_title(extension)} another"
+                f"the name {name} is taken by {_title(existing)}{_place(existing)}; "
+                f"give {_title(extension)}{_place(extension)} another"
             )
         registry[name] = extension
 
@@ -83,10 +85,28 @@ def _registry_of(extension: Any) -> tuple[dict[str, Any], Any]:
                 raise ExperimentError(
                     f"{_title(extension)} cannot be registered: it has no {sorted(lacking)[0]}"
                 )
+            if issubclass(extension, Task):
+                _check_task(extension)
             return registry, _registered_name(extension)
     raise ExperimentError(
         f"{_title(extension)} cannot be registered; give a class of Method, Source, Task or RobustRule, or a Metric"
     )
+
+
+def _check_task(task: type[Task[Any]]) -> None:
+    """Raise ExperimentError for a task whose declarations have the wrong type, which a run would notice at its end."""
+    headline = task.headline
+    if not isinstance(headline, Mapping) or not all(isinstance(t, str) for p in headline.items() for t in p):
+        raise ExperimentError(
+            f"{_title(task)} cannot be registered: headline must map metrics to column titles, "
+            "such as {'global/text/accuracy': ''}"
+        )
+    for name in ("reads", "ignores", "inputs"):
+        value = getattr(task, name)
+        if not isinstance(value, tuple | list) or not all(isinstance(part, str) for part in value):
+            raise ExperimentError(
+                f"{_title(task)} cannot be registered: {name} must be a tuple of names, not {value!r}"
+            )
 
 
 def _has(extension: type, name: str) -> bool:
@@ -106,9 +126,22 @@ def _title(thing: Any) -> str:
     return str(getattr(thing, "__qualname__", None) or getattr(thing, "name", thing))
 
 
+def _place(thing: Any) -> str:
+    """The module that defines an extension, in brackets."""
+    module = getattr(_defined(thing), "__module__", None)
+    return f" ({module})" if module else ""
+
+
+def _defined(thing: Any) -> Any:
+    """What tells where an extension was defined: a class itself, a metric's function."""
+    return thing.score if isinstance(thing, Metric) else thing
+
+
 def _reloaded(old: Any, new: Any) -> bool:
     """Whether `new` is `old`, defined again as in a notebook; the package's own metrics stay."""
-    if isinstance(new, Metric):
-        return old not in OWN_METRICS
-    identity = ("__module__", "__qualname__")
-    return isinstance(new, type) and all(getattr(old, n, None) == getattr(new, n) for n in identity)
+    if isinstance(new, Metric) and old in OWN_METRICS:
+        return False
+    return all(
+        getattr(_defined(old), n, None) == getattr(_defined(new), n, "")
+        for n in ("__module__", "__qualname__")
+    )

@@ -138,8 +138,16 @@ def load(run_dir: str | Path, client: str | None = None) -> Trainable:
     """
     folder = Path(run_dir)
     adapters = folder / "model" if client is None else folder / "model" / "clients" / client
+    own = sorted(p.parent.name for p in (folder / "model" / "clients").glob("*/fedloom.json"))
+    finished = (folder / "summary.json").is_file()
+    if client is not None and client not in own and finished:
+        known = (
+            f"clients with one are {', '.join(own)}"
+            if own
+            else "the run has the common model alone; leave the client out"
+        )
+        raise ExperimentError(f"{folder} has no personal model of a client {client!r}; {known}")
     if not (adapters / "fedloom.json").is_file():
-        own = sorted(p.parent.name for p in (folder / "model" / "clients").glob("*/fedloom.json"))
         if own and client is None:
             raise ExperimentError(
                 f"{folder} has no common model; name a client with a model of its own, such as {own[0]}"
@@ -147,6 +155,12 @@ def load(run_dir: str | Path, client: str | None = None) -> Trainable:
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     experiment = read_experiment(folder)
     return experiment.task.load(adapters, experiment.setup)
+
+
+def held(run_dir: Path) -> set[str]:
+    """The modalities of the clients of a finished run."""
+    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    return {modality for client in summary["clients"] for modality in client["holds"]}
 
 
 def load_for_benchmark(run_dir: Path, client: str | None = None) -> tuple[Task[Any], Trainable | None]:

@@ -8,31 +8,43 @@
     across:                     # optional: every row once per column, such as the tasks of a table
       MNLI: {data.task: mnli}
 
-Overrides use dots: `method.ridge=0.1`. Every mistake is an ExperimentError of one sentence.
+Overrides use dots: `method.ridge=0.1`. Every mistake is an ExperimentError of one sentence. A setting that nothing reads is a
+mistake: fields declare the setting that they depend on (`ReadWith`), tasks and methods what they read and ignore. A value equal
+to the default is none, and in a table one run that reads a shared setting is enough.
 """
 
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, SerializeAsAny
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import unread
 from fedloom.core.validation import validated
-from fedloom.data.sources import Source, parse_source
+from fedloom.data.sources import SOURCES, Source, parse_source
 from fedloom.data.sources.tabletop import TabletopSource
 from fedloom.experiment.registry import load_entry_points
-from fedloom.experiment.yaml_rows import of_record, read_rows
+from fedloom.experiment.yaml_rows import Size, of_record, read_rows
 from fedloom.federation.settings import RunSettings
 from fedloom.methods import METHODS, Method
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.privacy.compatibility import refusal
 from fedloom.privacy.robust.attacks import Backdoor
+from fedloom.privacy.robust.stage import RULES
 from fedloom.tasks.base import Setup, Task
-from fedloom.tasks.registry import task_of
+from fedloom.tasks.registry import TASKS, task_of
 
-Size = Literal["tiny", "small", "paper"]
+DECLARED = ("model", "training", "cohort", "engine", "evaluation")
+"""Groups whose settings are read where a task or a method says so; others are read by every run."""
+NAMED: tuple[tuple[str, str, str, Mapping[str, Any]], ...] = (
+    ("method", "method", "name", METHODS),
+    ("source", "data", "source", SOURCES),
+    ("robust rule", "privacy.robust", "kind", RULES),
+)
+"""Kinds of extensions that a record names, with their place there."""
 
 
 class Experiment(RunSettings):
@@ -87,12 +99,41 @@ class Experiment(RunSettings):
     def from_record(cls, fields: Mapping[str, Any], origin: str) -> "Experiment":
         """The experiment of an existing run's file. `origin` is named in errors. Raises ExperimentError."""
         load_entry_points()
-        return cls.parse(of_record(fields), origin)
+        plain = of_record(fields)
+        for kind, group, key, known in NAMED:
+            part: Any = plain
+            for name in (*group.split("."), key):
+                part = part.get(name) if isinstance(part, Mapping) else None
+            if isinstance(part, str) and part not in known:
+                raise ExperimentError(
+                    f"{origin} names the {kind} {part}, which is not registered; is its plug-in installed?"
+                )
+        return cls._parsed(plain, origin)
 
     @classmethod
     def parse(cls, fields: Mapping[str, Any], origin: str = "the experiment") -> "Experiment":
         """The experiment of a plain mapping. `origin` is named in errors. Raises ExperimentError."""
         load_entry_points()
+        experiment = cls._parsed(fields, origin)
+        for name, condition in experiment.unread().items():
+            raise ExperimentError(f"{origin}: {experiment.why_unread(name, condition)}")
+        return experiment
+
+    def unread(self) -> dict[str, str | None]:
+        """The settings other than their defaults that this run does not read, each with what would have it read, or None."""
+        return dict(unread(self, lambda name: _reads(name, self.task, self.method)))
+
+    def why_unread(self, name: str, condition: str | None) -> str:
+        """The fault of a setting that nothing reads, in one sentence."""
+        if condition is not None:
+            return f"{name} is read only with {condition}; leave {name} out, or set that"
+        readers = [task.name for task in TASKS.values() if _reads(name, task, self.method)]
+        known = f"; the task {' or '.join(readers)} does" if readers else ""
+        return f"{name} is not read by the task {self.task.name} with method {self.method.name}{known}; leave it out"
+
+    @classmethod
+    def _parsed(cls, fields: Mapping[str, Any], origin: str) -> "Experiment":
+        """`parse`, with settings that nothing reads."""
         parts = dict(fields)
         if "method" in parts and not isinstance(parts["method"], Method):
             parts["method"] = _method(parts["method"], origin)
@@ -167,6 +208,14 @@ class Experiment(RunSettings):
         return None
 
 
+def _reads(name: str, task: Any, method: Method) -> bool:
+    """Whether a run of this task and method reads a setting."""
+    if any(fnmatchcase(name, pattern) for pattern in (*task.ignores, *method.ignores)):
+        return False
+    declared = name.partition(".")[0] in DECLARED
+    return not declared or any(fnmatchcase(name, pattern) for pattern in (*task.reads, *method.reads))
+
+
 def _method(value: Any, origin: str) -> Method:
     """The method described by `feda2-lora` or `{name: feda2-lora, ridge: 0.1}`."""
     if not isinstance(value, str | dict):
@@ -183,5 +232,33 @@ def load_rows(
 ) -> list[Experiment]:
     """Every run that a YAML file describes (see `yaml_rows.read_rows`). Raises ExperimentError."""
     load_entry_points()
-    rows = read_rows(path, overrides, only=only)
-    return [Experiment.parse(fields, str(path)) for fields in rows]
+    rows = read_rows(path, overrides, Experiment, only=only)
+    experiments = [Experiment._parsed(row.fields, str(path)) for row in rows]
+    _check_read(experiments, [row.overrides for row in rows], "the overrides")
+    try:  # the file is judged as it stands: another method in the overrides makes no setting of it wrong
+        written = [Experiment._parsed(row.written, str(path)) for row in rows] if overrides else experiments
+    except ExperimentError:  # complete with its overrides alone
+        return experiments
+    _check_read(written, [row.layers for row in rows], str(path))
+    return experiments
+
+
+def _check_read(experiments: Sequence[Experiment], given: Sequence[Mapping[str, str]], origin: str) -> None:
+    """Raise ExperimentError for a setting that no run reads of those to which the same layer gave it."""
+    silent = [experiment.unread() for experiment in experiments]
+    for experiment, names, own in zip(experiments, silent, given, strict=True):
+        for name, condition in names.items():
+            source = _source_of(name, own)
+            if source is None:
+                continue
+            sharing = [
+                n for n, layers in zip(silent, given, strict=True) if _source_of(name, layers) == source
+            ]
+            if all(name in n for n in sharing):
+                raise ExperimentError(f"{origin}: {experiment.why_unread(name, condition)}")
+
+
+def _source_of(name: str, given: Mapping[str, str]) -> str | None:
+    """The last layer that gave a setting, by its name, as a part of its group, or entry by entry."""
+    near = [n for n in given if n == name or n.startswith(f"{name}.") or name.startswith(f"{n}.")]
+    return given[near[-1]] if near else None

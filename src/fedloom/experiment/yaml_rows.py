@@ -1,21 +1,42 @@
 """Experiment files: YAML with overrides, and the rows, parts and seeds that one file describes.
 
-Overrides use dots: `method.ridge=0.1`. Setting another method or another data source drops the fields that the new one does not
-read.
+Layers, later wins: the file, its `sizes` entry for the chosen size, `across`, the row, the overrides such as `method.ridge=0.1`.
+`layers` says how one is laid over the other.
 """
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Any, Literal, get_args
 
 from fedloom.core.errors import ExperimentError
-from fedloom.data.sources import DEFAULT, carried_to, read_by
+from fedloom.core.yaml_text import load_yaml
+from fedloom.data.sources import DEFAULT, read_by
+from fedloom.experiment.layers import layer, merged, places
 
-SOURCE, VERSIONS = "data.source", "versions"
+Size = Literal["tiny", "small", "paper"]
+VERSIONS = "versions"
+FILE = "file"
+OF_THE_FILE = {
+    "size": "name it at the top of the file, or as an override",
+    "row": "a row has its name from the file",
+    "across": "a column has its name from the file",
+}
+"""Settings that a row, a column or an entry of `sizes` cannot change."""
+
+
+@dataclass(frozen=True)
+class RowFields:
+    """The plain fields of one run, and those `written` in the file, without the overrides.
+
+    `layers`: by setting of the file, the last layer that gave it; `overrides`: the same for the overrides.
+    """
+
+    fields: dict[str, Any]
+    written: dict[str, Any]
+    layers: Mapping[str, str]
+    overrides: Mapping[str, str]
 
 
 def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,64 +56,101 @@ def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_rows(
-    path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
-) -> list[dict[str, Any]]:
-    """The plain fields of every run of a YAML file: its rows times `across` times its seeds, in the file's order.
+    path: str | Path, overrides: Sequence[str], kind: type, *, only: Sequence[str] = ()
+) -> list[RowFields]:
+    """Every run of a YAML file of experiments of type `kind`: its rows times `across` times its seeds, in the file's order.
 
-    Order of application, later wins: the file, its `sizes` entry for the chosen size, `across`, the row, the overrides. A
-    `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's. `only` restricts the
-    rows to these names. Raises ExperimentError.
+    A `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's; the override `seed` stands for all
+    seeds. `only` restricts the rows to these names. Raises ExperimentError.
     """
+    origin = str(path)
     fields = read_yaml(Path(path))
-    options = dict(_override(text) for text in overrides)
-    sizes = fields.pop("sizes", None) or {}
-    if VERSIONS in fields:  # only a run's own experiment.yaml has them
+    options = layer((_override(text) for text in overrides), "the overrides")
+    sizes = fields.pop("sizes", None)
+    record = VERSIONS in fields  # only a run's own experiment.yaml has them
+    if record:
         fields = of_record(fields)
-    if not isinstance(sizes, dict) or not all(isinstance(s or {}, dict) for s in sizes.values()):
-        raise ExperimentError(f"{path}: sizes must map tiny, small or paper to settings")
-    size = options.get("size", fields.get("size", "tiny"))
-    if not isinstance(size, str):
-        raise ExperimentError(f"{path}: size must be tiny, small or paper, not {size!r}")
-    sized = dict(sizes.get(size) or {})
+    sized = _sized(sizes, options.get("size", fields.get("size", "tiny")), origin)
     axes = {axis: fields.pop(axis, None) for axis in ("rows", "across", "seeds")}
     axes |= {axis: sized.pop(axis) for axis in axes if axis in sized}
     if isinstance(axes["across"], str):  # a run's own experiment.yaml holds its single column
         fields["across"], axes["across"] = axes["across"], None
     rows = _axis(axes["rows"], path, "rows", "a row's name", "'FedAvg: {method.name: fedavg-lora}'")
     across = _axis(axes["across"], path, "across", "a column's name", "'MNLI: {data.task: mnli}'")
-    seeds = axes["seeds"]
-    if "seeds" in options:
-        seeds = options.pop("seeds")
-    elif "seed" in options:
-        seeds = None
-    if seeds is not None and (
-        not isinstance(seeds, list) or not all(type(s) is int for s in seeds) or not seeds
-    ):
-        raise ExperimentError(f"{path}: seeds must be a list of whole numbers, not {seeds!r}")
+    seeds = _seeds(axes["seeds"], options, origin)
     if missing := [name for name in only if name not in rows]:
-        raise ExperimentError(f"{path} has no row {missing[0]!r}; it has {', '.join(map(str, rows))}")
+        known = "it has " + ", ".join(rows) if None not in rows else "it has no rows; leave --row out"
+        raise ExperimentError(f"{origin} has no row {missing[0]!r}; {known}")
+    for axis, entries in (("row", rows), ("across", across)):
+        if axis in options and None not in entries:  # a run that stands alone may be given a label
+            raise ExperimentError(
+                f"the override {axis}={options[axis]}: {OF_THE_FILE[axis]}; choose with --row"
+            )
+    chosen = [row for row in rows if not only or row in only]
     runs = []
-    for row, column, seed in product([r for r in rows if not only or r in only], across, seeds or [None]):
-        merged = deepcopy(fields)
-        for layer in (sized, across[column] or {}, rows[row] or {}, options):
-            # source and method first: naming another one drops the fields of the former
-            for key, value in sorted(layer.items(), key=_comes_first, reverse=True):
-                _set(merged, key, value)
+    for row, column, seed in product(chosen, across, seeds if seeds is not None else (None,)):
+        layers = {
+            FILE: (fields, origin),
+            "sizes": (sized, f"{origin}: sizes"),
+            f"across {column}": (across[column], f"{origin}: across: {column}"),
+            f"rows {row}": (rows[row], f"{origin}: rows: {row}"),
+        }
+        whole: dict[str, Any] = {}
+        given: dict[str, str] = {}
+        for name, (settings, place) in layers.items():
+            tree = layer((settings or {}).items(), place)
+            _check_layer(tree, place, seeded=seeds is not None, is_file=name == FILE)
+            whole = merged(kind, whole, tree, place)
+            # Settings shared by rows and sizes are judged with all rows, in the size without an entry; a record's, when it began.
+            skipped = record or (only and not name.startswith("rows")) or (sized and name == FILE)
+            given |= {} if skipped else dict.fromkeys(places(tree), name)
         names = {"row": row, "across": column, "seed": seed}
-        merged |= {key: value for key, value in names.items() if value is not None}
-        runs.append(merged)
+        names = {key: value for key, value in names.items() if value is not None}
+        fields_of_run = merged(kind, whole, options, "the overrides") | names
+        runs.append(
+            RowFields(fields_of_run, whole | names, given, dict.fromkeys(places(options), "overrides"))
+        )
     return runs
 
 
-def _names_source(item: tuple[str, Any]) -> bool:
-    """Whether an override names the source of data, dotted or nested."""
-    key, value = item
-    return key == SOURCE or (key == "data" and isinstance(value, dict) and "source" in value)
+def _sized(sizes: Any, size: Any, origin: str) -> dict[str, Any]:
+    """The entry of `sizes` for the chosen size."""
+    known = get_args(Size)
+    listed = f"{', '.join(known[:-1])} or {known[-1]}"
+    if not isinstance(sizes or {}, dict) or not all(
+        isinstance(s or {}, dict) for s in (sizes or {}).values()
+    ):
+        raise ExperimentError(f"{origin}: sizes must map {listed} to settings")
+    for name in (*(sizes or {}), size):
+        if name not in known:
+            raise ExperimentError(f"{origin}: size must be {listed}, not {name!r}")
+    return dict((sizes or {}).get(size) or {})
 
 
-def _comes_first(item: tuple[str, Any]) -> bool:
-    """Whether an override names the source of data or the method, on which the fields beside it depend."""
-    return _names_source(item) or item[0] in ("method", "method.name")
+def _seeds(seeds: Any, options: dict[str, Any], origin: str) -> list[int] | None:
+    """The seeds of the file or of the overrides; `seed` among these stands for all."""
+    if "seeds" in options:
+        if "seed" in options:
+            raise ExperimentError("the overrides give both seed and seeds; give one of them")
+        seeds = options.pop("seeds")
+    elif "seed" in options:
+        return None
+    if seeds is not None and (
+        not isinstance(seeds, list) or not all(type(s) is int for s in seeds) or not seeds
+    ):
+        raise ExperimentError(f"{origin}: seeds must be a list of whole numbers, not {seeds!r}")
+    return seeds
+
+
+def _check_layer(tree: Mapping[str, Any], place: str, *, seeded: bool, is_file: bool) -> None:
+    """Raise ExperimentError for a setting that would have no effect in this layer."""
+    if seeded and "seed" in tree:
+        raise ExperimentError(
+            f"{place} sets seed, and the runs have their seeds from seeds; leave one of them out"
+        )
+    for name, advice in {} if is_file else OF_THE_FILE.items():
+        if name in tree:
+            raise ExperimentError(f"{place} sets {name}, which it cannot change: {advice}")
 
 
 def _axis(entries: Any, path: str | Path, axis: str, key: str, example: str) -> dict[Any, Any]:
@@ -102,9 +160,6 @@ def _axis(entries: Any, path: str | Path, axis: str, key: str, example: str) -> 
         raise ExperimentError(f"{path}: {axis} must map {key} to its overrides, such as {example}")
     if len({str(name) for name in named}) < len(named) or (entries and None in named):
         raise ExperimentError(f"{path}: {axis} must give every entry a name of its own")
-    for name, changes in named.items():
-        if wrong := [key for key in changes or {} if not isinstance(key, str)]:
-            raise ExperimentError(f"{path}: {axis}: {name} sets {wrong[0]!r}, which is no setting's name")
     return {name if name is None else str(name): changes for name, changes in named.items()}
 
 
@@ -115,9 +170,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"there is no experiment file {path}; name a YAML file such as experiments/uniflow/quickstart.yaml"
         )
     try:
-        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ExperimentError(f"{path} is no valid YAML: {' '.join(str(error).split())}") from error
+        fields = load_yaml(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise ExperimentError(f"{path} is no valid YAML: it is not in UTF-8 (byte {error.start})") from error
+    except ExperimentError as error:
+        raise ExperimentError(f"{path} is no valid YAML: {error}") from error
+    except OSError as error:
+        raise ExperimentError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(fields, dict):
         raise ExperimentError(f"{path} must hold a mapping such as 'rounds: 4', not {type(fields).__name__}")
     return fields
@@ -128,34 +187,7 @@ def _override(text: str) -> tuple[str, Any]:
     if not sign or not key:
         raise ExperimentError(f"the override {text!r} is not of the form key=value, such as method.ridge=0.1")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ExperimentError(
-            f"the override {text!r} has no valid YAML value: {' '.join(str(error).split())}"
-        ) from error
-
-
-def _set(fields: dict[str, Any], key: str, value: Any) -> None:
-    """Set `a.b.c` in nested mappings; a mapping value is merged into the existing one, except for a method."""
-    *path, last = key.split(".")
-    target: Any = fields
-    for part in path:
-        inner = target.setdefault(part, {})
-        if isinstance(inner, str) and part == "method":
-            inner = target[part] = {"name": inner}
-        if not isinstance(inner, dict):
-            raise ExperimentError(f"cannot set {key}: {part} is {inner!r}, not a group of settings")
-        target = inner
-    if path == ["method"] and last == "name" and target.get("name") != value:
-        target.clear()  # another method has other fields
-    if key == SOURCE and target.get("source", DEFAULT) != value:
-        kept = carried_to(value, target)
-        target.clear()
-        target.update(kept)
-    if key == "data" and isinstance(target.get("data"), dict) and _names_source((key, value)):
-        _set(fields, SOURCE, value["source"])
-    if isinstance(value, dict) and isinstance(target.get(last), dict) and last != "method":
-        for inner_key, inner_value in value.items():
-            _set(target[last], inner_key, inner_value)
-    else:
-        target[last] = deepcopy(value)
+        return key, load_yaml(value)
+    except ExperimentError as error:
+        reason = str(error).removeprefix("line 1: ")
+        raise ExperimentError(f"the override {text!r} has no valid YAML value: {reason}") from error

@@ -8,6 +8,7 @@ from functools import cached_property
 from torch import Tensor
 
 from fedloom.core.payload import EVERYTHING, Check, Payload, Reply, Scope
+from fedloom.core.plain_text import plain
 from fedloom.federation.exchange import Exchange, NoReplies, Server
 from fedloom.federation.private_ask import private_reply
 from fedloom.methods import Method
@@ -66,7 +67,7 @@ class RoundAsk:
 
     def note(self, text: str) -> None:
         """Add a note to the last ledger entry of the round."""
-        self.exchange.entries[-1]["notes"].append(text)
+        self.exchange.entries[-1]["notes"].append(plain(text))
 
     @property
     def sums(self) -> bool:
@@ -100,9 +101,12 @@ class RoundAsk:
         replies, refused = exchange.inspected(
             arrived, asked, reference, federation.experiment.firewall, answers=answers, check=check
         )
-        combined, rule = Combined(replies), federation.experiment.privacy.robust
+        combined, rule, failed = Combined(replies), federation.experiment.privacy.robust, None
         if rule is not None:
-            combined = combine(rule, replies, reference, server, federation.uploads.take)
+            try:
+                combined = combine(rule, replies, reference, server, federation.uploads.take)
+            except Exception as error:  # the ledger comes first; the loop skips the round
+                failed = error
         exchange.record(
             request,
             asked,
@@ -112,8 +116,11 @@ class RoundAsk:
             down,
             began,
             left_out=dict(combined.left_out),
+            capped=dict(combined.capped) if self.method.weights == "examples" else {},
             notes=combined.notes,
         )
+        if failed is not None:
+            raise failed
         if not combined.replies:
             raise NoReplies
         federation.replies = combined.replies

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from fedloom.core.payload import EVERYTHING, Payload, Scope, group_of, lent
+from fedloom.core.payload import EVERYTHING, Payload, Scope, group_of, lent, not_finite
 from fedloom.core.streams import torch_stream
 from fedloom.data.client_data import ClientData
 from fedloom.federation.client_states import ClientStates, States
@@ -86,7 +86,8 @@ class Client:
     ) -> Payload:
         """Run the method's client function; `work` executes its training jobs. The reply shares no memory with the model.
 
-        Personal tensors are written at the end, so that a client that raises is unchanged.
+        Personal tensors are written at the end, so that a client that raises is unchanged. Raises FloatingPointError where one of
+        them is not finite.
         """
         if self.memory.get("round") != at.number:
             self.memory = {"round": at.number}
@@ -101,6 +102,7 @@ class Client:
             else do(request, payload)
         )
         if session.kept:
+            _check_finite({n: session.personal[n] for n in session.kept})
             self.states.write(self.name, at.number, session.personal)
         return Payload(reply.tensors, {**reply.numbers, "round": at.number})
 
@@ -114,6 +116,12 @@ class Client:
         stream = (at.seed, ("dp", at.number)) if dp is not None and dp.seeded else None
         terms = Terms(self.privacy, method.weights == "examples", stream)
         return answer(self.name, self.sums, request, payload, do, terms)
+
+
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Raise FloatingPointError for the first tensor that holds NaN or infinity."""
+    if bad := not_finite(tensors):
+        raise FloatingPointError(f"{bad} is not finite after training; a smaller training.lr may help")
 
 
 @dataclass(frozen=True)
@@ -209,7 +217,9 @@ class _Session:
             gradients=gradients,
         )
         outcome = self.work(job)
-        numbers = {"examples": len(job.chosen), "loss": outcome.loss, "steps": outcome.steps}
+        numbers: dict[str, Any] = {"examples": len(job.chosen), "steps": outcome.steps}
+        if outcome.loss is not None:
+            numbers["loss"] = outcome.loss
         if truncated := sum(bool(getattr(examples[i], "truncated", False)) for i in job.chosen):
             numbers["truncated"] = truncated
         tensors = {**outcome.tensors, **{f"{n}.gradient": t for n, t in outcome.gradients.items()}}

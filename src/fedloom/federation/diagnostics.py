@@ -60,19 +60,19 @@ def _layer_figures(pair: Pair, A_out: Tensor, B_out: Tensor) -> dict[str, float]
     values = {metric: getattr(layer, field) for metric, field in NAMES.items()}
     figures = {metric: value for metric, value in values.items() if isfinite(value)}
     for factor, stacked in (("A", pair.A), ("B", pair.B)):
-        if isinstance(stacked, Tensor) and len(stacked) > 1:
+        if isinstance(stacked, Tensor) and len(stacked) > 1 and bool(stacked.any()):
             figures[f"cosine_{factor}"] = mean_cosine(stacked)
     return figures
 
 
 def mean_cosine(stacked: Tensor) -> float:
-    """Mean cosine between the flattened tensors of all pairs of clients, (K, ...); 1 where all are zero."""
+    """Mean cosine between the flattened tensors of all pairs of clients, (K, ...)."""
     flat = stacked.flatten(1).double()
     norms = flat.norm(dim=1, keepdim=True)
     unit = flat / norms.clamp_min(1e-300)
     k = len(unit)
     total = float(unit.sum(0).square().sum() - unit.square().sum())
-    return total / (k * (k - 1)) if bool((norms > 0).any()) else 1.0
+    return total / (k * (k - 1))
 
 
 def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:

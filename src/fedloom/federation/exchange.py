@@ -2,14 +2,16 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from fedloom.core.errors import ExperimentError
 from fedloom.core.lazy_mapping import LazyMapping
-from fedloom.core.payload import Check, Payload, Reply
+from fedloom.core.payload import Check, Payload, Reply, group_of
+from fedloom.core.plain_text import plain
 from fedloom.federation.client import Client
 from fedloom.federation.engine import Engine
 from fedloom.federation.progress import Totals
@@ -17,6 +19,7 @@ from fedloom.federation.settings import Round, RunSettings
 from fedloom.federation.spilled_uploads import SpilledUploads
 from fedloom.methods import Method, State
 from fedloom.models.lora.ranks import ratios
+from fedloom.models.training.settings import local_steps, trained_in
 from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.firewall import Firewall, inspect
 from fedloom.tasks.base import ServerTools
@@ -54,6 +57,10 @@ class Server(Protocol):
         """Tell the observer that one of `clients` has answered."""
 
 
+_GROUPS, _GROUP = 1000, 100
+"""Largest number of groups of tensors in a ledger entry, and of characters of their names."""
+
+
 class NoReplies(Exception):  # noqa: N818 - not an error: the round has nothing to combine
     """No usable reply came back."""
 
@@ -75,9 +82,14 @@ class Exchange:
         groups_up: Counter[str] = Counter()
 
         def received(reply: Reply) -> Reply:
-            if reply.error is None:
-                groups_up.update(reply.payload.nbytes_by_group())
-            return federation.uploads.take(reply)
+            try:
+                if reply.error is None:
+                    _add(groups_up, reply.payload.nbytes_by_group())
+                return federation.uploads.take(reply)
+            except ExperimentError:
+                raise
+            except Exception as error:  # of this client's making
+                return Reply(reply.client, error=f"raised {type(error).__name__}: {error}")
 
         groups_down = sum((p.nbytes_by_group() for p in views.values()), Counter())
         replies = federation.engine.ask(
@@ -110,7 +122,20 @@ class Exchange:
             reference=reference,
             answers=answers,
             check=check,
+            idle=lambda r: self.idle(
+                r.client, reference[r.client], local_steps(r.examples, self.federation.experiment.training)
+            ),
         )
+
+    def idle(self, client: str, names: Collection[str], steps: int) -> bool:
+        """Whether none of a client's local steps of this round trains any of these tensors, though they are the model's."""
+        settings, scope, federation = self.federation.experiment, self.method.scope, self.federation
+        held = federation.clients[client].groups
+        own = [
+            n for n in federation.engine.model.tensors if group_of(n) in held and scope.role(n) != "frozen"
+        ]
+        trained = trained_in(settings.training, own, self.round, settings.rounds, steps)
+        return {group_of(n) for n in names} <= held - {group_of(n) for n in trained}
 
     def record(
         self,
@@ -132,26 +157,26 @@ class Exchange:
         totals.asked += len(asked)
         totals.refused += len(refused)
         totals.left_out += len(left_out or {})
-        truncated = [
-            f"{r.client}: {r.payload.numbers['truncated']} training samples were cut to fit"
-            for r in replies
-            if r.payload.numbers.get("truncated")
-        ]
         entry = {
             "round": self.round,
             "request": request,
             "asked": asked,
             "answered": [r.client for r in replies],
-            "refused": refused,
+            "refused": self._plain(refused),
             "bytes_up": up.total(),
             "bytes_down": down.total(),
             "groups_up": dict(sorted(up.items())),
             "groups_down": dict(sorted(down.items())),
             "seconds": round(time.perf_counter() - began, 4),
-            "left_out": dict(left_out or {}),
-            "notes": [*truncated, *notes],
+            "left_out": self._plain(left_out or {}),
+            "notes": [plain(note) for note in [*_notes(replies), *notes]],
         }
         self.entries.append(entry | more)
+
+    def _plain(self, reasons: Mapping[str, str]) -> dict[str, str]:
+        """Reasons by client as plain text."""
+        most = self.federation.experiment.firewall.max_text
+        return {client: plain(reason, most) for client, reason in reasons.items()}
 
     def views(
         self, asked: Sequence[str], payload: Payload | Mapping[str, Payload]
@@ -167,3 +192,21 @@ class Exchange:
             if kind not in shared_views:
                 shared_views[kind] = client.view(payload)
             yield name, shared_views[kind]
+
+
+def _notes(replies: Sequence[Reply]) -> list[str]:
+    """Notes on samples that a client cut, and on clients that trained nothing."""
+    notes = []
+    for reply in replies:
+        if truncated := reply.payload.numbers.get("truncated"):
+            notes.append(f"{reply.client}: {truncated} training samples were cut to fit")
+        if reply.payload.numbers.get("steps") == 0:
+            notes.append(f"{reply.client}: took no step")
+    return notes
+
+
+def _add(total: Counter[str], sent: Mapping[str, int]) -> None:
+    """Add bytes by group. Groups are named by the client, so that there is an end to their number and length."""
+    for group, size in sent.items():
+        name = plain(group, _GROUP)
+        total[name if name in total or len(total) < _GROUPS else "others"] += size

@@ -11,7 +11,7 @@ from typing import Any
 
 from greenlet import getcurrent, greenlet
 
-from fedloom.core.payload import Payload, Reply
+from fedloom.core.payload import Limits, Payload, Reply
 from fedloom.federation.client import Client
 from fedloom.federation.settings import Round
 from fedloom.methods import Method
@@ -26,7 +26,7 @@ Done = Callable[[str, float], None]
 class LocalEngine:
     """Asks clients in this process. `wire` sends every payload through its bytes, as a deployment does.
 
-    `cohort` is the largest number of clients trained together; 1 trains each by itself.
+    `cohort` is the largest number of clients trained together; 1 trains each by itself. `limits` bound what passes the wire.
     """
 
     def __init__(
@@ -37,12 +37,14 @@ class LocalEngine:
         *,
         wire: bool = False,
         cohort: int = 1,
+        limits: Limits = Limits(),  # noqa: B008 - frozen
     ) -> None:
         self.model = model
         self.clients = dict(clients)
         self.training = training
         self.wire = wire
         self.cohort = cohort
+        self.limits = limits
 
     def ask(
         self,
@@ -107,15 +109,13 @@ class LocalEngine:
         return {name: outcomes[name] for name in jobs}
 
     def _ask_one(self, client: Client, method: Method, request: str, payload: Payload, at: Round) -> Reply:
-        if self.wire:
-            payload = Payload.decode(payload.encode())
         try:
+            if self.wire:
+                payload = Payload.decode(payload.encode(), self.limits)
             answer = client.answer(method, request, payload, self.model, self.training, at, _pause)
+            return Reply(client.name, Payload.decode(answer.encode(), self.limits) if self.wire else answer)
         except Exception as error:  # any error at a client counts as its refusal
             return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
-        if self.wire:
-            answer = Payload.decode(answer.encode())
-        return Reply(client.name, answer)
 
 
 def _pause(job: LocalJob) -> Outcome:

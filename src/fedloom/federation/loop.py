@@ -2,9 +2,11 @@
 
 import math
 import time
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.lazy_mapping import LazyMapping
-from fedloom.core.payload import Payload, Reply, group_of
+from fedloom.core.payload import Payload, Reply, group_of, not_finite
+from fedloom.core.plain_text import plain
 from fedloom.core.streams import torch_stream
 from fedloom.federation import Engine
 from fedloom.federation.ask import RoundAsk
@@ -29,7 +32,7 @@ from fedloom.models.example_cache import ExampleCache
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.ranks import ratios
 from fedloom.models.parts import part_of
-from fedloom.models.training.settings import ever_trained
+from fedloom.models.training.settings import ANY_STEPS, ever_trained, local_steps, trained_in
 from fedloom.privacy.compatibility import asks
 from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.robust.attacks import described
@@ -133,23 +136,67 @@ class Federation:
             method = self.experiment.method_in(number)
             entries: list[dict[str, Any]] = []
             before = self.state
-            try:
-                after = method.moved(
-                    before, method.round(before, RoundAsk(Exchange(self, method, number, entries)))
-                )
-            except NoReplies:
-                after = before
-            if self._quorum(entries):
+            after, failure = self._computed(method, number, entries)
+            if failure is not None:
+                self.totals.failed_rounds += 1
+                entries[-1]["notes"].append(plain(f"{failure}: the round changed nothing on the server"))
+            elif self._quorum(entries):
                 self.state = after
             else:
                 self.totals.skipped_rounds += 1
                 entries[-1]["notes"].append("no quorum: the round changed nothing on the server")
-            measured = self._round_metrics(method, before)
+            measured = self._round_metrics(method, before, entries)
             self.replies, self.noted_metrics = [], {}
             self.uploads.clear()
             self._finish_round(number, began, entries, measured)
         if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
             self._assess(self.round, generate=self.experiment.evaluation.generate)
+
+    def check(self) -> None:
+        """Raise ExperimentError for a run whose rounds could change nothing, or whose messages would be too large."""
+        method, training, rounds = self.method, self.experiment.training, self.experiment.rounds
+        most = self.experiment.firewall.max_tensors
+        if len(self.state.shared) > most:
+            raise ExperimentError(
+                f"firewall.max_tensors: method {method.name} shares {len(self.state.shared)} tensors, and {most} are let "
+                "through; raise it"
+            )
+        if not rounds or not (
+            method.shares.shared or method.shares.personal
+        ):  # a baseline that trains nothing
+            return
+        names = [n for n in self.engine.model.tensors if method.scope.role(n) != "frozen"]
+        for client in self.clients.values():
+            held = [n for n in names if group_of(n) in client.groups]
+            samples = math.ceil(len(client.data.train) / (rounds if training.one_pass else 1))
+            known = (local_steps(samples, training),) if samples else ANY_STEPS  # a site's samples stay there
+            if any(trained_in(training, held, number, rounds, s) for number in (1, rounds) for s in known):
+                return
+        raise ExperimentError(
+            f"method {method.name} finds no tensor to train in any round; give the model an adapter, let training and "
+            "method.head leave a part unfrozen, give clients more samples for both stages, or set rounds: 0"
+        )
+
+    def _computed(
+        self, method: Method, number: int, entries: list[dict[str, Any]]
+    ) -> tuple[State, str | None]:
+        """The state after a round; or the state before it and, if the server failed at the replies, the reason."""
+        before = self.state
+        exchange = Exchange(self, method, number, entries)
+        try:
+            after = method.moved(before, method.round(before, RoundAsk(exchange)))
+        except NoReplies:
+            return before, None
+        except ExperimentError:
+            raise
+        except Exception as error:
+            if not any(entry["answered"] for entry in entries):  # no client's doing
+                raise
+            return before, f"the server function raised {_with_place(error)}"
+        new = {n: t for n, t in after.shared.items() if t is not before.shared.get(n)}
+        new |= {n: t for n, t in after.tensors.items() if t is not before.tensors.get(n)}
+        bad = not_finite(new)
+        return (after, None) if bad is None else (before, f"the new {bad} is not finite")
 
     def resume(self, checkpoint: Checkpoint) -> None:
         """Restore the state at the checkpoint."""
@@ -227,8 +274,10 @@ class Federation:
             entries = [e for e in entries if e["asked"]]
         return all(len(e["answered"]) >= max(1, math.ceil(share * len(e["asked"]))) for e in entries)
 
-    def _round_metrics(self, method: Method, before: State) -> dict[str, float]:
-        """Training losses and aggregation diagnostics of the round."""
+    def _round_metrics(
+        self, method: Method, before: State, entries: Sequence[Mapping[str, Any]]
+    ) -> dict[str, float]:
+        """Training losses and aggregation diagnostics of the round; diagnostics that fail are left out and noted."""
         losses = {
             r.client: float(r.payload.numbers["loss"]) for r in self.replies if "loss" in r.payload.numbers
         }
@@ -236,6 +285,15 @@ class Federation:
         if losses:
             metrics["train/loss"] = sum(losses.values()) / len(losses)
         metrics |= self.noted_metrics
+        try:
+            metrics |= self._diagnostics(method, before)
+        except (ArithmeticError, RuntimeError, ValueError) as error:
+            entries[-1]["notes"].append(plain(f"diagnostics are left out: raised {_with_place(error)}"))
+        return metrics
+
+    def _diagnostics(self, method: Method, before: State) -> dict[str, float]:
+        """Diagnostics of the aggregation, of the model's change, and of the method."""
+        metrics: dict[str, float] = {}
         summed = self.experiment.privacy.sums
         if (self.replies or summed) and self.state is not before and before.shared:
             if not summed:
@@ -302,3 +360,9 @@ class Federation:
             self.folder.write_predictions("start" if number == 0 else "end", assessment.records)
         self.client_metrics = assessment.clients
         return dict(assessment.metrics)
+
+
+def _with_place(error: Exception) -> str:
+    """An error with the file and line that raised it."""
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.f_code.co_filename).name}, line {line})"

@@ -4,8 +4,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply, group_of
 from fedloom.federation.exchange import Exchange, NoReplies
+from fedloom.models.training.settings import ANY_STEPS
 
 
 def private_reply(
@@ -45,13 +47,25 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
     views = dict(exchange.views(asked, payload))
     layouts = {c: {n: tuple(t.shape) for n, t in v.tensors.items()} for c, v in exchange.views(asked, due)}
     expected = _expected(exchange) if settings.dp else None
-    summing = SecureSum(settings.secure, exchange.send, exchange.round, layouts, expected)
+    summing = SecureSum(
+        settings.secure,
+        exchange.send,
+        exchange.round,
+        layouts,
+        expected,
+        lambda client: any(exchange.idle(client, layouts[client], steps) for steps in ANY_STEPS),
+    )
     reply: Reply | None = None
     try:
         reply = summing.mean(request, views, payload.tensors)
     except Abandoned as reason:
         summing.record.notes.append(f"secure sum: {reason}")
+    except ExperimentError:
+        raise
+    except Exception as error:  # the messages made it raise; the sum is lost, the run is not
+        summing.record.notes.append(f"secure sum: raised {type(error).__name__}: {error}")
     record = summing.record
+    exchange.federation.totals.closed_sums += len(record.closed)
     if reply is None:
         unused = "not used: the secure sum was abandoned"
         record.lost |= {c: unused for c in asked if c not in record.lost}

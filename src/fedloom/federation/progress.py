@@ -14,6 +14,10 @@ class Totals:
     refused: int = 0
     left_out: int = 0
     skipped_rounds: int = 0
+    failed_rounds: int = 0
+    """Rounds whose result the server could not compute, or that was not finite."""
+    closed_sums: int = 0
+    """Secure sums over a group that too few clients trained."""
     seconds: float = 0.0
     budget: str = ""
     """A sentence if the privacy budget ended the run early; else empty."""
@@ -29,6 +33,12 @@ class Totals:
             )
         if self.skipped_rounds:
             faults.append(f"{self.skipped_rounds} rounds without a quorum changed nothing")
+        if self.failed_rounds:
+            faults.append(f"{self.failed_rounds} rounds failed on the server and changed nothing")
+        if self.closed_sums:
+            faults.append(
+                f"{self.closed_sums} sums over a group that too few clients trained were not opened"
+            )
         return "complete" if not faults else "complete, but " + " and ".join(faults)
 
 

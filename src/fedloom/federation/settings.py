@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from fedloom.core.settings_tree import ReadWith
 from fedloom.methods import METHODS, Method
 from fedloom.models.precision import Precision
 from fedloom.models.training.settings import Training
@@ -46,7 +47,7 @@ class Cohort(BaseModel):
         {},
         description="LoRA ranks of the clients in name order, cyclically, such as {encoder: [8, 4]}; none = the model's",
     )
-    alpha: Literal["scaled", "fixed"] = Field(
+    alpha: Annotated[Literal["scaled", "fixed"], ReadWith(".ranks")] = Field(
         "scaled",
         description="with `ranks`: scaled: alpha_k proportional to the rank, so that all scales are equal; fixed: one alpha",
     )

@@ -14,6 +14,7 @@ class Centralised(Method):
     title: ClassVar[str] = "centralised"
     paper: ClassVar[str] = "upper bound"
     shares: ClassVar[Scope] = Scope(shared=("*",))
+    ignores: ClassVar[tuple[str, ...]] = ("method.weights",)
     combination: ClassVar[Combination] = "mean"
     pooled: ClassVar[bool] = True
 

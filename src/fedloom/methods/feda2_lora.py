@@ -14,12 +14,13 @@ Deliberate differences:
 """
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.core.payload import Payload, Scope
+from fedloom.core.settings_tree import ReadWith
 from fedloom.methods.base.combine import combine_pairs, combine_vectors, sort_directions
 from fedloom.methods.base.feda2_by_sums import client_by_sums, solved_by_sums
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
@@ -44,8 +45,8 @@ class FedA2LoRA(Method):
     ridge: float | None = Field(
         None, ge=0, description="λ; none = the mode's own (strict and always 1.0, relative and centred 0.01)"
     )
-    tail: Tail = Field("rescale", description=TAIL_HELP)
-    download: Download = Field("svd", description=DOWNLOAD_HELP)
+    tail: Annotated[Tail, ReadWith("cohort.ranks")] = Field("rescale", description=TAIL_HELP)
+    download: Annotated[Download, ReadWith("cohort.ranks")] = Field("svd", description=DOWNLOAD_HELP)
 
     def round(self, state: State, ask: Ask) -> State:
         """Lines 3-19: clients train from (A, B); every pair is combined over the clients that trained it."""

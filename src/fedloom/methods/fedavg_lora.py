@@ -11,12 +11,13 @@ paper's. With VeRA the two vectors are averaged.
 """
 
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.core.payload import Payload, Scope
+from fedloom.core.settings_tree import ReadWith
 from fedloom.methods.base.combine import combine_pairs, sort_directions
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State
 
@@ -38,8 +39,8 @@ class FedAvgLoRA(Method):
     combination: ClassVar[Combination] = "mean"
     unequal_ranks: ClassVar[bool] = True
 
-    tail: Tail = Field("rescale", description=TAIL_HELP)
-    download: Download = Field("svd", description=DOWNLOAD_HELP)
+    tail: Annotated[Tail, ReadWith("cohort.ranks")] = Field("rescale", description=TAIL_HELP)
+    download: Annotated[Download, ReadWith("cohort.ranks")] = Field("svd", description=DOWNLOAD_HELP)
 
     def round(self, state: State, ask: Ask) -> State:
         """Ask the cohort to train from (A, B); average."""

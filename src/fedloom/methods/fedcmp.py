@@ -9,13 +9,14 @@ alone, gamma = 0 OPM alone, both 0 is FedAvg. Applies to the projector's Linear 
 column; every other tensor is averaged. The server sees every client's tensors: it cannot be combined with secure summation.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from fedloom.aggregation import canonical
 from fedloom.aggregation.reliability import Statistic
 from fedloom.core.payload import Payload, Scope
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.linear_layers import Layer, layers
@@ -39,15 +40,21 @@ class FedCMP(Method):
     beta: float = Field(0.2, ge=0, lt=1, description="momentum of the basis (OPM); 0 = CRA alone")
     gamma: float = Field(1.0, ge=0, description="strength of the reliability weights (CRA); 0 = OPM alone")
     floor: float = Field(1e-3, ge=0, description="part of the mean variance that is added to every variance")
-    kappa: float = Field(2.0, ge=0, description="reliability cosine: its strength")
+    kappa: Annotated[float, ReadWith(".reliability", ("cosine",))] = Field(
+        2.0, ge=0, description="reliability cosine: its strength"
+    )
     residual: float = Field(1.0, ge=0, description="lambda, share of what the basis does not span")
-    eta: float = Field(0.99, gt=0, le=1, description="share of the energy that the basis is to hold at first")
+    eta: Annotated[float, ReadWith(".rank", (None,))] = Field(
+        0.99, gt=0, le=1, description="share of the energy that the basis is to hold at first"
+    )
     rank: int | None = Field(None, ge=1, description="r of every layer; none = from eta and largest")
-    largest: int | None = Field(None, ge=1, description="largest r; none = min(m - 1, n)")
+    largest: Annotated[int | None, ReadWith(".rank", (None,))] = Field(
+        None, ge=1, description="largest r; none = min(m - 1, n)"
+    )
     space: canonical.Space = Field(
         "weight", description="weight: the basis is that of the layers; update: that of their changes"
     )
-    momentum: canonical.Momentum = Field(
+    momentum: Annotated[canonical.Momentum, ReadWith(".beta")] = Field(
         "blend", description="blend of old and new basis, or heavyball: a buffer of its own"
     )
     form: canonical.Form = Field(
@@ -55,7 +62,7 @@ class FedCMP(Method):
     )
     reliability: Statistic = Field("variance", description="variance | cosine | energy (an ablation)")
     side: canonical.Side = Field("output", description="the basis spans the layers' outputs, or inputs")
-    momentum_start: int = Field(
+    momentum_start: Annotated[int, ReadWith(".beta")] = Field(
         1, ge=1, description="rounds that a layer is aggregated before momentum begins"
     )
     bias: str = Field("joined", pattern="joined|fedavg", description="joined as last column, or averaged")

@@ -17,7 +17,7 @@ from torch.nn.functional import kl_div
 from fedloom.core.payload import Payload, Scope, group_of
 from fedloom.core.streams import torch_stream
 from fedloom.methods.base.combine import mean_of
-from fedloom.methods.base.distillation import server_of
+from fedloom.methods.base.distillation import READ_WITH_GENERATOR, server_of
 from fedloom.methods.base.method import Ask, Method, State
 from fedloom.models.own.model_bank import OwnExample
 
@@ -30,6 +30,7 @@ class FedDF(Method):
     paper: ClassVar[str] = "Lin et al., 2020"
     shares: ClassVar[Scope] = Scope(shared=("*",))
     own_models: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = READ_WITH_GENERATOR
     public_items: ClassVar[bool] = True
     linear: ClassVar[bool] = False
 

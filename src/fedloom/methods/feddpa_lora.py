@@ -14,12 +14,13 @@ Deliberate differences:
 """
 
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Scope
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import numpy_stream
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
@@ -41,8 +42,12 @@ class FedDPALoRA(Method):
     variant: Literal["dual", "additive"] = Field(
         "dual", description="dual: the paper's; additive: both adapters with weight 1, trained together"
     )
-    mix: float = Field(0.5, gt=0, lt=1, description="a, the local adapter's weight during its training")
-    prompts: int = Field(5, ge=1, description="number of training prompts for the mixing weight of an answer")
+    mix: Annotated[float, ReadWith(".variant", ("dual",))] = Field(
+        0.5, gt=0, lt=1, description="a, the local adapter's weight during its training"
+    )
+    prompts: Annotated[int, ReadWith(".variant", ("dual",))] = Field(
+        5, ge=1, description="number of training prompts for the mixing weight of an answer"
+    )
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
         """Refuses VeRA for the variant `dual`, whose mixing weights are LoRA scales. See Method."""

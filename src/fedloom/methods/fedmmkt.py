@@ -12,7 +12,7 @@ Deliberate choices:
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +21,7 @@ from torch.nn.functional import cross_entropy, kl_div
 
 from fedloom.aggregation import fusion, voting
 from fedloom.core.payload import Reply
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import stream_seed, torch_stream
 from fedloom.methods.base.distillation import (
     ENTROPY,
@@ -71,18 +72,29 @@ class Fusing(BaseModel):
         description="cross-attention between modalities: identity | learned (on the server) | none",
     )
     temperature: float = Field(0.1, gt=0, description="tau_a, temperature of attention")
-    share: float = Field(0.5, ge=0, description="lambda_a, weight of the attended vectors")
-    other: Literal["message_mean", "client_mean", "joint_multihead"] = Field(
+    share: Annotated[float, ReadWith(".attention", ("identity", "learned"))] = Field(
+        0.5, ge=0, description="lambda_a, weight of the attended vectors"
+    )
+    other: Annotated[
+        Literal["message_mean", "client_mean", "joint_multihead"],
+        ReadWith(".attention", ("identity", "learned")),
+    ] = Field(
         "message_mean",
         description="attention to several other modalities: message_mean | client_mean | joint_multihead",
     )
-    heads: int = Field(4, ge=1, description="number of heads of joint_multihead")
+    heads: Annotated[int, ReadWith(".other", ("joint_multihead",))] = Field(
+        4, ge=1, description="number of heads of joint_multihead"
+    )
     aggregate: Literal["contrastive", "mean"] = Field(
         "contrastive", description="client weights: contrastive | mean"
     )
     tau: float = Field(0.07, gt=0, description="temperature of contrastive scores")
-    tau_agg: float = Field(1.0, gt=0, description="temperature of the weights over clients")
-    guard: bool = Field(False, description="raise tau_agg while fewer than 1.5 clients are effective")
+    tau_agg: Annotated[float, ReadWith(".aggregate", ("contrastive",))] = Field(
+        1.0, gt=0, description="temperature of the weights over clients"
+    )
+    guard: Annotated[bool, ReadWith(".aggregate", ("contrastive",))] = Field(
+        False, description="raise tau_agg while fewer than 1.5 clients are effective"
+    )
     anchor: Literal["blip", "ridge", "other_mean"] = Field(
         "blip",
         description="blip: the captioner's embeddings; ridge: fitted on the first items; other_mean: the clients' own means",

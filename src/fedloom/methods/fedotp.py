@@ -8,11 +8,12 @@ there); every picture and class stops by its own convergence (released: by the b
 else is in the batch). Plans are reported to be nearly uniform: `ot: uniform` is the ablation.
 """
 
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from fedloom.core.payload import Scope
+from fedloom.core.settings_tree import ReadWith
 from fedloom.methods.base.clip import LENGTH, CLIPMethod
 from fedloom.methods.base.method import Combination
 from fedloom.models.clip.optimal_transport import Kind
@@ -30,14 +31,20 @@ class FedOTP(CLIPMethod):
 
     length: int = LENGTH
     ot: Kind = Field("ot", description="ot: unbalanced; sinkhorn: balanced; uniform: no transport")
-    ot_mass: float = Field(0.8, gt=0, description="gamma, the mass that is moved; at most 1 counts")
-    ot_eps: float = Field(0.1, gt=0, description="eps, the entropic regularisation")
-    ot_tolerance: float | None = Field(
+    ot_mass: Annotated[float, ReadWith(".ot", ("ot",))] = Field(
+        0.8, gt=0, description="gamma, the mass that is moved; at most 1 counts"
+    )
+    ot_eps: Annotated[float, ReadWith(".ot", ("ot", "sinkhorn"))] = Field(
+        0.1, gt=0, description="eps, the entropic regularisation"
+    )
+    ot_tolerance: Annotated[float | None, ReadWith(".ot", ("ot", "sinkhorn"))] = Field(
         1e-3,
         ge=0,
         description="change of v that ends the iterations of a picture and class; none = all of them",
     )
-    ot_iterations: int = Field(100, ge=1, description="largest number of iterations")
+    ot_iterations: Annotated[int, ReadWith(".ot", ("ot", "sinkhorn"))] = Field(
+        100, ge=1, description="largest number of iterations"
+    )
 
     @property
     def clip_adapter(self) -> TwoContexts:

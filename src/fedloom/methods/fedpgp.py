@@ -8,11 +8,12 @@ name, here z0: placeholder); one prompt only (released scripts set two and then 
 the pass over U V alone, whose result is unused, is left out.
 """
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from fedloom.core.payload import Scope
+from fedloom.core.settings_tree import ReadWith
 from fedloom.methods.base.clip import LENGTH, TEMPLATE, CLIPMethod
 from fedloom.methods.base.method import Combination
 from fedloom.models.clip.prompt import LowRankContext
@@ -34,7 +35,7 @@ class FedPGP(CLIPMethod):
     z0: Literal["template", "placeholder"] = Field(
         "template", description="the fixed text of L_con: the template, or the released code's row of X"
     )
-    template: str = TEMPLATE
+    template: Annotated[str, ReadWith(".z0", ("template",))] = TEMPLATE
 
     @property
     def clip_adapter(self) -> LowRankContext:

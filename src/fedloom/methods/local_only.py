@@ -14,6 +14,7 @@ class LocalOnly(Method):
     paper: ClassVar[str] = "baseline"
     own_models: ClassVar[bool] = True
     shares: ClassVar[Scope] = Scope(personal=("*",))
+    ignores: ClassVar[tuple[str, ...]] = ("method.weights", "method.server", "method.personal")
     combination: ClassVar[Combination] = "nothing"
 
     def round(self, state: State, ask: Ask) -> State:

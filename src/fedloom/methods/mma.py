@@ -5,12 +5,13 @@ models/clip/multimodal_adapter.py. The preset `released` is its YAML: blocks 5 t
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from fedloom.core.payload import Scope
+from fedloom.core.settings_tree import ReadWith
 from fedloom.methods.base.clip import TEMPLATE, CLIPMethod
 from fedloom.methods.base.method import Combination, State
 from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
@@ -32,7 +33,9 @@ class WithAdapters(CLIPMethod):
     grad_rescale: bool = Field(
         True, description="adapters see 1/alpha times their gradient: with sgd, the learning rate over alpha"
     )
-    force: bool = Field(False, description="allow grad_rescale with adamw or with clipping, which undo it")
+    force: Annotated[bool, ReadWith(".grad_rescale", (True,))] = Field(
+        False, description="allow grad_rescale with adamw or with clipping, which undo it"
+    )
     activation: Literal["relu", "gelu"] = Field("relu", description="after D and after S")
     inner_activation: bool = Field(True, description="the activation after D")
     branch_input: Literal["ln1", "x"] = Field("ln1", description="what D reads: LN1(x), or x")

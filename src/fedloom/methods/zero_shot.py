@@ -21,6 +21,7 @@ class ZeroShot(CLIPMethod):
     title: ClassVar[str] = "zero-shot CLIP"
     paper: ClassVar[str] = "Radford et al. (ICML 2021)"
     shares: ClassVar[Scope] = Scope()
+    ignores: ClassVar[tuple[str, ...]] = ("method.weights", "method.server", "method.personal")
     combination: ClassVar[Combination] = "nothing"
 
     template: str = TEMPLATE

@@ -1,10 +1,11 @@
 """The `model` part of an experiment: which frozen foundation, and what is trained on it."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedloom.core.settings_tree import ReadWith
 from fedloom.models.generation.settings import SynthesisSettings
 from fedloom.models.lora.layers import LoRA
 
@@ -25,12 +26,20 @@ class ProjectorFile(BaseModel):
     )
 
 
+class ClassifierLoRA(LoRA):
+    """A text classifier's adapter: LoRA with its own defaults."""
+
+    alpha: Annotated[float, ReadWith(".kind", ("lora",))] = Field(
+        16.0, gt=0, description="scale numerator: s = alpha / r; VeRA has none"
+    )
+
+
 class Foundation(BaseModel):
     """A frozen multimodal LLM, a text classifier or a CLIP, and the shapes of LoRA adapters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    foundation: str = Field(
+    foundation: Annotated[str, ReadWith(".llm", (None,))] = Field(
         "tiny-mllm", description="tiny-mllm (shipped), or a folder that MLLM.save_pretrained wrote"
     )
     encoder: str | dict[EncoderModality, str] | None = Field(
@@ -38,7 +47,7 @@ class Foundation(BaseModel):
         description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors), or "
         "Hugging Face ids or folders by modality, such as {image: google/siglip-base-patch16-224, audio: openai/whisper-tiny}",
     )
-    audio_seconds: float | None = Field(
+    audio_seconds: Annotated[float | None, ReadWith(".llm")] = Field(
         None,
         gt=0,
         le=30,
@@ -109,6 +118,4 @@ class Foundation(BaseModel):
         SynthesisSettings(),
         description="the server's generator and captioner, for methods that exchange knowledge",
     )
-    body_lora: LoRA = Field(
-        LoRA(alpha=16.0), description="the classifier's adapter"
-    )
+    body_lora: ClassifierLoRA = Field(ClassifierLoRA(), description="the classifier's adapter")

@@ -4,22 +4,30 @@ A bad client costs its own update and nothing else (docs/decisions/0003-firewall
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor
 
 from fedloom.aggregation.mean import squared_distance
-from fedloom.core.payload import Check, Reply, group_of
+from fedloom.core.payload import Check, Limits, Reply, group_of
+from fedloom.core.plain_text import plain
+from fedloom.privacy.reply_schema import number_fault
+
+_FAR = 1e9
+"""Largest Frobenius norm of a tensor's change: products of two such tensors, squared, still fit float32."""
 
 
-class Firewall(BaseModel):
+class Firewall(Limits):
     """Limits on a client's reply."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+    max_text: int = Field(
+        500,
+        ge=100,
+        description="longest text of a client in ledger, report and terminal; the rest is cut off",
+    )
     max_examples: int = Field(10_000_000, gt=0, description="largest number of examples a client may claim")
     norm_ratio: float = Field(
         50.0,
@@ -42,12 +50,14 @@ def inspect(
     reference: Mapping[str, Mapping[str, Tensor]],
     answers: bool = False,
     check: Check | None = None,
+    idle: Callable[[Reply], bool] = lambda reply: False,
 ) -> tuple[list[Reply], dict[str, str]]:
     """Split replies into the accepted ones, ordered by client name, and `{client: reason}` for the refused.
 
     `reference[client]` holds the tensors that the client may send, as the server has them (names, shapes, dtypes, and the
-    point from which a change is measured). A client sends whole groups or leaves them out. With `answers` the replies are no
-    updates but, for example, predictions: every name of the reference is required, and norms are not compared.
+    point from which a change is measured). A client sends whole groups or leaves them out; all of them only where it is `idle`,
+    because no step of this round trains them. With `answers` the replies are no updates but, for example, predictions: every
+    name of the reference is required, and norms are not compared. Reasons are plain text of at most `rules.max_text` characters.
     """
     refused: dict[str, str] = {}
     accepted: dict[str, Reply] = {}
@@ -63,8 +73,10 @@ def inspect(
             reason, changes[reply.client] = inspected[i]
         if reply.client in accepted or (reply.client in refused and reason is None):
             reason = "duplicate: a second reply in one round"
+        if reason is None:
+            reason = _missing(reply, reference[reply.client], answers, idle)
         if reason is None and check is not None:
-            reason = check(reply)
+            reason = _checked(reply, check)
         if reason is None:
             accepted[reply.client] = reply
         else:
@@ -73,34 +85,38 @@ def inspect(
     for client in asked:
         if client not in accepted and client not in refused:
             refused[client] = "missing: no reply"
-    if answers:
-        lacking = {c: sorted(set(reference[c]) - set(accepted[c].payload.tensors)) for c in accepted}
-        for client in [c for c, names in lacking.items() if names]:
-            refused[client] = f"names: {lacking[client][0]} is missing"
+    if not answers:
+        for client, reason in _too_large({c: changes[c] for c in accepted}, rules).items():
+            refused[client] = reason
             del accepted[client]
-        return [accepted[c] for c in sorted(accepted)], dict(sorted(refused.items()))
-    for client, reason in _too_large({c: changes[c] for c in accepted}, rules).items():
-        refused[client] = reason
-        del accepted[client]
-    return [accepted[c] for c in sorted(accepted)], dict(sorted(refused.items()))
+    reasons = {plain(c, rules.max_text): plain(refused[c], rules.max_text) for c in sorted(refused)}
+    return [accepted[c] for c in sorted(accepted)], reasons
+
+
+def _missing(
+    reply: Reply, allowed: Mapping[str, Tensor], answers: bool, idle: Callable[[Reply], bool]
+) -> str | None:
+    """The fault of a reply without tensors that are due, or None."""
+    sent = reply.payload.tensors
+    if allowed and not sent and not idle(reply):
+        return "names: sent no tensors"
+    lacking = sorted(set(allowed) - set(sent)) if answers else []
+    return f"names: {lacking[0]} is missing" if lacking else None
+
+
+def _checked(reply: Reply, check: Check) -> str | None:
+    """The fault that the method's own check finds, or that it raises."""
+    try:
+        return check(reply)
+    except Exception as error:  # of this client's making
+        return f"check: raised {type(error).__name__}: {error}"
 
 
 def _fault(reply: Reply, rules: Firewall, round: int, asked: Sequence[str]) -> str | None:
     """The first thing wrong with a reply apart from its tensors, or None."""
     if reply.client not in asked:
         return "uninvited: not in this round's cohort"
-    numbers = reply.payload.numbers
-    if numbers.get("round") != round:
-        return f"stale: answers round {numbers.get('round')}, this is round {round}"
-    examples = numbers.get("examples")
-    if not isinstance(examples, int) or isinstance(examples, bool) or examples < 1:
-        return f"weight: claims {examples!r} examples, a whole number of at least 1 is right"
-    if examples > rules.max_examples:
-        return f"weight: claims {examples} examples, at most {rules.max_examples} are believed"
-    for name, value in numbers.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            return f"not finite: {name} is {value}"
-    return None
+    return number_fault(reply.payload.numbers, round, rules.max_examples, rules.max_text)
 
 
 def _wrong_names(tensors: Mapping[str, Tensor], allowed: Mapping[str, Tensor]) -> str | None:
@@ -140,6 +156,8 @@ def _change(name: str, tensor: Tensor, reference: Tensor) -> tuple[str | None, f
     change = squared_distance(tensor, reference)
     if not math.isfinite(change) and not bool(torch.isfinite(tensor).all()):
         return f"not finite: {name} holds NaN or infinity", change
+    if not change <= _FAR**2:
+        return f"norm: {name} changed by more than {_FAR:g}, with which products overflow", change
     return None, change
 
 

@@ -1,7 +1,7 @@
 """Settings of privacy: what the server may see of one client, and what the model may tell about one."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -13,6 +13,7 @@ from pydantic import (
     model_validator,
 )
 
+from fedloom.core.settings_tree import ReadWith
 from fedloom.privacy.robust.stage import RobustRule
 
 
@@ -36,7 +37,7 @@ class Secure(BaseModel):
     clip: float = Field(
         8.0, gt=0, description="largest change of one number that a client can send; larger ones are cut"
     )
-    examples: int = Field(
+    examples: Annotated[int, ReadWith("method.weights", ("examples",))] = Field(
         1000,
         ge=1,
         description="with method.weights=examples: from how many examples on a client weighs no more",
@@ -87,7 +88,7 @@ class Privacy(BaseModel):
         """A mapping to the rule that its `kind` names."""
         if not isinstance(value, Mapping):
             return handler(value)
-        return RobustRule.variant(value).model_validate(value)
+        return RobustRule.registered(value).model_validate(value)
 
     @model_validator(mode="after")
     def _single_updates(self) -> "Privacy":

@@ -23,6 +23,23 @@ from fedloom.models.settings import Foundation
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
 
 S = TypeVar("S", bound=Source)
+READ_FOR_EVERY_TASK = (
+    *(
+        f"training.{name}"
+        for name in ("epochs", "steps", "batch_size", "optimizer", "lr", "lr_schedule", "warmup")
+    ),
+    *(f"training.{name}" for name in ("one_pass", "prox", "weight_decay", "momentum", "betas", "clip")),
+    *(f"evaluation.{name}" for name in ("every", "generate", "controls", "clients", "updates", "samples")),
+    *(f"cohort.{name}" for name in ("fraction", "full_first_round", "quorum")),
+    *(f"engine.{name}" for name in ("wire", "device", "cohort", "threads", "memory", "reuse")),
+)
+"""Settings that loop, engine and local training read for every task."""
+READ_BY_ASSESS = ("evaluation.batch_size", "evaluation.max_new_tokens", "evaluation.loss")
+"""Settings that `Snapshot.assess` reads."""
+READ_FOR_LORA = ("cohort.start", "cohort.ranks", "cohort.alpha", "cohort.ranks.*")
+"""Settings that adapters with ranks read."""
+READ_WITH_FOUNDATION = ("engine.dtype", "engine.compile")
+"""Settings that a frozen foundation reads."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +141,16 @@ class Task(ABC, Generic[S]):
     """Whether the model generates text, which a backdoor needs."""
     has_benchmarks: ClassVar[bool] = False
     """Whether `benchmark` is implemented."""
+    reads: ClassVar[tuple[str, ...]] = (
+        *READ_FOR_EVERY_TASK,
+        *READ_BY_ASSESS,
+        *READ_WITH_FOUNDATION,
+    )
+    """Patterns of the settings of model, training, cohort, engine and evaluation that have an effect. Others are refused."""
+    ignores: ClassVar[tuple[str, ...]] = ()
+    """Patterns of a method's settings without effect on this task's model, such as method.head."""
+    inputs: ClassVar[tuple[str, ...]] = ("text",)
+    """Parts of a `Question` that `answer` reads; `fedloom ask` refuses the others."""
     not_deployable: ClassVar[str | None] = None
     """The reason why the task cannot run between real silos, or None."""
 

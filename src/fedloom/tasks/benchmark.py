@@ -47,7 +47,9 @@ def answers(
 
 
 def score(samples: Sequence[Sample], predictions: Sequence[str]) -> dict[str, float]:
-    """Metrics of one benchmark's samples, by its own rules."""
+    """Metrics of one benchmark's samples, by its own rules; empty without samples."""
+    if not samples:
+        return {}
     meta = [s.meta for s in samples]
     truths = [str(m["truth"]) for m in meta]
     kind = meta[0]["benchmark"]
@@ -72,9 +74,12 @@ def retrieval(model: AdaptedMLLM, captions: Sequence[Sample], candidates: int = 
     `r1_likelihood`: each picture retrieves, from its own and `candidates` - 1 other captions, the one with the highest likelihood
     per token (chance 1 / candidates). `r1_embedding`: each picture retrieves from all N captions by cosine between the mean of
     its projected tokens and the mean of the caption's token embeddings, both centred (chance 1 / N). Equal captions count once.
+    Empty where there is nothing to choose from.
     """
     own = list({s.answer: s for s in captions}.values())
     own = own[: len(own) // candidates * candidates] or own
+    if min(candidates, len(own)) < 2:
+        return {}
     right = 0
     for start in range(0, len(own), candidates):
         part = own[start : start + candidates]

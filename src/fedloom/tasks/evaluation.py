@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable
@@ -28,13 +29,15 @@ class Evaluation(BaseModel):
         description="rounds between teacher-forced evaluations; the first and the last round are always evaluated",
     )
     generate: bool = Field(True, description="generate answers before the first and after the last round")
-    max_new_tokens: int = Field(16, ge=1, description="length limit of a generated answer")
+    max_new_tokens: Annotated[int, ReadWith(".generate", (True,))] = Field(
+        16, ge=1, description="length limit of a generated answer"
+    )
     batch_size: int = Field(64, ge=1, description="samples evaluated together; changes no figure")
-    bertscore: str = Field(
+    bertscore: Annotated[str, ReadWith(".generate", (True,))] = Field(
         "off",
         description="embedder of BERTScore: off | world (the foundation's own LLM) | minilm | Hugging Face id",
     )
-    gptscore: str = Field(
+    gptscore: Annotated[str, ReadWith(".generate", (True,))] = Field(
         "off",
         description="language model that scores the cases of `compare --cases`: off | world (the foundation's own LLM) | "
         "Hugging Face id",

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ class GeneratorEvaluator:
         return self.oracle.features(self.pictures)
 
     def assess(self, synthesis: Synthesis, state: State, round: int, grids: Path | None) -> dict[str, float]:
-        """Metrics of the current generator and of the last round's votes; with `grids`, picture grids are written there."""
+        """Measurable metrics of the current generator and of the last round's votes; `grids`: folder for picture grids."""
         denoiser = {n: t for n, t in state.tensors.items() if n.startswith(DENOISER)}
         labels = torch.arange(len(self.classes)).repeat_interleave(self.each)
         generated = synthesis.draw(denoiser, labels.tolist(), self.seed, "judge")
@@ -84,7 +85,7 @@ class GeneratorEvaluator:
         }
         if grids is not None:
             self._draw_grids(generated, round, grids)
-        return metrics | self._votes(state)
+        return {name: value for name, value in (metrics | self._votes(state)).items() if not isnan(value)}
 
     def _votes(self, state: State) -> dict[str, float]:
         """Accuracy of prompts and precision of votes on the last round's items, by the oracle."""

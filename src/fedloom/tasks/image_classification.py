@@ -23,6 +23,8 @@ from fedloom.methods import Method
 from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.base import Trainable
 from fedloom.tasks.base import (
+    READ_FOR_EVERY_TASK,
+    READ_WITH_FOUNDATION,
     Question,
     ServerTools,
     Setup,
@@ -57,6 +59,14 @@ class ImageClassification(Task[ImageClassSource]):
         "hm": "HM",
         f"held_out/{ACCURACY}": "held out",
     }
+    reads: ClassVar[tuple[str, ...]] = (
+        *READ_FOR_EVERY_TASK,
+        *READ_WITH_FOUNDATION,
+        "evaluation.batch_size",
+        "model.clip",
+    )
+    ignores: ClassVar[tuple[str, ...]] = ("method.head",)
+    inputs: ClassVar[tuple[str, ...]] = ("image",)
     not_deployable: ClassVar[str | None] = (
         "image classification by class is tested on common sets, which no site holds; run it on the local engine"
     )

@@ -20,6 +20,7 @@ from fedloom.methods.base.distillation import DistillationServer
 from fedloom.models.base import Trainable
 from fedloom.models.own.model_bank import ModelBank
 from fedloom.tasks.base import (
+    READ_FOR_EVERY_TASK,
     Question,
     ServerTools,
     Setup,
@@ -44,6 +45,13 @@ class OwnModels(Task[LabelledSource]):
     headline: ClassVar[Mapping[str, str]] = {
         f"global/{kind}/accuracy": "" for kind in ("image", "audio", "text")
     }
+    reads: ClassVar[tuple[str, ...]] = (
+        *READ_FOR_EVERY_TASK,
+        "model.architectures",
+        "model.width",
+    )
+    ignores: ClassVar[tuple[str, ...]] = ("method.head",)
+    inputs: ClassVar[tuple[str, ...]] = ("image", "audio", "text")
     not_deployable: ClassVar[str | None] = (
         "clients with models of their own need the server's generator beside them; run them on the local engine"
     )
@@ -92,7 +100,7 @@ class OwnModels(Task[LabelledSource]):
             judge = GeneratorEvaluator.of(
                 self.source.pool(setup.seed), setup.seed, setup.foundation.clip, side
             )
-        return OwnModelEvaluator(cast(ModelBank, model), tests, tools, judge)
+        return OwnModelEvaluator(cast(ModelBank, model), tests, setup.evaluation, tools, judge)
 
     def answer(self, model: Trainable, question: Question) -> str:
         """The likeliest class of one input in the model's modality."""
@@ -118,12 +126,15 @@ class OwnModelEvaluator:
 
     model: ModelBank
     tests: TestSet
+    settings: Evaluation
     tools: ServerTools | None = None
     judge: GeneratorEvaluator | None = None
 
     def assess(self, snapshot: Snapshot) -> Assessment:
         """Metrics of every client's model, and of the generator."""
-        assessment = assess_own_models(self.model, snapshot.own(None), self.tests)
+        drawn = None if self.settings.clients is None else set(self.tests.of)
+        own = snapshot.own(drawn)
+        assessment = assess_own_models(self.model, own, self.tests, generate=snapshot.generate)
         if self.judge is None or not isinstance(self.tools, DistillationServer):
             return assessment
         grids = None if snapshot.folder is None else snapshot.folder / "generated"
@@ -135,10 +146,13 @@ class OwnModelEvaluator:
         return {}
 
 
-def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: TestSet) -> Assessment:
+def assess_own_models(
+    model: ModelBank, own: Mapping[str, ClientModel], tests: TestSet, *, generate: bool = True
+) -> Assessment:
     """`local/<modality>/accuracy`: each model on its client's test samples. `global/...`: on its modality's, mean over clients.
 
-    Beside `global/...`: `spread/<modality>/accuracy`, its standard deviation over clients, and `client/<name>/accuracy`.
+    Beside `global/...`: `spread/<modality>/accuracy`, its standard deviation over two or more clients, and
+    `client/<name>/accuracy`.
     """
     records: list[EvaluationRecord] = []
     everywhere: dict[str, list[float]] = defaultdict(list)
@@ -155,16 +169,17 @@ def assess_own_models(model: ModelBank, own: Mapping[str, ClientModel], tests: T
         everywhere[modality].append(fmean(right))
         metrics[f"client/{client}/accuracy"] = fmean(right)
         records += [
-            _record(client, tests.samples[i], model.names[g], hit)
+            _record(client, tests.samples[i], model.names[g] if generate else None, hit)
             for i, g, hit in zip(chosen, guesses, right, strict=True)
             if tests.of[i] == client
         ]
     for modality, accuracies in sorted(everywhere.items()):
         metrics[f"global/{modality}/accuracy"] = fmean(accuracies)
-        metrics[f"spread/{modality}/accuracy"] = pstdev(accuracies)
+        if len(accuracies) > 1:
+            metrics[f"spread/{modality}/accuracy"] = pstdev(accuracies)
     summary = summarise(records, "local")
     return Assessment({**metrics, **summary.metrics}, client_figures(summary), records)
 
 
-def _record(client: str, sample: Sample, guess: str, hit: bool) -> EvaluationRecord:
+def _record(client: str, sample: Sample, guess: str | None, hit: bool) -> EvaluationRecord:
     return EvaluationRecord(client, sample.kind, sample.uid, sample.answer, guess, 1, int(hit), labelled=True)

@@ -23,7 +23,19 @@ from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.backdoor import success, triggered
-from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger, needs_no_other_model
+from fedloom.tasks.base import (
+    READ_BY_ASSESS,
+    READ_FOR_EVERY_TASK,
+    READ_FOR_LORA,
+    READ_WITH_FOUNDATION,
+    Question,
+    ServerTools,
+    Setup,
+    Snapshot,
+    Task,
+    Trigger,
+    needs_no_other_model,
+)
 from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, evaluate
 from fedloom.tasks.metrics import summarise
 
@@ -46,6 +58,22 @@ class QuestionAnswering(Task[Source]):
         for kind in ("image", "audio")
         for metric in ("token_accuracy", "exact_match")
     }
+    reads: ClassVar[tuple[str, ...]] = (
+        *READ_FOR_EVERY_TASK,
+        *READ_BY_ASSESS,
+        *READ_FOR_LORA,
+        *READ_WITH_FOUNDATION,
+        *(f"training.{name}" for name in ("schedule", "tau", "rho", "projector", "text_only")),
+        *(f"model.{name}" for name in ("foundation", "encoder", "audio_seconds", "llm", "projector", "tokens")),
+        *(f"model.{name}" for name in ("prompt", "stop", "max_text_tokens")),
+        "model.projector_from*",
+        "model.llm_lora*",
+        "model.encoder_lora*",
+        "evaluation.bertscore",
+        "evaluation.gptscore",
+    )
+    ignores: ClassVar[tuple[str, ...]] = ("method.head",)
+    inputs: ClassVar[tuple[str, ...]] = ("image", "audio", "text", "max_new_tokens")
     answers_in_words: ClassVar[bool] = True
     has_benchmarks: ClassVar[bool] = True
 

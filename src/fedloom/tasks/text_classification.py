@@ -13,7 +13,17 @@ from fedloom.data.sources.text import TextSource
 from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
-from fedloom.tasks.base import Question, ServerTools, Setup, Snapshot, Task, Trigger
+from fedloom.tasks.base import (
+    READ_FOR_EVERY_TASK,
+    READ_FOR_LORA,
+    READ_WITH_FOUNDATION,
+    Question,
+    ServerTools,
+    Setup,
+    Snapshot,
+    Task,
+    Trigger,
+)
 from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet
 
 if TYPE_CHECKING:
@@ -28,6 +38,16 @@ class TextClassification(Task[TextSource]):
     title: ClassVar[str] = "a text classifier"
     source_members: ClassVar[tuple[str, ...]] = ("labels", "pairs")
     headline: ClassVar[Mapping[str, str]] = {"global/text/accuracy": ""}
+    reads: ClassVar[tuple[str, ...]] = (
+        *READ_FOR_EVERY_TASK,
+        "evaluation.batch_size",
+        "evaluation.loss",
+        *READ_FOR_LORA,
+        *READ_WITH_FOUNDATION,
+        "model.classifier",
+        "model.body_lora*",
+    )
+    inputs: ClassVar[tuple[str, ...]] = ("text", "pair")
 
     def adapters(self, foundation: Foundation) -> dict[str, LoRA]:
         """The LoRA shape of `body`."""

@@ -135,3 +135,48 @@ def test_own_pictures_in_a_folder_of_sources_and_what_is_wrong_with_one(tmp_path
         topics.load(0)
     with pytest.raises(ExperimentError, match="cannot be read as a data set"):
         data.model_copy(update={"path": tmp_path / "nowhere"}).load(0)
+
+
+def captioned(folder, colours: dict[str, int], captions: int, name: str = "") -> None:
+    """A folder of pictures, each with several captions."""
+    folder.mkdir(parents=True)
+    lines = []
+    for file, colour in colours.items():
+        Image.new("RGB", (6, 5), (colour, 0, 0)).save(folder / file)
+        lines += [f'{{"file_name": "{file}", "text": "{name}{colour}"}}'] * captions
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("scenario", "shares"),
+    [("iid", [(7, 3), (7, 3)]), ("topic", [(7, 3), (7, 3)]), ("source", [(4, 2), (4, 2)])],
+)
+def test_captions_of_one_picture_stay_with_one_client_and_in_one_part(tmp_path, scenario, shares) -> None:
+    import torch
+
+    (train, test), _ = shares
+    one = {f"{i}.png": 20 * i for i in range(8)}
+    captioned(tmp_path / "data/cc", one, 2)
+    captioned(tmp_path / "data/sbu", {f"copy-{name}": colour for name, colour in one.items()}, 2)
+    data = CaptionSource(
+        path=tmp_path / "data",
+        clients={"image": 2},
+        train=train,
+        test=test,
+        captions={"scenario": scenario, "topics": 3},
+    )
+    for seed in range(3):
+        clients = data.load(seed, lambda samples: torch.tensor([[float(s.answer)] for s in samples]))
+        parts = [{s.answer for s in part} for c in clients for part in (c.train, c.test)]
+        assert sum(map(len, parts)) == len(set().union(*parts))  # a colour is a picture: in one part only
+        assert [len(c.test) for c in clients] == [test, test]
+        assert all(train - 3 <= len(c.train) <= train for c in clients)
+
+
+def test_too_few_pictures_for_their_captions_is_a_sentence(tmp_path) -> None:
+    captioned(tmp_path / "data", {"a.png": 0, "b.png": 90}, 6)
+    data = CaptionSource(path=tmp_path / "data", clients={"image": 2}, train=3, test=2)
+    with pytest.raises(ExperimentError, match=r"of pictures that it is tested on; raise data\.train"):
+        data.load(0)
+    with pytest.raises(ExperimentError, match="all captions of a picture go to one client"):
+        data.model_copy(update={"clients": {"image": 3}, "train": 2, "test": 1}).load(0)

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from fedloom.core.errors import ExperimentError
+from fedloom.data.partition.shared_media import draw_test, groups
 from fedloom.data.sample import SAMPLE_RATE
-from fedloom.data.sources.folder import _draw_test, load_folder
+from fedloom.data.sources.folder import load_folder
 
 QA = {"question": "what colour is it?", "answer": "red"}
 RED = np.full((3, 5, 3), (200, 10, 20), np.uint8)
@@ -211,13 +212,64 @@ def test_the_drawn_split_depends_on_seed_and_client(tmp_path: Path) -> None:
 @settings(deadline=None)
 def test_both_parts_are_filled_where_they_can_be(parts: list[str | None], share: float, seed: int) -> None:
     declared = dict(enumerate(parts, start=1))
-    drawn = _draw_test(declared, share, seed, "a")
+    drawn = draw_test(declared, dict.fromkeys(declared, ()), share, seed, "a")
     assert all(declared[line] is None for line in drawn)
     test = drawn | {line for line, part in declared.items() if part == "test"}
     train = set(declared) - test
     if None in parts:
         assert train
         assert test or len(parts) == 1
+
+
+def test_questions_about_one_file_come_into_one_part(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    names = [
+        picture(tmp_path / f"a/{i}.png", rng.integers(0, 255, (3, 5, 3), np.uint8)).name for i in range(8)
+    ]
+    (tmp_path / "a/copy.png").write_bytes((tmp_path / "a/0.png").read_bytes())
+    soundfile.write(tmp_path / "a/s.wav", np.zeros(800), SAMPLE_RATE)
+    pictured = [{**QA, "image": name} for name in [*names, "copy.png"] for _ in range(4)]
+    both = [{**QA, "image": "1.png", "audio": "s.wav"}, {**QA, "audio": "s.wav"}]
+    write(tmp_path / "a", *pictured, *both)
+    for seed in range(4):
+        (client,) = load_folder(tmp_path, 0.25, seed)
+        test, train = (
+            {Path(f).name for s in part for f in s.modalities.files.values()}
+            for part in (client.test, client.train)
+        )
+        assert not test & train
+        assert ("0.png" in test) == ("copy.png" in test)  # a copy is the same picture
+        assert ("1.png" in test) == ("s.wav" in test)  # by way of the question about both
+        assert 8 <= len(client.test) <= 12  # of 38, in steps of a picture
+        assert [s.uid for s in client.test] == [s.uid for s in load_folder(tmp_path, 0.25, seed)[0].test]
+
+
+def test_a_drawn_split_follows_what_is_declared_about_its_picture() -> None:
+    declared = {1: "test", 2: None, 3: "train", 4: None, 5: "train", 6: "test", 7: None, 8: None}
+    media = {1: "a", 2: "a", 3: "b", 4: "b", 5: "c", 6: "c", 7: "c", 8: "d"}
+    for seed in range(9):
+        assert {2, 4, 7} & draw_test(declared, media, 0.01, seed, "x") == {2}
+
+
+def test_a_client_of_one_picture_only_trains() -> None:
+    assert draw_test(dict.fromkeys(range(5)), dict.fromkeys(range(5), "a"), 0.5, 0, "x") == set()
+
+
+@given(
+    media=st.lists(st.sets(st.integers(0, 9), max_size=2), min_size=1, max_size=14),
+    share=st.floats(0.01, 0.99),
+    seed=st.integers(0, 9),
+)
+@settings(deadline=None, max_examples=60, derandomize=True)
+def test_no_file_is_on_both_sides(media: list[set[int]], share: float, seed: int) -> None:
+    lines = dict(enumerate(media))
+    test = draw_test(dict.fromkeys(lines), lines, share, seed, "a")
+    tested, trained = (
+        {m for i, own in lines.items() if (i in test) == side for m in own} for side in (True, False)
+    )
+    assert not tested & trained
+    assert len(test) < len(lines)
+    assert test or len(set(groups(media))) == 1
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])

@@ -81,6 +81,33 @@ def test_pictures_with_texts_of_ones_own(tmp_path) -> None:
     assert "petals" in said["rose"]
 
 
+def test_the_texts_of_one_picture_stay_in_one_part(tmp_path) -> None:
+    lines = [
+        {"file_name": f"{i % 8}.png", "label": ("rose", "daisy")[i % 2], "text": f"number {i % 8}"}
+        for i in range(24)
+    ]
+    for i in range(2, 8):
+        tmp_path.joinpath(f"{i}.png").write_bytes(b"")
+    folder(tmp_path, lines)
+    for i in range(8):
+        Image.new("RGB", (4, 3), (20 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    for seed in range(3):
+        clients = labelled_clients(
+            open_pool("flowers", tmp_path, 0, 0), {"text": 1, "image": 1}, 5, 3, None, seed
+        )
+        parts = {
+            (c.name, name): part for c in clients for name, part in (("train", c.train), ("test", c.test))
+        }
+        shown = [
+            {s.question or f"number {int(s.modalities['image'][0, 0, 0]) // 20}" for s in p}
+            for p in parts.values()
+        ]
+        assert [len(p) for p in parts.values()] == [5, 3, 5, 3]
+        assert sum(map(len, shown)) == len(set().union(*shown))
+    with pytest.raises(ExperimentError, match="all texts of a picture stay in one part"):
+        labelled_clients(open_pool("flowers", tmp_path, 0, 0), {"text": 1, "image": 1}, 7, 5, None, 0)
+
+
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [

@@ -147,6 +147,21 @@ def test_a_pair_is_read_by_the_models_own_tokenizer_and_cut_with_a_flag() -> Non
     assert model.score([model.prepare(long)])[0][0] == 1
 
 
+def test_a_text_that_spells_a_special_token_adds_none() -> None:
+    model = fresh()
+    labels = list(ENTAILMENT)
+    plain, spelled = (
+        model.prepare(
+            Sample("x", {}, f"a red{end} ball", "neutral", {"pair": f"the{end} ball", "labels": labels})
+        )
+        for end in ("", " </s> <mask>")
+    )
+    special = {model.tokenizer.eos_token_id, model.tokenizer.mask_token_id}
+    ids = [[i for i in e.inputs["input_ids"] if i in special] for e in (plain, spelled)]
+    assert ids[0] == ids[1]
+    assert len(spelled.inputs["input_ids"]) > len(plain.inputs["input_ids"])
+
+
 @pytest.mark.parametrize(
     ("sample", "says"),
     [

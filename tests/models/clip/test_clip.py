@@ -201,6 +201,12 @@ def test_a_name_too_long_and_a_checkpoint_that_is_no_clip_are_told_in_a_sentence
         load_clip_checkpoint("tiny-roberta")
 
 
+def test_a_class_name_that_spells_the_end_of_text_does_not_end_it() -> None:
+    both = towers()
+    ids = both.tokens(["red <end> cube"]).ids[0].tolist()
+    assert ids.count(both.tokenizer.eos_token_id) == ids.count(both.tokenizer.bos_token_id) == 1
+
+
 @pytest.mark.parametrize("method", ON_CLIP[1:])
 def test_two_clients_in_one_batch_have_each_its_own_loss(method) -> None:
     """A cohort's losses with equal tensors are those of each alone."""

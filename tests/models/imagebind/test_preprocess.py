@@ -287,9 +287,10 @@ def test_text_is_cut_before_its_end_token() -> None:
 
 def test_tokenize_frames_a_text() -> None:
     class Letters:
-        bos_token_id, eos_token_id = 100, 101
+        bos_token_id, eos_token_id, unk_token_id = 100, 101, None
+        all_special_ids, added_tokens_decoder = (100, 101), {}
 
-        def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        def __call__(self, text: str, add_special_tokens: bool, **options: bool) -> dict[str, list[int]]:
             assert not add_special_tokens
             return {"input_ids": [ord(c) - 96 for c in text]}
 

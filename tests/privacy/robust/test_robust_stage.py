@@ -232,7 +232,7 @@ def test_claimed_examples_count_for_three_times_the_median_at_most() -> None:
     )
     combined = combine(rule_of({"kind": "norm_bound"}), hit, dict.fromkeys(CLIENTS, shared), shared)
     assert [r.examples for r in combined.replies] == [150, 150, *[50] * 6]
-    assert "image-1: claims 10000000 examples, 150 are counted" in combined.notes
+    assert combined.capped["image-1"] == "claims 10000000 examples, 150 count"
 
 
 def test_unequal_ranks_and_a_factor_without_its_partner_come_out_in_the_servers_shapes() -> None:

@@ -73,10 +73,12 @@ def test_in_float64_the_mean_is_exact_up_to_the_stated_error(bits, error) -> Non
 def test_weights_by_examples_are_masked_and_summed_too_and_capped() -> None:
     reference, replies = drawn(4)
     privacy = Privacy(secure=Secure(least=2, examples=30))
-    reply, _ = secure_mean(Parties(replies, privacy, by_examples=True), reference)
+    reply, summing = secure_mean(Parties(replies, privacy, by_examples=True), reference)
     assert_mean(
         reply, replies, sorted(replies), [10.0, 20.0, 30.0, 30.0]
     )  # the fourth has 40, which counts as 30
+    [note] = summing.record.notes
+    assert note == "1 clients with more than 30 examples, privacy.secure.examples, count as that many"
 
 
 def test_each_group_is_averaged_over_its_holders_and_closed_where_they_are_too_few() -> None:
@@ -92,6 +94,7 @@ def test_each_group_is_averaged_over_its_holders_and_closed_where_they_are_too_f
     reply, summing = secure_mean(parties, reference)
     assert sorted(reply.payload.tensors) == ["llm/a.lora_A", "llm/a.lora_B"]
     assert summing.record.notes == ["projector: 1 clients left, 2 are needed; it stays as it was"]
+    assert summing.record.closed == ["projector"]
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -121,7 +124,7 @@ def test_the_server_sees_keys_sealed_shares_and_masked_words_and_no_number_of_on
             (payload.tensors["projector/masked"][2:] == torch.from_numpy(plain.view("<i4"))).any()
         )
         size = sum(t.numel() * 4 for t in replies[client].tensors.values())
-        assert payload.nbytes == size + 8 * 2 + 16  # two words a group, four for the numbers
+        assert payload.nbytes == size + 8 * 2 + 20  # two words a group, five for the numbers
 
 
 @pytest.mark.parametrize("spoil", ["dtype", "size", "names", "stale"])
@@ -276,3 +279,24 @@ def test_phases_are_refused_out_of_order_and_after_a_restart() -> None:
     reply = summing.mean("train", {c: Payload(reference) for c in replies}, reference)
     assert "was the client started anew?" in summing.record.lost["site-3"]
     assert_mean(reply, replies, ["site-0", "site-1", "site-2"])
+
+
+@pytest.mark.parametrize(
+    "groups",
+    [None, "llm", 5, [], ["llm"], [["llm"]], [{}], ["numbers", "numbers"], ["llm", 10**400], ["numbers"]],
+)
+def test_any_groups_of_a_client_cost_that_client_alone(groups) -> None:
+    reference, replies = drawn(4)
+
+    def change(request: str, reply: Reply) -> Reply:
+        if request != KEYS or reply.client != "site-2":
+            return reply
+        numbers = {**reply.payload.numbers, "groups": groups}
+        return dataclasses.replace(reply, payload=Payload(reply.payload.tensors, numbers))
+
+    reply, summing = secure_mean(Parties(replies, SECURE, change=change), reference)
+    others = ["site-0", "site-1", "site-3"]
+    assert list(reply.clients) == others
+    assert_mean(reply, replies, others)
+    assert list(summing.record.lost) == ["site-2"]
+    assert summing.record.lost["site-2"].isprintable()

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -52,7 +54,14 @@ def test_empty_scores_zero_and_is_not_skipped() -> None:
     score = bert_score(["", "right"], ["right", "right"], Words())
     assert score.f == (0, 1)
     assert score.means()["bertscore_f[plane:0]"] == 0.5
-    assert match(torch.zeros(0, 3), torch.zeros(0, 3)) == (0, 0, 0)
+    assert match(torch.zeros(0, 3), torch.ones(1, 3)) == (0, 0, 0)
+
+
+def test_an_empty_reference_cannot_be_measured() -> None:
+    score = bert_score(["right", "right"], ["", "right"], Words())
+    assert math.isnan(score.f[0])
+    assert score.means()["bertscore_f[plane:0]"] == 1
+    assert bert_score(["", "up"], ["", " "], Words()).means() == {}
 
 
 @pytest.mark.identities
@@ -60,10 +69,9 @@ def test_empty_scores_zero_and_is_not_skipped() -> None:
 @settings(deadline=None)
 def test_f_never_exceeds_the_arithmetic_mean(pairs) -> None:
     score = bert_score([p for p, _ in pairs], [r for _, r in pairs], Words())
-    for p, r, f in zip(score.precision, score.recall, score.f, strict=True):
-        assert f <= (p + r) / 2 + 1e-12
-    p, r, f = score.means().values()
-    assert f <= (p + r) / 2 + 1e-12
+    means = [tuple(score.means().values())] if score.means() else []
+    for p, r, f in [*zip(score.precision, score.recall, score.f, strict=True), *means]:
+        assert math.isnan(f) or f <= (p + r) / 2 + 1e-12
 
 
 def test_order_and_chunks_change_no_bit_and_equal_pairs_are_scored_once() -> None:

@@ -112,6 +112,19 @@ def test_bleu_is_of_the_corpus_not_a_mean_of_samples() -> None:
     assert found["mean_client/text/bleu"] == pytest.approx(0.5)
 
 
+def test_what_cannot_be_measured_is_left_out_and_not_zero() -> None:
+    records = [record("c1", "text", "red", ""), record("c1", "text", "red"), record("c2", "text", "red", " ")]
+    summary = summarise(records, embedder=Letters())
+    found = summary.metrics
+    assert found["global/text/exact_match"] == 0  # of the one answer that has a reference
+    assert found["global/text/f1"] == pytest.approx(2 / 3)
+    assert found["worst_client/text/f1"] == pytest.approx(2 / 3)
+    assert summary.worst["worst_client/text/f1"] == "c1"
+    assert not [n for n in summary.samples[0] if n not in ("client", "kind", "uid", "token_accuracy")]
+    assert not [name for name in found if name.endswith("/bleu")]  # no reference has four words
+    assert not [name for row in summary.clients if row["client"] == "c2" for name in row if "f1" in name]
+
+
 def test_order_of_records_changes_no_bit() -> None:
     shuffled = RECORDS * 3
     random.Random(3).shuffle(shuffled)

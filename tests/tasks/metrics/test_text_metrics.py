@@ -56,7 +56,8 @@ def test_corpus_bleu_pools_counts_instead_of_averaging() -> None:
 
 
 def test_corpus_bleu_cannot_measure_short_answers_but_sentence_bleu_can() -> None:
-    assert bleu(["red", "blue"], ["red", "red"]).score == 0
+    assert math.isnan(bleu(["red", "a long answer to it"], ["red", "red"]).score)
+    assert bleu(["red"], [CAT]).score == 0  # measurable, and wrong
     assert sentence_bleu(["red", "blue"], ["red", "red"]) == [1, 0]
     with pytest.raises(ValueError, match="at least one"):
         bleu([], [])
@@ -101,10 +102,27 @@ def test_wordnet_is_found_unpacked_and_packed(packed, tmp_path, monkeypatch) -> 
 def test_an_empty_prediction_scores_zero(prediction) -> None:
     for metric in (exact_match, token_f1, rouge_l, sentence_bleu):
         assert metric([prediction, "red"], ["red", "red"])[0] == 0
-        assert metric([prediction], [""]) == [0]
     assert meteor([prediction], ["red"])[1] == [0]
     assert bleu([prediction], [CAT]).score == 0
     assert bleu([CAT, prediction], [CAT, CAT]).score == pytest.approx(math.exp(1 - 12 / 6))
+
+
+@pytest.mark.parametrize("reference", ["", " \n", "\u200b"])
+def test_an_empty_reference_cannot_be_measured(reference) -> None:
+    for metric in (exact_match, token_f1, rouge_l, sentence_bleu):
+        assert all(math.isnan(score) for score in metric(["red", ""], [reference, reference]))
+    assert math.isnan(meteor(["red"], [reference])[1][0])
+    assert math.isnan(bleu(["red"], [reference]).score)
+
+
+def test_identical_answers_in_scripts_without_spaces() -> None:
+    for text in ("左肺下叶有结节", "กระดูกหักที่แขน", "肺に影があります", "ເດັກນ້ອຍຫຼິ້ນ", "ក្មេងលេង", "ကလေးကစား"):
+        assert bleu([text], [text]).score == pytest.approx(1), text
+        assert rouge_l([text], [text]) == [1]
+        assert token_f1([text], [text]) == [1]
+    # three of four letters in common, and of five words with an English one
+    assert rouge_l(["左肺结", "左肺 CT 结节"], ["左肺结节", "左肺CT结节"]) == pytest.approx([6 / 7, 1])
+    assert bleu(["左肺结节 CT"], ["左肺结节CT"]).score == pytest.approx(1)
 
 
 def test_unequal_lengths_are_refused() -> None:

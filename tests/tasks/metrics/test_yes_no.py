@@ -25,7 +25,13 @@ def test_pope_by_hand() -> None:
     assert found["f1"] == pytest.approx(2 / 3)
     assert found["yes_rate"] == pytest.approx(3 / 5)
     assert found["unanswered"] == pytest.approx(1 / 5)
-    assert yes_no(["no"], ["no"])["f1"] == 0.0
+
+
+def test_a_figure_without_cases_is_left_out() -> None:
+    assert yes_no(["no"], ["no"]) == {"accuracy": 1, "yes_rate": 0, "unanswered": 0}
+    assert yes_no(["no"], ["yes"]) == {"accuracy": 0, "recall": 0, "f1": 0, "yes_rate": 0, "unanswered": 0}
+    assert set(yes_no(["yes"], ["no"])) == {"accuracy", "precision", "yes_rate", "unanswered"}
+    assert yes_no([], []) == mme([], [], [], []) == {}
 
 
 def test_mme_adds_pairs_that_are_both_right() -> None:

@@ -9,14 +9,15 @@ The scenarios are ours: those of the Fed-MA paper are not public (docs/methods/f
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import numpy_stream, stream_seed
+from fedloom.data.partition.shared_media import cut, together
 
 Scenario = Literal["iid", "topic", "source", "quality"]
 
@@ -27,15 +28,21 @@ class Captions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     scenario: Scenario = Field("iid", description="iid | topic | source | quality")
-    dirichlet: float = Field(0.5, gt=0, description="topic: parameter of the clients' mixes of topics")
-    topics: int = Field(
+    dirichlet: Annotated[float, ReadWith(".scenario", ("topic",))] = Field(
+        0.5, gt=0, description="topic: parameter of the clients' mixes of topics"
+    )
+    topics: Annotated[int, ReadWith(".scenario", ("topic",))] = Field(
         50, ge=2, description="topic, own pictures: clusters of the frozen encoder's features"
     )
     quantity: float | None = Field(
         None, gt=0, description="Dirichlet parameter of the clients' sizes; none = equal"
     )
-    noisy: float = Field(0.3, ge=0, le=1, description="quality: share of the clients with shuffled captions")
-    shuffled: float = Field(0.5, ge=0, le=1, description="quality: share of their pairs that is shuffled")
+    noisy: Annotated[float, ReadWith(".scenario", ("quality",))] = Field(
+        0.3, ge=0, le=1, description="quality: share of the clients with shuffled captions"
+    )
+    shuffled: Annotated[float, ReadWith(".scenario", ("quality",))] = Field(
+        0.5, ge=0, le=1, description="quality: share of their pairs that is shuffled"
+    )
     least: int = Field(
         1, ge=1, description="the fewest training samples of a client; with one pass, the rounds"
     )
@@ -62,54 +69,77 @@ def sizes(total: int, clients: int, alpha: float | None, least: int, seed: int) 
     return [least + n for n in counts]
 
 
-def assign(labels: Sequence[int], wanted: Sequence[int], alpha: float | None, seed: int) -> list[list[int]]:
+def assign(
+    labels: Sequence[int],
+    wanted: Sequence[int],
+    alpha: float | None,
+    seed: int,
+    group_of: Sequence[int] | None = None,
+) -> list[list[int]]:
     """Numbers of the samples of each client, disjoint, `wanted[k]` for client k.
 
     With `alpha`, client k draws its mix of labels from Dirichlet(alpha) and then, one at a time round the clients, a label by
-    that mix among those that are left and a sample of it; without, uniformly at random. Raises ExperimentError where the
-    clients want more than there are.
+    that mix among those that are left and a sample of it; without, uniformly at random. Samples of one group, such as captions
+    of one picture, go to one client; a group's label is its first sample's, and what the client has no room for is left out.
+    Raises ExperimentError where the clients want more than there are.
     """
     if sum(wanted) > len(labels):
         raise ExperimentError(
             f"the clients want {sum(wanted)} captioned pictures and there are {len(labels)}; lower data.train or data.test"
         )
     order = numpy_stream(seed, "captions", "order").permutation(len(labels)).tolist()
+    grouped = together(order, range(len(labels)) if group_of is None else group_of)
     if alpha is None:
-        ends = np.cumsum([0, *wanted]).tolist()
-        return [sorted(order[a:b]) for a, b in pairwise(ends)]
+        return [sorted(part) for part in _filled(cut(grouped, wanted), wanted)]
     kinds = sorted(set(labels))
-    left: dict[int, list[int]] = {kind: [i for i in order if labels[i] == kind] for kind in kinds}
+    left = {kind: [group for group in grouped if labels[group[0]] == kind] for kind in kinds}
     streams = [numpy_stream(seed, "captions", "mix", k) for k in range(len(wanted))]
     mixes = [stream.dirichlet([alpha] * len(kinds)) for stream in streams]
     parts: list[list[int]] = [[] for _ in wanted]
     for turn in range(max(wanted)):
         for k, size in enumerate(wanted):
-            if turn < size:
+            if len(parts[k]) == turn < size and any(left.values()):
                 held = np.array([bool(left[kind]) for kind in kinds])
                 odds = np.where(held, mixes[k] + 1e-12, 0.0)
                 kind = kinds[int(streams[k].choice(len(kinds), p=odds / odds.sum()))]
-                parts[k].append(left[kind].pop())
-    return [sorted(part) for part in parts]
+                parts[k] += left[kind].pop()[: size - turn]
+    return [sorted(part) for part in _filled(parts, wanted)]
 
 
-def by_source(labels: Sequence[int], wanted: Sequence[int], seed: int) -> list[list[int]]:
+def _filled(parts: list[list[int]], wanted: Sequence[int]) -> list[list[int]]:
+    """The parts. Raises ExperimentError for one that is too small, which happens only if samples share pictures."""
+    if any(len(part) < size for part, size in zip(parts, wanted, strict=True)):
+        raise ExperimentError(
+            f"the clients want {sum(wanted)} captioned pictures, and too few are left if all captions of a picture go to one "
+            "client; lower data.train or data.test"
+        )
+    return parts
+
+
+def by_source(
+    labels: Sequence[int], wanted: Sequence[int], seed: int, group_of: Sequence[int] | None = None
+) -> list[list[int]]:
     """Numbers of the samples of each client; client k's are all of source k modulo the number of sources.
 
-    Raises ExperimentError where a source has fewer than its clients want.
+    A group, such as captions of one picture, goes to one client, which gets its own source's samples of it. Raises
+    ExperimentError where a source has fewer than its clients want.
     """
     kinds = sorted(set(labels))
     order = numpy_stream(seed, "captions", "order").permutation(len(labels)).tolist()
-    left = {kind: [i for i in order if labels[i] == kind] for kind in kinds}
+    grouped = together(order, range(len(labels)) if group_of is None else group_of)
     parts = []
     for k, size in enumerate(wanted):
-        own = left[kinds[k % len(kinds)]]
-        if len(own) < size:
+        kind = kinds[k % len(kinds)]
+        own = [[i for i in group if labels[i] == kind] for group in grouped]
+        (part,) = cut(own, [size])
+        if len(part) < size:
             raise ExperimentError(
                 f"source {k % len(kinds) + 1} of {len(kinds)} has too few captioned pictures for its clients; "
                 "lower data.train or data.test"
             )
-        parts.append(sorted(own[:size]))
-        del own[:size]
+        parts.append(sorted(part))
+        taken = set(part)
+        grouped = [group for group in grouped if taken.isdisjoint(group)]
     return parts
 
 

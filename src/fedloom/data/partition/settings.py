@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from fedloom.core.settings_tree import ReadWith
+
 
 class FewShot(BaseModel):
     """Few shots of disjoint base classes per client; half of the classes are novel: no client trains on them."""
@@ -30,7 +32,7 @@ class LabelSkew(BaseModel):
     beta: float = Field(
         0.5, gt=0, description="Dirichlet parameter; the smaller, the fewer classes a client holds"
     )
-    least: int = Field(
+    least: Annotated[int, ReadWith(".kind", ("labeldir",))] = Field(
         10,
         ge=1,
         description="labeldir: least number of training and of test pictures per client; the draw is repeated until it holds",

@@ -19,16 +19,15 @@ SOURCES: dict[str, type[Source]] = {
 }
 """Source classes by their name in `data.source`."""
 DEFAULT = "tabletop"
-OF_ONE_SOURCE = ("clients", "path", "dataset")
-"""Fields that mean something else at every source."""
 
 
 def parse_source(fields: Mapping[str, Any], origin: str = "data") -> Source:
     """The source that `fields` describe. Raises ExperimentError, also for a field that only another source reads."""
-    name = fields.get("source", DEFAULT)
-    if not isinstance(name, str) or name not in SOURCES:
-        raise ExperimentError(f"{origin}: unknown data.source {name!r}; known are {', '.join(SOURCES)}")
-    kind = SOURCES[name]
+    try:
+        kind = Source.registered(fields)
+    except ExperimentError as error:
+        raise ExperimentError(f"{origin}: {error}") from error
+    name = kind.source_name()
     for key in fields:
         if (reader := _reader(key, kind)) is not None:
             raise ExperimentError(
@@ -43,11 +42,6 @@ def read_by(name: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     return dict(fields) if kind is None else {k: v for k, v in fields.items() if _reader(k, kind) is None}
 
 
-def carried_to(name: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `data` that stay when the source becomes `name`: those it reads, but nobody else's clients and files."""
-    return {key: value for key, value in read_by(name, fields).items() if key not in OF_ONE_SOURCE}
-
-
 def _reader(key: str, kind: type[Source]) -> str | None:
     """The first other source that reads `key`; None if `kind` reads it."""
     if key in kind.model_fields:
@@ -55,4 +49,4 @@ def _reader(key: str, kind: type[Source]) -> str | None:
     return next((name for name, other in SOURCES.items() if key in other.model_fields), None)
 
 
-__all__ = ["DEFAULT", "SOURCES", "Source", "carried_to", "parse_source", "read_by"]
+__all__ = ["DEFAULT", "SOURCES", "Source", "parse_source", "read_by"]

@@ -5,7 +5,7 @@ name on the hub. Subfolders that are such data sets become one source of caption
 Image, the caption column the first of CAPTIONS.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from fedloom.data.partition.captions import (
     shuffled,
     sizes,
 )
+from fedloom.data.partition.shared_media import content, contents, cut, groups, together
 from fedloom.data.sample import Sample
 from fedloom.data.sources.source import Features
 
@@ -54,26 +55,44 @@ class Picture(Mapping[str, Tensor]):
         return 1
 
 
-def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int]]:
-    """All captioned pictures and the indices of their sources; empty captions are skipped. Raises ExperimentError."""
+def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int], list[int]]:
+    """All captioned pictures, the indices of their sources, and a number for each picture; empty captions are skipped.
+
+    Raises ExperimentError.
+    """
     folder = Path(path)
     parts = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
     folders = [p for p in parts if any((p / m).is_file() for m in ("metadata.jsonl", "metadata.csv"))]
     folders = folders or [p for p in parts if any(p.glob("*.parquet"))]
     samples: list[Sample] = []
     source: list[int] = []
+    pictures: list[Hashable] = []
     for number, place in enumerate([str(p) for p in folders] or [path]):
         rows = _rows(place)
         image, caption = _columns(rows, place)
+        of_row = _pictures(rows, image)
         for row, text in enumerate(rows[caption]):
             first = text[0] if isinstance(text, list) and text else text
             if isinstance(first, str) and first.strip():
                 uid = f"{Path(place).name}/{row}"
                 samples.append(Sample(uid, Picture(rows, row, image), question, first.strip(), {"row": row}))
                 source.append(number)
+                pictures.append(of_row[row])
     if not samples:
         raise ExperimentError(f"data.path: {path} holds no captioned picture")
-    return samples, source
+    known = contents({file for file in pictures if isinstance(file, Path) and file.is_file()})
+    return samples, source, groups([[known.get(p, p) if isinstance(p, Path) else p] for p in pictures])
+
+
+def _pictures(rows: Any, image: str) -> list[Hashable]:
+    """The file of every row's picture, or a key for its content where the row holds the picture itself."""
+    from datasets import Image
+
+    pictures: list[Hashable] = []
+    for row, stored in enumerate(rows.cast_column(image, Image(decode=False))[image]):
+        data, path = (stored or {}).get("bytes"), (stored or {}).get("path")
+        pictures.append(content(data) if data is not None else row if path is None else Path(path))
+    return pictures
 
 
 def _rows(place: str) -> Any:
@@ -109,7 +128,7 @@ def clients_from_files(
 
     `features` is used by the scenario topic only. Raises ExperimentError.
     """
-    samples, source = read_captions(path, settings.question)
+    samples, source, picture_of = read_captions(path, settings.question)
     train_sizes = sizes(clients * train, clients, settings.quantity, settings.least, seed)
     total_sizes = [n + test for n in train_sizes]
     if settings.scenario == "source":
@@ -117,24 +136,28 @@ def clients_from_files(
             raise ExperimentError(
                 "data.captions.scenario: source needs a data.path with a folder for each source of captions"
             )
-        parts = by_source(source, total_sizes, seed)
+        parts = by_source(source, total_sizes, seed, picture_of)
     elif settings.scenario == "topic":
         if features is None:
             raise ExperimentError(
                 "data.captions.scenario: topic needs the encoder; use it with fedloom run, or take iid, source or quality"
             )
         topics = clusters(features(samples).double().numpy(), settings.topics, seed)
-        parts = assign(topics, total_sizes, settings.dirichlet, seed)
+        parts = assign(topics, total_sizes, settings.dirichlet, seed, picture_of)
     else:
-        parts = assign(source, total_sizes, None, seed)
+        parts = assign(source, total_sizes, None, seed, picture_of)
     noisy = noisy_clients(clients, settings.noisy, seed) if settings.scenario == "quality" else []
     clients_data = []
     for k, part in enumerate(parts):
         order = numpy_stream(seed, "captions", "test", k).permutation(len(part)).tolist()
-        own = [samples[part[i]] for i in order]
-        training = own[test:]
+        tested, trained = cut(together([part[i] for i in order], picture_of), [test, len(part)])
+        if not trained:
+            raise ExperimentError(
+                f"data.train: all captions of client {k + 1} are of pictures that it is tested on; raise data.train"
+            )
+        training = [samples[i] for i in trained]
         if k in noisy:
             sources = shuffled(len(training), settings.shuffled, seed, k)
             training = [replace(s, answer=training[j].answer) for s, j in zip(training, sources, strict=True)]
-        clients_data.append(ClientData(f"image-{k + 1:02d}", training, own[:test]))
+        clients_data.append(ClientData(f"image-{k + 1:02d}", training, [samples[i] for i in tested]))
     return clients_data

@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.streams import stream_seed
 from fedloom.data.client_data import ClientData
 from fedloom.data.media import KINDS, check_media, decode_media
+from fedloom.data.partition.shared_media import contents, draw_test
 from fedloom.data.sample import Sample
 from fedloom.data.sources.source import Features, Source
 
@@ -65,6 +65,11 @@ class MediaFiles(Mapping[str, Tensor]):
     def __init__(self, files: Mapping[str, Path], place: Place) -> None:
         self._files, self._place = dict(files), place
 
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """The files by modality."""
+        return self._files
+
     def __getitem__(self, modality: str) -> Tensor:
         path = self._files[modality]
         return _guarded(decode_media, modality, path, self._place)
@@ -85,8 +90,9 @@ class MediaFiles(Mapping[str, Tensor]):
 def load_folder(root: Path, test_share: float = 0.2, seed: int = 0) -> list[ClientData]:
     """The clients under `root`, sorted by name; hidden folders and files are ignored.
 
-    Records without `split` are split by (seed, client, line): `test_share` of them, rounded, become test samples. A client with
-    two or more records has at least one in each part, unless its `split`s say otherwise.
+    Records without `split` are split by (seed, client, line): about `test_share` of them become test samples, and those that
+    share a picture or sound, by name or by content, come into one part. A client with two or more unrelated records has at
+    least one in each part, unless its `split`s say otherwise.
 
     Raises:
         ExperimentError: a faulty `root`, client's folder or record; names client, line and file.
@@ -114,7 +120,10 @@ def _load_client(folder: Path, test_share: float, seed: int) -> ClientData:
         declared[place.line] = _split(record, place)
         samples[place.line] = _sample(record, folder, place)
     test = {line for line, part in declared.items() if part == "test"}
-    test |= _draw_test(declared, test_share, seed, folder.name)
+    media = {line: _files(sample) for line, sample in samples.items()}
+    content = contents({file for own in media.values() for file in own})
+    shown = {line: [content[file] for file in own] for line, own in media.items()}
+    test |= draw_test(declared, shown, test_share, seed, folder.name)
     return ClientData(
         name=folder.name,
         train=tuple(sample for line, sample in samples.items() if line not in test),
@@ -122,17 +131,9 @@ def _load_client(folder: Path, test_share: float, seed: int) -> ClientData:
     )
 
 
-def _draw_test(declared: Mapping[int, str | None], share: float, seed: int, client: str) -> set[int]:
-    """Test lines among those without a declared split: the lowest by seeded hash."""
-    free = [line for line, part in declared.items() if part is None]
-    parts = set(declared.values())
-    count = round(share * len(free))
-    if "test" not in parts and len(declared) > 1:
-        count = max(count, 1)
-    if "train" not in parts:
-        count = min(count, len(free) - 1)
-    ranked = sorted(free, key=lambda line: stream_seed(seed, "folder-split", client, line))
-    return set(ranked[: max(count, 0)])
+def _files(sample: Sample) -> list[Path]:
+    """The files of a sample."""
+    return list(sample.modalities.files.values()) if isinstance(sample.modalities, MediaFiles) else []
 
 
 def _records(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:

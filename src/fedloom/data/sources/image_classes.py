@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.media import check_media
 from fedloom.data.partition.dirichlet import Share, label_skew, pachinko
@@ -29,6 +30,11 @@ from fedloom.data.sources import small_worlds as pictures_small
 from fedloom.data.sources.source import Features, Source, checked_counts
 from fedloom.data.tabletop.styles import PRIVATE_STYLES
 
+TABLETOP = tuple(pictures_small.TABLETOP_CLASSES)
+"""Data sets of the small world, generated to the wanted size."""
+GENERATED = (*TABLETOP, "digits")
+"""Data sets that need no files."""
+
 
 class ImageClassSource(Source):
     """Pictures by class for CLIP."""
@@ -41,17 +47,21 @@ class ImageClassSource(Source):
         description="tabletop, tabletop48, digits, caltech101, oxford-pets, flowers102, food101, dtd, sun397, ucf101, domainnet, "
         "office-caltech10, cifar10, cifar100, a Hugging Face id, or any name beside data.path",
     )
-    path: Path | None = Field(
+    path: Annotated[Path | None, ReadWith(".dataset", unless=GENERATED)] = Field(
         None,
         description="<path>/<class>/<image>, a folder with a split file or parquet files; none = generate or download",
     )
     clients: dict[Holding, int] = Field({"image": 3}, description="number of clients, as {image: N}")
-    train: int = Field(
+    train: Annotated[int, ReadWith(".dataset", TABLETOP)] = Field(
         160, ge=1, description="data sets tabletop and tabletop48: training pictures per class"
     )
-    test: int = Field(40, ge=1, description="data sets tabletop and tabletop48: test pictures per class")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
-    styles: tuple[str, ...] = Field(
+    test: Annotated[int, ReadWith(".dataset", TABLETOP)] = Field(
+        40, ge=1, description="data sets tabletop and tabletop48: test pictures per class"
+    )
+    test_share: Annotated[float, ReadWith(".dataset", unless=GENERATED)] = Field(
+        0.2, gt=0, lt=1, description="share of test samples in data without a split"
+    )
+    styles: Annotated[tuple[str, ...], ReadWith(".dataset", TABLETOP)] = Field(
         PRIVATE_STYLES,
         min_length=1,
         description="data sets tabletop and tabletop48: the pictures' styles, which are the domains",

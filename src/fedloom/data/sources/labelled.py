@@ -18,6 +18,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream, stream_seed
 from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.partition.dirichlet import Share, label_skew
+from fedloom.data.partition.shared_media import cut, together
 from fedloom.data.sample import Sample
 from fedloom.data.sources.pool import Pool
 from fedloom.data.sources.source import Features, Source, checked_counts
@@ -136,20 +137,27 @@ def labelled_clients(
             f"{len(pool.labels)}; lower data.train, data.test or data.clients"
         )
     order = numpy_stream(seed, "labelled").permutation(len(pool.labels)).tolist()
+    grouped = together(order, range(len(order)) if pool.picture_of is None else pool.picture_of)
+    sizes = [size * clients.get(modality, 0) for modality in HOLDINGS for size in (train, test)]
+    dealt = cut(grouped, sizes)  # a picture with several texts stays in one modality and part
+    if [len(part) for part in dealt] != sizes:
+        raise ExperimentError(
+            f"data: {required} samples are too many if all texts of a picture stay in one part; lower data.train, data.test "
+            "or data.clients"
+        )
     clients_data = []
-    for modality in HOLDINGS:
+    for modality, training, tested in zip(HOLDINGS, dealt[::2], dealt[1::2], strict=True):
         count = clients.get(modality, 0)
         if not count:
             continue
-        part, order = order[: (train + test) * count], order[(train + test) * count :]
-        cut = train * count
+        part, first_test = [*training, *tested], len(training)
         labels = [pool.labels[i] for i in part]
         if count == 1:  # no draw: the single client holds the whole part
-            shares = [Share(tuple(range(cut)), tuple(range(test)))]
+            shares = [Share(tuple(range(first_test)), tuple(range(test)))]
         else:
             shares = label_skew(
-                labels[:cut],
-                labels[cut:],
+                labels[:first_test],
+                labels[first_test:],
                 count,
                 ALIKE if alpha is None else alpha,
                 seed,
@@ -159,7 +167,7 @@ def labelled_clients(
         for number, share in enumerate(shares, 1):
             samples = [
                 [sample_of(pool, part[at + i], modality, seed, number) for i in places]
-                for at, places in ((0, share.train), (cut, share.test))
+                for at, places in ((0, share.train), (first_test, share.test))
             ]
             clients_data.append(ClientData(f"{modality}-{number:02d}", *samples))
     return sorted(clients_data, key=lambda c: c.name)

@@ -12,6 +12,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from fedloom.core.errors import ExperimentError
+from fedloom.data.partition.shared_media import content, groups
 from fedloom.data.sources.pool import Pool
 
 KEYS = ("file_name", "label", "text")
@@ -36,7 +37,8 @@ def read_pool(path: Path) -> Pool:
             raise ExperimentError(f"data.path: {file} is no readable picture: {error}") from error
         pictures.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
     labels = [label_of[str(line["label"])] for line in lines]
-    return Pool(pictures, labels, names, [str(line["text"]) for line in lines])
+    picture_of = groups([[content(picture.numpy().tobytes())] for picture in pictures])
+    return Pool(pictures, labels, names, [str(line["text"]) for line in lines], picture_of=picture_of)
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

@@ -14,3 +14,5 @@ class Pool:
     labels: Sequence[int]
     names: tuple[str, ...]
     texts: Sequence[str] | None = None
+    picture_of: Sequence[int] | None = None
+    """A number for each picture's content, if pictures repeat with other texts; None if all differ."""

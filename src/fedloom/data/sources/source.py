@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
@@ -23,6 +23,7 @@ class Source(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    TAG: ClassVar[str] = "source"
     for_task: ClassVar[str]
     """Name of the samples' task in TASKS."""
     reads_files: ClassVar[bool] = False
@@ -37,6 +38,21 @@ class Source(BaseModel):
     def source_name(cls) -> str:
         """The name in `data.source`."""
         return str(cls.model_fields["source"].default)
+
+    @classmethod
+    def registered(cls, fields: Mapping[str, Any]) -> "type[Source]":
+        """The registered source that a mapping names. Raises ExperimentError."""
+        from fedloom.data.sources import DEFAULT, SOURCES  # the registry imports this file
+
+        name = fields.get("source", DEFAULT)
+        if not isinstance(name, str) or name not in SOURCES:
+            raise ExperimentError(f"unknown data.source {name!r}; known are {', '.join(SOURCES)}")
+        return SOURCES[name]
+
+    @classmethod
+    def carries(cls, name: str) -> bool:
+        """Whether a field of this name means the same at another source: clients and files do not."""
+        return name not in ("clients", "path", "dataset")
 
     @property
     def has_own_files(self) -> bool:

@@ -7,11 +7,12 @@ meta holds `pair` (the second sentence or None), `labels` (all label words, in l
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import numpy_stream
 from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.partition.label_mix import Mix, deal, label_mix, quotas
@@ -40,7 +41,7 @@ class TextSource(Source):
         "entailment",
         description="entailment, follows, same or warm, about the small world; or GLUE's mnli, rte, sst2, qqp or qnli",
     )
-    path: Path | None = Field(
+    path: Annotated[Path | None, ReadWith(".task", tuple(glue.TASKS))] = Field(
         None,
         description="a folder with GLUE's parquet files, <path>/<task>/train*.parquet; none = download",
     )

@@ -130,7 +130,7 @@ def _case(
     scores: dict[str, list[str]] = {}
     if judges.bertscore is not None:
         f_scores = bert_score(texts, [sample.reference] * len(texts), judges.bertscore).f
-        scores["BERTScore F %"] = [f"{100 * f:.2f}" for f in f_scores]
+        scores["BERTScore F %"] = [f"{100 * f:.2f}" if math.isfinite(f) else "—" for f in f_scores]
     if judges.gptscore is not None:
         logs = judges.gptscore.score([sample.question] * len(texts), texts)
         scores["GPTScore"] = [f"{log:.2f}" if math.isfinite(log) else "—" for log in logs]

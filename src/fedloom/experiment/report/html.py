@@ -8,6 +8,7 @@ import jinja2
 import yaml
 from markupsafe import Markup
 
+from fedloom.core.terminal import visible
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report import layers, page, plots, reliability, tradeoff, transfer
 from fedloom.experiment.report.load_study import Study, read
@@ -18,14 +19,14 @@ from fedloom.experiment.report.table import remark_of, table_of
 def write_report(folder: Path) -> Path:
     """Write `report.html` into a run folder or a folder of rows and return its path.
 
-    Every text that comes from data is escaped. A broken or missing file raises ExperimentError.
+    Every text that comes from data is escaped, its control characters are replaced. A broken or missing file raises
+    ExperimentError.
     """
     load_entry_points()
     study = read(Path(folder))
     target = study.folder / "report.html"
     partial = target.with_name("report.html.partial")
-    # A lone surrogate (from a JSON escape) has no UTF-8 form; it becomes a question mark.
-    partial.write_bytes(render(study).encode("utf-8", "replace"))
+    partial.write_bytes(visible(render(study)).encode())
     os.replace(partial, target)
     return target
 

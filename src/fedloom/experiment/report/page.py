@@ -191,13 +191,14 @@ def controls(study: Study) -> Grid | None:
 
 
 def refusals(study: Study) -> Grid | None:
-    """Clients with refused, omitted or missing updates: reason, number and rounds; None if there are none."""
+    """Clients with refused, omitted, capped or missing updates: reason, number and rounds; None if there are none."""
     rounds_of: dict[tuple[str, int, str, str], list[int]] = {}
     for row, runs in study.rows.items():
         for run in runs:
             for entry in run.ledger:
-                reasons = {**entry.refused, **entry.left_out, **dict.fromkeys(entry.silent, "did not answer")}
-                for client, reason in reasons.items():
+                silent = dict.fromkeys(entry.silent, "did not answer")
+                reasons = (entry.refused, entry.left_out, entry.capped, silent)
+                for client, reason in (pair for by_client in reasons for pair in by_client.items()):
                     rounds_of.setdefault((row, run.summary.seed, client, reason), []).append(entry.round)
     if not rounds_of:
         return None
@@ -205,7 +206,7 @@ def refusals(study: Study) -> Grid | None:
         [client, reason, row, str(seed), str(len(rounds)), spans(rounds)]
         for (row, seed, client, reason), rounds in rounds_of.items()
     ]
-    caption = "Updates that were asked for and not used"
+    caption = "Updates that were asked for and not used, or not in full"
     return Grid(caption, ["client", "reason", "row", "seed", "times", "rounds"], lines)
 
 

@@ -49,6 +49,7 @@ class LedgerEntry(Record):
     answered: tuple[str, ...] = ()
     refused: dict[str, str] = {}
     left_out: dict[str, str] = {}
+    capped: dict[str, str] = {}
     bytes_up: int = 0
     bytes_down: int = 0
     groups_up: dict[str, int] = {}

@@ -80,8 +80,10 @@ def kinds_of(study: Study) -> list[Kind]:
 
 
 def is_right(answer: str | None, reference: str) -> bool | None:
-    """Whether an answer matches the reference by the exact match metric; None for no answer."""
-    return None if answer is None else exact_match([answer], [reference]) == [1.0]
+    """Whether an answer matches the reference by the exact match metric; None for no answer, or nothing to match."""
+    if answer is None or not reference.strip():
+        return None
+    return exact_match([answer], [reference]) == [1.0]
 
 
 def _answer(row: str, sample: SampleRecord) -> Answer:

@@ -56,10 +56,16 @@ def server_of(ask: Ask) -> DistillationServer:
     return ask.tools
 
 
+READ_WITH_GENERATOR = ("model.synthesis.*", "model.clip")
+"""Settings of a method's public items, and of the CLIP that judges them."""
+
+
 class DistillationMethod(Method):
     """Subclasses define the server's aggregation of predictions (`learn`) and the clients' distillation loss (`loss`)."""
 
     shares: ClassVar[Scope] = Scope(personal=("*",))
+    ignores: ClassVar[tuple[str, ...]] = ("method.weights", "method.server", "method.personal")
+    reads: ClassVar[tuple[str, ...]] = READ_WITH_GENERATOR
     public_items: ClassVar[bool] = True
     own_models: ClassVar[bool] = True
     linear: ClassVar[bool] = False

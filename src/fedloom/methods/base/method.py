@@ -172,6 +172,7 @@ class Method(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    TAG: ClassVar[str] = "name"
     name: ClassVar[str]
     title: ClassVar[str]
     paper: ClassVar[str]
@@ -195,6 +196,10 @@ class Method(BaseModel):
     """The server's input from the clients; it decides the compatible privacy mechanisms."""
     both: ClassVar[bool] = False
     """Whether the server needs both factors of every client."""
+    ignores: ClassVar[tuple[str, ...]] = ()
+    """Patterns of settings that others read and this method does not, such as method.weights."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """Patterns of settings outside `method` that this method has read, beside those of its task, such as model.synthesis.*."""
     linear: ClassVar[bool] = True
     """Whether the server function is linear in the weighted replies, so that a robust stage may precede it."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
@@ -215,6 +220,21 @@ class Method(BaseModel):
         None,
         description="server optimiser on the round's change of the shared tensors: {name: avgm} or {name: adam}",
     )
+
+    @classmethod
+    def registered(cls, fields: Mapping[str, Any]) -> "type[Method]":
+        """The registered method that a mapping names. Raises ValueError."""
+        from fedloom.methods import METHODS  # the registry imports this file
+
+        name = fields.get("name")
+        if not isinstance(name, str) or name not in METHODS:
+            raise ValueError(f"unknown method {name!r}; known are {', '.join(sorted(METHODS))}")
+        return METHODS[name]
+
+    @classmethod
+    def carries(cls, name: str) -> bool:
+        """Whether a field of this name means the same in another method: those of every method do."""
+        return name in Method.model_fields
 
     @model_validator(mode="before")
     @classmethod

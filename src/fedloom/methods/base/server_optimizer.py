@@ -1,12 +1,13 @@
 """The server's optimiser step after any method's aggregation: momentum or Adam on the round's change."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.aggregation import server
+from fedloom.core.settings_tree import ReadWith
 
 
 class ServerStep(BaseModel):
@@ -19,8 +20,12 @@ class ServerStep(BaseModel):
     beta: float = Field(
         0.9, ge=0, lt=1, description="share of the last change (avgm) or first moment (adam) that is kept"
     )
-    beta2: float = Field(0.99, ge=0, lt=1, description="adam: share of the second moment that is kept")
-    tau: float = Field(1e-3, gt=0, description="adam: added to the root of the second moment")
+    beta2: Annotated[float, ReadWith(".name", ("adam",))] = Field(
+        0.99, ge=0, lt=1, description="adam: share of the second moment that is kept"
+    )
+    tau: Annotated[float, ReadWith(".name", ("adam",))] = Field(
+        1e-3, gt=0, description="adam: added to the root of the second moment"
+    )
 
     def move(
         self, old: Mapping[str, Tensor], new: Mapping[str, Tensor], kept: Mapping[str, Tensor]

@@ -20,6 +20,7 @@ from fedloom.models.batch_rows import RowMap
 from fedloom.models.classifier import checkpoint as classifier_io
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.lora.targets import described
+from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import in_precision
 
 BODY, HEAD = "body", "head"
@@ -68,6 +69,7 @@ class AdaptedClassifier(Trainable):
         model.requires_grad_(False)
         model.eval()
         self.model, self.tokenizer, self.labels = model, tokenizer, tuple(labels)
+        self._plain = PlainTokenizer(tokenizer)
         self.max_length = min(max_length, tokenizer.model_max_length)
         self.prefix: str = model.base_model_prefix
         body = getattr(model, self.prefix)
@@ -125,10 +127,10 @@ class AdaptedClassifier(Trainable):
                 f"{sample.uid} has the label {sample.answer!r} of {', '.join(labels)}; "
                 f"the model's labels are {', '.join(self.labels)}, in this order"
             )
-        whole = self.tokenizer(sample.question, pair, verbose=False)
+        whole = self._plain(sample.question, pair, verbose=False)
         truncated = len(whole["input_ids"]) > self.max_length
         if truncated:
-            whole = self.tokenizer(sample.question, pair, truncation=True, max_length=self.max_length)
+            whole = self._plain(sample.question, pair, truncation=True, max_length=self.max_length)
         return TextExample(sample.uid, dict(whole), self.labels.index(sample.answer), truncated)
 
     def positions(self, example: TextExample) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
+from fedloom.models.plain_tokenizer import PlainTokenizer
 
 Tower = Literal["text", "vision"]
 Branch = Callable[[Tower, int, Any, Tensor], Tensor]
@@ -46,6 +47,7 @@ class Towers:
         clip.requires_grad_(False)
         clip.eval()
         self.clip, self.tokenizer = clip, tokenizer
+        self._plain = PlainTokenizer(tokenizer)
         self.text_width: int = clip.config.text_config.hidden_size
         self.vision_width: int = clip.config.vision_config.hidden_size
         self.text_depth, self.vision_depth = len(self._blocks("text")), len(self._blocks("vision"))
@@ -82,7 +84,7 @@ class Towers:
         start, end = self._ends()
         rows = []
         for text in texts:
-            words = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+            words = self._plain(text, add_special_tokens=False, verbose=False)["input_ids"]
             rows.append([*[start] * self.lead, *[end] * gap, *words, end])
             if len(rows[-1]) > self.longest:
                 room = self.longest - 1 - self.lead - gap

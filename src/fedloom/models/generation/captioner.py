@@ -13,6 +13,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.hf_errors import reason
 from fedloom.models.image_processing import Pixels, read_pixels
+from fedloom.models.plain_tokenizer import PlainTokenizer
 
 CAPTIONS, MATCHING = "captions", "matching"
 """Folders of the two models of a shipped captioner."""
@@ -111,9 +112,9 @@ class Captioner:
         limit = min(
             self.tokenizer.model_max_length, self._matcher().config.text_config.max_position_embeddings
         )
-        return self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=limit, return_tensors="pt"
-        ).to(self.device)
+        plain = PlainTokenizer(self.tokenizer)
+        rows = [plain(text, truncation=True, max_length=limit) for text in texts]
+        return self.tokenizer.pad(rows, return_tensors="pt").to(self.device)
 
     def _inputs(self, pictures: Tensor, batch: int) -> list[Tensor]:
         """Preprocessed batches of pictures."""

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import Parameter
 
 from fedloom.models.generation import checkpoint as generator_io
+from fedloom.models.plain_tokenizer import PlainTokenizer
 
 GROUP = "denoiser"
 """The group under which the denoiser's tensors travel: `denoiser/<place>`."""
@@ -227,13 +228,15 @@ class Generator:
     @torch.no_grad()
     def _encode_texts(self, texts: Sequence[str], batch: int = 64) -> dict[str, Tensor]:
         """Each different text as (tokens, width), padded to all tokens as in Stable Diffusion."""
-        tokenizer, unique = self.parts.tokenizer, list(dict.fromkeys(texts))
+        tokenizer, unique = PlainTokenizer(self.parts.tokenizer), list(dict.fromkeys(texts))
         states_of: dict[str, Tensor] = {}
         for first in range(0, len(unique), batch):
             part = unique[first : first + batch]
-            ids = tokenizer(
-                part, padding="max_length", max_length=self.parts.tokens, truncation=True, return_tensors="pt"
-            )
+            rows = [
+                tokenizer(text, padding="max_length", max_length=self.parts.tokens, truncation=True)
+                for text in part
+            ]
+            ids = {n: torch.tensor([row[n] for row in rows]) for n in ("input_ids", "attention_mask")}
             masked = getattr(self.text_encoder.config, "use_attention_mask", False)
             mask = ids["attention_mask"].to(self.device) if masked else None
             states = self.text_encoder(ids["input_ids"].to(self.device), attention_mask=mask)[0]

@@ -12,6 +12,7 @@ from torch.nn import functional
 from fedloom.core.errors import ExperimentError
 from fedloom.models.imagebind.config import ModalityConfig
 from fedloom.models.imagebind.preprocess_audio import audio_clips, clip_starts
+from fedloom.models.plain_tokenizer import PlainTokenizer
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -160,7 +161,7 @@ def text_ids(ids: Tensor, context: int) -> Tensor:
 
 def tokenize(text: str, tokenizer: Any, context: int) -> Tensor:
     """Text -> int64 (context,): start, the text's ids, end, zeros, with a transformers CLIPTokenizer."""
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids = PlainTokenizer(tokenizer)(text, add_special_tokens=False)["input_ids"]
     return text_ids(torch.tensor([tokenizer.bos_token_id, *ids, tokenizer.eos_token_id]), context)
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.models.lora.targets import Auto, adapted, resolved, size_of
 
@@ -44,9 +45,13 @@ class LoRA(BaseModel):
 
     kind: Literal["lora", "vera"] = Field("lora", description="lora, or vera: two trained vectors per layer")
     rank: int = Field(8, ge=1, description="r, the inner width of both factors")
-    alpha: float = Field(8.0, gt=0, description="scale numerator: s = alpha / r; VeRA has none")
+    alpha: Annotated[float, ReadWith(".kind", ("lora",))] = Field(
+        8.0, gt=0, description="scale numerator: s = alpha / r; VeRA has none"
+    )
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout on the adapter's input, in training only")
-    rslora: bool = Field(False, description="s = alpha / sqrt(r) instead (rsLoRA)")
+    rslora: Annotated[bool, ReadWith(".kind", ("lora",))] = Field(
+        False, description="s = alpha / sqrt(r) instead (rsLoRA)"
+    )
     targets: Literal["auto", "all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
         "auto",
         description="the adapted linear layers: auto, all projections of the attention (of a text classifier query and "

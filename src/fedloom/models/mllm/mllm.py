@@ -8,7 +8,7 @@ import inspect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ from fedloom.models.mllm.chat import ChatFrame
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.layout import Layout, lay_out
 from fedloom.models.mllm.projector import new_projector
-from fedloom.models.mllm.prompt import Pieces, assemble
+from fedloom.models.mllm.prompt import Pieces, assemble, sentences
+from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import moved
 
 Features = Sequence[Mapping[str, Tensor]]
@@ -82,7 +83,8 @@ class MLLM(nn.Module):
             self._check_ids([getattr(tokenizer, f"{name}_token_id")], f"the {name} token")
         self.rows = RowMap([])
         """Maps rows of the current module's input to examples, for layers with a client axis."""
-        self._seen: dict[str, list[int]] = {}
+        self._plain = PlainTokenizer(tokenizer, sentences(config.prompt))
+        self._seen: dict[tuple[str, bool], list[int]] = {}
 
     @classmethod
     def assemble(
@@ -118,7 +120,7 @@ class MLLM(nn.Module):
         """Token ids of a sample's prompt and answer; touches no raw input."""
         if self.config.prompt.frame == "chat":
             return self.chat.pieces(
-                self.encode_text,
+                partial(self.encode, plain=True),
                 list(sample.modalities),
                 sample.question,
                 sample.answer,
@@ -128,7 +130,7 @@ class MLLM(nn.Module):
             )
         return assemble(
             self.config.prompt,
-            self.encode_text,
+            self.encode,
             list(sample.modalities),
             sample.question,
             sample.answer,
@@ -136,6 +138,7 @@ class MLLM(nn.Module):
             eos=self.tokenizer.eos_token_id,
             limit=self.config.max_text_tokens,
             combine=self.config.combine,
+            encode_text=partial(self.encode, plain=True),
         )
 
     @cached_property
@@ -147,7 +150,7 @@ class MLLM(nn.Module):
         """Token ids that end an answer in a chat: the template's own end of a turn, unless a stop is set."""
         stop = self.config.prompt.stop
         if stop != "eos":
-            return self.encode_text(stop)
+            return self.encode(stop)
         return list(self.chat.stop) or [self.tokenizer.eos_token_id]
 
     def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
@@ -243,15 +246,16 @@ class MLLM(nn.Module):
         weight = next(layer.parameters())
         return layer(value.to(weight))  # type: ignore[no-any-return]
 
-    def encode_text(self, text: str) -> list[int]:
-        """Token ids; cached, because most pieces of a prompt recur and a tokenizer's call is slow."""
-        if text not in self._seen:
+    def encode(self, text: str, plain: bool = False) -> list[int]:
+        """Token ids, `plain` without special ones; cached: most pieces of a prompt recur and a tokenizer's call is slow."""
+        if (text, plain) not in self._seen:
             if len(self._seen) >= 4096:
                 self._seen.clear()
-            ids = list(self.tokenizer.encode(text, add_special_tokens=False))
+            tokenizer = self._plain if plain else self.tokenizer
+            ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
             self._check_ids(ids, repr(text[:40]))
-            self._seen[text] = ids
-        return self._seen[text]
+            self._seen[text, plain] = ids
+        return self._seen[text, plain]
 
     def _check_ids(self, ids: Sequence[int | None], text: str) -> None:
         """Raise ExperimentError for an id that the LLM has no embedding for."""

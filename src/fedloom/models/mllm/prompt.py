@@ -99,8 +99,11 @@ def assemble(
     eos: int | None,
     limit: int,
     combine: str = "concat",
+    encode_text: Encode | None = None,
 ) -> Pieces:
     """Token ids of one sample, at most `limit` of them (soft tokens not counted).
+
+    `encode_text` encodes question and answer, in which no special token may arise; None: as the rest.
 
     Text beyond the limit is cut from the end of the question; only if the frame alone is too long, from the end of
     the answer, which then has no stop, so that no false stop is learned. The assistant marker always stays.
@@ -114,12 +117,13 @@ def assemble(
             head.append(encode(part) if part else [])
     if bos is not None:
         head[0] = [bos, *head[0]]
-    body = encode(join + question) if question else []
+    encode_text = encode_text or encode
+    body = encode_text(join + question) if question else []
     tail = encode(join + AFTER) + (encode(config.assistant) if config.assistant else [])
     if config.frame == "bare":
         tail = []
     stop = ([] if eos is None else [eos]) if config.stop == "eos" else encode(config.stop)
-    reply = (encode(join + answer) if answer else []) + stop
+    reply = (encode_text(join + answer) if answer else []) + stop
 
     frame = sum(len(run) for run in head if not isinstance(run, str)) + len(tail)
     room = limit - frame - len(reply)
@@ -131,6 +135,12 @@ def assemble(
     runs: list[tuple[int, ...] | str] = [run if isinstance(run, str) else tuple(run) for run in head]
     runs[-1] = (*runs[-1], *body, *tail)
     return Pieces(tuple(run for run in runs if run), tuple(reply), truncated)
+
+
+def sentences(config: PromptConfig) -> frozenset[str]:
+    """The sentences of the frame, which some tokenizers hold as one token each."""
+    texts = (START, HUMAN, f"{START}{config.joiner}{HUMAN}", GAP, GAP_TEXT, AFTER, config.assistant)
+    return frozenset(text.strip() for text in texts if text.strip())
 
 
 def _close(config: PromptConfig, tag: str) -> str:

@@ -119,7 +119,7 @@ class AdaptedMLLM(Trainable):
         unknown = self.mllm.tokenizer.unk_token_id
         if unknown is None:
             return 0.0
-        ids = [i for text in texts for i in self.mllm.encode_text(text)]
+        ids = [i for text in texts for i in self.mllm.encode(text, plain=True)]
         return ids.count(unknown) / max(len(ids), 1)
 
     def positions(self, example: MLLMExample) -> int:

@@ -17,6 +17,7 @@ from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
 from fedloom.models.hf_errors import reason
 from fedloom.models.image_processing import Pixels, fixed_size, read_pixels
+from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.word_tokenizer import word_tokenizer
 
 Reader = Callable[[Any], dict[str, Tensor]]
@@ -195,8 +196,10 @@ def _picture_reader(pixels: Pixels) -> Reader:
 
 
 def _text_reader(tokenizer: Any, length: int) -> Reader:
+    tokenize = PlainTokenizer(tokenizer)
+
     def read(text: str) -> dict[str, Tensor]:
-        encoding = tokenizer(
+        encoding = tokenize(
             text, truncation=True, max_length=length, padding="max_length", return_tensors="pt"
         )
         return {n: encoding[n][0] for n in ("input_ids", "attention_mask")}

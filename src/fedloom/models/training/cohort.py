@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.models.base import Trainable
-from fedloom.models.training.loop import LocalJob, Outcome, blown_up
+from fedloom.models.training.loop import LocalJob, Outcome, blown_up, mean_loss
 from fedloom.models.training.stacked_layers import AdapterStack
 from fedloom.models.training.stacked_optimizer import Stacked, StackedAdamW, StackedSGD
 
@@ -85,7 +85,7 @@ class _Run:
         tensors = self.stack.of(k, frozenset(self.trained & self.jobs[k].names))
         own = self.trained & self.jobs[k].names
         means = {n: t[k] / max(len(losses), 1) for n, t in self.sums.items() if n in own}
-        return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses), means)
+        return Outcome(tensors, mean_loss(losses), len(losses), means)
 
     def stage(self, number: int) -> None:
         """One stage of every client."""

@@ -20,6 +20,8 @@ from fedloom.models.training.settings import (
     Stage,
     Training,
     batches,
+    has_encoder,
+    has_llm,
     local_steps,
     part_of_round,
     plan,
@@ -67,12 +69,8 @@ class LocalJob:
 
     def stages(self) -> list[Stage]:
         """The stages of this round."""
-        first = {"encoder", "projector"} if self.training.projector in ("stage1", "both") else {"encoder"}
-        second = {"llm", "projector"} if self.training.projector in ("stage2", "both") else {"llm"}
-        has_encoder, has_llm = (
-            any(part_of(group_of(n)) in parts for n in self.names) for parts in (first, second)
-        )
-        return plan(self.training, self.steps, self.round, self.rounds, has_encoder, has_llm)
+        encoder, llm = has_encoder(self.training, self.names), has_llm(self.training, self.names)
+        return plan(self.training, self.steps, self.round, self.rounds, encoder, llm)
 
     def names_in(self, parts: frozenset[Part]) -> frozenset[str]:
         """The tensors that a stage with these parts trains."""
@@ -90,12 +88,17 @@ class LocalJob:
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """Result of a job: trained tensors, mean loss over its steps, number of steps, mean gradients by name."""
+    """Result of a job: trained tensors, mean loss over its steps (None without a step), steps, mean gradients by name."""
 
     tensors: Mapping[str, Tensor]
-    loss: float
+    loss: float | None
     steps: int
     gradients: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def mean_loss(losses: Sequence[float]) -> float | None:
+    """The mean loss of the steps; None where no step was taken."""
+    return sum(losses) / len(losses) if losses else None
 
 
 def blown_up(loss: float) -> FloatingPointError:
@@ -143,7 +146,7 @@ def train_one(model: Trainable, job: LocalJob) -> Outcome:
     model.rest()
     tensors = {n: model.tensors[n].detach().clone() for n in sorted(trained)}
     means = {n: t / max(len(losses), 1) for n, t in sums.items()}
-    return Outcome(tensors, sum(losses) / max(len(losses), 1), len(losses), means)
+    return Outcome(tensors, mean_loss(losses), len(losses), means)
 
 
 def _features(

@@ -1,16 +1,18 @@
 """Settings of local training, its stages (UniFLoW Eq. 7), and its index batches."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
+from fedloom.core.payload import group_of
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
-from fedloom.models.parts import Part
+from fedloom.models.parts import Part, part_of
 
 Penalty = Callable[[Mapping[str, Tensor]], Tensor]
 """A scalar of the tensors in training, by name, that is added to the loss of every step."""
@@ -23,21 +25,25 @@ class Training(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schedule: Schedule = Field("two_stage", description="two_stage | simultaneous | reverse | rounds")
-    tau: float = Field(
+    tau: Annotated[float, ReadWith(".schedule", ("two_stage", "reverse"))] = Field(
         0.25, ge=0, le=1, description="share of a round's steps that train the encoder (Eq. 7)"
     )
-    rho: float = Field(
+    rho: Annotated[float, ReadWith(".schedule", ("rounds",))] = Field(
         0.5, ge=0, le=1, description="schedule `rounds`: share of the rounds that train the encoder"
     )
     projector: Literal["frozen", "stage1", "stage2", "both"] = Field(
         "stage1",
         description="when the projector is trained: never, with the encoder, with the LLM, or always",
     )
-    text_only: Literal["llm", "idle"] = Field(
+    text_only: Annotated[
+        Literal["llm", "idle"], ReadWith(".schedule", ("two_stage", "reverse", "rounds"))
+    ] = Field(
         "llm",
         description="a client without modalities in the encoder stage: trains the LLM, or idles",
     )
-    epochs: int = Field(1, ge=1, description="passes over the client's data in one round (E)")
+    epochs: Annotated[int, ReadWith(".steps", (None,))] = Field(
+        1, ge=1, description="passes over the client's data in one round (E)"
+    )
     steps: int | None = Field(
         None,
         ge=1,
@@ -52,7 +58,7 @@ class Training(BaseModel):
         "cosine",
         description="cosine: falls from round to round; constant; run_cosine: one warm-up and cosine over all steps of the run",
     )
-    warmup: float = Field(
+    warmup: Annotated[float, ReadWith(".lr_schedule", ("run_cosine",))] = Field(
         0.03, ge=0, lt=1, description="run_cosine: share of the run in which the rate rises from zero"
     )
     one_pass: bool = Field(
@@ -67,8 +73,12 @@ class Training(BaseModel):
     weight_decay: float = Field(
         0.0, ge=0, description="decoupled in adamw; with sgd it is added to the gradient"
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="sgd: share of the last step that is kept")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW moment decay rates")
+    momentum: Annotated[float, ReadWith(".optimizer", ("sgd",))] = Field(
+        0.9, ge=0, lt=1, description="sgd: share of the last step that is kept"
+    )
+    betas: Annotated[tuple[float, float], ReadWith(".optimizer", ("adamw",))] = Field(
+        (0.9, 0.95), description="AdamW moment decay rates"
+    )
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm per step; none = no clipping")
 
     @property
@@ -147,6 +157,29 @@ def ever_trained(training: Training, rounds: int) -> frozenset[Part]:
     """The parts that some stage of some round may train."""
     plans = [plan(training, 2, r, rounds, True) for r in {1, max(rounds, 1)}]
     return frozenset(part for stages in plans for stage in stages for part in stage.parts)
+
+
+def has_encoder(training: Training, names: Collection[str]) -> bool:
+    """Whether a client that trains these tensors has anything to do in an encoder stage."""
+    first = {"encoder", "projector"} if training.projector in ("stage1", "both") else {"encoder"}
+    return any(part_of(group_of(n)) in first for n in names)
+
+
+def has_llm(training: Training, names: Collection[str]) -> bool:
+    """Whether a client that trains these tensors has anything to do in an LLM stage."""
+    second = {"llm", "projector"} if training.projector in ("stage2", "both") else {"llm"}
+    return any(part_of(group_of(n)) in second for n in names)
+
+
+ANY_STEPS = (1, 2, 1000)
+"""Numbers of local steps that stand for any: one step has all stages in it."""
+
+
+def trained_in(training: Training, names: Collection[str], round: int, rounds: int, steps: int) -> list[str]:
+    """Those of a client's tensors that some stage of a round of `steps` local steps trains."""
+    stages = plan(training, steps, round, rounds, has_encoder(training, names), has_llm(training, names))
+    parts = {part for stage in stages for part in stage.parts}
+    return [n for n in names if part_of(group_of(n)) in {*parts, None}]
 
 
 def part_of_round(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply
+from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.data import poison
 from fedloom.data.client_data import ClientData
@@ -35,7 +36,7 @@ class _Attack(BaseModel):
     clients: tuple[str, ...] = Field(
         (), description="attackers by name or pattern, such as [image-01, image-02]; none = a drawn share"
     )
-    share: float = Field(
+    share: Annotated[float, ReadWith(".clients", ((),))] = Field(
         0.25, gt=0, le=1, description="share of the clients that attack, drawn with the seed, rounded up"
     )
 

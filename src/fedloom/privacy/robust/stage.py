@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from statistics import median, median_low
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,17 +35,20 @@ Keep = Callable[[Reply], Reply]
 
 @dataclass(frozen=True)
 class Combined:
-    """The replies for the method; for the ledger, why each client was left out of which groups, and notes."""
+    """The replies for the method; for the ledger, who was left out of which groups and whose weight was capped, and notes."""
 
     replies: list[Reply]
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    capped: Mapping[str, str] = field(default_factory=dict)
 
 
 class RobustRule(BaseModel):
     """Base of every rule. A subclass has a field `kind: Literal["<name>"]` and writes `apply`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    TAG: ClassVar[str] = "kind"
 
     claims: float = Field(
         3.0,
@@ -61,7 +64,7 @@ class RobustRule(BaseModel):
         return str(cls.model_fields["kind"].default)
 
     @classmethod
-    def variant(cls, fields: Mapping[str, Any]) -> "type[RobustRule]":
+    def registered(cls, fields: Mapping[str, Any]) -> "type[RobustRule]":
         """The rule that a mapping names. Raises ValueError for none, and for one that is not registered."""
         if "kind" not in fields:
             raise ValueError("must say its kind; docs/security.md names them")
@@ -219,10 +222,8 @@ def combine(
     most = int(rule.claims * median_low([r.examples for r in replies]))
     believed = [_claiming(r, min(r.examples, most)) for r in replies]
     combined = rule.apply([Update(r, sent[r.client]) for r in believed], server, keep)
-    cut = [
-        f"{r.client}: claims {r.examples} examples, {most} are counted" for r in replies if r.examples > most
-    ]
-    return replace(combined, notes=[*cut, *combined.notes])
+    capped = {r.client: f"claims {r.examples} examples, {most} count" for r in replies if r.examples > most}
+    return replace(combined, capped=capped)
 
 
 def _one_reply(

@@ -148,7 +148,11 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
     secure, dp = terms.privacy.secure, terms.privacy.dp
     assert secure is not None  # noqa: S101 - the terms have been checked with the roster
     codec, changes = Codec(secure, len(roster.clients)), session.changes
-    weight = codec.weight(int(numbers["examples"]), terms.by_examples)
+    examples = int(numbers["examples"])
+    weight, capped = (
+        codec.weight(examples, terms.by_examples),
+        terms.by_examples and examples > secure.examples,
+    )
     if dp is not None:
         numbers = {}  # a loss, or the number of cut values, would reveal what the noise hides
         for group, vector in changes.items():
@@ -156,4 +160,4 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
             deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
             stream = within(terms.stream, session.request, client, group)
             changes[group] = vector + gaussian(len(vector), deviation, stream)
-    return codec.encode(changes, weight, numbers)
+    return codec.encode(changes, weight, numbers, capped)

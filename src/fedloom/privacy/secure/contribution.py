@@ -1,7 +1,8 @@
 """One client's contribution to a sum: its weighted or clipped changes by group, as words; and the mean behind a sum.
 
 A group's words are: 1, the client's weight, and weight times change of every number, names in order.
-The group `numbers` holds the number of cut values, the examples, 1 for a loss, and the loss; it, too, is seen as a sum only.
+The group `numbers` holds the number of cut values, the examples, 1 for a loss, 1 for a capped weight, and the loss; it, too, is
+seen as a sum only.
 """
 
 import math
@@ -38,9 +39,12 @@ class Codec:
         return self._fixed(self.settings.clip)
 
     def encode(
-        self, changes: Mapping[str, Tensor], weight: float, numbers: Mapping[str, float]
+        self, changes: Mapping[str, Tensor], weight: float, numbers: Mapping[str, float], capped: bool = False
     ) -> dict[str, Words]:
-        """A client's words for every group of `changes`, and for NUMBERS, all zero where there are no `numbers`."""
+        """A client's words for every group of `changes`, and for NUMBERS, all zero where there are no `numbers`.
+
+        `capped`: whether the client has more examples than its weight says.
+        """
         encoded, cut = {}, 0
         share, _ = self._fixed(1.0).encode(torch.tensor([weight], dtype=torch.float64))
         for group, vector in changes.items():
@@ -49,7 +53,10 @@ class Codec:
             cut += over
         loss, _ = self._fixed(_LOSS).encode(torch.tensor([float(numbers.get("loss", 0.0))]))
         counted = self.values.counts(
-            cut if numbers else 0, int(numbers.get("examples", 0)), "loss" in numbers
+            cut if numbers else 0,
+            int(numbers.get("examples", 0)),
+            "loss" in numbers,
+            bool(numbers) and capped,
         )
         return {**encoded, NUMBERS: np.concatenate([counted, loss])}
 
@@ -57,7 +64,7 @@ class Codec:
     def size(group: str, layout: Layout) -> int:
         """The number of words of a group."""
         if group == NUMBERS:
-            return 4
+            return 5
         return 2 + sum(math.prod(shape) for name, shape in layout.items() if group_of(name) == group)
 
     def decode(self, words: Words) -> tuple[int, float, Tensor]:
@@ -65,10 +72,11 @@ class Codec:
         count = int(signed(words[:1])[0])
         return count, float(self._fixed(1.0).decode(words[1:2])[0]), self.values.decode(words[2:])
 
-    def numbers(self, words: Words) -> tuple[int, int, float | None]:
-        """Of the sum of NUMBERS: values cut, examples, and the mean loss of the clients that have one."""
-        cut, examples, losses = signed(words[:3]).tolist()
-        return cut, examples, float(self._fixed(_LOSS).decode(words[3:])[0]) / losses if losses else None
+    def numbers(self, words: Words) -> tuple[int, int, int, float | None]:
+        """Of the sum of NUMBERS: values cut, examples, capped weights, and the mean loss of the clients that have one."""
+        cut, examples, losses, capped = signed(words[:4]).tolist()
+        loss = float(self._fixed(_LOSS).decode(words[4:])[0]) / losses if losses else None
+        return cut, examples, capped, loss
 
     def weight(self, examples: int, by_examples: bool) -> float:
         """A client's weight in (0, 1]: its examples over the largest number that counts, or 1."""

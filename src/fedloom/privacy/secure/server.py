@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Reply
+from fedloom.core.plain_text import plain, shown
 from fedloom.privacy.clipping import Layout, by_group, restored
 from fedloom.privacy.keystream import KEY
 from fedloom.privacy.secure.client import KEYS, MASKED, OURS, SHARES, UNMASK, addressed, to_bytes, to_tensor
@@ -35,6 +36,8 @@ class Record:
     down: Counter[str] = field(default_factory=Counter)
     inside: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    """The groups whose sums stayed closed, because too few clients had trained them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class SecureSum:
     layouts: Mapping[str, Layout]
     expected: Mapping[str, float] | None = None
     """With differential privacy: the fixed number of clients by which each group's sum is divided."""
+    idle: Callable[[str], bool] = lambda client: False
+    """Whether a client may have nothing to train in this round; every other one adds to a group."""
     record: Record = field(default_factory=Record)
 
     def mean(self, request: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
@@ -102,12 +107,12 @@ class SecureSum:
                 if reply.error is not None:
                     raise ProtocolError(reply.error)
                 if reply.payload.numbers.get("round") != self.round:
-                    raise ProtocolError(f"stale: answers round {reply.payload.numbers.get('round')}")
+                    raise ProtocolError(f"stale: answers round {shown(reply.payload.numbers.get('round'))}")
                 results[reply.client] = read(reply.client, reply.payload)
                 refused.pop(reply.client, None)
-            except (ProtocolError, AttributeError, KeyError, TypeError, ValueError) as error:
+            except Exception as error:  # whatever a message makes raise is its sender's
                 results.pop(reply.client, None)
-                refused[reply.client] = str(error)
+                refused[reply.client] = plain(_reason(error))
         self.record.up += up
         self.record.down += down
         self.record.phases.append(
@@ -143,6 +148,10 @@ class SecureSum:
             agree(os.urandom(KEY), key)  # ValueError for a key of small order, which the others would refuse
         if not isinstance(groups, list) or not set(groups) <= {*by_group(self.layouts[client]), NUMBERS}:
             raise ProtocolError("the client adds to groups that it does not share")
+        if NUMBERS not in groups or len(set(groups)) < len(groups):
+            raise ProtocolError(f"the groups of a client are each named once, {NUMBERS} among them")
+        if self.layouts[client] and self.expected is None and groups == [NUMBERS] and not self.idle(client):
+            raise ProtocolError("sent no tensors")
         return sealing, masking, groups
 
     def _sizes(self, client: str, roster: Roster, present: Sequence[str]) -> dict[str, int]:
@@ -164,6 +173,7 @@ class SecureSum:
         for group, names in by_group(layout).items():
             held = sum(c in survivors for c in roster.holders(group))
             if held and group not in sums:
+                self.record.closed.append(group)
                 self.record.notes.append(
                     f"{group}: {held} clients left, {roster.least_of(group)} are needed; it stays as it was"
                 )
@@ -176,13 +186,23 @@ class SecureSum:
                 count, weight = max(1, round(self.expected[group])), self.expected[group]
             counts[group] = count
             tensors |= restored(total / weight, names, reference, layout)
-        cut, examples, loss = codec.numbers(sums[NUMBERS])
+        cut, examples, capped, loss = codec.numbers(sums[NUMBERS])
         if cut:
             self.record.notes.append(f"{cut} numbers beyond privacy.secure.clip were cut")
+        if capped:
+            self.record.notes.append(
+                f"{capped} clients with more than {self.settings.examples} examples, privacy.secure.examples, count as "
+                "that many"
+            )
         numbers: dict[str, Any] = {"examples": max(examples, 1)}
         if loss is not None:
             numbers["loss"] = loss
         return Reply("sum", Payload(tensors, numbers), counts=counts, clients=tuple(survivors))
+
+
+def _reason(error: Exception) -> str:
+    """A refusal in words: the protocol's own, or the kind of any other error."""
+    return str(error) if isinstance(error, ProtocolError | ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _public(roster: Roster, header: Mapping[str, Any]) -> Payload:

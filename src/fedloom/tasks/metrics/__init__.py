@@ -17,12 +17,12 @@ from fedloom.tasks.metrics.text import (
     bleu,
     exact_match,
     meteor,
-    normalise,
     rouge_l,
     sentence_bleu,
     token_f1,
 )
 from fedloom.tasks.metrics.token_accuracy import TokenAccuracy
+from fedloom.tasks.metrics.words import normalise
 
 __all__ = [
     "BertScore",

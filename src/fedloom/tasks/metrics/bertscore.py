@@ -4,13 +4,15 @@ Own code because torchmetrics and bert-score assume a [CLS] ... [SEP] frame, whi
 and let the zero of a padded position replace a negative cosine.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import fsum
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+NOT_MEASURABLE = (math.nan, math.nan, math.nan)
 
 
 class Embedder(Protocol):
@@ -39,18 +41,21 @@ class BertScore:
         return {f"bertscore_{letter}[{self.embedder}]": values for letter, values in columns.items()}
 
     def means(self) -> dict[str, float]:
-        """Means over the samples; F is the mean of the samples' F, at most the mean of P and R."""
-        return {name: fsum(values) / len(values) for name, values in self.per_sample().items() if values}
+        """Means over the measurable samples; F is the mean of the samples' F, at most the mean of P and R."""
+        measured = {n: [v for v in values if not math.isnan(v)] for n, values in self.per_sample().items()}
+        return {name: math.fsum(values) / len(values) for name, values in measured.items() if values}
 
 
 def match(candidate: Tensor, reference: Tensor) -> tuple[float, float, float]:
-    """P, R and F of one pair from token vectors `(n, d)` and `(m, d)`; all 0 if either side has no token.
+    """P, R and F of one pair from token vectors `(n, d)` and `(m, d)`: 0 without a candidate token, NaN without a reference.
 
     R = mean over reference tokens of the best cosine, P the same over candidate tokens, F = 2PR / (P + R).
     If P or R is not positive, the harmonic mean is undefined: F is then the smaller of the two, its
     continuous extension, with F <= (P + R) / 2.
     """
-    if not len(candidate) or not len(reference):
+    if not len(reference):
+        return NOT_MEASURABLE
+    if not len(candidate):
         return 0.0, 0.0, 0.0
     left, right = (torch.nn.functional.normalize(v.double(), dim=-1) for v in (candidate, reference))
     cosines = (left @ right.T).clamp(-1, 1)
@@ -61,7 +66,7 @@ def match(candidate: Tensor, reference: Tensor) -> tuple[float, float, float]:
 def bert_score(
     predictions: Sequence[str], references: Sequence[str], embedder: Embedder, chunk: int = 512
 ) -> BertScore:
-    """BERTScore of each pair; an empty prediction scores 0 and stays in the mean.
+    """BERTScore of each pair; an empty prediction scores 0 and stays in the mean; an empty reference gives NaN.
 
     Equal pairs are scored once, `chunk` distinct pairs at a time (memory: their token vectors), in an order
     set by the pairs alone, so that the order of the samples changes no bit. Raises

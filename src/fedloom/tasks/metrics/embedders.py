@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.plain_tokenizer import PlainTokenizer
 
 
 class HiddenStates:
@@ -47,6 +48,7 @@ class HiddenStates:
         )
         self.max_tokens = int(min(max_tokens, *(limit for limit in limits if limit)))
         self.batch_size = batch_size
+        self._plain = PlainTokenizer(tokenizer)
         self._name = f"{name.replace('/', '--')}:{chosen}"
 
     @property
@@ -76,7 +78,7 @@ class HiddenStates:
         if not text.strip():
             return [], []
         room = self.max_tokens - (self.start is not None)
-        out = self.tokenizer(text, truncation=True, max_length=room, return_special_tokens_mask=True)
+        out = self._plain(text, truncation=True, max_length=room, return_special_tokens_mask=True)
         ids, special = list(out["input_ids"]), [bool(s) for s in out["special_tokens_mask"]]
         if self.start is not None and ids[:1] != [self.start]:
             ids, special = [self.start, *ids], [True, *special]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.tasks.metrics.embedders import evaluating
 
 
@@ -21,6 +22,7 @@ class GPTScore:
 
     def __init__(self, model: nn.Module, tokenizer: Any, name: str, batch_size: int = 32) -> None:
         self.model, self.tokenizer, self.name, self.batch_size = model, tokenizer, name, batch_size
+        self._plain = PlainTokenizer(tokenizer)
 
     @classmethod
     def load(cls, model_id: str | Path) -> "GPTScore":
@@ -59,7 +61,7 @@ class GPTScore:
         return scores
 
     def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text.strip(), add_special_tokens=False))
+        return list(self._plain(text.strip(), add_special_tokens=False)["input_ids"])
 
     def _score(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[float]:
         device = next(self.model.parameters()).device

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import fsum, isfinite
+from math import fsum, isfinite, isnan
 from typing import Literal
 
 from fedloom.core.errors import ExperimentError
@@ -58,7 +58,7 @@ class Summary:
 def score_samples(
     records: Sequence[EvaluationRecord], embedder: Embedder | None = None
 ) -> list[dict[str, float]]:
-    """The per-sample metrics of every record, in order; metrics that were not measured are absent."""
+    """The per-sample metrics of every record, in order; absent are those not measured, or not measurable."""
     rows: list[dict[str, float]] = [
         {"accuracy" if r.labelled else "token_accuracy": r.correct / r.tokens} if r.tokens else {}
         for r in records
@@ -88,7 +88,8 @@ def score_samples(
             ]
     for name, values in columns.items():
         for i, value in zip(generated, values, strict=True):
-            rows[i][name] = value
+            if not isnan(value):  # not measurable
+                rows[i][name] = value
     return rows
 
 
@@ -117,7 +118,8 @@ def summarise(
     and BLEU over the corpus, the others as means over samples); `worst_client/<kind>/<metric>`, the lowest
     of the clients' own numbers; `mean_client/<kind>/<metric>`, their unweighted mean. For scope `local` the
     latter two start with `local/`, so that both scopes fit into one mapping. The order of the records
-    affects the order of `samples` only. Without records all are empty.
+    affects the order of `samples` only. A metric that no sample allows to measure has no name there. Without records all
+    are empty.
     """
     samples = score_samples(records, embedder)
     prefix = "" if scope == "global" else f"{scope}/"
@@ -169,8 +171,12 @@ def _corpus(
     names = {name for i in chosen for name in samples[i]} - {"token_accuracy", "loss"}
     for name in sorted(names):
         values[name] = _mean([samples[i][name] for i in chosen if name in samples[i]])
-    if generated:
-        values["bleu"] = bleu([r.prediction or "" for r in generated], [r.reference for r in generated]).score
+    with_reference = [r for r in generated if r.reference.strip()]
+    if with_reference:
+        score = bleu(
+            [r.prediction or "" for r in with_reference], [r.reference for r in with_reference]
+        ).score
+        values |= {} if isnan(score) else {"bleu": score}
     return values
 
 
@@ -183,9 +189,10 @@ def _notes(records: Sequence[EvaluationRecord], embedder: Embedder | None) -> di
     if all(record.prediction is None or record.labelled for record in records):
         return {}
     notes = {
-        "bleu": bleu([""], [""]).signature,  # the signature does not depend on the texts
+        # The signature does not depend on the texts.
+        "bleu": f"{bleu([''], ['']).signature}, letters of scripts without spaces set apart",
         "sentence_bleu": "mean over samples, exponential smoothing, effective order",
-        "rouge_l": "rouge-score rougeL F-measure, no stemmer, mean over samples",
+        "rouge_l": "rouge-score rougeL F-measure, no stemmer, words in any script, mean over samples",
     }
     if embedder is not None:
         notes["bertscore"] = f"{embedder.name}, no IDF, no baseline rescaling, F per sample"

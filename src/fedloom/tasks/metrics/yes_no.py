@@ -13,20 +13,20 @@ def said(answer: str) -> str | None:
 def yes_no(answers: Sequence[str], truths: Sequence[str]) -> dict[str, float]:
     """POPE's figures (Li et al., 2023), "yes" positive; an answer without verdict is wrong and counts as no.
 
-    `accuracy`, `precision`, `recall`, `f1`, `yes_rate` (high for a hallucinating model), `unanswered`.
+    `accuracy`, `precision`, `recall`, `f1`, `yes_rate` (high for a hallucinating model), `unanswered`. Absent are `precision`
+    if no answer is yes, `recall` and `f1` if no truth is, and all of them without answers.
     """
     verdicts = [said(a) for a in answers]
-    n = max(len(verdicts), 1)
+    if not verdicts:
+        return {}
+    n = len(verdicts)
     right = sum(a == t for a, t in zip(verdicts, truths, strict=True))
     hits = sum(a == t == "yes" for a, t in zip(verdicts, truths, strict=True))
     claims, positives = verdicts.count("yes"), list(truths).count("yes")
-    precision, recall = hits / claims if claims else 0.0, hits / positives if positives else 0.0
-    both = precision + recall
     return {
         "accuracy": right / n,
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / both if both else 0.0,
+        **({"precision": hits / claims} if claims else {}),
+        **({"recall": hits / positives, "f1": 2 * hits / (claims + positives)} if positives else {}),
         "yes_rate": claims / n,
         "unanswered": verdicts.count(None) / n,
     }
@@ -36,7 +36,7 @@ def mme(
     answers: Sequence[str], truths: Sequence[str], images: Sequence[str], categories: Sequence[str]
 ) -> dict[str, float]:
     """MME's score (Fu et al., 2023) per category, 0 to 200: 100 times accuracy plus 100 times the share of pictures with both
-    questions right; and their sum as `score`.
+    questions right; and their sum as `score`. Empty without answers.
     """
     scores: dict[str, float] = {}
     right = [said(a) == t for a, t in zip(answers, truths, strict=True)]
@@ -47,7 +47,7 @@ def mme(
             pictures.setdefault(images[i], []).append(right[i])
         accuracy = sum(right[i] for i in own) / len(own)
         scores[f"score/{category}"] = 100 * accuracy + 100 * sum(map(all, pictures.values())) / len(pictures)
-    return {**scores, "score": sum(scores.values())}
+    return {**scores, "score": sum(scores.values())} if scores else {}
 
 
 def letter(answer: str, choices: Mapping[str, str]) -> str | None:
