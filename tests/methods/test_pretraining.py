@@ -282,7 +282,7 @@ def test_a_pretrained_projector_starts_the_next_run(quick, federate, tmp_path) -
 
     saved = load_file(first.folder / "model" / "projector.safetensors")
     assert all(torch.equal(tuned.engine.model.start[n], t) for n, t in saved.items())
-    with pytest.raises(ExperimentError, match="has no weight for this model.s projector"):
+    with pytest.raises(ExperimentError, match=r"has no weight for this model's projector"):
         federate(quick("feda2-lora", model={**again, "projector": "own"}))
     with pytest.raises(ExperimentError, match="name the folder of a run that has ended"):
         federate(quick("feda2-lora", model={**again, "projector_from": tmp_path}))

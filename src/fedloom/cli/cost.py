@@ -138,7 +138,7 @@ def _projector(layers: Literal["linear", "mlp2x"]) -> Sizes:
     from fedloom.models.mllm.projector import new_projector
 
     class Encoder:
-        widths: Mapping[str, int] = {"image": 1024}  # noqa: RUF012 - a stand-in
+        widths: Mapping[str, int] = {"image": 1024}
 
     projector = new_projector(Encoder(), 4096, MLLMConfig(layers=layers), device="meta")
     return {f"projector/{n}": p.shape for n, p in projector.named_parameters()}

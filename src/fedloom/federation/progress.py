@@ -23,7 +23,7 @@ class Totals:
     """A sentence if the privacy budget ended the run early; else empty."""
 
     def status(self, attack: str | None = None, doubts: Sequence[str] = ()) -> str:
-        """`complete`, with reservations if there are any; `attack` describes the simulated attack, `doubts` the model's faults."""
+        """`complete`, with reservations if there are any; `attack`: the simulated attack, `doubts`: the model's faults."""
         faults = [fault for fault in (attack, *doubts, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")

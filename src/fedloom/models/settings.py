@@ -45,7 +45,7 @@ class Foundation(BaseModel):
     encoder: str | dict[EncoderModality, str] | None = Field(
         None,
         description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors), or "
-        "Hugging Face ids or folders by modality, such as {image: google/siglip-base-patch16-224, audio: openai/whisper-tiny}",
+        "Hugging Face ids or folders by modality, such as {image: facebook/dinov2-small, audio: openai/whisper-tiny}",
     )
     audio_seconds: Annotated[float | None, ReadWith(".llm")] = Field(
         None,

@@ -64,7 +64,10 @@ class QuestionAnswering(Task[Source]):
         *READ_FOR_LORA,
         *READ_WITH_FOUNDATION,
         *(f"training.{name}" for name in ("schedule", "tau", "rho", "projector", "text_only")),
-        *(f"model.{name}" for name in ("foundation", "encoder", "audio_seconds", "llm", "projector", "tokens")),
+        *(
+            f"model.{name}"
+            for name in ("foundation", "encoder", "audio_seconds", "llm", "projector", "tokens")
+        ),
         *(f"model.{name}" for name in ("prompt", "stop", "max_text_tokens")),
         "model.projector_from*",
         "model.llm_lora*",

@@ -58,7 +58,9 @@ def write_other(name, folder):
         read.add_special_tokens({"cls_token": "<start>", "sep_token": "<end>", "pad_token": "a"})
     model.eval().save_pretrained(folder)
     read.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps({**PREPROCESSOR, "image_processor_type": "CLIPImageProcessor"}), encoding="utf-8")
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({**PREPROCESSOR, "image_processor_type": "CLIPImageProcessor"}), encoding="utf-8"
+    )
     return folder
 
 
@@ -127,11 +129,16 @@ def test_a_learned_prompt_learns(name, folders) -> None:
     assert min(losses) < losses[0] - 5e-4
 
 
-def test_the_multimodal_adapter_trains_inside_siglip_in_a_cohort_as_alone(folders, tmp_path, federate) -> None:
+def test_the_multimodal_adapter_trains_inside_siglip_in_a_cohort_as_alone(
+    folders, tmp_path, federate
+) -> None:
     from fedloom.experiment.settings import Experiment
 
     settings = quick_settings(write(tmp_path), 2)
-    settings |= {"method": {"name": "pfedmma", "blocks": 2, "rank": 4}, "model": {"clip": str(folders["siglip"])}}
+    settings |= {
+        "method": {"name": "pfedmma", "blocks": 2, "rank": 4},
+        "model": {"clip": str(folders["siglip"])},
+    }
     runs = []
     for cohort in ("off", 2):
         run = federate(Experiment.parse({**settings, "engine": {"cohort": cohort}}))
@@ -158,5 +165,7 @@ def test_what_cannot_be_is_one_sentence(name, method, says, folders) -> None:
 
 def test_another_kind_of_model_is_named(tmp_path) -> None:
     ViTModel(ViTConfig(**VISION, image_size=SIDE, patch_size=8)).save_pretrained(tmp_path)
-    with pytest.raises(ExperimentError, match="is a vit model; name one of the kinds clip, siglip, vision-text"):
+    with pytest.raises(
+        ExperimentError, match="is a vit model; name one of the kinds clip, siglip, vision-text"
+    ):
         load_clip_checkpoint(tmp_path)

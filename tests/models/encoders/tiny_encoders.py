@@ -64,9 +64,7 @@ def _dinov2() -> tuple[Any, Any]:
 def _dinov3() -> tuple[Any, Any]:
     from transformers import DINOv3ViTConfig, DINOv3ViTModel
 
-    model = DINOv3ViTModel(
-        DINOv3ViTConfig(**SMALL, image_size=SIDE, patch_size=PATCH, num_register_tokens=2)
-    )
+    model = DINOv3ViTModel(DINOv3ViTConfig(**SMALL, image_size=SIDE, patch_size=PATCH, num_register_tokens=2))
     return model, _dinov2()[1]
 
 
@@ -92,9 +90,7 @@ def _whisper() -> tuple[Any, Any]:
     sizes = {"encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48}
     sizes |= {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 48, "vocab_size": 60}
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 3}
-    model = WhisperModel(
-        WhisperConfig(d_model=32, num_mel_bins=16, max_source_positions=200, **sizes, **ids)
-    )
+    model = WhisperModel(WhisperConfig(d_model=32, num_mel_bins=16, max_source_positions=200, **sizes, **ids))
     return model, WhisperFeatureExtractor(feature_size=16, chunk_length=4)
 
 

@@ -213,7 +213,10 @@ def refusals(study: Study) -> Grid | None:
 def notes(study: Study) -> list[str]:
     """The notes on each row's model, and the ledger's notes, each once, with its rounds."""
     of_models = {
-        f"{row}: {note}": None for row, runs in study.rows.items() for run in runs for note in run.summary.notes
+        f"{row}: {note}": None
+        for row, runs in study.rows.items()
+        for run in runs
+        for note in run.summary.notes
     }
     rounds_of: dict[tuple[str, int, str], list[int]] = {}
     for row, runs in study.rows.items():

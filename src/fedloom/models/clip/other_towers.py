@@ -73,10 +73,16 @@ class DualEncoderTowers(Towers):
         self.width = self.clip.config.projection_dim
         vision = self.clip.vision_model.config
         side, patch = getattr(vision, "image_size", 0), getattr(vision, "patch_size", 0)
-        self.patches = (side // patch) ** 2 if isinstance(side, int) and isinstance(patch, int) and patch else 0
+        self.patches = (
+            (side // patch) ** 2 if isinstance(side, int) and isinstance(patch, int) and patch else 0
+        )
         if self.tokenizer.model_max_length < self.longest:
             self.longest = self.tokenizer.model_max_length
-        elif text.config.model_type in ("roberta", "xlm-roberta", "camembert"):  # positions begin after the padding's
+        elif text.config.model_type in (
+            "roberta",
+            "xlm-roberta",
+            "camembert",
+        ):  # positions begin after the padding's
             self.longest -= text.config.pad_token_id + 1
 
     def _ends(self) -> tuple[int, int]:

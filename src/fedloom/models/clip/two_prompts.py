@@ -34,8 +34,8 @@ class TwoContexts(Context):
         """The module."""
         if not towers.has_patches:
             raise ExperimentError(
-                "the method compares texts with patches, which have no features of their own in this model.clip; name a CLIPModel, "
-                "or take a method such as promptfl"
+                "the method compares texts with patches, which have no features of their own in this model.clip; "
+                "name a CLIPModel, or take a method such as promptfl"
             )
         return TwoContextsPart(self, towers)
 

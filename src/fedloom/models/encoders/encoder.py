@@ -31,7 +31,7 @@ class Encoder(Protocol):
         """Whether `preprocess` drops the end of this sample."""
 
     def encode(
-        self, modality: str, x: Tensor, *, pool: Pool, scale: ScaleMode, tokens: int
+        self, modality: str, x: Tensor, *, pool: Pool = "head", scale: ScaleMode = "unit", tokens: int = 1
     ) -> Tensor:
         """A batch of inputs to (B, width), or (B, tokens, width) if `tokens` > 1."""
 

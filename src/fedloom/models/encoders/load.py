@@ -70,7 +70,7 @@ def _load(source: str | Path, modality: str, seconds: float | None, field: str) 
 
 
 def _model(source: str | Path) -> tuple[Any, set[str]]:
-    """The base model of a checkpoint, or the part of it that was saved alone; and the names of weights that the checkpoint lacks."""
+    """The base model of a checkpoint, or the part of it that was saved alone; and the names of the weights that it lacks."""
     import transformers
     from transformers import MODEL_MAPPING, AutoConfig
 
@@ -144,7 +144,9 @@ def _crop(model: Any, reader: Any, seconds: float, field: str, source: str | Pat
         raise ExperimentError(
             f"model.audio_seconds is {seconds:g}, and {field} {source} reads at most {own:g} s"
         )
-    model.embed_positions = nn.Embedding.from_pretrained(table.weight[:positions].detach().clone())
+    model.embed_positions = nn.Embedding(
+        positions, table.embedding_dim, _weight=table.weight[:positions].detach().clone(), _freeze=True
+    )
     model.max_source_positions = model.config.max_source_positions = positions
     extractor = reader.processor
     step = extractor.n_samples // full

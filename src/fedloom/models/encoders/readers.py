@@ -52,7 +52,7 @@ class PictureReader:
 
 
 class PatchReader:
-    """Pictures as rows of patches (SigLIP 2 with free sizes): every picture is made square first, so that all have equal shapes."""
+    """Pictures as rows of patches (SigLIP 2 with free sizes): every picture is made square first: all have equal shapes."""
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -106,9 +106,7 @@ class SoundReader:
             common = math.gcd(self.rate, SAMPLE_RATE)
             wave = resample_poly(wave, self.rate // common, SAMPLE_RATE // common).astype(np.float32)
         options = {"padding": "max_length", "max_length": self.samples} if self.raw else {}
-        batch = self.processor(
-            wave[: self.samples], sampling_rate=self.rate, return_tensors="pt", **options
-        )
+        batch = self.processor(wave[: self.samples], sampling_rate=self.rate, return_tensors="pt", **options)
         features: Tensor = batch[self.name][0]
         return features.contiguous()
 

@@ -1,7 +1,7 @@
 """An encoder of towers from transformers, one per modality: any that gives `last_hidden_state` for pictures or sounds.
 
-The states of a tower, without its class and register tokens, are averaged in `tokens` consecutive groups. Towers stay in evaluation
-mode: no dropout, no SpecAugment, and normalisation statistics as the checkpoint has them.
+The states of a tower, without its class and register tokens, are averaged in `tokens` consecutive groups. Towers stay in
+evaluation mode: no dropout, no SpecAugment, and normalisation statistics as the checkpoint has them.
 """
 
 import json
@@ -109,7 +109,11 @@ class TowerEncoder(nn.Module):
                 text = f"{reader.seconds:g} s of every sound in {text}"
             if full is not None:
                 text += f" instead of {full}, {1 - positions / full:.0%} less"
-            elif isinstance(reader, SoundReader) and not reader.raw and hasattr(self.trunks[modality], "embed_positions"):
+            elif (
+                isinstance(reader, SoundReader)
+                and not reader.raw
+                and hasattr(self.trunks[modality], "embed_positions")
+            ):
                 text += "; model.audio_seconds would make it read less"
             texts[modality] = text
         return texts
@@ -123,7 +127,9 @@ class TowerEncoder(nn.Module):
             with quiet_hf():
                 model.save_pretrained(folder / modality)  # type: ignore[operator]
                 reader.processor.save_pretrained(folder / modality)
-            own = isinstance(reader, SoundReader) and reader.raw  # others have their length in the processor's file
+            own = (
+                isinstance(reader, SoundReader) and reader.raw
+            )  # others have their length in the processor's file
             described[modality] = {"seconds": reader.seconds if own else None}  # type: ignore[attr-defined]
         config = {"model_type": KIND, "modalities": described}
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")

@@ -143,4 +143,3 @@ def _model(kind: Any, where: str | Path) -> Any:
             f"the captioner {where} is no {kind.__name__}: it lacks {missing[0]} and {len(missing) - 1} more"
         )
     return model
-

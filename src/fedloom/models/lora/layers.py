@@ -116,7 +116,8 @@ def attach(
         d_out, d_in = size_of(layer)
         if spec.kind == "lora" and spec.rank > min(d_in, d_out):
             raise ExperimentError(
-                f"LoRA rank {spec.rank} is above the size of {group} {name} ({d_out} x {d_in}); at most {min(d_in, d_out)} is right"
+                f"LoRA rank {spec.rank} is above the size of {group} {name} ({d_out} x {d_in}); "
+                f"at most {min(d_in, d_out)} is right"
             )
     from peft import get_peft_model
 

@@ -1,14 +1,14 @@
 """The layers that an adapter goes on: named ones, all projections of the attention (`auto`), or all linear layers (`all-linear`).
 
-A layer is a `nn.Linear`, or transformers' `Conv1D` (GPT-2), which is one with a transposed weight. A target is the end of a path, such
-as `q_proj` or `attn.c_proj`, as PEFT reads it.
+A layer is a `nn.Linear`, or transformers' `Conv1D` (GPT-2), which is one with a transposed weight. A target is the end of a path,
+such as `q_proj` or `attn.c_proj`, as PEFT reads it.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
 
@@ -27,7 +27,9 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
 
 def size_of(layer: nn.Module) -> tuple[int, int]:
     """(d_out, d_in) of a linear layer."""
-    rows, columns = layer.weight.shape  # type: ignore[union-attr]
+    weight = layer.weight
+    assert isinstance(weight, Tensor)  # noqa: S101 - for the type checker
+    rows, columns = weight.shape
     return (int(rows), int(columns)) if isinstance(layer, nn.Linear) else (int(columns), int(rows))
 
 
@@ -71,7 +73,9 @@ def resolved(
             raise ExperimentError(f"the LoRA target {target} names no linear layer; {listed}")
     for group, names in chosen.items():
         if not names:
-            what = f"{', '.join(targets)} name none" if isinstance(targets, tuple) else f"{targets} finds none"
+            what = (
+                f"{', '.join(targets)} name none" if isinstance(targets, tuple) else f"{targets} finds none"
+            )
             raise ExperimentError(
                 f"LoRA targets: {what} of the linear layers of {group}; name some of {known[group]}, or all-linear"
             )
@@ -137,4 +141,3 @@ def _leaf(name: str) -> str:
 
 def _counted(names: Iterable[str]) -> str:
     return ", ".join(f"{leaf} ×{count}" for leaf, count in sorted(Counter(map(_leaf, names)).items()))
-

@@ -87,7 +87,9 @@ def read_encoder(folder: Path, modalities: Sequence[str] | None = None) -> Encod
     from fedloom.models.encoders.load import is_saved, load_saved
     from fedloom.models.imagebind.imagebind import ImageBind
 
-    return load_saved(folder, modalities) if is_saved(folder) else ImageBind.from_pretrained(folder, modalities)
+    return (
+        load_saved(folder, modalities) if is_saved(folder) else ImageBind.from_pretrained(folder, modalities)
+    )
 
 
 def _fields(path: Path) -> dict[str, Any]:

@@ -53,7 +53,9 @@ def load_model(
         model = AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
     drawn = settings.llm is not None or settings.projector != "own"
     if drawn and settings.projector_from is None:
-        notes.append("the projector starts from random weights; model.projector_from would name a trained one")
+        notes.append(
+            "the projector starts from random weights; model.projector_from would name a trained one"
+        )
     model.notes = notes + model.notes
     model.cast_frozen(DTYPES[precision])
     return model
@@ -62,8 +64,8 @@ def load_model(
 def joined(mllm: MLLM, settings: Foundation, seed: int, *, assembled: bool = False) -> MLLM:
     """The model with the projector, the number of soft tokens and the prompt of the settings.
 
-    `assembled`: from an encoder and an LLM, so that it has no prompt of its own. Raises ExperimentError for a `projector_from` that
-    does not fit.
+    `assembled`: from an encoder and an LLM, so that it has no prompt of its own. Raises ExperimentError for a `projector_from` or a
+    chat template that does not fit.
     """
     changes: dict[str, object] = {}
     if settings.tokens is not None:
@@ -139,4 +141,4 @@ def _towers(
         )
     if seconds is not None and "audio" not in sources:
         raise ExperimentError("model.audio_seconds is for model.encoder.audio, which is missing")
-    return load_towers(sources, seconds, modalities or None)
+    return load_towers({str(m): source for m, source in sources.items()}, seconds, modalities or None)

@@ -261,8 +261,8 @@ class MLLM(nn.Module):
         """Raise ExperimentError for an id that the LLM has no embedding for."""
         if beyond := [i for i in ids if i is not None and i >= self.vocabulary]:
             raise ExperimentError(
-                f"the tokenizer gives {text} the id {beyond[0]}, and the LLM has {self.vocabulary} embeddings; take the tokenizer "
-                "that belongs to the model"
+                f"the tokenizer gives {text} the id {beyond[0]}, and the LLM has {self.vocabulary} embeddings; take the "
+                "tokenizer that belongs to the model"
             )
 
     def _embed(self, plan: Layout, features: Features) -> Tensor:

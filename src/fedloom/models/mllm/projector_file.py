@@ -14,7 +14,7 @@ FIELD = "model.projector_from"
 
 
 def take_projector(projector: nn.Module, source: Path | ProjectorFile) -> None:
-    """Replace the weights of `projector`. Raises ExperimentError for other names or shapes, and for numbers that are not finite."""
+    """Replace the weights of `projector`. Raises ExperimentError for other names, other shapes or values not finite."""
     tensors, path = _read(source)
     expected = projector.state_dict()
     for name, like in expected.items():

@@ -120,8 +120,8 @@ def plan(
 ) -> list[Stage]:
     """The stages of one local round of `steps` steps (Eq. 7; Tables 14 and 15 for the other orders).
 
-    `round` counts from 1. A client without modalities has nothing to do in an encoder stage, and one with a frozen LLM nothing in an
-    LLM stage: its steps go to the other one. A single step trains both stages' parts, so that none is left out.
+    `round` counts from 1. A client without modalities has nothing to do in an encoder stage, and one with a frozen LLM nothing in
+    an LLM stage: its steps go to the other one. A single step trains both stages' parts, so that none is left out.
     """
     with_encoder: set[Part] = {"projector"} if training.projector in ("stage1", "both") else set()
     with_llm: set[Part] = {"projector"} if training.projector in ("stage2", "both") else set()
