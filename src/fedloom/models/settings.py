@@ -64,8 +64,8 @@ class Foundation(BaseModel):
     )
     clip: str | None = Field(
         None,
-        description="source classes: Hugging Face id or folder of a CLIPModel, a SiglipModel or a VisionTextDualEncoderModel, such as "
-        "openai/clip-vit-base-patch16; none = tiny-clip (shipped)",
+        description="source classes: Hugging Face id or folder of a CLIPModel, a SiglipModel or a VisionTextDualEncoderModel, "
+        "such as openai/clip-vit-base-patch16; none = tiny-clip (shipped)",
     )
     llm_lora: LoRA | None = Field(LoRA(), description="the LLM's adapter; null = none, the LLM is frozen")
     encoder_lora: LoRA | None = Field(

@@ -64,8 +64,8 @@ def load_model(
 def joined(mllm: MLLM, settings: Foundation, seed: int, *, assembled: bool = False) -> MLLM:
     """The model with the projector, the number of soft tokens and the prompt of the settings.
 
-    `assembled`: from an encoder and an LLM, so that it has no prompt of its own. Raises ExperimentError for a `projector_from` or a
-    chat template that does not fit.
+    `assembled`: from an encoder and an LLM, so that it has no prompt of its own. Raises ExperimentError for a `projector_from` or
+    a chat template that does not fit.
     """
     changes: dict[str, object] = {}
     if settings.tokens is not None:
