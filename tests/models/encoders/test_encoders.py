@@ -231,10 +231,17 @@ def test_padding_of_a_masked_tower_changes_nothing(tmp_path) -> None:
     """wav2vec 2.0 with layer norm was trained with a mask: a short sound reads as it does alone."""
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
-    conv = {"conv_dim": (16, 16), "conv_stride": (10, 10), "conv_kernel": (16, 12), "num_feat_extract_layers": 2}
+    conv = {
+        "conv_dim": (16, 16),
+        "conv_stride": (10, 10),
+        "conv_kernel": (16, 12),
+        "num_feat_extract_layers": 2,
+    }
     heads = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
     own = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "num_conv_pos_embeddings": 8}
-    Wav2Vec2Model(Wav2Vec2Config(**conv, **heads, **own, num_conv_pos_embedding_groups=4)).save_pretrained(tmp_path)
+    Wav2Vec2Model(Wav2Vec2Config(**conv, **heads, **own, num_conv_pos_embedding_groups=4)).save_pretrained(
+        tmp_path
+    )
     Wav2Vec2FeatureExtractor(return_attention_mask=True).save_pretrained(tmp_path)
     wave = torch.randn(8_000)
     half, whole = (load_towers({"audio": tmp_path}, seconds) for seconds in (0.5, 1.0))
@@ -245,15 +252,27 @@ def test_padding_of_a_masked_tower_changes_nothing(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"encoder": {"image": "/no/where/at/all"}}, r"model\.encoder\.image: /no/where/at/all cannot be loaded"),
+        (
+            {"encoder": {"image": "/no/where/at/all"}},
+            r"model\.encoder\.image: /no/where/at/all cannot be loaded",
+        ),
         ({"encoder": {"audio": "dinov2"}}, r"reads pixel_values; name an encoder of audio"),
         ({"encoder": {"image": "ast"}}, r"reads input_values; name an encoder of image"),
-        ({"encoder": {"audio": "wav2vec2"}, "audio_seconds": None}, r"reads sounds of any length; say how many"),
+        (
+            {"encoder": {"audio": "wav2vec2"}, "audio_seconds": None},
+            r"reads sounds of any length; say how many",
+        ),
         ({"encoder": {"audio": "ast"}, "audio_seconds": 0.3}, r"always reads 0\.64 s; leave the setting out"),
         ({"encoder": {"audio": "whisper"}, "audio_seconds": 9.0}, r"and .*whisper reads at most 4 s"),
-        ({"encoder": {"image": "siglip"}, "tokens": 99}, r"model\.tokens is 99, and the image encoder has 16"),
+        (
+            {"encoder": {"image": "siglip"}, "tokens": 99},
+            r"model\.tokens is 99, and the image encoder has 16",
+        ),
         ({"encoder": {"image": "siglip"}, "audio_seconds": 2.0}, r"encoder\.audio, which is missing"),
-        ({"encoder": {"image": "convnextv2"}}, r"auto finds none of the linear layers of encoder\.image; .*pwconv1"),
+        (
+            {"encoder": {"image": "convnextv2"}},
+            r"auto finds none of the linear layers of encoder\.image; .*pwconv1",
+        ),
         ({"encoder": {"image": "siglip"}, "llm": None}, r"model\.llm and model\.encoder go together"),
     ],
 )
@@ -268,7 +287,9 @@ def test_mistakes_are_one_sentence(change, says, folders) -> None:
 
 
 def test_a_modality_without_an_encoder_is_named(folders) -> None:
-    with pytest.raises(ExperimentError, match="clients hold audio, and model.encoder names encoders of image"):
+    with pytest.raises(
+        ExperimentError, match="clients hold audio, and model.encoder names encoders of image"
+    ):
         load_model(Foundation(**settings("siglip", folders)), ["audio", "image"], "cpu", 0)
 
 
