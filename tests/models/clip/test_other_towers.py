@@ -36,11 +36,11 @@ from tests.models.clip.tiny_clip import (
 
 def write_other(name, folder):
     picture = {**VISION, "image_size": SIDE, "patch_size": 8}
-    words = {**TEXT, "vocab_size": len(WORDS), "max_position_embeddings": 40}
+    words = {**TEXT, "vocab_size": len(WORDS) + 1, "max_position_embeddings": 40}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         if name == "siglip":
-            words |= {"projection_size": VISION["hidden_size"], "pad_token_id": 0, "eos_token_id": 15}
+            words |= {"projection_size": VISION["hidden_size"], "pad_token_id": 16, "eos_token_id": 15}
             model = SiglipModel(SiglipConfig(text_config=words, vision_config=picture))
         else:
             model = VisionTextDualEncoderModel(
@@ -53,9 +53,9 @@ def write_other(name, folder):
             model.logit_scale.fill_(2.0)
     read = tokenizer()
     if name == "siglip":
-        read.add_special_tokens({"pad_token": "a"})
+        read.add_special_tokens({"pad_token": "<pad>"})
     else:
-        read.add_special_tokens({"cls_token": "<start>", "sep_token": "<end>", "pad_token": "a"})
+        read.add_special_tokens({"cls_token": "<start>", "sep_token": "<end>", "pad_token": "<pad>"})
     model.eval().save_pretrained(folder)
     read.save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(
