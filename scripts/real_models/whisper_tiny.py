@@ -48,7 +48,9 @@ def encoder_state(variables: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
     state = {"embed_positions.weight": variables["encoder/position_encodings/encodings"]}
 
     def take(ours: str, theirs: str, norm: bool = False) -> None:
-        for one, other in (("weight", "gamma"), ("bias", "beta")) if norm else (("weight",) * 2, ("bias",) * 2):
+        for one, other in (
+            (("weight", "gamma"), ("bias", "beta")) if norm else (("weight",) * 2, ("bias",) * 2)
+        ):
             state[f"{ours}.{one}"] = variables[f"encoder/{theirs}/{other}"]
 
     take("conv1", "conv1")

@@ -9,6 +9,7 @@ from PIL import Image
 from transformers import ViTConfig, ViTModel
 
 from fedloom.core.errors import ExperimentError
+from fedloom.models import image_processing
 from fedloom.models.clip.checkpoint import load_clip_checkpoint
 from fedloom.models.generation.captioner import Captioner
 from fedloom.models.image_processing import Pixels, read_pixels
@@ -150,3 +151,27 @@ def test_a_processor_that_does_not_fit_its_model_is_one_sentence(tmp_path, size,
     (place / "preprocessor_config.json").write_text(json.dumps(VIT | {"size": size}), encoding="utf-8")
     with pytest.raises(ExperimentError, match=says):
         load_architecture(str(place), "image", 3, 8, [], 0)
+
+
+@pytest.mark.parametrize("shape", [(3, 10, 160), (3, 161, 10), (3, 1, 30)])
+def test_a_long_picture_is_cut_before_it_is_resized_and_looks_the_same(shape, monkeypatch) -> None:
+    y, x = np.mgrid[: shape[1], : shape[2]]
+    smooth = 128 + 90 * np.sin(x / 4) * np.cos(y / 4)
+    image = torch.from_numpy(np.stack([smooth] * 3).astype(np.uint8))
+    cut = image_processing.middle(image)
+    assert max(cut.shape[1:]) <= 8 * min(cut.shape[1:]) + 1
+    pixels = Pixels.of({})
+    now = pixels.sized(image)
+    monkeypatch.setattr(image_processing, "middle", lambda image, aspect: image)
+    assert (now.int() - pixels.sized(image).int()).abs().max() <= 3
+
+
+def test_the_longest_picture_costs_little() -> None:
+    import tracemalloc
+
+    tracemalloc.start()
+    sized = Pixels.of({}).sized(torch.zeros(3, 1, 20_000, dtype=torch.uint8))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sized.shape == (3, 224, 224)
+    assert peak < 50e6

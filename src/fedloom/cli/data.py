@@ -2,12 +2,12 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from fedloom.cli.options import Overrides
+from fedloom.cli.options import Overrides, Quick
 from fedloom.cli.output import out, plain_table
 
 
@@ -18,24 +18,55 @@ def data(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="write the shown samples' pictures and sounds here")
     ] = None,
+    quick: Quick = False,
 ) -> None:
     """Inspect an experiment's clients: what each holds, how much, and samples. Also checks the data."""
-    from fedloom.experiment.sample_gallery import choose, save_media
+    from fedloom.cli.progress import file_checks
     from fedloom.experiment.settings import load_rows
-    from fedloom.tasks.evaluation import TestSet
 
-    first = load_rows(experiment, overrides or ())[0]
-    task = first.task
-    clients = task.clients(first.setup)
-    rows = []
+    rows = load_rows(experiment, overrides or ())
+    distinct = [row for i, row in enumerate(rows) if _reads(row) not in map(_reads, rows[:i])]
+    for number, row in enumerate(distinct):
+        if len(distinct) > 1:
+            out.print(Text(_title(row), style="bold"))
+        with file_checks(out, quick=quick):
+            clients = row.task.clients(row.setup)
+            notes = row.task.notes(row.setup)
+        _show_clients(row.task, clients, notes)
+        place = out_dir if out_dir is None or len(distinct) == 1 else out_dir / f"{number:02d}"
+        _show_samples(clients, show, place)
+
+
+def _reads(row: Any) -> tuple[Any, int]:
+    """What decides which samples a row's clients hold."""
+    return row.data, row.seed
+
+
+def _title(row: Any) -> str:
+    parts = [row.row or row.name, *([] if row.across is None else [row.across]), f"seed {row.seed}"]
+    return ", ".join(parts)
+
+
+def _show_clients(task: Any, clients: Any, notes: list[str]) -> None:
+    table = []
     for client in clients:
         kinds = Counter(s.kind for part in (client.train, client.test) for s in part)
         samples = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items())) + task.described(client)
         counts = (str(len(client.train)), str(len(client.test)))
-        rows.append((client.name, ", ".join(client.holds) or "text", *counts, samples))
-    out.print(plain_table(("client", "holds", "train", "test", "samples"), rows))
-    for note in task.notes(first.setup):
+        table.append((client.name, ", ".join(client.holds) or "text", *counts, samples))
+    out.print(plain_table(("client", "holds", "train", "test", "samples"), table))
+    for note in notes:
         out.print(Text(note))
+    for client in clients:
+        for sentence in client.skipped:
+            out.print(Text(f"skipped: {sentence}"), soft_wrap=True)
+
+
+def _show_samples(clients: Any, show: int, folder: Path | None) -> None:
+    """Print some samples of each kind; with a folder, write their media there."""
+    from fedloom.experiment.sample_gallery import choose, save_media
+    from fedloom.tasks.evaluation import TestSet
+
     pairs = [(c.name, s) for c in clients for s in (*c.train, *c.test)]
     picked = choose(TestSet([c for c, _ in pairs], [s for _, s in pairs], [None] * len(pairs)), show)
     for number, (client_name, sample) in enumerate(picked):
@@ -43,6 +74,6 @@ def data(
         if sample.meta.get("spoken"):
             out.print(Text(f"  spoken: {sample.meta['spoken']}"))
         out.print(Text(f"  Q: {sample.question}\n" * bool(sample.question) + f"  A: {sample.answer}"))
-        if out_dir is not None:
-            for file in save_media(sample, out_dir, f"{number:03d}").values():
-                out.print(Text(f"  {out_dir / file}"))
+        if folder is not None:
+            for file in save_media(sample, folder, f"{number:03d}").values():
+                out.print(Text(f"  {folder / file}"))

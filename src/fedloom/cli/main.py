@@ -13,7 +13,7 @@ from fedloom.cli.ask import ask
 from fedloom.cli.data import data
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
-from fedloom.cli.options import Jobs, Overrides
+from fedloom.cli.options import Jobs, Overrides, Quick
 from fedloom.cli.output import echo, errors, out, plain_table
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
@@ -73,6 +73,7 @@ def run(
     ] = None,
     row: Annotated[list[str] | None, typer.Option(help="only this row of the file; may be repeated")] = None,
     jobs: Jobs = None,
+    quick: Quick = False,
 ) -> None:
     """Run an experiment: one run, or every row and seed that its file names."""
     from fedloom.experiment.settings import load_rows
@@ -84,14 +85,14 @@ def run(
             )
         from fedloom.experiment.study import planned  # slow import: mistakes above are reported before it
 
-        _run(planned(resume), resume, resume=True, jobs=jobs)
+        _run(planned(resume), resume, resume=True, jobs=jobs, quick=quick)
         return
     if experiment is None:
         raise ExperimentError(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
         )
     rows = load_rows(experiment, overrides or (), only=row or ())
-    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs)
+    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
 
 
 @app.command(epilog="Example: fedloom compare runs/demo runs/q --markdown")
@@ -221,15 +222,17 @@ def doctor() -> None:
         raise ExperimentError(f"{failed[0].name}: {failed[0].detail}")
 
 
-def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None) -> None:
+def _run(
+    experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None, quick: bool = False
+) -> None:
     """Run one or several experiments into a folder, then print the table and the paths of the results."""
-    from fedloom.cli.progress import watching
+    from fedloom.cli.progress import file_checks, watching
     from fedloom.experiment.parallel_runs import suggested
     from fedloom.experiment.report.table import comparison
     from fedloom.experiment.run import run as run_one
     from fedloom.experiment.study import run_rows
 
-    with watching(experiments, out) as watch:
+    with watching(experiments, out) as watch, file_checks(out, watch.bar, quick=quick):
         if len(experiments) == 1 and not (resume and (folder / "plan.json").exists()):
             finished = [run_one(experiments[0], folder, resume=resume, observe=watch(experiments[0], 1, 1))]
         else:
@@ -239,6 +242,8 @@ def _run(experiments: list[Any], folder: Path, *, resume: bool, jobs: int | None
     for result in finished:
         if result.summary["status"] != "complete":
             errors.print(Text(f"{result.summary['row']}: {result.summary['status']}"), style="yellow")
+        if result.folder is not None and (result.folder / "skipped.txt").is_file():
+            out.print(Text(f"skipped  {result.folder / 'skipped.txt'}"), soft_wrap=True)
     out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
     if len(finished) == 1:
         out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)

@@ -16,3 +16,11 @@ Jobs = Annotated[
         min=1,
     ),
 ]
+
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick",
+        help="check the headers of pictures and sounds alone, for files that are known to be whole",
+    ),
+]

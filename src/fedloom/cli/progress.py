@@ -5,11 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
 from fedloom.core.terminal import visible
+from fedloom.data.media import Checking, checking
 from fedloom.experiment.report.columns import titled
 from fedloom.experiment.report.units import human_bytes
 from fedloom.experiment.settings import Experiment
@@ -34,6 +35,33 @@ def watching(experiments: Sequence[Experiment], out: Console) -> Iterator["Watch
     with Bar(*columns, console=out, transient=False) as bar:
         watcher.bar = bar
         yield watcher
+
+
+@contextmanager
+def file_checks(out: Console, bar: Bar | None = None, *, quick: bool = False) -> Iterator[None]:
+    """Checks of media files show in `bar`, or in a bar of their own, while they take place; afterwards what was noted."""
+    if bar is None and out.is_terminal:
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24))
+        state = TextColumn("{task.fields[state]}")
+        with (
+            Bar(*columns, state, console=out, transient=True) as own,
+            file_checks(out, own, quick=quick),
+        ):
+            yield
+        return
+    tasks: list[TaskID] = []
+
+    def progress(done: int, count: int) -> None:
+        if bar is None:
+            return
+        if not tasks:
+            tasks.append(bar.add_task("checking files", total=count, state="", left=""))
+        bar.update(tasks[0], completed=done, total=count, state=f"{done} of {count}", visible=done < count)
+
+    with checking(Checking(quick, progress)) as how:
+        yield
+    for note, files in sorted(how.notes.items()):
+        out.print(f"note: {files} of the files: {note}", soft_wrap=True)
 
 
 class Watcher:

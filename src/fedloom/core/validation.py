@@ -54,7 +54,7 @@ def _sentence(error: ValidationError, model: type[BaseModel], fields: Mapping[st
     errors = error.errors()
     first = errors[0]
     location = _written(first["loc"], fields, first["type"])
-    place = prefix + ".".join(map(str, location)) or "the top level"
+    place = (prefix + ".".join(map(str, location))).rstrip(".") or "the top level"
     if first["type"] == "extra_forbidden":
         return f"unknown key {place}; {_hint(_known_keys(model, location[:-1], fields), str(location[-1]))}"
     if first["type"] == "union_tag_not_found":

@@ -17,6 +17,9 @@ class ClientData:
     name: str
     train: Sequence[Sample]
     test: Sequence[Sample]
+    skipped: Sequence[str] = ()
+    """One sentence per sample that was left out because its file cannot be used; samples that no client would hold, such as
+    those of common test sets, stand with the first client."""
 
     @property
     def holds(self) -> tuple[str, ...]:

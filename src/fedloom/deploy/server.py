@@ -8,7 +8,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -32,16 +32,18 @@ from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
 
+Short = Annotated[str, Field(max_length=100)]
+
 
 class Described(BaseModel):
     """A site's description: modalities, sample counts, package versions."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
-    holds: tuple[str, ...]
-    train: int = Field(ge=0)
-    test: int = Field(ge=0)
-    versions: dict[str, str] = {}
+    holds: tuple[Short, ...] = Field(max_length=100)
+    train: int = Field(ge=0, le=10**12)
+    test: int = Field(ge=0, le=10**12)
+    versions: dict[Short, Short] = Field({}, max_length=100)
 
 
 class Elsewhere:

@@ -147,6 +147,8 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
             f"the data hold nothing of a client called {site.name}; there is {', '.join(sorted(sources))}"
         )
     federation = build_from(own, [sources[site.name]], None, lambda progress: None)
+    for sentence in sources[site.name].skipped:
+        print(sentence, flush=True)  # into the site's own log
     shapes = client_shapes(own, site.sites, federation.engine.model.scales)
     federation.clients[site.name].shapes = shapes[site.name]
     federation.clients[site.name].privacy = experiment.privacy

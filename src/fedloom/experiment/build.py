@@ -98,7 +98,25 @@ def build_from(
         cohort=1 if cohort == "off" else cohort,
         limits=experiment.firewall,
     )
-    return Federation(experiment, engine, evaluator, folder, observe, tools=tools, attackers=attackers)
+    if folder is not None:
+        folder.write_skipped([sentence for source in sources for sentence in source.skipped])
+    return Federation(
+        experiment,
+        engine,
+        evaluator,
+        folder,
+        observe,
+        tools=tools,
+        attackers=attackers,
+        skipped=skipped_samples(sources),
+    )
+
+
+def skipped_samples(sources: Sequence[ClientData]) -> str:
+    """How many of these clients' samples were left out, and why; empty for none."""
+    skipped = sum(len(s.skipped) for s in sources)
+    count = skipped + sum(len(s.train) + len(s.test) for s in sources)
+    return f"{skipped} of {count} samples skipped: unusable files" if skipped else ""
 
 
 def _check_samples(experiment: Experiment, sources: Sequence[ClientData]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.core.hf_logging import quiet_process
+from fedloom.data.media import Checking, checking, mode
 from fedloom.experiment.run import Result, run
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.progress import Observer, Progress
@@ -19,6 +20,8 @@ from fedloom.models.load import choose_device
 
 _progress: Any = None
 """In a worker: the progress queue to the parent process."""
+_quick = False
+"""In a worker: whether media files' headers alone are checked."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observ
         observers[number](progress)
         return True
 
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (queue,))
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (queue, mode().quick))
     try:
         futures = [pool.submit(_run_job, i, job) for i, job in enumerate(jobs)]
         pending = set(futures)
@@ -97,10 +100,10 @@ def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observ
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _start_worker(queue: Any) -> None:
+def _start_worker(queue: Any, quick: bool) -> None:
     """Initialise a worker; the parent process handles interrupts."""
-    global _progress
-    _progress = queue
+    global _progress, _quick
+    _progress, _quick = queue, quick
     quiet_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
@@ -112,4 +115,5 @@ def _run_job(number: int, job: RunJob) -> Result:
             os._exit(1)  # an orphan must not write to a run that is being resumed
         _progress.put((number, replace(progress, totals=copy.copy(progress.totals))))
 
-    return run(job.experiment, job.folder, resume=job.resume, observe=observe)
+    with checking(Checking(_quick)):
+        return run(job.experiment, job.folder, resume=job.resume, observe=observe)

@@ -52,7 +52,7 @@ def run(
             federation.resume(checkpoint)
     if folder is not None and not resume:
         assert isinstance(federation.experiment, Experiment)  # noqa: S101
-        folder.write_experiment(federation.experiment.as_dict() | {"versions": versions()})
+        folder.write_experiment(federation.experiment.located().as_dict() | {"versions": versions()})
     federation.run()
     return finish(federation)
 

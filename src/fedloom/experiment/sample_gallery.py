@@ -10,6 +10,7 @@ import soundfile
 from PIL import Image
 from torch import Tensor
 
+from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.federation.run_folder import RunFolder
@@ -47,10 +48,14 @@ def _question(sample: Sample) -> str:
 
 
 def save_media(sample: Sample, folder: Path, stem: str) -> dict[str, str]:
-    """Write a sample's media files; returns file names by modality."""
-    folder.mkdir(parents=True, exist_ok=True)
-    held = [m for m in SHOWN if m in sample.modalities]
-    return {m: write_media(sample.modalities[m], m, folder, f"{stem}-{m}") for m in held}
+    """Write a sample's media files; returns file names by modality. Raises ExperimentError where none can be written."""
+    held = {m: sample.modalities[m] for m in SHOWN if m in sample.modalities}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {m: write_media(raw, m, folder, f"{stem}-{m}") for m, raw in held.items()}
+    except (OSError, soundfile.SoundFileError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ExperimentError(f"cannot write pictures and sounds to {folder}: {reason}") from error
 
 
 def choose(tests: TestSet, per_kind: int) -> list[tuple[str, Sample]]:

@@ -55,6 +55,8 @@ class Federation:
     """The server's own models, for the methods that need them."""
     attackers: Sequence[str] = ()
     """The clients that carry out the experiment's simulated attack."""
+    skipped: str = ""
+    """How many samples were left out because their files cannot be used; empty for none."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -120,7 +122,7 @@ class Federation:
         """`complete`, with reservations if there are any; see `Totals.status`."""
         attack = self.experiment.attack
         simulated = None if attack is None else described(attack, self.attackers)
-        return self.totals.status(simulated, self.engine.model.doubts)
+        return self.totals.status(simulated, self.skipped, self.engine.model.doubts)
 
     def run(self) -> None:
         """Run the remaining rounds; each ends with a checkpoint, if there is a folder."""

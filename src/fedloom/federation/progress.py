@@ -22,9 +22,12 @@ class Totals:
     budget: str = ""
     """A sentence if the privacy budget ended the run early; else empty."""
 
-    def status(self, attack: str | None = None, doubts: Sequence[str] = ()) -> str:
-        """`complete`, with reservations if there are any; `attack`: the simulated attack, `doubts`: the model's faults."""
-        faults = [fault for fault in (attack, *doubts, self.budget) if fault]
+    def status(self, attack: str | None = None, skipped: str = "", doubts: Sequence[str] = ()) -> str:
+        """`complete`, with reservations if there are any.
+
+        These are the simulated attack, skipped samples, `doubts` about the model, and what the rounds met.
+        """
+        faults = [fault for fault in (attack, skipped, *doubts, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")
         if self.left_out:

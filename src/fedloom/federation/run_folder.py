@@ -9,7 +9,7 @@ them to it.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,13 @@ class RunFolder:
         """`experiment.yaml`: the resolved experiment with versions."""
         text = yaml.safe_dump(dict(fields), sort_keys=False, allow_unicode=True)
         write_atomic(self.path / "experiment.yaml", text.encode())
+
+    def write_skipped(self, sentences: Sequence[str]) -> None:
+        """`skipped.txt`: one sentence per sample that was left out; no file for none."""
+        if sentences:
+            write_atomic(
+                self.path / "skipped.txt", "".join(f"{s}\n" for s in sentences).encode(errors="replace")
+            )
 
     def append(self, history: str, lines: Iterable[Mapping[str, Any]]) -> None:
         """Add JSON lines to a history."""

@@ -3,6 +3,7 @@
 Two steps: resize and crop give uint8 pictures, which are cached and stacked; rescale and normalise run on the model's device.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,17 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.hf_errors import reason
+
+LONG = 8
+"""Longer over shorter side of a picture above which it is cut before it is resized."""
+
+
+def middle(image: Tensor, aspect: float = LONG) -> Tensor:
+    """The middle (C, H, W) of a picture, `aspect` times as long as wide if it was longer; its centre stays the centre."""
+    height, width = image.shape[-2:]
+    kept = math.ceil(min(height, width) * aspect)
+    top, left = (max(side - kept, 0) // 2 for side in (height, width))
+    return image[..., top : height - top, left : width - left]
 
 
 class Pixels:
@@ -54,7 +66,7 @@ class Pixels:
     def sized(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) resized and cropped: uint8 (3, S, S)."""
         batch = self._processor(
-            image.numpy(),
+            self._shortened(image).numpy(),
             do_rescale=False,
             do_normalize=False,
             input_data_format="channels_first",
@@ -62,6 +74,15 @@ class Pixels:
         )
         pixels: Tensor = batch["pixel_values"][0]
         return pixels.contiguous()
+
+    def _shortened(self, image: Tensor) -> Tensor:
+        """The middle of a very long picture, of which resizing to the shorter side and cropping would use no more."""
+        size = self._processor.size if self._processor.do_resize else None
+        if not size or not size.get("shortest_edge") or not self._processor.do_center_crop:
+            return image
+        crop = self._processor.crop_size
+        used = max(crop["height"], crop["width"]) / size["shortest_edge"]
+        return middle(image, max(LONG, 2 * used))
 
     def normal(self, images: Tensor) -> Tensor:
         """uint8 (B, 3, S, S) to float32 as the model reads it."""

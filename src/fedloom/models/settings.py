@@ -1,7 +1,8 @@
 """The `model` part of an experiment: which frozen foundation, and what is trained on it."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +12,8 @@ from fedloom.models.lora.layers import LoRA
 
 Modality = Literal["image", "text", "audio"]
 EncoderModality = Literal["image", "audio"]
+PATHS = ("foundation", "encoder", "llm", "classifier", "clip", "projector_from", "architectures", "synthesis")
+"""Settings that may name a file or folder; names that begin with tiny- are models of the package."""
 
 
 class ProjectorFile(BaseModel):
@@ -119,3 +122,20 @@ class Foundation(BaseModel):
         description="the server's generator and captioner, for methods that exchange knowledge",
     )
     body_lora: ClassifierLoRA = Field(ClassifierLoRA(), description="the classifier's adapter")
+
+    def located(self) -> "Foundation":
+        """The same settings with the whole path of every file and folder in the working directory, for a run's record."""
+        return self.model_copy(update={name: _located(getattr(self, name)) for name in PATHS})
+
+
+def _located(value: Any) -> Any:
+    """A relative path that exists as a whole one, in settings and mappings as well; anything else, such as tiny-mllm, as it is."""
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={n: _located(getattr(value, n)) for n in type(value).model_fields})
+    if isinstance(value, dict):
+        return {key: _located(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_located(inner) for inner in value)
+    if not isinstance(value, str | Path) or str(value).startswith("tiny-") or not os.path.exists(value):
+        return value
+    return type(value)(Path(value).absolute())

@@ -5,17 +5,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from fedloom.core.errors import ExperimentError
+from fedloom.data.media import DEFAULT, Media, MediaSettings
+from fedloom.data.media.rows import encoded, row_content
 from fedloom.data.pictures.known_sets import Known
-from fedloom.data.pictures.pictures import Picture, Pictures, class_words, held_back, rgb
+from fedloom.data.pictures.pictures import Picture, Pictures, class_words, held_back
 
 TESTS = ("test", "validation", "valid", "val")
 """Names of test splits; the first present one is used."""
 
 
-def read_hub(repository: str, known: Known, share: float, seed: int) -> Pictures:
+def read_hub(
+    repository: str, known: Known, share: float, seed: int, settings: MediaSettings = DEFAULT
+) -> Pictures:
     """A data set of the hub. Raises ExperimentError if it cannot be read or has no labelled pictures."""
     from datasets import load_dataset
 
@@ -26,10 +28,12 @@ def read_hub(repository: str, known: Known, share: float, seed: int) -> Pictures
         raise ExperimentError(
             f"data.dataset: {repository} cannot be read ({reason}); name its folder on this machine in data.path"
         ) from error
-    return from_splits(splits, repository, known, share, seed)
+    return from_splits(splits, repository, known, share, seed, settings)
 
 
-def read_parquet(folder: Path, known: Known, share: float, seed: int) -> Pictures:
+def read_parquet(
+    folder: Path, known: Known, share: float, seed: int, settings: MediaSettings = DEFAULT
+) -> Pictures:
     """`train*.parquet` and `test*.parquet` (or validation, or no test part) in or below `folder`, with their own class names.
 
     Raises ExperimentError for files without a picture column or a label column.
@@ -45,7 +49,7 @@ def read_parquet(folder: Path, known: Known, share: float, seed: int) -> Picture
                 raise ExperimentError(
                     f"data.path: the parquet files {files[0]} ... cannot be read"
                 ) from error
-    return from_splits(splits, str(folder), known, share, seed)
+    return from_splits(splits, str(folder), known, share, seed, settings)
 
 
 def has_parquet(folder: Path) -> bool:
@@ -53,7 +57,9 @@ def has_parquet(folder: Path) -> bool:
     return next(folder.rglob("train*.parquet"), None) is not None
 
 
-def from_splits(splits: Any, origin: str, known: Known, share: float, seed: int) -> Pictures:
+def from_splits(
+    splits: Any, origin: str, known: Known, share: float, seed: int, settings: MediaSettings = DEFAULT
+) -> Pictures:
     """The pictures of a mapping of splits. Columns are recognised by type: one picture, one label, an optional domain."""
     if "train" not in splits:
         raise ExperimentError(f"data: {origin} has no split train; it has {', '.join(splits) or 'none'}")
@@ -71,7 +77,7 @@ def from_splits(splits: Any, origin: str, known: Known, share: float, seed: int)
     number = {class_words(k): i for i, k in enumerate(kept)}
     numbers = {old: number.get(class_words(n)) for old, n in enumerate(names)}
     parts = [
-        _pictures(splits[part], part, names, numbers, image, label, known)
+        _pictures(splits[part], part, names, numbers, image, label, known, settings)
         for part in ("train", next((t for t in (known.test, *TESTS) if t in splits), None))
         if part is not None
     ]
@@ -109,10 +115,11 @@ def _pictures(
     image: str,
     label: str,
     known: Known,
+    settings: MediaSettings,
 ) -> list[Picture]:
     labels, number_of = split[label][:], {n: i for i, n in enumerate(names)}
     domains = _domains(split, known)
-    only = split.select_columns([image])
+    files = encoded(split, image)
     pictures = []
     for row, value in enumerate(labels):
         old = (
@@ -122,7 +129,8 @@ def _pictures(
         )
         new = numbers[old]
         if new is not None:
-            pictures.append(Picture(f"{part}/{row}", new, partial(_read, only, row, image), domains[row]))
+            media = Media("image", partial(row_content, files, row, image), settings)
+            pictures.append(Picture.of(f"{part}/{row}", new, media, domains[row]))
     return pictures
 
 
@@ -140,7 +148,3 @@ def _coarse(splits: Any, label: str, known: Known, numbers: dict[int, int | None
     pairs = zip(splits["train"][label][:], splits["train"][known.coarse][:], strict=True)
     coarse_of = {numbers[fine]: int(coarse) for fine, coarse in pairs if numbers[fine] is not None}
     return tuple(coarse_of[n] for n in range(len(coarse_of)))
-
-
-def _read(split: Any, row: int, column: str) -> Tensor:
-    return rgb(split[row][column])

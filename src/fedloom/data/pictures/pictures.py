@@ -1,8 +1,8 @@
 """Image classification data before partitioning: ordered class names, and lazily read pictures."""
 
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
+from fedloom.data.media import Media
 from fedloom.data.sample import Sample
 
 
@@ -24,7 +25,13 @@ class Picture:
     read: Callable[[], Tensor]
     """uint8 (3, H, W)."""
     domain: str | None = None
-    path: Path | None = None
+    media: Media | None = None
+    """The file; None for a generated picture."""
+
+    @classmethod
+    def of(cls, uid: str, label: int, media: Media, domain: str | None = None) -> "Picture":
+        """The picture in a file."""
+        return cls(uid, label, media.decode, domain, media)
 
 
 @dataclass(frozen=True)
@@ -77,8 +84,8 @@ def sample(picture: Picture, names: Sequence[str], classes: str, label: int, **m
 
 
 def class_words(name: str) -> str:
-    """A class name for a text encoder: underscores become spaces."""
-    return " ".join(name.replace("_", " ").split())
+    """A class name for a text encoder: underscores become spaces, accents one character with their letter."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
 
 
 def rgb(picture: Any) -> Tensor:

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.files import find_file
+from fedloom.data.media import Media, check_media, decode_media
 from fedloom.data.sample import Sample
-from fedloom.data.sources.folder import MediaFiles, Place
+from fedloom.data.sources.file_source import MediaFiles
+from fedloom.data.sources.folder import Place
 
 SHORT = "Please answer yes or no."
 BY_LETTER = "Answer with the option's letter from the given choices directly."
@@ -93,18 +96,15 @@ def load_mmbench(file: Path) -> list[Sample]:
 
 
 def _picture(path: Path, file: Path, line: int) -> Mapping[str, Any]:
+    path = find_file(path.parent, path.name)
     if not path.is_file():
         raise ExperimentError(f"{file}, line {line}: there is no picture {path}")
-    return MediaFiles({"image": path}, Place("benchmark", file, line))
+    return MediaFiles({"image": Media("image", path)}, Place("benchmark", file, line).unusable)
 
 
 def _decoded(data: bytes) -> Any:
-    import numpy as np
-    import torch
-    from PIL import Image
-
-    picture = Image.open(io.BytesIO(data)).convert("RGB")
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    check_media("image", data)
+    return decode_media("image", data)
 
 
 def _text(file: Path) -> str:

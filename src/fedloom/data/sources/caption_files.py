@@ -5,18 +5,17 @@ name on the hub. Subfolders that are such data sets become one source of caption
 Image, the caption column the first of CAPTIONS.
 """
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import torch
-from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
 from fedloom.data.client_data import ClientData
+from fedloom.data.media import DEFAULT, Media, MediaSettings
+from fedloom.data.media.rows import encoded, row_content
 from fedloom.data.partition.captions import (
     Captions,
     assign,
@@ -28,34 +27,15 @@ from fedloom.data.partition.captions import (
 )
 from fedloom.data.partition.shared_media import content, contents, cut, groups, together
 from fedloom.data.sample import Sample
+from fedloom.data.sources.file_source import STRICT, FileRules, MediaFiles, check_samples
 from fedloom.data.sources.source import Features
 
 CAPTIONS = ("caption", "text", "captions", "sentence", "answer", "blip_caption")
 
 
-class Picture(Mapping[str, Tensor]):
-    """One row's picture, uint8 (3, H, W), decoded at every access."""
-
-    def __init__(self, rows: Any, row: int, column: str) -> None:
-        self._rows, self._row, self._column = rows, row, column
-
-    def __getitem__(self, modality: str) -> Tensor:
-        if modality != "image":
-            raise KeyError(modality)
-        picture = self._rows[self._row][self._column].convert("RGB")
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
-
-    def __contains__(self, modality: object) -> bool:
-        return modality == "image"
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(("image",))
-
-    def __len__(self) -> int:
-        return 1
-
-
-def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int], list[int]]:
+def read_captions(
+    path: str, question: str = "", settings: MediaSettings = DEFAULT
+) -> tuple[list[Sample], list[int], list[int]]:
     """All captioned pictures, the indices of their sources, and a number for each picture; empty captions are skipped.
 
     Raises ExperimentError.
@@ -70,12 +50,15 @@ def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int
     for number, place in enumerate([str(p) for p in folders] or [path]):
         rows = _rows(place)
         image, caption = _columns(rows, place)
-        of_row = _pictures(rows, image)
+        stored = encoded(rows, image)
+        of_row = _pictures(stored, image)
         for row, text in enumerate(rows[caption]):
             first = text[0] if isinstance(text, list) and text else text
             if isinstance(first, str) and first.strip():
                 uid = f"{Path(place).name}/{row}"
-                samples.append(Sample(uid, Picture(rows, row, image), question, first.strip(), {"row": row}))
+                media = {"image": Media("image", partial(row_content, stored, row, image), settings)}
+                error = partial(_unusable, f"row {row} of {place}")
+                samples.append(Sample(uid, MediaFiles(media, error), question, first.strip(), {"row": row}))
                 source.append(number)
                 pictures.append(of_row[row])
     if not samples:
@@ -85,14 +68,26 @@ def read_captions(path: str, question: str = "") -> tuple[list[Sample], list[int
 
 
 def _pictures(rows: Any, image: str) -> list[Hashable]:
-    """The file of every row's picture, or a key for its content where the row holds the picture itself."""
-    from datasets import Image
-
+    """The file of every `encoded` row's picture, or a key for its content where the row holds the picture itself."""
     pictures: list[Hashable] = []
-    for row, stored in enumerate(rows.cast_column(image, Image(decode=False))[image]):
+    for row, stored in enumerate(rows[image]):
         data, path = (stored or {}).get("bytes"), (stored or {}).get("path")
         pictures.append(content(data) if data is not None else row if path is None else Path(path))
     return pictures
+
+
+def _unusable(where: str, media: Media, fault: str) -> ExperimentError:
+    return ExperimentError(f"data.path: the picture in {where} cannot be used ({fault})")
+
+
+def _skipped(samples: Sequence[Sample], rules: FileRules) -> dict[str, str]:
+    """The samples to leave out by uid, and why. Raises ExperimentError as `check_samples` does."""
+    by_uid = {s.uid: s.modalities for s in samples if isinstance(s.modalities, MediaFiles)}
+    return check_samples(
+        {uid: tuple(files.media.values()) for uid, files in by_uid.items()},
+        lambda uid, media, fault: str(by_uid[uid].error(media, fault)),
+        rules,
+    )
 
 
 def _rows(place: str) -> Any:
@@ -122,13 +117,22 @@ def _columns(rows: Any, place: str) -> tuple[str, str]:
 
 
 def clients_from_files(
-    path: str, settings: Captions, clients: int, train: int, test: int, seed: int, features: Features | None
+    path: str,
+    settings: Captions,
+    clients: int,
+    train: int,
+    test: int,
+    seed: int,
+    features: Features | None,
+    rules: FileRules = STRICT,
 ) -> list[ClientData]:
     """`clients` silos with on average `train` and `test` pictures each, partitioned by the scenario.
 
-    `features` is used by the scenario topic only. Raises ExperimentError.
+    `features` is used by the scenario topic only, which reads every picture; else the dealt ones are checked. Raises
+    ExperimentError.
     """
-    samples, source, picture_of = read_captions(path, settings.question)
+    samples, source, picture_of = read_captions(path, settings.question, rules.media)
+    skipped: dict[str, str] = {}
     train_sizes = sizes(clients * train, clients, settings.quantity, settings.least, seed)
     total_sizes = [n + test for n in train_sizes]
     if settings.scenario == "source":
@@ -142,10 +146,15 @@ def clients_from_files(
             raise ExperimentError(
                 "data.captions.scenario: topic needs the encoder; use it with fedloom run, or take iid, source or quality"
             )
+        skipped = _skipped(samples, rules)
+        usable = [i for i, sample in enumerate(samples) if sample.uid not in skipped]
+        samples, source = [samples[i] for i in usable], [source[i] for i in usable]
+        picture_of = [picture_of[i] for i in usable]
         topics = clusters(features(samples).double().numpy(), settings.topics, seed)
         parts = assign(topics, total_sizes, settings.dirichlet, seed, picture_of)
     else:
         parts = assign(source, total_sizes, None, seed, picture_of)
+    skipped = skipped or _skipped([samples[i] for part in parts for i in part], rules)
     noisy = noisy_clients(clients, settings.noisy, seed) if settings.scenario == "quality" else []
     clients_data = []
     for k, part in enumerate(parts):
@@ -155,9 +164,13 @@ def clients_from_files(
             raise ExperimentError(
                 f"data.train: all captions of client {k + 1} are of pictures that it is tested on; raise data.train"
             )
-        training = [samples[i] for i in trained]
+        test_samples, training = (
+            [samples[i] for i in chosen if samples[i].uid not in skipped] for chosen in (tested, trained)
+        )
         if k in noisy:
             sources = shuffled(len(training), settings.shuffled, seed, k)
             training = [replace(s, answer=training[j].answer) for s, j in zip(training, sources, strict=True)]
-        clients_data.append(ClientData(f"image-{k + 1:02d}", training, [samples[i] for i in tested]))
-    return clients_data
+        left_out = [skipped.pop(samples[i].uid) for i in part if samples[i].uid in skipped]
+        clients_data.append(ClientData(f"image-{k + 1:02d}", training, test_samples, left_out))
+    first, *others = clients_data
+    return [replace(first, skipped=[*first.skipped, *skipped.values()]), *others]

@@ -7,10 +7,11 @@ from pydantic import Field, field_validator
 
 from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.partition.captions import Captions
-from fedloom.data.sources.source import Features, Source, checked_counts
+from fedloom.data.sources.file_source import FileSource
+from fedloom.data.sources.source import Features, checked_counts
 
 
-class CaptionSource(Source):
+class CaptionSource(FileSource):
     """Captioned pictures, partitioned by a scenario."""
 
     for_task: ClassVar[str] = "question-answering"
@@ -38,7 +39,7 @@ class CaptionSource(Source):
             from fedloom.data.sources.caption_files import clients_from_files
 
             return clients_from_files(
-                str(self.path), self.captions, count, self.train, self.test, seed, features
+                str(self.path), self.captions, count, self.train, self.test, seed, features, self.rules
             )
         from fedloom.data.sources.tabletop_captions import captioned_clients
 

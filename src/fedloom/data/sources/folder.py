@@ -5,30 +5,30 @@
 Keys: `question` and `answer`, required; `image`, `audio`, `depth`, `thermal`, any or none; `split`, "train"
 or "test", optional. Hugging Face's ImageFolder and AudioFolder spellings, `file_name` (image or audio by its
 suffix) and `<modality>_file_name`, mean the same. A media key that is null is absent. `load_folder` checks
-every file; reading a sample decodes its files anew.
+every file; reading a sample decodes its files anew. A file name means the file of that name however its accents are composed.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.files import find_file
 from fedloom.data.client_data import ClientData
-from fedloom.data.media import KINDS, check_media, decode_media
+from fedloom.data.media import KINDS, Media
 from fedloom.data.partition.shared_media import contents, draw_test
 from fedloom.data.sample import Sample
-from fedloom.data.sources.source import Features, Source
+from fedloom.data.sources.file_source import STRICT, FileRules, FileSource, MediaFiles, check_samples
+from fedloom.data.sources.source import Features
 
 METADATA = "metadata.jsonl"
-T = TypeVar("T")
 
 
-class FolderSource(Source):
+class FolderSource(FileSource):
     """Own questions and answers: one folder per client."""
 
     for_task: ClassVar[str] = "question-answering"
@@ -40,7 +40,7 @@ class FolderSource(Source):
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """One client per folder; every media file is checked."""
-        return load_folder(self.path, self.test_share, seed)
+        return load_folder(self.path, self.test_share, seed, self.rules)
 
 
 @dataclass(frozen=True)
@@ -55,39 +55,29 @@ class Place:
         """The error `says`, prefixed with client, line and file."""
         return ExperimentError(f"Client {self.client!r}, line {self.line} of {self.metadata}: {says}")
 
-
-class MediaFiles(Mapping[str, Tensor]):
-    """A record's media by modality; reading a key decodes its file anew, so that large clients need no memory.
-
-    Listing, counting and `in` read no file. Raises ExperimentError if a file no longer decodes.
-    """
-
-    def __init__(self, files: Mapping[str, Path], place: Place) -> None:
-        self._files, self._place = dict(files), place
-
-    @property
-    def files(self) -> Mapping[str, Path]:
-        """The files by modality."""
-        return self._files
-
-    def __getitem__(self, modality: str) -> Tensor:
-        path = self._files[modality]
-        return _guarded(decode_media, modality, path, self._place)
-
-    def __contains__(self, modality: object) -> bool:
-        return modality in self._files
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def __repr__(self) -> str:
-        return f"MediaFiles({self._files})"
+    def unusable(self, media: Media, fault: str) -> ExperimentError:
+        """The error for a file of this record that cannot be used."""
+        name = media.source.name if isinstance(media.source, Path) else media.modality
+        return self.error(f"the {media.modality} file {name!r} cannot be used ({fault}).")
 
 
-def load_folder(root: Path, test_share: float = 0.2, seed: int = 0) -> list[ClientData]:
+class MissingFileError(ExperimentError):
+    """A record names a file that is not there."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record of a client's metadata; `missing` is the sentence on a file that is not there, `sample` then None."""
+
+    place: Place
+    split: str | None
+    sample: Sample | None
+    missing: str | None = None
+
+
+def load_folder(
+    root: Path, test_share: float = 0.2, seed: int = 0, rules: FileRules = STRICT
+) -> list[ClientData]:
     """The clients under `root`, sorted by name; hidden folders and files are ignored.
 
     Records without `split` are split by (seed, client, line): about `test_share` of them become test samples, and those that
@@ -96,6 +86,7 @@ def load_folder(root: Path, test_share: float = 0.2, seed: int = 0) -> list[Clie
 
     Raises:
         ExperimentError: a faulty `root`, client's folder or record; names client, line and file.
+
     """
     root = Path(root)
     if not 0 < test_share < 1:
@@ -110,24 +101,46 @@ def load_folder(root: Path, test_share: float = 0.2, seed: int = 0) -> list[Clie
         raise ExperimentError(
             f"The data folder {root} holds no clients; each should be a folder with a {METADATA} inside."
         )
-    return [_load_client(folder, test_share, seed) for folder in folders]
+    records = {
+        folder: [_record(r, folder, place, rules) for place, r in _records(folder)] for folder in folders
+    }
+    skipped = _skipped([r for listed in records.values() for r in listed], rules)
+    return [
+        _load_client(folder.name, listed, test_share, seed, skipped) for folder, listed in records.items()
+    ]
 
 
-def _load_client(folder: Path, test_share: float, seed: int) -> ClientData:
-    declared: dict[int, str | None] = {}
-    samples: dict[int, Sample] = {}
-    for place, record in _records(folder):
-        declared[place.line] = _split(record, place)
-        samples[place.line] = _sample(record, folder, place)
+def _skipped(records: list[Record], rules: FileRules) -> dict[Place, str]:
+    """The records to leave out, and why. Raises ExperimentError as `check_samples` does."""
+    media_of = {
+        r.place: tuple(r.sample.modalities.media.values())
+        if isinstance(r.sample.modalities, MediaFiles)
+        else ()
+        for r in records
+        if r.sample is not None
+    }
+    missing = {r.place: r.missing for r in records if r.missing is not None}
+    return check_samples(
+        media_of, lambda place, media, fault: str(place.unusable(media, fault)), rules, missing
+    )
+
+
+def _load_client(
+    name: str, records: list[Record], test_share: float, seed: int, skipped: Mapping[Place, str]
+) -> ClientData:
+    kept = {r.place.line: r for r in records if r.place not in skipped}
+    declared = {line: record.split for line, record in kept.items()}
+    samples = {line: record.sample for line, record in kept.items() if record.sample is not None}
     test = {line for line, part in declared.items() if part == "test"}
     media = {line: _files(sample) for line, sample in samples.items()}
     content = contents({file for own in media.values() for file in own})
     shown = {line: [content[file] for file in own] for line, own in media.items()}
-    test |= draw_test(declared, shown, test_share, seed, folder.name)
+    test |= draw_test(declared, shown, test_share, seed, name)
     return ClientData(
-        name=folder.name,
+        name=name,
         train=tuple(sample for line, sample in samples.items() if line not in test),
         test=tuple(sample for line, sample in samples.items() if line in test),
+        skipped=tuple(skipped[r.place] for r in records if r.place in skipped),
     )
 
 
@@ -170,8 +183,18 @@ def _split(record: Mapping[str, Any], place: Place) -> str | None:
     return part
 
 
-def _sample(record: Mapping[str, Any], folder: Path, place: Place) -> Sample:
-    files: dict[str, Path] = {}
+def _record(record: Mapping[str, Any], folder: Path, place: Place, rules: FileRules) -> Record:
+    split = _split(record, place)
+    try:
+        return Record(place, split, _sample(record, folder, place, rules))
+    except MissingFileError as error:
+        if not rules.skip_bad:
+            raise
+        return Record(place, split, None, str(error))
+
+
+def _sample(record: Mapping[str, Any], folder: Path, place: Place, rules: FileRules) -> Sample:
+    files: dict[str, Media] = {}
     for key, value in record.items():
         if key in ("question", "answer", "split"):
             continue
@@ -181,11 +204,10 @@ def _sample(record: Mapping[str, Any], folder: Path, place: Place) -> Sample:
         path = _inside(folder, key, value, place)
         if modality in files:
             raise place.error(f"the record names two {modality} files, and can hold one.")
-        _guarded(check_media, modality, path, place)
-        files[modality] = path
+        files[modality] = Media(modality, path, rules.media)
     return Sample(
         uid=f"{place.client}/{place.line}",
-        modalities=MediaFiles({m: files[m] for m in KINDS if m in files}, place),
+        modalities=MediaFiles({m: files[m] for m in KINDS if m in files}, place.unusable),
         question=_text(record, "question", place),
         answer=_text(record, "answer", place),
         meta={"line": place.line},
@@ -220,19 +242,16 @@ def _inside(folder: Path, key: str, value: object, place: Place) -> Path:
     if not isinstance(value, str) or not value:
         raise place.error(f'"{key}" should be a file name, and is {value!r}.')
     try:
-        path = (folder / value).resolve()
+        path = find_file(folder, value).resolve()
         is_inside, is_file = path.is_relative_to(folder.resolve()), path.is_file()
-    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL byte, links in a circle
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # two spellings, too long, a NUL byte, links in a circle
         raise place.error(f"the {key} {value!r} is no usable file name ({error}).") from error
     if not is_inside:
         raise place.error(f"the {key} {value!r} leads out of the client's folder; copy the file into it.")
     if not is_file:
-        raise place.error(f"the {key} {value!r} is missing: there is no file {path}.")
+        raise MissingFileError(str(place.error(f"the {key} {value!r} is missing: there is no file {path}.")))
     return path
-
-
-def _guarded(use: Callable[[str, Path], T], modality: str, path: Path, place: Place) -> T:
-    try:
-        return use(modality, path)
-    except Exception as error:  # decoders raise many types on broken files
-        raise place.error(f"the {modality} file {path.name!r} cannot be used ({error}).") from error

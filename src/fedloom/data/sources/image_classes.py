@@ -6,7 +6,7 @@ in that list), `domain`, and under label skew `own`: the indices of all classes 
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -16,7 +16,7 @@ from pydantic import Field, field_validator
 from fedloom.core.errors import ExperimentError
 from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
-from fedloom.data.media import check_media
+from fedloom.data.media import DEFAULT, Media, MediaSettings
 from fedloom.data.partition.dirichlet import Share, label_skew, pachinko
 from fedloom.data.partition.few_shot import base_and_novel, class_shares, draw_shots
 from fedloom.data.partition.settings import DomainShift, FewShot, LabelSkew, Partition
@@ -27,7 +27,8 @@ from fedloom.data.pictures.known_sets import KNOWN, Known
 from fedloom.data.pictures.pictures import Picture, Pictures, sample
 from fedloom.data.sample import Sample
 from fedloom.data.sources import small_worlds as pictures_small
-from fedloom.data.sources.source import Features, Source, checked_counts
+from fedloom.data.sources.file_source import STRICT, FileRules, FileSource, check_samples
+from fedloom.data.sources.source import Features, checked_counts
 from fedloom.data.tabletop.styles import PRIVATE_STYLES
 
 TABLETOP = tuple(pictures_small.TABLETOP_CLASSES)
@@ -36,7 +37,7 @@ GENERATED = (*TABLETOP, "digits")
 """Data sets that need no files."""
 
 
-class ImageClassSource(Source):
+class ImageClassSource(FileSource):
     """Pictures by class for CLIP."""
 
     for_task: ClassVar[str] = "image-classification"
@@ -81,20 +82,41 @@ class ImageClassSource(Source):
         """The class names, without decoding pictures if the data set allows it. Raises ExperimentError."""
         return classes_of(self.pictures(0).names, self.partition)
 
+    @property
+    def reads_media(self) -> bool:
+        """Whether the pictures are not generated: from a folder, or from the hub."""
+        return not _is_generated(self.dataset)
+
     def load_common(self, seed: int) -> dict[str, list[Sample]]:
-        """Common test sets for every client's model, by name: base and novel, or domain/<name>; empty for other partitions."""
-        return common_sets(self.pictures(seed), self.partition)
+        """Common test sets for every client's model, by name: base and novel, or domain/<name>; empty for other partitions.
+
+        Pictures that cannot be used are left out if `skip_bad` says so.
+        """
+        pictures = self.pictures(seed)
+        sets = common_sets(pictures, self.partition)
+        if not self.skip_bad:
+            return sets
+        skipped = _unusable(_commonly_tested(pictures, self.partition), self.rules)
+        return {name: [s for s in samples if s.uid not in skipped] for name, samples in sets.items()}
 
     def pictures(self, seed: int) -> Pictures:
         """All pictures of the data set. Raises ExperimentError."""
         by_domain = isinstance(self.partition, DomainShift)
         return open_pictures(
-            self.dataset, self.path, self.styles, self.train, self.test, self.test_share, seed, by_domain
+            self.dataset,
+            self.path,
+            self.styles,
+            self.train,
+            self.test,
+            self.test_share,
+            seed,
+            by_domain,
+            self.media,
         )
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """Clients according to the partition."""
-        return class_clients(self.pictures(seed), self.partition, self.clients["image"], seed)
+        return class_clients(self.pictures(seed), self.partition, self.clients["image"], seed, self.rules)
 
 
 def open_pictures(
@@ -106,19 +128,32 @@ def open_pictures(
     share: float,
     seed: int,
     by_domain: bool,
+    settings: MediaSettings = DEFAULT,
 ) -> Pictures:
     """The data set of this name, from the folder `path` if not None. Raises ExperimentError."""
     known = KNOWN.get(dataset, Known())
-    if path is None or dataset in (*pictures_small.TABLETOP_CLASSES, "digits"):
-        return _without_folder(dataset, known, styles, train, test, share, seed)
+    if path is None or _is_generated(dataset):
+        return _without_folder(dataset, known, styles, train, test, share, seed, settings)
     if path.is_dir() and pictures_hub.has_parquet(path):
-        return pictures_hub.read_parquet(path, known, share, seed)
-    return pictures_folder.read_folder(path, known, share, seed, by_domain=by_domain or bool(known.domains))
+        return pictures_hub.read_parquet(path, known, share, seed, settings)
+    by_domain = by_domain or bool(known.domains)
+    return pictures_folder.read_folder(path, known, share, seed, by_domain=by_domain, settings=settings)
+
+
+def _is_generated(dataset: str) -> bool:
+    return dataset in (*pictures_small.TABLETOP_CLASSES, "digits")
 
 
 @lru_cache(maxsize=4)
 def _without_folder(
-    dataset: str, known: Known, styles: tuple[str, ...], train: int, test: int, share: float, seed: int
+    dataset: str,
+    known: Known,
+    styles: tuple[str, ...],
+    train: int,
+    test: int,
+    share: float,
+    seed: int,
+    settings: MediaSettings,
 ) -> Pictures:
     if dataset in pictures_small.TABLETOP_CLASSES:
         return pictures_small.tabletop(dataset, styles, train, test, seed)
@@ -126,7 +161,7 @@ def _without_folder(
         return pictures_small.digits()
     hub = known.hub if dataset in KNOWN else dataset if "/" in dataset else None
     if hub is not None:
-        return pictures_hub.read_hub(hub, known, share, seed)
+        return pictures_hub.read_hub(hub, known, share, seed, settings)
     if dataset in KNOWN:
         raise ExperimentError(
             f"data.dataset: {dataset} has to lie on this machine; name its folder in data.path"
@@ -145,19 +180,25 @@ def classes_of(names: Sequence[str], partition: Partition) -> Classes:
     return Classes(tuple(names[i] for i in base), tuple(names[i] for i in novel))
 
 
-def class_clients(pictures: Pictures, partition: Partition, clients: int, seed: int) -> list[ClientData]:
-    """`clients` clients, ordered by name. Raises ExperimentError if the partition is impossible."""
+def class_clients(
+    pictures: Pictures, partition: Partition, clients: int, seed: int, rules: FileRules = STRICT
+) -> list[ClientData]:
+    """`clients` clients, ordered by name; their pictures and those of the common test sets are checked.
+
+    Raises ExperimentError if the partition is impossible, or for pictures that cannot be used.
+    """
     if isinstance(partition, FewShot):
         parts_of = _few_shot(pictures, partition, clients, seed)
     elif isinstance(partition, LabelSkew):
         parts_of = _label_skew(pictures, partition, clients, seed)
     else:
         parts_of = _domains(pictures, partition, clients, seed)
-    for client in parts_of.values():
-        for picture in client.train:
-            if picture.path is not None:
-                _check(picture)
-    return [_client(name, parts_of[name], pictures.names, partition) for name in sorted(parts_of)]
+    dealt = [p for client in parts_of.values() for p in (*client.train, *client.test)]
+    skipped = _unusable([*dealt, *_commonly_tested(pictures, partition)], rules)
+    listed = [_client(name, parts_of[name], pictures.names, partition, skipped) for name in sorted(parts_of)]
+    nobodys = [skipped[uid] for uid in skipped.keys() - {p.uid for p in dealt}]
+    listed[0] = replace(listed[0], skipped=(*listed[0].skipped, *sorted(nobodys)))
+    return listed
 
 
 def common_sets(pictures: Pictures, partition: Partition) -> dict[str, list[Sample]]:
@@ -184,14 +225,18 @@ class _Parts:
     test: tuple[Picture, ...]
 
 
-def _client(name: str, parts: _Parts, names: Sequence[str], partition: Partition) -> ClientData:
+def _client(
+    name: str, parts: _Parts, names: Sequence[str], partition: Partition, skipped: Mapping[str, str]
+) -> ClientData:
     own: dict[str, tuple[int, ...]] = {}
     if isinstance(partition, LabelSkew):
         own["own"] = tuple(sorted({p.label for p in (*parts.train, *parts.test)}))
     train, test = (
-        [sample(p, names, "base", p.label, **own) for p in part] for part in (parts.train, parts.test)
+        [sample(p, names, "base", p.label, **own) for p in part if p.uid not in skipped]
+        for part in (parts.train, parts.test)
     )
-    return ClientData(name, train, test)
+    held = [p.uid for p in (*parts.train, *parts.test)]
+    return ClientData(name, train, test, tuple(skipped[uid] for uid in held if uid in skipped))
 
 
 def _few_shot(pictures: Pictures, partition: FewShot, clients: int, seed: int) -> dict[str, _Parts]:
@@ -274,12 +319,23 @@ def _client_name(stem: str, number: int, count: int) -> str:
     return f"{stem}-{number:0{max(len(str(count)), 2)}d}"
 
 
-def _check(picture: Picture) -> None:
-    assert picture.path is not None  # noqa: S101 - the caller saw to it
-    try:
-        check_media("image", picture.path)
-    except Exception as error:  # decoders raise many types; the user needs the file and the reason
-        raise ExperimentError(f"data.path: {picture.path} cannot be used ({error})") from error
+def _commonly_tested(pictures: Pictures, partition: Partition) -> list[Picture]:
+    """The pictures of the common test sets."""
+    uids = {s.uid for samples in common_sets(pictures, partition).values() for s in samples}
+    return [p for p in pictures.test if p.uid in uids]
+
+
+def _unusable(pictures: Sequence[Picture], rules: FileRules) -> dict[str, str]:
+    """The pictures to leave out by uid, and why. Raises ExperimentError as `check_samples` does."""
+    return check_samples(
+        {p.uid: () if p.media is None else (p.media,) for p in pictures},
+        lambda uid, media, fault: f"data.path: {_named(uid, media)} cannot be used ({fault})",
+        rules,
+    )
+
+
+def _named(uid: str, media: Media) -> str:
+    return str(media.source) if isinstance(media.source, Path) else f"the picture {uid}"
 
 
 def domain_of(samples: Mapping[str, Sequence[Sample]]) -> dict[str, str]:

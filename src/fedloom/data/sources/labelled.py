@@ -7,6 +7,7 @@ client holds. Descriptions never contain the class name.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,8 +21,9 @@ from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.partition.dirichlet import Share, label_skew
 from fedloom.data.partition.shared_media import cut, together
 from fedloom.data.sample import Sample
+from fedloom.data.sources.file_source import STRICT, FileRules, FileSource
 from fedloom.data.sources.pool import Pool
-from fedloom.data.sources.source import Features, Source, checked_counts
+from fedloom.data.sources.source import Features, checked_counts
 
 HOLDINGS: tuple[Holding, ...] = ("image", "text", "audio")
 """Modalities of this source; a client holds exactly one."""
@@ -31,7 +33,7 @@ LEAST = 8
 """Minimum samples per client, in the training and in the test part (specification fedmmkt 6)."""
 
 
-class LabelledSource(Source):
+class LabelledSource(FileSource):
     """Pictures, descriptions or sounds of the same classes, one modality per client."""
 
     for_task: ClassVar[str] = "own-models"
@@ -62,7 +64,7 @@ class LabelledSource(Source):
     def pool(self, seed: int) -> Pool:
         """The pool of all pictures before partitioning. Raises ExperimentError."""
         count = (self.train + self.test) * sum(self.clients.values())
-        return open_pool(self.dataset, self.path, count, seed)
+        return open_pool(self.dataset, self.path, count, seed, self.rules)
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """Clients image-01, text-01, audio-01 and so on."""
@@ -90,13 +92,13 @@ def class_names(dataset: str, path: Path | None) -> tuple[str, ...]:
     )
 
 
-def open_pool(dataset: str, path: Path | None, count: int, seed: int) -> Pool:
+def open_pool(dataset: str, path: Path | None, count: int, seed: int, rules: FileRules = STRICT) -> Pool:
     """A data set's pool; `count` is the number of generated pictures. Raises ExperimentError."""
     names = class_names(dataset, path)
     if path is not None:
         from fedloom.data.sources.labelled_files import read_pool
 
-        return read_pool(path)
+        return read_pool(path, rules)
     if dataset == "handwriting":
         from fedloom.data.digits import handwriting
 
@@ -165,12 +167,13 @@ def labelled_clients(
                 stream=f"labelled {modality}",
             )
         for number, share in enumerate(shares, 1):
-            samples = [
+            own_training, own_test = (
                 [sample_of(pool, part[at + i], modality, seed, number) for i in places]
                 for at, places in ((0, share.train), (first_test, share.test))
-            ]
-            clients_data.append(ClientData(f"{modality}-{number:02d}", *samples))
-    return sorted(clients_data, key=lambda c: c.name)
+            )
+            clients_data.append(ClientData(f"{modality}-{number:02d}", own_training, own_test))
+    first, *others = sorted(clients_data, key=lambda c: c.name)
+    return [replace(first, skipped=pool.skipped), *others]
 
 
 def sample_of(pool: Pool, index: int, modality: str, seed: int, writer: int) -> Sample:

@@ -7,12 +7,11 @@ to it.
 import json
 from pathlib import Path
 
-import numpy as np
-import torch
-from PIL import Image, UnidentifiedImageError
-
 from fedloom.core.errors import ExperimentError
+from fedloom.core.files import find_file
+from fedloom.data.media import Media
 from fedloom.data.partition.shared_media import content, groups
+from fedloom.data.sources.file_source import STRICT, FileRules, check_samples
 from fedloom.data.sources.pool import Pool
 
 KEYS = ("file_name", "label", "text")
@@ -23,22 +22,34 @@ def read_names(path: Path) -> tuple[str, ...]:
     return tuple(sorted({str(line["label"]) for line in _lines(path)}))
 
 
-def read_pool(path: Path) -> Pool:
-    """All pictures of the folder. Raises ExperimentError for an unusable line or picture."""
+def read_pool(path: Path, rules: FileRules = STRICT) -> Pool:
+    """All pictures of the folder; those that cannot be used are left out if `rules` say so.
+
+    Raises ExperimentError for an unusable line or picture.
+    """
     lines, names = _lines(path), read_names(path)
     label_of = {name: i for i, name in enumerate(names)}
-    pictures = []
-    for line in lines:
-        file = path / str(line["file_name"])
+    media = {}
+    for number, line in enumerate(lines):
         try:
-            with Image.open(file) as image:
-                pixels = np.array(image.convert("RGB"))
-        except (OSError, UnidentifiedImageError) as error:
-            raise ExperimentError(f"data.path: {file} is no readable picture: {error}") from error
-        pictures.append(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())
-    labels = [label_of[str(line["label"])] for line in lines]
-    picture_of = groups([[content(picture.numpy().tobytes())] for picture in pictures])
-    return Pool(pictures, labels, names, [str(line["text"]) for line in lines], picture_of=picture_of)
+            media[number] = Media("image", find_file(path, str(line["file_name"])), rules.media)
+        except ValueError as error:
+            raise ExperimentError(f"data.path: {path / str(line['file_name'])}: {error}") from error
+    skipped = check_samples(
+        {number: (one,) for number, one in media.items()},
+        lambda _, one, fault: f"data.path: {one.source} is no readable picture: {fault}",
+        rules,
+    )
+    kept = [number for number in media if number not in skipped]
+    pictures = [media[n].decode() for n in kept]
+    return Pool(
+        pictures,
+        [label_of[str(lines[n]["label"])] for n in kept],
+        names,
+        [str(lines[n]["text"]) for n in kept],
+        picture_of=groups([[content(picture.numpy().tobytes())] for picture in pictures]),
+        skipped=tuple(skipped.values()),
+    )
 
 
 def _lines(path: Path) -> list[dict[str, object]]:
@@ -48,7 +59,9 @@ def _lines(path: Path) -> list[dict[str, object]]:
             f"data.path: {file} is missing; the source labelled reads one line per picture with {', '.join(KEYS)}"
         )
     lines = []
-    for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, text in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), 1):
+        if not text.strip():
+            continue
         try:
             line = json.loads(text)
         except ValueError as error:

@@ -16,3 +16,5 @@ class Pool:
     texts: Sequence[str] | None = None
     picture_of: Sequence[int] | None = None
     """A number for each picture's content, if pictures repeat with other texts; None if all differ."""
+    skipped: Sequence[str] = ()
+    """One sentence per picture that was left out because its file cannot be used."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedloom.core.errors import ExperimentError
+from fedloom.models.image_processing import LONG, middle
 from fedloom.models.imagebind.config import ModalityConfig
 from fedloom.models.imagebind.preprocess_audio import audio_clips, clip_starts
 from fedloom.models.plain_tokenizer import PlainTokenizer
@@ -61,6 +62,7 @@ def image(raw: Tensor, size: tuple[int, ...]) -> Tensor:
         raise ExperimentError(
             f"image is {raw.dtype} {tuple(raw.shape)} but must be uint8 (1 to 4 channels, H, W)"
         )
+    raw = _usable(raw, size)
     colour = raw[:3] if raw.shape[0] >= 3 else raw[:1].expand(3, -1, -1)
     height, width = _covering(raw.shape[1], raw.shape[2], size)
     if (height, width) != raw.shape[1:]:
@@ -178,7 +180,12 @@ def _clip_normalise(pixels: Tensor) -> Tensor:
 
 def _fit(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Resize the shorter side (bicubic, antialiased) and cut the centre: (C, H, W) -> (C, *size)."""
-    return _centre(_shorter_side(x[None], size, "bicubic", antialias=True)[0], size)
+    return _centre(_shorter_side(_usable(x, size)[None], size, "bicubic", antialias=True)[0], size)
+
+
+def _usable(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """The middle of a very long picture (C, H, W): resizing all of it would take memory for what is cropped."""
+    return middle(x, max(LONG, 2 * max(size) / min(size)))
 
 
 def _centre(x: Tensor, size: tuple[int, ...]) -> Tensor:
