@@ -1,8 +1,8 @@
 """Silos of captioned pictures of animals, and of their spoken names, out of Debian's tuxpaint-stamps-default.
 
 Run: python scripts/real_models/stamps.py STAMPS FOLDER [CLIENTS]
-STAMPS is usr/share/tuxpaint/stamps of the unpacked package (`apt-get download tuxpaint-stamps-default`, then `dpkg -x`). Half of the
-clients hold pictures, the other half sounds: English names, spoken by people.
+STAMPS is usr/share/tuxpaint/stamps of the unpacked package (`apt-get download tuxpaint-stamps-default`, then `dpkg -x`). Half of
+the clients hold pictures, the other half sounds: English names, spoken by people.
 """
 
 import json

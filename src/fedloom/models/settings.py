@@ -22,9 +22,9 @@ class ProjectorFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     file: Path = Field(description="the safetensors file")
-    names: dict[str, str] = Field(
-        {},
-        description="its tensors that are taken, with their names here, such as {model.mm_projector.0.weight: 0.weight}; "
+    names: tuple[tuple[str, str], ...] = Field(
+        (),
+        description="pairs of a tensor's name in the file and its name here, such as [[model.mm_projector.0.weight, 0.weight]]; "
         "none = all, by the same names",
     )
 
@@ -81,7 +81,7 @@ class Foundation(BaseModel):
     projector_from: Path | ProjectorFile | None = Field(
         None,
         description="projector that this run starts from: folder of a finished run or of a foundation, a safetensors file, "
-        "or {file: ..., names: {name in the file: name here}}",
+        "or {file: ..., names: [[name in the file, name here]]}",
     )
     tokens: int | None = Field(
         None,
@@ -129,7 +129,7 @@ class Foundation(BaseModel):
 
 
 def _located(value: Any) -> Any:
-    """A relative path that exists as a whole one, in settings and mappings as well; anything else, such as tiny-mllm, as it is."""
+    """A relative path that exists as a whole one, in settings and mappings as well; anything else as it is."""
     if isinstance(value, BaseModel):
         return value.model_copy(update={n: _located(getattr(value, n)) for n in type(value).model_fields})
     if isinstance(value, dict):

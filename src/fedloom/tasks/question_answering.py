@@ -42,8 +42,8 @@ from fedloom.tasks.metrics import summarise
 if TYPE_CHECKING:
     from fedloom.models.mllm.trainable import AdaptedMLLM
 
-MOSTLY_UNKNOWN = 0.5
-"""Share of unknown tokens in the answers above which a run's status says so."""
+MOSTLY_UNREAD = 0.5
+"""Share of the answers' words that a tokenizer may not know before a run's status says so."""
 Control = Literal["removed", "zeroed", "shuffled"]
 
 
@@ -134,12 +134,14 @@ class QuestionAnswering(Task[Source]):
         return needs_no_other_model(method)
 
     def doubts(self, model: Trainable, clients: Sequence[ClientData]) -> list[str]:
-        """The share of the answers' tokens that the model's tokenizer does not know, if it is most of them."""
+        """The share of the answers' words that the model's tokenizer does not know, if it is most of them."""
         mllm = cast("AdaptedMLLM", model)
-        share = mllm.unknown_share([s.answer for client in clients for s in client.train])
-        if share <= MOSTLY_UNKNOWN:
+        share = mllm.unread_share({s.answer for client in clients for s in client.train})
+        if share <= MOSTLY_UNREAD:
             return []
-        return [f"{share:.0%} of the answers' tokens are unknown to the model's tokenizer"]
+        return [
+            f"the model knows {1 - share:.0%} of the answers' words, and reads the others letter by letter"
+        ]
 
     def benchmark(self, model: Trainable | None, suites: Any) -> dict[str, float]:
         """Metrics on the named suites; see `tasks.benchmark`."""

@@ -188,7 +188,7 @@ def test_part_of_the_attention_is_said(llms) -> None:
 @pytest.mark.parametrize(
     ("targets", "says"),
     [
-        (["q_proj", "w_proj"], "the LoRA target w_proj names no linear layer; llm has .*down_proj.*v_proj"),
+        (["q_proj", "w_proj"], r"the LoRA target w_proj names no linear layer; llm has .*down_proj.*v_proj"),
         (["self_attn"], "the LoRA target self_attn names no linear layer"),
     ],
 )
@@ -204,7 +204,7 @@ def test_an_output_layer_that_is_tied_to_the_embeddings_is_no_target(llms, tmp_p
 
 
 def test_targets_before_a_model_is_seen_name_nothing() -> None:
-    with pytest.raises(TypeError, match="before LoRA.on has seen the model"):
+    with pytest.raises(TypeError, match=r"before LoRA\.on has seen the model"):
         LoRA().peft()
 
 
@@ -377,7 +377,7 @@ def projector_of(folder, change=lambda name, tensor: (name, tensor)):
 def test_a_projector_comes_from_a_file_with_names_of_its_own(llms, tmp_path) -> None:
     own = projector_of(llms["llama"], lambda n, t: (f"model.mm_projector.{n}", t))
     save_file({**own, "other": torch.zeros(1)}, tmp_path / "p.safetensors")
-    names = {f"model.mm_projector.{n}": n for n in ("weight", "bias")}
+    names = [[f"model.mm_projector.{n}", n] for n in ("weight", "bias")]
     model = made(llms["llama"], projector_from={"file": str(tmp_path / "p.safetensors"), "names": names})
     assert all((t == 0.5).all() for n, t in model.start.items() if n.startswith("projector"))
     assert not any("random" in note for note in model.notes)
@@ -425,5 +425,6 @@ def test_a_file_that_holds_no_tensors_and_names_that_it_lacks_are_one_sentence(l
     save_file({"weight": torch.zeros(2)}, tmp_path / "q.safetensors")
     with pytest.raises(ExperimentError, match="has no w; it has weight"):
         made(
-            llms["llama"], projector_from={"file": str(tmp_path / "q.safetensors"), "names": {"w": "weight"}}
+            llms["llama"],
+            projector_from={"file": str(tmp_path / "q.safetensors"), "names": [["w", "weight"]]},
         )

@@ -1,6 +1,6 @@
 """Projectors from disk: of a finished run, of a foundation, or of a safetensors file with names of its own."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -61,11 +61,11 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise ExperimentError(f"{FIELD}: {path} is no readable safetensors file: {error}") from error
 
 
-def _mapped(tensors: Mapping[str, Tensor], names: Mapping[str, str], path: Path) -> dict[str, Tensor]:
+def _mapped(tensors: Mapping[str, Tensor], names: Sequence[tuple[str, str]], path: Path) -> dict[str, Tensor]:
     """The tensors that `names` lists, by their new names; all where it lists none."""
-    if missing := sorted(names.keys() - tensors.keys()):
+    if missing := [old for old, _ in names if old not in tensors]:
         raise ExperimentError(f"{FIELD}: {path} has no {missing[0]}; it has {', '.join(sorted(tensors))}")
-    return {new: tensors[old] for old, new in names.items()} if names else dict(tensors)
+    return {new: tensors[old] for old, new in names} if names else dict(tensors)
 
 
 def _place(name: str) -> str:

@@ -4,7 +4,8 @@ Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,16 @@ class AdaptedMLLM(Trainable):
         """Preprocessed inputs and token ids."""
         return self.mllm.prepare(sample)
 
-    def unknown_share(self, texts: Sequence[str]) -> float:
-        """Share of the texts' tokens that the tokenizer replaces by its token for unknown ones."""
+    def unread_share(self, texts: Collection[str]) -> float:
+        """Share of the texts' words of three letters or more that the tokenizer reads letter by letter, or not at all."""
+        words = Counter(word for text in texts for word in text.split() if len(word) > 2)
+        unread = sum(count for word, count in words.items() if self._unread(word))
+        return unread / max(words.total(), 1)
+
+    def _unread(self, word: str) -> bool:
+        ids = self.mllm.encode(f" {word}", plain=True)
         unknown = self.mllm.tokenizer.unk_token_id
-        if unknown is None:
-            return 0.0
-        ids = [i for text in texts for i in self.mllm.encode(text, plain=True)]
-        return ids.count(unknown) / max(len(ids), 1)
+        return len(ids) >= len(word) or not ids or (unknown is not None and unknown in ids)
 
     def positions(self, example: MLLMExample) -> int:
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
