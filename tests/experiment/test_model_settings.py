@@ -90,7 +90,7 @@ def test_answers_that_the_tokenizer_cannot_read_are_said(answer, doubt, quick, t
     told = []
     experiment = quick("fedavg-lora", rounds=1, data={"source": "folder", "path": str(tmp_path / "silos")})
     result = run(experiment, tmp_path / "run", observe=lambda progress: told.extend(progress.notes))
-    says = "of the answers' words, and reads the others letter by letter"
+    says = "of the answers' words, and reads the others by letters"
     assert (says in result.summary["status"]) == doubt
     assert any(says in note for note in told) == doubt
 

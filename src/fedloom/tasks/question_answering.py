@@ -140,7 +140,7 @@ class QuestionAnswering(Task[Source]):
         if share <= MOSTLY_UNREAD:
             return []
         return [
-            f"the model knows {1 - share:.0%} of the answers' words, and reads the others letter by letter"
+            f"the model knows {1 - share:.0%} of the answers' words, and reads the others by letters"
         ]
 
     def benchmark(self, model: Trainable | None, suites: Any) -> dict[str, float]:

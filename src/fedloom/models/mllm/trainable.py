@@ -116,7 +116,7 @@ class AdaptedMLLM(Trainable):
         return self.mllm.prepare(sample)
 
     def unread_share(self, texts: Collection[str]) -> float:
-        """Share of the texts' words of three letters or more that the tokenizer reads letter by letter, or not at all."""
+        """Share of the texts' words of three letters or more that the tokenizer does not know: it needs a token for two bytes."""
         words = Counter(word for text in texts for word in text.split() if len(word) > 2)
         unread = sum(count for word, count in words.items() if self._unread(word))
         return unread / max(words.total(), 1)
@@ -124,7 +124,7 @@ class AdaptedMLLM(Trainable):
     def _unread(self, word: str) -> bool:
         ids = self.mllm.encode(f" {word}", plain=True)
         unknown = self.mllm.tokenizer.unk_token_id
-        return len(ids) >= len(word) or not ids or (unknown is not None and unknown in ids)
+        return 2 * len(ids) > len(word.encode()) or not ids or (unknown is not None and unknown in ids)
 
     def positions(self, example: MLLMExample) -> int:
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
