@@ -139,9 +139,7 @@ class QuestionAnswering(Task[Source]):
         share = mllm.unread_share({s.answer for client in clients for s in client.train})
         if share <= MOSTLY_UNREAD:
             return []
-        return [
-            f"the model knows {1 - share:.0%} of the answers' words, and reads the others by letters"
-        ]
+        return [f"the model knows {1 - share:.0%} of the answers' words, and reads the others by letters"]
 
     def benchmark(self, model: Trainable | None, suites: Any) -> dict[str, float]:
         """Metrics on the named suites; see `tasks.benchmark`."""

@@ -119,8 +119,17 @@ class TowerEncoder(nn.Module):
         return texts
 
     def save_pretrained(self, directory: str | Path) -> None:
-        """A folder per modality with the tower and its processor, and config.json, which names them."""
+        """A folder per modality with the tower and its processor, and config.json, which names them.
+
+        Raises ExperimentError while a tower is wrapped by adapters.
+        """
+        from transformers import PreTrainedModel
+
         folder = Path(directory)
+        if wrapped := [m for m in self.modalities if not isinstance(self.trunks[m], PreTrainedModel)]:
+            raise ExperimentError(
+                f"the {wrapped[0]} encoder is wrapped by adapters; merge them (merge_and_unload) before save_pretrained"
+            )
         described: dict[str, Any] = {}
         for modality in self.modalities:
             reader, model = self.readers[modality], self.trunks[modality]

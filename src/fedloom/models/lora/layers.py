@@ -127,7 +127,9 @@ def attach(
         return config
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*fan_in_fan_out.*")  # PEFT sets it for every layer
+        # PEFT sets the one for every layer, and asks for the other by a name that transformers has replaced
+        for message in (".*fan_in_fan_out.*", ".*is_gradient_checkpointing.*"):
+            warnings.filterwarnings("ignore", message=message)
         wrapped = get_peft_model(module, config())
         if second:
             wrapped.add_adapter("local", config())
