@@ -112,7 +112,7 @@ def test_every_declared_setting_exists() -> None:
 
 def test_a_classifiers_adapter_has_its_own_defaults() -> None:
     [part] = Experiment.parse({**TEXT, "model": {"body_lora": {"rank": 2}}}).adapters().values()
-    assert (part.rank, part.alpha, part.targets) == (2, 16.0, ("query", "value"))
+    assert (part.rank, part.alpha, part.targets) == (2, 16.0, "auto")
 
 
 @pytest.mark.parametrize(

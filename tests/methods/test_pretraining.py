@@ -258,7 +258,7 @@ def test_15_bytes_of_the_full_size_projectors(preset, numbers) -> None:
 
 
 def test_18_visual_positions_have_no_label_and_nothing_else_stands_in_a_bare_prompt(quick, federate) -> None:
-    federation = federate(quick("fedavg", **{**TASK, "model": {**MODEL, "frame": "bare", "tokens": 4}}))
+    federation = federate(quick("fedavg", **{**TASK, "model": {**MODEL, "prompt": "bare", "tokens": 4}}))
     mllm = federation.engine.model.mllm
     example = federation.clients["image-01"].examples(federation.engine.model)[0]
     assert example.pieces.prompt == ((mllm.tokenizer.bos_token_id,), "image")
@@ -282,7 +282,7 @@ def test_a_pretrained_projector_starts_the_next_run(quick, federate, tmp_path) -
 
     saved = load_file(first.folder / "model" / "projector.safetensors")
     assert all(torch.equal(tuned.engine.model.start[n], t) for n, t in saved.items())
-    with pytest.raises(ExperimentError, match="has other layers"):
+    with pytest.raises(ExperimentError, match=r"has no weight for this model's projector"):
         federate(quick("feda2-lora", model={**again, "projector": "own"}))
     with pytest.raises(ExperimentError, match="name the folder of a run that has ended"):
         federate(quick("feda2-lora", model={**again, "projector_from": tmp_path}))

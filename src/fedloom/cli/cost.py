@@ -137,8 +137,8 @@ def _projector(layers: Literal["linear", "mlp2x"]) -> Sizes:
     from fedloom.models.mllm.config import MLLMConfig
     from fedloom.models.mllm.projector import new_projector
 
-    class Encoder(nn.Module):
-        out_dim = 1024
+    class Encoder:
+        widths: Mapping[str, int] = {"image": 1024}
 
     projector = new_projector(Encoder(), 4096, MLLMConfig(layers=layers), device="meta")
     return {f"projector/{n}": p.shape for n, p in projector.named_parameters()}

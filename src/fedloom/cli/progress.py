@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from fedloom.core.terminal import visible
 from fedloom.data.media import Checking, checking
@@ -95,12 +96,18 @@ class Watcher:
             )
             ended = progress.client is None and progress.round == progress.rounds
             bar.update(task, completed=done, state=state, left="" if ended else f"{left:.0f} s left")
+            self._notes(name, progress)
 
         return observe
 
     def _log(self, name: str, progress: Progress) -> None:
         if progress.client is None:
             self.out.print(f"{name}  {describe(progress)}", soft_wrap=True)
+            self._notes(name, progress)
+
+    def _notes(self, name: str, progress: Progress) -> None:
+        for note in progress.notes:
+            self.out.print(Text(f"{name}  {note}"), soft_wrap=True)
 
 
 def label(experiment: Experiment) -> str:

@@ -51,6 +51,8 @@ def build_from(
     task, setup = experiment.task, experiment.setup
     holds = {source.name: source.holds for source in sources}
     model = task.model(holds, setup)
+    model.doubts = task.doubts(model, [s for s in sources if experiment.data.trains(s.name)])
+    model.notes += model.doubts
     tools = task.tools(model, holds, setup)
     tested = {s.name: s.test for s in sources if len(s.test)}
     names = evaluated_clients(list(tested), experiment.evaluation, experiment.seed)

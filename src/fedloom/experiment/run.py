@@ -76,7 +76,9 @@ def run(
             (folder.path / CHECKSUMS).unlink(missing_ok=True)
         folder.state.mkdir(exist_ok=True)
         write_sealed(folder.provenance, begun_with | {"accepted": accepted})
-        folder.write_experiment(federation.experiment.as_dict() | {"versions": provenance.versions()})
+        folder.write_experiment(
+            federation.experiment.located().as_dict() | {"versions": provenance.versions()}
+        )
         federation.run()
         return finish(federation)
 
@@ -123,6 +125,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         "rounds": federation.round,
         "seconds": round(federation.totals.seconds, 3),
         "status": federation.status(),
+        "notes": list(model.notes),
         "metrics": {**metrics, "start": dict(federation.first_metrics)},
         "trainable_parameters": sum(
             p.numel() for n, p in model.tensors.items() if experiment.method.scope.role(n) != "frozen"

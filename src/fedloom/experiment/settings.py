@@ -82,6 +82,10 @@ class Experiment(RunSettings):
         """The LoRA shapes by part of the model."""
         return self.task.adapters(self.model)
 
+    def located(self) -> "Experiment":
+        """The same experiment, whose model is found from every working directory."""
+        return self.model_copy(update={"model": self.model.located()})
+
     def as_dict(self) -> dict[str, Any]:
         """Plain YAML values from which `parse` makes an equal experiment."""
         plain = self.model_dump(mode="json", exclude={"method"})

@@ -48,6 +48,10 @@ def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
     data = plain.get("data")
     if isinstance(data, dict):
         plain["data"] = read_by(data.get("source", DEFAULT), data)
+    model = plain.get("model")
+    if isinstance(model, dict) and "frame" in model:  # until 0.1
+        frame = {"conversation": "paper", "bare": "bare"}.get(model["frame"], "auto")
+        plain["model"] = {key: value for key, value in model.items() if key != "frame"} | {"prompt": frame}
     return plain
 
 

@@ -122,7 +122,7 @@ class Federation:
         """`complete`, with reservations if there are any; see `Totals.status`."""
         attack = self.experiment.attack
         simulated = None if attack is None else described(attack, self.attackers)
-        return self.totals.status(simulated, self.skipped)
+        return self.totals.status(simulated, self.skipped, self.engine.model.doubts)
 
     def run(self) -> None:
         """Run the remaining rounds; each ends with a checkpoint, if there is a folder."""
@@ -344,7 +344,8 @@ class Federation:
             index = self.client_states.record(number)
             self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index))
         self.client_states.forget_replaced()
-        self.observe(Progress(number, self.rounds, metrics, self.totals))
+        notes = self.engine.model.notes if number == 0 else ()
+        self.observe(Progress(number, self.rounds, metrics, self.totals, notes=notes))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         """Evaluate the round's models, and write the predictions if answers were generated."""

@@ -1,6 +1,6 @@
 """A run's totals, and the progress reports to an observer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -24,9 +24,12 @@ class Totals:
     accepted: list[str] = field(default_factory=list)
     """Changes of the run's inputs that were accepted on resume, a clause each."""
 
-    def status(self, attack: str | None = None, skipped: str = "") -> str:
-        """`complete`, with reservations if there are any: the simulated attack, skipped samples, and what the rounds met."""
-        faults = [fault for fault in (attack, skipped, self.budget) if fault]
+    def status(self, attack: str | None = None, skipped: str = "", doubts: Sequence[str] = ()) -> str:
+        """`complete`, with reservations if there are any.
+
+        These are the simulated attack, skipped samples, `doubts` about the model, and what the rounds met.
+        """
+        faults = [fault for fault in (attack, skipped, *doubts, self.budget) if fault]
         if self.refused:
             faults.append(f"{self.refused} of {self.asked} updates refused")
         if self.left_out:
@@ -59,6 +62,8 @@ class Progress:
     """The client that has just answered; None when the round is over."""
     clients: int = 0
     """Number of clients asked in this round."""
+    notes: Sequence[str] = ()
+    """Sentences about the model, with the report of round 0."""
 
 
 Observer = Callable[[Progress], None]

@@ -58,6 +58,10 @@ class Trainable(ABC):
         self.start: dict[str, Tensor] = {name: p.detach().clone() for name, p in self.tensors.items()}
         self.layers = dict(layers)
         self.scales = dict(scales)
+        self.notes: list[str] = []
+        """Sentences about how the model was put together, for the run's start and report."""
+        self.doubts: list[str] = []
+        """Clauses on why the model may not suit the data, for the run's status."""
         self.merged: dict[str, Tensor] = {}
         self.own_prompts: Tensor | None = None
         self.store = FeatureCache()
@@ -152,6 +156,8 @@ class Trainable(ABC):
             if place not in self._bases:
                 self._bases[place] = weight.detach().clone()  # subtraction would not restore the same bits
             change = self.scales[group_of(place)] * (B.float() @ A.float())
+            if getattr(layer, "fan_in_fan_out", False):  # GPT-2's Conv1D keeps its weight as (d_in, d_out)
+                change = change.T
             weight.data.add_(change.to(weight))
         self.merged = dict(merged)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.hf_errors import reason
 
 LONG = 8
 """Longer over shorter side of a picture above which it is cut before it is resized."""
@@ -95,6 +96,18 @@ def _clip_processor(**settings: Any) -> Any:
     return CLIPImageProcessorPil(**{k: v for k, v in settings.items() if v is not None})
 
 
+def fixed_size(pixels: Pixels, source: str | Path, field: str) -> tuple[int, int]:
+    """(height, width) of all pictures after `sized`. Raises ExperimentError where pictures keep shapes of their own."""
+    probes = (torch.zeros(3, height, width, dtype=torch.uint8) for height, width in ((24, 24), (24, 36)))
+    shapes = {(int(p.shape[1]), int(p.shape[2])) for p in map(pixels.sized, probes)}
+    if len(shapes) > 1:
+        raise ExperimentError(
+            f"{field}: the processor of {source} gives pictures of several shapes; "
+            "name a crop_size, or a size of height and width, in its preprocessor_config.json"
+        )
+    return shapes.pop()
+
+
 def read_pixels(source: str | Path, field: str = "model.clip") -> Pixels:
     """The preprocessing of a checkpoint (folder or Hugging Face id).
 
@@ -112,8 +125,7 @@ def read_pixels(source: str | Path, field: str = "model.clip") -> Pixels:
                 f"{type(processor).__name__} makes {probe.dtype} {tuple(probe.shape)} of a picture"
             )
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
-            f"{field}: {source} has no readable preprocessor_config.json: {reason}"
+            f"{field}: {source} has no readable preprocessor_config.json: {reason(error)}"
         ) from error
     return pixels

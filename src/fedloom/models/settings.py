@@ -1,7 +1,8 @@
 """The `model` part of an experiment: which frozen foundation, and what is trained on it."""
 
+import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +11,22 @@ from fedloom.models.generation.settings import SynthesisSettings
 from fedloom.models.lora.layers import LoRA
 
 Modality = Literal["image", "text", "audio"]
+EncoderModality = Literal["image", "audio"]
+PATHS = ("foundation", "encoder", "llm", "classifier", "clip", "projector_from", "architectures", "synthesis")
+"""Settings that may name a file or folder; names that begin with tiny- are models of the package."""
+
+
+class ProjectorFile(BaseModel):
+    """A projector in a safetensors file of another project."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    file: Path = Field(description="the safetensors file")
+    names: tuple[tuple[str, str], ...] = Field(
+        (),
+        description="pairs of a tensor's name in the file and its name here, such as [[model.mm_projector.0.weight, 0.weight]]; "
+        "none = all, by the same names",
+    )
 
 
 class ClassifierLoRA(LoRA):
@@ -17,9 +34,6 @@ class ClassifierLoRA(LoRA):
 
     alpha: Annotated[float, ReadWith(".kind", ("lora",))] = Field(
         16.0, gt=0, description="scale numerator: s = alpha / r; VeRA has none"
-    )
-    targets: tuple[str, ...] = Field(
-        ("query", "value"), min_length=1, description="names of the Linear modules that are adapted"
     )
 
 
@@ -31,9 +45,17 @@ class Foundation(BaseModel):
     foundation: Annotated[str, ReadWith(".llm", (None,))] = Field(
         "tiny-mllm", description="tiny-mllm (shipped), or a folder that MLLM.save_pretrained wrote"
     )
-    encoder: str | None = Field(
+    encoder: str | dict[EncoderModality, str] | None = Field(
         None,
-        description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors)",
+        description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors), or "
+        "Hugging Face ids or folders by modality, such as {image: facebook/dinov2-small, audio: openai/whisper-tiny}",
+    )
+    audio_seconds: Annotated[float | None, ReadWith(".llm")] = Field(
+        None,
+        gt=0,
+        le=30,
+        description="seconds of every sound that encoder.audio reads; a longer sound is cut; none = all that it can, "
+        "such as Whisper's 30",
     )
     llm: str | None = Field(
         None, description="instead of a foundation: Hugging Face id or folder of a causal LM"
@@ -50,8 +72,8 @@ class Foundation(BaseModel):
     )
     clip: str | None = Field(
         None,
-        description="source classes: Hugging Face id or folder of a CLIPModel, such as openai/clip-vit-base-patch16; "
-        "none = tiny-clip (shipped)",
+        description="source classes: Hugging Face id or folder of a CLIPModel, a SiglipModel or a VisionTextDualEncoderModel, "
+        "such as openai/clip-vit-base-patch16; none = tiny-clip (shipped)",
     )
     llm_lora: LoRA | None = Field(LoRA(), description="the LLM's adapter; null = none, the LLM is frozen")
     encoder_lora: LoRA | None = Field(
@@ -61,17 +83,30 @@ class Foundation(BaseModel):
         "own",
         description="own: the foundation's; linear: a random linear layer; mlp2x: two random layers with a GELU between",
     )
-    projector_from: Path | None = Field(
-        None, description="folder of a finished run whose projector this run starts from"
+    projector_from: Path | ProjectorFile | None = Field(
+        None,
+        description="projector that this run starts from: folder of a finished run or of a foundation, a safetensors file, "
+        "or {file: ..., names: [[name in the file, name here]]}",
     )
     tokens: int | None = Field(
         None,
         ge=1,
         description="soft tokens per picture: means over so many groups of patches; none = the foundation's number",
     )
-    frame: Literal["conversation", "bare"] | None = Field(
+    prompt: Literal["auto", "chat", "paper", "bare"] = Field(
+        "auto",
+        description="what stands around soft tokens and question: chat, the tokenizer's chat template; paper, UniFLoW's "
+        "conversation; bare, nothing; auto, the foundation's, and with model.llm chat where its tokenizer has a template",
+    )
+    stop: str | None = Field(
         None,
-        description="what stands around the soft tokens: a conversation, or nothing; none = the foundation's",
+        min_length=1,
+        description="what ends an answer: eos, the end-of-text token, or a string; none = the foundation's",
+    )
+    max_text_tokens: int | None = Field(
+        None,
+        ge=1,
+        description="tokens of text per sample, answer included; longer ones are cut; none = the foundation's, 512",
     )
     architectures: dict[Modality, tuple[str, ...]] = Field(
         {
@@ -92,3 +127,20 @@ class Foundation(BaseModel):
         description="the server's generator and captioner, for methods that exchange knowledge",
     )
     body_lora: ClassifierLoRA = Field(ClassifierLoRA(), description="the classifier's adapter")
+
+    def located(self) -> "Foundation":
+        """The same settings with the whole path of every file and folder in the working directory, for a run's record."""
+        return self.model_copy(update={name: _located(getattr(self, name)) for name in PATHS})
+
+
+def _located(value: Any) -> Any:
+    """A relative path that exists as a whole one, in settings and mappings as well; anything else as it is."""
+    if isinstance(value, BaseModel):
+        return value.model_copy(update={n: _located(getattr(value, n)) for n in type(value).model_fields})
+    if isinstance(value, dict):
+        return {key: _located(inner) for key, inner in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_located(inner) for inner in value)
+    if not isinstance(value, str | Path) or str(value).startswith("tiny-") or not os.path.exists(value):
+        return value
+    return type(value)(Path(value).absolute())

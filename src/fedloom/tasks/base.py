@@ -199,6 +199,10 @@ class Task(ABC, Generic[S]):
             f"the run trained {self.title}, and the benchmarks ask questions about pictures; `fedloom compare` shows its figures"
         )
 
+    def doubts(self, model: Trainable, clients: Sequence[ClientData]) -> list[str]:
+        """Clauses on why the model may not suit the clients' training data, for the status. Default: none."""
+        return []
+
     def described(self, client: ClientData) -> str:
         """Details of a client's samples, for `fedloom data`. Default: none."""
         return ""

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from fedloom.models.mllm.trainable import AdaptedMLLM
     from fedloom.models.native.trainable import NativeMLLM
 
+MOSTLY_UNREAD = 0.5
+"""Share of the answers' words that a tokenizer may not know before a run's status says so."""
 Control = Literal["removed", "zeroed", "shuffled"]
 
 
@@ -65,17 +67,10 @@ class QuestionAnswering(Task[Source]):
         *(f"training.{name}" for name in ("schedule", "tau", "rho", "projector", "text_only")),
         *(
             f"model.{name}"
-            for name in (
-                "foundation",
-                "encoder",
-                "llm",
-                "native",
-                "projector",
-                "projector_from",
-                "tokens",
-                "frame",
-            )
+            for name in ("foundation", "encoder", "audio_seconds", "llm", "native", "projector", "tokens")
         ),
+        *(f"model.{name}" for name in ("prompt", "stop", "max_text_tokens")),
+        "model.projector_from*",
         "model.llm_lora*",
         "model.encoder_lora*",
         "evaluation.bertscore",
@@ -137,6 +132,14 @@ class QuestionAnswering(Task[Source]):
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """Refuses methods for other models."""
         return needs_no_other_model(method)
+
+    def doubts(self, model: Trainable, clients: Sequence[ClientData]) -> list[str]:
+        """The share of the answers' words that the model's tokenizer does not know, if it is most of them."""
+        mllm = cast("AdaptedMLLM", model)
+        share = mllm.unread_share({s.answer for client in clients for s in client.train})
+        if share <= MOSTLY_UNREAD:
+            return []
+        return [f"the model knows {1 - share:.0%} of the answers' words, and reads the others by letters"]
 
     def benchmark(self, model: Trainable | None, suites: Any) -> dict[str, float]:
         """Metrics on the named suites; see `tasks.benchmark`."""

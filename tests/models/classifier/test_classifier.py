@@ -18,8 +18,8 @@ from fedloom.models.classifier.checkpoint import load_checkpoint
 from fedloom.models.classifier.load import load_classifier
 from fedloom.models.classifier.trainable import AdaptedClassifier
 from fedloom.models.load import shipped
-from fedloom.models.lora.layers import LoRA
 from fedloom.models.pretraining.roberta import FOLDER
+from fedloom.models.settings import ClassifierLoRA as LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.frozen_llm import embedder_of
 
@@ -259,7 +259,9 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
         embedder_of("world", fresh())
     with pytest.raises(ExperimentError, match=r"model\.classifier: .*nowhere cannot be loaded"):
         fresh(classifier=str(tmp_path / "nowhere"))
-    with pytest.raises(ExperimentError, match="name no layer of body; it has dense, key, query, value"):
+    with pytest.raises(
+        ExperimentError, match="q_proj names no linear layer; body has dense, key, query, value"
+    ):
         fresh(body_lora=LoRA(targets=("q_proj",)))
     model, tokenizer = load_checkpoint(FOLDER, ENTAILMENT, 0)
     with pytest.raises(ExperimentError, match="has 3 outputs and the task 2 labels"):

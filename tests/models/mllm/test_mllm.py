@@ -18,13 +18,15 @@ class StubEncoder(nn.Module):
     """Image (2, 3) and audio (5,) to (tokens, 6), one linear layer each."""
 
     modalities = ("image", "audio")
-    out_dim = D_ENC
-    lora_targets = ()
+    widths = {"image": D_ENC, "audio": D_ENC}  # noqa: RUF012
 
     def __init__(self) -> None:
         super().__init__()
         self.layers = nn.ModuleDict({"image": nn.Linear(6, 3 * D_ENC), "audio": nn.Linear(5, 3 * D_ENC)})
         self.calls: list[tuple[str, int]] = []
+
+    def cuts(self, modality, raw):
+        return False
 
     def preprocess(self, modality, raw):
         return raw.float() / 2

@@ -24,7 +24,7 @@ def test_125_steps_at_a_quarter_are_31_and_94() -> None:
         (1.0, 10, [(10, {E, P})]),
         (0.25, 2, [(1, {E, P}), (1, {L})]),  # clamped: both stages take place
         (0.9, 3, [(2, {E, P}), (1, {L})]),
-        (0.25, 1, [(1, {L})]),
+        (0.25, 1, [(1, {E, L, P})]),  # one step trains both stages, so that neither vanishes
         (0.5, 10, [(5, {E, P}), (5, {L})]),
     ],
 )

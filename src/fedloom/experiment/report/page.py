@@ -211,14 +211,23 @@ def refusals(study: Study) -> Grid | None:
 
 
 def notes(study: Study) -> list[str]:
-    """The ledger's notes, each once, with its rounds."""
+    """The notes on each row's model, and the ledger's notes, each once, with its rounds."""
+    of_models = {
+        f"{row}: {note}": None
+        for row, runs in study.rows.items()
+        for run in runs
+        for note in run.summary.notes
+    }
     rounds_of: dict[tuple[str, int, str], list[int]] = {}
     for row, runs in study.rows.items():
         for run in runs:
             for entry in run.ledger:
                 for note in entry.notes:
                     rounds_of.setdefault((row, run.summary.seed, note), []).append(entry.round)
-    return [f"{row}, seed {seed}, rounds {spans(at)}: {note}" for (row, seed, note), at in rounds_of.items()]
+    ledger = [
+        f"{row}, seed {seed}, rounds {spans(at)}: {note}" for (row, seed, note), at in rounds_of.items()
+    ]
+    return [*of_models, *ledger]
 
 
 def spans(rounds: Iterable[int]) -> str:

@@ -87,6 +87,7 @@ class Summary(Record):
     rounds: int = 0
     seconds: float = 0.0
     status: str
+    notes: tuple[str, ...] = ()
     metrics: dict[str, Number | dict[str, Number]] = {}
     trainable_parameters: int | None = None
     shared_parameters: int | None = None

@@ -14,6 +14,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed, torch_stream
+from fedloom.models.hf_errors import reason
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import PREFIX, LoRA
 
@@ -47,8 +48,7 @@ def load_checkpoint(source: str | Path, labels: Sequence[str], seed: int) -> tup
                 **named,
             )
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExperimentError(f"model.classifier: {source} cannot be loaded: {reason}") from error
+        raise ExperimentError(f"model.classifier: {source} cannot be loaded: {reason(error)}") from error
     lacking = {str(name) for name in report["missing_keys"]}
     lacking |= {str(entry[0]) for entry in report["mismatched_keys"]}
     outside = {n for n, _ in model.named_parameters() if not n.startswith(f"{model.base_model_prefix}.")}

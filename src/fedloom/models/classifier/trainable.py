@@ -19,6 +19,7 @@ from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.classifier import checkpoint as classifier_io
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
+from fedloom.models.lora.targets import described
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import in_precision
 
@@ -70,9 +71,11 @@ class AdaptedClassifier(Trainable):
         self.model, self.tokenizer, self.labels = model, tokenizer, tuple(labels)
         self._plain = PlainTokenizer(tokenizer)
         self.max_length = min(max_length, tokenizer.model_max_length)
-        self.specs = {BODY: body_lora}
         self.prefix: str = model.base_model_prefix
-        self._body = attach(getattr(model, self.prefix), body_lora, BODY, seed, second)
+        body = getattr(model, self.prefix)
+        self.specs = body_lora.on({BODY: body}, "query and value")
+        adapted = described(body, self.specs[BODY].names)
+        self._body = attach(body, self.specs[BODY], BODY, seed, second)
         setattr(model, self.prefix, self._body)
         self._rows = RowMap([])
         self._head = {n: m for n, m in model.named_children() if n != self.prefix}
@@ -87,6 +90,7 @@ class AdaptedClassifier(Trainable):
             named.update({f"{HEAD}/{name}.{n}": p for n, p in module.named_parameters()})
         layers = {f"{BODY}/{place}": layer for place, layer in adapted_layers(self._body).items()}
         super().__init__(named, layers, {BODY: body_lora.scale()})
+        self.notes = [f"adapted in {BODY}: {adapted}"]
 
     @property
     def root(self) -> nn.Module:

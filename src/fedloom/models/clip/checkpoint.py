@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -22,10 +21,12 @@ from fedloom.models.clip.adapter import CLIPAdapter
 from fedloom.models.clip.conditional_prompt import ConditionalContext
 from fedloom.models.clip.mixture_of_prompts import MixtureOfPrompts
 from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
+from fedloom.models.clip.other_towers import TOWERS
 from fedloom.models.clip.prompt import Context, LowRankContext
 from fedloom.models.clip.towers import Towers
 from fedloom.models.clip.two_prompts import TwoContexts
 from fedloom.models.clip.zero_shot import ZeroShotCLIP
+from fedloom.models.hf_errors import loading
 from fedloom.models.image_processing import Pixels, read_pixels
 
 KINDS: dict[str, type[CLIPAdapter]] = {
@@ -44,33 +45,32 @@ _NAMES = {kind: name for name, kind in KINDS.items()}
 def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu") -> tuple[Towers, Pixels]:
     """The towers, in float32, and the preprocessing of a shipped CLIP, a folder, or a Hugging Face id.
 
-    Raises ExperimentError for one that cannot be read.
+    A CLIPModel, a SiglipModel or a VisionTextDualEncoderModel. Raises ExperimentError for one that cannot be read.
     """
-    from transformers import AutoConfig, AutoTokenizer, CLIPModel
+    from transformers import AutoConfig, AutoModel, AutoTokenizer
 
     shipped = Path(str(files("fedloom.models"))) / "shipped" / str(source)
     where = shipped if (shipped / "config.json").is_file() else source
-    try:
+    with loading("model.clip", source):
         kind = AutoConfig.from_pretrained(where, trust_remote_code=False).model_type
-        if kind != "clip":
-            raise ExperimentError(f"model.clip: {source} is a {kind} model; name a CLIP")
+        if kind not in TOWERS:
+            raise ExperimentError(
+                f"model.clip: {source} is a {kind} model; name one of the kinds {', '.join(TOWERS)}"
+            )
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         with quiet_hf(), torch.random.fork_rng(devices=[]):
-            clip, report = CLIPModel.from_pretrained(
+            clip, report = AutoModel.from_pretrained(
                 where,
                 dtype=torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ExperimentError(f"model.clip: {source} cannot be loaded: {reason}") from error
     if missing := sorted(map(str, report["missing_keys"])):
         raise ExperimentError(
             f"model.clip: {source} is no CLIP: it lacks {missing[0]} and {len(missing) - 1} more"
         )
-    return Towers(clip.to(device), tokenizer), read_pixels(where)
+    return TOWERS[kind](clip.to(device), tokenizer), read_pixels(where)
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], adapter: CLIPAdapter, classes: Classes) -> None:

@@ -49,6 +49,11 @@ class MultimodalAdapter(CLIPAdapter):
 
     def part(self, towers: Towers) -> Part:
         """The module. Raises ExperimentError for more blocks than the towers have."""
+        if not towers.in_blocks:
+            raise ExperimentError(
+                "the method adapts blocks inside both towers, and model.clip is a pair of whole models; take a method with a "
+                "learned prompt, such as promptfl"
+            )
         most = min(towers.text_depth, towers.vision_depth)
         if self.blocks > most:
             raise ExperimentError(

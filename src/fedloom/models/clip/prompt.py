@@ -61,7 +61,8 @@ class ContextPart(Part):
         count, classes = len(contexts), len(embeds)
         wide = embeds.expand(count, -1, -1, -1)
         learned = contexts[:, None].expand(-1, classes, -1, -1)
-        whole = torch.cat([wide[:, :, :1], learned, wide[:, :, 1 + self.length :]], dim=2).flatten(0, 1)
+        lead = self.towers.lead
+        whole = torch.cat([wide[:, :, :lead], learned, wide[:, :, lead + self.length :]], dim=2).flatten(0, 1)
         hidden = self.towers.run("text", self.towers.text_in(whole))
         return self.towers.text_out(hidden, end.repeat(count)).view(count, classes, -1)
 

@@ -31,18 +31,33 @@ class Tokens:
 class Towers:
     """`clip` is a CLIPModel, frozen and put into eval mode here; `tokenizer` its own."""
 
+    lead: int = 1
+    """Tokens of a text that stand before a learned context."""
+    in_blocks: bool = True
+    """Whether the towers run block by block, which adapters inside them need."""
+    has_patches: bool = True
+    """Whether single patches have features that texts compare with."""
+    width: int
+    """d, of the features."""
+    patches: int
+    """M, patches of a picture."""
+
     def __init__(self, clip: Any, tokenizer: Any) -> None:
+        """Raises ExperimentError for a text model that cannot take a learned context."""
         clip.requires_grad_(False)
         clip.eval()
         self.clip, self.tokenizer = clip, tokenizer
         self._plain = PlainTokenizer(tokenizer)
         self.text_width: int = clip.config.text_config.hidden_size
         self.vision_width: int = clip.config.vision_config.hidden_size
-        self.width: int = clip.config.projection_dim
         self.text_depth, self.vision_depth = len(self._blocks("text")), len(self._blocks("vision"))
         self.longest: int = clip.config.text_config.max_position_embeddings
-        vision = clip.config.vision_config
-        self.patches: int = (vision.image_size // vision.patch_size) ** 2
+        self._read_sizes()
+
+    def _read_sizes(self) -> None:
+        self.width = self.clip.config.projection_dim
+        vision = self.clip.config.vision_config
+        self.patches = (vision.image_size // vision.patch_size) ** 2
 
     def _blocks(self, tower: Tower) -> Any:
         return getattr(self.clip, f"{tower}_model").encoder.layers
@@ -66,14 +81,13 @@ class Towers:
 
         Raises ExperimentError for a text that is too long for the text tower.
         """
-        tokenizer = self.tokenizer
-        start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        start, end = self._ends()
         rows = []
         for text in texts:
             words = self._plain(text, add_special_tokens=False, verbose=False)["input_ids"]
-            rows.append([start, *[end] * gap, *words, end])
+            rows.append([*[start] * self.lead, *[end] * gap, *words, end])
             if len(rows[-1]) > self.longest:
-                room = self.longest - 2 - gap
+                room = self.longest - 1 - self.lead - gap
                 raise ExperimentError(
                     f"the class text {text!r} has {len(words)} tokens, and model.clip reads at most {room} "
                     "beside the context; shorten the name"
@@ -82,6 +96,10 @@ class Towers:
         ids = [row + [end] * (length - len(row)) for row in rows]
         where = self.like.device
         return Tokens(torch.tensor(ids, device=where), torch.tensor([len(r) - 1 for r in rows], device=where))
+
+    def _ends(self) -> tuple[int, int]:
+        """Tokens before and after a text."""
+        return self.tokenizer.bos_token_id, self.tokenizer.eos_token_id
 
     def embed(self, ids: Tensor) -> Tensor:
         """(C, L) to token embeddings (C, L, d_text), without positions."""
@@ -124,13 +142,17 @@ class Towers:
         branch: Branch | None = None,
     ) -> Tensor:
         """Blocks first..stop-1 of a tower on (R, L, d); `branch` adds to each block's output."""
-        mask = None
-        if tower == "text":
-            length = hidden.shape[1]
-            mask = torch.full((length, length), float("-inf"), dtype=hidden.dtype, device=hidden.device)
-            mask = mask.triu(1)[None, None]
+        mask = self._mask(tower, hidden)
         for number, block in list(enumerate(self._blocks(tower)))[first:stop]:
             out = block(hidden, mask)
             out = out[0] if isinstance(out, tuple) else out
             hidden = out if branch is None else out + branch(tower, number, block, hidden)
         return hidden
+
+    def _mask(self, tower: Tower, hidden: Tensor) -> Tensor | None:
+        """A text's causal mask (1, 1, L, L); None where every position sees all others."""
+        if tower == "vision":
+            return None
+        length = hidden.shape[1]
+        mask = torch.full((length, length), float("-inf"), dtype=hidden.dtype, device=hidden.device)
+        return mask.triu(1)[None, None]

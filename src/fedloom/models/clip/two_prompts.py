@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedloom.core.errors import ExperimentError
 from fedloom.models.clip.adapter import Names, Part, Single, Who
 from fedloom.models.clip.optimal_transport import Kind, plan
 from fedloom.models.clip.prompt import Context, ContextPart
@@ -31,6 +32,11 @@ class TwoContexts(Context):
 
     def part(self, towers: Towers) -> Part:
         """The module."""
+        if not towers.has_patches:
+            raise ExperimentError(
+                "the method compares texts with patches, which have no features of their own in this model.clip; "
+                "name a CLIPModel, or take a method such as promptfl"
+            )
         return TwoContextsPart(self, towers)
 
 

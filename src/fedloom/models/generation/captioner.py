@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.hf_errors import reason
 from fedloom.models.image_processing import Pixels, read_pixels
 from fedloom.models.plain_tokenizer import PlainTokenizer
 
@@ -59,7 +60,7 @@ class Captioner:
             tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         except (OSError, SafetensorError, ValueError, KeyError) as error:
             raise ExperimentError(
-                f"the captioner {name} has no readable tokenizer: {_line(error)}"
+                f"the captioner {name} has no readable tokenizer: {reason(error)}"
             ) from error
         matching = None if matcher is None else _model(BlipForImageTextRetrieval, matcher)
         return cls(
@@ -137,13 +138,9 @@ def _model(kind: Any, where: str | Path) -> Any:
                 output_loading_info=True,
             )
     except (OSError, SafetensorError, ValueError, KeyError, RuntimeError) as error:
-        raise ExperimentError(f"the captioner {where} cannot be loaded: {_line(error)}") from error
+        raise ExperimentError(f"the captioner {where} cannot be loaded: {reason(error)}") from error
     if missing := sorted(map(str, report["missing_keys"])):
         raise ExperimentError(
             f"the captioner {where} is no {kind.__name__}: it lacks {missing[0]} and {len(missing) - 1} more"
         )
     return model
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.hf_errors import reason
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,7 @@ def read(name: str | Path) -> Parts:
                 AutoencoderKL.from_pretrained(where, subfolder="vae", **safe).float() if latent else None,
             )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ExperimentError(f"the generator {name} cannot be loaded: {reason}") from error
+        raise ExperimentError(f"the generator {name} cannot be loaded: {reason(error)}") from error
     kind = parts.scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
         raise ExperimentError(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.validation import validated
 from fedloom.models.imagebind.config import OFFICIAL_KEYS, ImageBindConfig
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -174,13 +174,18 @@ def _read_config(directory: Path) -> ImageBindConfig:
     path = directory / CONFIG_FILE
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
-        described.pop("model_type", None)
-        return ImageBindConfig.model_validate(described)
+        kind = described.pop("model_type", "imagebind")
+        if kind != "imagebind":
+            raise ExperimentError(
+                f"{path} is of a {kind} model, no ImageBind; give a model of transformers by modality, as in "
+                "encoder: {image: FOLDER}"
+            )
+        return validated(ImageBindConfig, described, str(path))
     except FileNotFoundError:
         raise ExperimentError(
             f"{path} is missing; an ImageBind folder holds it beside {WEIGHTS_FILE}"
         ) from None
-    except (json.JSONDecodeError, AttributeError, ValidationError) as error:
+    except (json.JSONDecodeError, AttributeError) as error:
         raise ExperimentError(f"{path} is no ImageBind configuration: {error}") from None
 
 

@@ -4,9 +4,8 @@ The published checkpoint and the tiny configuration run through the same code. A
 al., "ImageBind: One Embedding Space To Bind Them All" (2023); the published weights are non-commercial.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +13,16 @@ from torch.nn import functional
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import stream_seed
+from fedloom.models.encoders.encoder import Pool, ScaleMode
+from fedloom.models.encoders.pooling import group_means
 from fedloom.models.imagebind import checkpoint, preprocess
 from fedloom.models.imagebind.config import OFFICIAL_KEYS, ImageBindConfig, MelConfig, ModalityConfig
 from fedloom.models.imagebind.layers import Head, Scale, Stem, TextStem, Trunk
 
-__all__ = ["LORA_TARGETS", "ImageBind", "ImageBindConfig", "MelConfig", "ModalityConfig", "Pool", "ScaleMode"]
+__all__ = ["LORA_TARGETS", "ImageBind", "ImageBindConfig", "MelConfig", "ModalityConfig"]
 
 LORA_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj")
 """The projections that adapters hook, in every block of every trunk."""
-
-Pool = Literal["head", "cls", "mean"]
-ScaleMode = Literal["unit", "native", "pandagpt"]
 
 
 class ImageBind(nn.Module):
@@ -117,7 +115,7 @@ class ImageBind(nn.Module):
         text = self.config.modalities[modality].stem == "tokens"
         if pool == "mean":
             lengths = rows.argmax(-1) + 1 if text else torch.full((len(rows),), states.shape[1] - 1)
-            pooled = _group_means(states if text else states[:, 1:], lengths.to(states.device), tokens)
+            pooled = group_means(states if text else states[:, 1:], lengths.to(states.device), tokens)
         elif text:
             pooled = states[torch.arange(len(rows), device=rows.device), rows.argmax(-1)].unsqueeze(1)
         else:
@@ -142,6 +140,25 @@ class ImageBind(nn.Module):
 
         """
         return preprocess.prepare(modality, raw, self._part(modality), frame_rate=frame_rate)
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """`out_dim` for every modality."""
+        return dict.fromkeys(self.modalities, self.out_dim)
+
+    def cuts(self, modality: str, raw: Tensor) -> bool:
+        """False: clips are spread over the whole of a sound."""
+        return False
+
+    def positions(self, modality: str) -> int:
+        """Tokens of one input without CLS."""
+        return self.config.modalities[modality].tokens
+
+    def probe(self, modality: str, stream: torch.Generator) -> Mapping[str, Tensor]:
+        """Three random tokens for the modality's trunk."""
+        width = self.config.modalities[modality].embed_dim
+        x = torch.randn(1, 3, width, generator=stream)
+        return {"x": x.to(next(self.parameters()))}
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write config.json and model.safetensors with the published key names; adapters are left out."""
@@ -185,13 +202,3 @@ class ImageBind(nn.Module):
             also = f" or (B, S, {', '.join(map(str, video))}) for video" if video else ""
             raise ExperimentError(f"{modality} input has shape {shape} but needs ({', '.join(axes)}){also}")
         return (x if part.stem == "tokens" else x.to(self._dtype(modality))), clips
-
-
-def _group_means(states: Tensor, lengths: Tensor, groups: int) -> Tensor:
-    """Means over `groups` runs of each row's first `lengths` (B,) tokens: (B, n, d) -> (B, groups, d)."""
-    index = torch.arange(groups, device=states.device)
-    start = index * lengths[:, None] // groups
-    stop = torch.maximum((index + 1) * lengths[:, None] // groups, start + 1)
-    at = torch.arange(states.shape[1], device=states.device)
-    inside = ((at >= start[..., None]) & (at < stop[..., None])).to(states.dtype)
-    return inside @ states / (stop - start)[..., None].to(states.dtype)

@@ -1,5 +1,6 @@
 """Gradient check: finds adapters that are counted and sent but never trained."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,7 +10,9 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import torch_stream
 
 
-def check_adapters(module: nn.Module, *inputs: Tensor, marker: str = "lora_") -> None:
+def check_adapters(
+    module: nn.Module, *inputs: Tensor, marker: str = "lora_", named: Mapping[str, Tensor] | None = None
+) -> None:
     """One backward pass in which every adapter tensor must receive a gradient; values and gradients are restored.
 
     Adapters are the trainable parameters with `marker` in their name. All are drawn at random for the pass, since
@@ -18,8 +21,9 @@ def check_adapters(module: nn.Module, *inputs: Tensor, marker: str = "lora_") ->
 
     Args:
         module: the wrapped model, e.g. a trunk.
-        inputs: arguments of its `forward`; if that returns a tuple, its first entry counts.
+        inputs: arguments of its `forward`; of what it returns, the last hidden state or a tuple's first entry counts.
         marker: part of the name of adapter parameters.
+        named: further arguments of `forward` by name.
 
     Raises:
         ExperimentError: there are no adapters, or some stay without gradient; it names them.
@@ -37,7 +41,8 @@ def check_adapters(module: nn.Module, *inputs: Tensor, marker: str = "lora_") ->
             for p in adapters.values():
                 p.copy_(torch.randn(p.shape, generator=rng) * 0.1)
         with torch.enable_grad():
-            out: Any = module(*inputs)
+            out: Any = module(*inputs, **(named or {}))
+            out = getattr(out, "last_hidden_state", out)
             out = out[0] if isinstance(out, tuple) else out
             loss = (out * torch.randn(out.shape, generator=rng).to(out)).sum()
             gradients = torch.autograd.grad(loss, list(adapters.values()), allow_unused=True)
@@ -50,5 +55,5 @@ def check_adapters(module: nn.Module, *inputs: Tensor, marker: str = "lora_") ->
         more = f" and {len(dead) - 3} more" if len(dead) > 3 else ""
         raise ExperimentError(
             f"adapters without any gradient: {', '.join(dead[:3])}{more}; "
-            "choose target_modules whose forward is called, such as q_proj, k_proj, v_proj, o_proj"
+            "choose LoRA targets whose forward is called, such as auto: all projections of the attention"
         )

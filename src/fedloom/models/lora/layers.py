@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedloom.core.errors import ExperimentError
 from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
+from fedloom.models.lora.targets import Auto, adapted, resolved, size_of
 
 if TYPE_CHECKING:  # takes seconds, which a mistake in an experiment file need not wait for
     from peft import LoraConfig, PeftModel, VeraConfig
@@ -51,16 +52,28 @@ class LoRA(BaseModel):
     rslora: Annotated[bool, ReadWith(".kind", ("lora",))] = Field(
         False, description="s = alpha / sqrt(r) instead (rsLoRA)"
     )
-    targets: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj"),
-        min_length=1,
-        description="names of the Linear modules that are adapted",
+    targets: Literal["auto", "all-linear"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "auto",
+        description="the adapted linear layers: auto, all projections of the attention (of a text classifier query and "
+        "value); all-linear, all but the output layer; or names, such as [q_proj, v_proj]",
     )
 
     def scale(self, rank: int | None = None, alpha: float | None = None) -> float:
         """s of an adapter of this kind with another rank or alpha; 1 for VeRA, which has no scale."""
         r, a = rank or self.rank, alpha or self.alpha
         return 1.0 if self.kind == "vera" else a / r**0.5 if self.rslora else a / r
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The targets by name. Raises TypeError before `on` has found them."""
+        if isinstance(self.targets, str):
+            raise TypeError(f"targets {self.targets} mean no names before LoRA.on has seen the model")
+        return self.targets
+
+    def on(self, modules: Mapping[str, nn.Module], auto: Auto = "attention") -> dict[str, LoRA]:
+        """The adapter of each group's module, its targets by name; see `targets.resolved`. Raises ExperimentError."""
+        found = resolved(self.targets, modules, auto)
+        return {group: self.model_copy(update={"targets": names}) for group, names in found.items()}
 
     def peft(self) -> LoraConfig | VeraConfig:
         """The same adapter as PEFT describes it."""
@@ -73,7 +86,7 @@ class LoRA(BaseModel):
                 )  # PEFT warns that the frozen pair is not saved; its seed gives it again
                 return VeraConfig(
                     r=self.rank,
-                    target_modules=list(self.targets),
+                    target_modules=list(self.names),
                     vera_dropout=self.dropout,
                     d_initial=0.1,
                     projection_prng_key=PROJECTION_KEY,
@@ -84,36 +97,43 @@ class LoRA(BaseModel):
             lora_alpha=self.alpha,
             lora_dropout=self.dropout,
             use_rslora=self.rslora,
-            target_modules=list(self.targets),
+            target_modules=list(self.names),
             bias="none",
         )
 
 
-def attach(module: nn.Module, spec: LoRA, group: str, seed: int, second: bool = False) -> PeftModel:
+def attach(
+    module: nn.Module, spec: LoRA, group: str, seed: int, second: bool = False, auto: Auto = "attention"
+) -> PeftModel:
     """Wrap `module` by PEFT; A ~ U(-1/sqrt(d_in), 1/sqrt(d_in)) from the stream of (seed, group), B = 0.
 
     `second` adds another adapter of the same shape, `local_A` and `local_B`, that is summed with the first (FedDPA).
-    Raises ExperimentError where a target names no Linear module, or where the rank exceeds an adapted layer's size.
+    Raises ExperimentError where a target names no linear layer, or where the rank exceeds an adapted layer's size.
     """
-    linear = {n: m for n, m in module.named_modules() if isinstance(m, nn.Linear)}
-    adapted = {n: m for n, m in linear.items() if any(n == t or n.endswith(f".{t}") for t in spec.targets)}
-    if not adapted:
-        known = ", ".join(sorted({n.rsplit(".", 1)[-1] for n in linear}))
-        raise ExperimentError(
-            f"the LoRA targets {', '.join(spec.targets)} name no layer of {group}; it has {known}"
-        )
-    for name, layer in adapted.items():
-        if spec.kind == "lora" and spec.rank > min(layer.in_features, layer.out_features):
+    spec = spec.on({group: module}, auto)[group]
+    layers = adapted(module, spec.names)
+    for name, layer in layers.items():
+        d_out, d_in = size_of(layer)
+        if spec.kind == "lora" and spec.rank > min(d_in, d_out):
             raise ExperimentError(
-                f"LoRA rank {spec.rank} is above the size of {group} {name} "
-                f"({layer.out_features} x {layer.in_features}); at most {min(layer.in_features, layer.out_features)} is right"
+                f"LoRA rank {spec.rank} is above the size of {group} {name} ({d_out} x {d_in}); "
+                f"at most {min(d_in, d_out)} is right"
             )
     from peft import get_peft_model
 
-    wrapped = get_peft_model(module, spec.peft())
-    if second:
-        wrapped.add_adapter("local", spec.peft())
-        wrapped.base_model.set_adapter(["default", "local"])
+    def config() -> LoraConfig | VeraConfig:
+        config = spec.peft()
+        config.fan_in_fan_out = not all(isinstance(m, nn.Linear) for m in layers.values())
+        return config
+
+    with warnings.catch_warnings():
+        # PEFT sets the one for every layer, and asks for the other by a name that transformers has replaced
+        for message in (".*fan_in_fan_out.*", ".*is_gradient_checkpointing.*"):
+            warnings.filterwarnings("ignore", message=message)
+        wrapped = get_peft_model(module, config())
+        if second:
+            wrapped.add_adapter("local", config())
+            wrapped.base_model.set_adapter(["default", "local"])
     with torch.no_grad():
         for name, parameter in named_factors(wrapped).items():
             if name.endswith("_A"):
@@ -164,7 +184,6 @@ def frozen_pairs(layers: Mapping[str, Any]) -> dict[str, Tensor]:
     pairs = {}
     for place, layer in layers.items():
         if hasattr(layer, "vera_A"):
-            base = layer.get_base_layer()
-            pairs[f"{place}.vera_A"] = layer.vera_A["default"][:, : base.in_features]
-            pairs[f"{place}.vera_B"] = layer.vera_B["default"][: base.out_features]
+            pairs[f"{place}.vera_A"] = layer.vera_A["default"][:, : layer.in_features]
+            pairs[f"{place}.vera_B"] = layer.vera_B["default"][: layer.out_features]
     return pairs

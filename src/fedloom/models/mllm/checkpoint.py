@@ -1,6 +1,7 @@
 """Folders of a multimodal LLM: encoder/, llm/ (a Hugging Face model and its tokenizer), projector, mllm.json."""
 
 import copy
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.core.validation import validated
+from fedloom.models.encoders.encoder import Encoder
+from fedloom.models.hf_errors import loading
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.projector import new_projector
 
@@ -21,7 +25,7 @@ CONFIG, PROJECTOR = "mllm.json", "projector.safetensors"
 class MLLMParts(Protocol):
     """A multimodal LLM, as its folder holds it."""
 
-    encoder: nn.Module
+    encoder: Encoder
     projector: nn.Module
     llm: nn.Module
     tokenizer: Any
@@ -39,7 +43,7 @@ def save(model: MLLMParts, folder: Path, dtype: torch.dtype | None = None) -> No
         )
     folder.mkdir(parents=True, exist_ok=True)
     encoder = model.encoder if dtype is None else copy.deepcopy(model.encoder).to(dtype)
-    encoder.save_pretrained(folder / "encoder")  # type: ignore[operator]
+    encoder.save_pretrained(folder / "encoder")
     state = None if dtype is None else _cast(model.llm, dtype)
     with quiet_hf():
         model.llm.save_pretrained(folder / "llm", state_dict=state)
@@ -58,18 +62,16 @@ def load(
     """The model in a folder that `save` wrote, in eval mode; `build` is its class. Reads no network and no pickle."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from fedloom.models.imagebind.imagebind import ImageBind
-
     if not (folder / CONFIG).is_file():
         raise ExperimentError(
             f"{folder} is no multimodal LLM: it lacks {CONFIG}, which save_pretrained writes"
         )
-    config = MLLMConfig.model_validate_json((folder / CONFIG).read_text(encoding="utf-8"))
-    encoder = ImageBind.from_pretrained(folder / "encoder", modalities)
+    config = validated(MLLMConfig, _fields(folder / CONFIG), str(folder / CONFIG))
+    encoder = read_encoder(folder / "encoder", modalities)
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    with quiet_hf():
+    with loading("model.foundation", folder / "llm"), quiet_hf():
         llm = AutoModelForCausalLM.from_pretrained(folder / "llm", dtype=dtype, use_safetensors=True, **local)
-    tokenizer = AutoTokenizer.from_pretrained(folder / "llm", **local)
+        tokenizer = AutoTokenizer.from_pretrained(folder / "llm", **local)
     projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config)
     kept = projector.state_dict().keys()
     state = load_file(folder / PROJECTOR)
@@ -78,6 +80,27 @@ def load(
     projector.load_state_dict({name: state[name] for name in kept})
     model = build(encoder, projector, llm, tokenizer, config)
     return model.to(device=device, dtype=dtype).eval()
+
+
+def read_encoder(folder: Path, modalities: Sequence[str] | None = None) -> Encoder:
+    """The encoder in a folder: an ImageBind, or towers that `TowerEncoder.save_pretrained` wrote. Raises ExperimentError."""
+    from fedloom.models.encoders.load import is_saved, load_saved
+    from fedloom.models.imagebind.imagebind import ImageBind
+
+    return (
+        load_saved(folder, modalities) if is_saved(folder) else ImageBind.from_pretrained(folder, modalities)
+    )
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """The content of a JSON file. Raises ExperimentError."""
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ExperimentError(f"{path} is no JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise ExperimentError(f"{path} should hold a mapping")
+    return fields
 
 
 def _cast(module: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from fedloom.models.imagebind.imagebind import Pool, ScaleMode
+from fedloom.models.encoders.encoder import Pool, ScaleMode
 from fedloom.models.mllm.prompt import PromptConfig
 
 

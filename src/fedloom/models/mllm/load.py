@@ -1,20 +1,28 @@
 """Loading a multimodal LLM: a shipped foundation, or an encoder and a causal LM put together."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 
 from fedloom.core.errors import ExperimentError
+from fedloom.models.encoders.encoder import Encoder
+from fedloom.models.encoders.load import load_towers
+from fedloom.models.encoders.towers import TowerEncoder
 from fedloom.models.imagebind.imagebind import ImageBind
 from fedloom.models.load import choose_device
+from fedloom.models.mllm.config import MLLMConfig
+from fedloom.models.mllm.llm import load_llm
 from fedloom.models.mllm.mllm import MLLM
 from fedloom.models.mllm.projector import new_projector
+from fedloom.models.mllm.projector_file import take_projector
 from fedloom.models.mllm.trainable import AdaptedMLLM
 from fedloom.models.precision import DTYPES, Precision
-from fedloom.models.settings import Foundation
+from fedloom.models.settings import EncoderModality, Foundation
+
+FRAMES = {"chat": "chat", "paper": "conversation", "bare": "bare"}
+"""Frames of a prompt by the value of `model.prompt`."""
 
 
 def load_model(
@@ -32,60 +40,58 @@ def load_model(
     tensors are float32.
     """
     where = choose_device(device)
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # transformers and PEFT draw initial weights that are replaced at once
+    notes: list[str] = []
+    # transformers and PEFT draw initial weights that are replaced at once
+    with torch.random.fork_rng(devices=[]):
         if settings.llm is not None or settings.encoder is not None:
-            mllm = _assemble(settings, modalities, seed).to(where)
+            mllm = _assemble(settings, modalities, seed, notes).to(where)
         else:
             mllm = MLLM.from_pretrained(
                 foundation_folder(settings.foundation), modalities=modalities or None, device=where
             )
-        mllm = joined(mllm, settings, seed)
+        mllm = joined(mllm, settings, seed, assembled=settings.llm is not None)
         model = AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
+    drawn = settings.llm is not None or settings.projector != "own"
+    if drawn and settings.projector_from is None:
+        notes.append(
+            "the projector starts from random weights; model.projector_from would name a trained one"
+        )
+    model.notes = notes + model.notes
     model.cast_frozen(DTYPES[precision])
     return model
 
 
-def joined(mllm: MLLM, settings: Foundation, seed: int) -> MLLM:
-    """The model with the projector, the number of soft tokens and the prompt frame of the settings.
+def joined(mllm: MLLM, settings: Foundation, seed: int, *, assembled: bool = False) -> MLLM:
+    """The model with the projector, the number of soft tokens and the prompt of the settings.
 
-    Raises ExperimentError for a `projector_from` that does not fit.
+    `assembled`: from an encoder and an LLM, so that it has no prompt of its own. Raises ExperimentError for a `projector_from` or
+    a chat template that does not fit.
     """
     changes: dict[str, object] = {}
     if settings.tokens is not None:
         changes |= {"tokens": settings.tokens, "pool": "mean" if settings.tokens > 1 else mllm.config.pool}
-    if settings.frame is not None:
-        changes["prompt"] = mllm.config.prompt.model_copy(update={"frame": settings.frame})
+    if settings.max_text_tokens is not None:
+        changes["max_text_tokens"] = settings.max_text_tokens
+    prompt: dict[str, object] = {}
+    if settings.prompt != "auto":
+        prompt["frame"] = FRAMES[settings.prompt]
+    elif assembled and mllm.tokenizer.chat_template:
+        prompt["frame"] = "chat"
+    if settings.stop is not None:
+        prompt["stop"] = settings.stop
+    changes["prompt"] = mllm.config.prompt.model_copy(update=prompt)
     if settings.projector != "own":
         changes["layers"] = settings.projector
     mllm.config = mllm.config.model_copy(update=changes)
+    if mllm.config.prompt.frame == "chat":
+        _ = mllm.chat  # a template that does not fit shows before anything is read
     if settings.projector != "own":
         width = mllm.llm.get_input_embeddings().embedding_dim  # type: ignore[operator]
         fresh = new_projector(mllm.encoder, width, mllm.config, seed)
         mllm.projector = fresh.to(device=mllm.device, dtype=next(mllm.projector.parameters()).dtype)
     if settings.projector_from is not None:
-        _take_projector(mllm, settings.projector_from)
+        take_projector(mllm.projector, settings.projector_from)
     return mllm
-
-
-def _take_projector(mllm: MLLM, run: Path) -> None:
-    """Replace the projector's weights by those of a finished run."""
-    from safetensors.torch import load_file
-
-    file = run / "model" / "projector.safetensors"
-    if not file.is_file():
-        raise ExperimentError(
-            f"model.projector_from: {file} is missing; name the folder of a run that has ended"
-        )
-    tensors = {name.partition("/")[2]: tensor for name, tensor in load_file(file).items()}
-    shapes = {name: tensor.shape for name, tensor in mllm.projector.state_dict().items()}
-    if {name: tensor.shape for name, tensor in tensors.items()} != shapes:
-        raise ExperimentError(
-            f"model.projector_from: the projector of {run} has other layers than this model's; give both runs the same "
-            "model.projector, model.encoder and model.llm"
-        )
-    mllm.projector.load_state_dict(tensors)
 
 
 def foundation_folder(name: str) -> Path:
@@ -100,22 +106,39 @@ def foundation_folder(name: str) -> Path:
     )
 
 
-def _assemble(settings: Foundation, modalities: Sequence[str], seed: int) -> MLLM:
-    """An MLLM from an encoder folder and a Hugging Face causal LM, with a new projector."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
+def _assemble(settings: Foundation, modalities: Sequence[str], seed: int, notes: list[str]) -> MLLM:
+    """An MLLM from an encoder and a Hugging Face causal LM, with a new projector; facts worth knowing go to `notes`."""
     if settings.llm is None or settings.encoder is None:
         raise ExperimentError(
             "model.llm and model.encoder go together: name both, or neither and a model.foundation"
         )
-    encoder = ImageBind.from_pretrained(Path(settings.encoder), modalities=modalities or None)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(settings.llm, trust_remote_code=False)
-        llm = AutoModelForCausalLM.from_pretrained(
-            settings.llm, use_safetensors=True, trust_remote_code=False
+    config = MLLMConfig()
+    if isinstance(settings.encoder, str):
+        if settings.audio_seconds is not None:
+            raise ExperimentError(
+                "model.audio_seconds is for model.encoder.audio, and model.encoder is an ImageBind; leave it out"
+            )
+        encoder: Encoder = ImageBind.from_pretrained(Path(settings.encoder), modalities=modalities or None)
+    else:
+        encoder = _towers(settings.encoder, settings.audio_seconds, modalities)
+        config = config.model_copy(update={"pool": "mean", "projector": "per_modality"})
+        notes += [f"the {m} encoder reads {text}" for m, text in encoder.described().items()]
+    llm, tokenizer = load_llm(settings.llm)
+    if settings.stop is not None:  # before the tokenizer's end-of-text token is asked for
+        config = config.model_copy(
+            update={"prompt": config.prompt.model_copy(update={"stop": settings.stop})}
         )
-    except (OSError, SafetensorError, ValueError) as error:
+    return MLLM.assemble(encoder, llm, tokenizer, config, seed=seed)
+
+
+def _towers(
+    sources: Mapping[EncoderModality, str], seconds: float | None, modalities: Sequence[str]
+) -> TowerEncoder:
+    """The towers of these modalities. Raises ExperimentError for a modality without one."""
+    if missing := [m for m in modalities if m not in sources]:
         raise ExperimentError(
-            f"model.llm: {settings.llm} cannot be loaded: {str(error).splitlines()[0]}"
-        ) from error
-    return MLLM.assemble(encoder, llm, tokenizer, seed=seed)
+            f"clients hold {missing[0]}, and model.encoder names encoders of {', '.join(sources) or 'nothing'} only"
+        )
+    if seconds is not None and "audio" not in sources:
+        raise ExperimentError("model.audio_seconds is for model.encoder.audio, which is missing")
+    return load_towers({str(m): source for m, source in sources.items()}, seconds, modalities or None)

@@ -1,14 +1,14 @@
 """The multimodal LLM (UniFLoW Eq. 2-6): encoder -> projector -> soft tokens in the prompt of a causal LM.
 
-Any encoder with `encode`, `preprocess`, `modalities`, `out_dim` and any Hugging Face causal LM fit. The LLM may
-be wrapped by PEFT or have layers replaced in place: it is only ever called with `inputs_embeds`.
+Any encoder with the interface of `encoders.encoder` and any Hugging Face causal LM fit. The LLM may be wrapped by PEFT or have
+layers replaced in place: it is only ever called with `inputs_embeds`.
 """
 
 import inspect
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from torch.nn.functional import cross_entropy
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import MODALITIES, Sample
 from fedloom.models.batch_rows import RowMap
+from fedloom.models.encoders.encoder import Encoder
 from fedloom.models.mllm import checkpoint
+from fedloom.models.mllm.chat import ChatFrame
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.layout import Layout, lay_out
 from fedloom.models.mllm.projector import new_projector
@@ -28,7 +30,7 @@ from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import moved
 
 Features = Sequence[Mapping[str, Tensor]]
-"""Per example: modality -> (tokens, out_dim), the encoder's output before the projector."""
+"""Per example: modality -> (tokens, width), the encoder's output before the projector."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class MLLMExample:
     inputs: dict[str, Tensor]
     pieces: Pieces
     reference: str
+    cut: bool = False
+    """Whether the encoder does not read the end of an input."""
 
     @property
     def truncated(self) -> bool:
-        """Whether text had to be cut to fit `max_text_tokens`."""
-        return self.pieces.truncated
+        """Whether text had to be cut to fit `max_text_tokens`, or an input to fit the encoder."""
+        return self.pieces.truncated or self.cut
 
 
 @dataclass(frozen=True)
@@ -64,15 +68,19 @@ class MLLM(nn.Module):
     """Encoder, projector and language model; build it with `assemble` or `from_pretrained`."""
 
     def __init__(
-        self, encoder: nn.Module, projector: nn.Module, llm: nn.Module, tokenizer: Any, config: MLLMConfig
+        self, encoder: Encoder, projector: nn.Module, llm: nn.Module, tokenizer: Any, config: MLLMConfig
     ) -> None:
         super().__init__()
         if config.prompt.stop == "eos" and tokenizer.eos_token_id is None:
             raise ExperimentError(
-                'the tokenizer has no end-of-text token, which prompt.stop "eos" needs; give prompt.stop a string'
+                "the tokenizer has no end-of-text token, which the stop eos needs; give model.stop a string"
             )
-        self.encoder, self.projector, self.llm = encoder, projector, llm
+        self.encoder: Encoder = encoder
+        self.projector, self.llm = projector, llm
         self.tokenizer, self.config = tokenizer, config
+        self.vocabulary: int = llm.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
+        for name in ("bos", "eos"):
+            self._check_ids([getattr(tokenizer, f"{name}_token_id")], f"the {name} token")
         self.rows = RowMap([])
         """Maps rows of the current module's input to examples, for layers with a client axis."""
         self._plain = PlainTokenizer(tokenizer, sentences(config.prompt))
@@ -81,7 +89,7 @@ class MLLM(nn.Module):
     @classmethod
     def assemble(
         cls,
-        encoder: nn.Module,
+        encoder: Encoder,
         llm: nn.Module,
         tokenizer: Any,
         config: MLLMConfig | None = None,
@@ -96,25 +104,33 @@ class MLLM(nn.Module):
 
     def prepare(self, sample: Sample) -> MLLMExample:
         """Preprocess and tokenise once; the result can be cached. Raises if the encoder lacks a modality."""
-        held: Sequence[str] = self.encoder.modalities  # type: ignore[assignment]
+        held: Sequence[str] = self.encoder.modalities
         for name in sample.modalities:
             if name not in held:
                 raise ExperimentError(
                     f"sample {sample.uid!r} has {name}, but the encoder holds only {', '.join(held)}; "
                     f"load the foundation with modalities including {name!r} or drop it from the data"
                 )
-        inputs = {
-            m: self.encoder.preprocess(m, sample.modalities[m])  # type: ignore[operator]
-            for m in MODALITIES
-            if m in sample.modalities
-        }
-        return MLLMExample(sample.uid, sample.kind, inputs, self.pieces(sample), sample.answer)
+        raw = {m: sample.modalities[m] for m in MODALITIES if m in sample.modalities}
+        inputs = {m: self.encoder.preprocess(m, value) for m, value in raw.items()}
+        cut = any(self.encoder.cuts(m, value) for m, value in raw.items())
+        return MLLMExample(sample.uid, sample.kind, inputs, self.pieces(sample), sample.answer, cut)
 
     def pieces(self, sample: Sample) -> Pieces:
         """Token ids of a sample's prompt and answer; touches no raw input."""
+        if self.config.prompt.frame == "chat":
+            return self.chat.pieces(
+                partial(self.encode, plain=True),
+                list(sample.modalities),
+                sample.question,
+                sample.answer,
+                stop=self._stop_ids(),
+                limit=self.config.max_text_tokens,
+                combine=self.config.combine,
+            )
         return assemble(
             self.config.prompt,
-            self._encode,
+            self.encode,
             list(sample.modalities),
             sample.question,
             sample.answer,
@@ -122,11 +138,23 @@ class MLLM(nn.Module):
             eos=self.tokenizer.eos_token_id,
             limit=self.config.max_text_tokens,
             combine=self.config.combine,
-            encode_text=partial(self._encode, plain=True),
+            encode_text=partial(self.encode, plain=True),
         )
 
+    @cached_property
+    def chat(self) -> ChatFrame:
+        """The tokenizer's chat template. Raises ExperimentError where it has none."""
+        return ChatFrame.of(self.tokenizer)
+
+    def _stop_ids(self) -> list[int]:
+        """Token ids that end an answer in a chat: the template's own end of a turn, unless a stop is set."""
+        stop = self.config.prompt.stop
+        if stop != "eos":
+            return self.encode(stop)
+        return list(self.chat.stop) or [self.tokenizer.eos_token_id]
+
     def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
-        """Encoder outputs before P, per example {modality: (tokens, out_dim)}; one pass per modality."""
+        """Encoder outputs before P, per example {modality: (tokens, width)}; one pass per modality."""
         features: list[dict[str, Tensor]] = [{} for _ in examples]
         groups: dict[tuple[str, torch.Size], list[int]] = defaultdict(list)
         for i, example in enumerate(examples):
@@ -138,7 +166,7 @@ class MLLM(nn.Module):
             if batch.is_floating_point():
                 batch = batch.to(weight.dtype)
             self.rows = RowMap(members)
-            out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)  # type: ignore[operator]
+            out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)
             for i, row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
                 features[i][name] = row
         return features
@@ -213,19 +241,29 @@ class MLLM(nn.Module):
         return next(self.projector.parameters()).device
 
     def project(self, name: str, value: Tensor) -> Tensor:
-        """Soft tokens X = P z (Eq. 3) of one modality: (..., out_dim) to (..., d_llm)."""
+        """Soft tokens X = P z (Eq. 3) of one modality: (..., width) to (..., d_llm)."""
         layer = self.projector[name] if isinstance(self.projector, nn.ModuleDict) else self.projector
         weight = next(layer.parameters())
         return layer(value.to(weight))  # type: ignore[no-any-return]
 
-    def _encode(self, text: str, plain: bool = False) -> list[int]:
+    def encode(self, text: str, plain: bool = False) -> list[int]:
         """Token ids, `plain` without special ones; cached: most pieces of a prompt recur and a tokenizer's call is slow."""
         if (text, plain) not in self._seen:
             if len(self._seen) >= 4096:
                 self._seen.clear()
             tokenizer = self._plain if plain else self.tokenizer
-            self._seen[text, plain] = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+            ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+            self._check_ids(ids, repr(text[:40]))
+            self._seen[text, plain] = ids
         return self._seen[text, plain]
+
+    def _check_ids(self, ids: Sequence[int | None], text: str) -> None:
+        """Raise ExperimentError for an id that the LLM has no embedding for."""
+        if beyond := [i for i in ids if i is not None and i >= self.vocabulary]:
+            raise ExperimentError(
+                f"the tokenizer gives {text} the id {beyond[0]}, and the LLM has {self.vocabulary} embeddings; take the "
+                "tokenizer that belongs to the model"
+            )
 
     def _embed(self, plan: Layout, features: Features) -> Tensor:
         """Embeddings (B, L, d_llm) of a layout, soft tokens in place."""
@@ -252,12 +290,15 @@ class MLLM(nn.Module):
 
         eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         stop = self.config.prompt.stop
+        ends = [] if eos is None else [eos]
+        if stop == "eos" and self.config.prompt.frame == "chat":
+            ends += [i for i in self._stop_ids()[-1:] if i != eos]
         # A fresh configuration: the checkpoint's own may ask for sampling.
         settings = GenerationConfig(
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
-            eos_token_id=eos,
+            eos_token_id=ends or None,
             pad_token_id=eos if pad is None else pad,
             stop_strings=None if stop == "eos" else [stop],
         )

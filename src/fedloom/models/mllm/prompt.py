@@ -27,8 +27,10 @@ ASSISTANT = "\n### Assistant:"
 class PromptConfig(BaseModel, extra="forbid"):
     """The open choices of the prompt; the defaults are our reading of the paper's table."""
 
-    frame: Literal["conversation", "bare"] = Field(
-        "conversation", description="bare: soft tokens, question (if any) and answer, with no other text"
+    frame: Literal["conversation", "chat", "bare"] = Field(
+        "conversation",
+        description="chat: the tokenizer's chat template (see `chat`); bare: soft tokens, question (if any) and answer, with "
+        "no other text",
     )
     tags: Literal["names", "literal", "pandagpt", "per_modality"] = Field(
         "names", description="<image,audio>, <modality>, <Img>, or one pair of tags around each modality"

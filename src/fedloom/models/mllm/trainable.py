@@ -4,10 +4,11 @@ Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -23,6 +24,7 @@ from fedloom.models.batch_rows import RowMap
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.gradient_check import check_adapters
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
+from fedloom.models.lora.targets import described
 from fedloom.models.mllm.layout import length_of
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.token_counts import count_tokens
@@ -44,23 +46,22 @@ class AdaptedMLLM(Trainable):
         self.mllm = mllm
         self.specs: dict[str, LoRA] = {}
         self._wrapped: dict[str, PeftModel] = {}
-        encoder: Any = mllm.encoder
-        trunks = encoder.trunks
-        for modality in encoder.modalities:
-            if encoder_lora is None:
-                break
-            group = f"encoder.{modality}"
-            self.specs[group] = encoder_lora
-            trunks[modality] = self._wrapped[group] = attach(
-                trunks[modality], encoder_lora, group, seed, second
-            )
-            width = encoder.config.modalities[modality].embed_dim
-            probe = torch.randn(1, 3, width, generator=torch_stream(seed, "probe", group))
-            marker = "vera_lambda" if encoder_lora.kind == "vera" else "lora_"
-            check_adapters(trunks[modality], probe.to(next(mllm.encoder.parameters())), marker=marker)
+        encoder, trunks, adapted = mllm.encoder, mllm.encoder.trunks, []
+        if encoder_lora is not None:
+            modules = {f"encoder.{m}": trunks[m] for m in encoder.modalities}
+            self.specs = encoder_lora.on(modules)
+        for group, spec in self.specs.items():
+            modality = group.removeprefix("encoder.")
+            adapted.append(f"{group}: {described(trunks[modality], spec.names)}")
+            trunks[modality] = self._wrapped[group] = attach(trunks[modality], spec, group, seed, second)
+            marker = "vera_lambda" if spec.kind == "vera" else "lora_"
+            probe = encoder.probe(modality, torch_stream(seed, "probe", group))
+            check_adapters(trunks[modality], marker=marker, named=probe)
         if llm_lora is not None:
-            self.specs = {"llm": llm_lora, **self.specs}
-            mllm.llm = self._wrapped["llm"] = attach(mllm.llm, llm_lora, "llm", seed, second)
+            spec = llm_lora.on({"llm": mllm.llm})["llm"]
+            self.specs = {"llm": spec, **self.specs}
+            adapted.insert(0, f"llm: {described(mllm.llm, spec.names)}")
+            mllm.llm = self._wrapped["llm"] = attach(mllm.llm, spec, "llm", seed, second)
         mllm.eval()
         self._dropouts = {group: dropouts(module) for group, module in self._wrapped.items()}
         named = {
@@ -82,6 +83,7 @@ class AdaptedMLLM(Trainable):
             for place, layer in adapted_layers(module).items()
         }
         super().__init__(named, layers, {group: spec.scale() for group, spec in self.specs.items()})
+        self.notes = [f"adapted in {line}" for line in adapted]
 
     @property
     def root(self) -> nn.Module:
@@ -113,17 +115,26 @@ class AdaptedMLLM(Trainable):
         """Preprocessed inputs and token ids."""
         return self.mllm.prepare(sample)
 
+    def unread_share(self, texts: Collection[str]) -> float:
+        """Share of the texts' words of three letters or more that the tokenizer does not know: it needs a token for two bytes."""
+        words = Counter(word for text in texts for word in text.split() if len(word) > 2)
+        unread = sum(count for word, count in words.items() if self._unread(word))
+        return unread / max(words.total(), 1)
+
+    def _unread(self, word: str) -> bool:
+        ids = self.mllm.encode(f" {word}", plain=True)
+        unknown = self.mllm.tokenizer.unk_token_id
+        return 2 * len(ids) > len(word.encode()) or not ids or (unknown is not None and unknown in ids)
+
     def positions(self, example: MLLMExample) -> int:
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
-        encoder: Any = self.mllm.encoder
-        parts = encoder.config.modalities
-        trunks: int = sum(parts[m].tokens for m in example.inputs)
+        trunks = sum(self.mllm.encoder.positions(m) for m in example.inputs)
         return length_of(example.pieces, self.mllm.config.tokens) + trunks
 
     @in_precision
     @torch.no_grad()
     def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
-        """Per example {modality: (tokens, out_dim)}, before the projector."""
+        """Per example {modality: (tokens, width)}, before the projector."""
         return self.mllm.features(examples)
 
     @in_precision
@@ -198,7 +209,7 @@ class AdaptedMLLM(Trainable):
             "adapters": sorted(self.specs),
             "projector": "projector.safetensors",
         }
-        listed["modalities"] = list(cast(Any, self.mllm.encoder).modalities)
+        listed["modalities"] = list(self.mllm.encoder.modalities)
         (folder / "fedloom.json").write_text(
             json.dumps(listed, indent=2, sort_keys=True) + "\n", encoding="utf-8"
         )

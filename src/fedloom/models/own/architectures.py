@@ -16,7 +16,8 @@ from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.streams import stream_seed
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
-from fedloom.models.image_processing import Pixels, read_pixels
+from fedloom.models.hf_errors import reason
+from fedloom.models.image_processing import Pixels, fixed_size, read_pixels
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.word_tokenizer import word_tokenizer
 
@@ -161,25 +162,15 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
             return encoder, _sound_reader(extractor), extractor
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, SafetensorError, ValueError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
-            f"model.architectures: {name} is none of {', '.join(TINY)}, and no Hugging Face model either: {reason}"
+            f"model.architectures: {name} is none of {', '.join(TINY)}, and no Hugging Face model either: {reason(error)}"
         ) from error
     return encoder, _text_reader(tokenizer, min(tokenizer.model_max_length, 128)), tokenizer
 
 
 def _check_size(name: str, pixels: Pixels, side: Any) -> None:
     """Raise ExperimentError where pictures keep their own shape, or come in another size than the encoder reads."""
-    shapes = {
-        tuple(pixels.sized(torch.zeros(3, h, w, dtype=torch.uint8)).shape[1:])
-        for h, w in ((24, 24), (24, 36))
-    }
-    if len(shapes) > 1:
-        raise ExperimentError(
-            f"model.architectures: the processor of {name} gives pictures of several shapes; "
-            "name a crop_size, or a size of height and width, in its preprocessor_config.json"
-        )
-    size = shapes.pop()
+    size = fixed_size(pixels, name, "model.architectures")
     wanted = (side, side) if isinstance(side, int) else tuple(side) if side else size
     if size != wanted:
         raise ExperimentError(

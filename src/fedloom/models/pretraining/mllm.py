@@ -154,7 +154,7 @@ def prepare_pool(
             sample = world.sample("public", index, kind)
             for name, raw in sample.modalities.items():
                 if name not in shown:
-                    shown[name] = model.encoder.preprocess(name, raw)  # type: ignore[operator]
+                    shown[name] = model.encoder.preprocess(name, raw)
             inputs = {name: shown[name] for name in sample.modalities}
             ready[kind].append(
                 MLLMExample(sample.uid, sample.kind, inputs, model.pieces(sample), sample.answer)

@@ -57,14 +57,14 @@ def align(
         for place, word in enumerate(example.reference.split()):
             labels[row, place] = number[word]
     stream = torch_stream(seed, "readout", name)
-    readout = Readout(int(model.encoder.out_dim), places, len(vocabulary), stream).to(model.device)  # type: ignore[arg-type]
+    readout = Readout(model.encoder.widths[name], places, len(vocabulary), stream).to(model.device)
     weights = [*model.encoder.parameters(), readout.weight]
     optimiser = torch.optim.AdamW(weights, lr, betas=(0.9, 0.95), weight_decay=0.01)
     rng = numpy_stream(seed, "readout", name, "batches")
     for step in range(steps):
         picked = rng.integers(len(examples), size=batch)
         raw = torch.stack([examples[int(i)].inputs[name] for i in picked]).to(model.device)
-        z = model.encoder.encode(name, raw if vary is None else vary(raw), pool=model.config.pool)  # type: ignore[operator]
+        z = model.encoder.encode(name, raw if vary is None else vary(raw), pool=model.config.pool)
         logits = readout(z)
         targets = labels[torch.from_numpy(picked)].to(logits.device)
         loss = cross_entropy(logits.flatten(0, 1), targets.flatten())

@@ -21,6 +21,7 @@ from fedloom.models.training.settings import (
     Training,
     batches,
     has_encoder,
+    has_llm,
     local_steps,
     part_of_round,
     plan,
@@ -68,8 +69,8 @@ class LocalJob:
 
     def stages(self) -> list[Stage]:
         """The stages of this round."""
-        encoder = has_encoder(self.training, self.names)
-        return plan(self.training, self.steps, self.round, self.rounds, encoder)
+        encoder, llm = has_encoder(self.training, self.names), has_llm(self.training, self.names)
+        return plan(self.training, self.steps, self.round, self.rounds, encoder, llm)
 
     def names_in(self, parts: frozenset[Part]) -> frozenset[str]:
         """The tensors that a stage with these parts trains."""

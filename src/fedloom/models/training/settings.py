@@ -115,10 +115,13 @@ def local_steps(examples: int, training: Training) -> int:
     return training.steps or training.epochs * math.ceil(examples / training.batch_size)
 
 
-def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: bool) -> list[Stage]:
+def plan(
+    training: Training, steps: int, round: int, rounds: int, has_encoder: bool, has_llm: bool = True
+) -> list[Stage]:
     """The stages of one local round of `steps` steps (Eq. 7; Tables 14 and 15 for the other orders).
 
-    `round` counts from 1. A client without modalities has nothing to do in an encoder stage.
+    `round` counts from 1. A client without modalities has nothing to do in an encoder stage, and one with a frozen LLM nothing in
+    an LLM stage: its steps go to the other one. A single step trains both stages' parts, so that none is left out.
     """
     with_encoder: set[Part] = {"projector"} if training.projector in ("stage1", "both") else set()
     with_llm: set[Part] = {"projector"} if training.projector in ("stage2", "both") else set()
@@ -138,6 +141,10 @@ def plan(training: Training, steps: int, round: int, rounds: int, has_encoder: b
     if training.schedule == "rounds":
         return [Stage(steps, encoder_stage if round <= math.floor(training.rho * rounds) else llm_stage)]
     boundary = math.floor(training.tau * steps)
+    if 0 < training.tau < 1 and not has_llm:
+        return [Stage(steps, encoder_stage)]
+    if 0 < training.tau < 1 and steps == 1:
+        return [Stage(steps, everything)]
     if 0 < training.tau < 1 and steps >= 2:
         boundary = min(max(boundary, 1), steps - 1)
     stages = [Stage(boundary, encoder_stage), Stage(steps - boundary, llm_stage)]
@@ -158,13 +165,19 @@ def has_encoder(training: Training, names: Collection[str]) -> bool:
     return any(part_of(group_of(n)) in first for n in names)
 
 
+def has_llm(training: Training, names: Collection[str]) -> bool:
+    """Whether a client that trains these tensors has anything to do in an LLM stage."""
+    second = {"llm", "projector"} if training.projector in ("stage2", "both") else {"llm"}
+    return any(part_of(group_of(n)) in second for n in names)
+
+
 ANY_STEPS = (1, 2, 1000)
-"""Numbers of local steps that stand for any: one step has one stage alone."""
+"""Numbers of local steps that stand for any: one step has all stages in it."""
 
 
 def trained_in(training: Training, names: Collection[str], round: int, rounds: int, steps: int) -> list[str]:
     """Those of a client's tensors that some stage of a round of `steps` local steps trains."""
-    stages = plan(training, steps, round, rounds, has_encoder(training, names))
+    stages = plan(training, steps, round, rounds, has_encoder(training, names), has_llm(training, names))
     parts = {part for stage in stages for part in stage.parts}
     return [n for n in names if part_of(group_of(n)) in {*parts, None}]
 

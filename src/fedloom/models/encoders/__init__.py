@@ -1,0 +1,1 @@
+"""Encoders of pictures and sounds: their common interface, and towers of transformers with processors of their own."""
