@@ -18,8 +18,8 @@ from fedloom.models.classifier.checkpoint import load_checkpoint
 from fedloom.models.classifier.load import load_classifier
 from fedloom.models.classifier.trainable import AdaptedClassifier
 from fedloom.models.load import shipped
-from fedloom.models.lora.layers import LoRA
 from fedloom.models.pretraining.roberta import FOLDER
+from fedloom.models.settings import ClassifierLoRA as LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.frozen_llm import embedder_of
 
