@@ -219,7 +219,7 @@ def test_the_watch_starts_the_current_run_and_starts_it_again_when_nobody_is_at_
 
 def serve_a_moment(watch, path: Path) -> None:
     """A ServerApp that was at work and ended."""
-    with current.at_work(path):
+    with try_lock(path):
         watch._supervise()
     for _ in range(2):
         watch._supervise()

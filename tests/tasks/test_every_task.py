@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
+from fedloom.core.seals import CHECKSUMS
 from fedloom.data.sources import SOURCES
 from fedloom.experiment.run import load, read_experiment, run
 from fedloom.experiment.settings import Experiment
@@ -91,8 +92,9 @@ def test_every_source_is_for_a_task_and_every_task_has_a_source() -> None:
 
 def test_a_run_from_before_the_tasks_is_still_read(pair_run: Path) -> None:
     """Its file held the fields of every source, whichever was used."""
-    file = pair_run / "experiment.yaml"
-    before = file.read_text(encoding="utf-8")
+    file, seals = pair_run / "experiment.yaml", pair_run / CHECKSUMS
+    before, sealed = file.read_text(encoding="utf-8"), seals.read_bytes()
+    seals.unlink()  # runs had none then
     old = "data:\n  dataset: tabletop\n  styles: [sketch]\n  partition: {kind: few-shot, shots: 16}\n  test_share: 0.2\n"
     try:
         file.write_text(before.replace("data:\n", old), encoding="utf-8")
@@ -105,6 +107,7 @@ def test_a_run_from_before_the_tasks_is_still_read(pair_run: Path) -> None:
             Experiment.load(file)
     finally:
         file.write_text(before, encoding="utf-8")
+        seals.write_bytes(sealed)
 
 
 def test_no_file_outside_tasks_and_models_asks_which_task_it_is() -> None:
