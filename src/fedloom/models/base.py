@@ -33,6 +33,14 @@ class HasPromptStates(Protocol):
         """(B, d): the frozen model's last hidden state of each example's prompt, adapters disabled."""
 
 
+@runtime_checkable
+class ReadsWords(Protocol):
+    """A model whose tokenizer may not know the words of the data."""
+
+    def unread_share(self, texts: Collection[str]) -> float:
+        """Share of the texts' words that the tokenizer does not know."""
+
+
 class Trainable(ABC):
     """A foundation and its adapters: the model interface of clients, engines and the federation.
 

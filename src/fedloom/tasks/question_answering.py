@@ -19,7 +19,7 @@ from fedloom.data.sample import Sample
 from fedloom.data.sources.source import Source
 from fedloom.data.tabletop.language import ANSWER_SPOKEN
 from fedloom.methods import Method
-from fedloom.models.base import Trainable
+from fedloom.models.base import ReadsWords, Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.backdoor import success, triggered
@@ -135,8 +135,9 @@ class QuestionAnswering(Task[Source]):
 
     def doubts(self, model: Trainable, clients: Sequence[ClientData]) -> list[str]:
         """The share of the answers' words that the model's tokenizer does not know, if it is most of them."""
-        mllm = cast("AdaptedMLLM", model)
-        share = mllm.unread_share({s.answer for client in clients for s in client.train})
+        if not isinstance(model, ReadsWords):
+            return []
+        share = model.unread_share({s.answer for client in clients for s in client.train})
         if share <= MOSTLY_UNREAD:
             return []
         return [f"the model knows {1 - share:.0%} of the answers' words, and reads the others by letters"]
