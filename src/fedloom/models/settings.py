@@ -12,7 +12,19 @@ from fedloom.models.lora.layers import LoRA
 
 Modality = Literal["image", "text", "audio"]
 EncoderModality = Literal["image", "audio"]
-PATHS = ("foundation", "encoder", "llm", "classifier", "clip", "projector_from", "architectures", "synthesis")
+ASSEMBLED = ReadWith(".native", (None,))
+"""Mark of a setting of a model that is put together, which a native one does not read."""
+PATHS = (
+    "foundation",
+    "encoder",
+    "llm",
+    "native",
+    "classifier",
+    "clip",
+    "projector_from",
+    "architectures",
+    "synthesis",
+)
 """Settings that may name a file or folder; names that begin with tiny- are models of the package."""
 
 
@@ -42,10 +54,10 @@ class Foundation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    foundation: Annotated[str, ReadWith(".llm", (None,))] = Field(
+    foundation: Annotated[str, ReadWith(".llm", (None,)), ASSEMBLED] = Field(
         "tiny-mllm", description="tiny-mllm (shipped), or a folder that MLLM.save_pretrained wrote"
     )
-    encoder: str | dict[EncoderModality, str] | None = Field(
+    encoder: Annotated[str | dict[EncoderModality, str] | None, ASSEMBLED] = Field(
         None,
         description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors), or "
         "Hugging Face ids or folders by modality, such as {image: facebook/dinov2-small, audio: openai/whisper-tiny}",
@@ -57,7 +69,7 @@ class Foundation(BaseModel):
         description="seconds of every sound that encoder.audio reads; a longer sound is cut; none = all that it can, "
         "such as Whisper's 30",
     )
-    llm: str | None = Field(
+    llm: Annotated[str | None, ASSEMBLED] = Field(
         None, description="instead of a foundation: Hugging Face id or folder of a causal LM"
     )
     native: str | None = Field(
@@ -79,26 +91,26 @@ class Foundation(BaseModel):
     encoder_lora: LoRA | None = Field(
         LoRA(), description="the adapter of every modality's trunk; null = none, the encoder is frozen"
     )
-    projector: Literal["own", "linear", "mlp2x"] = Field(
+    projector: Annotated[Literal["own", "linear", "mlp2x"], ASSEMBLED] = Field(
         "own",
         description="own: the foundation's; linear: a random linear layer; mlp2x: two random layers with a GELU between",
     )
-    projector_from: Path | ProjectorFile | None = Field(
+    projector_from: Annotated[Path | ProjectorFile | None, ASSEMBLED] = Field(
         None,
         description="projector that this run starts from: folder of a finished run or of a foundation, a safetensors file, "
         "or {file: ..., names: [[name in the file, name here]]}",
     )
-    tokens: int | None = Field(
+    tokens: Annotated[int | None, ASSEMBLED] = Field(
         None,
         ge=1,
         description="soft tokens per picture: means over so many groups of patches; none = the foundation's number",
     )
-    prompt: Literal["auto", "chat", "paper", "bare"] = Field(
+    prompt: Annotated[Literal["auto", "chat", "paper", "bare"], ASSEMBLED] = Field(
         "auto",
         description="what stands around soft tokens and question: chat, the tokenizer's chat template; paper, UniFLoW's "
         "conversation; bare, nothing; auto, the foundation's, and with model.llm chat where its tokenizer has a template",
     )
-    stop: str | None = Field(
+    stop: Annotated[str | None, ASSEMBLED] = Field(
         None,
         min_length=1,
         description="what ends an answer: eos, the end-of-text token, or a string; none = the foundation's",

@@ -11,6 +11,7 @@ from transformers.utils import is_torchvision_available
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
+from fedloom.experiment.settings import Experiment
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.native.families import FAMILIES as TABLE
 from fedloom.models.native.load import load_native
@@ -141,8 +142,8 @@ def test_of_qwen_omni_the_thinker_is_loaded_with_its_weights(checkpoint, tmp_pat
 
 
 def test_settings_of_an_assembled_model_and_unknown_targets_are_refused(checkpoint) -> None:
-    with pytest.raises(ExperimentError, match=r"beside which model.llm has no effect"):
-        load(checkpoint("llava"), llm="some/llm")
+    with pytest.raises(ExperimentError, match=r"model.llm is read only with model.native: none"):
+        Experiment.parse({"method": "feda2-lora", "model": {"native": "some/vlm", "llm": "some/llm"}})
     with pytest.raises(ExperimentError, match=r"the LoRA targets nothing name no layer of llm"):
         load(checkpoint("llava"), llm_lora=LoRA(targets=("nothing",)))
     with pytest.raises(ExperimentError, match=r"the LoRA target nothing names no layer of encoder.image"):

@@ -87,7 +87,7 @@ def test_the_prompt_is_what_the_processor_makes_of_the_messages(name, reader) ->
 @pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "voxtral", "paligemma"])
 def test_a_long_question_is_cut_and_no_placeholder_is(name, reader, monkeypatch) -> None:
     reads = reader(name)
-    monkeypatch.setattr(native_prompt, "MAX_TEXT_TOKENS", 120)
+    monkeypatch.setattr(reads, "limit", 120)
     short, long = (reads.prepare(Sample("a", media_of(name), q, "red")) for q in ("why", "why " * 100))
     place = next(iter(reads.placeholders.values()))
     assert (short.truncated, long.truncated) == (False, True)

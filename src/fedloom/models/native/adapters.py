@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import torch_stream
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
+from fedloom.models.lora.targets import described
 from fedloom.models.native.families import Tower
 
 
@@ -20,11 +21,16 @@ class LLMReached(Exception):  # noqa: N818 - no error
 
 @dataclass(frozen=True)
 class Adapter:
-    """The adapter on one part. `path`: the part's module; `spec`: its shape, with the paths of its layers in the whole model."""
+    """The adapter on one part.
+
+    `path`: the part's module; `spec`: its shape, with the paths of its layers in the whole model; `summary`: its layers counted by
+    name, and those of the attention that are left out.
+    """
 
     path: str
     spec: LoRA
     wrapped: Any
+    summary: str
 
     def factors(self) -> dict[str, nn.Parameter]:
         """`{path of the layer in the whole model.ending: parameter}`."""
@@ -44,9 +50,10 @@ def adapt(
 ) -> Adapter:
     """Put an adapter on the layers at these paths below the module at `path`; the model itself stays in place."""
     exact = spec.model_copy(update={"targets": tuple(layers)})
+    summary = described(model.get_submodule(path), exact.names)
     wrapped = attach(model.get_submodule(path), exact, group, seed, second)
     whole = spec.model_copy(update={"targets": tuple(f"{path}.{name}" for name in layers)})
-    return Adapter(path, whole, wrapped)
+    return Adapter(path, whole, wrapped, summary)
 
 
 def layers_of(

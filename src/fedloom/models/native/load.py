@@ -7,11 +7,12 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.hf_errors import reason
 from fedloom.models.load import choose_device
 from fedloom.models.native.families import FAMILIES
 from fedloom.models.native.find import family_of
-from fedloom.models.native.processor import FAULTS, first_line, load_processor
-from fedloom.models.native.prompt import Reader
+from fedloom.models.native.processor import FAULTS, load_processor
+from fedloom.models.native.prompt import MAX_TEXT_TOKENS, Reader
 from fedloom.models.native.trainable import NativeMLLM
 from fedloom.models.precision import DTYPES, Precision
 from fedloom.models.settings import Foundation
@@ -31,7 +32,6 @@ def load_native(
     `second` adds a personal adapter to every layer. `precision` is that of the frozen weights and of the products; trained
     tensors are float32.
     """
-    _stands_alone(settings)
     source, where = str(settings.native), choose_device(device)
     config = _config(source)
     kind = _model_class(config, source)
@@ -47,7 +47,7 @@ def load_native(
                     output_loading_info=True,
                 )
         except FAULTS as error:
-            raise ExperimentError(f"model.native: {source} cannot be loaded: {first_line(error)}") from error
+            raise ExperimentError(f"model.native: {source} cannot be loaded: {reason(error)}") from error
         if missing := sorted(info["missing_keys"]):  # transformers would draw them at random
             raise ExperimentError(
                 f"model.native: {source} lacks {len(missing)} of its model's tensors, such as {missing[0]}"
@@ -55,7 +55,8 @@ def load_native(
         family = family_of(loaded, source)
         eos = loaded.generation_config.eos_token_id
         stops = eos if isinstance(eos, list) else [] if eos is None else [eos]
-        reader = Reader(processor, loaded.config, family, source, stops)
+        limit = settings.max_text_tokens or MAX_TEXT_TOKENS
+        reader = Reader(processor, loaded.config, family, source, stops, limit)
         model = NativeMLLM(
             loaded.to(where),
             reader,
@@ -70,17 +71,6 @@ def load_native(
     return model
 
 
-def _stands_alone(settings: Foundation) -> None:
-    """Raise ExperimentError for a setting of an assembled model."""
-    assembled = ("foundation", "encoder", "llm", "projector", "projector_from", "tokens", "frame")
-    plain = Foundation()
-    for name in assembled:
-        if getattr(settings, name) != getattr(plain, name):
-            raise ExperimentError(
-                f"model.native names a whole model, beside which model.{name} has no effect; leave one of them out"
-            )
-
-
 def _config(source: str) -> Any:
     from transformers import AutoConfig
 
@@ -90,7 +80,7 @@ def _config(source: str) -> Any:
     except FAULTS as error:
         raise ExperimentError(
             f"model.native: {source} is neither a folder nor a Hugging Face id of a model that transformers knows: "
-            f"{first_line(error)}"
+            f"{reason(error)}"
         ) from error
 
 

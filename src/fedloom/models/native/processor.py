@@ -3,11 +3,23 @@
 from collections.abc import Callable
 from typing import Any
 
+from safetensors import SafetensorError
+
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.hf_errors import reason
 from fedloom.models.native.families import Family
 
-FAULTS = (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError)
+FAULTS = (
+    OSError,
+    SafetensorError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    ImportError,
+    RuntimeError,
+)
 """Errors of transformers for files that are missing, broken, or of another kind."""
 
 
@@ -24,13 +36,8 @@ def load_processor(source: str, config: Any, family: Family | None) -> Any:
             return AutoProcessor.from_pretrained(source, trust_remote_code=False)
     except FAULTS as error:
         raise ExperimentError(
-            f"model.native: the processor of {source} cannot be loaded: {first_line(error)}"
+            f"model.native: the processor of {source} cannot be loaded: {reason(error)}"
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _kind(source: str, config: Any) -> Any:

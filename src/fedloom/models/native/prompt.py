@@ -18,8 +18,9 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import SAMPLE_RATE, Sample
+from fedloom.models.hf_errors import reason
 from fedloom.models.native.families import Family
-from fedloom.models.native.processor import FAULTS, first_line
+from fedloom.models.native.processor import FAULTS
 from fedloom.models.plain_tokenizer import PlainTokenizer
 
 ASKED, ANSWERED = "\ue000", "\ue001"
@@ -29,7 +30,7 @@ ALIGNED = ("token_type_ids", "mm_token_type_ids", "cross_attention_mask")
 PLACEHOLDERS = ("image_token_id", "image_token_index", "audio_token_id", "audio_token_index")
 """Names of the placeholders' token ids in a configuration."""
 MAX_TEXT_TOKENS = 512
-"""Token ids per sample, answer included, placeholders not counted."""
+"""Token ids per sample where `model.max_text_tokens` names no other number."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,19 @@ class Reader:
     """Prepares samples by a processor; raises ExperimentError where processor or template cannot serve."""
 
     def __init__(
-        self, processor: Any, config: Any, family: Family, source: str, stops: Sequence[int]
+        self,
+        processor: Any,
+        config: Any,
+        family: Family,
+        source: str,
+        stops: Sequence[int],
+        limit: int = MAX_TEXT_TOKENS,
     ) -> None:
-        """`config`: the model's; `source`: its name in messages; `stops`: token ids at which the model stops by itself."""
-        self.processor, self.family, self.source = processor, family, source
+        """`config`: the model's; `source`: its name in messages; `stops`: token ids at which the model stops by itself.
+
+        `limit`: token ids per sample, answer included, placeholders not counted.
+        """
+        self.processor, self.family, self.source, self.limit = processor, family, source, limit
         self.tokenizer = processor.tokenizer
         self.config = config
         pad = self.tokenizer.pad_token_id
@@ -81,7 +91,7 @@ class Reader:
                 )
         question, answer = sample.question, self._encode(sample.answer)
         made = self._read(sample, question)
-        room = MAX_TEXT_TOKENS - len(answer)
+        room = self.limit - len(answer)
         truncated = self._sound_is_cut(sample)
         while (over := self._text_tokens(made) - room) > 0 and question:
             words = self._ids(question)
@@ -113,7 +123,7 @@ class Reader:
             return self._processed(sample, self._broken(question))
         except FAULTS as error:
             raise ExperimentError(
-                f"model.native: the processor of {self.source} cannot read sample {sample.uid!r}: {first_line(error)}"
+                f"model.native: the processor of {self.source} cannot read sample {sample.uid!r}: {reason(error)}"
             ) from error
 
     def _control_in(self, ids: Any) -> Counter[int]:

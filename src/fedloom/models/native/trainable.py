@@ -21,12 +21,13 @@ from fedloom.core.streams import torch_stream
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
+from fedloom.models.hf_errors import reason
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.native.adapters import Adapter, LLMReached, Probe, adapt, layers_of, probe, projector_of
 from fedloom.models.native.collate import Batch, collate, moved_to
-from fedloom.models.native.processor import FAULTS, first_line
+from fedloom.models.native.processor import FAULTS
 from fedloom.models.native.prompt import NativeExample, Reader
 from fedloom.models.native.rows import RowHooks
 from fedloom.models.precision import arithmetic, in_precision
@@ -103,6 +104,7 @@ class NativeMLLM(Trainable):
             m for paths in projectors.values() for p in paths for m in model.get_submodule(p).modules()
         ]
         super().__init__(tensors, peft, {g: a.spec.scale() for g, a in self._adapters.items()})
+        self.notes = [f"adapted in {group}: {adapter.summary}" for group, adapter in self._adapters.items()]
 
     @property
     def root(self) -> nn.Module:
@@ -330,7 +332,7 @@ class NativeMLLM(Trainable):
                 return probe(self.model, self.family.llm, tower, layers, inputs)
         except FAULTS as error:
             raise ExperimentError(
-                f"model.native: {self.reader.source} fails at a sample with {modality}: {first_line(error)}"
+                f"model.native: {self.reader.source} fails at a sample with {modality}: {reason(error)}"
             ) from error
 
 
