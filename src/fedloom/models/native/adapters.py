@@ -23,8 +23,8 @@ class LLMReached(Exception):  # noqa: N818 - no error
 class Adapter:
     """The adapter on one part.
 
-    `path`: the part's module; `spec`: its shape, with the paths of its layers in the whole model; `summary`: its layers counted by
-    name, and those of the attention that are left out.
+    `path`: the part's module; `spec`: its shape, with the paths of its layers in the whole model; `summary`: its layers, counted
+    by name, and those of the attention that are left out.
     """
 
     path: str
