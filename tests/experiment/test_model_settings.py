@@ -113,7 +113,11 @@ def test_a_record_with_the_prompts_former_name_is_read(quick) -> None:
 @pytest.mark.parametrize(
     ("file", "change", "says"),
     [
-        ("mllm.json", {"tokens": 0, "pool": "x"}, r"mllm\.json: pool: input should be 'head', 'cls' or 'mean'"),
+        (
+            "mllm.json",
+            {"tokens": 0, "pool": "x"},
+            r"mllm\.json: pool: input should be 'head', 'cls' or 'mean'",
+        ),
         ("mllm.json", {"sauce": 1}, r"mllm\.json: unknown key sauce"),
         ("encoder/config.json", {"out_dim": "wide"}, r"config\.json: out_dim: "),
         ("encoder/config.json", {"model_type": "vit"}, r"is of a vit model, no ImageBind"),
