@@ -1,6 +1,7 @@
 """Settings of the model that would make a run do something else than it says: refused, mended, or said."""
 
 import json
+import shutil
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,26 @@ def test_a_record_with_the_prompts_former_name_is_read(quick) -> None:
     for frame, prompt in ((None, "auto"), ("conversation", "paper"), ("bare", "bare")):
         model = {n: v for n, v in fields["model"].items() if n != "prompt"} | {"frame": frame}
         assert Experiment.from_record({**fields, "model": model}, "x").model.prompt == prompt
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "says"),
+    [
+        (
+            "mllm.json",
+            {"tokens": 0, "pool": "x"},
+            r"mllm\.json: pool: input should be 'head', 'cls' or 'mean'",
+        ),
+        ("mllm.json", {"sauce": 1}, r"mllm\.json: unknown key sauce"),
+        ("encoder/config.json", {"out_dim": "wide"}, r"config\.json: out_dim: "),
+        ("encoder/config.json", {"model_type": "vit"}, r"is of a vit model, no ImageBind"),
+        ("llm/config.json", {"model_type": "no-such-kind"}, r"model\.foundation: .*llm cannot be loaded"),
+    ],
+)
+def test_a_broken_foundation_is_one_sentence(file, change, says, quick, tmp_path, federate) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "own")
+    path = tmp_path / "own" / file
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}), encoding="utf-8")
+    with pytest.raises(ExperimentError, match=says) as raised:
+        federate(quick(model={"foundation": str(tmp_path / "own")}))
+    assert "\n" not in str(raised.value)

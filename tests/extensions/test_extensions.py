@@ -65,13 +65,9 @@ def test_a_method_a_source_a_metric_and_a_rule_make_a_run(tmp_path: Path) -> Non
     figures = result.summary["metrics"]
     assert 0 < figures["global/text/toy_length"] < 20
     assert (unit_of("global/text/toy_length"), words("toy_length")) == ("percent", "length")
-    assert (
-        result.summary["status"]
-        == (
-            "complete, but the model knows 0% of the answers' words, and reads the others by letters"  # they are numbers
-            " and 1 of 2 updates left out, wholly or in part, by the robust stage"
-        )
-    )
+    status = result.summary["status"]
+    assert "the model knows 0% of the answers' words" in status  # the small foundation has no word for "four"
+    assert status.endswith(" and 1 of 2 updates left out, wholly or in part, by the robust stage")
     again = fedloom.Experiment.load(tmp_path / "r" / "experiment.yaml")
     assert (again.method, again.data, again.privacy) == (
         experiment.method,

@@ -225,9 +225,8 @@ def test_a_capped_claim_is_in_the_ledger(scripts, tmp_path) -> None:
     assert entry["capped"] == {}, "claims have no weight"
 
 
-@pytest.mark.parametrize("training", [{}, {"projector": "frozen"}, {"projector": "frozen", "tau": 0.9}])
+@pytest.mark.parametrize("training", [{"projector": "frozen"}, {"projector": "frozen", "tau": 0.9}])
 def test_a_method_that_trains_nothing_is_refused_before_training(training, tmp_path) -> None:
-    """One step a round has no encoder stage, in which alone the projector would be trained."""
     model = {"llm_lora": None, "encoder_lora": None}
     fields = Scripts.fields(method="feda2-lora", model=model, training=training)
     with pytest.raises(ExperimentError, match="method feda2-lora finds no tensor to train in any round"):

@@ -176,7 +176,7 @@ class Federation:
                 return
         raise ExperimentError(
             f"method {method.name} finds no tensor to train in any round; give the model an adapter, let training and "
-            "method.head leave a part unfrozen, give clients more samples for both stages, or set rounds: 0"
+            "method.head leave a part unfrozen, or set rounds: 0"
         )
 
     def _computed(

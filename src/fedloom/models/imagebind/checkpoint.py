@@ -183,7 +183,8 @@ def _read_config(directory: Path) -> ImageBindConfig:
         return validated(ImageBindConfig, described, str(path))
     except FileNotFoundError:
         raise ExperimentError(
-            f"{path} is missing; an ImageBind folder holds it beside {WEIGHTS_FILE}"
+            f"{path} is missing; an ImageBind folder holds it beside {WEIGHTS_FILE}, and a model of transformers is named by "
+            "modality, as in encoder: {image: FOLDER}"
         ) from None
     except (json.JSONDecodeError, AttributeError) as error:
         raise ExperimentError(f"{path} is no ImageBind configuration: {error}") from None
