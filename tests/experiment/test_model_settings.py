@@ -59,13 +59,15 @@ def test_a_frozen_llm_gives_its_steps_to_the_projector(quick, federate) -> None:
     assert steps == [2, 2]
 
 
-def test_a_run_is_loaded_from_another_folder_than_it_was_begun_in(quick, tmp_path, monkeypatch) -> None:
+def test_a_run_is_resumed_where_it_was_begun_and_loaded_from_another_folder(quick, tmp_path, monkeypatch) -> None:
     begun, later = tmp_path / "begun", tmp_path / "later"
     begun.mkdir()
     later.mkdir()
     monkeypatch.chdir(begun)
     adapters = {"llm_lora": {"rank": 2}, "encoder_lora": {"rank": 2}}
     run(quick("fedavg-lora", rounds=1, data=ONE_BATCH, model={**assembled(begun), **adapters}), "runs/one")
+    resumed = run(read_experiment(Path("runs/one")), "runs/one", resume=True)
+    assert "accepted" not in resumed.summary["status"]
     monkeypatch.chdir(later)
     assert read_experiment(begun / "runs" / "one").model.llm == str(begun / "parts" / "llm")
     model = fedloom.load(begun / "runs" / "one")
