@@ -59,7 +59,9 @@ def test_a_frozen_llm_gives_its_steps_to_the_projector(quick, federate) -> None:
     assert steps == [2, 2]
 
 
-def test_a_run_is_resumed_where_it_was_begun_and_loaded_from_another_folder(quick, tmp_path, monkeypatch) -> None:
+def test_a_run_is_resumed_where_it_was_begun_and_loaded_from_another_folder(
+    quick, tmp_path, monkeypatch
+) -> None:
     begun, later = tmp_path / "begun", tmp_path / "later"
     begun.mkdir()
     later.mkdir()
