@@ -165,7 +165,7 @@ def silos(folders):
             "rounds": 2,
             "method": "feda2-lora",
             "data": {"clients": held, "train": 4, "test": 1},
-            "model": {**model, "encoder_lora": {"rank": 2}},
+            "model": {**model, "encoder_lora": {"rank": 2, "targets": NO_ATTENTION.get(names[0], "auto")}},
             "training": {"batch_size": 2},
             "evaluation": {"every": 2, "generate": False, "controls": False, "samples": 0},
         }
@@ -178,7 +178,7 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("names", [("siglip", "whisper"), ("dinov3",), ("clap",)])
+@pytest.mark.parametrize("names", [("siglip", "whisper"), *((n,) for n in (*IMAGE, *AUDIO))], ids="+".join)
 def test_a_federation_on_them_resumes_to_the_same_bits_and_loads(names, silos, tmp_path) -> None:
     def stop(progress):
         if progress.round == 1 and progress.client is None:

@@ -23,13 +23,16 @@ from fedloom.models.native.load import load_native
 from fedloom.tasks.benchmark import retrieval
 from fedloom.tasks.question_answering import picture_features
 from tests.models.native.test_families import plain
+from tests.models.native.tiny_families import FAMILIES
 
-RUNS = {  # clients and what each holds
-    "llava": {"one": ["image"], "two": ["image"]},
+HELD = {  # clients and what each holds, where not all hold pictures
     "qwen2_5_vl": {"pictures": ["image"], "texts": []},
     "qwen2_audio": {"one": ["audio"], "two": ["audio"]},
+    "voxtral": {"one": ["audio"], "two": ["audio"]},
+    "gemma4": {"pictures": ["image"], "sounds": ["audio"]},
     "qwen2_5_omni_thinker": {"pictures": ["image"], "sounds": ["audio"]},
 }
+RUNS = {name: HELD.get(name, {"one": ["image"], "two": ["image"]}) for name in FAMILIES}
 
 
 @pytest.fixture
