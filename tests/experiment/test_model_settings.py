@@ -14,7 +14,7 @@ import fedloom
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
 from fedloom.experiment.run import read_experiment, run
-from fedloom.experiment.settings import Experiment
+from fedloom.experiment.settings import Experiment, load_rows
 
 SHIPPED = Path(str(files("fedloom.models"))) / "shipped" / "tiny-mllm"
 ONE_BATCH: dict[str, Any] = {"clients": {"image": 2}, "train": 4, "test": 1}
@@ -30,6 +30,21 @@ def assembled(folder: Path) -> dict[str, str]:
 def test_a_foundation_beside_the_parts_of_another_model_is_refused(quick, beside) -> None:
     with pytest.raises(ExperimentError, match=r"model\.foundation"):
         quick(model={"foundation": "some-folder", **beside})
+
+
+def test_an_override_that_names_a_second_model_is_refused(tmp_path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("method: feda2-lora\nmodel: {llm: a/llm, encoder: {image: an/encoder}, tokens: 4}\n")
+    with pytest.raises(ExperimentError, match=r"model\.native and model\.llm name two models"):
+        load_rows(file, ["model.native=a/vlm"])
+    with pytest.raises(ExperimentError, match=r"model\.native and model\.encoder name two models"):
+        load_rows(file, ["model.native=a/vlm", "model.llm=null"])
+
+
+def test_a_lost_folder_is_said_to_be_lost(quick, tmp_path) -> None:
+    model = {"llm": str(tmp_path / "gone"), "encoder": str(SHIPPED / "encoder")}
+    with pytest.raises(ExperimentError, match=rf"model\.llm: there is no folder {tmp_path / 'gone'}$"):
+        run(quick("fedavg-lora", rounds=1, data=ONE_BATCH, model=model))
 
 
 @pytest.mark.parametrize("schedule", ["two_stage", "reverse"])

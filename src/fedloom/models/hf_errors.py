@@ -18,6 +18,10 @@ def loading(field: str, source: str | Path) -> Iterator[None]:
     except ExperimentError:
         raise
     except Exception as error:
+        if (
+            Path(source).is_absolute() and not Path(source).exists()
+        ):  # transformers would speak of a name on the hub
+            raise ExperimentError(f"{field}: there is no folder {source}") from error
         raise ExperimentError(f"{field}: {source} cannot be loaded: {reason(error)}") from error
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedloom.core.settings_tree import ReadWith
 from fedloom.models.generation.settings import SynthesisSettings
@@ -139,6 +139,20 @@ class Foundation(BaseModel):
         description="the server's generator and captioner, for methods that exchange knowledge",
     )
     body_lora: ClassifierLoRA = Field(ClassifierLoRA(), description="the classifier's adapter")
+
+    @model_validator(mode="after")
+    def _one_model(self) -> "Foundation":
+        """Refuse two models, from whatever layers of the settings they come."""
+        fields = type(self).model_fields
+        named = [n for n in ("native", "llm", "foundation") if getattr(self, n) != fields[n].default]
+        if self.encoder is not None and named[:1] == ["native"]:
+            named.append("encoder")
+        if len(named) > 1:
+            raise ValueError(
+                f"model.{named[0]} and model.{named[1]} name two models, and a run has one; leave one of them out, or set it "
+                f"to {fields[named[1]].default or 'null'}"
+            )
+        return self
 
     def located(self) -> "Foundation":
         """The same settings with the whole path of every file and folder in the working directory, for a run's record."""

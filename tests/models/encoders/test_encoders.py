@@ -254,7 +254,7 @@ def test_padding_of_a_masked_tower_changes_nothing(tmp_path) -> None:
     [
         (
             {"encoder": {"image": "/no/where/at/all"}},
-            r"model\.encoder\.image: /no/where/at/all cannot be loaded",
+            r"model\.encoder\.image: there is no folder /no/where/at/all",
         ),
         ({"encoder": {"audio": "dinov2"}}, r"reads pixel_values; name an encoder of audio"),
         ({"encoder": {"image": "ast"}}, r"reads input_values; name an encoder of image"),

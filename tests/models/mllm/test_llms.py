@@ -360,8 +360,11 @@ def test_a_model_with_a_vision_part_of_its_own_is_native(tmp_path) -> None:
 
 
 def test_no_such_model_is_one_sentence(tmp_path) -> None:
-    with pytest.raises(ExperimentError, match=r"model\.llm: .* cannot be loaded") as raised:
+    with pytest.raises(ExperimentError, match=r"model\.llm: there is no folder .*here$"):
         made(tmp_path / "nothing" / "here")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ExperimentError, match=r"model\.llm: .* cannot be loaded") as raised:
+        made(tmp_path)
     assert "\n" not in str(raised.value)
 
 

@@ -142,7 +142,7 @@ def test_of_qwen_omni_the_thinker_is_loaded_with_its_weights(checkpoint, tmp_pat
 
 
 def test_settings_of_an_assembled_model_and_unknown_targets_are_refused(checkpoint) -> None:
-    with pytest.raises(ExperimentError, match=r"model.llm is read only with model.native: none"):
+    with pytest.raises(ExperimentError, match=r"model.native and model.llm name two models"):
         Experiment.parse({"method": "feda2-lora", "model": {"native": "some/vlm", "llm": "some/llm"}})
     with pytest.raises(ExperimentError, match=r"the LoRA targets nothing name no layer of llm"):
         load(checkpoint("llava"), llm_lora=LoRA(targets=("nothing",)))
