@@ -38,7 +38,7 @@ def data(
 
 
 def _reads(row: Any) -> tuple[Any, int]:
-    """What decides which samples a row's clients hold."""
+    """The settings that decide which samples a row's clients hold."""
     return row.data, row.seed
 
 

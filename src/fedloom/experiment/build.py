@@ -114,7 +114,7 @@ def build_from(
 
 
 def skipped_samples(sources: Sequence[ClientData]) -> str:
-    """How many of these clients' samples were left out, and why; empty for none."""
+    """The number of these clients' samples that were left out, and why; empty for none."""
     skipped = sum(len(s.skipped) for s in sources)
     count = skipped + sum(len(s.train) + len(s.test) for s in sources)
     return f"{skipped} of {count} samples skipped: unusable files" if skipped else ""

@@ -62,7 +62,7 @@ def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainab
 
 
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs between two provenances, a clause each."""
+    """The differences between two provenances, a clause each."""
     found = _changed(_flat(begun["experiment"]), _flat(now["experiment"]))
     own_files = any("media" in fields for fields in now["data"].values())
     if own_files or not found:  # other settings make other data, which need not be said twice

@@ -133,7 +133,7 @@ def _place(thing: Any) -> str:
 
 
 def _defined(thing: Any) -> Any:
-    """What tells where an extension was defined: a class itself, a metric's function."""
+    """The object that tells where an extension was defined: a class itself, a metric's function."""
     return thing.score if isinstance(thing, Metric) else thing
 
 

@@ -56,7 +56,7 @@ class Federation:
     attackers: Sequence[str] = ()
     """The clients that carry out the experiment's simulated attack."""
     skipped: str = ""
-    """How many samples were left out because their files cannot be used; empty for none."""
+    """The number of samples left out because their files cannot be used, as a clause; empty for none."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method

@@ -1,4 +1,4 @@
-"""What transformers raises while it reads a checkpoint, as one sentence."""
+"""Errors of transformers while it reads a checkpoint, as one sentence."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

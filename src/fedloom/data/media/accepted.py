@@ -25,7 +25,7 @@ CHECKS = 1
 """Number of the checks; a stricter one counts it up, so that what an older one accepted is checked again."""
 AT_A_TIME = 500
 _here: dict[bytes, tuple[str, ...]] = {}
-"""What this process has accepted, where no cache can be written."""
+"""Files that this process has accepted, where no cache can be written."""
 
 
 def cache_folder() -> Path:
@@ -35,7 +35,7 @@ def cache_folder() -> Path:
 
 
 def file_key(modality: str, path: Path, settings: MediaSettings) -> bytes | None:
-    """What the verdict on a file depends on: place, size, times, settings, versions; None for a file just changed."""
+    """The key of a verdict on a file: place, size, times, settings, versions; None for a file just changed."""
     status = path.stat()
     if time.time() - max(status.st_mtime, status.st_ctime) < SETTLED:
         return None
@@ -50,7 +50,7 @@ def file_key(modality: str, path: Path, settings: MediaSettings) -> bytes | None
 
 
 def content_key(modality: str, content: bytes, settings: MediaSettings) -> bytes:
-    """What the verdict on a file inside another file depends on: content, settings, versions."""
+    """The key of a verdict on a file inside another one: content, settings, versions."""
     return _key(modality, hashlib.sha256(content).hexdigest(), settings=settings)
 
 

@@ -49,7 +49,7 @@ class Finding:
 
 @dataclass
 class Checking:
-    """How one command checks media: `quick` looks at headers alone; `progress` gets the files done and their number.
+    """The way in which one command checks media: `quick` looks at headers alone; `progress` gets the files done and their number.
 
     `notes` counts the notes on accepted files by their text.
     """
@@ -63,7 +63,7 @@ _mode: ContextVar[Checking] = ContextVar("mode")
 
 
 def mode() -> Checking:
-    """How this thread checks media."""
+    """The way in which this thread checks media."""
     return _mode.get(None) or Checking()
 
 

@@ -17,7 +17,7 @@ K = TypeVar("K", bound=Hashable)
 
 @dataclass(frozen=True)
 class FileRules:
-    """How media files are read, and whether a sample whose file cannot be used is skipped, up to a share of all samples."""
+    """The reading of media files, and the share of samples that may be skipped because their file cannot be used."""
 
     media: MediaSettings = DEFAULT
     skip_bad: bool = False

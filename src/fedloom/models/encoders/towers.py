@@ -96,7 +96,7 @@ class TowerEncoder(nn.Module):
         return out.squeeze(1) if tokens == 1 else out
 
     def described(self) -> dict[str, str]:
-        """What each tower reads of an input, by modality."""
+        """The part of an input that each tower reads, by modality."""
         texts = {}
         for modality in self.modalities:
             reader, full, positions = (

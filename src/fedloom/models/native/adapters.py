@@ -89,7 +89,7 @@ def layers_of(
 
 @dataclass(frozen=True)
 class Probe:
-    """What a sample reaches: encoder layers whose output the projector reads, and projector modules that are called.
+    """The reach of a sample: encoder layers whose output the projector reads, and projector modules that are called.
 
     Other layers would be counted and sent, and never trained: blocks above the one whose output is read, a pooling head.
     """

@@ -319,7 +319,7 @@ class NativeMLLM(Trainable):
         return list(kinds.values())
 
     def _probe(self, modality: str, layers: Sequence[str]) -> Probe:
-        """What a made-up sample reaches. Raises ExperimentError if the model cannot read it."""
+        """The reach of a made-up sample. Raises ExperimentError if the model cannot read it."""
         rng = torch_stream(0, "probe", modality)
         if modality == "image":
             raw = torch.randint(0, 256, (3, 64, 64), generator=rng, dtype=torch.uint8)
