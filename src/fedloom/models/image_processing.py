@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.models.hf_errors import reason
 
 LONG = 8
 """Longer over shorter side of a picture above which it is cut before it is resized."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.data.media import DEFAULT, Media, MediaSettings
 from fedloom.data.media.rows import encoded, row_content
 from fedloom.data.pictures.known_sets import Known
@@ -24,9 +25,8 @@ def read_hub(
     try:
         splits = load_dataset(repository)
     except (OSError, ValueError) as error:  # no network, no such data set, a script that may not run
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
-            f"data.dataset: {repository} cannot be read ({reason}); name its folder on this machine in data.path"
+            f"data.dataset: {repository} cannot be read ({reason(error)}); name its folder on this machine in data.path"
         ) from error
     return from_splits(splits, repository, known, share, seed, settings)
 

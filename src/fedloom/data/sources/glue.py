@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 
 REPOSITORY = "nyu-mll/glue"
 Part = Literal["train", "test"]
@@ -76,9 +77,8 @@ def _from_hub(name: str, split: str) -> tuple[Any, list[str] | None]:
     try:
         data = load_dataset(REPOSITORY, name, split=split)
     except (OSError, ValueError) as error:  # no network, no such data set
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ExperimentError(
-            f"data.task {name}: {REPOSITORY} cannot be read ({reason}); name a folder of parquet files in data.path"
+            f"data.task {name}: {REPOSITORY} cannot be read ({reason(error)}); name a folder of parquet files in data.path"
         ) from error
     columns = {c: data[c][:] for c in (*TASKS[name].columns, "label")}
     return columns, getattr(data.features["label"], "names", None)

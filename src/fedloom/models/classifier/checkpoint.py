@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed, torch_stream
-from fedloom.models.hf_errors import reason
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import PREFIX, LoRA
 

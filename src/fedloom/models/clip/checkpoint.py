@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.data.pictures.class_names import Classes
@@ -26,7 +27,6 @@ from fedloom.models.clip.prompt import Context, LowRankContext
 from fedloom.models.clip.towers import Towers
 from fedloom.models.clip.two_prompts import TwoContexts
 from fedloom.models.clip.zero_shot import ZeroShotCLIP
-from fedloom.models.hf_errors import loading
 from fedloom.models.image_processing import Pixels, read_pixels
 
 KINDS: dict[str, type[CLIPAdapter]] = {

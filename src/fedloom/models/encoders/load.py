@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.encoders.readers import Reader, own_seconds, picture_reader, sound_reader
 from fedloom.models.encoders.towers import CONFIG, KIND, Tower, TowerEncoder
-from fedloom.models.hf_errors import loading
 
 PARTS = {"image": ("vision_model", "vision_tower", "visual"), "audio": ("audio_model", "audio_tower")}
 """Attributes under which models of several modalities keep the tower of one."""

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.models.hf_errors import reason
 from fedloom.models.image_processing import Pixels, read_pixels
 from fedloom.models.plain_tokenizer import PlainTokenizer
 

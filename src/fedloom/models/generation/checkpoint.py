@@ -10,8 +10,8 @@ import torch
 from safetensors import SafetensorError
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.models.hf_errors import reason
 
 
 @dataclass(frozen=True)

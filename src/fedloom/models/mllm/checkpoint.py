@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.validation import validated
 from fedloom.models.encoders.encoder import Encoder
-from fedloom.models.hf_errors import loading
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.projector import new_projector
 

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.models.hf_errors import loading
 
 
 def load_llm(source: str | Path) -> tuple[Any, Any]:

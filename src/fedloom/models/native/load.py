@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.models.hf_errors import reason
 from fedloom.models.load import choose_device
 from fedloom.models.native.families import FAMILIES
 from fedloom.models.native.find import family_of

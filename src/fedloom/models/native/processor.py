@@ -6,8 +6,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.models.hf_errors import reason
 from fedloom.models.native.families import Family
 
 FAULTS = (

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.data.sample import SAMPLE_RATE, Sample
-from fedloom.models.hf_errors import reason
 from fedloom.models.native.families import Family
 from fedloom.models.native.processor import FAULTS
 from fedloom.models.plain_tokenizer import PlainTokenizer

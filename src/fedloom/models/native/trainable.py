@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
-from fedloom.models.hf_errors import reason
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.mllm.token_counts import count_tokens

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.streams import stream_seed
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
-from fedloom.models.hf_errors import reason
 from fedloom.models.image_processing import Pixels, fixed_size, read_pixels
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.word_tokenizer import word_tokenizer

@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.plain_tokenizer import PlainTokenizer
 
@@ -141,7 +142,7 @@ class HFEmbedder(HiddenStates):
                 model = AutoModel.from_pretrained(str(model_id), use_safetensors=True, **pinned)
         except (OSError, SafetensorError, ValueError) as error:
             raise ExperimentError(
-                f"BERTScore embedder {str(model_id)!r} cannot be loaded ({str(error).splitlines()[0]}): give "
+                f"BERTScore embedder {str(model_id)!r} cannot be loaded ({reason(error)}): give "
                 'Hugging Face id that is reachable or cached, a folder with safetensors, or "minilm".'
             ) from error
         if model.config.is_encoder_decoder:

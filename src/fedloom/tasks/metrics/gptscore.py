@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.tasks.metrics.embedders import evaluating
@@ -37,7 +38,7 @@ class GPTScore:
                 model = AutoModelForCausalLM.from_pretrained(str(model_id), use_safetensors=True, **pinned)
         except (OSError, SafetensorError, ValueError) as error:
             raise ExperimentError(
-                f"evaluation.gptscore: {str(model_id)!r} cannot be loaded ({str(error).splitlines()[0]}); give a "
+                f"evaluation.gptscore: {str(model_id)!r} cannot be loaded ({reason(error)}); give a "
                 "Hugging Face id that is reachable or cached, a folder with safetensors, or world"
             ) from error
         return cls(model.eval().requires_grad_(False), tokenizer, Path(model_id).name)
