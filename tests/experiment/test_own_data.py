@@ -123,11 +123,14 @@ def test_the_data_command_shows_what_each_client_holds(silos: Path, tmp_path: Pa
     assert sorted(p.suffix for p in (tmp_path / "shown").iterdir()) == [".png", ".wav"]
 
 
-def test_samples_that_were_cut_to_fit_are_counted_in_the_ledger(silos: Path, tmp_path: Path) -> None:
+def test_samples_that_were_cut_to_fit_are_counted_in_ledger_and_status(silos: Path, tmp_path: Path) -> None:
     lines = (silos / "texts" / "metadata.jsonl").read_text().splitlines()
-    long = json.loads(lines[0]) | {"question": "and " * 700, "split": "train"}
-    (silos / "texts" / "metadata.jsonl").write_text("\n".join([json.dumps(long), *lines[1:]]) + "\n")
-    run(own(silos, rounds=1, evaluation={"generate": False, "controls": False}), tmp_path / "run")
+    long = json.loads(lines[0]) | {"question": "and " * 700}
+    cut = [json.dumps(long | {"split": part}) for part in ("train", "test", "test")]
+    (silos / "texts" / "metadata.jsonl").write_text("\n".join([*cut, *lines[3:]]) + "\n")
+    result = run(own(silos, rounds=1, evaluation={"generate": False, "controls": False}), tmp_path / "run")
+    tested = sum(row["test"] for row in result.summary["clients"])
+    assert result.summary["status"] == f"complete, but 2 of {tested} test samples were cut to fit"
     entry = json.loads((tmp_path / "run" / "ledger.jsonl").read_text())
     assert entry["notes"] == ["texts: 1 training samples were cut to fit"]
 

@@ -142,8 +142,8 @@ def check_files(folder: Path, *names: str) -> None:
             file = folder / name
             if not file.is_file() or seal_of(file) != Seal(length, digest):
                 raise DiskError(
-                    f"{file} is damaged: its content is not what the run wrote; put it back from a copy, or let "
-                    f"`fedloom run --resume {folder}` write it anew"
+                    f"{file} is damaged: its content is not what the run wrote; put it back from a copy, or, if it is a "
+                    f"result, let `fedloom run --resume {folder}` write it anew"
                 )
 
 

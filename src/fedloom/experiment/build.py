@@ -20,7 +20,7 @@ from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.base import Evaluator, Trigger
-from fedloom.tasks.evaluation import evaluated_clients
+from fedloom.tasks.evaluation import TestSet, evaluated_clients
 
 POOLED = "pooled"
 """Name of the single client of a centralised run."""
@@ -52,7 +52,6 @@ def build_from(
     holds = {source.name: source.holds for source in sources}
     model = task.model(holds, setup)
     model.doubts = task.doubts(model, [s for s in sources if experiment.data.trains(s.name)])
-    model.notes += model.doubts
     tools = task.tools(model, holds, setup)
     tested = {s.name: s.test for s in sources if len(s.test)}
     names = evaluated_clients(list(tested), experiment.evaluation, experiment.seed)
@@ -66,6 +65,8 @@ def build_from(
     if not isinstance(evaluator, Evaluator):
         missing = [n for n in ("tests", "assess", "controls") if not hasattr(evaluator, n)]
         raise ExperimentError(f"the evaluator of the task {task.name} has no {missing[0]}")
+    model.doubts += _cut(evaluator.tests)
+    model.notes += model.doubts
     trained = [s for s in sources if experiment.data.trains(s.name)]
     attackers: list[str] = []
     if attack is not None:
@@ -152,6 +153,12 @@ def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str
             f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "
             "lower byzantine, or ask more clients"
         )
+
+
+def _cut(tests: TestSet) -> list[str]:
+    """The number of test samples that were cut to fit, as a clause; none where all fit. The ledger counts training samples."""
+    cut = sum(bool(getattr(example, "truncated", False)) for example in tests.examples)
+    return [f"{cut} of {len(tests.examples)} test samples were cut to fit"] if cut else []
 
 
 def _pool(sources: list[ClientData]) -> ClientData:

@@ -54,10 +54,10 @@ class Foundation(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    foundation: Annotated[str, ReadWith(".llm", (None,)), ASSEMBLED] = Field(
+    foundation: str = Field(
         "tiny-mllm", description="tiny-mllm (shipped), or a folder that MLLM.save_pretrained wrote"
     )
-    encoder: Annotated[str | dict[EncoderModality, str] | None, ASSEMBLED] = Field(
+    encoder: str | dict[EncoderModality, str] | None = Field(
         None,
         description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors), or "
         "Hugging Face ids or folders by modality, such as {image: facebook/dinov2-small, audio: openai/whisper-tiny}",
@@ -69,7 +69,7 @@ class Foundation(BaseModel):
         description="seconds of every sound that encoder.audio reads; a longer sound is cut; none = all that it can, "
         "such as Whisper's 30",
     )
-    llm: Annotated[str | None, ASSEMBLED] = Field(
+    llm: str | None = Field(
         None, description="instead of a foundation: Hugging Face id or folder of a causal LM"
     )
     native: str | None = Field(

@@ -122,7 +122,7 @@ def test_a_refusal_is_loud_with_client_and_reason(rows_page: tuple[Path, Page]) 
     status = next(a for tag, a in page.tags if a.get("aria-label") == "Status")
     assert "loud" in str(status["class"])
     assert "Not plainly complete" in page.text
-    assert "complete with refusals: 1 of 12 updates (1 of 2 seeds)" in page.text
+    assert "complete with refusals: 1 of 12 updates (1 of 2 runs)" in page.text
     assert "c1 not finite: tensor llm.q holds NaN FedA²-LoRA 1 1 2" in page.text
 
 

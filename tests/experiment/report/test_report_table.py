@@ -56,7 +56,7 @@ def test_asked_columns_are_shown_and_a_missing_figure_is_a_dash(run: Path) -> No
 def test_a_row_that_is_not_plainly_complete_carries_its_remark(rows: Path) -> None:
     text = comparison(rows).markdown()
     assert "| FedA²-LoRA † |" in text
-    assert "complete with refusals: 1 of 12 updates (1 of 2 seeds)" in text
+    assert "complete with refusals: 1 of 12 updates (1 of 2 runs)" in text
     assert "| FedAvg-LoRA |" in text
 
 

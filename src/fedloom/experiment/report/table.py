@@ -156,7 +156,7 @@ def remark_of(runs: Sequence[Run]) -> str | None:
     ]
     if not reasons:
         return None
-    share = f" ({len(reasons)} of {len(runs)} seeds)" if len(runs) > 1 else ""
+    share = f" ({len(reasons)} of {len(runs)} runs)" if len(runs) > 1 else ""
     return "; ".join(dict.fromkeys(reasons)) + share
 
 
