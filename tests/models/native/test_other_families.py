@@ -17,9 +17,10 @@ from fedloom.models.native.families import FAMILIES as TABLE
 from fedloom.models.native.load import load_native
 from fedloom.models.native.trainable import NativeMLLM
 from fedloom.models.settings import Foundation
-from tests.models.native import tiny_families
 from tests.models.native.conftest import modalities_of
 from tests.models.native.test_families import samples
+from tests.models.native.tiny_other_families import gemma3n
+from tests.models.native.tiny_parts import TEXT
 
 BY_NAME = {
     "janus": {
@@ -66,7 +67,7 @@ CANNOT = {"gemma3n": "timm", "mistral3": "torchvision"}
 @pytest.mark.skipif(is_torchvision_available(), reason="this environment has torchvision")
 def test_a_family_that_cannot_be_built_here_is_listed_with_its_reason(checkpoint, tmp_path) -> None:
     with pytest.raises(ImportError, match=CANNOT["gemma3n"]):
-        tiny_families.gemma3n(tmp_path)
+        gemma3n(tmp_path)
     with pytest.raises(ExperimentError, match=r"(?i)the processor of .* cannot be loaded: .*torchvision"):
         load(checkpoint("mistral3"))
 
@@ -84,7 +85,7 @@ def load(folder: Path | str, modalities: tuple[str, ...] = ("image",), **setting
 def test_what_is_no_multimodal_model_is_one_sentence(checkpoint, tmp_path) -> None:
     from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM
 
-    LlamaForCausalLM(LlamaConfig(vocab_size=50, **tiny_families.TEXT)).save_pretrained(tmp_path / "llm")
+    LlamaForCausalLM(LlamaConfig(vocab_size=50, **TEXT)).save_pretrained(tmp_path / "llm")
     small = BertConfig(vocab_size=50, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
     BertModel(small).save_pretrained(tmp_path / "bert")
     (tmp_path / "empty").mkdir()
