@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedloom.core.settings_tree import ReadWith
 from fedloom.methods import METHODS, Method
@@ -70,6 +70,11 @@ class EngineSettings(BaseModel):
         False,
         description="apply torch.compile to the blocks without adapters; worthwhile for long runs on a GPU",
     )
+    checkpointing: bool = Field(
+        False,
+        description="compute activations again in the backward pass instead of keeping them: less memory, a step takes about "
+        "a third longer; results agree up to rounding",
+    )
     cohort: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
         description="number of clients trained together, as a batch dimension: auto | off | a number; "
@@ -86,6 +91,14 @@ class EngineSettings(BaseModel):
         True,
         description="run an untrained encoder once on each sample, and cache its features; results agree up to rounding",
     )
+
+    @field_validator("cohort", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        """Read `off` as written: YAML takes it for false."""
+        if value is True:
+            raise ValueError("should be auto, off or a number of clients; on names none")
+        return "off" if value is False else value
 
     @model_validator(mode="before")
     @classmethod

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +16,7 @@ from fedloom.core.payload import group_of
 from fedloom.core.tensor_files import bytes_of
 from fedloom.data.sample import Sample
 from fedloom.models.batch_rows import RowMap
+from fedloom.models.checkpointing import Replay, enable_checkpointing
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.layers import frozen_pairs
 from fedloom.models.parts import part_of
@@ -74,6 +75,8 @@ class Trainable(ABC):
         self.own_prompts: Tensor | None = None
         self.store = FeatureCache()
         self.precision = torch.float32
+        self.replay: Replay = nullcontext
+        """Gives the context of a checkpointed block's second forward pass; a cohort has its own."""
         self._bases: dict[str, Tensor] = {}
         self._ratios: Mapping[str, float] = {}
         self._second = False
@@ -203,6 +206,18 @@ class Trainable(ABC):
         }
         return compile_frozen(self.root, adapted | {id(layer) for layer in self.layers.values()}, **options)
 
+    @property
+    def parts(self) -> Mapping[str, nn.Module]:
+        """The parts that gradients pass, by the name that a note gives them."""
+        return {"the model": self.root}
+
+    def checkpoint(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them; notes name the parts that cannot.
+
+        Raises ExperimentError where no part can.
+        """
+        self.notes += enable_checkpointing(self.root, self.parts, lambda: self.replay())
+
     @cached_property
     def feature_tensors(self) -> Collection[str]:
         """The tensors on which `features` depends; a stage that trains none of them uses cached features.
@@ -277,6 +292,10 @@ class Trainable(ABC):
         Default: an empty mapping each, for models without frozen layers before the first trained one.
         """
         return [{} for _ in examples]
+
+    def weight(self, example: Any) -> int:
+        """Number of terms that an example adds to the mean of its owner's loss, such as its answer tokens."""
+        return 1
 
     def loss(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """Scalar training loss of a batch, with gradients."""

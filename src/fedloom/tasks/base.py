@@ -23,15 +23,28 @@ from fedloom.models.settings import Foundation
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
 
 S = TypeVar("S", bound=Source)
+M = TypeVar("M", bound=Trainable)
 READ_FOR_EVERY_TASK = (
     *(
         f"training.{name}"
-        for name in ("epochs", "steps", "batch_size", "optimizer", "lr", "lr_schedule", "warmup")
+        for name in (
+            "epochs",
+            "steps",
+            "batch_size",
+            "accumulate",
+            "optimizer",
+            "lr",
+            "lr_schedule",
+            "warmup",
+        )
     ),
     *(f"training.{name}" for name in ("one_pass", "prox", "weight_decay", "momentum", "betas", "clip")),
     *(f"evaluation.{name}" for name in ("every", "generate", "controls", "clients", "updates", "samples")),
     *(f"cohort.{name}" for name in ("fraction", "full_first_round", "quorum")),
-    *(f"engine.{name}" for name in ("wire", "device", "cohort", "threads", "memory", "reuse")),
+    *(
+        f"engine.{name}"
+        for name in ("wire", "device", "cohort", "threads", "memory", "reuse", "checkpointing")
+    ),
 )
 """Settings that loop, engine and local training read for every task."""
 READ_BY_ASSESS = ("evaluation.batch_size", "evaluation.max_new_tokens", "evaluation.loss")
@@ -53,6 +66,15 @@ class Setup:
     device: str = "cpu"
     precision: Precision = "float32"
     compile: bool = False
+    checkpointing: bool = False
+
+    def applied(self, model: M) -> M:
+        """The model, compiled and checkpointed as the settings say. Raises ExperimentError for one that cannot checkpoint."""
+        if self.compile:
+            model.compile_frozen()
+        if self.checkpointing:
+            model.checkpoint()
+        return model
 
 
 @dataclass(frozen=True)

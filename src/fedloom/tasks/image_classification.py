@@ -90,9 +90,7 @@ class ImageClassification(Task[ImageClassSource]):
         model = load_clip(
             setup.foundation, classes, clip_adapter, setup.device, setup.seed, precision=setup.precision
         )
-        if setup.compile:
-            model.compile_frozen()
-        return model
+        return setup.applied(model)
 
     def evaluator(
         self,

@@ -61,8 +61,8 @@ class OwnModels(Task[LabelledSource]):
         from fedloom.models.own.load import load_model_bank
 
         modalities = {client: held[0] if held else "text" for client, held in holds.items()}
-        return load_model_bank(
-            setup.foundation, modalities, self.source.class_names(), setup.device, setup.seed
+        return setup.applied(
+            load_model_bank(setup.foundation, modalities, self.source.class_names(), setup.device, setup.seed)
         )
 
     def load(self, folder: Path, setup: Setup) -> ModelBank:

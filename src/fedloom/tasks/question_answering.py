@@ -187,9 +187,7 @@ def _loaded(modalities: Sequence[str], setup: Setup) -> "AdaptedMLLM | NativeMLL
         second=setup.method.second,
         precision=setup.precision,
     )
-    if setup.compile:
-        model.compile_frozen()
-    return model
+    return setup.applied(model)
 
 
 @torch.no_grad()

@@ -65,9 +65,7 @@ class TextClassification(Task[TextSource]):
             second=setup.method.second,
             precision=setup.precision,
         )
-        if setup.compile:
-            model.compile_frozen()
-        return model
+        return setup.applied(model)
 
     def load(self, folder: Path, setup: Setup) -> "AdaptedClassifier":
         """The trained classifier."""

@@ -6,6 +6,7 @@ al., "ImageBind: One Embedding Space To Bind Them All" (2023); the published wei
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -74,11 +75,11 @@ class ImageBind(nn.Module):
                 module.training = False
         return self
 
-    def set_gradient_checkpointing(self, enabled: bool = True) -> None:
-        """Recompute each block in the backward pass, also inside wrapped trunks."""
+    def set_gradient_checkpointing(self, enabled: bool = True, **options: Any) -> None:
+        """Recompute each block in the backward pass, also inside wrapped trunks; see `Trunk`."""
         for module in self._base:
             if isinstance(module, Trunk):
-                module.gradient_checkpointing = enabled
+                module.set_gradient_checkpointing(enabled, **options)
 
     def encode(
         self, modality: str, x: Tensor, *, pool: Pool = "head", scale: ScaleMode = "unit", tokens: int = 1

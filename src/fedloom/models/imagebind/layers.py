@@ -1,6 +1,7 @@
 """The parts of ImageBind: stems, attention that adapters can hook, trunks and heads; all batch-first."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,13 +111,21 @@ class Trunk(nn.Module):
         causal = config.stem == "tokens"
         self.blocks = nn.ModuleList(Block(config, causal, rate * i / last) for i in range(config.depth))
         self.gradient_checkpointing = False
+        self._recompute_options: dict[str, Any] = {}
+
+    def set_gradient_checkpointing(self, enabled: bool = True, **options: Any) -> None:
+        """Recompute each block in the backward pass; `options` go to `torch.utils.checkpoint.checkpoint`."""
+        self.gradient_checkpointing, self._recompute_options = enabled, options
 
     def forward(self, x: Tensor) -> Tensor:
         """Tokens (B, n, d) -> tokens (B, n, d)."""
         x = self.pre_transformer_layer(x)
-        recompute = self.gradient_checkpointing and torch.is_grad_enabled()
+        if not (self.gradient_checkpointing and torch.is_grad_enabled()):
+            for block in self.blocks:
+                x = block(x)
+            return x
         for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x)
+            x = checkpoint(block, x, use_reentrant=False, **self._recompute_options)
         return x
 
 

@@ -91,6 +91,12 @@ class AdaptedMLLM(Trainable):
         return self.mllm
 
     @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The LLM and the trunk of each modality."""
+        trunks = self.mllm.encoder.trunks
+        return {"the LLM": self.mllm.llm, **{f"the {m} encoder": trunks[m] for m in trunks}}
+
+    @property
     def rows(self) -> RowMap:
         """Maps rows of the current encoder, projector or LLM input to examples."""
         return self.mllm.rows
@@ -130,6 +136,10 @@ class AdaptedMLLM(Trainable):
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
         trunks = sum(self.mllm.encoder.positions(m) for m in example.inputs)
         return length_of(example.pieces, self.mllm.config.tokens) + trunks
+
+    def weight(self, example: MLLMExample) -> int:
+        """Answer tokens, the stop included."""
+        return len(example.pieces.answer)
 
     @in_precision
     @torch.no_grad()

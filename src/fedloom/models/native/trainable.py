@@ -112,6 +112,12 @@ class NativeMLLM(Trainable):
         return self.model  # type: ignore[no-any-return]
 
     @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The LLM and the encoder of each modality."""
+        towers = {f"the {m} encoder": self.family.towers[m].path for m in self.modalities}
+        return {n: self.model.get_submodule(p) for n, p in {"the LLM": self.family.llm, **towers}.items()}
+
+    @property
     def rows(self) -> RowMap:
         """Maps rows of the encoder, projector or LLM at work to examples."""
         return self._rows.now
@@ -143,6 +149,10 @@ class NativeMLLM(Trainable):
         """Positions of prompt and answer, plus the rows times tokens of the encoder, taken as one per placeholder."""
         soft = sum(int(example.ids.eq(p).sum()) for p in self.reader.placeholders.values())
         return len(example.ids) + len(example.answer) + soft
+
+    def weight(self, example: NativeExample) -> int:
+        """Answer tokens, the stop included."""
+        return len(example.answer)
 
     @in_precision
     def loss(self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None) -> Tensor:

@@ -5,7 +5,7 @@ client has its own loss, gradient norm, optimiser state, step count and dropout 
 `loop.train_one`, up to rounding. A client with fewer steps leaves the batch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fedloom.models.base import Trainable
 from fedloom.models.training.loop import LocalJob, Outcome, blown_up, mean_loss
+from fedloom.models.training.settings import micro_batches
 from fedloom.models.training.stacked_layers import AdapterStack
 from fedloom.models.training.stacked_optimizer import Stacked, StackedAdamW, StackedSGD
 
@@ -168,6 +169,14 @@ class _Run:
 
         return stored
 
+    def _shares(self, parts: Mapping[int, Sequence[Sequence[int]]], number: int) -> Tensor:
+        """(K,): share of each client's part with this number in the mean of its loss; 0 without one."""
+        shares = torch.zeros(len(self.jobs), dtype=torch.float64)
+        for k, own in parts.items():
+            weights = [sum(self.model.weight(self.jobs[k].examples[i]) for i in part) for part in own]
+            shares[k] = dict(enumerate(weights)).get(number, 0) / max(sum(weights), 1)
+        return shares
+
     def _step(
         self,
         active: Sequence[int],
@@ -176,18 +185,27 @@ class _Run:
         features_of: Features,
     ) -> None:
         optimiser.zero_grad()
-        at = [(k, i) for k in active for i in next(self.streams[k])]
-        batch = [self.jobs[k].examples[i] for k, i in at]
-        features = features_of(at)
-        owners = [k for k, _ in at]
-        self.stack.at(owners)
-        losses = self.model.losses(batch, owners, len(self.jobs), features)
-        total = losses.sum()
-        for k in active:
-            penalty = self.jobs[k].penalty
-            if penalty is not None:
-                total = total + penalty({n: self.stack.tensors[n][k] for n in sorted(names[k])})
-        total.backward()  # type: ignore[no-untyped-call]
+        accumulate = self.jobs[0].training.accumulate
+        parts = {k: micro_batches(next(self.streams[k]), accumulate) for k in active}
+        whole = torch.zeros(len(self.jobs), dtype=torch.float64)
+        moves = torch.tensor(False)
+        for number in range(max(map(len, parts.values()))):
+            at = [(k, i) for k in active for own in parts[k][number : number + 1] for i in own]
+            features = features_of(at)
+            owners = [k for k, _ in at]
+            self.stack.at(owners)
+            batch = [self.jobs[k].examples[i] for k, i in at]
+            losses = self.model.losses(batch, owners, len(self.jobs), features)
+            if accumulate > 1:
+                losses = losses * self._shares(parts, number).to(losses)
+            total = losses.sum()
+            for k in active if number == 0 else ():
+                penalty = self.jobs[k].penalty
+                if penalty is not None:
+                    total = total + penalty({n: self.stack.tensors[n][k] for n in sorted(names[k])})
+            total.backward()  # type: ignore[no-untyped-call]
+            moves = moves | self.stack.took_part(names)
+            whole = whole + losses.detach().cpu()
         if self.jobs[0].gradients:
             for name, parameter in self.stack.tensors.items():
                 if parameter.requires_grad and parameter.grad is not None:
@@ -195,11 +213,10 @@ class _Run:
                     self.sums[name] = parameter.grad.clone() if known is None else known + parameter.grad
         if (clip := self.jobs[0].training.clip) is not None:
             optimiser.clip(clip)
-        moves = self.stack.took_part(names)
         if self.jobs[0].penalty is not None:  # it also moves tensors that were applied to no row
             moves |= optimiser.touched()
         optimiser.step(moves)
-        for k, loss in zip(active, losses.detach()[list(active)].tolist(), strict=True):
+        for k, loss in zip(active, whole[list(active)].tolist(), strict=True):
             self.losses[k].append(loss)
             if not torch.isfinite(torch.tensor(loss)):
                 self.failed[k] = blown_up(loss)

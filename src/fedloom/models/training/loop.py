@@ -23,9 +23,12 @@ from fedloom.models.training.settings import (
     has_encoder,
     has_llm,
     local_steps,
+    micro_batches,
     part_of_round,
     plan,
 )
+
+Features = Callable[[Sequence[int]], Sequence[Any] | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,13 +133,12 @@ def train_one(model: Trainable, job: LocalJob) -> Outcome:
             optimiser = _optimiser(job, [n for n in model.tensors if n in names], parameters)
             for _ in range(stage.steps):
                 indices = next(stream)
-                batch = [job.examples[i] for i in indices]
                 extra = None
                 if job.penalty is not None:
                     extra = job.penalty({n: model.tensors[n] for n in sorted(names)})
                 for group in optimiser.param_groups:
                     group["lr"] = job.rate(group["name"], at)
-                losses.append(_backward(model, optimiser, batch, features(indices), extra))
+                losses.append(_backward(model, job, optimiser, indices, features, extra))
                 if job.gradients:
                     _add(sums, {n: model.tensors[n].grad for n in names})
                 if job.training.clip is not None:
@@ -149,9 +151,7 @@ def train_one(model: Trainable, job: LocalJob) -> Outcome:
     return Outcome(tensors, mean_loss(losses), len(losses), means)
 
 
-def _features(
-    model: Trainable, job: LocalJob, trained: Collection[str]
-) -> Callable[[Sequence[int]], Sequence[Any] | None]:
+def _features(model: Trainable, job: LocalJob, trained: Collection[str]) -> Features:
     """Function from example indices to features, each computed once; it returns None while the prefix is trained.
 
     `trained`: tensors of this stage and the ones before.
@@ -188,18 +188,32 @@ def _optimiser(
 
 def _backward(
     model: Trainable,
+    job: LocalJob,
     optimiser: torch.optim.Optimizer,
-    batch: Sequence[Any],
-    features: Sequence[Any] | None,
+    indices: Sequence[int],
+    features: Features,
     extra: Tensor | None,
 ) -> float:
-    """Loss of a batch; leaves fresh gradients of it plus `extra`."""
+    """Loss of a batch; leaves fresh gradients of it plus `extra`.
+
+    The parts of a batch count by their share in the mean of its loss, so that the gradients are those of the whole batch.
+    """
     optimiser.zero_grad(set_to_none=True)
-    loss = model.loss(batch, features)
-    if not torch.isfinite(loss):
-        raise blown_up(loss.item())
-    (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
-    return float(loss.detach())
+    parts = micro_batches(indices, job.training.accumulate)
+    weights = [sum(model.weight(job.examples[i]) for i in part) for part in parts]
+    whole = 0.0
+    for part, weight in zip(parts, weights, strict=True):
+        if weight == 0 and sum(weights) > 0:  # the mean of no answer token is not defined
+            continue
+        loss = model.loss([job.examples[i] for i in part], features(part))
+        if len(parts) > 1:
+            loss = loss * (weight / max(sum(weights), 1))
+        if not torch.isfinite(loss):
+            raise blown_up(loss.item())
+        (loss if extra is None else loss + extra).backward()  # type: ignore[no-untyped-call]
+        extra = None
+        whole += float(loss.detach())
+    return whole
 
 
 def _add(sums: dict[str, Tensor], gradients: Mapping[str, Tensor | None]) -> None:

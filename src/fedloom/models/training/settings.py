@@ -1,12 +1,13 @@
 """Settings of local training, its stages (UniFLoW Eq. 7), and its index batches."""
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from fedloom.core.payload import group_of
@@ -50,6 +51,12 @@ class Training(BaseModel):
         description="local steps in one round instead of whole epochs; the next round goes on where this one ended",
     )
     batch_size: int = Field(16, ge=1, description="samples in one step")
+    accumulate: int = Field(
+        1,
+        ge=1,
+        description="parts that a step's samples are cut into, one after another in memory; results agree up to rounding "
+        "(dropout is drawn for each part)",
+    )
     optimizer: Literal["adamw", "sgd"] = Field(
         "adamw", description="adamw | sgd with momentum; made anew whenever a client takes part"
     )
@@ -80,6 +87,15 @@ class Training(BaseModel):
         (0.9, 0.95), description="AdamW moment decay rates"
     )
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm per step; none = no clipping")
+
+    @model_validator(mode="after")
+    def _parts_of_a_batch(self) -> "Training":
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate {self.accumulate} is above batch_size {self.batch_size}, and a part needs a sample; "
+                f"at most {self.batch_size} is right"
+            )
+        return self
 
     @property
     def by_step(self) -> bool:
@@ -219,6 +235,12 @@ def batches(n: int, training: Training, seed: int, client: str, round: int) -> I
     for epoch in range(first // per_epoch, math.ceil(last / per_epoch)):
         of_epoch = _epoch(n, training, seed, epoch, client)
         yield from of_epoch[max(first - epoch * per_epoch, 0) : last - epoch * per_epoch]
+
+
+def micro_batches(batch: Sequence[int], parts: int) -> list[Sequence[int]]:
+    """A batch cut into at most `parts` parts, whose sizes differ by one at most; none is empty."""
+    bounds = [len(batch) * i // parts for i in range(parts + 1)]
+    return [batch[first:last] for first, last in pairwise(bounds) if last > first]
 
 
 def _epoch(n: int, training: Training, seed: int, epoch: int, *stream: str | int) -> list[list[int]]:

@@ -6,7 +6,7 @@ batched product, so that a client has the same rows, loss and gradient as alone,
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.nn.functional import linear
 from fedloom.models.base import Trainable, padded
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.clip.adapter import Single
+from fedloom.models.training.replay import Replayed
 from fedloom.models.training.row_split import Split
 
 LORA = {"default": ("lora_A", "lora_B"), "local": ("local_A", "local_B")}
@@ -42,6 +43,7 @@ class AdapterStack:
         self._owners: Sequence[int] = ()
         self._known: dict[tuple[int, int], tuple[RowMap, Split]] = {}
         self._seen: dict[str, set[int]] = {}
+        self._replayed: RowMap | None = None
 
     def begin(self, names: frozenset[str]) -> list[nn.Parameter]:
         """Make exactly these trainable; returns their parameters in name order."""
@@ -97,14 +99,29 @@ class AdapterStack:
             for module in self.model.root.modules():
                 if isinstance(module, nn.Dropout) and module.p > 0:
                     put(module, partial(self._dropout, module))
+            self.model.replay = self._replay
             yield
         finally:
+            self.model.replay = nullcontext
             for module in changed:
                 del module.forward
 
+    @property
+    def rows(self) -> RowMap:
+        """Maps rows of the current module's input to examples, also where the backward pass computes it again."""
+        return self.model.rows if self._replayed is None else self._replayed
+
+    def _replay(self) -> Replayed:
+        """The context of a block's second forward pass, made at its first."""
+        drops = any(isinstance(m, nn.Dropout) and m.training and m.p > 0 for m in self.model.root.modules())
+        return Replayed(self.rows, self._generators if drops else (), self._show)
+
+    def _show(self, rows: RowMap | None) -> None:
+        self._replayed = rows
+
     def _split(self, x: Tensor) -> Split:
         """Split of the rows of x among clients; cached, since all layers at these rows share it."""
-        rows = self.model.rows
+        rows = self.rows
         key = (id(rows), len(x))
         if key not in self._known:
             each = len(x) // len(rows.of)
@@ -176,7 +193,7 @@ class AdapterStack:
         """Dropout with one mask per client from its own stream, in the shape of its batch alone."""
         if not module.training:
             return x
-        rows, owners = self.model.rows, self._split(x).owners.tolist()
+        rows, owners = self.rows, self._split(x).owners.tolist()
         lengths = (
             [n for n in rows.lengths or () for _ in range(len(x) // len(rows.of))] if x.dim() > 2 else []
         )
