@@ -88,7 +88,10 @@ def build_from(
     cohort = experiment.engine.cohort
     if cohort == "auto":
         first = [sample for s in training[:8] for sample in s.train[:4]]
-        cohort = cohort_size(model, first, experiment.training.batch_size)
+        names = [n for n in model.tensors if experiment.method.scope.role(n) != "frozen"]
+        chosen = cohort_size(model, names, first, experiment.training, len(clients))
+        cohort = chosen.clients
+        model.notes.append(f"cohort {cohort}: {chosen.reason}")
         # Written into the run's experiment.yaml: another machine's choice could round differently.
         engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
         experiment = experiment.model_copy(update={"engine": engine_settings})

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from fedloom.models.native.trainable import NativeMLLM
+from fedloom.models.training.kept_memory import kept_bytes
 from tests.models.native.conftest import modalities_of
 from tests.models.native.test_families import samples
-from tests.models.training.one_step import agree, as_dtype, ended, jobs_of, kept_bytes
+from tests.models.training.one_step import agree, as_dtype, ended, jobs_of
 
 
 def batches(model: NativeMLLM, name: str) -> list[list[object]]:
@@ -25,7 +26,7 @@ def test_gradients_are_those_without_checkpointing(name, together, native) -> No
         as_dtype(model, torch.float64)
         examples = batches(model, name)
         ends.append(ended(model, jobs_of(model, examples, batch_size=4), together=together))
-        kept.append(kept_bytes(model, examples[0]))
+        kept.append(kept_bytes(model, examples[0], model.tensors))
     agree(*ends, 1e-10)
     assert kept[1] < 0.7 * kept[0]
 

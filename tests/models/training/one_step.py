@@ -1,4 +1,4 @@
-"""Jobs of a few steps on any model, what they end with, and the bytes that autograd keeps meanwhile."""
+"""Jobs of a few steps on any model, and what they end with."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -70,20 +70,3 @@ def agree(one: Sequence[Outcome], two: Sequence[Outcome], tolerance: float) -> N
 def groups_with_gradients(outcomes: Sequence[Outcome]) -> set[str]:
     """The groups that some gradient reached."""
     return {group_of(n) for o in outcomes for n, t in o.gradients.items() if t.abs().max() > 1e-8}
-
-
-def kept_bytes(model: Trainable, examples: Sequence[Any]) -> int:
-    """Bytes that autograd keeps from a forward pass for its backward pass, weights left out."""
-    weights = {p.untyped_storage().data_ptr() for p in model.root.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
-
-    def pack(tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage
-        return tensor
-
-    model.begin(model.tensors)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        model.loss(examples).backward()
-    model.rest()
-    return sum(storage.nbytes() for at, storage in kept.items() if at not in weights)

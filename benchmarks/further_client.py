@@ -1,0 +1,70 @@
+"""Peak memory by number of clients on an LLM of any size, and the part of its slope that a client needs.
+
+`python -m benchmarks further_client [model] [clients] [cohort] [batch]` (tiny, 2,6,20, auto and 2 if none are given; see
+`benchmarks.text_clients` for a model's name). Every number of clients is a process of its own: one round of FedAvg-LoRA over two
+steps of each client, with minimal evaluation. The slope is that of a straight line through the peaks.
+
+A further client needs its adapter, which the server holds until all clients have answered, and its data, raw and prepared.
+Optimiser state exists for one cohort at a time, so that it is in no slope once there are more clients than a cohort has.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.report import surroundings
+from benchmarks.text_clients import experiment
+from fedloom.experiment.run import build
+from fedloom.models.example_cache import nbytes
+
+STEPS = 2
+
+
+def measure(model: str, clients: int, cohort: Any, batch: int, scratch: Path) -> dict[str, float]:
+    """One round of all clients: peak resident memory, and the bytes that necessarily grow with the clients."""
+    federation = build(experiment(model, clients, batch, STEPS, scratch, cohort=cohort), None, lambda p: None)
+    federation.run()
+    trainable = federation.engine.model
+    data = sum(
+        nbytes([*c.data.train, *c.data.test, *c.examples(trainable)]) for c in federation.clients.values()
+    )
+    adapter = sum(nbytes(t) for n, t in trainable.tensors.items() if n.startswith("llm"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    chosen = federation.experiment.engine.cohort
+    return {"peak": peak, "data": data, "adapters": clients * adapter, "cohort": float(chosen)}  # type: ignore[arg-type]
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["--child"]:
+        model, clients, cohort, batch, scratch = arguments[1:]
+        size = cohort if cohort == "auto" else int(cohort)
+        print(json.dumps(measure(model, int(clients), size, int(batch), Path(scratch))))
+        return
+    usual = ["tiny", "2,6,20", "auto", "2"]
+    model, counts, cohort, batch = [*arguments, *usual[len(arguments) :]]
+    print("| clients | cohort | peak, MB | data, MB | adapters, MB |\n|---|---|---|---|---|")
+    figures: dict[int, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        for clients in map(int, counts.split(",")):
+            command = [sys.executable, "-m", "benchmarks", "further_client", "--child"]
+            command += [model, str(clients), cohort, batch, scratch]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(done.stderr)
+            figures[clients] = own = json.loads(done.stdout.splitlines()[-1])
+            sizes = " | ".join(f"{own[n] / 1e6:.1f}" for n in ("peak", "data", "adapters"))
+            print(f"| {clients} | {own['cohort']:.0f} | {sizes} |", flush=True)
+    names = ("peak", "data", "adapters")
+    slope = {n: float(np.polyfit(list(figures), [f[n] for f in figures.values()], 1)[0]) / 1e6 for n in names}
+    needed = slope["data"] + slope["adapters"]
+    print(
+        f"\nper further client {slope['peak']:.2f} MB, of which data {slope['data']:.2f} MB and adapter "
+        f"{slope['adapters']:.2f} MB: {slope['peak'] / needed:.2f} times what it needs"
+    )
+    print(surroundings())
