@@ -8,6 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.settings import EngineSettings
 
@@ -50,6 +51,7 @@ def _random(width: int, layers: int, scratch: Path) -> Path:
         sizes = {"hidden_size": width, "intermediate_size": width * 8 // 24 * 8, "num_hidden_layers": layers}
         heads = {"num_attention_heads": width // 32, "num_key_value_heads": width // 32}
         torch.manual_seed(0)
-        LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes, **heads)).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        with quiet_hf():
+            LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes, **heads)).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
     return folder

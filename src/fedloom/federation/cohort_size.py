@@ -53,8 +53,10 @@ def cohort_size(
     """
     if not model.stackable:
         return CohortSize(1, "the model does not share a batch among clients")
-    if most <= 1 or not samples or not names:
-        return CohortSize(1, "there is one client at a time")
+    if not names:
+        return CohortSize(1, "nothing is trained")
+    if most <= 1 or not samples:
+        return CohortSize(1, "there is one client")
     examples = sorted((model.prepare(s) for s in samples), key=model.positions, reverse=True)
     part = -(-training.batch_size // training.accumulate)
     positions = part * sum(map(model.positions, examples)) / len(examples)
