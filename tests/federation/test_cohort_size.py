@@ -31,7 +31,7 @@ def test_a_client_that_keeps_the_cores_busy_trains_alone(quick, federate, monkey
     layer.in_features, layer.out_features = 40_000, 50_000  # shapes alone are read
     alone = chosen(federation)
     assert alone.clients == 1
-    assert alone.reason.endswith("million multiply-adds, and larger batches would save less than 15 %")
+    assert alone.reason.endswith("million multiply-adds, and 100 are enough")
     monkeypatch.setattr(rule, "kept_bytes", lambda *args: pytest.fail("a forward pass that decides nothing"))
     chosen(federation)
 
@@ -97,3 +97,13 @@ def test_off_is_read_as_it_is_written(tmp_path) -> None:
     assert again["engine"]["cohort"] == "off"
     with pytest.raises(ExperimentError, match=r"engine\.cohort: should be auto, off or a number of clients"):
         Experiment.parse({"method": "fedavg-lora", "engine": {"cohort": True}})
+
+
+def test_samples_that_fail_are_left_to_their_clients(quick, federate, monkeypatch) -> None:
+    federation = federate(quick(data=DATA))
+
+    def fails(*args: Any) -> int:
+        raise ValueError("no such place\n")
+
+    monkeypatch.setattr(rule, "kept_bytes", fails)
+    assert chosen(federation) == rule.CohortSize(1, "the longest samples fail (no such place)")

@@ -12,15 +12,14 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from fedloom.core.plain_text import plain
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable
 from fedloom.models.training.kept_memory import kept_bytes
 from fedloom.models.training.settings import Training
 
 BUSY = 1e8
-"""CPU: multiply-adds of a layer call beyond which a larger batch saves nothing measurable."""
-ALONE = 1.8e7
-"""CPU: multiply-adds of one client's layer call from which company saves less than 15 %."""
+"""CPU: multiply-adds of a layer call beyond which a larger batch saves next to nothing."""
 ENOUGH = 65_536
 """GPU: positions of a step beyond which a larger batch makes it no faster; not measured."""
 SHARE = 0.5
@@ -65,12 +64,15 @@ def cohort_size(
         enough, reason = ENOUGH / positions, f"a step of a client has {positions:.0f} positions"
     else:
         work = positions * _mean_weight(model)
-        reason = f"a layer call of a client takes {work / 1e6:.1f} million multiply-adds"
-        if work >= ALONE:
-            return CohortSize(1, f"{reason}, and larger batches would save less than 15 %")
+        reason = f"a client's layer call takes {work / 1e6:.1f} million multiply-adds, and {BUSY / 1e6:.0f} are enough"
         enough = BUSY / max(work, 1.0)
     wanted = max(1, min(most, LARGEST, int(enough)))
-    fits = _fitting(model, names, [examples[i % len(examples)] for i in range(part)], memory(device))
+    if wanted == 1:
+        return CohortSize(1, reason)
+    try:
+        fits = _fitting(model, names, [examples[i % len(examples)] for i in range(part)], memory(device))
+    except (RuntimeError, ValueError) as error:  # the clients whose samples these are say so in their replies
+        return CohortSize(1, f"the longest samples fail ({plain(str(error), 200)})")
     if fits >= wanted:
         return CohortSize(wanted, f"all {most} of a round" if wanted == most else reason)
     return CohortSize(

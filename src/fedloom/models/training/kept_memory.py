@@ -24,7 +24,9 @@ def kept_bytes(model: Trainable, examples: Sequence[Any], names: Collection[str]
     with torch.random.fork_rng(devices=[]):
         model.begin(names)
         reused = not any(n in names for n in model.feature_tensors)
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            model.loss(examples, model.features(examples) if reused else None)
-        model.rest()
+        try:
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                model.loss(examples, model.features(examples) if reused else None)
+        finally:
+            model.rest()
     return sum(storage.nbytes() for at, storage in kept.items() if at not in weights)
