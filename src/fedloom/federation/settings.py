@@ -72,8 +72,8 @@ class EngineSettings(BaseModel):
     )
     checkpointing: bool = Field(
         False,
-        description="compute activations again in the backward pass instead of keeping them: less memory, a step takes about "
-        "a third longer; results agree up to rounding",
+        description="compute activations again in the backward pass instead of keeping them: less memory, for a second "
+        "forward pass; results agree up to rounding",
     )
     cohort: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
