@@ -60,6 +60,8 @@ def main(arguments: list[str]) -> None:
             figures[clients] = own = json.loads(done.stdout.splitlines()[-1])
             sizes = " | ".join(f"{own[n] / 1e6:.1f}" for n in ("peak", "data", "adapters"))
             print(f"| {clients} | {own['cohort']:.0f} | {sizes} |", flush=True)
+    if len(figures) < 2:
+        return
     names = ("peak", "data", "adapters")
     slope = {n: float(np.polyfit(list(figures), [f[n] for f in figures.values()], 1)[0]) / 1e6 for n in names}
     needed = slope["data"] + slope["adapters"]
