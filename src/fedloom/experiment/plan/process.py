@@ -1,0 +1,80 @@
+"""Plans an experiment in a process of its own, whose peak memory is then that of the run."""
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_logging import quiet_process
+from fedloom.data.media import Checking, checking
+from fedloom.experiment.plan.make import make_plan
+from fedloom.experiment.plan.result import Plan
+from fedloom.experiment.settings import Experiment
+
+KILLED = -9
+"""Exit code of a process that the system ended, as Linux does where memory runs out."""
+
+
+def plan(experiment: Experiment, *, probe: bool = True, limit: float = 60.0, quick: bool = False) -> Plan:
+    """The plan of one run. `limit`: seconds for the probe; `quick`: check the headers of media files alone.
+
+    Raises what the run would raise, and ExperimentError where the process is ended from outside.
+    """
+    context = get_context("spawn")  # a fork would take this process's memory with it
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(
+        target=_child, args=(send, experiment, probe, limit, quick, time.time()), daemon=True
+    )
+    process.start()
+    send.close()
+    try:
+        result = receive.recv()
+    except EOFError:
+        process.join()
+        raise ExperimentError(_ended(experiment, process.exitcode)) from None
+    finally:
+        receive.close()
+        process.terminate()
+        process.join()
+    if isinstance(result, BaseException):
+        raise result
+    assert isinstance(result, Plan)  # noqa: S101
+    return result
+
+
+def distinct(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int]]:
+    """The experiments without repetitions for other seeds, and how many runs each stands for."""
+    found: dict[str, tuple[Experiment, int]] = {}
+    for experiment in experiments:
+        key = repr(experiment.model_copy(update={"seed": 0}).as_dict())
+        first, count = found.get(key, (experiment, 0))
+        found[key] = first, count + 1
+    return list(found.values())
+
+
+def _ended(experiment: Experiment, code: int | None) -> str:
+    named = experiment.row or experiment.method.title
+    if code == KILLED:
+        return (
+            f"{named}: the system ended the probe, most likely because memory ran out; `--no-probe` shows what is loaded, "
+            "and engine.dtype: bfloat16, engine.cohort: off or a smaller training.batch_size need less"
+        )
+    return f"{named}: the probe ended with exit code {code} before it had a result"
+
+
+def _child(
+    send: Connection, experiment: Experiment, probe: bool, limit: float, quick: bool, began: float
+) -> None:
+    quiet_process()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
+    try:
+        with checking(Checking(quick)):
+            result: Plan | BaseException = make_plan(experiment, began, probe=probe, limit=limit)
+    except (ExperimentError, OSError) as error:
+        result = error
+    send.send(result)
+    send.close()
+    os._exit(0)  # whatever threads a library left
