@@ -46,7 +46,8 @@ def make_plan(experiment: Experiment, began: float, *, probe: bool, limit: float
         plan = _contents(federation, lengths, tests)
         if not probe:
             short.dry(lengths)
-            return _with_traffic(plan, federation, short.measured, "not measured: --no-probe")
+            plan = _with_traffic(plan, federation, short.measured, "not measured: --no-probe")
+            return replace(plan, advice=advice(plan, experiment))
         with time_limit(until - time.monotonic()) as timer:
             short.run(lengths)
         short.measured.stopped = timer.over
