@@ -1,6 +1,6 @@
 """`fedloom plan` against the run that follows it: peak memory and seconds, each command in a process of its own.
 
-`python -m benchmarks plan [FILE [ROW] [SETTING=VALUE ...]] [-- FILE ...]`; without arguments, the experiments below. The first run
+`python -m benchmarks plan [FILE [ROW] [SETTING=VALUE ...]] [-- FILE ...]`; else the experiments below. The first run
 that file, row and settings describe is planned, then run. Processor seconds are those of all cores, which other work on
 the machine disturbs less than the clock.
 """

@@ -26,7 +26,8 @@ def show(plan: Plan, runs: int) -> None:
             out.print()
             out.print(plain_table(header, list(rows)), width=WIDTH)
     out.print()
-    for sentence in (*plan.advice, *plan.notes, fits(plan)):
+    measured = f"Time and memory: {plan.probed}."
+    for sentence in (measured, *plan.advice, *plan.notes, fits(plan)):
         out.print(Text(sentence), width=WIDTH)
     out.print()
 
@@ -90,7 +91,7 @@ def _messages(plan: Plan) -> Iterator[tuple[str, str, str]]:
         if pair is not None:
             yield f"a client with {kind.name}", human_bytes(pair[0]), human_bytes(pair[1])
     if plan.traffic is None:
-        yield "not counted without a probe", "", ""
+        yield "a round: not measured", "", ""
         return
     about = "" if plan.traffic.exact else "about "
     yield (
@@ -122,7 +123,6 @@ def _expected(plan: Plan) -> Iterator[tuple[str, str, str]]:
             f"each {seconds(times.evaluation)}" if times.evaluation.clock else "",
         )
         yield "the run", seconds(times.whole), f"{times.whole.processor:.0f} s of processor time"
-    yield "time and memory", plan.probed, ""
 
 
 def seconds(time: Time) -> str:
@@ -137,7 +137,7 @@ def fits(plan: Plan) -> str:
     """Whether the run fits, in one sentence."""
     memory = plan.memory
     if memory is None:
-        return "Time and memory were not measured."
+        return "Whether it fits is not known: time and memory were not measured."
     if memory.there and memory.peak > memory.there:
         return f"It does not fit: {human_bytes(memory.peak)} are expected, and there are {human_bytes(memory.there)}."
     return f"It fits: {human_bytes(memory.peak)} of {human_bytes(memory.there)} of memory."

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import fedloom
-from fedloom.experiment.plan.make import make_plan
+from fedloom.experiment.plan.make import How, make_plan
 from fedloom.experiment.plan.process import distinct
 from fedloom.experiment.plan.result import Plan
 
@@ -21,9 +21,9 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def planned(settings: dict[str, Any], *, probe: bool = False) -> tuple[Plan, fedloom.Experiment]:
+def planned(settings: dict[str, Any], *, how: How = "none") -> tuple[Plan, fedloom.Experiment]:
     experiment = fedloom.Experiment.parse(SETTINGS | settings)
-    return make_plan(experiment, time.time(), probe=probe, limit=60), experiment
+    return make_plan(experiment, time.time(), how=how, limit=600), experiment
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_bytes_are_those_of_the_run(settings: dict[str, Any]) -> None:
 
 def test_a_probe_measures_and_counts_what_the_run_does() -> None:
     plan, experiment = planned(
-        {"method": "feda2-lora", "training": {"batch_size": 2, "epochs": 2}}, probe=True
+        {"method": "feda2-lora", "training": {"batch_size": 2, "epochs": 2}}, how="whole"
     )
     done = fedloom.run(experiment).summary
     assert plan.seconds is not None
@@ -62,7 +62,27 @@ def test_a_probe_measures_and_counts_what_the_run_does() -> None:
     assert plan.kinds[0].shared == plan.kinds[0].trained == 6144  # rank 2 on 12 layers of 128 x 128
     assert plan.traffic is not None
     assert plan.traffic.whole_up == done["bytes_up"]
-    assert plan.probed == "rounds 1, 2, 3, 4 as the run makes them"
+    assert plan.probed == "rounds 1, 2, 3, 4 in full"
+
+
+def test_a_short_probe_counts_the_same_and_says_that_it_saw_a_part() -> None:
+    settings = {"method": "feda2-lora", "training": {"batch_size": 1, "epochs": 4}}
+    plan, experiment = planned(settings, how="short")
+    done = fedloom.run(experiment).summary
+    assert plan.traffic is not None
+    assert (plan.traffic.whole_up, plan.steps) == (done["bytes_up"], 4 * 3 * 4 * 3)
+    assert plan.seconds is not None
+    assert plan.seconds.whole.clock > 4 * plan.seconds.round.clock > 0
+    assert plan.probed == "rounds 1, 2, 3 in part"
+    assert plan.whole_probe is not None
+
+
+def test_a_probe_without_time_is_ended_and_says_so() -> None:
+    experiment = fedloom.Experiment.parse(SETTINGS | {"method": "fedavg-lora"})
+    plan = make_plan(experiment, time.time() - 100, how="short", limit=50)
+    assert plan.stopped
+    assert plan.seconds is None
+    assert "ended by --limit" in plan.probed
 
 
 def test_rounds_with_other_clients_are_counted_by_their_clients() -> None:
@@ -81,7 +101,7 @@ def test_without_a_probe_time_and_memory_stay_open_and_nothing_is_written(
     plan, _ = planned({"method": "fedavg-lora"})
     assert plan.seconds is None
     assert plan.memory is None
-    assert plan.probed == "not measured: --no-probe"
+    assert plan.probed == "not measured, by --no-probe"
     assert not list(tmp_path.iterdir())
 
 

@@ -12,8 +12,11 @@ from fedloom.experiment.settings import Experiment
 def seconds(
     experiment: Experiment, measured: Measured, rounds: int, tests: Lengths, train: Lengths, prepare: Time
 ) -> Seconds | None:
-    """The run's times, or None where no round was measured. `prepare`: time to prepare one sample."""
-    if 0 not in measured.rounds or measured.end is None:
+    """The run's times, or None where no round was measured. `prepare`: time to prepare one sample.
+
+    Where the probe was stopped, later evaluations count as the first one, and the run's end as nothing.
+    """
+    if 0 not in measured.rounds or (rounds and 1 not in measured.rounds):
         return None
     share = measured.all_tests / max(measured.tests, 1)
     work = {r: _round(measured, r) for r in measured.rounds if r > 0}
@@ -24,16 +27,18 @@ def seconds(
             work[1] += prepare * (train.count - sum(1 for _ in train.probed))
     usual = _usual(work, experiment, rounds)
     between = [t for (r, generate), t in measured.evaluations.items() if 0 < r < rounds and not generate]
-    one = _mean(between) * share
     generate = experiment.evaluation.generate
     first = measured.evaluations.get((0, generate), Time()) * share
+    one = _mean(between) * share if between else first
     last = measured.evaluations.get((rounds, generate))
     if last is None:
-        last = first * (1 / share) + (measured.evaluations.get((rounds, False), Time()) - _mean(between))
+        last = first * (1 / share)
+        if between and (rounds, False) in measured.evaluations:
+            last += measured.evaluations[rounds, False] - _mean(between)
     count = sum(1 for r in range(1, rounds) if r % experiment.evaluation.every == 0)
     controls = measured.controls * share
     evaluations = first + one * count + (last * share if rounds else Time()) + controls
-    rest = measured.rounds[0] + (measured.end - measured.controls)
+    rest = measured.rounds[0] + ((measured.end or Time()) - measured.controls)
     total = sum((usual(r) for r in range(1, rounds + 1)), Time())
     later = usual(min(2, rounds)) if rounds else Time()
     return Seconds(
@@ -73,6 +78,15 @@ def _usual(work: Mapping[int, Time], experiment: Experiment, rounds: int) -> Cal
 
 def _mean(times: Sequence[Time]) -> Time:
     return sum(times, Time()) * (1 / len(times)) if times else Time()
+
+
+def evaluation_peak(experiment: Experiment, measured: Measured) -> int:
+    """Bytes of an evaluation in batches of the run's size, from those of the probe's."""
+    peak, start = measured.peaks.get("evaluation", 0), measured.peaks.get("start", 0)
+    batch = min(experiment.evaluation.batch_size, measured.all_tests)
+    if not measured.shortened or peak <= start or batch <= measured.tests:
+        return peak
+    return round(start + (peak - start) * batch / max(measured.tests, 1))
 
 
 def missing_bytes(experiment: Experiment, measured: Measured, tests: Lengths, train: Lengths) -> float:

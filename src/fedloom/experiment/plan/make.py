@@ -1,17 +1,17 @@
 """Makes the plan of one run: reads its data, loads its model, and probes it."""
 
-import gc
 import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from fedloom.experiment.build import load_clients
 from fedloom.experiment.plan import memory
 from fedloom.experiment.plan.advice import advice
 from fedloom.experiment.plan.contents import adapted_groups, client_kinds, loaded_parts
-from fedloom.experiment.plan.estimate import missing_bytes, seconds
+from fedloom.experiment.plan.estimate import evaluation_peak, missing_bytes, seconds
 from fedloom.experiment.plan.probe import FIRST, SURVEY, Measured, Probe
 from fedloom.experiment.plan.result import KindData, Memory, Plan, Seconds
 from fedloom.experiment.plan.stopwatch import Stopwatch, Time
@@ -23,51 +23,36 @@ from fedloom.federation import cohort_size
 from fedloom.federation.loop import Federation
 from fedloom.models.training.settings import local_steps
 
-WHOLE = 20.0
-"""Seconds: a probe that would take fewer is repeated with all samples and steps."""
+How = Literal["none", "short", "whole"]
+"""A probe of no rounds, of a part of them, or of whole ones."""
 
 
-def make_plan(experiment: Experiment, began: float, *, probe: bool, limit: float) -> Plan:
-    """The plan of an experiment. `began`: when this process was started (`time.time`); `limit`: seconds for the probe.
+def make_plan(experiment: Experiment, began: float, *, how: How, limit: float) -> Plan:
+    """The plan of an experiment. `began`: when this process was started (`time.time`); `limit`: seconds for it all.
 
     Nothing but a temporary folder is written, which is removed. Raises ExperimentError as the run would.
     """
-    watch, until = Stopwatch(began), time.monotonic() + limit
+    watch, until = Stopwatch(began), began + limit
     sources = load_clients(experiment)
-    loaded = watch.now()
     with TemporaryDirectory(prefix="fedloom-plan-", ignore_cleanup_errors=True) as folder:
-
-        def new(name: str, *, shortened: bool) -> Probe:
-            return Probe(experiment, sources, Path(folder) / name, watch, shortened, loaded)
-
-        short = new("short", shortened=True)
-        federation = short.build()
-        lengths, tests, prepare = _surveyed(short, federation, min(SURVEY, limit / 4))
-        plan = _contents(federation, lengths, tests)
-        if not probe:
-            short.dry(lengths)
-            plan = _with_traffic(plan, federation, short.measured, "not measured: --no-probe")
+        probe = Probe(experiment, sources, Path(folder), watch, how != "whole")
+        federation = probe.build()
+        lengths, tests, prepare = _surveyed(probe, federation, min(SURVEY, limit / 4))
+        plan, measured = _contents(federation, lengths, tests), probe.measured
+        if how == "none":
+            probe.dry(lengths)
+            plan = _with_traffic(plan, federation, measured, "not measured, by --no-probe")
             return replace(plan, advice=advice(plan, experiment))
-        with time_limit(until - time.monotonic()) as timer:
-            short.run(lengths)
-        short.measured.stopped = timer.over
-        measured, train = short.measured, together(list(lengths.values()))
+        with time_limit(until - time.time()) as timer:
+            probe.run(lengths)
+        measured.stopped = timer.over
+        train = together(list(lengths.values()))
         times = seconds(experiment, measured, federation.rounds, tests, train, prepare)
-        if times is not None and _cost(times, federation.rounds) < min(WHOLE, until - time.monotonic()):
-            del short
-            gc.collect()
-            watch.peaks.clear()
-            whole = new("whole", shortened=False)
-            federation = whole.build()
-            with time_limit(until - time.monotonic()) as timer:
-                whole.run(lengths)
-            if not timer.over:
-                measured = whole.measured
-                times = seconds(experiment, measured, federation.rounds, tests, train, prepare)
         plan = _with_traffic(plan, federation, measured, _words(measured))
-        extra = round(missing_bytes(experiment, measured, tests, train))
         device = federation.engine.model.device
-        peaks = {name: size + extra for name, size in measured.peaks.items()}
+        extra = round(missing_bytes(experiment, measured, tests, train))
+        highest = measured.peaks | {"evaluation": evaluation_peak(experiment, measured)}
+        peaks = {name: size + extra for name, size in highest.items()}
         plan = replace(
             plan,
             seconds=times,
@@ -80,6 +65,8 @@ def make_plan(experiment: Experiment, began: float, *, probe: bool, limit: float
                 memory.free(device),
                 device.type,
             ),
+            whole_probe=None if times is None else _whole_probe(times, federation.rounds),
+            stopped=timer.over,
         )
         return replace(plan, notes=[*plan.notes, *_faults(measured)], advice=advice(plan, experiment))
 
@@ -151,20 +138,16 @@ def _with_traffic(plan: Plan, federation: Federation, measured: Measured, words:
     return replace(plan, traffic=counted, per_client=per_client, probed=words)
 
 
-def _cost(times: Seconds, rounds: int) -> float:
-    """Seconds that a whole probe takes once the clients are loaded."""
-    left_out = times.round * max(rounds - FIRST - 1, 0)
-    return (times.whole - times.start - left_out).clock
+def _whole_probe(times: Seconds, rounds: int) -> float:
+    """Seconds of a probe that leaves nothing of its rounds out."""
+    return (times.whole - times.round * max(rounds - FIRST - 1, 0)).clock
 
 
 def _words(measured: Measured) -> str:
-    rounds = sorted(r for r in measured.rounds if r > 0)
-    if measured.stopped:
-        return "the probe was ended by its time limit; raise --limit for more"
-    named = ", ".join(map(str, rounds)) or "0"
-    return f"rounds {named} " + (
-        "with a few steps and test samples" if measured.shortened else "as the run makes them"
-    )
+    """The rounds that were probed, whole or in part."""
+    rounds = ", ".join(str(r) for r in sorted(measured.rounds) if r > 0) or "0"
+    part = "in part" if measured.shortened else "in full"
+    return f"rounds {rounds} {part}" + ("; ended by --limit, the rest is guessed" if measured.stopped else "")
 
 
 def _faults(measured: Measured) -> list[str]:

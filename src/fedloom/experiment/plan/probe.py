@@ -23,13 +23,16 @@ from fedloom.federation.local_engine import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Progress
 from fedloom.federation.run_folder import RunFolder
-from fedloom.tasks.base import Evaluator, Snapshot
+from fedloom.privacy.robust.attacks import Backdoor
+from fedloom.tasks.base import Evaluator, Snapshot, Trigger
 from fedloom.tasks.evaluation import Assessment, TestSet
 
 STEPS = 4
 """Local steps of a client in a shortened probe: a quarter of a round trains the encoder where tau is 0.25."""
 FIRST = 3
 """Rounds from the first on that a probe runs: the first fills caches, and methods may take turns."""
+LARGE, FEW = 30_000_000, 16
+"""Parameters from which on a shortened probe evaluates so few test samples."""
 SURVEY = 15.0
 """Seconds for looking at samples; beyond them, their lengths are those of a part."""
 
@@ -112,13 +115,10 @@ class Probe:
     folder: Path
     watch: Stopwatch
     shortened: bool
-    loaded: Time = field(default_factory=Time)
-    """Time until the clients were loaded."""
     measured: Measured = field(default_factory=Measured)
 
     def build(self) -> Federation:
         """The federation, on all training samples and, if shortened, some test samples of every client."""
-        began = self.watch.now()
         sources = (
             thinned(self.sources, self.experiment.evaluation.batch_size) if self.shortened else self.sources
         )
@@ -127,6 +127,8 @@ class Probe:
         self.federation = build_from(self.experiment, sources, folder, self._observe)
         self.federation.check()
         model = self.federation.engine.model
+        if self.shortened and sum(p.numel() for p in model.root.parameters()) > LARGE:
+            self.federation.evaluator = self._smaller(FEW)
         self.watch.device = model.device
         settings = self.federation.experiment
         assert isinstance(settings, Experiment)  # noqa: S101
@@ -136,7 +138,7 @@ class Probe:
         evaluated = set(tests.of)
         measured.shortened, measured.tests = self.shortened, len(tests.samples)
         measured.all_tests = sum(len(s.test) for s in self.sources if s.name in evaluated)
-        measured.start = self.loaded + (self.watch.now() - began)
+        measured.start = self.watch.now()
         self.watch.note("start")
         return self.federation
 
@@ -208,6 +210,17 @@ class Probe:
         self._run_to(min(FIRST, federation.rounds))
         self.measured.sent = self.engine.sent
         self.measured.ledger = self._ledger()
+
+    def _smaller(self, tests: int) -> Evaluator:
+        """The evaluator on so many test samples."""
+        federation, experiment = self.federation, self.experiment
+        of = federation.evaluator.tests.of
+        tested = {s.name: s.test for s in thinned(self.sources, tests) if s.name in set(of)}
+        attack = experiment.attack
+        trigger = Trigger(attack.answer, attack.patch) if isinstance(attack, Backdoor) else None
+        return experiment.task.evaluator(
+            tested, federation.engine.model, experiment.setup, federation.tools, trigger
+        )
 
     def _ledger(self) -> list[dict[str, Any]]:
         return [] if self.federation.folder is None else self.federation.folder.history("ledger.jsonl")

@@ -18,7 +18,7 @@ from fedloom.models.training.loop import LocalJob, Outcome
 from fedloom.models.training.settings import Training, local_steps
 
 LONGEST = 6.0
-"""Seconds of a round after which a shortened probe trains clients of a kind that it has not met only."""
+"""Seconds of training after which a shortened probe trains only clients of a kind that it has not met."""
 Key = frozenset[str]
 """Groups of tensors that clients trained together hold."""
 
@@ -67,6 +67,7 @@ class ProbeEngine(LocalEngine):
         self.sent: dict[int, dict[str, tuple[int, int]]] = {}
         """By round and client: bytes up and down."""
         self._changes: dict[str, Tensor] = {}
+        self._spent = Time()
 
     def ask(
         self,
@@ -90,10 +91,6 @@ class ProbeEngine(LocalEngine):
 
         return super().ask(method, request, payloads, at, done, counted)
 
-    def known(self) -> dict[Key, tuple[Time, float]]:
-        """Time and work by kind of client, over the last round that measured it."""
-        return {k: (r.by_kind[k], r.done[k]) for r in self.rounds.values() for k in r.done if r.done[k]}
-
     def _train(self, jobs: Mapping[str, LocalJob]) -> dict[str, Outcome | Exception]:
         if not jobs:
             return {}
@@ -105,7 +102,7 @@ class ProbeEngine(LocalEngine):
         record.due[kind] += round(sum(self._work(j, j.training, whole=True) for j in jobs.values()))
         if self.steps is None:
             short = jobs
-        elif record.time.clock > LONGEST and kind in record.done:
+        elif self._spent.clock > LONGEST and any(kind in r.done for r in self.rounds.values()):
             return {name: self._untrained(job) for name, job in jobs.items()}
         else:
             short = {n: replace(j, training=self._shortened(j)) for n, j in jobs.items()}
@@ -114,6 +111,7 @@ class ProbeEngine(LocalEngine):
             outcomes = super()._train(short)
         took = self.watch.now() - began
         record.time += took
+        self._spent += took
         record.by_kind[kind] = record.by_kind.get(kind, Time()) + took
         record.done[kind] += round(
             sum(self._work(j, j.training, whole=self.steps is None) for j in short.values())

@@ -10,10 +10,12 @@ from multiprocessing.connection import Connection
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
 from fedloom.data.media import Checking, checking
-from fedloom.experiment.plan.make import make_plan
+from fedloom.experiment.plan.make import How, make_plan
 from fedloom.experiment.plan.result import Plan
 from fedloom.experiment.settings import Experiment
 
+WHOLE = 0.7
+"""Share of the limit that a probe of whole rounds may be expected to take."""
 KILLED = -9
 """Exit code of a process that the system ended, as Linux does where memory runs out."""
 
@@ -21,12 +23,22 @@ KILLED = -9
 def plan(experiment: Experiment, *, probe: bool = True, limit: float = 60.0, quick: bool = False) -> Plan:
     """The plan of one run. `limit`: seconds for the probe; `quick`: check the headers of media files alone.
 
-    Raises what the run would raise, and ExperimentError where the process is ended from outside.
+    A run with short rounds is probed once more in whole rounds, in a fresh process: the first one has paid for what a
+    library loads at its first use. Raises what the run would raise, and ExperimentError where a process is ended from outside.
     """
+    first = _planned(experiment, "short" if probe else "none", limit, quick)
+    if first.whole_probe is None or first.stopped or first.whole_probe > WHOLE * limit:
+        return first
+    second = _planned(experiment, "whole", limit, quick)
+    return first if second.stopped else second
+
+
+def _planned(experiment: Experiment, how: How, limit: float, quick: bool) -> Plan:
+    """The plan that a process of its own makes."""
     context = get_context("spawn")  # a fork would take this process's memory with it
     receive, send = context.Pipe(duplex=False)
     process = context.Process(
-        target=_child, args=(send, experiment, probe, limit, quick, time.time()), daemon=True
+        target=_child, args=(send, experiment, how, limit, quick, time.time()), daemon=True
     )
     process.start()
     send.close()
@@ -66,13 +78,13 @@ def _ended(experiment: Experiment, code: int | None) -> str:
 
 
 def _child(
-    send: Connection, experiment: Experiment, probe: bool, limit: float, quick: bool, began: float
+    send: Connection, experiment: Experiment, how: How, limit: float, quick: bool, began: float
 ) -> None:
     quiet_process()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends this process
     try:
         with checking(Checking(quick)):
-            result: Plan | BaseException = make_plan(experiment, began, probe=probe, limit=limit)
+            result: Plan | BaseException = make_plan(experiment, began, how=how, limit=limit)
     except (ExperimentError, OSError) as error:
         result = error
     send.send(result)

@@ -85,3 +85,7 @@ class Plan:
     """How the figures were measured, in words."""
     notes: Sequence[str]
     advice: Sequence[str]
+    whole_probe: float | None = None
+    """Seconds that a probe of whole rounds would take."""
+    stopped: bool = False
+    """Whether the probe was ended by its limit."""
