@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 
+import torch
+from safetensors import SafetensorError
+
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
 from fedloom.data.media import Checking, checking
@@ -18,6 +21,12 @@ WHOLE = 0.7
 """Share of the limit that a probe of whole rounds may be expected to take."""
 KILLED = -9
 """Exit code of a process that the system ended, as Linux does where memory runs out."""
+
+LESS = (
+    "`--no-probe` shows what is loaded; engine.dtype: bfloat16, engine.cohort: off, a smaller training.batch_size or "
+    "evaluation.batch_size need less"
+)
+"""Remedies where not even the probe fits."""
 
 
 def plan(experiment: Experiment, *, probe: bool = True, limit: float = 60.0, quick: bool = False) -> Plan:
@@ -68,12 +77,10 @@ def distinct(experiments: Sequence[Experiment]) -> list[tuple[Experiment, int]]:
 
 
 def _ended(experiment: Experiment, code: int | None) -> str:
+    """The sentence about a process that ended without a result."""
     named = experiment.row or experiment.method.title
     if code == KILLED:
-        return (
-            f"{named}: the system ended the probe, most likely because memory ran out; `--no-probe` shows what is loaded, "
-            "and engine.dtype: bfloat16, engine.cohort: off or a smaller training.batch_size need less"
-        )
+        return f"{named}: the system ended the probe, most likely because memory ran out; {LESS}"
     return f"{named}: the probe ended with exit code {code} before it had a result"
 
 
@@ -85,8 +92,11 @@ def _child(
     try:
         with checking(Checking(quick)):
             result: Plan | BaseException = make_plan(experiment, began, how=how, limit=limit)
-    except (ExperimentError, OSError) as error:
+    except (ExperimentError, OSError, SafetensorError) as error:
         result = error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        named = experiment.row or experiment.method.title
+        result = ExperimentError(f"{named}: the probe ran out of memory ({error}); {LESS}")
     send.send(result)
     send.close()
     os._exit(0)  # whatever threads a library left
