@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from fedloom.experiment.plan.probe import FIRST, Measured
+from fedloom.experiment.plan.measured import Measured
+from fedloom.experiment.plan.probe import FIRST
 from fedloom.experiment.plan.result import Seconds
 from fedloom.experiment.plan.stopwatch import Time
 from fedloom.experiment.plan.survey import Lengths

@@ -12,7 +12,8 @@ from fedloom.experiment.plan import memory
 from fedloom.experiment.plan.advice import advice
 from fedloom.experiment.plan.contents import adapted_groups, client_kinds, loaded_parts
 from fedloom.experiment.plan.estimate import evaluation_peak, missing_bytes, seconds
-from fedloom.experiment.plan.probe import FIRST, SURVEY, Measured, Probe
+from fedloom.experiment.plan.measured import Measured
+from fedloom.experiment.plan.probe import FIRST, SURVEY, Probe
 from fedloom.experiment.plan.result import KindData, Memory, Plan, Seconds
 from fedloom.experiment.plan.stopwatch import Stopwatch, Time
 from fedloom.experiment.plan.survey import Lengths, survey, together

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.data.client_data import ClientData
-from fedloom.data.sample import Sample
 from fedloom.experiment import provenance
 from fedloom.experiment.build import build_from
-from fedloom.experiment.plan.probe_engine import ProbeEngine, RoundTraining
+from fedloom.experiment.plan.measured import Measured, NoEvaluator, TimedEvaluator
+from fedloom.experiment.plan.probe_engine import ProbeEngine
 from fedloom.experiment.plan.stopwatch import Stopwatch, Time
-from fedloom.experiment.plan.survey import Lengths, survey
+from fedloom.experiment.plan.survey import Lengths, survey, thinned
 from fedloom.experiment.run import finish
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.local_engine import LocalEngine
@@ -25,7 +25,6 @@ from fedloom.federation.progress import Progress
 from fedloom.federation.run_folder import RunFolder
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.base import Evaluator, Snapshot, Trigger
-from fedloom.tasks.evaluation import Assessment, TestSet
 
 STEPS = 4
 """Local steps of a client in a shortened probe: a quarter of a round trains the encoder where tau is 0.25."""
@@ -37,73 +36,8 @@ SURVEY = 15.0
 """Seconds for looking at samples; beyond them, their lengths are those of a part."""
 
 
-class TimeUp(BaseException):
-    """The probe's time is over. No `Exception`, which the engine would take for a client's."""
-
-
 class _Enough(BaseException):
     """The rounds that the probe wanted are over."""
-
-
-@dataclass
-class Measured:
-    """What a probe measured. Times of shortened evaluations are those of `tests` samples."""
-
-    start: Time = field(default_factory=Time)
-    rounds: dict[int, Time] = field(default_factory=dict)
-    """Time of a round without its evaluation."""
-    training: dict[int, RoundTraining] = field(default_factory=dict)
-    evaluations: dict[tuple[int, bool], Time] = field(default_factory=dict)
-    """Time by round and by whether answers are generated."""
-    end: Time | None = None
-    controls: Time = field(default_factory=Time)
-    tests: int = 0
-    all_tests: int = 0
-    ledger: Sequence[Mapping[str, Any]] = field(default_factory=list)
-    sent: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
-    peaks: dict[str, int] = field(default_factory=dict)
-    features: int = 0
-    """Bytes of cached features."""
-    shortened: bool = False
-    stopped: bool = False
-    """Whether the time was over before the probe was."""
-
-
-@dataclass
-class _TimedEvaluator:
-    """Measures an evaluator's time and memory."""
-
-    inner: Evaluator
-    watch: Stopwatch
-    measured: Measured
-    spent: Time = field(default_factory=Time)
-
-    @property
-    def tests(self) -> TestSet:
-        return self.inner.tests
-
-    def assess(self, snapshot: Snapshot) -> Assessment:
-        began = self.watch.now()
-        with self.watch.phase("evaluation"):
-            assessment = self.inner.assess(snapshot)
-        took = self.watch.now() - began
-        self.measured.evaluations[snapshot.number, snapshot.generate] = took
-        self.spent += took
-        return assessment
-
-    def controls(self, common: Mapping[str, Any]) -> Mapping[str, float]:
-        began = self.watch.now()
-        with self.watch.phase("evaluation"):
-            figures = self.inner.controls(common)
-        self.measured.controls = self.watch.now() - began
-        return figures
-
-
-class _Unmeasured(_TimedEvaluator):
-    """Evaluates nothing."""
-
-    def assess(self, snapshot: Snapshot) -> Assessment:
-        return Assessment({}, {}, [])
 
 
 @dataclass
@@ -169,7 +103,7 @@ class Probe:
         if self.shortened:
             self._shorten(lengths)
         self.engine = ProbeEngine(engine, self.watch, lengths, STEPS if self.shortened else None)
-        self.timed = _TimedEvaluator(federation.evaluator, self.watch, measured)
+        self.timed = TimedEvaluator(federation.evaluator, self.watch, measured)
         federation.engine, federation.evaluator = self.engine, self.timed
         measured.training, measured.sent, measured.peaks = (
             self.engine.rounds,
@@ -204,7 +138,7 @@ class Probe:
             return
         self._shorten(lengths)
         self.engine = ProbeEngine(engine, self.watch, lengths, 0)
-        self.timed = _Unmeasured(federation.evaluator, self.watch, self.measured)
+        self.timed = NoEvaluator(federation.evaluator, self.watch, self.measured)
         federation.engine, federation.evaluator = self.engine, self.timed
         self._last = self.watch.now()
         self._run_to(min(FIRST, federation.rounds))
@@ -266,15 +200,3 @@ class Probe:
         store = federation.engine.model.store
         if not store.constant:  # as after a round
             store.clear()
-
-
-def thinned(sources: Sequence[ClientData], batch: int) -> list[ClientData]:
-    """The clients with one batch of test samples in all, spread over their lengths in characters; every client keeps one."""
-    tests = sum(len(s.test) for s in sources)
-
-    def some(samples: Sequence[Sample]) -> list[Sample]:
-        keep = min(len(samples), max(1, len(samples) * batch // max(tests, 1)))
-        ranked = sorted(samples, key=lambda s: len(s.question) + len(s.answer))
-        return [ranked[(i + 1) * len(ranked) // keep - 1] for i in range(keep)] if keep else []
-
-    return [replace(s, test=some(s.test)) for s in sources]

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from fedloom.data.client_data import ClientData
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable
 from fedloom.models.example_cache import nbytes
@@ -86,3 +87,15 @@ def together(parts: Sequence[Lengths]) -> Lengths:
         tuple(i for p in parts for i in p.probed),
         sum(p.probed_mean * len(p.probed) for p in parts) / max(sum(len(p.probed) for p in parts), 1),
     )
+
+
+def thinned(sources: Sequence[ClientData], batch: int) -> list[ClientData]:
+    """The clients with one batch of test samples in all, spread over their lengths in characters; every client keeps one."""
+    tests = sum(len(s.test) for s in sources)
+
+    def some(samples: Sequence[Sample]) -> list[Sample]:
+        keep = min(len(samples), max(1, len(samples) * batch // max(tests, 1)))
+        ranked = sorted(samples, key=lambda s: len(s.question) + len(s.answer))
+        return [ranked[(i + 1) * len(ranked) // keep - 1] for i in range(keep)] if keep else []
+
+    return [replace(s, test=some(s.test)) for s in sources]

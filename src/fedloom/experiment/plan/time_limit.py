@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
-from fedloom.experiment.plan.probe import TimeUp
+
+class TimeUp(BaseException):
+    """The probe's time is over. No `Exception`, which the engine would take for a client's."""
 
 
 @dataclass
