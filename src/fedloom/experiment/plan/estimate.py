@@ -85,9 +85,9 @@ def evaluation_peak(experiment: Experiment, measured: Measured) -> int:
     """Bytes of an evaluation in batches of the run's size, from those of the probe's."""
     peak, start = measured.peaks.get("evaluation", 0), measured.peaks.get("start", 0)
     batch = min(experiment.evaluation.batch_size, measured.all_tests)
-    if not measured.shortened or peak <= start or batch <= measured.tests:
+    if not measured.shortened or batch <= measured.tests:
         return peak
-    return round(start + (peak - start) * batch / max(measured.tests, 1))
+    return max(peak, round(start + measured.rises.get("evaluation", 0) * batch / max(measured.tests, 1)))
 
 
 def missing_bytes(experiment: Experiment, measured: Measured, tests: Lengths, train: Lengths) -> float:

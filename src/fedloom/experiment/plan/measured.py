@@ -27,6 +27,7 @@ class Measured:
     ledger: Sequence[Mapping[str, Any]] = field(default_factory=list)
     sent: dict[int, dict[str, tuple[int, int]]] = field(default_factory=dict)
     peaks: dict[str, int] = field(default_factory=dict)
+    rises: dict[str, int] = field(default_factory=dict)
     features: int = 0
     """Bytes of cached features."""
     shortened: bool = False

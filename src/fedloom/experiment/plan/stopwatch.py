@@ -35,6 +35,8 @@ class Stopwatch:
         self._offset = time.time() - began - time.perf_counter()
         self.device = torch.device("cpu")
         self.peaks: dict[str, int] = {}
+        self.rises: dict[str, int] = {}
+        """By phase: the largest rise from its beginning, since freed memory stays with the process."""
 
     def now(self) -> Time:
         """Time since the process began, once the device is through with its queue."""
@@ -47,10 +49,12 @@ class Stopwatch:
         """Note the peak memory of the phase `name`, which may come several times."""
         self.note("rest")
         memory.reset_peak(self.device)
+        before = memory.peak(self.device)
         try:
             yield
         finally:
             self.note(name)
+            self.rises[name] = max(self.rises.get(name, 0), memory.peak(self.device) - before)
 
     def note(self, name: str) -> None:
         """Count the peak since the last reset for the phase `name`."""
