@@ -22,6 +22,7 @@ from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
 from fedloom.cli.options import Jobs, Overrides, Quick
 from fedloom.cli.output import echo, errors, out, plain_table
+from fedloom.cli.plan import plan
 from fedloom.cli.stop import stoppable
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.files import disk_fault
@@ -123,6 +124,9 @@ def run(
         )
     rows = load_rows(experiment, overrides or (), only=row or ())
     _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
+
+
+app.command(epilog="Example: fedloom plan experiments/uniflow/quickstart.yaml training.batch_size=8")(plan)
 
 
 @app.command(epilog="Example: fedloom compare runs/demo runs/q --markdown")
