@@ -20,8 +20,19 @@ ROWS = (
     "nvflare_simulator",
 )
 """Modules of this package; `main(arguments)` measures, prints, and returns its rows (or nothing)."""
-PLOTS = ("checkpointing", "cohort_size", "further_client", "scaling", "clip", "deploy", "plan", "secure_sum")
-"""Modules run by name only: a plot, and tables without a rival."""
+PLOTS = (
+    "checkpointing",
+    "cohort_size",
+    "further_client",
+    "scaling",
+    "clip",
+    "deploy",
+    "plan",
+    "secure_sum",
+    "real_base",
+    "gpu_proof",
+)
+"""Modules run by name only: a plot, tables without a rival, and rows that need files or a device of their own."""
 
 
 def main() -> None:

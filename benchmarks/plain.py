@@ -24,7 +24,7 @@ ENDING, PREFIX = ".weight", "base_model.model."
 
 
 class Plain:
-    """One PEFT-wrapped model: the LLM, a trunk per modality, and the projector."""
+    """One PEFT-wrapped model: the LLM, a trunk per modality, and the projector, or one per modality."""
 
     def __init__(self, experiment: Experiment, modalities: Sequence[str]) -> None:
         self.training, self.seed, self.rounds = experiment.training, experiment.seed, experiment.rounds
@@ -38,11 +38,22 @@ class Plain:
             group: [p for n, p in sorted(module.named_parameters()) if "lora_" in n]
             for group, module in self.adapted.items()
         }
-        self.parameters["projector"] = [p for _, p in sorted(self.mllm.projector.named_parameters())]
+        projector = self.mllm.projector
+        split = isinstance(projector, nn.ModuleDict)
+        self.projectors: dict[str, nn.Module] = (
+            {f"projector.{m}": module for m, module in projector.items()}
+            if split
+            else {"projector": projector}
+        )
+        for group, module in self.projectors.items():
+            self.parameters[group] = [p for _, p in sorted(module.named_parameters())]
 
     def groups(self, holds: Sequence[str]) -> list[str]:
         """The trainable parts of a client with these modalities."""
-        return ["llm", *(f"encoder.{m}" for m in sorted(holds)), *(["projector"] if holds else [])]
+        projectors = [
+            g for g in self.projectors if holds and g.removeprefix("projector.") in ("projector", *holds)
+        ]
+        return ["llm", *(f"encoder.{m}" for m in sorted(holds)), *projectors]
 
     def read(self, groups: Sequence[str] = ()) -> Tensors:
         """A copy of these parts' state dicts (all parts if none is named), under `<group>/<PEFT's name>`."""
@@ -50,7 +61,7 @@ class Plain:
         for group in groups or self.parameters:
             module = self.adapted.get(group)
             state = (
-                self.mllm.projector.state_dict()
+                self.projectors[group].state_dict()
                 if module is None
                 else get_peft_model_state_dict(module, save_embedding_layers=False)
             )
@@ -63,8 +74,8 @@ class Plain:
             if not any(n.startswith(group + "/") for n in tensors):
                 continue
             state = {n.split("/", 1)[1]: t for n, t in tensors.items() if n.startswith(group + "/")}
-            if group == "projector":
-                self.mllm.projector.load_state_dict(state)
+            if group in self.projectors:
+                self.projectors[group].load_state_dict(state)
             else:
                 set_peft_model_state_dict(self.adapted[group], state)
 
@@ -131,7 +142,7 @@ def travelling(tensors: Mapping[str, Tensor]) -> Tensors:
     renamed = {}
     for name, tensor in tensors.items():
         group, rest = name.split("/", 1)
-        short = rest if group == "projector" else rest.removeprefix(PREFIX).removesuffix(ENDING)
+        short = rest if group.split(".")[0] == "projector" else rest.removeprefix(PREFIX).removesuffix(ENDING)
         renamed[f"{group}/{short}"] = tensor
     return renamed
 

@@ -12,7 +12,6 @@ from benchmarks import (
     cohort,
     features,
     flower,
-    gpu,
     nvflare_simulator,
     pfl_research,
     scaling,
@@ -145,24 +144,6 @@ def test_another_width_is_a_foundation_that_trains():
     told = scaling.point(clients=1, rank=2, width=32, repetitions=1)
     assert told["seconds"] > 0
     assert told["peak"] > 0
-
-
-def test_the_gpu_row_runs_at_a_toy_size_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(gpu, "BATCH", 2)
-    monkeypatch.setattr(gpu, "POSITIONS", 28)
-    monkeypatch.setattr(gpu, "STEPS", 2)
-    (row,) = gpu.measure("tiny", torch.device("cpu"), 2, 1, compiled=False)
-    assert row.difference < 1e-4
-    assert "positions/s" in row.note
-    assert gpu.main(["--size", "full", "--device", "cpu"]) == []
-
-
-def test_the_gpu_row_draws_the_same_weights_again_and_leaves_none_on_the_meta_device():
-    one, two = (gpu.foundation("tiny", torch.device("cpu"), torch.bfloat16) for _ in range(2))
-    for a, b in zip(one.root.parameters(), two.root.parameters(), strict=True):
-        assert a.device.type == "cpu"
-        assert torch.equal(a, b)
-    assert all(b.device.type == "cpu" for b in one.root.buffers())
 
 
 def test_the_second_epoch_of_a_frozen_encoder_makes_no_features():
