@@ -11,12 +11,14 @@ import torch
 from safetensors.torch import load_file
 
 from fedloom.core.payload import Payload, Reply, group_of
+from fedloom.experiment.export.export import export
 from fedloom.experiment.run import build, finish, load, run
 from fedloom.federation import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import METHODS
 from fedloom.models.mllm.trainable import AdaptedMLLM
+from tests.models.readers import READERS, apply
 
 every_method = pytest.mark.parametrize("method", sorted(METHODS))
 
@@ -277,6 +279,19 @@ def test_the_saved_model_loads_in_peft_and_in_fedloom_with_equal_logits(method, 
     assert_same_bits(
         AdaptedMLLM.read_adapters(adapters), {n: p.detach() for n, p in fedloom_model.exported().items()}
     )
+    close = {"rtol": 1e-4, "atol": 1e-4}
+    export(folder, folder / "uniform", client=client, form="uniform")
+    export(folder, folder / "whole", client=client, form="merged", dtype="float32")
+    llm = foundation_folder(federation.experiment.model.foundation) / "llm"
+    with torch.no_grad():
+        for place in (adapters, folder / "uniform"):
+            for rank in READERS.values():
+                read = apply(
+                    AutoModelForCausalLM.from_pretrained(llm, dtype=torch.float32), place / "llm", rank
+                )
+                torch.testing.assert_close(read.eval()(input_ids=ids).logits, wanted, **close)
+        whole = AutoModelForCausalLM.from_pretrained(folder / "whole" / "llm").eval()
+        torch.testing.assert_close(whole(input_ids=ids).logits, wanted, **close)
     trunk = load_file(adapters / "encoder.image" / "adapter_model.safetensors")
     assert all(key.startswith("base_model.model.") for key in trunk)
 

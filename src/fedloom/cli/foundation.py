@@ -77,3 +77,22 @@ def foundation_build(
         log=lambda line: out.print(Text(line)),
         **options,
     )
+
+
+@app.command(
+    "import-imagebind",
+    epilog="Example: fedloom foundation import-imagebind imagebind_huge.pth --modalities image,audio --out models/imagebind",
+)
+def foundation_import_imagebind(
+    checkpoint: Annotated[Path, typer.Argument(help="the published imagebind_huge.pth")],
+    folder: Annotated[Path, typer.Option("--out", help="the folder to write; it must be new or empty")],
+    modalities: Annotated[
+        str | None, typer.Option(help='the encoders to keep, such as "image,audio"; all if none')
+    ] = None,
+) -> None:
+    """Turn the published ImageBind checkpoint into a folder for model.encoder; nothing in the file is run."""
+    from fedloom.models.imagebind.convert import convert_official
+
+    names = None if modalities is None else [m.strip() for m in modalities.split(",") if m.strip()]
+    convert_official(checkpoint, folder, modalities=names)
+    out.print(Text(f"encoder {folder}"), soft_wrap=True)

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from fedloom.cli.ask import ask
 from fedloom.cli.data import data
+from fedloom.cli.export import export
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.methods import methods
 from fedloom.cli.options import Jobs, Overrides, Quick
@@ -176,6 +177,9 @@ def report(folder: Annotated[Path, typer.Argument(help="a run folder, or a folde
 
 
 app.command(epilog='Example: fedloom ask runs/q --image scene.png --question "what colour is the cube?"')(ask)
+
+
+app.command(epilog="Example: fedloom export runs/q --merge --out models/q")(export)
 
 
 @app.command(epilog='Example: fedloom generate tiny-t2i "a seven" "a two" --count 8 --out grid.png')

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +185,22 @@ def load(run_dir: str | Path, client: str | None = None) -> Trainable:
 
     Raises ExperimentError if the folder holds no finished run.
     """
+    return load_as(run_dir, client)
+
+
+def load_as(run_dir: str | Path, client: str | None = None, **changes: Any) -> Trainable:
+    """`load`, with other settings of the setup than the run's, such as device="cpu"."""
     folder = Path(run_dir)
+    adapters = model_folder(folder, client)
+    experiment = read_experiment(folder)
+    try:
+        return experiment.task.load(adapters, replace(experiment.setup, **changes))
+    except (SafetensorError, KeyError, FileNotFoundError) as error:
+        raise damaged(adapters) from error
+
+
+def model_folder(folder: Path, client: str | None = None) -> Path:
+    """The folder of a finished run's model, or of that client's personal one, its files checked. Raises ExperimentError."""
     adapters = folder / "model" if client is None else folder / "model" / "clients" / client
     own = sorted(p.parent.name for p in (folder / "model" / "clients").glob("*/fedloom.json"))
     finished = (folder / "summary.json").is_file()
@@ -203,11 +218,7 @@ def load(run_dir: str | Path, client: str | None = None) -> Trainable:
             )
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
     check_files(folder, "experiment.yaml", f"{adapters.relative_to(folder).as_posix()}/")
-    experiment = read_experiment(folder)
-    try:
-        return experiment.task.load(adapters, experiment.setup)
-    except (SafetensorError, KeyError, FileNotFoundError) as error:
-        raise damaged(adapters) from error
+    return adapters
 
 
 def held(run_dir: Path) -> set[str]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
+from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
 from fedloom.core.tensor_files import bytes_of
 from fedloom.data.sample import Sample
@@ -324,6 +325,16 @@ class Trainable(ABC):
     @abstractmethod
     def save_adapters(self, folder: Path) -> None:
         """Write the current tensors in Hugging Face formats; equal tensors give equal bytes."""
+
+    def save_merged(self, folder: Path, dtypes: Mapping[str, torch.dtype]) -> None:
+        """Write the whole model, its adapters merged, as its plain class loads it; afterwards this object is used up.
+
+        `dtypes`: the stored dtype by part, `llm`, `encoder` and so on, or "" for a model of one part. Raises ExperimentError for
+        a model that has no such form.
+        """
+        raise ExperimentError(
+            "the run trained parts that are no LoRA adapters, and there is no plain model to merge them into; leave --merge out"
+        )
 
 
 def padded(value: Tensor, like: Tensor) -> Tensor:

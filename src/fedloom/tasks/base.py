@@ -21,6 +21,7 @@ from fedloom.models.lora.layers import LoRA
 from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
+from fedloom.tasks.usage import tensors_code
 
 S = TypeVar("S", bound=Source)
 M = TypeVar("M", bound=Trainable)
@@ -191,6 +192,17 @@ class Task(ABC, Generic[S]):
     @abstractmethod
     def load(self, folder: Path, setup: Setup) -> Trainable:
         """The trained model that `save_adapters` wrote to `folder`. Raises ExperimentError."""
+
+    def bases(self, foundation: Foundation) -> dict[str, str]:
+        """The frozen checkpoints, Hugging Face ids or folders, by the part that a merged model is stored in; "" for a whole one.
+
+        Raises ExperimentError. Default: none, for a task whose models are never merged.
+        """
+        return {}
+
+    def usage(self, foundation: Foundation, folder: Path) -> str:
+        """Python code that loads an exported folder, for its README; run inside the folder."""
+        return tensors_code(folder)
 
     @abstractmethod
     def evaluator(

@@ -22,6 +22,7 @@ from fedloom.data.sources.image_classes import ImageClassSource, domain_of
 from fedloom.methods import Method
 from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.base import Trainable
+from fedloom.models.settings import Foundation
 from fedloom.tasks.base import (
     READ_FOR_EVERY_TASK,
     READ_WITH_FOUNDATION,
@@ -70,6 +71,10 @@ class ImageClassification(Task[ImageClassSource]):
     not_deployable: ClassVar[str | None] = (
         "image classification by class is tested on common sets, which no site holds; run it on the local engine"
     )
+
+    def bases(self, foundation: Foundation) -> dict[str, str]:
+        """CLIP."""
+        return {"": foundation.clip or "tiny-clip"}
 
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedCLIP":
         """CLIP for the source's classes."""

@@ -22,6 +22,7 @@ from fedloom.methods import Method
 from fedloom.models.base import ReadsWords, Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
+from fedloom.models.sources import public_name
 from fedloom.tasks.backdoor import success, triggered
 from fedloom.tasks.base import (
     READ_BY_ASSESS,
@@ -38,6 +39,7 @@ from fedloom.tasks.base import (
 )
 from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, evaluate
 from fedloom.tasks.metrics import summarise
+from fedloom.tasks.usage import llm_code, native_code, whole_code, whole_mllm_code
 
 if TYPE_CHECKING:
     from fedloom.models.mllm.trainable import AdaptedMLLM
@@ -101,6 +103,35 @@ class QuestionAnswering(Task[Source]):
         model = _loaded(description.get("modalities", trunks), setup)
         model.load(model.read_adapters(folder))
         return model
+
+    def bases(self, foundation: Foundation) -> dict[str, str]:
+        """The native model; or the LLM, and the encoder or its towers."""
+        if foundation.native is not None:
+            return {"": foundation.native}
+        if foundation.llm is None:
+            from fedloom.models.mllm.load import foundation_folder
+
+            folder = foundation_folder(foundation.foundation)
+            towers = sorted(p.parent.name for p in (folder / "encoder").glob("*/config.json"))
+            encoder = {f"encoder.{m}": str(folder / "encoder" / m) for m in towers}
+            return {"llm": str(folder / "llm"), **(encoder or {"encoder": str(folder / "encoder")})}
+        if isinstance(foundation.encoder, str):
+            return {"llm": foundation.llm, "encoder": foundation.encoder}
+        named = (foundation.encoder or {}).items()
+        return {"llm": foundation.llm, **{f"encoder.{m}": source for m, source in named}}
+
+    def usage(self, foundation: Foundation, folder: Path) -> str:
+        """Code for the whole model where it is native or merged, else for its LLM."""
+        if (folder / "mllm.json").is_file():
+            return whole_mllm_code()
+        if (folder / "config.json").is_file():
+            return whole_code(folder)
+        bases = self.bases(foundation)
+        return (
+            native_code(public_name(bases[""]), folder)
+            if "" in bases
+            else llm_code(public_name(bases["llm"]), folder)
+        )
 
     def evaluator(
         self,

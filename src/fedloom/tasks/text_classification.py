@@ -13,6 +13,7 @@ from fedloom.data.sources.text import TextSource
 from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
+from fedloom.models.sources import public_name
 from fedloom.tasks.base import (
     READ_FOR_EVERY_TASK,
     READ_FOR_LORA,
@@ -25,6 +26,7 @@ from fedloom.tasks.base import (
     Trigger,
 )
 from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet
+from fedloom.tasks.usage import classifier_code, whole_code
 
 if TYPE_CHECKING:
     from fedloom.models.classifier.trainable import AdaptedClassifier
@@ -72,6 +74,18 @@ class TextClassification(Task[TextSource]):
         model = self.model({}, setup)
         model.load(model.read_adapters(folder))
         return model
+
+    def bases(self, foundation: Foundation) -> dict[str, str]:
+        """The classifier or masked LM."""
+        from fedloom.models.classifier.load import classifier_source
+
+        return {"": str(classifier_source(foundation))}
+
+    def usage(self, foundation: Foundation, folder: Path) -> str:
+        """Code for the whole classifier, merged or with its adapter and head."""
+        if (folder / "config.json").is_file():
+            return whole_code(folder)
+        return classifier_code(public_name(self.bases(foundation)[""]), folder)
 
     def evaluator(
         self,

@@ -18,10 +18,12 @@ from fedloom.models.classifier.checkpoint import load_checkpoint
 from fedloom.models.classifier.load import load_classifier
 from fedloom.models.classifier.trainable import AdaptedClassifier
 from fedloom.models.load import shipped
+from fedloom.models.lora.uniform import make_uniform
 from fedloom.models.pretraining.roberta import FOLDER
 from fedloom.models.settings import ClassifierLoRA as LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.frozen_llm import embedder_of
+from tests.models.readers import READERS, apply, trained
 
 ENTAILMENT = LABELS["entailment"]
 ROBERTA_LARGE = RobertaConfig(
@@ -214,6 +216,33 @@ def test_folders_are_what_plain_peft_reads(tmp_path: Path) -> None:
     assert tensors.keys() == again.tensors.keys()
     again.load(tensors)
     assert torch.equal(again.logits(batch), model.logits(batch))
+
+
+@pytest.mark.parametrize("kind", ["lora", "vera"])
+def test_the_merged_and_the_uniform_classifier_give_the_logits_of_what_was_trained(
+    kind: str, tmp_path: Path
+) -> None:
+    shape = {"kind": kind, "rank": 4} | ({"rslora": True} if kind == "lora" else {})
+    model = fresh(body_lora=LoRA(**shape))
+    model.load(trained(model, merged=kind == "lora", size=0.1))
+    batch = examples(model)
+    ids = [torch.tensor([e.inputs["input_ids"]]) for e in batch]
+    want = model.logits(batch)
+    model.save_adapters(tmp_path / "a")
+    pairs = {f"roberta.{n.removeprefix('body/')}": t for n, t in model.frozen.items()}
+    make_uniform(tmp_path / "a" / "body", pairs)
+    for rank in READERS.values():
+        read = AutoModelForSequenceClassification.from_pretrained(FOLDER, num_labels=3, dtype=torch.float32)
+        apply(read, tmp_path / "a" / "body", rank).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(torch.cat([read(i).logits for i in ids]), want, atol=1e-4, rtol=1e-4)
+    model.save_merged(tmp_path / "whole", {"": torch.float32})
+    whole = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole").eval()
+    assert [whole.config.id2label[i] for i in range(3)] == list(ENTAILMENT)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.cat([whole(i).logits for i in ids]), want, atol=1e-4, rtol=1e-4)
+    again = fresh(classifier=str(tmp_path / "whole"), body_lora=LoRA(rank=4))
+    torch.testing.assert_close(again.logits(examples(again)), want, atol=1e-4, rtol=1e-4)
 
 
 def test_a_fresh_head_comes_from_the_seed_and_adapters_begin_at_nothing() -> None:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from typer.testing import CliRunner
 
+from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.models.imagebind import checkpoint as disk
 from fedloom.models.imagebind.convert import convert_official
@@ -201,9 +203,67 @@ class Payload:
 def test_conversion_never_runs_what_is_in_the_file(
     tiny: ImageBind, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import pickle
-
     torch.save({"x": Payload()}, tmp_path / "bad.pth")
-    with pytest.raises(pickle.UnpicklingError):
+    with pytest.raises(ExperimentError, match="holds more than tensors, or is broken; nothing in it was run"):
         convert_official(tmp_path / "bad.pth", tmp_path / "out", tiny.config)
     assert "executed" not in capsys.readouterr().out
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.pth"]
+
+
+KEY = "modality_heads.vision.2.weight"
+FAULTS = {
+    "missing": (lambda s: s.pop(KEY), f"missing {KEY}"),
+    "unknown": (lambda s: s.update(extra=torch.zeros(2)), "unknown extra"),
+    "shape": (lambda s: s.update({KEY: s[KEY].T.contiguous()}), f"{KEY} has shape"),
+    "dtype": (lambda s: s.update({KEY: s[KEY].long()}), f"{KEY} has numbers of the type torch.int64"),
+    "nan": (lambda s: s[KEY].view(-1)[3:4].fill_(float("nan")), f"{KEY} holds numbers that are not finite"),
+    "list": (lambda s: s.update({KEY: [1.0]}), "should hold tensors by name"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_of_another_content_is_one_sentence_and_leaves_nothing(
+    tiny: ImageBind, tmp_path: Path, fault: str
+) -> None:
+    change, says = FAULTS[fault]
+    state = {k: v.clone() for k, v in disk.to_official(tiny.state_dict()).items()}
+    change(state)
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(ExperimentError, match=says):
+        convert_official(tmp_path / "a.pth", tmp_path / "out", tiny.config)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.pth"]
+
+
+def test_a_cut_file_is_one_sentence(tiny: ImageBind, tmp_path: Path) -> None:
+    torch.save(disk.to_official(tiny.state_dict()), tmp_path / "a.pth")
+    whole = (tmp_path / "a.pth").read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"no checkpoint at all"):
+        (tmp_path / "a.pth").write_bytes(content)
+        with pytest.raises(ExperimentError, match=r"ownload imagebind_huge\.pth anew"):
+            convert_official(tmp_path / "a.pth", tmp_path / "out", tiny.config)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_the_command_converts_the_chosen_modalities_with_their_licence(
+    tiny: ImageBind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, legacy: bool
+) -> None:
+    monkeypatch.setattr(ImageBindConfig, "huge", classmethod(lambda cls: tiny.config))
+    state = disk.to_official(tiny.state_dict())
+    torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    arguments = ["foundation", "import-imagebind", str(tmp_path / "a.pth"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, [*arguments, "--modalities", "audio, image"])
+    assert result.exit_code == 0, result.output
+    assert "CC BY-NC 4.0" in (tmp_path / "out" / "LICENCE.txt").read_text()
+    model = ImageBind.from_pretrained(tmp_path / "out")
+    assert model.modalities == ("image", "audio")
+    assert "CC BY-NC-SA 4.0" in str(model.config.licence)
+    for modality in model.modalities:
+        x = torch.rand(2, *tiny.config.modalities[modality].input_shape)
+        x = x[:, None] if modality == "audio" else x
+        assert torch.equal(model.eval().encode(modality, x), tiny.eval().encode(modality, x))
+    again = CliRunner().invoke(app, arguments)
+    assert isinstance(again.exception, ExperimentError)
+    assert "is not empty; choose another folder" in str(again.exception)
+    wrong = CliRunner().invoke(app, [*arguments[:-1], str(tmp_path / "b"), "--modalities", "smell"])
+    assert "ImageBind has no modality 'smell'; it has image, text" in str(wrong.exception)

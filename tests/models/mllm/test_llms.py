@@ -23,11 +23,14 @@ from transformers import (
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.models.lora.layers import LoRA
+from fedloom.models.lora.uniform import make_uniform
+from fedloom.models.merged import stored_dtype
 from fedloom.models.mllm.load import load_model
 from fedloom.models.settings import Foundation
 from fedloom.models.training.cohort import train_cohort
 from fedloom.models.training.loop import LocalJob, train_one
 from fedloom.models.training.settings import Training
+from tests.models.readers import READERS, apply, trained, uneven
 
 SHIPPED = Path(str(files("fedloom.models"))) / "shipped" / "tiny-mllm"
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
@@ -158,6 +161,61 @@ def test_peft_reads_the_adapters_with_what_the_server_merged_into_the_base(
     with torch.no_grad():
         again = model.mllm.llm(inputs_embeds=model.mllm.llm.get_input_embeddings()(ids)).logits
         torch.testing.assert_close(again, base(input_ids=ids).logits, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("gpt2", "lora"), ("gpt2", "vera"), ("qwen2", "lora")])
+def test_the_merged_and_the_uniform_model_give_the_logits_of_what_was_trained(
+    name, kind, llms, tmp_path
+) -> None:
+    """With a moved base and rsLoRA, or VeRA; layers that are not square, GPT-2's weights as (d_in, d_out)."""
+    shape = {"kind": kind, "rank": 3} | ({"rslora": True} if kind == "lora" else {})
+    model = made(llms[name], llm_lora=shape, encoder_lora=shape)
+    model.load(trained(model, merged=kind == "lora", size=0.1), uneven(model) if kind == "lora" else None)
+    examples = [model.prepare(s) for s in samples()]
+    with torch.no_grad():
+        want, features = model.mllm(examples).logits, model.features(examples)
+    ids = torch.randint(3, 30, (2, 7), generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        said = model.mllm.llm(input_ids=ids).logits
+    model.save_adapters(tmp_path / "model")
+    for group in ("llm", "encoder.image"):
+        pairs = {n.removeprefix(f"{group}/"): t for n, t in model.frozen.items() if n.startswith(f"{group}/")}
+        make_uniform(tmp_path / "model" / group, pairs)
+    for rank in READERS.values():
+        read = AutoModelForCausalLM.from_pretrained(llms[name]).eval()
+        apply(read, tmp_path / "model" / "llm", rank)
+        bare = made(llms[name], llm_lora=None)
+        apply(bare.mllm.encoder.trunks["image"], tmp_path / "model" / "encoder.image", rank)
+        with torch.no_grad():
+            torch.testing.assert_close(read(input_ids=ids).logits, said, atol=1e-4, rtol=1e-4)
+        for ours, theirs in zip(features, bare.features(examples), strict=True):
+            torch.testing.assert_close(theirs["image"], ours["image"], atol=1e-4, rtol=1e-4)
+    model.save_merged(tmp_path / "whole", {"llm": torch.float32, "encoder": torch.float32})
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "whole" / "llm").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(plain(input_ids=ids).logits, said, atol=1e-4, rtol=1e-4)
+    assert len(AutoTokenizer.from_pretrained(tmp_path / "whole" / "llm")) == len(model.mllm.tokenizer)
+    assert (tmp_path / "whole" / "llm" / "generation_config.json").is_file()
+    again = load_model(Foundation(foundation=str(tmp_path / "whole")), ["image"], "cpu", 1)
+    with torch.no_grad():
+        logits = again.mllm([again.prepare(s) for s in samples()]).logits
+    torch.testing.assert_close(logits, want, atol=1e-4, rtol=1e-4)
+
+
+def test_a_merged_weight_is_rounded_once_to_the_base_s_own_precision(llms, tmp_path) -> None:
+    model = made(llms["qwen2"], llm_lora={"rank": 3})
+    model.load(trained(model, merged=True, size=0.1))
+    place = next(iter(model.layers))
+    own, s = model.tensors, model.scales["llm"]
+    update = own[f"{place}.lora_B"] @ own[f"{place}.lora_A"]
+    moved = model.layers[place].get_base_layer().weight + s * update
+    model.save_merged(tmp_path, {"llm": torch.bfloat16, "encoder": torch.float16})
+    state = load_file(tmp_path / "llm" / "model.safetensors")
+    assert {t.dtype for t in state.values()} == {torch.bfloat16}
+    stored = state[f"{place.removeprefix('llm/')}.weight"]
+    assert torch.allclose(stored.float(), moved, rtol=2**-8)
+    assert stored_dtype(tmp_path / "llm") == torch.bfloat16
+    assert stored_dtype(tmp_path / "encoder") == torch.float16
 
 
 @pytest.mark.parametrize("name", FAMILIES)

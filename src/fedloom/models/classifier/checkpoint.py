@@ -1,6 +1,5 @@
 """Classifiers on disk: a checkpoint of any kind with a head that fits the task, and folders of trained adapters."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,20 @@ from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed, torch_stream
+from fedloom.models.adapter_folder import (
+    PROMPTS,
+    place_of,
+    read_groups,
+    read_listing,
+    save_groups,
+    write_listing,
+    write_note,
+)
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import PREFIX, LoRA
 
-_PLAIN = {"head": "head.safetensors", "anchors": "anchors.safetensors"}
+_PLAIN = {"head": "head.safetensors", "anchors": PROMPTS}
 """Files of the groups outside adapters; a client without prompt states has no anchors."""
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def load_checkpoint(source: str | Path, labels: Sequence[str], seed: int) -> tuple[Any, Any]:
@@ -84,62 +91,45 @@ def save(
     folder: Path,
     tensors: Mapping[str, Tensor],
     specs: Mapping[str, LoRA],
+    layers: Mapping[str, Any],
     prefix: str,
     labels: Sequence[str],
 ) -> None:
     """Write each adapter in PEFT's format for the whole classifier, and the head by its own parameter names.
 
-    PEFT's task SEQ_CLS reads the head beside the adapter, so a copy is written there, too.
+    PEFT's task SEQ_CLS reads the head beside the adapter, so a copy is written there, too. `layers`: PEFT's layers by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain: dict[str, dict[str, Tensor]] = {group: {} for group in _PLAIN}
     for name in sorted(tensors):
         if (group := group_of(name)) in _PLAIN:
-            plain[group][_place(name)] = tensors[name].detach().cpu().contiguous()
+            plain[group][place_of(name)] = tensors[name].detach().cpu().contiguous()
     for group, own in plain.items():
         if own:
             save_file(own, folder / _PLAIN[group])
-    for group, spec in specs.items():
-        adapter = {f"{prefix}.{_place(n)}": t for n, t in tensors.items() if group_of(n) == group}
-        files.save(folder / group, adapter, spec, "SEQ_CLS")
-        for config in (folder / group).rglob("adapter_config.json"):
+    if plain["anchors"]:
+        write_note(folder)
+    tasks = dict.fromkeys(specs, "SEQ_CLS")
+    save_groups(folder, tensors, specs, layers, tasks=tasks, prefix=f"{prefix}.")
+    for group in specs:
+        for config in (folder / group).rglob(files.CONFIG):
             _add_head(config.parent, plain["head"])
-    listed = {
-        "format": 1,
-        "kind": "classifier",
-        "adapters": sorted(specs),
-        "head": _PLAIN["head"],
-        "labels": list(labels),
-        "base_model_prefix": prefix,
-    }
-    _write_json(folder / "fedloom.json", listed)
+    listed = {"kind": "classifier", "adapters": sorted(specs), "head": _PLAIN["head"]}
+    write_listing(folder, listed | {"labels": list(labels), "base_model_prefix": prefix})
 
 
 def read(folder: Path) -> dict[str, Tensor]:
     """The tensors that `save` wrote, by their travelling names."""
-    listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+    listed = read_listing(folder)
     tensors: dict[str, Tensor] = {}
     for group, name in _PLAIN.items():
         if (folder / name).is_file():
             tensors |= {f"{group}/{n}": t for n, t in load_file(folder / name).items()}
-    prefix = f"{listed['base_model_prefix']}."
-    for group in listed["adapters"]:
-        tensors |= {f"{group}/{n.removeprefix(prefix)}": t for n, t in files.read(folder / group).items()}
-    return tensors
+    return tensors | read_groups(folder, listed["adapters"], f"{listed['base_model_prefix']}.")
 
 
 def _add_head(folder: Path, head: Mapping[str, Tensor]) -> None:
     """Add the head to a PEFT folder."""
-    both = load_file(folder / _WEIGHTS) | {f"{PREFIX}{name}": t for name, t in head.items()}
-    save_file(dict(sorted(both.items())), folder / _WEIGHTS, {"format": "pt"})
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    _write_json(folder / _CONFIG, config | {"modules_to_save": sorted({n.split(".")[0] for n in head})})
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def _place(name: str) -> str:
-    """The part of a travelling name after its group."""
-    return name.split("/", 1)[1]
+    config, tensors = files.contents(folder)
+    config["modules_to_save"] = sorted({n.split(".")[0] for n in head})
+    files.write(folder, config, tensors | {f"{PREFIX}{name}": t for name, t in head.items()})

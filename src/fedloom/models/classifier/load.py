@@ -26,12 +26,17 @@ def load_classifier(
 
     `second` adds a personal adapter to every layer; `precision` as in `load_model`. Raises ExperimentError.
     """
-    name = settings.classifier or "tiny-roberta"
-    shipped = Path(str(files("fedloom.models"))) / "shipped" / name
-    model, tokenizer = load_checkpoint(shipped if (shipped / "config.json").is_file() else name, labels, seed)
+    model, tokenizer = load_checkpoint(classifier_source(settings), labels, seed)
     with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights that are replaced at once
         adapted = AdaptedClassifier(
             model.to(choose_device(device)), tokenizer, settings.body_lora, labels, seed=seed, second=second
         )
     adapted.cast_frozen(DTYPES[precision])
     return adapted
+
+
+def classifier_source(settings: Foundation) -> Path | str:
+    """The folder or Hugging Face id of the classifier; a shipped one by its name."""
+    name = settings.classifier or "tiny-roberta"
+    shipped = Path(str(files("fedloom.models"))) / "shipped" / name
+    return shipped if (shipped / "config.json").is_file() else name

@@ -4,7 +4,7 @@ Groups: `body` (the adapters) and `head` (every parameter outside the base model
 `classifier.out_proj`). The head stands once: PEFT wraps the base model alone and so makes no second copy of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.hf_logging import quiet_hf
 from fedloom.data.sample import Sample
 from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.classifier import checkpoint as classifier_io
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.lora.targets import described
+from fedloom.models.merged import SHARD, merge
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import in_precision
 
@@ -216,7 +218,15 @@ class AdaptedClassifier(Trainable):
         everything = self.exported()
         if self.own_prompts is not None:
             everything[PROMPT_STATES] = self.own_prompts
-        classifier_io.save(folder, everything, self.specs, self.prefix, self.labels)
+        classifier_io.save(folder, everything, self.specs, self.layers, self.prefix, self.labels)
+
+    def save_merged(self, folder: Path, dtypes: Mapping[str, torch.dtype]) -> None:
+        """The whole classifier with its tokenizer, as its class of transformers loads it. See Trainable."""
+        merge(self)
+        setattr(self.model, self.prefix, self._body.unload())
+        with quiet_hf():
+            self.model.to(dtypes[""]).save_pretrained(folder, max_shard_size=SHARD)
+        self.tokenizer.save_pretrained(folder)
 
     @staticmethod
     def read_adapters(folder: Path) -> dict[str, Tensor]:

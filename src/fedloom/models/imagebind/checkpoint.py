@@ -156,6 +156,14 @@ def load(
     return model
 
 
+def licence_of(directory: Path) -> str | None:
+    """The licence that an ImageBind folder states; None for another folder, and where it states none."""
+    try:
+        return _read_config(directory).licence
+    except ExperimentError:
+        return None
+
+
 def write(directory: Path, config: ImageBindConfig, state: Mapping[str, Tensor]) -> None:
     """Write config.json and model.safetensors with tensors by their published names."""
     from safetensors.torch import save_file

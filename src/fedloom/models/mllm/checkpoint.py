@@ -15,6 +15,7 @@ from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.validation import validated
 from fedloom.models.encoders.encoder import Encoder
+from fedloom.models.merged import SHARD
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.projector import new_projector
 
@@ -46,7 +47,7 @@ def save(model: MLLMParts, folder: Path, dtype: torch.dtype | None = None) -> No
     encoder.save_pretrained(folder / "encoder")
     state = None if dtype is None else _cast(model.llm, dtype)
     with quiet_hf():
-        model.llm.save_pretrained(folder / "llm", state_dict=state)
+        model.llm.save_pretrained(folder / "llm", state_dict=state, max_shard_size=SHARD)
     model.tokenizer.save_pretrained(folder / "llm")
     save_file(_cast(model.projector, dtype), folder / PROJECTOR)
     (folder / CONFIG).write_text(model.config.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -3,28 +3,36 @@
 Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.<modality>`).
 """
 
-import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
-from fedloom.models.base import PROMPT_STATES, Trainable, means
+from fedloom.models.adapter_folder import (
+    read_groups,
+    read_listing,
+    read_prompts,
+    save_groups,
+    save_prompts,
+    write_listing,
+)
+from fedloom.models.base import Trainable, means
 from fedloom.models.batch_rows import RowMap
-from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.gradient_check import check_adapters
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.lora.targets import described
+from fedloom.models.merged import merge
+from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.layout import length_of
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.token_counts import count_tokens
@@ -202,40 +210,39 @@ class AdaptedMLLM(Trainable):
     def save_adapters(self, folder: Path) -> None:
         """`<group>/` in PEFT's format for each adapter, `projector.safetensors`, and `fedloom.json`, which lists them."""
         folder.mkdir(parents=True, exist_ok=True)
-        everything = self.exported()
-        for group, spec in self.specs.items():
-            own = {n.removeprefix(f"{group}/"): t for n, t in everything.items() if group_of(n) == group}
-            files.save(folder / group, own, spec, "CAUSAL_LM" if group == "llm" else None)
-        if self.own_prompts is not None:
-            save_file({PROMPT_STATES: self.own_prompts.contiguous()}, folder / "anchors.safetensors")
+        save_groups(folder, self.exported(), self.specs, self.layers, tasks={"llm": "CAUSAL_LM"})
+        save_prompts(folder, self.own_prompts)
         projector = {
             n: p.detach().cpu().contiguous()
             for n, p in self.tensors.items()
             if group_of(n) in self._projector_groups
         }
-        save_file(projector, folder / "projector.safetensors")
-        listed: dict[str, Any] = {
-            "format": 1,
-            "adapters": sorted(self.specs),
-            "projector": "projector.safetensors",
-        }
-        listed["modalities"] = list(self.mllm.encoder.modalities)
-        (folder / "fedloom.json").write_text(
-            json.dumps(listed, indent=2, sort_keys=True) + "\n", encoding="utf-8"
-        )
+        save_file(projector, folder / checkpoint.PROJECTOR)
+        listed = {"adapters": sorted(self.specs), "projector": checkpoint.PROJECTOR}
+        write_listing(folder, listed | {"modalities": list(self.mllm.encoder.modalities)})
+
+    def save_merged(self, folder: Path, dtypes: Mapping[str, torch.dtype]) -> None:
+        """A folder of a foundation, with the plain causal LM in `llm/`; the projector stays in float32. See Trainable."""
+        merge(self)
+        mllm, trunks = self.mllm, self.mllm.encoder.trunks
+        for group, wrapped in self._wrapped.items():
+            if group == "llm":
+                mllm.llm = wrapped.unload()
+            else:
+                trunks[group.removeprefix("encoder.")] = wrapped.unload()
+        mllm.llm.to(dtypes["llm"])
+        encoder = [dtype for part, dtype in dtypes.items() if part.startswith("encoder")]
+        mllm.encoder.to(encoder[0])
+        for modality in mllm.encoder.modalities:
+            trunks[modality].to(dtypes.get(f"encoder.{modality}", encoder[0]))
+        checkpoint.save(mllm, folder)
 
     @staticmethod
     def read_adapters(folder: Path) -> dict[str, Tensor]:
         """The tensors that `save_adapters` wrote, by their travelling names."""
-        from safetensors.torch import load_file
-
-        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / listed["projector"])
-        for group in listed["adapters"]:
-            tensors |= {f"{group}/{name}": tensor for name, tensor in files.read(folder / group).items()}
-        if (folder / "anchors.safetensors").is_file():
-            tensors |= load_file(folder / "anchors.safetensors")
-        return tensors
+        listed = read_listing(folder)
+        projector = load_file(folder / listed["projector"])
+        return {**projector, **read_groups(folder, listed["adapters"]), **read_prompts(folder)}
 
 
 def without_adapter(llm: nn.Module) -> AbstractContextManager[Any]:

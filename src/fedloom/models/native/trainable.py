@@ -4,8 +4,7 @@ Groups: `encoder.<modality>`, `llm`, and `projector`, or `projector.<modality>` 
 is its group and its path in the Hugging Face class.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,19 +16,27 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_errors import reason
-from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import SAMPLE_RATE, Sample
-from fedloom.models.base import PROMPT_STATES, Trainable, means
+from fedloom.models.adapter_folder import (
+    read_groups,
+    read_listing,
+    read_prompts,
+    save_groups,
+    save_prompts,
+    write_listing,
+)
+from fedloom.models.base import Trainable, means
 from fedloom.models.batch_rows import RowMap
-from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import LoRA
+from fedloom.models.merged import merge
 from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.native.adapters import Adapter, LLMReached, Probe, adapt, layers_of, probe, projector_of
 from fedloom.models.native.collate import Batch, collate, moved_to
 from fedloom.models.native.processor import FAULTS
 from fedloom.models.native.prompt import NativeExample, Reader
 from fedloom.models.native.rows import RowHooks
+from fedloom.models.native.whole import save_whole
 from fedloom.models.precision import arithmetic, in_precision
 
 
@@ -257,36 +264,30 @@ class NativeMLLM(Trainable):
     def save_adapters(self, folder: Path) -> None:
         """`<group>/` in PEFT's format for the whole model, `<group>.safetensors` per projector, and `fedloom.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        everything = self.exported()
-        for group, adapter in self._adapters.items():
-            own = {n.removeprefix(f"{group}/"): t for n, t in everything.items() if group_of(n) == group}
-            files.save(folder / group, own, adapter.spec, None)
+        specs = {group: adapter.spec for group, adapter in self._adapters.items()}
+        save_groups(folder, self.exported(), specs, self.layers)
         for group, named in self._projectors.items():
             save_file(
                 {n: p.detach().cpu().contiguous() for n, p in named.items()}, folder / f"{group}.safetensors"
             )
-        if self.own_prompts is not None:
-            save_file({PROMPT_STATES: self.own_prompts.contiguous()}, folder / "anchors.safetensors")
-        listed = {
-            "format": 1,
-            "adapters": sorted(self._adapters),
-            "projectors": sorted(self._projectors),
-            "modalities": self.modalities,
-        }
-        text = json.dumps(listed, indent=2, sort_keys=True) + "\n"
-        (folder / "fedloom.json").write_text(text, encoding="utf-8")
+        save_prompts(folder, self.own_prompts)
+        listed = {"adapters": sorted(specs), "projectors": sorted(self._projectors)}
+        write_listing(folder, listed | {"modalities": self.modalities})
+
+    def save_merged(self, folder: Path, dtypes: Mapping[str, torch.dtype]) -> None:
+        """The whole model with its processor, as its class of transformers loads it. See Trainable."""
+        merge(self)
+        for adapter in self._adapters.values():
+            adapter.wrapped.unload()
+        save_whole(self.model.to(dtypes[""]), self.reader.source, folder)
 
     @staticmethod
     def read_adapters(folder: Path) -> dict[str, Tensor]:
         """The tensors that `save_adapters` wrote, by their travelling names."""
-        listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
-        tensors: dict[str, Tensor] = {}
-        for group in listed["adapters"]:
-            tensors |= {f"{group}/{n}": t for n, t in files.read(folder / group).items()}
+        listed = read_listing(folder)
+        tensors = read_groups(folder, listed["adapters"]) | read_prompts(folder)
         for group in listed["projectors"]:
             tensors |= {f"{group}/{n}": t for n, t in load_file(folder / f"{group}.safetensors").items()}
-        if (folder / "anchors.safetensors").is_file():
-            tensors |= load_file(folder / "anchors.safetensors")
         return tensors
 
     def _collate(self, examples: Sequence[NativeExample], *, answers: bool) -> Batch:
