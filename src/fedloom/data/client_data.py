@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedloom.data.sample import MODALITIES, Sample
+from fedloom.data.sample import Sample, modalities_of
 
 Holding = Literal["image", "audio", "both", "text"]
 """The modalities of a generated client."""
@@ -24,5 +24,6 @@ class ClientData:
     @property
     def holds(self) -> tuple[str, ...]:
         """The modalities that occur in the client's samples, in the fixed order; empty for text alone."""
-        held = {m for part in (self.train, self.test) for sample in part for m in sample.modalities}
-        return tuple(m for m in MODALITIES if m in held)
+        return modalities_of(
+            m for part in (self.train, self.test) for sample in part for m in sample.modalities
+        )
