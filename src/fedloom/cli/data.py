@@ -58,6 +58,8 @@ def _show_clients(task: Any, clients: Any, notes: list[str]) -> None:
     for note in notes:
         out.print(Text(note))
     for client in clients:
+        for note in client.notes:
+            out.print(Text(note), soft_wrap=True)
         for sentence in client.skipped:
             out.print(Text(f"skipped: {sentence}"), soft_wrap=True)
 

@@ -20,6 +20,8 @@ class ClientData:
     skipped: Sequence[str] = ()
     """One sentence per sample that was left out because its file cannot be used; samples that no client would hold, such as
     those of common test sets, stand with the first client."""
+    notes: Sequence[str] = ()
+    """Remarks on how the data were read, such as guessed columns; those on all clients' data stand with the first client."""
 
     @property
     def holds(self) -> tuple[str, ...]:

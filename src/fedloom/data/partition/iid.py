@@ -7,7 +7,7 @@ from fedloom.core.streams import numpy_stream
 from fedloom.data.partition.shared_media import together
 
 
-def iid(group_of: Sequence[int], clients: int, seed: int, *stream: object) -> list[list[int]]:
+def iid(group_of: Sequence[int], clients: int, seed: int, *stream: str | int) -> list[list[int]]:
     """The places of each client's samples; samples of one group stay together, as those about one picture should.
 
     Clients differ by at most the largest group. `stream` names the draw.

@@ -42,9 +42,9 @@ class Source(BaseModel):
     @classmethod
     def registered(cls, fields: Mapping[str, Any]) -> "type[Source]":
         """The registered source that a mapping names. Raises ExperimentError."""
-        from fedloom.data.sources import DEFAULT, SOURCES  # the registry imports this file
+        from fedloom.data.sources import SOURCES, source_named  # the registry imports this file
 
-        name = fields.get("source", DEFAULT)
+        name = source_named(fields)
         if not isinstance(name, str) or name not in SOURCES:
             raise ExperimentError(f"unknown data.source {name!r}; known are {', '.join(SOURCES)}")
         return SOURCES[name]

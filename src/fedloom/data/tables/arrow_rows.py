@@ -39,9 +39,7 @@ class ArrowRows:
 
     def _read(self, rows: slice, names: Sequence[str]) -> list[Mapping[str, Any]]:
         table = self._table(names)[rows]
-        columns = {
-            name: [v for chunk in table.column(name).chunks for v in _values(chunk)] for name in names
-        }
+        columns = {name: [v for chunk in table.column(name).chunks for v in _values(chunk)] for name in names}
         return [
             {name: self._cell(columns[name][i], rows.start + i, name) for name in names}
             for i in range(rows.stop - rows.start)

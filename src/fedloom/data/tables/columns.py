@@ -1,7 +1,7 @@
 """The columns of a table by their part in a sample: named by a setting, or guessed from usual names and types."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +9,69 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.media import KINDS
+from fedloom.data.tables.cells import SPLITS
 
 MEDIA = ("image", "audio", "depth", "thermal")
 """Parts that are media files, by the modality's name."""
 _TYPES = {"Image": "image", "Audio": "audio", "ClassLabel": "label"}
 _USUAL: Mapping[str, tuple[str, ...]] = {
-    "image": ("images", "img", "imgs", "pic", "picture", "pictures", "photo", "pixels", "pixel_values")
-    + ("jpg", "jpeg", "png", "image_name", "image_path", "image_file", "image_id_file"),
-    "audio": ("audios", "sound", "sounds", "speech", "wav", "voice", "recording", "clip")
-    + ("audio_name", "audio_path", "audio_file"),
+    "image": (
+        "images",
+        "img",
+        "imgs",
+        "pic",
+        "picture",
+        "pictures",
+        "photo",
+        "pixels",
+        "pixel_values",
+        "jpg",
+        "jpeg",
+        "png",
+        "image_name",
+        "image_path",
+        "image_file",
+    ),
+    "audio": (
+        "audios",
+        "sound",
+        "sounds",
+        "speech",
+        "wav",
+        "voice",
+        "recording",
+        "clip",
+        "audio_name",
+        "audio_path",
+        "audio_file",
+    ),
     "depth": (),
     "thermal": (),
     "question": ("questions", "query", "prompt", "instruction", "text_input", "problem"),
-    "answer": ("answers", "output", "response", "caption", "captions", "target", "completion", "solution")
-    + ("multiple_choice_answer",),
+    "answer": (
+        "answers",
+        "output",
+        "response",
+        "caption",
+        "captions",
+        "target",
+        "completion",
+        "solution",
+        "multiple_choice_answer",
+    ),
     "label": ("labels", "class", "category", "intent", "class_label"),
-    "client": ("clients", "client_id", "user", "user_id", "writer", "writer_id", "speaker", "speaker_id")
-    + ("site", "hospital"),
+    "client": (
+        "clients",
+        "client_id",
+        "user",
+        "user_id",
+        "writer",
+        "writer_id",
+        "speaker",
+        "speaker_id",
+        "site",
+        "hospital",
+    ),
     "split": ("splits", "partition", "subset", "fold"),
     "messages": ("conversations", "conversation"),
 }
@@ -64,8 +110,16 @@ class Columns(BaseModel):
         return {part: column for part, column in self.named().items() if part in MEDIA}
 
 
+GUESSED = Columns()
+"""No column is named: all are guessed."""
+
+
 def find(
-    given: Columns, features: Mapping[str, str], name: str, samples: Callable[[str], Iterable[Any]]
+    given: Columns,
+    features: Mapping[str, str],
+    name: str,
+    samples: Callable[[str], Iterable[Any]],
+    unwanted: Collection[str] = (),
 ) -> tuple[Columns, tuple[str, ...]]:
     """The table's columns and the sentences to show: what was guessed, and which columns are ignored.
 
@@ -73,7 +127,8 @@ def find(
         given: the columns that the settings name.
         features: the type of each column of the table, as in `Rows.features`.
         name: the table, for messages.
-        samples: some values of a column, to tell files of pictures from files of sounds.
+        samples: some values of a column, to tell files of pictures from files of sounds, and splits from other words.
+        unwanted: parts that are not guessed, since nothing reads them.
 
     Raises ExperimentError for a named column that is not there, and where several may be meant.
 
@@ -87,7 +142,7 @@ def find(
     free = [c for c in features if c not in taken.values()]
     ranks = {column: _ranks(column, features[column], samples) for column in free}
     for part in _USUAL:
-        if part in taken or (part in ("question", "answer") and "messages" in taken):
+        if part in taken or part in unwanted or (part in ("question", "answer") and "messages" in taken):
             continue
         ranked = {c: ranks[c][part] for c in free if part in ranks[c] and c not in taken.values()}
         best = [c for c in ranked if ranked[c] == min(ranked.values())]
@@ -99,12 +154,12 @@ def find(
         if best:
             taken[part] = best[0]
     _add_text(taken, [c for c in free if c not in taken.values()])
-    if "messages" in taken and "messages" not in given.named() and {"question", "answer"} <= set(given.named()):
-        del taken["messages"]
-    elif "messages" in taken:
-        for part in ("question", "answer"):
-            if part not in given.named():
-                taken.pop(part, None)
+    if "messages" in taken:  # a conversation holds its questions and answers
+        taken = {
+            part: c
+            for part, c in taken.items()
+            if part not in ("question", "answer") or part in given.named()
+        }
     guessed = {part: c for part, c in taken.items() if part not in given.named()}
     ignored = [c for c in features if c not in taken.values()]
     notes = []
@@ -129,6 +184,8 @@ def _ranks(column: str, kind: str, samples: Callable[[str], Iterable[Any]]) -> d
             ranks[part] = 2
         elif name in usual:
             ranks[part] = min(ranks.get(part, 2), 2)
+    if "split" in ranks and not all(str(value).lower() in SPLITS for value in samples(column) if value):
+        del ranks["split"]
     if not ranks and name in _FILE_NAMES and (modality := _modality(samples(column))):
         ranks[modality] = 3
     return ranks

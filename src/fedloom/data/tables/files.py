@@ -1,5 +1,7 @@
 """Media in a table's cells: content inside the cell, or the name of a file below the table's folder."""
 
+import base64
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,9 +48,13 @@ class Files:
     def find(self, name: str) -> Path:
         """The file of this name, links resolved. Raises as `media` does."""
         if self.root is None:
-            raise ValueError(f"names the file {name[:80]!r}, and a set on the hub should hold its files itself")
+            raise ValueError(
+                f"names the file {name[:80]!r}, and a set on the hub should hold its files itself"
+            )
         beside, first = self.beside or self.root, None
-        for place in dict.fromkeys([beside, self.root, *(f / s for f in (beside, self.root) for s in SUBFOLDERS)]):
+        for place in dict.fromkeys(
+            [beside, self.root, *(f / s for f in (beside, self.root) for s in SUBFOLDERS)]
+        ):
             path = inside(self.root, place, name, self.owner)
             first = first or path
             if path.is_file():
@@ -64,8 +70,22 @@ def inside(root: Path, place: Path, name: str, owner: str) -> Path:
         path.is_file()
     except (OSError, ValueError, RuntimeError) as error:
         # two spellings, too long, a NUL byte, links in a circle
-        raise ValueError(f"{name[:200]!r} is no usable file name ({error})") from error
+        raise ValueError(f"{name!r} is no usable file name ({error})") from error
     if not is_inside:
-        raise ValueError(f"{name[:200]!r} leads out of {owner}; copy the file into it")
+        raise ValueError(f"{name!r} leads out of {owner}; copy the file into it")
     return path
 
+
+def inline(value: Any) -> bool:
+    """Whether a media part of a message holds its content: bytes, a data URL, or an object with base64 data."""
+    return isinstance(value, bytes | Mapping) or (isinstance(value, str) and value.startswith("data:"))
+
+
+def content_of(value: Any) -> bytes:
+    """The content of an `inline` value. Raises ValueError for text that is no base64."""
+    if isinstance(value, bytes):
+        return value
+    text = value.get("data") if isinstance(value, Mapping) else str(value).partition(",")[2]
+    if not isinstance(text, str):
+        raise ValueError("its data should be base64")
+    return base64.b64decode(text, validate=True)

@@ -82,9 +82,10 @@ def reading(name: str) -> Iterator[None]:
     except ExperimentError:
         raise
     except Exception as error:  # pyarrow, pandas and datasets raise many types for unreadable data
-        cause = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
+        inner = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
+        cause = inner if isinstance(inner, Exception) else error
         raise ExperimentError(
-            f"data.path: {name} cannot be read as a table ({reason(cause or error).rstrip('.')})."
+            f"data.path: {name} cannot be read as a table ({reason(cause).rstrip('.')})."
         ) from error
     finally:
         if shown:

@@ -48,9 +48,7 @@ class JsonRows:
         """See `Rows.batches`."""
         with self.path.open("rb") as file:
             for start in range(0, len(self), BATCH):
-                yield [
-                    self._read(file, row, names) for row in range(start, min(start + BATCH, len(self)))
-                ]
+                yield [self._read(file, row, names) for row in range(start, min(start + BATCH, len(self)))]
 
     def _read(self, file: Any, row: int, names: Sequence[str]) -> Mapping[str, Any]:
         file.seek(self._starts[row])
@@ -122,9 +120,7 @@ def _parsed(content: bytes, place: str) -> Mapping[str, Any]:
         why = getattr(error, "msg", error)  # the bare message: its own "line 1" would mislead
         raise ExperimentError(f"data.path: {place} is no JSON object ({why}).") from error
     if not isinstance(value, Mapping):
-        raise ExperimentError(
-            f"data.path: {place} should be a JSON object, and is a {type(value).__name__}."
-        )
+        raise ExperimentError(f"data.path: {place} should be a JSON object, and is a {type(value).__name__}.")
     return value
 
 

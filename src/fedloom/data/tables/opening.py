@@ -1,10 +1,10 @@
 """The tables that a path means: a file, a folder in one of the usual layouts, or a data set on the Hugging Face hub.
 
-    x.parquet, .arrow, .csv, .tsv, .jsonl, .json     one table
-    a folder that `save_to_disk` wrote               its splits
-    metadata.jsonl, .csv or .parquet                 ImageFolder and AudioFolder; also in folders below, such as train/ and test/
-    several files of one format                      parts of one table; train, validation and test in their names are splits
-    <class>/<picture or sound>                       classes by folder, also below train/ and test/
+x.parquet, .arrow, .csv, .tsv, .jsonl, .json     one table
+a folder that `save_to_disk` wrote               its splits
+metadata.jsonl, .csv or .parquet                 ImageFolder and AudioFolder; also in folders below, such as train/ and test/
+several files of one format                      parts of one table; train, validation and test in their names are splits
+<class>/<picture or sound>                       classes by folder, also below train/ and test/
 """
 
 import re

@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 from fedloom.core.errors import ExperimentError
+from fedloom.data.conversation import last_answer, last_question, media_in, turns_of
 from fedloom.data.media import KINDS, Media, MediaSettings
 from fedloom.data.media.sample_files import MediaFiles
-from fedloom.data.sample import Sample
+from fedloom.data.sample import Sample, Turn, key_of, modality_of
 from fedloom.data.tables.cells import Part, client_of, column_value, split_of, text_of
 from fedloom.data.tables.columns import Columns
-from fedloom.data.tables.files import MissingFileError
+from fedloom.data.tables.files import MissingFileError, content_of, inline
 from fedloom.data.tables.opening import Table
 
 
@@ -89,18 +90,22 @@ class Reader:
 
         split, client = read("split", split_of), read("client", client_of)
         answer = read("answer", text_of) or read("label", text_of)
-        if answer is None:
+        if answer is None and not read("messages", _not_empty):
             return Row(None, split or self.table.split, client)
         try:
             media = self._media(number, cells)
         except MissingFileError as error:
             place = self.table.rows.place(number)
             return Row(None, split or self.table.split, client, f"data.path: {place}: the file {error}.")
-        question = self.question or read("question", text_of) or ""
+        turns: tuple[Turn, ...] = ()
+        if "messages" in self.columns.named():
+            turns = read("messages", lambda value: turns_of(value, list(media)))
+            question, answer = last_question(turns), last_answer(turns)
+        else:
+            question = self.question or read("question", text_of) or ""
         if not question and not media:
-            raise self.error(
-                number, "question", "has neither a question nor a picture or sound; data.question gives all rows one"
-            )
+            says = "has neither a question nor a picture or sound; data.question gives all rows one"
+            raise self.error(number, "question", says)
         kept = {c: column_value(cells[c]) for c in (self.columns.label, self.columns.client, *self.keep) if c}
         sample = Sample(
             uid=f"{self.prefix}{number + 1}",
@@ -108,22 +113,58 @@ class Reader:
             question=question,
             answer=answer,
             meta={"row": number + 1, "columns": kept},
+            turns=turns,
         )
         return Row(sample, split or self.table.split, client)
 
     def _media(self, number: int, cells: Mapping[str, Any]) -> dict[str, Media]:
+        """The row's media by their keys in `Sample.modalities`: those of its columns, then those inside its messages."""
         media: dict[str, Media] = {}
-        for modality in (m for m in KINDS if m in self.columns.media):
-            for value in _listed(cells[self.columns.media[modality]]):
-                if modality in media:
-                    raise self.error(number, modality, f"holds several {modality} files, and a sample takes one")
-                try:
-                    media[modality] = self.table.files.media(value, modality, self.settings)
-                except MissingFileError:
-                    raise
-                except ValueError as error:
-                    raise self.error(number, modality, str(error)) from error
+        for part, modality, value in self._named_media(number, cells):
+            try:
+                one = (
+                    value
+                    if isinstance(value, Media)
+                    else self.table.files.media(value, modality, self.settings)
+                )
+            except MissingFileError:
+                raise
+            except ValueError as error:
+                raise self.error(number, part, str(error)) from error
+            count = sum(modality_of(key) == modality for key in media)
+            media[key_of(modality, count + 1)] = one
         return media
+
+    def _named_media(self, number: int, cells: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+        """(part of the sample, modality, cell or media) of each of the row's media."""
+        columns = self.columns.media
+        for modality in (m for m in KINDS if m in columns):
+            for value in _listed(cells[columns[modality]]):
+                yield modality, modality, value
+        column = self.columns.messages
+        if column is None:
+            return
+        try:
+            parts = media_in(cells[column])
+        except ValueError as error:
+            raise self.error(number, "messages", str(error)) from error
+        for place, (modality, value) in enumerate(parts):
+            if value is None or modality in columns:
+                continue
+            if modality not in KINDS:
+                raise self.error(number, "messages", f"holds {modality}, and known are {', '.join(KINDS)}")
+            if inline(value):
+                value = Media(modality, partial(self._inline, number, place), self.settings)
+            yield "messages", modality, value
+
+    def _inline(self, number: int, place: int) -> bytes:
+        """The content of a medium written inside a message."""
+        cells = self.table.rows.cells(number, [self.columns.messages or ""])
+        return content_of(media_in(cells[self.columns.messages or ""])[place][1])
+
+
+def _not_empty(value: Any) -> bool:
+    return value is not None and value != "" and value != []
 
 
 def _listed(value: Any) -> Sequence[Any]:

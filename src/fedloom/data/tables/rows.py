@@ -21,8 +21,10 @@ class Rows(Protocol):
 
     name: str
     """The file or the data set, for messages."""
-    features: Mapping[str, str]
-    """The type of each column, such as Image or ClassLabel; "" where the format knows none."""
+
+    @property
+    def features(self) -> Mapping[str, str]:
+        """The type of each column, such as Image or ClassLabel; "" where the format knows none."""
 
     def __len__(self) -> int:
         """Number of rows."""
