@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
@@ -14,6 +14,8 @@ from fedloom.data.tables.columns import GUESSED, Columns
 from fedloom.data.tables.pool import Limits, Pool, check_pools
 from fedloom.data.tables.read import Reading, read_pool
 
+Name = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v), Field(min_length=1)]
+"""A file, a folder, or a name on the hub."""
 HOLDINGS: tuple[Holding, ...] = ("image", "audio", "both", "text")
 
 
@@ -24,7 +26,7 @@ class TableSource(FileSource):
     reads_files: ClassVar[bool] = True
 
     source: Literal["table"] = "table"
-    path: Annotated[str, Field(min_length=1)] | Path | tuple[str, ...] = Field(
+    path: Name | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
         description="a table file, a folder, or a data set's name on the hub; or a list of them"
     )
     columns: Columns = Field(GUESSED, description="the column of each part of a sample; none = guessed")

@@ -184,7 +184,7 @@ def _ranks(column: str, kind: str, samples: Callable[[str], Iterable[Any]]) -> d
             ranks[part] = 2
         elif name in usual:
             ranks[part] = min(ranks.get(part, 2), 2)
-    if "split" in ranks and not all(str(value).lower() in SPLITS for value in samples(column) if value):
+    if ranks.get("split") and not all(str(value).lower() in SPLITS for value in samples(column) if value):
         del ranks["split"]
     if not ranks and name in _FILE_NAMES and (modality := _modality(samples(column))):
         ranks[modality] = 3

@@ -1,6 +1,7 @@
 """Files of one table: parquet, Arrow, CSV, TSV and JSON, each as rows that stay on the disk."""
 
 import csv
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -54,14 +55,18 @@ def _csv(path: Path) -> Any:
         raise ExperimentError(f"data.path: {path} is empty; its first line should name the columns.")
     _distinct(names, path)
     features = datasets.Features({name: datasets.Value("string") for name in names})
-    return datasets.Dataset.from_csv(
-        str(path),
-        features=features,
-        sep=separator,
-        keep_default_na=False,
-        encoding="utf-8-sig",
-        index_col=False,  # a separator at the lines' ends would make the first column an index
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "error"
+        )  # pandas only warns of a line with more cells than columns, and drops them
+        return datasets.Dataset.from_csv(
+            str(path),
+            features=features,
+            sep=separator,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            index_col=False,
+        )
 
 
 def _distinct(names: Sequence[str], path: Path) -> None:
@@ -84,6 +89,8 @@ def reading(name: str) -> Iterator[None]:
     except Exception as error:  # pyarrow, pandas and datasets raise many types for unreadable data
         inner = error.__cause__ if type(error).__name__ == "DatasetGenerationError" else None
         cause = inner if isinstance(inner, Exception) else error
+        if "corresponds to no data" in str(cause):  # the words of datasets for a file of no rows
+            raise ExperimentError(f"data.path: {name} has no rows.") from error
         raise ExperimentError(
             f"data.path: {name} cannot be read as a table ({reason(cause).rstrip('.')})."
         ) from error
