@@ -13,7 +13,7 @@ class ArrowRows:
     def __init__(self, dataset: Any, name: str) -> None:
         self.name = name
         self.features = {column: _kind(feature) for column, feature in dataset.features.items()}
-        self._classes = {
+        self.classes = {
             column: list(feature.names)
             for column, feature in dataset.features.items()
             if type(feature).__name__ == "ClassLabel"
@@ -57,8 +57,8 @@ class ArrowRows:
             return self._media(value, row, name)
         if isinstance(value, list) and any(isinstance(v, Stored) for v in value):
             return [self._media(v, row, name, i) if isinstance(v, Stored) else v for i, v in enumerate(value)]
-        if name in self._classes and isinstance(value, int):
-            classes = self._classes[name]
+        if name in self.classes and isinstance(value, int):
+            classes = self.classes[name]
             return None if value < 0 else classes[value] if value < len(classes) else value
         return value
 

@@ -31,6 +31,7 @@ class JsonRows:
         except OSError as error:
             raise ExperimentError(f"data.path: {path} cannot be read: {error.strerror}.") from error
         self.features = dict.fromkeys(columns, "")
+        self.classes: Mapping[str, Sequence[str]] = {}
 
     def __len__(self) -> int:
         return len(self._starts)

@@ -18,6 +18,8 @@ class Pool:
 
     `declared`: "train", "test" or None for each row. `missing`: the sentence on a row whose file is not there. `client`: the
     row's client, where a column names it. `unusable`: the sentence on a row's file and its fault. `notes`: remarks on the data.
+    `parts`: the parts of a sample that have a column, such as image and label, in some table. `classes`: the names of the label
+    column's classes in their order, where the tables state them and agree.
     """
 
     declared: Mapping[int, str | None]
@@ -27,6 +29,8 @@ class Pool:
     missing: Mapping[int, str] = field(default_factory=dict)
     client: Mapping[int, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    parts: frozenset[str] = frozenset()
+    classes: tuple[str, ...] = ()
 
 
 def check_pools(pools: Sequence[Pool], rules: FileRules) -> list[dict[int, str]]:

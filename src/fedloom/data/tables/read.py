@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.media import DEFAULT, MediaSettings
 from fedloom.data.tables.columns import GUESSED, Columns, find
 from fedloom.data.tables.hub import may_be_on_hub, open_hub
+from fedloom.data.tables.kept_rows import KeptRows
 from fedloom.data.tables.opening import Table, open_path
 from fedloom.data.tables.pool import Pool
 from fedloom.data.tables.reader import Reader
 from fedloom.data.tables.rows import Rows
-from fedloom.data.tables.samples import Samples, used_splits
+from fedloom.data.tables.samples import Samples
 
 PEEKED = 20
 """Values of a column that are looked at to tell what its files are."""
@@ -62,18 +64,18 @@ def pool_of(opened: Mapping[str, Sequence[Table]], how: Reading) -> Pool:
             raise ExperimentError(
                 f"data.columns.{part}: {' and '.join(opened)} has no column {column!r}; it has {', '.join(features) or 'none'}."
             )
-    readers: list[Reader] = []
+    readers: dict[str, list[Reader]] = {}
     notes: dict[str, None] = {}
+    single = sum(map(len, opened.values())) == 1
     for path, tables in opened.items():
         if not sum(len(table.rows) for table in tables):
             raise ExperimentError(f"data.path: {path} has no rows.")
         for table in tables:
-            reader, own = _reader(
-                path, table, how, f"{len(readers)}/" if len(opened) + len(tables) > 2 else ""
-            )
-            readers.append(reader)
+            prefix = "" if single else f"{sum(map(len, readers.values()))}/"
+            reader, own = _reader(path, table, how, prefix)
+            readers.setdefault(path, []).append(reader)
             notes |= dict.fromkeys(own)
-    return _pool(Samples(readers), " and ".join(opened), how, list(notes))
+    return _pool(readers, how, list(notes))
 
 
 def _reader(path: str, table: Table, how: Reading, prefix: str) -> tuple[Reader, tuple[str, ...]]:
@@ -100,35 +102,30 @@ def _peek(rows: Rows, column: str) -> Iterable[Any]:
     return [cells[column] for cells in first[:PEEKED]]
 
 
-def _pool(samples: Samples, name: str, how: Reading, notes: list[str]) -> Pool:
-    splits, media, missing, client = {}, {}, {}, {}
-    unanswered = []
-    for number, row in samples.rows():  # no row is kept: a table may be larger than memory
-        if row.missing is not None:
-            missing[number] = row.missing
-        elif row.sample is not None:
-            media[number] = row.media
-        else:
-            unanswered.append(row.split)
-            continue
-        splits[number] = row.split
-        if row.client is not None:
-            client[number] = row.client
-    parts, note = used_splits([*splits.values(), *unanswered])
-    notes += [] if note is None else [f"{name}: {note}"]
-    used = [n for n, split in splits.items() if split in parts]
-    if empty := sum(split in parts for split in unanswered):
-        notes.append(f"{name}: {empty} of {empty + len(used)} rows have no answer and are left out")
-    if not used:
-        raise ExperimentError(f"data.path: no row of {name} has an answer.")
-    if (first := next((n for n in used if n in missing), None)) is not None and not how.skip_missing:
-        raise ExperimentError(missing[first])
+def _pool(readers: Mapping[str, Sequence[Reader]], how: Reading, notes: list[str]) -> Pool:
+    listed = [reader for own in readers.values() for reader in own]
+    samples, pool = Samples(listed), KeptRows()
+    number = 0
+    for path, own in readers.items():
+        own_rows = KeptRows()
+        for row in chain.from_iterable(reader.rows() for reader in own):
+            own_rows.add(number, row)
+            number += 1
+        notes += own_rows.use_splits(path)
+        pool.update(own_rows)
+    if not pool.splits:
+        raise ExperimentError(f"data.path: no row of {' and '.join(readers)} has an answer.")
+    if pool.missing and not how.skip_missing:
+        raise ExperimentError(next(iter(pool.missing.values())))
+    classes = {tuple(r.table.rows.classes.get(r.columns.label or "", ())) for r in listed}
     return Pool(
-        declared={n: parts[splits[n]] for n in used},
-        media={n: media[n] for n in used if n in media},
+        declared=pool.splits,
+        media=pool.media,
         read=samples.part,
         unusable=samples.unusable,
-        missing={n: missing[n] for n in used if n in missing},
-        client={n: client[n] for n in used if n in client},
+        missing=pool.missing,
+        client=pool.client,
         notes=tuple(notes),
+        parts=frozenset(part for reader in listed for part in reader.columns.named()),
+        classes=classes.pop() if len(classes) == 1 else (),
     )

@@ -26,6 +26,10 @@ class Rows(Protocol):
     def features(self) -> Mapping[str, str]:
         """The type of each column, such as Image or ClassLabel; "" where the format knows none."""
 
+    @property
+    def classes(self) -> Mapping[str, Sequence[str]]:
+        """The class names, in their order, of each column whose format states them."""
+
     def __len__(self) -> int:
         """Number of rows."""
 

@@ -2,7 +2,7 @@
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 from pathlib import Path
@@ -11,8 +11,7 @@ from typing import overload
 from fedloom.data.media import Media
 from fedloom.data.partition.shared_media import content, contents
 from fedloom.data.sample import Sample
-from fedloom.data.tables.cells import Part
-from fedloom.data.tables.reader import Reader, Row
+from fedloom.data.tables.reader import Reader
 
 
 class LazySamples(Sequence[Sample]):
@@ -41,10 +40,6 @@ class Samples:
         self.readers = readers
         self._ends = list(accumulate(len(reader) for reader in readers))
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
-        """Every row, checked, with its number."""
-        return enumerate(row for reader in self.readers for row in reader.rows())
-
     def sample(self, number: int) -> Sample:
         """The sample with this number."""
         reader, row = self._place(number)
@@ -62,20 +57,6 @@ class Samples:
     def _place(self, number: int) -> tuple[Reader, int]:
         at = bisect_right(self._ends, number)
         return self.readers[at], number - (self._ends[at - 1] if at else 0)
-
-
-def used_splits(splits: Iterable[Part | None]) -> tuple[dict[Part | None, str | None], str | None]:
-    """The part of each split, "train", "test" or None for a draw; and a note on validation rows.
-
-    Validation rows are the test rows where there are no others, else they are left out: no entry.
-    """
-    present = set(splits)
-    parts: dict[Part | None, str | None] = {None: None, "train": "train", "test": "test"}
-    if "validation" not in present:
-        return parts, None
-    if "test" in present:
-        return parts, "validation rows are left out, since there are test rows"
-    return {**parts, "validation": "test"}, "validation rows are the test rows"
 
 
 def media_keys(media: dict[int, tuple[Media, ...]]) -> dict[int, list[Hashable]]:
