@@ -58,3 +58,9 @@ def test_several_columns_that_may_be_meant() -> None:
     ):
         guess({"a": "Image", "b": "Image"})
     assert guess({"image": "Image", "mask": "Image"}) == {"image": "image"}
+
+
+def test_a_conversation_and_named_texts_exclude_each_other() -> None:
+    assert guess(["messages", "q", "a"], {"question": "q", "answer": "a"}) == {"question": "q", "answer": "a"}
+    with pytest.raises(ValueError, match="messages hold their questions and answers"):
+        Columns(messages="m", answer="a")

@@ -414,3 +414,9 @@ def test_samples_are_read_when_they_are_needed(tmp_path: Path) -> None:
     torch.testing.assert_close(client.train[5].modalities["image"], client.train[5].modalities["image"])
     with pytest.raises(IndexError):
         client.train[len(client.train)]
+
+
+def test_one_question_for_all_is_refused_where_nothing_would_ask_it(tmp_path: Path) -> None:
+    talk = [{"from": "human", "value": "why?"}, {"from": "gpt", "value": "so"}]
+    file = lines(tmp_path / "x.jsonl", [{"conversations": talk}])
+    assert "data.question is not asked" in refusal(file, question="what?")

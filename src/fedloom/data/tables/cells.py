@@ -47,8 +47,10 @@ def text_of(value: Any) -> str | None:
 
 def plain(text: str) -> str:
     """The text. Raises ValueError for half of a surrogate pair, at which tokenizers would fail in mid-run."""
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError("holds half of a surrogate pair, which is no Unicode text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half of a surrogate pair, which is no Unicode text") from None
     return text
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.media import KINDS
@@ -13,6 +13,8 @@ from fedloom.data.tables.cells import SPLITS
 
 MEDIA = ("image", "audio", "depth", "thermal")
 """Parts that are media files, by the modality's name."""
+TEXTS = ("question", "answer")
+"""Parts that a conversation holds itself."""
 _TYPES = {"Image": "image", "Audio": "audio", "ClassLabel": "label"}
 _USUAL: Mapping[str, tuple[str, ...]] = {
     "image": (
@@ -100,6 +102,14 @@ class Columns(BaseModel):
         None, description="a conversation, as LLaVA's conversations or OpenAI's messages"
     )
 
+    @model_validator(mode="after")
+    def _messages_alone(self) -> "Columns":
+        if self.messages and (self.question or self.answer):
+            raise ValueError(
+                "messages hold their questions and answers; leave columns.question and columns.answer out"
+            )
+        return self
+
     def named(self) -> dict[str, str]:
         """The columns that are there, by part."""
         return {part: column for part, column in self if column is not None}
@@ -142,7 +152,9 @@ def find(
     free = [c for c in features if c not in taken.values()]
     ranks = {column: _ranks(column, features[column], samples) for column in free}
     for part in _USUAL:
-        if part in taken or part in unwanted or (part in ("question", "answer") and "messages" in taken):
+        if part in taken or part in unwanted or (part in TEXTS and "messages" in taken):
+            continue
+        if part == "messages" and any(text in taken and text in given.named() for text in TEXTS):
             continue
         ranked = {c: ranks[c][part] for c in free if part in ranks[c] and c not in taken.values()}
         best = [c for c in ranked if ranked[c] == min(ranked.values())]
@@ -155,11 +167,7 @@ def find(
             taken[part] = best[0]
     _add_text(taken, [c for c in free if c not in taken.values()])
     if "messages" in taken:  # a conversation holds its questions and answers
-        taken = {
-            part: c
-            for part, c in taken.items()
-            if part not in ("question", "answer") or part in given.named()
-        }
+        taken = {part: c for part, c in taken.items() if part not in TEXTS}
     guessed = {part: c for part, c in taken.items() if part not in given.named()}
     ignored = [c for c in features if c not in taken.values()]
     notes = []

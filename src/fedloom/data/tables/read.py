@@ -75,6 +75,10 @@ def pool_of(opened: Mapping[str, Sequence[Table]], how: Reading) -> Pool:
             reader, own = _reader(path, table, how, prefix)
             readers.setdefault(path, []).append(reader)
             notes |= dict.fromkeys(own)
+    if how.question is not None and all(r.columns.messages for own in readers.values() for r in own):
+        raise ExperimentError(
+            "data.question is not asked where conversations hold their questions; leave it out."
+        )
     return _pool(readers, how, list(notes))
 
 

@@ -49,8 +49,16 @@ class Reader:
     keep: tuple[str, ...] = ()
 
     @cached_property
+    def _named(self) -> dict[str, str]:
+        return self.columns.named()  # once: it is looked at for every row
+
+    @cached_property
+    def _media_columns(self) -> dict[str, str]:
+        return {m: self._named[m] for m in KINDS if m in self.columns.media}
+
+    @cached_property
     def _names(self) -> list[str]:
-        return list(dict.fromkeys([*self.columns.named().values(), *self.keep]))
+        return list(dict.fromkeys([*self._named.values(), *self.keep]))
 
     def __len__(self) -> int:
         return len(self.table.rows)
@@ -72,7 +80,7 @@ class Reader:
 
     def error(self, number: int, part: str | None, says: str) -> ExperimentError:
         """The error `says` about a cell, with its row, its file and its column."""
-        column = "" if part is None else f", column {self.columns.named().get(part, part)!r}"
+        column = "" if part is None else f", column {self._named.get(part, part)!r}"
         return ExperimentError(f"data.path: {self.table.rows.place(number)}{column}: {says}.")
 
     def unusable(self, number: int, media: Media, fault: str) -> ExperimentError:
@@ -82,7 +90,7 @@ class Reader:
 
     def _row(self, number: int, cells: Mapping[str, Any]) -> Row:
         def read(part: str, function: Any) -> Any:
-            column = self.columns.named().get(part)
+            column = self._named.get(part)
             try:
                 return None if column is None else function(cells[column])
             except ValueError as error:
@@ -98,7 +106,7 @@ class Reader:
             place = self.table.rows.place(number)
             return Row(None, split or self.table.split, client, f"data.path: {place}: the file {error}.")
         turns: tuple[Turn, ...] = ()
-        if "messages" in self.columns.named():
+        if "messages" in self._named:
             turns = read("messages", lambda value: turns_of(value, list(media)))
             question, answer = last_question(turns), last_answer(turns)
         else:
@@ -137,9 +145,9 @@ class Reader:
 
     def _named_media(self, number: int, cells: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
         """(part of the sample, modality, cell or media) of each of the row's media."""
-        columns = self.columns.media
-        for modality in (m for m in KINDS if m in columns):
-            for value in _listed(cells[columns[modality]]):
+        columns = self._media_columns
+        for modality, name in columns.items():
+            for value in _listed(cells[name]):
                 yield modality, modality, value
         column = self.columns.messages
         if column is None:

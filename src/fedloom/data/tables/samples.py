@@ -66,5 +66,7 @@ def media_keys(media: dict[int, tuple[Media, ...]]) -> dict[int, list[Hashable]]
     def keys(own: tuple[Media, ...]) -> list[Hashable]:
         return [files[m.source] if isinstance(m.source, Path) else content(m.source()) for m in own]
 
+    found = {number: keys(()) for number in media}
+    held = {number: own for number, own in media.items() if own}
     with ThreadPoolExecutor(8) as pool:  # hashing releases the interpreter's lock
-        return dict(zip(media, pool.map(keys, media.values()), strict=True))
+        return found | dict(zip(held, pool.map(keys, held.values()), strict=True))
