@@ -11,9 +11,8 @@ from typing import Any
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Role, Turn
+from fedloom.models.chat_template import in_words, texts_around
 from fedloom.models.mllm.pieces import Pieces, Rendered, Run, fitted
-
-MARK = "fedloom-{}-{}-mark"
 
 
 @dataclass(frozen=True)
@@ -32,8 +31,8 @@ class ChatFrame:
         if not tokenizer.chat_template:
             raise ExperimentError("model.prompt: the tokenizer of model.llm has no chat template; take paper")
         try:
-            asked = _rendered(tokenizer, ["user"], prompt=True)
-            whole = _rendered(tokenizer, ["user", "assistant"], prompt=False)
+            asked = _texts(tokenizer, ["user"], prompt=True)
+            whole = _texts(tokenizer, ["user", "assistant"], prompt=False)
         except Exception as error:  # a template is a program, which may raise anything
             raise ExperimentError(
                 f"model.prompt: the tokenizer's chat template refuses a question and an answer ({error}); take paper"
@@ -81,14 +80,14 @@ class ChatFrame:
             return [self.before, self.after]
         if roles not in self._known:
             try:
-                texts = _rendered(self.tokenizer, roles[:-1], prompt=True)
+                texts = _texts(self.tokenizer, roles[:-1], prompt=True)
             except Exception as error:  # a template is a program, which may raise anything
                 raise ExperimentError(
-                    f"model.prompt: the tokenizer's chat template refuses {_listed(roles)} ({error})"
+                    f"model.prompt: the tokenizer's chat template refuses {in_words(roles)} ({error})"
                 ) from error
             if len(texts) != len(roles):
                 raise ExperimentError(
-                    f"model.prompt: the tokenizer's chat template does not show {_listed(roles)} once each"
+                    f"model.prompt: the tokenizer's chat template does not show {in_words(roles)} once each"
                 )
             ids = [_encoded(self.tokenizer, text) for text in texts]
             for i, role in enumerate(roles[:-1]):
@@ -98,18 +97,14 @@ class ChatFrame:
         return self._known[roles]
 
 
-def _rendered(tokenizer: Any, roles: Sequence[Role], *, prompt: bool) -> list[str]:
-    """The template's texts around the words of turns with these roles; fewer where a turn is not shown once and in its place."""
-    marks = [MARK.format(role, number) for number, role in enumerate(roles)]
-    said = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-    text: str = tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=prompt)
-    texts = []
-    for mark in marks:
-        before, found, text = text.partition(mark)
-        if not found or mark in text:
-            return []
-        texts.append(before)
-    return [*texts, text]
+def _texts(tokenizer: Any, roles: Sequence[Role], *, prompt: bool) -> list[str]:
+    """The template's texts around the turns' words, with its generation prompt if `prompt`."""
+
+    def render(messages: list[dict[str, Any]]) -> str:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
+        return text
+
+    return texts_around(render, roles)
 
 
 def _encoded(tokenizer: Any, text: str) -> tuple[int, ...]:
@@ -120,9 +115,3 @@ def _end_of_turn(tokenizer: Any, ids: Sequence[int]) -> int:
     """The number of ids that close an answer: up to the first special one, none if there is none."""
     special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
     return next((i + 1 for i, token in enumerate(ids) if token in special), 0)
-
-
-def _listed(roles: Sequence[Role]) -> str:
-    """The turns in words."""
-    system = "a system turn and " if roles[0] == "system" else ""
-    return f"{system}{roles.count('user')} questions" if roles.count("user") > 1 else f"{system}a question"
