@@ -1,5 +1,7 @@
 """Conversations and several media in native models: places of answers, loss, pictures, cohorts, refusals."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -211,6 +213,26 @@ def test_a_template_that_refuses_a_system_turn_is_one_sentence(reader, monkeypat
     says = r"the chat template of .* refuses a system turn and a question \(it has no system turn\), which sample 'a' has"
     with pytest.raises(ExperimentError, match=says):
         reads.prepare(talk("a", {}, (0, "what?", "red"), system="be brief"))
+
+
+def test_answers_see_the_picture_in_training_as_in_generation(native) -> None:
+    """Mllama's cross-attention mask goes on over an answer."""
+    model = native("mllama")
+    model.load(stirred(model))
+    example = model.prepare(talk("a", media("mllama", (1,)), (1, "what?", "red"), (0, "why?", "so")))
+    prompt = model._inputs(model._collate([example], answers=False))
+    steps = model.model.generate(
+        **prompt,
+        max_new_tokens=4,
+        do_sample=False,
+        eos_token_id=None,
+        output_scores=True,
+        return_dict_in_generate=True,
+    )
+    answer = tuple(steps.sequences[0, len(example.ids) :].tolist())
+    with torch.no_grad():
+        logits, _, _ = model._answers([replace(example, answer=answer)], earlier=False)
+    assert torch.allclose(logits, torch.cat(steps.scores), atol=1e-5)
 
 
 def test_one_picture_a_sample_is_no_obstacle_to_several_turns(native) -> None:

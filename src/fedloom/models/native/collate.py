@@ -53,6 +53,11 @@ def collate(
             aligned[name][row, first:end] = value
         if answers:
             ids[row, end : first + length] = torch.tensor(example.answer)
+            for (
+                name,
+                value,
+            ) in example.aligned.items():  # an answer sees the pictures that the prompt's last token sees
+                aligned[name][row, end : first + length] = value[-1]
             if "token_type_ids" in aligned:
                 aligned["token_type_ids"][row, end : first + length] = answer_type
             spans = example.earlier if earlier else ()
