@@ -30,7 +30,7 @@ from fedloom.models.load import choose_device
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.mllm.load import foundation_folder
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
-from fedloom.models.mllm.prompt import Pieces
+from fedloom.models.mllm.pieces import Pieces
 from fedloom.models.mllm.trainable import AdaptedMLLM
 from fedloom.models.training.cohort import train_cohort
 from fedloom.models.training.loop import LocalJob, train_one

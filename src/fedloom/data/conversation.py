@@ -239,3 +239,16 @@ def _placed(turns: Sequence[Turn], media_keys: Sequence[str]) -> list[Turn]:
 def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def exchanges(turns: Sequence[Turn]) -> int:
+    """The number of answers."""
+    return sum(turn.role == "assistant" for turn in turns)
+
+
+def without_oldest(turns: Sequence[Turn]) -> tuple[Turn, ...]:
+    """The turns without the first question and answer; the question's media move to the next question."""
+    first = 1 if turns[0].role == "system" else 0
+    following = turns[first + 2]
+    moved = replace(following, parts=(*turns[first].media, *following.parts))
+    return *turns[:first], moved, *turns[first + 3 :]

@@ -137,7 +137,8 @@ class QuestionAnswering(Task[Source]):
         """The share of the answers' words that the model's tokenizer does not know, if it is most of them."""
         if not isinstance(model, ReadsWords):
             return []
-        share = model.unread_share({s.answer for client in clients for s in client.train})
+        samples = (s for client in clients for s in client.train)
+        share = model.unread_share({t.text for s in samples for t in s.conversation if t.role == "assistant"})
         if share <= MOSTLY_UNREAD:
             return []
         return [f"the model knows {1 - share:.0%} of the answers' words, and reads the others by letters"]
@@ -225,14 +226,19 @@ def control(tests: TestSet, kind: str, how: Control, model: Trainable) -> TestSe
             inputs = {m: torch.zeros_like(t) for m, t in sample.modalities.items()}
         else:
             inputs = _other(samples, position).modalities
-        changed.append(Sample(sample.uid, inputs, sample.question, sample.answer, sample.meta))
+        changed.append(replace(sample, modalities=inputs))
     examples = [model.prepare(s) for s in changed]
     return TestSet([tests.of[i] for i in chosen], samples, examples)
 
 
 def _other(samples: Sequence[Sample], position: int) -> Sample:
-    """The next sample, cyclically, with another answer; the next one if all answers are equal."""
+    """The next sample, cyclically, with another answer; the next one if all answers are equal.
+
+    It has as many inputs of each modality, if there is such a sample.
+    """
     order = [*samples[position + 1 :], *samples[:position]]
+    held = set(samples[position].modalities)
+    order = [s for s in order if set(s.modalities) == held] or order
     differing = (s for s in order if s.answer != samples[position].answer)
     return next(differing, order[0] if order else samples[position])
 

@@ -133,6 +133,14 @@ def test_split_files_and_shards(tmp_path: Path) -> None:
     assert {s.answer for s in client.test} == {"validation"}
 
 
+def test_a_set_of_training_rows_alone_is_split(tmp_path: Path) -> None:
+    table = image_table(10, question=["q"] * 10, answer=["a"] * 10)
+    datasets.DatasetDict({"train": table}).save_to_disk(tmp_path / "x")
+    (client,) = load(tmp_path / "x", clients=1)
+    assert (len(client.train), len(client.test)) == (8, 2)
+    assert any("no test rows, so data.test_share" in note for note in client.notes)
+
+
 # Text files
 
 

@@ -55,10 +55,16 @@ class KeptRows:
 def used_splits(splits: Iterable[str | None]) -> tuple[dict[str | None, str | None], str | None]:
     """The part of each split, "train", "test" or None for a draw; and a note on validation rows.
 
-    Validation rows are the test rows where there are no others, else they are left out: no entry.
+    Validation rows are the test rows where there are no others, else they are left out: no entry. Where all rows are training
+    rows, test rows are drawn from them.
     """
     present = set(splits)
     parts: dict[str | None, str | None] = {None: None, "train": "train", "test": "test"}
+    if "train" in present and not {"validation", "test"} & present:
+        return {
+            **parts,
+            "train": None,
+        }, "there are no test rows, so data.test_share of the training rows are drawn"
     if "validation" not in present:
         return parts, None
     if "test" in present:

@@ -98,7 +98,8 @@ class Reader:
 
         split, client = read("split", split_of), read("client", client_of)
         answer = read("answer", text_of) or read("label", text_of)
-        if answer is None and not read("messages", _not_empty):
+        talk = read("messages", _not_empty)
+        if answer is None and not talk:
             return Row(None, split or self.table.split, client)
         try:
             media = self._media(number, cells)
@@ -106,7 +107,7 @@ class Reader:
             place = self.table.rows.place(number)
             return Row(None, split or self.table.split, client, f"data.path: {place}: the file {error}.")
         turns: tuple[Turn, ...] = ()
-        if "messages" in self._named:
+        if talk:
             turns = read("messages", lambda value: turns_of(value, list(media)))
             question, answer = last_question(turns), last_answer(turns)
         else:

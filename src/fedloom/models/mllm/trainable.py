@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
-from fedloom.data.sample import Sample
+from fedloom.data.sample import Sample, modality_of
 from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.lora import peft_files as files
@@ -128,13 +128,13 @@ class AdaptedMLLM(Trainable):
 
     def positions(self, example: MLLMExample) -> int:
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
-        trunks = sum(self.mllm.encoder.positions(m) for m in example.inputs)
+        trunks = sum(self.mllm.encoder.positions(modality_of(key)) for key in example.inputs)
         return length_of(example.pieces, self.mllm.config.tokens) + trunks
 
     @in_precision
     @torch.no_grad()
     def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
-        """Per example {modality: (tokens, width)}, before the projector."""
+        """Per example {key of the medium: (tokens, width)}, before the projector."""
         return self.mllm.features(examples)
 
     @in_precision
@@ -152,7 +152,7 @@ class AdaptedMLLM(Trainable):
         count: int,
         features: Sequence[dict[str, Tensor]] | None = None,
     ) -> Tensor:
-        """Mean negative log-likelihood of each owner's answer tokens."""
+        """Mean negative log-likelihood of each owner's answer tokens, those of earlier answers too."""
         out = self.mllm(examples, features)
         logits = out.logits if out.logits.dtype == torch.float64 else out.logits.float()
         owner = torch.tensor(owners, device=logits.device)[out.index]
@@ -163,9 +163,9 @@ class AdaptedMLLM(Trainable):
     def score(
         self, examples: Sequence[MLLMExample], features: Sequence[dict[str, Tensor]] | None = None
     ) -> list[tuple[int, int]]:
-        """Answer tokens (the stop included) and correct ones, teacher forced."""
+        """Tokens of the last answer (the stop included) and correct ones, teacher forced."""
         with self.mixed_by_prompts("llm", examples, features):
-            out = self.mllm(examples, features)
+            out = self.mllm(examples, features, earlier=False)
         tokens, correct = count_tokens(out.logits.argmax(-1), out.labels, out.index, len(examples))
         return list(zip(tokens.tolist(), correct.tolist(), strict=True))
 
