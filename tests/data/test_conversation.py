@@ -92,6 +92,7 @@ def test_answers_keep_words_that_look_like_a_placeholder():
         ([], [], "a conversation should be a list of turns, and is []"),
         ("Hello", [], "a conversation should be a list of turns, and is a text that is no JSON"),
         (7, [], "a conversation should be a list of turns, and is 7"),
+        ({"from": ["human"], "value": []}, [], "a conversation should be a list of turns, and is {'from'"),
         (["Hi"], [], "turn 1 should be an object, and is 'Hi'"),
         (
             [{"text": "Hi"}],
@@ -152,6 +153,11 @@ def test_an_odd_conversation_is_one_clause(value, keys, clause):
     with pytest.raises(ValueError, match="^" + re.escape(clause)) as refused:
         turns_of(value, keys)
     assert "\n" not in str(refused.value)
+
+
+def test_a_sample_whose_turns_end_with_a_question_is_refused() -> None:
+    with pytest.raises(ValueError, match="the turns of sample 'a' should end with an answer"):
+        Sample("a", {}, "?", "!", turns=(Turn("user", ("?",)),))
 
 
 def test_keys_kinds_and_holdings_speak_of_modalities():

@@ -47,14 +47,14 @@ def registered():
     fedloom.register(Talks)
 
 
-def settings(**changes):
-    training = {"epochs": 1, "batch_size": 2}
+def settings():
+    training, few = {"epochs": 1, "batch_size": 2}, {"controls": False, "max_new_tokens": 4}
     return {
         "rounds": 1,
         "method": "fedavg-lora",
         "data": {"source": "talks"},
         "training": training,
-        **changes,
+        "evaluation": few,
     }
 
 

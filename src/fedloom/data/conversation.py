@@ -104,8 +104,9 @@ def _entries(value: object) -> tuple[list[Entry], bool]:
             raise ValueError(
                 "a conversation should be a list of turns, and is a text that is no JSON"
             ) from None
-    if isinstance(value, Mapping) and value and all(isinstance(v, list) for v in value.values()):
-        value = [dict(zip(value, row, strict=False)) for row in zip(*value.values(), strict=False)]
+    columns = dict(value) if isinstance(value, Mapping) else {}
+    if all(isinstance(c, list) for c in columns.values()) and len({len(c) for c in columns.values()}) == 1:
+        value = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if not isinstance(value, Sequence) or not value:
         raise ValueError(f"a conversation should be a list of turns, and is {_short(value)}")
     first = value[0]

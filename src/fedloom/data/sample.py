@@ -62,6 +62,10 @@ class Sample:
     meta: Mapping[str, Any] = field(default_factory=dict)
     turns: tuple[Turn, ...] = ()
 
+    def __post_init__(self) -> None:
+        if self.turns and self.turns[-1].role != "assistant":
+            raise ValueError(f"the turns of sample {self.uid!r} should end with an answer of the assistant")
+
     @property
     def kind(self) -> str:
         """The present modalities joined with "+", in the fixed order; "text" if there are none."""

@@ -119,11 +119,13 @@ def test_a_template_without_an_end_of_turn_gets_the_stop_after_every_answer() ->
     ],
 )
 def test_turns_that_a_template_does_not_take_are_one_sentence(template, says) -> None:
-    read = chatting(template=template)
-    with pytest.raises(ExperimentError, match=f"model.prompt: the tokenizer's chat template {says}"):
-        ChatFrame.of(read).pieces(
-            read.encode, talk("q", "a", "q", "a", system="S").conversation, stop=[1], limit=99
-        )
+    model = make(prompt={"frame": "chat"})
+    model.tokenizer.chat_template = template
+    sample = talk("q", "a", "q", "a", system="S")
+    with pytest.raises(
+        ExperimentError, match=f"sample 'a': model.prompt: the tokenizer's chat template {says}"
+    ):
+        model.prepare(sample)
 
 
 def test_the_oldest_exchanges_are_cut_first_and_their_pictures_stay() -> None:

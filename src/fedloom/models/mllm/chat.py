@@ -83,11 +83,11 @@ class ChatFrame:
                 texts = _texts(self.tokenizer, roles[:-1], prompt=True)
             except Exception as error:  # a template is a program, which may raise anything
                 raise ExperimentError(
-                    f"model.prompt: the tokenizer's chat template refuses {in_words(roles)} ({error})"
+                    f"model.prompt: the tokenizer's chat template refuses {in_words(roles)} ({error}); take paper"
                 ) from error
             if len(texts) != len(roles):
                 raise ExperimentError(
-                    f"model.prompt: the tokenizer's chat template does not show {in_words(roles)} once each"
+                    f"model.prompt: the tokenizer's chat template does not show {in_words(roles)} once each; take paper"
                 )
             ids = [_encoded(self.tokenizer, text) for text in texts]
             for i, role in enumerate(roles[:-1]):

@@ -125,13 +125,15 @@ class MLLM(nn.Module):
                 f"sample {sample.uid!r} {several}, and combine: sum adds one input of each modality in front of one question"
             )
         if self.config.prompt.frame == "chat":
-            return self.chat.pieces(
+            encode, stop, limit = (
                 partial(self.encode, plain=True),
-                turns,
-                stop=self._stop_ids(),
-                limit=self.config.max_text_tokens,
-                combine=combine,
+                self._stop_ids(),
+                self.config.max_text_tokens,
             )
+            try:
+                return self.chat.pieces(encode, turns, stop=stop, limit=limit, combine=combine)
+            except ExperimentError as error:
+                raise ExperimentError(f"sample {sample.uid!r}: {error}") from error
         return assemble(
             self.config.prompt,
             self.encode,
