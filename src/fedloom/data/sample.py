@@ -6,20 +6,23 @@ from typing import Any
 
 from torch import Tensor
 
-MODALITIES = ("image", "audio", "text", "depth", "thermal", "imu")
+MODALITIES = ("image", "video", "audio", "text", "depth", "thermal", "imu")
 """All modalities, in the order of their soft tokens in a prompt."""
 
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform inside the project."""
+
+IMU_RATE = 400
+"""Samples per second of every motion trace inside the project; ImageBind reads 2,000 of 5 seconds."""
 
 
 @dataclass(frozen=True)
 class Sample:
     """A question about modality inputs, and its answer. A missing modality is an absent key, never a tensor of zeros.
 
-    `modalities` holds raw inputs: image uint8 (3, H, W); audio float32 (T,), mono, 16 kHz, in [-1, 1];
-    depth float32 (1, H, W) in metres; thermal float32 (1, H, W) in [0, 1]; imu float32 (6, T), accelerometer
-    (m/s^2) then gyroscope (rad/s). Text stands in `question`.
+    `modalities` holds raw inputs: image uint8 (3, H, W); video uint8 (N, 3, H, W), frames evenly spread; audio float32 (T,),
+    mono, 16 kHz, in [-1, 1]; depth float32 (1, H, W) in metres; thermal float32 (1, H, W) in [0, 1]; imu float32 (6, T),
+    accelerometer (m/s^2) then gyroscope (rad/s), 400 Hz. Text stands in `question`.
     """
 
     uid: str

@@ -1,7 +1,7 @@
 """Sources that read pictures and sounds from files: the check of every file, and what happens to one that cannot be used."""
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -9,8 +9,10 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-from fedloom.data.media import DEFAULT, Media, MediaSettings, check_all, reason
-from fedloom.data.sources.source import Source
+from fedloom.data.client_data import ClientData
+from fedloom.data.media import DEFAULT, Media, MediaSettings, check_all, count_windows, reason
+from fedloom.data.sample import Sample
+from fedloom.data.sources.source import Features, Source
 
 K = TypeVar("K", bound=Hashable)
 
@@ -46,6 +48,13 @@ class FileSource(Source):
     def rules(self) -> FileRules:
         """The settings of files."""
         return FileRules(self.media, self.skip_bad, self.max_skipped)
+
+    def load(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """The clients of `deal`, long recordings cut into windows if asked; all windows of one come into one part."""
+        clients = super().load(seed, features)
+        if self.media.window is None:
+            return clients
+        return [replace(c, train=_windows(c.train), test=_windows(c.test)) for c in clients]
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "FileSource":
@@ -84,6 +93,14 @@ class MediaFiles(Mapping[str, Tensor]):
         except Exception as error:  # decoders raise many types on broken files
             raise self.error(media, reason(error)) from error
 
+    def windows(self, modality: str) -> int:
+        """The windows into which the settings cut this file."""
+        media = self.media[modality]
+        try:
+            return count_windows(media.modality, media.content(), media.settings)
+        except Exception as error:
+            raise self.error(media, reason(error)) from error
+
     def __contains__(self, modality: object) -> bool:
         return modality in self.media
 
@@ -95,6 +112,27 @@ class MediaFiles(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         return f"MediaFiles({self.media})"
+
+
+def _windows(samples: Sequence[Sample]) -> tuple[Sample, ...]:
+    """The samples, those with recordings that are too long as one sample for each window, with the same texts."""
+    return tuple(cut for sample in samples for cut in _cut(sample))
+
+
+def _cut(sample: Sample) -> list[Sample]:
+    files = sample.modalities
+    if not isinstance(files, MediaFiles):
+        return [sample]
+    counts = {name: files.windows(name) for name in files}
+    count = max(counts.values(), default=1)
+    if count == 1:
+        return [sample]
+    cut = []
+    for k in range(count):
+        media = {n: replace(m, part=(k, count)) if counts[n] > 1 else m for n, m in files.media.items()}
+        uid = f"{sample.uid}, window {k + 1} of {count}"
+        cut.append(replace(sample, uid=uid, modalities=MediaFiles(media, files.error)))
+    return cut
 
 
 def check_samples(
