@@ -1,4 +1,5 @@
-"""Lengths and checksums inside containers: MP4, MOV and HEIF boxes, Matroska and WebM elements, ADTS frames, AVI chunks.
+"""Lengths and checksums inside containers: MP4, MOV and HEIF boxes, Matroska and WebM elements, ADTS frames, AVI chunks,
+GIF blocks.
 
 Every function takes a file's whole content and raises ValueError with the fault.
 """
@@ -84,6 +85,28 @@ def check_avi(data: bytes) -> None:
         if at + 8 + size > len(data):
             raise ValueError(ENDS_EARLY)
         at += 8 + size + size % 2
+
+
+def check_gif(data: bytes) -> None:
+    """Block follows block up to the trailer; GIF has no checksum."""
+    at = 13 + _palette(data[10:11])
+    while data[at : at + 1] != b";":
+        if data[at : at + 1] == b"!":
+            at += 2
+        elif data[at : at + 1] == b",":
+            at += 11 + _palette(data[at + 9 : at + 10])
+        else:
+            raise ValueError(
+                f"it is damaged at byte {at} (no block begins there)" if at < len(data) else ENDS_EARLY
+            )
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+
+
+def _palette(flags: bytes) -> int:
+    """Bytes of the table of colours that these flags announce."""
+    return 3 << (flags[0] & 7) + 1 if flags and flags[0] & 0x80 else 0
 
 
 def is_adts(begin: bytes) -> bool:

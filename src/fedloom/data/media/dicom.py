@@ -3,9 +3,11 @@
 Messages hold no value of a file's own: those tell of a patient.
 """
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +39,7 @@ def is_dicom(source: Path | bytes) -> bool:
 def open_dicom(source: Path | bytes, settings: MediaSettings) -> Iterator[Any]:
     """The data set, its pixels undecoded. Raises ValueError for one out of bounds or without a picture that can be read."""
     pydicom = needed("pydicom", "pydicom", named(source, "a DICOM picture"))
-    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
-    warnings.filterwarnings("ignore", module="pydicom")  # they would show a patient's data
+    _silence(pydicom)
     if DEFLATED in head(source, 4096):
         raise ValueError("its DICOM is deflated as a whole; save it uncompressed")
     with opened(source) as file:
@@ -74,6 +75,14 @@ def decode_dicom(source: Path | bytes, settings: MediaSettings) -> Decoded:
         return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), notes
 
 
+@cache
+def _silence(pydicom: Any) -> None:
+    """Keep the library's warnings off the terminal: they show a patient's data."""
+    pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
+    warnings.filterwarnings("ignore", module="pydicom")
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+
 def _fault(data: Any, settings: MediaSettings) -> str | None:
     """The reason why these pixels are not read, from the header and the length of the pixels."""
     from pydicom.pixels import get_decoder
@@ -103,7 +112,7 @@ def _fault(data: Any, settings: MediaSettings) -> str | None:
         return None
     samples = 2 if kind == "YBR_FULL_422" else samples  # two pixels share their colour
     expected = -(-rows * columns * samples * frames * bits // 8)
-    if len(data.PixelData) not in (expected, expected + expected % 2):
+    if len(data.PixelData or b"") not in (expected, expected + expected % 2):
         return f"its pixels are damaged (not the {expected} bytes of its header)"
     return None
 

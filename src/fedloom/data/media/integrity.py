@@ -18,6 +18,8 @@ def check_structure(content: bytes) -> None:
         structure.check_wav(content)
     elif begin[:4] == b"RIFF" and begin[8:] == b"AVI ":
         boxes.check_avi(content)
+    elif begin[:4] == b"GIF8":
+        boxes.check_gif(content)
     elif begin[:4] == b"fLaC":
         structure.check_flac(content[start:])
     elif begin[:4] == b"OggS":
