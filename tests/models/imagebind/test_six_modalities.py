@@ -8,7 +8,9 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
@@ -17,7 +19,7 @@ from fedloom.models.imagebind.preprocess import image, spread_frames
 from tests.data.media.recordings import video
 
 SHIPPED = Path(__file__).parents[3] / "src" / "fedloom" / "models" / "shipped" / "tiny-mllm"
-EACH = 6
+EACH = 4
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +69,7 @@ def experiment(silos: Path, **model: object) -> Experiment:
             },
             "model": {"encoder": str(silos / "encoder"), "llm": str(SHIPPED / "llm"), **model},
             "training": {"batch_size": 4},
+            "evaluation": {"controls": False},
         }
     )
 
@@ -80,6 +83,12 @@ def test_all_of_them_in_one_run(silos: Path, tmp_path: Path) -> None:
     towers = {f"encoder.{m}" for m in held if m != "video"}
     assert set(first["groups_up"]) == {*towers, "llm", "projector"}
     assert {f"global/{m}/token_accuracy" for m in (*held, "text")} <= set(result.summary["metrics"])
+    for modality, file in (("video", "0.mp4"), ("imu", "0.npy"), ("depth", "0.png"), ("thermal", "0.png")):
+        path = str(silos / "silos" / f"a-{modality}" / file)
+        asked = CliRunner().invoke(
+            app, ["ask", str(tmp_path / "run"), f"--{modality}", path, "--question", "what?"]
+        )
+        assert asked.exit_code == 0, asked.output
 
 
 def test_an_encoder_of_pictures_alone_refuses_videos(silos: Path, tmp_path: Path) -> None:
