@@ -12,9 +12,6 @@ MODALITIES = ("image", "video", "audio", "text", "depth", "thermal", "imu")
 SAMPLE_RATE = 16_000
 """Samples per second of every waveform inside the project."""
 
-IMU_RATE = 400
-"""Samples per second of every motion trace inside the project; ImageBind reads 2,000 of 5 seconds."""
-
 
 @dataclass(frozen=True)
 class Sample:
@@ -22,7 +19,7 @@ class Sample:
 
     `modalities` holds raw inputs: image uint8 (3, H, W); video uint8 (N, 3, H, W), frames evenly spread; audio float32 (T,),
     mono, 16 kHz, in [-1, 1]; depth float32 (1, H, W) in metres; thermal float32 (1, H, W) in [0, 1]; imu float32 (6, T),
-    accelerometer (m/s^2) then gyroscope (rad/s), 400 Hz. Text stands in `question`.
+    accelerometer (m/s^2) then gyroscope (rad/s), of an even rate. Text stands in `question`.
     """
 
     uid: str

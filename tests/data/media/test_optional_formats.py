@@ -79,6 +79,12 @@ def test_a_missing_library_is_the_machines_fault_not_the_files(
         check_samples({1: [media]}, lambda k, m, fault: fault, FileRules(skip_bad=skip_bad))
 
 
+def test_what_no_library_knows_is_no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(Image.OPEN, "HEIF")  # as before the first HEIC
+    with pytest.raises(OSError, match="cannot identify image file"):
+        check_media("image", b"no picture at all")
+
+
 def test_a_pillow_without_avif(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedloom.data.media.picture.features.check", lambda name: False)
     with pytest.raises(MissingLibraryError, match=r"an AVIF picture needs Pillow 11\.3 or later with AVIF"):

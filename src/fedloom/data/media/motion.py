@@ -17,8 +17,9 @@ from fedloom.data.media.parts import Part, bounds
 from fedloom.data.media.settings import MediaSettings
 from fedloom.data.media.sources import Decoded, opened
 from fedloom.data.media.structure import ENDS_EARLY
-from fedloom.data.sample import IMU_RATE
 
+IMU_RATE = 400
+"""Samples per second of every trace from a file; ImageBind reads 2,000 of 5 seconds."""
 CHANNELS = 6
 TIMES = ("time", "t", "seconds", "timestamp", "time_s")
 """Names of a column of times in seconds."""

@@ -15,7 +15,7 @@ from fedloom.data.media.settings import MediaSettings
 from fedloom.data.media.sources import Decoded, head, named
 from fedloom.data.media.structure import png_chunks
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "HEIF", "AVIF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"hevx")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # a 16-bit grey PNG is "I" in older Pillow
 DEPTHS = (8, 10, 12, 14, 16)
@@ -40,8 +40,7 @@ FIRST_FRAME = "an animation or a file of several pictures; the first is taken"
 @contextmanager
 def open_picture(source: Path | bytes, modality: str, settings: MediaSettings) -> Iterator[Image.Image]:
     """The undecoded picture of a file or its content. Raises ValueError for one out of bounds or of a wrong mode."""
-    formats = FORMATS if modality == "image" else ("PNG",)
-    _check_libraries(source)
+    formats = (*FORMATS, *_format_by_library(source)) if modality == "image" else ("PNG",)
     with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=formats) as picture:
         settings.check_size(*picture.size)
         if fault := _wrong_mode(picture, modality):
@@ -49,16 +48,19 @@ def open_picture(source: Path | bytes, modality: str, settings: MediaSettings) -
         yield picture
 
 
-def _check_libraries(source: Path | bytes) -> None:
-    """Raise MissingLibraryError for a picture that Pillow cannot open here."""
+def _format_by_library(source: Path | bytes) -> tuple[str, ...]:
+    """The format of a picture that needs a further library, which is then loaded. Raises MissingLibraryError."""
     begin = head(source, 12)
     if begin[4:8] != b"ftyp":
-        return
+        return ()
     if begin[8:] in (b"avif", b"avis"):
         if not features.check("avif"):
             raise missing(named(source, "an AVIF picture"), "Pillow 11.3 or later with AVIF")
-    elif begin[8:] in HEIF_BRANDS:
+        return ("AVIF",)
+    if begin[8:] in HEIF_BRANDS:
         needed("pillow_heif", "pillow-heif", named(source, "a HEIC picture")).register_heif_opener()
+        return ("HEIF",)
+    return ()
 
 
 def decode_image(source: Path | bytes, settings: MediaSettings) -> Decoded:

@@ -1,12 +1,13 @@
 """Videos, by PyAV: frames evenly spread over the whole."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fedloom.data.media.parts import Part, bounds
 from fedloom.data.media.settings import MediaSettings
@@ -43,7 +44,7 @@ def seconds(file: Any) -> float:
 def decode_video(source: Path | bytes, settings: MediaSettings, part: Part) -> Decoded:
     """uint8 (N, 3, H, W): N = `frames` frames, the middles of as many equal parts, upright; a short video repeats some.
 
-    Every frame of the file is decoded. Raises ValueError for a number of frames other than the container's.
+    A whole video is decoded to its end. Raises ValueError for a number of frames other than the container's.
     """
     with open_video(source, settings) as file:
         count = sum(packet.size > 0 for packet in file.demux(file.streams.video[0]))
@@ -62,10 +63,16 @@ def decode_video(source: Path | bytes, settings: MediaSettings, part: Part) -> D
             if at in wanted:
                 found[at] = np.rot90(frame.to_ndarray(format="rgb24"), -_quarters(frame))
             at += 1
+            if at == stop < count:  # a window; the last one reads to the end
+                return _stacked(found, places), ()
     if at != count:
         raise ValueError(f"it holds {at} frames that can be decoded, and {count} in all")
-    pixels = np.stack([found[place] for place in places])
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), ()
+    return _stacked(found, places), ()
+
+
+def _stacked(found: Mapping[int, Any], places: Sequence[int]) -> Tensor:
+    """uint8 (N, 3, H, W) of the frames (H, W, 3) at these places."""
+    return torch.from_numpy(np.stack([found[place] for place in places])).permute(0, 3, 1, 2).contiguous()
 
 
 def _quarters(frame: Any) -> int:
