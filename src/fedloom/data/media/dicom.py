@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedloom.data.media.extra import MissingLibraryError, needed
+from fedloom.data.media.extra import needed
 from fedloom.data.media.picture import FIRST_FRAME
 from fedloom.data.media.settings import MediaSettings
 from fedloom.data.media.sources import Decoded, head, named, opened
@@ -45,7 +45,7 @@ def open_dicom(source: Path | bytes, settings: MediaSettings) -> Iterator[Any]:
     with opened(source) as file:
         try:
             data = pydicom.dcmread(file)
-            fault = _fault(data, settings)
+            fault = _fault(data)
         except Exception as error:  # pydicom raises many types, and their texts hold values
             raise ValueError(f"its DICOM cannot be read ({type(error).__name__})") from None
     if fault:
@@ -64,8 +64,6 @@ def decode_dicom(source: Path | bytes, settings: MediaSettings) -> Decoded:
         several = int(data.get("NumberOfFrames") or 1) > 1
         try:
             share, note = _shares(data, settings)
-        except MissingLibraryError:
-            raise
         except Exception as error:
             raise ValueError(f"its DICOM pixels cannot be decoded ({type(error).__name__})") from None
         pixels = (share.clip(0, 1) * 255).round().astype(np.uint8)
@@ -83,7 +81,7 @@ def _silence(pydicom: Any) -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def _fault(data: Any, settings: MediaSettings) -> str | None:
+def _fault(data: Any) -> str | None:
     """The reason why these pixels are not read, from the header and the length of the pixels."""
     from pydicom.pixels import get_decoder
 
