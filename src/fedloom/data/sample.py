@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-MODALITIES = ("image", "audio", "text", "depth", "thermal", "imu")
+MODALITIES = ("image", "video", "audio", "text", "depth", "thermal", "imu")
 """All modalities, in the order of their soft tokens in a prompt."""
 
 SAMPLE_RATE = 16_000
@@ -46,10 +46,10 @@ class Turn:
 class Sample:
     """A question about modality inputs, and its answer. A missing modality is an absent key, never a tensor of zeros.
 
-    `modalities` holds raw inputs: image uint8 (3, H, W); audio float32 (T,), mono, 16 kHz, in [-1, 1];
-    depth float32 (1, H, W) in metres; thermal float32 (1, H, W) in [0, 1]; imu float32 (6, T), accelerometer
-    (m/s^2) then gyroscope (rad/s). Text stands in `question`. Its keys are the modality for the first input, and "image-2",
-    "image-3", ... for further ones (`key_of`).
+    `modalities` holds raw inputs: image uint8 (3, H, W); video uint8 (N, 3, H, W), frames evenly spread; audio float32 (T,),
+    mono, 16 kHz, in [-1, 1]; depth float32 (1, H, W) in metres; thermal float32 (1, H, W) in [0, 1]; imu float32 (6, T),
+    accelerometer (m/s^2) then gyroscope (rad/s), of an even rate. Text stands in `question`. Its keys are the modality for the
+    first input, and "image-2", "image-3", ... for further ones (`key_of`).
 
     `turns`: the conversation that ends in `question` and `answer`; empty for the one question and answer alone, which then
     stand after all media. All answers are trained on, the last one is tested.

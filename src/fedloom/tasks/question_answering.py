@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
-from fedloom.data.sample import Sample
+from fedloom.data.sample import MODALITIES, Sample
 from fedloom.data.sources.source import Source
 from fedloom.data.tabletop.language import ANSWER_SPOKEN
 from fedloom.methods import Method
@@ -77,7 +77,7 @@ class QuestionAnswering(Task[Source]):
         "evaluation.gptscore",
     )
     ignores: ClassVar[tuple[str, ...]] = ("method.head",)
-    inputs: ClassVar[tuple[str, ...]] = ("image", "audio", "text", "max_new_tokens")
+    inputs: ClassVar[tuple[str, ...]] = (*MODALITIES, "max_new_tokens")
     answers_in_words: ClassVar[bool] = True
     has_benchmarks: ClassVar[bool] = True
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.media.check import Media, check_all, reason
+from fedloom.data.media.kinds import count_windows
 from fedloom.data.media.settings import DEFAULT, MediaSettings
 
 K = TypeVar("K", bound=Hashable)
@@ -46,6 +47,14 @@ class MediaFiles(Mapping[str, Tensor]):
         try:
             return media.decode()
         except Exception as error:  # decoders raise many types on broken files
+            raise self.error(media, reason(error)) from error
+
+    def windows(self, modality: str) -> int:
+        """The windows into which the settings cut this file."""
+        media = self.media[modality]
+        try:
+            return count_windows(media.modality, media.content(), media.settings)
+        except Exception as error:
             raise self.error(media, reason(error)) from error
 
     def __contains__(self, modality: object) -> bool:

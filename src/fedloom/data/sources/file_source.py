@@ -1,10 +1,14 @@
 """Base of the sources that read pictures and sounds from files, with the settings of their check."""
 
+from dataclasses import replace
+
 from pydantic import Field, model_validator
 
+from fedloom.data.client_data import ClientData
 from fedloom.data.media import DEFAULT, MediaSettings
 from fedloom.data.media.sample_files import STRICT, FileRules, MediaFiles, check_samples
-from fedloom.data.sources.source import Source
+from fedloom.data.media.windows import by_window
+from fedloom.data.sources.source import Features, Source
 
 __all__ = ["STRICT", "FileRules", "FileSource", "MediaFiles", "check_samples"]
 
@@ -27,6 +31,13 @@ class FileSource(Source):
     def rules(self) -> FileRules:
         """The settings of files."""
         return FileRules(self.media, self.skip_bad, self.max_skipped)
+
+    def load(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """The clients of `deal`, long recordings cut into windows if asked; all windows of one come into one part."""
+        clients = super().load(seed, features)
+        if self.media.window is None:
+            return clients
+        return [replace(c, train=by_window(c.train), test=by_window(c.test)) for c in clients]
 
     @model_validator(mode="after")
     def _settings_are_read(self) -> "FileSource":

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
-from fedloom.data.media import KINDS, Media
+from fedloom.data.media import KINDS, Media, modality_of_name
 from fedloom.data.sample import Sample
 from fedloom.data.sources.file_source import STRICT, FileRules, FileSource, MediaFiles
 from fedloom.data.sources.source import Features
@@ -267,8 +267,7 @@ def _text(record: Mapping[str, Any], key: str, place: Place) -> str:
 def _modality(key: str, value: object, place: Place) -> str:
     """The modality of a metadata key."""
     if key == "file_name":
-        suffix = Path(value).suffix.lower() if isinstance(value, str) else ""
-        return "audio" if suffix in KINDS["audio"].suffixes else "image"
+        return modality_of_name(value) if isinstance(value, str) else "image"
     modality = key.removesuffix("_file_name")
     if modality not in KINDS:
         known = ", ".join([*KINDS, "file_name", "question", "answer", "split"])

@@ -11,7 +11,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.media import KINDS
 from fedloom.data.tables.cells import SPLITS
 
-MEDIA = ("image", "audio", "depth", "thermal")
+MEDIA = ("image", "video", "audio", "depth", "thermal", "imu")
 """Parts that are media files, by the modality's name."""
 TEXTS = ("question", "answer")
 """Parts that a conversation holds itself."""
@@ -47,8 +47,10 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
         "audio_path",
         "audio_file",
     ),
+    "video": ("videos", "movie", "video_path", "video_file"),
     "depth": (),
     "thermal": (),
+    "imu": ("motion", "accelerometer"),
     "question": ("questions", "query", "prompt", "instruction", "text_input", "problem"),
     "answer": (
         "answers",
@@ -91,8 +93,10 @@ class Columns(BaseModel):
 
     image: str | None = Field(None, description="pictures: files, their names, or lists of them")
     audio: str | None = Field(None, description="sounds: files, their names, or lists of them")
+    video: str | None = Field(None, description="videos")
     depth: str | None = Field(None, description="depth maps")
     thermal: str | None = Field(None, description="thermal pictures")
+    imu: str | None = Field(None, description="motion traces")
     question: str | None = Field(None, description="the question or instruction")
     answer: str | None = Field(None, description="the answer: a text, a number, or a list of answers")
     label: str | None = Field(None, description="the class; the answer where there is no column of answers")
@@ -203,7 +207,7 @@ def _modality(values: Iterable[Any]) -> str | None:
     """The modality of files, by the first name's suffix."""
     for value in values:
         suffix = Path(value).suffix.lower() if isinstance(value, str) else ""
-        for modality in ("audio", "image"):
+        for modality in ("image", "video", "audio", "imu"):
             if suffix in KINDS[modality].suffixes:
                 return modality
     return None

@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample, Turn, modality_of
 from fedloom.models.batch_rows import RowMap
-from fedloom.models.encoders.encoder import Encoder
+from fedloom.models.encoders.encoder import Encoder, tower_of
 from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.chat import ChatFrame
 from fedloom.models.mllm.config import MLLMConfig
@@ -105,7 +105,7 @@ class MLLM(nn.Module):
 
     def prepare(self, sample: Sample) -> MLLMExample:
         """Preprocess and tokenise once; the result can be cached. Raises if the encoder lacks a modality."""
-        held: Sequence[str] = self.encoder.modalities
+        held: Sequence[str] = self.encoder.reads
         for name in map(modality_of, sample.modalities):
             if name not in held:
                 raise ExperimentError(
@@ -252,7 +252,9 @@ class MLLM(nn.Module):
 
     def project(self, name: str, value: Tensor) -> Tensor:
         """Soft tokens X = P z (Eq. 3) of one modality: (..., width) to (..., d_llm)."""
-        layer = self.projector[name] if isinstance(self.projector, nn.ModuleDict) else self.projector
+        layer = (
+            self.projector[tower_of(name)] if isinstance(self.projector, nn.ModuleDict) else self.projector
+        )
         weight = next(layer.parameters())
         return layer(value.to(weight))  # type: ignore[no-any-return]
 

@@ -21,6 +21,7 @@ from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample, modality_of
 from fedloom.models.base import PROMPT_STATES, Trainable, means
 from fedloom.models.batch_rows import RowMap
+from fedloom.models.encoders.encoder import tower_of
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.gradient_check import check_adapters
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
@@ -102,12 +103,13 @@ class AdaptedMLLM(Trainable):
                 dropout.training = group in groups
 
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
-        """The LLM for all clients; a trunk's adapter and the projector for clients with that modality."""
-        held = {f"encoder.{m}" for m in holds}
+        """The LLM for all clients; a trunk's adapter and the projector for clients with a modality that it reads."""
+        towers = {tower_of(m) for m in holds}
+        held = {f"encoder.{m}" for m in towers}
         projectors = {
             g
             for g in self._projector_groups
-            if (g == "projector" and holds) or g.removeprefix("projector.") in holds
+            if (g == "projector" and holds) or g.removeprefix("projector.") in towers
         }
         return frozenset({"llm"} | held | projectors)
 
