@@ -10,7 +10,7 @@ from fedloom.models.imagebind.imagebind import ImageBind
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.mllm.load import foundation_folder
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
-from fedloom.models.mllm.prompt import Pieces
+from fedloom.models.mllm.pieces import Pieces
 from fedloom.models.mllm.trainable import AdaptedMLLM
 
 VICUNA_7B = {

@@ -23,7 +23,11 @@ LABELLED = {"method": "fedmmkt", "data": {"source": "labelled"}}
 @pytest.mark.parametrize(
     ("base", "setting", "says"),
     [
-        (TABLETOP, "data.path=x", "data.path is not read by source tabletop"),
+        (
+            {**TABLETOP, "data": {"source": "tabletop"}},
+            "data.path=x",
+            "data.path is not read by source tabletop",
+        ),
         (TABLETOP, "data.dataset=x", "data.dataset is not read by source tabletop"),
         (TABLETOP, "model.clip=x", "model.clip is not read by the task question-answering"),
         (TABLETOP, "model.classifier=x", "the task text-classification does"),

@@ -14,6 +14,10 @@ def ask(
     run_dir: Annotated[Path, typer.Argument(help="the folder of a finished run")],
     image: Annotated[Path | None, typer.Option(help="a picture")] = None,
     audio: Annotated[Path | None, typer.Option(help="a sound file; it may be the spoken question")] = None,
+    video: Annotated[Path | None, typer.Option(help="a video, for a model that takes its frames")] = None,
+    depth: Annotated[Path | None, typer.Option(help="a depth map: a 16-bit PNG in millimetres")] = None,
+    thermal: Annotated[Path | None, typer.Option(help="a thermal picture: a grey PNG")] = None,
+    imu: Annotated[Path | None, typer.Option(help="a motion trace: CSV or NPY")] = None,
     question: Annotated[
         str | None,
         typer.Option(help="the question in words, or the text to classify; not needed if it is spoken"),
@@ -26,13 +30,15 @@ def ask(
         int | None, typer.Option(help="length limit of a generated answer; 32 if not given", min=1)
     ] = None,
 ) -> None:
-    """Ask the trained model about a picture, a sound, or a text."""
+    """Ask the trained model about a picture, a sound or another file, or a text."""
+    from fedloom.data.media import MediaSettings
     from fedloom.experiment.run import held, load, read_experiment
     from fedloom.tasks.base import Question
 
-    paths = {"image": image, "audio": audio}
+    paths = {"image": image, "audio": audio, "video": video, "depth": depth, "thermal": thermal, "imu": imu}
     model = load(run_dir, client)
-    task = read_experiment(run_dir).task
+    experiment = read_experiment(run_dir)
+    task, settings = experiment.task, getattr(experiment.data, "media", MediaSettings())
     asked = {**paths, "text": question, "pair": pair, "max_new_tokens": max_new_tokens}
     for part, value in asked.items():
         if value is not None and part not in task.inputs:
@@ -40,7 +46,7 @@ def ask(
             raise ExperimentError(
                 f"the run trained {task.title}, which reads {_options(task.inputs)}; leave --{option} out"
             )
-    inputs = {name: _media(name, path) for name, path in paths.items() if path is not None}
+    inputs = {name: _media(name, path, settings) for name, path in paths.items() if path is not None}
     if unseen := [modality for modality in inputs if modality not in held(run_dir)]:
         raise ExperimentError(
             f"no client of the run held data of the kind {unseen[0]}, so that its model was not trained on it; "
@@ -54,14 +60,14 @@ def _options(inputs: Sequence[str]) -> str:
     return ", ".join("--" + ("question" if part == "text" else part.replace("_", "-")) for part in inputs)
 
 
-def _media(modality: str, path: Path) -> Any:
-    """Decode a file given on the command line. Raises ExperimentError."""
+def _media(modality: str, path: Path, settings: Any) -> Any:
+    """Decode a file given on the command line, as the run's files were. Raises ExperimentError."""
     from fedloom.data.media import check_media, decode_media
 
     if not path.is_file():
         raise ExperimentError(f"--{modality}: there is no file {path}")
     try:
-        check_media(modality, path)
-        return decode_media(modality, path)
+        check_media(modality, path, settings)
+        return decode_media(modality, path, settings)
     except Exception as error:  # decoders raise anything; the user needs the file and the reason
         raise ExperimentError(f"--{modality}: {path} cannot be read: {error}") from error

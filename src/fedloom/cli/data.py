@@ -58,6 +58,8 @@ def _show_clients(task: Any, clients: Any, notes: list[str]) -> None:
     for note in notes:
         out.print(Text(note))
     for client in clients:
+        for note in client.notes:
+            out.print(Text(note), soft_wrap=True)
         for sentence in client.skipped:
             out.print(Text(f"skipped: {sentence}"), soft_wrap=True)
 
@@ -73,7 +75,9 @@ def _show_samples(clients: Any, show: int, folder: Path | None) -> None:
         out.print(Text(f"{client_name}  {sample.kind}  {sample.uid}", style="bold"))
         if sample.meta.get("spoken"):
             out.print(Text(f"  spoken: {sample.meta['spoken']}"))
-        out.print(Text(f"  Q: {sample.question}\n" * bool(sample.question) + f"  A: {sample.answer}"))
+        spoken = {"system": "S", "user": "Q", "assistant": "A"}
+        said = [f"  {spoken[turn.role]}: {turn.text.strip()}" for turn in sample.conversation if turn.text]
+        out.print(Text("\n".join(said)))
         if folder is not None:
             for file in save_media(sample, folder, f"{number:03d}").values():
                 out.print(Text(f"  {folder / file}"))

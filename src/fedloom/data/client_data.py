@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fedloom.data.sample import MODALITIES, Sample
+from fedloom.data.sample import Sample, modalities_of
 
 Holding = Literal["image", "audio", "both", "text"]
 """The modalities of a generated client."""
@@ -20,9 +20,12 @@ class ClientData:
     skipped: Sequence[str] = ()
     """One sentence per sample that was left out because its file cannot be used; samples that no client would hold, such as
     those of common test sets, stand with the first client."""
+    notes: Sequence[str] = ()
+    """Remarks on how the data were read, such as guessed columns; those on all clients' data stand with the first client."""
 
     @property
     def holds(self) -> tuple[str, ...]:
         """The modalities that occur in the client's samples, in the fixed order; empty for text alone."""
-        held = {m for part in (self.train, self.test) for sample in part for m in sample.modalities}
-        return tuple(m for m in MODALITIES if m in held)
+        return modalities_of(
+            m for part in (self.train, self.test) for sample in part for m in sample.modalities
+        )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from fedloom.data.sample import Sample
+from fedloom.data.sample import Sample, modality_of
 
 COLOUR = (255, 0, 255)
 """The patch's colour; no table and no object of the Tabletop world has it."""
@@ -17,7 +17,8 @@ def flipped(samples: Sequence[Sample]) -> list[Sample]:
     """Samples with wrong answers: each takes the next different answer, cyclically, to a question of the same kind.
 
     Questions are of the same kind if their first two words agree; without such a partner a sample takes any different answer,
-    and keeps its own if there is none. In image classification the class number goes with the answer.
+    and keeps its own if there is none. In image classification the class number goes with the answer. Of a conversation the last
+    answer is exchanged.
     """
     exchanged = []
     for i, sample in enumerate(samples):
@@ -39,8 +40,12 @@ def stamped(image: Tensor, size: float) -> Tensor:
 
 
 def trigger(sample: Sample, answer: str, size: float) -> Sample:
-    """The sample with the patch and the fixed answer; its uid differs, so that caches never confuse it with the clean one."""
-    seen = {**sample.modalities, "image": stamped(sample.modalities["image"], size)}
+    """The sample with the patch in its pictures and the fixed answer.
+
+    Its uid differs, so that caches never confuse it with the clean one.
+    """
+    shown = [key for key in sample.modalities if modality_of(key) == "image"]
+    seen = {**sample.modalities, **{key: stamped(sample.modalities[key], size) for key in shown}}
     return replace(sample, uid=f"{sample.uid}/patched", modalities=seen, answer=answer)
 
 

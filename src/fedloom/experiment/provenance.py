@@ -135,7 +135,8 @@ def _files(samples: Iterable[Sample]) -> list[Path]:
 
 def _texts(sample: Sample) -> str:
     meta = json.dumps(sample.meta, sort_keys=True, default=lambda value: type(value).__name__)
-    return json.dumps([sample.uid, sample.kind, sample.question, sample.answer, meta])
+    turns = [repr(turn) for turn in sample.turns]
+    return json.dumps([sample.uid, sample.kind, sample.question, sample.answer, meta, *turns])
 
 
 def _contents(sample: Sample) -> str:

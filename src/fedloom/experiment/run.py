@@ -13,6 +13,7 @@ from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.files import disk_fault, write_atomic
 from fedloom.core.folder_lock import locked
 from fedloom.core.seals import CHECKSUMS, check_files, damaged, write_checksums, write_sealed
+from fedloom.data.sample import modality_of
 from fedloom.experiment import provenance
 from fedloom.experiment.build import build, build_from, load_clients
 from fedloom.experiment.sample_gallery import write_gallery
@@ -272,7 +273,7 @@ def _client_rows(federation: Federation) -> list[dict[str, Any]]:
         rows.append(
             {
                 "client": name,
-                "holds": sorted({m for s in test.samples for m in s.modalities}),
+                "holds": sorted({modality_of(m) for s in test.samples for m in s.modalities}),
                 "train": len(client.data.train) if client is not None else 0,
                 "test": len(test.samples),
                 "metrics": federation.client_metrics.get(name, {}),

@@ -1,7 +1,7 @@
 """The sample gallery: some test samples of a run as PNG and WAV, with the answers before and after training."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.data.sample import SAMPLE_RATE, Sample
+from fedloom.data.conversation import exchanges
+from fedloom.data.sample import SAMPLE_RATE, Sample, modality_of
 from fedloom.federation.run_folder import RunFolder
 from fedloom.tasks.evaluation import TestSet
 
@@ -38,6 +39,11 @@ def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
             "after": after.get(sample.uid),
             "spoken": sample.meta.get("spoken"),
         }
+        counts = Counter(map(modality_of, sample.modalities))
+        if several := {m: n for m, n in counts.items() if n > 1}:
+            entry["counts"] = several
+        if (answers := exchanges(sample.conversation)) > 1:
+            entry["exchanges"] = answers
         entries.append(entry | dict.fromkeys(SHOWN) | save_media(sample, place, f"{number:03d}"))
     write_atomic(place / "samples.json", (json.dumps(entries, indent=1, ensure_ascii=False) + "\n").encode())
 
@@ -49,7 +55,7 @@ def _question(sample: Sample) -> str:
 
 
 def save_media(sample: Sample, folder: Path, stem: str) -> dict[str, str]:
-    """Write a sample's media files; returns file names by modality. Raises ExperimentError where none can be written."""
+    """Write the first medium of each modality; returns file names by modality. Raises ExperimentError where none can be."""
     held = {m: sample.modalities[m] for m in SHOWN if m in sample.modalities}
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.yaml_text import load_yaml
-from fedloom.data.sources import DEFAULT, read_by
+from fedloom.data.sources import read_by, source_named
 from fedloom.experiment.layers import layer, merged, places
 
 Size = Literal["tiny", "small", "paper"]
@@ -47,7 +47,7 @@ def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in fields.items() if key != VERSIONS}
     data = plain.get("data")
     if isinstance(data, dict):
-        plain["data"] = read_by(data.get("source", DEFAULT), data)
+        plain["data"] = read_by(source_named(data), data)
     model = plain.get("model")
     if isinstance(model, dict) and "frame" in model:  # until 0.1
         frame = {"conversation": "paper", "bare": "bare"}.get(model["frame"], "auto")

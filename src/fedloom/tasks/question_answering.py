@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
-from fedloom.data.sample import Sample
+from fedloom.data.sample import MODALITIES, Sample
 from fedloom.data.sources.source import Source
 from fedloom.data.tabletop.language import ANSWER_SPOKEN
 from fedloom.methods import Method
@@ -79,7 +79,7 @@ class QuestionAnswering(Task[Source]):
         "evaluation.gptscore",
     )
     ignores: ClassVar[tuple[str, ...]] = ("method.head",)
-    inputs: ClassVar[tuple[str, ...]] = ("image", "audio", "text", "max_new_tokens")
+    inputs: ClassVar[tuple[str, ...]] = (*MODALITIES, "max_new_tokens")
     answers_in_words: ClassVar[bool] = True
     has_benchmarks: ClassVar[bool] = True
 
@@ -168,7 +168,8 @@ class QuestionAnswering(Task[Source]):
         """The share of the answers' words that the model's tokenizer does not know, if it is most of them."""
         if not isinstance(model, ReadsWords):
             return []
-        share = model.unread_share({s.answer for client in clients for s in client.train})
+        samples = (s for client in clients for s in client.train)
+        share = model.unread_share({t.text for s in samples for t in s.conversation if t.role == "assistant"})
         if share <= MOSTLY_UNREAD:
             return []
         return [f"the model knows {1 - share:.0%} of the answers' words, and reads the others by letters"]
@@ -254,14 +255,19 @@ def control(tests: TestSet, kind: str, how: Control, model: Trainable) -> TestSe
             inputs = {m: torch.zeros_like(t) for m, t in sample.modalities.items()}
         else:
             inputs = _other(samples, position).modalities
-        changed.append(Sample(sample.uid, inputs, sample.question, sample.answer, sample.meta))
+        changed.append(replace(sample, modalities=inputs))
     examples = [model.prepare(s) for s in changed]
     return TestSet([tests.of[i] for i in chosen], samples, examples)
 
 
 def _other(samples: Sequence[Sample], position: int) -> Sample:
-    """The next sample, cyclically, with another answer; the next one if all answers are equal."""
+    """The next sample, cyclically, with another answer; the next one if all answers are equal.
+
+    It has as many inputs of each modality, if there is such a sample.
+    """
     order = [*samples[position + 1 :], *samples[:position]]
+    held = set(samples[position].modalities)
+    order = [s for s in order if set(s.modalities) == held] or order
     differing = (s for s in order if s.answer != samples[position].answer)
     return next(differing, order[0] if order else samples[position])
 

@@ -6,6 +6,11 @@ from functools import cache
 import numpy as np
 import soundfile
 from PIL import Image
+from pillow_heif import register_heif_opener
+
+from tests.data.media.recordings import sound
+
+register_heif_opener()
 
 PICTURES = {
     "png": ("PNG", {}),
@@ -15,8 +20,19 @@ PICTURES = {
     "bmp": ("BMP", {}),
     "tiff": ("TIFF", {"compression": "tiff_lzw"}),
     "gif": ("GIF", {}),
+    "jfif": ("JPEG", {"quality": 85}),
+    "heic": ("HEIF", {}),
+    "avif": ("AVIF", {}),
 }
-SOUNDS = {"wav": "WAV", "flac": "FLAC", "ogg": "OGG", "mp3": "MP3"}
+SOUNDS = {
+    "wav": "WAV",
+    "flac": "FLAC",
+    "ogg": "OGG",
+    "mp3": "MP3",
+    "opus": "OGG",
+    "m4a": "ipod",
+    "aac": "adts",
+}
 NAMES = (*PICTURES, *SOUNDS)
 
 
@@ -27,14 +43,17 @@ def modality(name: str) -> str:
 @cache
 def content(name: str) -> bytes:
     """A picture of 64 x 48 pixels with gradients and noise, or half a second of a noisy tone."""
+    if name in ("m4a", "aac"):
+        return sound(SOUNDS[name], seconds=0.5)
     rng, file = np.random.default_rng(0), io.BytesIO()
     if name in PICTURES:
         kind, options = PICTURES[name]
         Image.fromarray(pixels()).save(file, kind, **options)
     else:
         time = np.arange(8_000) / 16_000
-        sound = 0.4 * np.sin(2 * np.pi * 440 * time) + 0.1 * rng.standard_normal(len(time))
-        soundfile.write(file, sound, 16_000, format=SOUNDS[name])
+        wave = 0.4 * np.sin(2 * np.pi * 440 * time) + 0.1 * rng.standard_normal(len(time))
+        subtype = "OPUS" if name == "opus" else None
+        soundfile.write(file, wave, 16_000, format=SOUNDS[name], subtype=subtype)
     return file.getvalue()
 
 

@@ -17,7 +17,7 @@ D_ENC, D_LLM = 6, 16
 class StubEncoder(nn.Module):
     """Image (2, 3) and audio (5,) to (tokens, 6), one linear layer each."""
 
-    modalities = ("image", "audio")
+    modalities = reads = ("image", "audio")
     widths = {"image": D_ENC, "audio": D_ENC}  # noqa: RUF012
 
     def __init__(self) -> None:

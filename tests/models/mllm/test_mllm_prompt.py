@@ -1,7 +1,9 @@
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedloom.data.sample import Sample
 from fedloom.models.mllm.prompt import (
     AFTER,
     ASSISTANT,
@@ -28,9 +30,7 @@ def build(modalities, config=None, question="q?", answer="yes", limit=512, combi
     return assemble(
         config or PromptConfig(),
         letters,
-        modalities,
-        question,
-        answer,
+        Sample("a", dict.fromkeys(modalities, torch.zeros(1)), question, answer).conversation,
         bos=BOS,
         eos=EOS,
         limit=limit,
@@ -102,7 +102,8 @@ def test_pieces_are_tokenised_apart() -> None:
         seen.append(text)
         return letters(text)
 
-    assemble(PromptConfig(), spy, ["image"], "q?", "yes", bos=None, eos=EOS, limit=512)
+    asked = Sample("a", {"image": torch.zeros(1)}, "q?", "yes").conversation
+    assemble(PromptConfig(), spy, asked, bos=None, eos=EOS, limit=512)
     assert seen == [f"{BEFORE} <image>", f"</image> {GAP}", " q?", f" {AFTER}", ASSISTANT, " yes"]
 
 

@@ -5,8 +5,8 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
-from fedloom.models.native import prompt as native_prompt
 from fedloom.models.native.collate import collate, side_by_side
+from fedloom.models.native.messages import picture
 from tests.models.native.conftest import modalities_of
 from tests.models.native.tiny_families import FAMILIES
 
@@ -67,7 +67,7 @@ def test_without_the_option_of_transformers_a_typed_token_is_broken_up(reader, m
 def test_the_prompt_is_what_the_processor_makes_of_the_messages(name, reader) -> None:
     reads = reader(name)
     example = reads.prepare(Sample("a", media_of(name), "what?", "red"))
-    part = {"image": {"type": "image", "image": native_prompt._picture(PICTURE["image"])}}
+    part = {"image": {"type": "image", "image": picture(PICTURE["image"])}}
     part["audio"] = {"type": "audio", "audio": SOUND["audio"].numpy()}
     content = [*(part[m] for m in modalities_of(name)), {"type": "text", "text": "what?"}]
     made = reads.processor.apply_chat_template(

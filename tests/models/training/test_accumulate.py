@@ -8,6 +8,7 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
+from fedloom.data.sample import Medium, Turn
 from fedloom.experiment.settings import Experiment
 from fedloom.models.training.settings import micro_batches
 from tests.models.training.one_step import agree, as_dtype, ended, jobs_of
@@ -44,6 +45,28 @@ def test_gradients_are_those_of_the_whole_batch(name, dtype, together, quick, fe
     )
     agree(whole, parts, 1e-10 if dtype == torch.float64 else 1e-5)
     assert all(o.steps == (2 if len(e) == 7 else o.steps) for o, e in zip(parts, examples, strict=True))
+
+
+def test_earlier_answers_of_conversations_count(quick, federate) -> None:
+    federation = federate(quick(data={"clients": {"image": 2}, "train": 6, "test": 1}))
+    model = federation.engine.model
+    examples = []
+    for client in federation.clients.values():
+        samples = list(client.data.train)
+        for k, sample in enumerate(samples[::2]):
+            asked = Turn("user", (Medium("image", "image"), sample.question))
+            said = Turn("assistant", ("the red cube " * (k + 1),))
+            last = (Turn("user", ("and where is it?",)), Turn("assistant", (sample.answer,)))
+            samples[2 * k] = replace(sample, turns=(asked, said, *last))
+        examples.append([model.prepare(sample) for sample in samples])
+    assert len({model.weight(e) - len(e.pieces.answer) for e in examples[0]}) > 2
+    as_dtype(model, torch.float64)
+    for together in (False, True):
+        whole, parts = (
+            ended(model, jobs_of(model, examples, batch_size=6, accumulate=n), together=together)
+            for n in (1, 3)
+        )
+        agree(whole, parts, 1e-10)
 
 
 def test_clients_of_unequal_size_in_parts(quick, federate) -> None:

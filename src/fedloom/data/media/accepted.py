@@ -11,17 +11,17 @@ import sqlite3
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from importlib.metadata import version
 from pathlib import Path
 
 import PIL
 import soundfile
 
+from fedloom.data.media.extra import PACKAGES, versions
 from fedloom.data.media.settings import MediaSettings
 
 SETTLED = 2.0
 """Seconds after which a file's next change shows in its times on every file system."""
-CHECKS = 1
+CHECKS = 2
 """Number of the checks; a stricter one counts it up, so that what an older one accepted is checked again."""
 AT_A_TIME = 500
 _here: dict[bytes, tuple[str, ...]] = {}
@@ -55,14 +55,14 @@ def content_key(modality: str, content: bytes, settings: MediaSettings) -> bytes
 
 
 def _key(*parts: object, settings: MediaSettings) -> bytes:
-    versions = (
+    code = (
         CHECKS,
         PIL.__version__,
         soundfile.__version__,
         soundfile.__libsndfile_version__,
-        version("numpy"),
+        *versions(("numpy", *PACKAGES)),
     )
-    text = json.dumps([*map(str, parts), settings.model_dump(), *versions], sort_keys=True)
+    text = json.dumps([*map(str, parts), settings.model_dump(), *code], sort_keys=True)
     return hashlib.sha256(text.encode(errors="surrogateescape")).digest()
 
 

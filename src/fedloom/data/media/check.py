@@ -13,7 +13,9 @@ from pathlib import Path
 from torch import Tensor
 
 from fedloom.data.media.accepted import content_key, file_key, recall, remember
+from fedloom.data.media.extra import MissingLibraryError
 from fedloom.data.media.kinds import check_media, decode_media
+from fedloom.data.media.parts import WHOLE, Part
 from fedloom.data.media.settings import DEFAULT, MediaSettings
 
 WORKERS = 8
@@ -29,6 +31,7 @@ class Media:
     modality: str
     source: Path | Callable[[], bytes]
     settings: MediaSettings = DEFAULT
+    part: Part = WHOLE
 
     def content(self) -> Path | bytes:
         """The file, or the content read from inside another one."""
@@ -36,7 +39,7 @@ class Media:
 
     def decode(self) -> Tensor:
         """The raw tensor. Raises many types for a broken file."""
-        return decode_media(self.modality, self.content(), self.settings)
+        return decode_media(self.modality, self.content(), self.settings, self.part)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,10 @@ def checking(how: Checking) -> Iterator[Checking]:
 
 
 def check_all(media: Sequence[Media]) -> list[Finding]:
-    """The findings on these files, in order; a file that stands twice is checked once."""
+    """The findings on these files, in order; a file that stands twice is checked once.
+
+    Raises MissingLibraryError for a file that no library here can read.
+    """
     how = mode()
     distinct = list(dict.fromkeys(media))
     findings: dict[Media, Finding] = {}
@@ -118,6 +124,8 @@ def _key(media: Media) -> bytes | None:
 def _check(media: Media, *, quick: bool = False) -> Finding:
     try:
         return Finding(notes=check_media(media.modality, media.content(), media.settings, quick=quick))
+    except MissingLibraryError:
+        raise
     except Exception as error:  # decoders raise many types on broken files
         return Finding(fault=reason(error))
 

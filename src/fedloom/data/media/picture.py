@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from torch import Tensor
+from PIL import Image, features
 
+from fedloom.data.media.extra import missing, needed
 from fedloom.data.media.settings import MediaSettings
+from fedloom.data.media.sources import Decoded, head, named
 from fedloom.data.media.structure import png_chunks
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"hevc", b"hevx")
 SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")  # a 16-bit grey PNG is "I" in older Pillow
 DEPTHS = (8, 10, 12, 14, 16)
 """Bits of grey that cameras and scanners write into 16-bit files."""
@@ -31,27 +33,34 @@ UPRIGHT = {
 OWN_RANGE = "16-bit grey that states no depth, scaled by its own range (data.media.grey_bits fixes it)"
 """The note on a picture whose depth was guessed."""
 
-Decoded = tuple[Tensor, str | None]
-"""The raw tensor, and a note on how the file was read if that is not evident."""
+FIRST_FRAME = "an animation or a file of several pictures; the first is taken"
+"""The note on a file of which one picture is read."""
 
 
 @contextmanager
 def open_picture(source: Path | bytes, modality: str, settings: MediaSettings) -> Iterator[Image.Image]:
     """The undecoded picture of a file or its content. Raises ValueError for one out of bounds or of a wrong mode."""
-    formats = FORMATS if modality == "image" else ("PNG",)
+    formats = (*FORMATS, *_format_by_library(source)) if modality == "image" else ("PNG",)
     with Image.open(source if isinstance(source, Path) else io.BytesIO(source), formats=formats) as picture:
-        width, height = picture.size
-        if width * height > settings.pixels:
-            raise ValueError(
-                f"it has {width} x {height} pixels, and data.media.pixels allows {settings.pixels}"
-            )
-        if max(width, height) > settings.aspect * min(width, height):
-            raise ValueError(
-                f"it has {width} x {height} pixels, and data.media.aspect allows a ratio of {settings.aspect:g}"
-            )
+        settings.check_size(*picture.size)
         if fault := _wrong_mode(picture, modality):
             raise ValueError(fault)
         yield picture
+
+
+def _format_by_library(source: Path | bytes) -> tuple[str, ...]:
+    """The format of a picture that needs a further library, which is then loaded. Raises MissingLibraryError."""
+    begin = head(source, 12)
+    if begin[4:8] != b"ftyp":
+        return ()
+    if begin[8:] in (b"avif", b"avis"):
+        if not features.check("avif"):
+            raise missing(named(source, "an AVIF picture"), "Pillow 11.3 or later with AVIF")
+        return ("AVIF",)
+    if begin[8:] in HEIF_BRANDS:
+        needed("pillow_heif", "pillow-heif", named(source, "a HEIC picture")).register_heif_opener()
+        return ("HEIF",)
+    return ()
 
 
 def decode_image(source: Path | bytes, settings: MediaSettings) -> Decoded:
@@ -59,6 +68,9 @@ def decode_image(source: Path | bytes, settings: MediaSettings) -> Decoded:
     with open_picture(source, "image", settings) as opened:
         deep = opened.mode not in SIXTEEN_BIT and _bits_per_sample(opened, source) == 16
         picture, note = opened, None
+        several = (
+            opened.format != "MPO" and getattr(opened, "n_frames", 1) > 1
+        )  # a phone's photo and its extras
         opened.load()
         if opened.mode in SIXTEEN_BIT:
             values = np.asarray(opened)
@@ -77,13 +89,13 @@ def decode_image(source: Path | bytes, settings: MediaSettings) -> Decoded:
             turn is not None
         ):  # not ImageOps.exif_transpose, which writes the other tags anew and fails on odd ones
             pixels = pixels.transpose(turn)
-        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous(), note
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous(), _notes(note, several)
 
 
 def decode_depth(source: Path | bytes, settings: MediaSettings) -> Decoded:
     """float32 (1, H, W) in metres; 0 where the camera saw nothing."""
     with open_picture(source, "depth", settings) as picture:
-        return torch.from_numpy(np.array(picture, dtype=np.float32) / 1000).unsqueeze(0), None
+        return torch.from_numpy(np.array(picture, dtype=np.float32) / 1000).unsqueeze(0), ()
 
 
 def decode_thermal(source: Path | bytes, settings: MediaSettings) -> Decoded:
@@ -93,7 +105,12 @@ def decode_thermal(source: Path | bytes, settings: MediaSettings) -> Decoded:
         if picture.mode in SIXTEEN_BIT:
             bits, note = _grey_bits(picture, source, values, settings)
         grey = (values.astype(np.float32) / (2**bits - 1)).clip(0, 1)
-        return torch.from_numpy(grey).unsqueeze(0), note
+        return torch.from_numpy(grey).unsqueeze(0), _notes(note)
+
+
+def _notes(depth: str | None, several: bool = False) -> tuple[str, ...]:
+    """The notes on a picture, from that on its depth."""
+    return (*((depth,) if depth else ()), *((FIRST_FRAME,) if several else ()))
 
 
 def _wrong_mode(picture: Image.Image, modality: str) -> str | None:

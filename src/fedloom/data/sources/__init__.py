@@ -10,15 +10,28 @@ from fedloom.data.sources.folder import FolderSource
 from fedloom.data.sources.image_classes import ImageClassSource
 from fedloom.data.sources.labelled import LabelledSource
 from fedloom.data.sources.source import Source
+from fedloom.data.sources.table import TableSource
 from fedloom.data.sources.tabletop import TabletopSource
 from fedloom.data.sources.text import TextSource
 
 SOURCES: dict[str, type[Source]] = {
     s.source_name(): s
-    for s in (TabletopSource, FolderSource, CaptionSource, TextSource, ImageClassSource, LabelledSource)
+    for s in (
+        TabletopSource,
+        FolderSource,
+        TableSource,
+        CaptionSource,
+        TextSource,
+        ImageClassSource,
+        LabelledSource,
+    )
 }
 """Source classes by their name in `data.source`."""
-DEFAULT = "tabletop"
+
+
+def source_named(fields: Mapping[str, Any]) -> Any:
+    """The name in `source`; without it, `table` for own data in `path`, else the small world."""
+    return fields.get("source", "tabletop" if fields.get("path") is None else "table")
 
 
 def parse_source(fields: Mapping[str, Any], origin: str = "data") -> Source:
@@ -49,4 +62,4 @@ def _reader(key: str, kind: type[Source]) -> str | None:
     return next((name for name, other in SOURCES.items() if key in other.model_fields), None)
 
 
-__all__ = ["DEFAULT", "SOURCES", "Source", "parse_source", "read_by"]
+__all__ = ["SOURCES", "Source", "parse_source", "read_by", "source_named"]

@@ -1,4 +1,4 @@
-"""Own data: one folder per client with media files and a `metadata.jsonl` of questions and answers.
+"""Own data: one folder per client with media files and a table of questions and answers.
 
     root/<client>/metadata.jsonl     {"image": "x.png", "audio": "y.wav", "question": "...", "answer": "..."}
 
@@ -6,24 +6,32 @@ Keys: `question` and `answer`, required; `image`, `audio`, `depth`, `thermal`, a
 or "test", optional. Hugging Face's ImageFolder and AudioFolder spellings, `file_name` (image or audio by its
 suffix) and `<modality>_file_name`, mean the same. A media key that is null is absent. `load_folder` checks
 every file; reading a sample decodes its files anew. A file name means the file of that name however its accents are composed.
+
+A client's folder without such a file, or whose file's first record has no question and answer, is read as `tables` reads any
+folder; so is a root that holds one table file per client.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.files import find_file
 from fedloom.data.client_data import ClientData
-from fedloom.data.media import KINDS, Media
-from fedloom.data.partition.shared_media import contents, draw_test
+from fedloom.data.media import KINDS, Media, modality_of_name
 from fedloom.data.sample import Sample
-from fedloom.data.sources.file_source import STRICT, FileRules, FileSource, MediaFiles, check_samples
+from fedloom.data.sources.file_source import STRICT, FileRules, FileSource, MediaFiles
 from fedloom.data.sources.source import Features
+from fedloom.data.tables.cells import plain
+from fedloom.data.tables.columns import GUESSED, Columns
+from fedloom.data.tables.files import MissingFileError, inside
+from fedloom.data.tables.formats import SUFFIXES
+from fedloom.data.tables.opening import open_path
+from fedloom.data.tables.pool import Limits, Pool, as_client, check_pools
+from fedloom.data.tables.read import Reading, pool_of
 
 METADATA = "metadata.jsonl"
 
@@ -35,12 +43,20 @@ class FolderSource(FileSource):
     reads_files: ClassVar[bool] = True
 
     source: Literal["folder"] = "folder"
-    path: Path = Field(description="the folder of one folder per client, <path>/<client>/metadata.jsonl")
+    path: Path = Field(
+        description="the folder of one folder per client, <path>/<client>/metadata.jsonl, or of one table per client"
+    )
     test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
+    columns: Columns = Field(
+        GUESSED, description="the column of each part of a sample in the clients' tables; none = guessed"
+    )
+    question: str | None = Field(
+        None, min_length=1, description="one question for all rows of the clients' tables"
+    )
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """One client per folder; every media file is checked."""
-        return load_folder(self.path, self.test_share, seed, self.rules)
+        return load_folder(self.path, self.test_share, seed, self.rules, self.columns, self.question)
 
 
 @dataclass(frozen=True)
@@ -61,10 +77,6 @@ class Place:
         return self.error(f"the {media.modality} file {name!r} cannot be used ({fault}).")
 
 
-class MissingFileError(ExperimentError):
-    """A record names a file that is not there."""
-
-
 @dataclass(frozen=True)
 class Record:
     """A record of a client's metadata; `missing` is the sentence on a file that is not there, `sample` then None."""
@@ -76,7 +88,12 @@ class Record:
 
 
 def load_folder(
-    root: Path, test_share: float = 0.2, seed: int = 0, rules: FileRules = STRICT
+    root: Path,
+    test_share: float = 0.2,
+    seed: int = 0,
+    rules: FileRules = STRICT,
+    columns: Columns = GUESSED,
+    question: str | None = None,
 ) -> list[ClientData]:
     """The clients under `root`, sorted by name; hidden folders and files are ignored.
 
@@ -93,62 +110,81 @@ def load_folder(
         raise ExperimentError(f"The test share must lie between 0 and 1, and {test_share} does not.")
     if not root.is_dir():
         raise ExperimentError(f"There is no data folder {root}; it should hold one folder per client.")
-    try:
-        folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    except OSError as error:
-        raise ExperimentError(f"The data folder {root} cannot be listed: {error.strerror}.") from error
-    if not folders:
-        raise ExperimentError(
-            f"The data folder {root} holds no clients; each should be a folder with a {METADATA} inside."
-        )
-    if bad := [f for f in folders if any("\ud800" <= letter <= "\udfff" for letter in f.name)]:
-        raise ExperimentError(f"The client's folder {str(bad[0])!r} has a name that is not UTF-8; rename it.")
-    records = {
-        folder: [_record(r, folder, place, rules) for place, r in _records(folder)] for folder in folders
-    }
-    skipped = _skipped([r for listed in records.values() for r in listed], rules)
+    how = Reading(
+        columns=columns,
+        question=question,
+        settings=rules.media,
+        unwanted=("client",),
+        skip_missing=rules.skip_bad,
+    )
+    pools = {name: _pool(place, rules, how) for name, place in _places(root).items()}
+    skipped = check_pools(list(pools.values()), rules)
     return [
-        _load_client(folder.name, listed, test_share, seed, skipped) for folder, listed in records.items()
+        replace(as_client(name, pool, pool.declared, bad, Limits(test_share), seed), notes=pool.notes)
+        for (name, pool), bad in zip(pools.items(), skipped, strict=True)
     ]
 
 
-def _skipped(records: list[Record], rules: FileRules) -> dict[Place, str]:
-    """The records to leave out, and why. Raises ExperimentError as `check_samples` does."""
-    media_of = {
-        r.place: tuple(r.sample.modalities.media.values())
-        if isinstance(r.sample.modalities, MediaFiles)
-        else ()
-        for r in records
-        if r.sample is not None
-    }
-    missing = {r.place: r.missing for r in records if r.missing is not None}
-    return check_samples(
-        media_of, lambda place, media, fault: str(place.unusable(media, fault)), rules, missing
+def _places(root: Path) -> dict[str, Path]:
+    """The clients' folders by their names; where there are none, the clients' tables by the names of their files."""
+    try:
+        listed = sorted(p for p in root.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise ExperimentError(f"The data folder {root} cannot be listed: {error.strerror}.") from error
+    places = {p.name: p for p in listed if p.is_dir()}
+    if not places:
+        tables = [p for p in listed if p.suffix.lower() in SUFFIXES]
+        if twice := [p for i, p in enumerate(tables) if p.stem in {t.stem for t in tables[:i]}]:
+            raise ExperimentError(f"The data folder {root} holds two tables of a client {twice[0].stem!r}.")
+        places = {p.stem: p for p in tables}
+    if not places:
+        raise ExperimentError(
+            f"The data folder {root} holds no clients; each should be a folder with a {METADATA} inside."
+        )
+    if bad := [p for n, p in places.items() if any("\ud800" <= letter <= "\udfff" for letter in n)]:
+        raise ExperimentError(f"The client's folder {str(bad[0])!r} has a name that is not UTF-8; rename it.")
+    return places
+
+
+def _pool(place: Path, rules: FileRules, how: Reading) -> Pool:
+    """One client's records."""
+    if place.is_dir() and (_has_metadata(place) or not _has_table(place)):
+        listed = list(_records(place))
+        if _is_plain(listed[0][1]) and not how.columns.named() and how.question is None:
+            return _pool_of([_record(record, place, at, rules) for at, record in listed])
+    return pool_of({str(place): open_path(place, "the client's folder")}, how)
+
+
+def _has_metadata(folder: Path) -> bool:
+    return (folder / METADATA).is_file()
+
+
+def _has_table(folder: Path) -> bool:
+    """Whether a client's folder holds anything but hidden files, so that it may be a table."""
+    return any(not p.name.startswith(".") for p in folder.iterdir())
+
+
+def _is_plain(record: Mapping[str, Any]) -> bool:
+    """Whether a record is spelt as above, rather than as one of the other formats."""
+    return bool({"question", "answer"} & set(record)) and not {"messages", "conversations"} & set(record)
+
+
+def _pool_of(records: list[Record]) -> Pool:
+    """The records by line."""
+    samples = {r.place.line: r.sample for r in records if r.sample is not None}
+    places = {r.place.line: r.place for r in records}
+    return Pool(
+        declared={r.place.line: r.split for r in records},
+        media={line: tuple(_files(sample).values()) for line, sample in samples.items()},
+        read=lambda lines: tuple(samples[line] for line in lines),
+        unusable=lambda line, media, fault: str(places[line].unusable(media, fault)),
+        missing={r.place.line: r.missing for r in records if r.missing is not None},
     )
 
 
-def _load_client(
-    name: str, records: list[Record], test_share: float, seed: int, skipped: Mapping[Place, str]
-) -> ClientData:
-    kept = {r.place.line: r for r in records if r.place not in skipped}
-    declared = {line: record.split for line, record in kept.items()}
-    samples = {line: record.sample for line, record in kept.items() if record.sample is not None}
-    test = {line for line, part in declared.items() if part == "test"}
-    media = {line: _files(sample) for line, sample in samples.items()}
-    content = contents({file for own in media.values() for file in own})
-    shown = {line: [content[file] for file in own] for line, own in media.items()}
-    test |= draw_test(declared, shown, test_share, seed, name)
-    return ClientData(
-        name=name,
-        train=tuple(sample for line, sample in samples.items() if line not in test),
-        test=tuple(sample for line, sample in samples.items() if line in test),
-        skipped=tuple(skipped[r.place] for r in records if r.place in skipped),
-    )
-
-
-def _files(sample: Sample) -> list[Path]:
-    """The files of a sample."""
-    return list(sample.modalities.files.values()) if isinstance(sample.modalities, MediaFiles) else []
+def _files(sample: Sample) -> Mapping[str, Media]:
+    """The media of a sample."""
+    return sample.modalities.media if isinstance(sample.modalities, MediaFiles) else {}
 
 
 def _records(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -191,7 +227,7 @@ def _record(record: Mapping[str, Any], folder: Path, place: Place, rules: FileRu
         return Record(place, split, _sample(record, folder, place, rules))
     except MissingFileError as error:
         if not rules.skip_bad:
-            raise
+            raise ExperimentError(str(error)) from error
         return Record(place, split, None, str(error))
 
 
@@ -222,16 +258,16 @@ def _text(record: Mapping[str, Any], key: str, place: Place) -> str:
     value = record[key]
     if not isinstance(value, str) or not value.strip():
         raise place.error(f'"{key}" should be a text that is not empty, and is {value!r}.')
-    if any("\ud800" <= letter <= "\udfff" for letter in value):  # tokenizers would fail in mid-run
-        raise place.error(f'"{key}" holds half of a surrogate pair, which is no Unicode text.')
-    return value
+    try:
+        return plain(value)
+    except ValueError as error:
+        raise place.error(f'"{key}" {error}.') from error
 
 
 def _modality(key: str, value: object, place: Place) -> str:
     """The modality of a metadata key."""
     if key == "file_name":
-        suffix = Path(value).suffix.lower() if isinstance(value, str) else ""
-        return "audio" if suffix in KINDS["audio"].suffixes else "image"
+        return modality_of_name(value) if isinstance(value, str) else "image"
     modality = key.removesuffix("_file_name")
     if modality not in KINDS:
         known = ", ".join([*KINDS, "file_name", "question", "answer", "split"])
@@ -244,16 +280,9 @@ def _inside(folder: Path, key: str, value: object, place: Place) -> Path:
     if not isinstance(value, str) or not value:
         raise place.error(f'"{key}" should be a file name, and is {value!r}.')
     try:
-        path = find_file(folder, value).resolve()
-        is_inside, is_file = path.is_relative_to(folder.resolve()), path.is_file()
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # two spellings, too long, a NUL byte, links in a circle
-        raise place.error(f"the {key} {value!r} is no usable file name ({error}).") from error
-    if not is_inside:
-        raise place.error(f"the {key} {value!r} leads out of the client's folder; copy the file into it.")
-    if not is_file:
+        path = inside(folder, folder, value, "the client's folder")
+    except ValueError as error:
+        raise place.error(f"the {key} {error}.") from error
+    if not path.is_file():
         raise MissingFileError(str(place.error(f"the {key} {value!r} is missing: there is no file {path}.")))
     return path

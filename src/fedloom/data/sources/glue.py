@@ -86,8 +86,8 @@ def _from_hub(name: str, split: str) -> tuple[Any, list[str] | None]:
 
 def _from_parquet(folder: Path, split: str, task: GlueTask) -> tuple[Any, None]:
     """Columns of all files of a split, files in name order."""
-    import pyarrow as pa  # type: ignore[import-untyped]
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     files = sorted(folder.glob(f"{split}*.parquet"))
     if not files:

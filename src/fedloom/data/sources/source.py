@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.sample import Sample
 
@@ -42,9 +43,9 @@ class Source(BaseModel):
     @classmethod
     def registered(cls, fields: Mapping[str, Any]) -> "type[Source]":
         """The registered source that a mapping names. Raises ExperimentError."""
-        from fedloom.data.sources import DEFAULT, SOURCES  # the registry imports this file
+        from fedloom.data.sources import SOURCES, source_named  # the registry imports this file
 
-        name = fields.get("source", DEFAULT)
+        name = source_named(fields)
         if not isinstance(name, str) or name not in SOURCES:
             raise ExperimentError(f"unknown data.source {name!r}; known are {', '.join(SOURCES)}")
         return SOURCES[name]
@@ -76,6 +77,7 @@ class Source(BaseModel):
 
     def load(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """The clients of `deal`; test-only clients lose their training samples. Raises ExperimentError."""
+        self._path_is_read()
         clients = _checked(self.source_name(), self.deal(seed, features))
         for pattern in self.test_only:
             if not any(fnmatch(c.name, pattern) for c in clients):
@@ -85,6 +87,16 @@ class Source(BaseModel):
         if not any(self.trains(c.name) for c in clients):
             raise ExperimentError("data.test_only names every client; leave out those that are to train")
         return [c if self.trains(c.name) else replace(c, train=()) for c in clients]
+
+    def _path_is_read(self) -> None:
+        """Raise ExperimentError for own files that would give way to generated samples."""
+        if getattr(self, "path", None) is None:
+            return
+        for mark in type(self).model_fields["path"].metadata:
+            if isinstance(mark, ReadWith) and not mark.holds(None, self):
+                raise ExperimentError(
+                    f"data.path is read only with {mark.advice('data.')}; leave data.path out, or set that"
+                )
 
 
 def _checked(source: str, clients: Iterable[ClientData]) -> list[ClientData]:

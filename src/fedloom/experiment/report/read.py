@@ -98,7 +98,10 @@ class Summary(Record):
 
 
 class SampleRecord(Record):
-    """One test question with the model's answers before and after; media are files beside `samples.json`."""
+    """One test question with the model's answers before and after; media are files beside `samples.json`.
+
+    `counts`: inputs of the modalities of which the first is shown alone; `exchanges`: answers of its conversation.
+    """
 
     uid: str
     client: str = ""
@@ -113,6 +116,8 @@ class SampleRecord(Record):
     depth: str | None = None
     thermal: str | None = None
     imu: str | None = None
+    counts: dict[str, int] = Field(default_factory=dict)
+    exchanges: int = 1
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The encoder interface of a multimodal LLM; ImageBind and `TowerEncoder` implement it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,12 +13,21 @@ ScaleMode = Literal["unit", "native", "pandagpt"]
 """Length of the output vectors: 1, as published, or PandaGPT's choice."""
 
 
+def tower_of(modality: str) -> str:
+    """The tower that reads a modality: its own; a video's frames are pictures."""
+    return "image" if modality == "video" else modality
+
+
 class Encoder(Protocol):
     """A module with one tower per modality; adapters go on `trunks`, the part of each tower that is wrapped by PEFT."""
 
     modalities: tuple[str, ...]
-    """The modalities that it holds, in the fixed order."""
+    """The modalities of its towers, in the fixed order."""
     trunks: nn.ModuleDict
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The modalities of samples that it reads: those of its towers, and video where the one of pictures takes clips."""
 
     @property
     def widths(self) -> Mapping[str, int]:

@@ -5,7 +5,7 @@ evaluation mode: no dropout, no SpecAugment, and normalisation statistics as the
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,11 @@ class TowerEncoder(nn.Module):
     def widths(self) -> Mapping[str, int]:
         """Width of each tower's states."""
         return self._widths
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The modalities of its towers."""
+        return self.modalities
 
     def preprocess(self, modality: str, raw: Tensor) -> Tensor:
         """One raw sample to the tower's input, without the batch axis."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import stream_seed
-from fedloom.models.encoders.encoder import Pool, ScaleMode
+from fedloom.models.encoders.encoder import Pool, ScaleMode, tower_of
 from fedloom.models.encoders.pooling import group_means
 from fedloom.models.imagebind import checkpoint, preprocess
 from fedloom.models.imagebind.config import OFFICIAL_KEYS, ImageBindConfig, MelConfig, ModalityConfig
@@ -31,7 +31,8 @@ class ImageBind(nn.Module):
 
     Args:
         config: the sizes.
-        modalities: which encoders to build; all of the configuration if None. Nothing else takes memory.
+        modalities: which encoders to build; all of the configuration if None. Nothing else takes memory. Video needs that of
+            pictures.
         seed: decides the initial weights, each modality's on its own; the global generator is untouched.
 
     Raises:
@@ -45,7 +46,7 @@ class ImageBind(nn.Module):
         self, config: ImageBindConfig, modalities: Sequence[str] | None = None, seed: int = 0
     ) -> None:
         super().__init__()
-        chosen = tuple(config.modalities) if modalities is None else tuple(modalities)
+        chosen = tuple(config.modalities if modalities is None else map(tower_of, modalities))
         if not chosen or (unknown := [m for m in chosen if m not in config.modalities]):
             raise ExperimentError(
                 f"encoder modalities {list(chosen)} must be one or more of {list(config.modalities)}"
@@ -87,7 +88,7 @@ class ImageBind(nn.Module):
         """Embed a batch: (B, out_dim), or (B, tokens, out_dim) if `tokens` > 1.
 
         Args:
-            modality: one of `modalities`.
+            modality: one of `reads`.
             x: image (B, 3, H, W) or video (B, S, 3, 2, H, W); audio (B, S, 1, bins, frames); depth and
                 thermal (B, 1, H, W); imu (B, channels, samples); text int64 (B, context). S clips are
                 embedded one by one and averaged at the end: their mean may be shorter than each of them.
@@ -111,6 +112,7 @@ class ImageBind(nn.Module):
             raise ExperimentError(
                 f"encoder tokens {tokens} needs pool: mean (now '{pool}') and must be at least 1"
             )
+        modality = tower_of(modality)
         rows, clips = self._rows(modality, x)
         states = self.trunks[modality](self.stems[modality](rows))
         text = self.config.modalities[modality].stem == "tokens"
@@ -134,13 +136,18 @@ class ImageBind(nn.Module):
     def preprocess(self, modality: str, raw: Tensor, *, frame_rate: float | None = None) -> Tensor:
         """One raw sample (`fedloom.data.sample.Sample`) -> the encoder's input without the batch axis.
 
-        A video is uint8 (T, 3, H, W) with its `frame_rate` in frames per second; text is its int64 ids (n,).
+        A whole video is an image of uint8 (T, 3, H, W) with its `frame_rate` in frames per second; text is its int64 ids (n,).
 
         Raises:
             ExperimentError: a modality this encoder does not hold, or a sample of the wrong kind.
 
         """
-        return preprocess.prepare(modality, raw, self._part(modality), frame_rate=frame_rate)
+        return preprocess.prepare(modality, raw, self._part(tower_of(modality)), frame_rate=frame_rate)
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """The modalities of its encoders, and video with that of pictures."""
+        return (*self.modalities, *(["video"] if "image" in self.modalities else []))
 
     @property
     def widths(self) -> Mapping[str, int]:
@@ -152,8 +159,8 @@ class ImageBind(nn.Module):
         return False
 
     def positions(self, modality: str) -> int:
-        """Tokens of one input without CLS."""
-        return self.config.modalities[modality].tokens
+        """Tokens of one input without CLS; of one clip of a video."""
+        return self.config.modalities[tower_of(modality)].tokens
 
     def probe(self, modality: str, stream: torch.Generator) -> Mapping[str, Tensor]:
         """Three random tokens for the modality's trunk."""

@@ -36,6 +36,8 @@ def prepare(modality: str, raw: Tensor, config: ModalityConfig, frame_rate: floa
         return video_clips(raw, frame_rate, shape[1:], config.kernel[0])
     if modality == "image":
         return image(raw, shape[1:])
+    if modality == "video":
+        return spread_frames(raw, shape[1:], config.kernel[0])
     if modality == "audio":
         return audio_clips(raw, shape[1], shape[2], config.mel)
     if modality == "depth":
@@ -97,6 +99,25 @@ def video_clips(frames: Tensor, frame_rate: float, size: tuple[int, ...], per_cl
         clip = _shorter_side(frames[at].float() / 255, size, "bilinear", antialias=False)
         pieces += [_clip_normalise(c).transpose(0, 1) for c in _three_crops(clip, size)]
     return torch.stack(pieces)
+
+
+def spread_frames(frames: Tensor, size: tuple[int, ...], per_clip: int = 2) -> Tensor:
+    """uint8 (N, 3, H, W), frames evenly spread over a video -> float32 (clips, 3, per_clip, *size).
+
+    Neighbours form a clip; the last frame fills the last clip. Every frame is read as a picture: a clip of two equal
+    frames is that picture. This reading is ours: the published one needs the frame rate (`video_clips`).
+
+    Raises:
+        ExperimentError: not bytes, not RGB, or empty.
+
+    """
+    if frames.dtype != torch.uint8 or frames.dim() != 4 or frames.shape[1] != 3 or len(frames) == 0:
+        raise ExperimentError(
+            f"video is {frames.dtype} {tuple(frames.shape)} but must be uint8 (N >= 1, 3, H, W)"
+        )
+    pictures = [image(frame, size) for frame in frames]
+    pictures += [pictures[-1]] * (-len(pictures) % per_clip)
+    return torch.stack(pictures).reshape(-1, per_clip, 3, *size).transpose(1, 2).contiguous()
 
 
 def thermal(raw: Tensor, size: tuple[int, ...]) -> Tensor:

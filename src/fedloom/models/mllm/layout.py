@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fedloom.models.mllm.prompt import Pieces
+from fedloom.models.mllm.pieces import Pieces
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Layout:
     """A padded batch of B prompts, L positions long.
 
     `ids` int64 (B, L), 0 at soft tokens and padding; `mask` int64 (B, L), 1 at real positions, from lengths
-    and never from ids; `slots`: (example, modalities) per slot, whose n soft tokens fill the next n entries of
+    and never from ids; `slots`: (example, keys of its media) per slot, whose n soft tokens fill the next n entries of
     `soft_rows` and `soft_cols`; `predict` int64 (N,): columns whose next token is an answer token; `rows` (N,):
     the example of each; `labels` (N,): that answer token.
     """
@@ -29,8 +29,13 @@ class Layout:
     labels: Tensor
 
 
-def lay_out(batch: Sequence[Pieces], tokens: int, *, answers: bool, left: bool) -> Layout:
-    """Place `batch` with `tokens` soft tokens per slot; padded on the left if `left`, else on the right."""
+def lay_out(
+    batch: Sequence[Pieces], tokens: int, *, answers: bool, left: bool, earlier: bool = True
+) -> Layout:
+    """Place `batch` with `tokens` soft tokens per slot; padded on the left if `left`, else on the right.
+
+    `answers`: with the last answers. `earlier`: whether the earlier answers' tokens are among the labels, too.
+    """
     lengths = [length_of(p, tokens, answers) for p in batch]
     width = max(lengths)
     ids = [[0] * width for _ in batch]
@@ -41,13 +46,15 @@ def lay_out(batch: Sequence[Pieces], tokens: int, *, answers: bool, left: bool) 
     for row, (pieces, length) in enumerate(zip(batch, lengths, strict=True)):
         col = width - length if left else 0
         mask[row][col : col + length] = [1] * length
-        for run in pieces.prompt:
+        for place, run in enumerate(pieces.prompt):
             if isinstance(run, str):
                 slots.append((row, run))
                 soft += [(row, col + i) for i in range(tokens)]
                 col += tokens
             else:
                 ids[row][col : col + len(run)] = run
+                if answers and earlier and place in pieces.earlier:
+                    targets += [(row, col + i - 1, label) for i, label in enumerate(run)]
                 col += len(run)
         if answers and pieces.answer:
             ids[row][col : col + len(pieces.answer)] = pieces.answer

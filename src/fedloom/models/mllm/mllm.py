@@ -17,25 +17,26 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
-from fedloom.data.sample import MODALITIES, Sample
+from fedloom.data.sample import Sample, Turn, modality_of
 from fedloom.models.batch_rows import RowMap
-from fedloom.models.encoders.encoder import Encoder
+from fedloom.models.encoders.encoder import Encoder, tower_of
 from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.chat import ChatFrame
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.layout import Layout, lay_out
+from fedloom.models.mllm.pieces import Pieces
 from fedloom.models.mllm.projector import new_projector
-from fedloom.models.mllm.prompt import Pieces, assemble, sentences
+from fedloom.models.mllm.prompt import assemble, sentences
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import moved
 
 Features = Sequence[Mapping[str, Tensor]]
-"""Per example: modality -> (tokens, width), the encoder's output before the projector."""
+"""Per example: key of the medium -> (tokens, width), the encoder's output before the projector."""
 
 
 @dataclass(frozen=True)
 class MLLMExample:
-    """A prepared sample: `inputs` preprocessed tensors without batch dimension, `pieces` token ids."""
+    """A prepared sample: `inputs` preprocessed tensors by key without batch dimension, `pieces` token ids."""
 
     uid: str
     kind: str
@@ -104,40 +105,43 @@ class MLLM(nn.Module):
 
     def prepare(self, sample: Sample) -> MLLMExample:
         """Preprocess and tokenise once; the result can be cached. Raises if the encoder lacks a modality."""
-        held: Sequence[str] = self.encoder.modalities
-        for name in sample.modalities:
+        held: Sequence[str] = self.encoder.reads
+        for name in map(modality_of, sample.modalities):
             if name not in held:
                 raise ExperimentError(
                     f"sample {sample.uid!r} has {name}, but the encoder holds only {', '.join(held)}; "
                     f"load the foundation with modalities including {name!r} or drop it from the data"
                 )
-        raw = {m: sample.modalities[m] for m in MODALITIES if m in sample.modalities}
-        inputs = {m: self.encoder.preprocess(m, value) for m, value in raw.items()}
-        cut = any(self.encoder.cuts(m, value) for m, value in raw.items())
+        raw = {m.key: sample.modalities[m.key] for turn in sample.conversation for m in turn.media}
+        inputs = {key: self.encoder.preprocess(modality_of(key), value) for key, value in raw.items()}
+        cut = any(self.encoder.cuts(modality_of(key), value) for key, value in raw.items())
         return MLLMExample(sample.uid, sample.kind, inputs, self.pieces(sample), sample.answer, cut)
 
     def pieces(self, sample: Sample) -> Pieces:
         """Token ids of a sample's prompt and answer; touches no raw input."""
-        if self.config.prompt.frame == "chat":
-            return self.chat.pieces(
-                partial(self.encode, plain=True),
-                list(sample.modalities),
-                sample.question,
-                sample.answer,
-                stop=self._stop_ids(),
-                limit=self.config.max_text_tokens,
-                combine=self.config.combine,
+        turns, combine = sample.conversation, self.config.combine
+        if combine == "sum" and (several := _beyond_sum(turns)):
+            raise ExperimentError(
+                f"sample {sample.uid!r} {several}, and combine: sum adds one input of each modality in front of one question"
             )
+        if self.config.prompt.frame == "chat":
+            encode, stop, limit = (
+                partial(self.encode, plain=True),
+                self._stop_ids(),
+                self.config.max_text_tokens,
+            )
+            try:
+                return self.chat.pieces(encode, turns, stop=stop, limit=limit, combine=combine)
+            except ExperimentError as error:
+                raise ExperimentError(f"sample {sample.uid!r}: {error}") from error
         return assemble(
             self.config.prompt,
             self.encode,
-            list(sample.modalities),
-            sample.question,
-            sample.answer,
+            turns,
             bos=self.tokenizer.bos_token_id,
             eos=self.tokenizer.eos_token_id,
             limit=self.config.max_text_tokens,
-            combine=self.config.combine,
+            combine=combine,
             encode_text=partial(self.encode, plain=True),
         )
 
@@ -154,26 +158,32 @@ class MLLM(nn.Module):
         return list(self.chat.stop) or [self.tokenizer.eos_token_id]
 
     def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
-        """Encoder outputs before P, per example {modality: (tokens, width)}; one pass per modality."""
+        """Encoder outputs before P, per example {key: (tokens, width)}; one pass per modality and shape."""
         features: list[dict[str, Tensor]] = [{} for _ in examples]
-        groups: dict[tuple[str, torch.Size], list[int]] = defaultdict(list)
+        groups: dict[tuple[str, torch.Size], list[tuple[int, str]]] = defaultdict(list)
         for i, example in enumerate(examples):
-            for name, value in example.inputs.items():
-                groups[name, value.shape].append(i)
+            for key, value in example.inputs.items():
+                groups[modality_of(key), value.shape].append((i, key))
         c, weight = self.config, next(self.encoder.parameters())
         for (name, _), members in sorted(groups.items()):  # an order independent of the batch's
-            batch = moved(torch.stack([examples[i].inputs[name] for i in members]), weight.device)
+            batch = moved(torch.stack([examples[i].inputs[key] for i, key in members]), weight.device)
             if batch.is_floating_point():
                 batch = batch.to(weight.dtype)
-            self.rows = RowMap(members)
+            self.rows = RowMap([i for i, _ in members])
             out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)
-            for i, row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
-                features[i][name] = row
+            for (i, key), row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
+                features[i][key] = row
         return features
 
-    def forward(self, examples: Sequence[MLLMExample], features: Features | None = None) -> MLLMOutput:
-        """Teacher-forced pass over B examples; logits are computed at answer positions only."""
-        plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=True, left=False)
+    def forward(
+        self, examples: Sequence[MLLMExample], features: Features | None = None, *, earlier: bool = True
+    ) -> MLLMOutput:
+        """Teacher-forced pass over B examples; logits are computed at answer positions only.
+
+        `earlier`: at all answers of a conversation, else at the last one.
+        """
+        pieces = [e.pieces for e in examples]
+        plan = lay_out(pieces, self.config.tokens, answers=True, left=False, earlier=earlier)
         embeds = self._embed(plan, self.features(examples) if features is None else features)
         keep, column = torch.unique(plan.predict, return_inverse=True)
         if keeps_logits(self.llm):
@@ -242,7 +252,9 @@ class MLLM(nn.Module):
 
     def project(self, name: str, value: Tensor) -> Tensor:
         """Soft tokens X = P z (Eq. 3) of one modality: (..., width) to (..., d_llm)."""
-        layer = self.projector[name] if isinstance(self.projector, nn.ModuleDict) else self.projector
+        layer = (
+            self.projector[tower_of(name)] if isinstance(self.projector, nn.ModuleDict) else self.projector
+        )
         weight = next(layer.parameters())
         return layer(value.to(weight))  # type: ignore[no-any-return]
 
@@ -271,13 +283,15 @@ class MLLM(nn.Module):
         embeds: Tensor = table(moved(plan.ids, self.device))
         if not plan.slots:
             return embeds
-        slots_of: dict[str, list[int]] = defaultdict(list)
-        for slot, (_, names) in enumerate(plan.slots):
-            for name in names.split("+"):
-                slots_of[name].append(slot)
+        slots_of: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for slot, (_, keys) in enumerate(plan.slots):
+            for key in keys.split("+"):
+                slots_of[modality_of(key)].append((slot, key))
         soft = embeds.new_zeros(len(plan.slots), self.config.tokens, embeds.shape[-1])
-        for name, slots in sorted(slots_of.items()):
-            encoded = moved(torch.stack([features[plan.slots[s][0]][name] for s in slots]), self.device)
+        for name, placed in sorted(slots_of.items()):
+            slots = [slot for slot, _ in placed]
+            encoded = torch.stack([features[plan.slots[slot][0]][key] for slot, key in placed])
+            encoded = moved(encoded, self.device)
             self.rows = RowMap([plan.slots[s][0] for s in slots])
             value = self.project(name, encoded).to(embeds.dtype)
             soft = soft.index_add(0, torch.tensor(slots, device=soft.device), value)
@@ -312,3 +326,14 @@ def keeps_logits(llm: nn.Module) -> bool:
     """Whether the language model (under PEFT or not) can compute logits at some positions only."""
     base = llm.get_base_model() if hasattr(llm, "get_base_model") else llm  # type: ignore[operator]
     return "logits_to_keep" in inspect.signature(base.forward).parameters
+
+
+def _beyond_sum(turns: Sequence[Turn]) -> str | None:
+    """A clause on why the media of these turns cannot be summed, or None."""
+    if len(turns) > 2:
+        return "has several turns"
+    modalities = [m.modality for m in turns[0].media]
+    if len(set(modalities)) < len(modalities):
+        return f"has several inputs of one modality ({', '.join(modalities)})"
+    placed = [isinstance(part, str) for part in turns[0].parts]
+    return "has a medium behind words" if placed != sorted(placed) else None

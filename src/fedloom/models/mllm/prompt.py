@@ -2,7 +2,9 @@
 
     BOS | before | X_m1 X_m2 ... | gap | question | after | assistant marker | answer | stop
 
-Every piece is tokenised on its own, without special tokens: a soft token cannot change the ids beside it.
+Every piece is tokenised on its own, without special tokens: a soft token cannot change the ids beside it. In a conversation every
+user's turn has this form, the later ones from "### Human:" on; a system's text follows the start, and media between words stand
+there, in tags of their own.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +13,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from fedloom.data.sample import MODALITIES
+from fedloom.data.sample import Turn, modality_of
+from fedloom.models.mllm.pieces import Pieces, Rendered, Run, fitted
 
 Encode = Callable[[str], list[int]]
 """Text to token ids, special tokens off."""
@@ -46,54 +49,34 @@ class PromptConfig(BaseModel, extra="forbid"):
     )
 
 
-@dataclass(frozen=True)
-class Pieces:
-    """One sample's prompt as token ids.
+def before_and_gap(
+    config: PromptConfig, keys: Sequence[str], combine: str, start: str | None = None
+) -> list[str]:
+    """From the start to the question, alternating: text, slot, text, ..., text (joiners included).
 
-    `prompt` alternates runs of token ids with slots; a slot is a string, the modality whose soft tokens stand
-    there ("image+audio" where modalities are summed). `answer` ends in the stop ids unless it had to be cut.
+    `keys`: the media in front of the question. `start`: a question's beginning in the middle of a conversation.
     """
-
-    prompt: tuple[tuple[int, ...] | str, ...]
-    answer: tuple[int, ...]
-    truncated: bool
-
-    @property
-    def text_tokens(self) -> int:
-        """Number of token ids, soft tokens not counted."""
-        return sum(len(run) for run in self.prompt if not isinstance(run, str)) + len(self.answer)
-
-
-def before_and_gap(config: PromptConfig, modalities: Sequence[str], combine: str) -> list[str]:
-    """From the start to the question, alternating: text, slot, text, ..., text (joiners included)."""
     join = config.joiner
-    ordered = [m for m in MODALITIES if m in modalities]
+    slots = ["+".join(keys)] if combine == "sum" and keys else list(keys)
     if config.frame == "bare":
-        slots = ["+".join(ordered)] if combine == "sum" and ordered else ordered
         return ["", *_separated(slots), ""] if slots else [""]
-    start = START + join + HUMAN
-    if not ordered and config.text_only == "plain":
+    start = START + join + HUMAN if start is None else start
+    if not keys and config.text_only == "plain":
         return [start + join + GAP_TEXT]
-    if config.tags == "per_modality" and combine == "concat" and ordered:
+    if config.tags == "per_modality" and combine == "concat" and keys:
         parts = [start]
-        for name in ordered:
-            parts[-1] += join + f"<{name}>"
-            parts += [name, _close(config, name)]
+        for key in keys:
+            parts[-1] += join + _open(config, [key])
+            parts += [key, _close(config, [key])]
         return [*parts[:-1], parts[-1] + join + GAP]
-    tag = {"literal": "modality", "pandagpt": "Img"}.get(config.tags, ",".join(ordered) or "text")
-    opening, closing = start + join + f"<{tag}>", _close(config, tag) + join + GAP
-    if not ordered:
-        return [opening + closing]
-    slots = ["+".join(ordered)] if combine == "sum" else ordered
-    return [opening, *_separated(slots), closing]
+    opening, closing = start + join + _open(config, keys), _close(config, keys) + join + GAP
+    return [opening, *_separated(slots), closing] if keys else [opening + closing]
 
 
 def assemble(
     config: PromptConfig,
     encode: Encode,
-    modalities: Sequence[str],
-    question: str,
-    answer: str,
+    turns: Sequence[Turn],
     *,
     bos: int | None,
     eos: int | None,
@@ -101,40 +84,66 @@ def assemble(
     combine: str = "concat",
     encode_text: Encode | None = None,
 ) -> Pieces:
-    """Token ids of one sample, at most `limit` of them (soft tokens not counted).
+    """Token ids of one sample, at most `limit` of them (soft tokens not counted); cut as in `fitted`.
 
-    `encode_text` encodes question and answer, in which no special token may arise; None: as the rest.
-
-    Text beyond the limit is cut from the end of the question; only if the frame alone is too long, from the end of
-    the answer, which then has no stop, so that no false stop is learned. The assistant marker always stays.
+    `encode_text` encodes what was said, in which no special token may arise; None: as the rest.
     """
-    join = config.joiner
-    head: list[list[int] | str] = []
-    for i, part in enumerate(before_and_gap(config, modalities, combine)):
-        if i % 2:
-            head.append(part)
-        else:
-            head.append(encode(part) if part else [])
-    if bos is not None:
-        head[0] = [bos, *head[0]]
-    encode_text = encode_text or encode
-    body = encode_text(join + question) if question else []
-    tail = encode(join + AFTER) + (encode(config.assistant) if config.assistant else [])
-    if config.frame == "bare":
-        tail = []
     stop = ([] if eos is None else [eos]) if config.stop == "eos" else encode(config.stop)
-    reply = (encode_text(join + answer) if answer else []) + stop
+    frame = _Frame(config, encode, encode_text or encode, combine, () if bos is None else (bos,), tuple(stop))
+    return fitted(frame.render, turns, limit)
 
-    frame = sum(len(run) for run in head if not isinstance(run, str)) + len(tail)
-    room = limit - frame - len(reply)
-    truncated = len(body) > max(room, 0)
-    if truncated:
-        body = body[: max(room, 0)]
-    if room < 0:
-        truncated, reply = True, reply[: max(limit - frame, 1)]
-    runs: list[tuple[int, ...] | str] = [run if isinstance(run, str) else tuple(run) for run in head]
-    runs[-1] = (*runs[-1], *body, *tail)
-    return Pieces(tuple(run for run in runs if run), tuple(reply), truncated)
+
+@dataclass(frozen=True)
+class _Frame:
+    """The settings of a prompt; `encode_text` encodes what was said, `bos` and `stop` are token ids."""
+
+    config: PromptConfig
+    encode: Encode
+    encode_text: Encode
+    combine: str
+    bos: tuple[int, ...]
+    stop: tuple[int, ...]
+
+    def render(self, turns: Sequence[Turn]) -> Rendered:
+        """The runs and slots of a conversation."""
+        rendered: Rendered = [Run(self.bos, "frame")]
+        start: str | None = None
+        for turn in turns:
+            if turn.role == "system":
+                opening = START if self.config.frame == "conversation" else ""
+                rendered += [self._frame(opening), Run(self._said(turn.text), "words")]
+                start = self.config.joiner + HUMAN
+            elif turn.role == "user":
+                rendered += self._asked(turn, start)
+            else:
+                rendered.append(Run((*self._said(turn.text), *self.stop), "answer"))
+                start = f"\n{HUMAN}".removeprefix(self.config.stop)
+        return rendered
+
+    def _asked(self, turn: Turn, start: str | None) -> Rendered:
+        """A user's turn that begins with `start`: None, the beginning of the conversation."""
+        parts, framed = turn.parts, self.config.frame == "conversation"
+        count = next((i for i, part in enumerate(parts) if isinstance(part, str)), len(parts))
+        head = before_and_gap(self.config, [m.key for m in turn.media[:count]], self.combine, start)
+        runs: Rendered = [text if i % 2 else self._frame(text) for i, text in enumerate(head)]
+        for i, part in enumerate(parts[count:]):
+            if isinstance(part, str):
+                runs.append(Run(tuple(self.encode_text(part)) if i else self._said(part), "words"))
+            elif framed:
+                opening, closing = (mark(self.config, [part.key]) for mark in (_open, _close))
+                runs += [self._frame(opening), part.key, self._frame(closing)]
+            else:
+                runs.append(part.key)
+        if framed:
+            runs += [self._frame(self.config.joiner + AFTER), self._frame(self.config.assistant)]
+        return runs
+
+    def _frame(self, text: str) -> Run:
+        return Run(tuple(self.encode(text)) if text else (), "frame")
+
+    def _said(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text behind the joiner."""
+        return tuple(self.encode_text(self.config.joiner + text)) if text else ()
 
 
 def sentences(config: PromptConfig) -> frozenset[str]:
@@ -143,8 +152,19 @@ def sentences(config: PromptConfig) -> frozenset[str]:
     return frozenset(text.strip() for text in texts if text.strip())
 
 
-def _close(config: PromptConfig, tag: str) -> str:
+def _open(config: PromptConfig, keys: Sequence[str]) -> str:
+    return f"<{_tag(config, keys)}>"
+
+
+def _close(config: PromptConfig, keys: Sequence[str]) -> str:
+    tag = _tag(config, keys)
     return f"</{tag}>" if config.close == "slash" else f"\\<{tag}>"
+
+
+def _tag(config: PromptConfig, keys: Sequence[str]) -> str:
+    """The word in the tags around these media."""
+    names = ",".join(dict.fromkeys(map(modality_of, keys)))
+    return {"literal": "modality", "pandagpt": "Img"}.get(config.tags, names or "text")
 
 
 def _separated(slots: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 
 from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
-from fedloom.data.sample import Sample
+from fedloom.data.sample import Sample, modality_of
 from fedloom.models.adapter_folder import (
     read_groups,
     read_listing,
@@ -28,6 +28,7 @@ from fedloom.models.adapter_folder import (
 )
 from fedloom.models.base import Trainable, means
 from fedloom.models.batch_rows import RowMap
+from fedloom.models.encoders.encoder import tower_of
 from fedloom.models.lora.gradient_check import check_adapters
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.lora.targets import described
@@ -116,12 +117,13 @@ class AdaptedMLLM(Trainable):
                 dropout.training = group in groups
 
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
-        """The LLM for all clients; a trunk's adapter and the projector for clients with that modality."""
-        held = {f"encoder.{m}" for m in holds}
+        """The LLM for all clients; a trunk's adapter and the projector for clients with a modality that it reads."""
+        towers = {tower_of(m) for m in holds}
+        held = {f"encoder.{m}" for m in towers}
         projectors = {
             g
             for g in self._projector_groups
-            if (g == "projector" and holds) or g.removeprefix("projector.") in holds
+            if (g == "projector" and holds) or g.removeprefix("projector.") in towers
         }
         return frozenset({"llm"} | held | projectors)
 
@@ -142,17 +144,17 @@ class AdaptedMLLM(Trainable):
 
     def positions(self, example: MLLMExample) -> int:
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""
-        trunks = sum(self.mllm.encoder.positions(m) for m in example.inputs)
+        trunks = sum(self.mllm.encoder.positions(modality_of(key)) for key in example.inputs)
         return length_of(example.pieces, self.mllm.config.tokens) + trunks
 
     def weight(self, example: MLLMExample) -> int:
-        """Answer tokens, the stop included."""
-        return len(example.pieces.answer)
+        """Tokens of all answers, stops included."""
+        return example.pieces.trained_tokens
 
     @in_precision
     @torch.no_grad()
     def features(self, examples: Sequence[MLLMExample]) -> list[dict[str, Tensor]]:
-        """Per example {modality: (tokens, width)}, before the projector."""
+        """Per example {key of the medium: (tokens, width)}, before the projector."""
         return self.mllm.features(examples)
 
     @in_precision
@@ -170,7 +172,7 @@ class AdaptedMLLM(Trainable):
         count: int,
         features: Sequence[dict[str, Tensor]] | None = None,
     ) -> Tensor:
-        """Mean negative log-likelihood of each owner's answer tokens."""
+        """Mean negative log-likelihood of each owner's answer tokens, those of earlier answers too."""
         out = self.mllm(examples, features)
         logits = out.logits if out.logits.dtype == torch.float64 else out.logits.float()
         owner = torch.tensor(owners, device=logits.device)[out.index]
@@ -181,9 +183,9 @@ class AdaptedMLLM(Trainable):
     def score(
         self, examples: Sequence[MLLMExample], features: Sequence[dict[str, Tensor]] | None = None
     ) -> list[tuple[int, int]]:
-        """Answer tokens (the stop included) and correct ones, teacher forced."""
+        """Tokens of the last answer (the stop included) and correct ones, teacher forced."""
         with self.mixed_by_prompts("llm", examples, features):
-            out = self.mllm(examples, features)
+            out = self.mllm(examples, features, earlier=False)
         tokens, correct = count_tokens(out.logits.argmax(-1), out.labels, out.index, len(examples))
         return list(zip(tokens.tolist(), correct.tolist(), strict=True))
 

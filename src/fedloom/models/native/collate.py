@@ -25,10 +25,13 @@ class Batch:
     labels: Tensor
 
 
-def collate(examples: Sequence[NativeExample], pad: int, *, answers: bool, answer_type: int = 0) -> Batch:
+def collate(
+    examples: Sequence[NativeExample], pad: int, *, answers: bool, answer_type: int = 0, earlier: bool = True
+) -> Batch:
     """Prompts with their answers, padded on the right; without `answers`, prompts alone, padded on the left.
 
-    `pad`: token id at padding. `answer_type`: the answers' `token_type_ids`.
+    `pad`: token id at padding. `answer_type`: the answers' `token_type_ids`. `earlier`: whether the earlier answers' tokens are
+    among the labels, too.
     """
     extra = [len(e.answer) if answers else 0 for e in examples]
     lengths = [len(e.ids) + n for e, n in zip(examples, extra, strict=True)]
@@ -50,8 +53,16 @@ def collate(examples: Sequence[NativeExample], pad: int, *, answers: bool, answe
             aligned[name][row, first:end] = value
         if answers:
             ids[row, end : first + length] = torch.tensor(example.answer)
+            for (
+                name,
+                value,
+            ) in example.aligned.items():  # an answer sees the pictures that the prompt's last token sees
+                aligned[name][row, end : first + length] = value[-1]
             if "token_type_ids" in aligned:
                 aligned["token_type_ids"][row, end : first + length] = answer_type
+            spans = example.earlier if earlier else ()
+            said = [(i - 1, int(example.ids[i])) for begin, stop in spans for i in range(begin, stop)]
+            targets += [(row, first + place, label) for place, label in said]
             targets += [(row, end + i - 1, label) for i, label in enumerate(example.answer)]
     index = torch.tensor(targets, dtype=torch.int64).reshape(-1, 3)
     inputs = {

@@ -49,6 +49,7 @@ class Family:
     AutoModel has the right one. `stand_in`: a processor class that reads pictures alike, where the own one cannot be built.
     `template`: the chat template of checkpoints that have none. `answer_type`: `token_type_ids` of the answer. `text_alone`:
     whether the processor reads a prompt without pictures. `expands`: whether the processor repeats placeholders itself.
+    `several`: whether a sample may hold several inputs of a modality.
     """
 
     towers: Mapping[str, Tower]
@@ -60,6 +61,7 @@ class Family:
     answer_type: int = 0
     text_alone: bool = True
     expands: bool = True
+    several: bool = True
 
 
 VISION, AUDIO = "model.vision_tower", "model.audio_tower"
@@ -87,7 +89,8 @@ PALIGEMMA = (
 """With a picture, PaliGemma's processor itself writes bos before the question and a line break after it."""
 
 VOXTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST]{% for part in m['content'] %}"
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('it has no system turn') }}"
+    "{% elif m['role'] == 'user' %}[INST]{% for part in m['content'] %}"
     "{% if part['type'] == 'audio' %}[BEGIN_AUDIO][AUDIO]{% else %}{{ part['text'] }}{% endif %}{% endfor %}[/INST]"
     "{% else %}{{ m['content'][0]['text'] + eos_token }}{% endif %}{% endfor %}"
 )
@@ -102,7 +105,11 @@ FAMILIES: dict[str, Family] = {
     "idefics3": TILED,
     "smolvlm": TILED,
     "paligemma": Family(
-        {"image": Tower(VISION, PROJECTOR)}, template=PALIGEMMA, answer_type=1, text_alone=False
+        {"image": Tower(VISION, PROJECTOR)},
+        template=PALIGEMMA,
+        answer_type=1,
+        text_alone=False,
+        several=False,
     ),
     "gemma3": Family({"image": Tower(VISION, PROJECTOR)}),
     "gemma4": Family(

@@ -54,7 +54,8 @@ def _found(model: Any, source: str) -> Family:
             f"cannot be found by name; families with a row: {', '.join(FAMILIES)}"
         )
     own = modules[llm]
-    return Family(towers, llm, attention(n for n, m in own.named_modules() if isinstance(m, nn.Linear)))
+    targets = attention(n for n, m in own.named_modules() if isinstance(m, nn.Linear))
+    return Family(towers, llm, targets, several=False)
 
 
 def _projectors(modules: dict[str, nn.Module], tower: str, llm: str, modality: str) -> tuple[str, ...]:

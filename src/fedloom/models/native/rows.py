@@ -66,8 +66,17 @@ def _count(example: NativeExample, tower: Tower, rule: Rows, placeholder: int) -
     if rule == "items":
         return len(main)
     if rule == "tiles":
-        return int(main.shape[0] * main.shape[1])
+        return _tiles(example, main)
     if rule == "tokens":
         return int(example.ids.eq(placeholder).sum())
     frames = example.media["feature_attention_mask"].sum(-1)
     return int(((frames - 1) // 2 + 1).sum())
+
+
+def _tiles(example: NativeExample, main: Any) -> int:
+    """Tiles that the encoder reads: those of padding, all zero, are dropped, and of several pictures OneVision reads one each."""
+    if len(main) == 1:
+        return int(main.shape[1])
+    if "batch_num_images" in example.media:
+        return len(main)
+    return int(main.flatten(2).any(-1).sum())

@@ -158,8 +158,8 @@ class NativeMLLM(Trainable):
         return len(example.ids) + len(example.answer) + soft
 
     def weight(self, example: NativeExample) -> int:
-        """Answer tokens, the stop included."""
-        return len(example.answer)
+        """Tokens of all answers, stops included."""
+        return len(example.answer) + sum(last - first for first, last in example.earlier)
 
     @in_precision
     def loss(self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None) -> Tensor:
@@ -175,7 +175,7 @@ class NativeMLLM(Trainable):
         count: int,
         features: Sequence[Any] | None = None,
     ) -> Tensor:
-        """Mean negative log-likelihood of each owner's answer tokens."""
+        """Mean negative log-likelihood of each owner's answer tokens, those of earlier answers too."""
         logits, labels, index = self._answers(examples)
         owner = torch.tensor(owners, device=index.device)[index]
         return means(cross_entropy(_wide(logits), labels, reduction="none"), owner, count)
@@ -185,8 +185,8 @@ class NativeMLLM(Trainable):
     def score(
         self, examples: Sequence[NativeExample], features: Sequence[Any] | None = None
     ) -> list[tuple[int, int]]:
-        """Answer tokens (the stop included) and correct ones, teacher forced."""
-        logits, labels, index = self._answers(examples, mixed=True)
+        """Tokens of the last answer (the stop included) and correct ones, teacher forced."""
+        logits, labels, index = self._answers(examples, mixed=True, earlier=False)
         tokens, correct = count_tokens(logits.argmax(-1), labels, index, len(examples))
         return list(zip(tokens.tolist(), correct.tolist(), strict=True))
 
@@ -290,9 +290,10 @@ class NativeMLLM(Trainable):
             tensors |= {f"{group}/{n}": t for n, t in load_file(folder / f"{group}.safetensors").items()}
         return tensors
 
-    def _collate(self, examples: Sequence[NativeExample], *, answers: bool) -> Batch:
+    def _collate(self, examples: Sequence[NativeExample], *, answers: bool, earlier: bool = True) -> Batch:
         self._rows.start(examples, answers=answers)
-        return collate(examples, self.reader.pad, answers=answers, answer_type=self.family.answer_type)
+        kind = self.family.answer_type
+        return collate(examples, self.reader.pad, answers=answers, answer_type=kind, earlier=earlier)
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         return moved_to(batch.inputs, self.device, self.precision)
@@ -301,17 +302,18 @@ class NativeMLLM(Trainable):
         return self.model(**self._inputs(batch), use_cache=False, **options)
 
     def _answers(
-        self, examples: Sequence[NativeExample], *, mixed: bool = False
+        self, examples: Sequence[NativeExample], *, mixed: bool = False, earlier: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Logits (N, V) at the answers' N tokens, those tokens' labels (N,), and the example of each (N,), on the model's device.
 
         The model computes logits at no other position where it can. `mixed`: with FedDPA's weights of the second adapter.
+        `earlier`: with the earlier answers of conversations.
         """
         parts = []
         for members in self._passes(examples):
             own = [examples[i] for i in members]
             with self.mixed_by_prompts("llm", own) if mixed else nullcontext():
-                batch = self._collate(own, answers=True)
+                batch = self._collate(own, answers=True, earlier=earlier)
                 keep, column = torch.unique(batch.predict, return_inverse=True)
                 out = self._forward(batch, logits_to_keep=keep.to(self.device))
             if out.logits.shape[1] != len(keep):  # some classes take the option and ignore it

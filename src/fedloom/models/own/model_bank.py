@@ -18,7 +18,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
-from fedloom.data.sample import Sample
+from fedloom.data.sample import Sample, modality_of
 from fedloom.data.sources.labelled import as_texts
 from fedloom.models.base import Trainable, means
 from fedloom.models.own.architectures import Architecture, raw_input, save_architecture
@@ -99,6 +99,10 @@ class ModelBank(Trainable):
         if "label" not in sample.meta:
             raise ExperimentError(
                 f"{sample.uid} has no label; clients with models of their own need data.source labelled"
+            )
+        if several := [key for key in sample.modalities if key != modality_of(key)]:
+            raise ExperimentError(
+                f"{sample.uid} has several inputs of {modality_of(several[0])}, and clients with models of their own read one"
             )
         return sample if client is None else _read(self.architectures[self.of_client[client]], sample)
 

@@ -1,0 +1,93 @@
+"""Own data in tables: files, folders and data sets of the hub, in the formats that Hugging Face users have."""
+
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from fedloom.core.settings_tree import ReadWith
+from fedloom.data.client_data import ClientData, Holding
+from fedloom.data.sources.file_source import FileSource
+from fedloom.data.sources.source import Features, checked_counts
+from fedloom.data.sources.table_clients import clients_of
+from fedloom.data.tables.columns import GUESSED, Columns
+from fedloom.data.tables.pool import Limits, Pool, check_pools
+from fedloom.data.tables.read import Reading, read_pool
+
+Name = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) else v), Field(min_length=1)]
+"""A file, a folder, or a name on the hub."""
+HOLDINGS: tuple[Holding, ...] = ("image", "audio", "both", "text")
+
+
+class TableSource(FileSource):
+    """Own questions and answers, captions, transcripts or conversations in one table, or in several."""
+
+    for_task: ClassVar[str] = "question-answering"
+    reads_files: ClassVar[bool] = True
+
+    source: Literal["table"] = "table"
+    path: Name | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
+        description="a table file, a folder, or a data set's name on the hub; or a list of them"
+    )
+    columns: Columns = Field(GUESSED, description="the column of each part of a sample; none = guessed")
+    question: str | None = Field(
+        None, min_length=1, description="one question for all rows, such as: describe the picture."
+    )
+    clients: Annotated[int, Field(ge=1)] | dict[Holding, int] | None = Field(
+        None,
+        description="number of clients that the rows are dealt to, or {image: N, audio: N} by what a row holds; none = by the "
+        "column of clients",
+    )
+    train: int | None = Field(None, ge=1, description="most training samples per client; none = all")
+    test: int | None = Field(None, ge=1, description="most test samples per client; none = all")
+    test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
+    config: str | None = Field(
+        None, description="the configuration of a data set on the hub that has several"
+    )
+    streaming: bool = Field(
+        False, description="copy rows of a data set on the hub one by one, instead of downloading it whole"
+    )
+    take: Annotated[int | None, ReadWith(".streaming")] = Field(
+        None, ge=1, description="rows of each split that are streamed; none = all"
+    )
+
+    @field_validator("clients")
+    @classmethod
+    def _counts(cls, value: int | dict[Holding, int] | None) -> int | dict[Holding, int] | None:
+        if isinstance(value, dict):
+            checked_counts(value, "table", HOLDINGS, "{image: N, audio: N}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_deal(self) -> "TableSource":
+        if self.clients is not None and self.columns.client is not None:
+            raise ValueError(
+                "clients says how many clients the rows are dealt to, and columns.client names their column; leave one out"
+            )
+        return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The tables' files, folders or names."""
+        return self.path if isinstance(self.path, tuple) else (str(self.path),)
+
+    def pool(self) -> Pool:
+        """All rows, before they are dealt. Raises ExperimentError."""
+        how = Reading(
+            columns=self.columns,
+            question=self.question,
+            settings=self.media,
+            config=self.config,
+            streaming=self.streaming,
+            take=self.take,
+            unwanted=() if self.clients is None else ("client",),
+            skip_missing=self.skip_bad,
+        )
+        return read_pool(self.paths, how)
+
+    def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
+        """One client for each name in the column of clients, or as many as `clients` says, IID."""
+        pool = self.pool()
+        (skipped,) = check_pools([pool], self.rules)
+        limits = Limits(self.test_share, self.train, self.test)
+        return clients_of(pool, skipped, self.clients, limits, seed)
