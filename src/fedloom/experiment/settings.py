@@ -75,7 +75,14 @@ class Experiment(RunSettings):
         """The settings that the task reads."""
         engine = self.engine
         return Setup(
-            self.model, self.method, self.evaluation, self.seed, engine.device, engine.dtype, engine.compile
+            self.model,
+            self.method,
+            self.evaluation,
+            self.seed,
+            engine.device,
+            engine.dtype,
+            engine.compile,
+            engine.device_map,
         )
 
     def adapters(self) -> dict[str, LoRA]:

@@ -20,6 +20,7 @@ from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
+from fedloom.models.weights import DeviceMap
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
 
 S = TypeVar("S", bound=Source)
@@ -53,6 +54,7 @@ class Setup:
     device: str = "cpu"
     precision: Precision = "float32"
     compile: bool = False
+    device_map: DeviceMap | None = None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class TextClassification(Task[TextSource]):
         "evaluation.loss",
         *READ_FOR_LORA,
         *READ_WITH_FOUNDATION,
-        "model.classifier",
+        "engine.device_map",
+        *(f"model.{name}" for name in ("classifier", "quantize", "quantizer")),
         "model.body_lora*",
     )
     inputs: ClassVar[tuple[str, ...]] = ("text", "pair")
@@ -64,6 +65,7 @@ class TextClassification(Task[TextSource]):
             setup.seed,
             second=setup.method.second,
             precision=setup.precision,
+            device_map=setup.device_map,
         )
         if setup.compile:
             model.compile_frozen()

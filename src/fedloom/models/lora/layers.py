@@ -140,7 +140,20 @@ def attach(
                 parameter.copy_(fresh_factor(parameter, seed, "lora", group, name))
             elif name.endswith("_B"):
                 parameter.zero_()
+        if spec.kind == "vera":
+            _restore_vera(wrapped)
     return wrapped
+
+
+def _restore_vera(wrapped: PeftModel) -> None:
+    """Let all layers share VeRA's float32 pair and start from its exact d: PEFT rounds copies of them to a half base's dtype."""
+    model: Any = wrapped.base_model
+    for layer in adapted_layers(wrapped).values():
+        for name, d in layer.vera_lambda_d.items():
+            d.fill_(model.peft_config[name].d_initial)
+            for pair, shared in ((layer.vera_A, model.vera_A), (layer.vera_B, model.vera_B)):
+                if pair[name].dtype != torch.float32 or pair[name].data_ptr() != shared[name].data_ptr():
+                    pair[name] = shared[name].to(d.device)
 
 
 def fresh_factor(like: Tensor, seed: int, *stream: str | int) -> Tensor:
