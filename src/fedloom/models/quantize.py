@@ -71,8 +71,10 @@ class Quantization:
         from torchao.quantization import Int8WeightOnlyConfig, IntxWeightOnlyConfig
         from torchao.quantization.granularity import PerGroup
 
-        four = IntxWeightOnlyConfig(weight_dtype=torch.int4,  # type: ignore[attr-defined]
-            granularity=PerGroup(GROUP))
+        four = IntxWeightOnlyConfig(
+            weight_dtype=torch.int4,  # type: ignore[attr-defined]
+            granularity=PerGroup(GROUP),
+        )
         return TorchAoConfig(
             Int8WeightOnlyConfig() if self.bits == "8bit" else four, modules_to_not_convert=skip
         )

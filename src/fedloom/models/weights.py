@@ -147,6 +147,14 @@ class Weights:
         self.notes.append(text)
 
 
+def check_complete(report: Mapping[str, Any], name: str, source: str | Path) -> None:
+    """Raise ExperimentError for a checkpoint that lacks tensors: transformers would draw them at random."""
+    if missing := sorted(map(str, report["missing_keys"])):
+        raise ExperimentError(
+            f"{name}: {source} lacks {len(missing)} of its model's tensors, such as {missing[0]}"
+        )
+
+
 def _method(stored: Any) -> str:
     method = (
         stored.get("quant_method") if isinstance(stored, Mapping) else getattr(stored, "quant_method", None)

@@ -146,14 +146,18 @@ def attach(
 
 
 def _restore_vera(wrapped: PeftModel) -> None:
-    """Let all layers share VeRA's float32 pair and start from its exact d: PEFT rounds copies of them to a half base's dtype."""
+    """Draw VeRA's shared pair again in float32, and set the exact d: PEFT rounds both to the dtype of a bfloat16 base."""
+    from peft.tuners.vera.model import _kaiming_init
+
     model: Any = wrapped.base_model
+    stream = torch.Generator().manual_seed(model.peft_config["default"].projection_prng_key)
+    A, B = (
+        _kaiming_init(tuple(pair["default"].shape), generator=stream) for pair in (model.vera_A, model.vera_B)
+    )
     for layer in adapted_layers(wrapped).values():
         for name, d in layer.vera_lambda_d.items():
             d.fill_(model.peft_config[name].d_initial)
-            for pair, shared in ((layer.vera_A, model.vera_A), (layer.vera_B, model.vera_B)):
-                if pair[name].dtype != torch.float32 or pair[name].data_ptr() != shared[name].data_ptr():
-                    pair[name] = shared[name].to(d.device)
+            layer.vera_A[name], layer.vera_B[name] = A.to(d.device), B.to(d.device)
 
 
 def fresh_factor(like: Tensor, seed: int, *stream: str | int) -> Tensor:

@@ -17,7 +17,7 @@ from fedloom.core.validation import validated
 from fedloom.models.encoders.encoder import Encoder
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.projector import new_projector
-from fedloom.models.weights import Weights
+from fedloom.models.weights import Weights, check_complete
 
 M = TypeVar("M", bound=nn.Module)
 CONFIG, PROJECTOR = "mllm.json", "projector.safetensors"
@@ -73,7 +73,10 @@ def load(
     encoder = read_encoder(folder / "encoder", weights, modalities)
     local: dict[str, Any] = {"local_files_only": True}
     with loading("model.foundation", folder / "llm"), quiet_hf():
-        llm, _ = weights.read(AutoModelForCausalLM, folder / "llm", "the foundation's LLM", llm=True, **local)
+        llm, report = weights.read(
+            AutoModelForCausalLM, folder / "llm", "the foundation's LLM", llm=True, **local
+        )
+        check_complete(report, "model.foundation", folder / "llm")
         tokenizer = AutoTokenizer.from_pretrained(folder / "llm", trust_remote_code=False, **local)
     projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config)
     kept = projector.state_dict().keys()

@@ -10,7 +10,7 @@ from torch import nn
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.models.weights import Weights
+from fedloom.models.weights import Weights, check_complete
 
 
 def load_llm(source: str | Path, weights: Weights) -> tuple[Any, Any]:
@@ -28,7 +28,8 @@ def load_llm(source: str | Path, weights: Weights) -> tuple[Any, Any]:
                 "name it as model.native"
             )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        llm, _ = weights.read(AutoModelForCausalLM, source, "model.llm", llm=True)
+        llm, report = weights.read(AutoModelForCausalLM, source, "model.llm", llm=True)
+        check_complete(report, "model.llm", source)
         check_causal(llm, source)
     return llm, tokenizer
 

@@ -17,7 +17,7 @@ from fedloom.models.native.trainable import NativeMLLM
 from fedloom.models.precision import Precision
 from fedloom.models.quantize import outside
 from fedloom.models.settings import Foundation
-from fedloom.models.weights import DeviceMap, Weights
+from fedloom.models.weights import DeviceMap, Weights, check_complete
 
 
 def load_native(
@@ -52,10 +52,7 @@ def load_native(
                 )
         except FAULTS as error:
             raise ExperimentError(f"model.native: {source} cannot be loaded: {reason(error)}") from error
-        if missing := sorted(info["missing_keys"]):  # transformers would draw them at random
-            raise ExperimentError(
-                f"model.native: {source} lacks {len(missing)} of its model's tensors, such as {missing[0]}"
-            )
+        check_complete(info, "model.native", source)
         family = family_of(loaded, source)
         eos = loaded.generation_config.eos_token_id
         stops = eos if isinstance(eos, list) else [] if eos is None else [eos]
