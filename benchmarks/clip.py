@@ -37,9 +37,10 @@ def model(method: Any, size: str, classes: int) -> Any:
     from fedloom.models.clip.towers import Towers
     from fedloom.models.clip.trainable import AdaptedCLIP
     from fedloom.models.image_processing import Pixels
+    from fedloom.models.weights import Weights
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    towers, pixels = load_clip_checkpoint("tiny-clip", device)
+    towers, pixels = load_clip_checkpoint("tiny-clip", Weights(torch.device(device)))
     if size == "vit-b16":
         torch.manual_seed(0)
         clip = CLIPModel(CLIPConfig(vision_config={"patch_size": 16})).to(device)

@@ -32,6 +32,18 @@ def digest_of(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def plain_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, and in place of a quantised one those that it is made of, as `<name>.<part>`."""
+    plain: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if hasattr(tensor, "__tensor_flatten__"):
+            parts = {f"{name}.{part}": getattr(tensor, part) for part in tensor.__tensor_flatten__()[0]}
+            plain |= plain_tensors(parts)
+        else:
+            plain[name] = tensor
+    return plain
+
+
 def with_checksum(tensors: Mapping[str, Tensor]) -> bytes:
     """The bytes of a tensor file with checksum."""
     plain = {n: t.detach().cpu().contiguous() for n, t in tensors.items()}

@@ -18,7 +18,7 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import read_sealed, seal_of
-from fedloom.core.tensor_files import digest_of
+from fedloom.core.tensor_files import digest_of, plain_tensors
 from fedloom.data.client_data import ClientData
 from fedloom.data.media import Media
 from fedloom.data.sample import Sample
@@ -51,7 +51,7 @@ def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainab
         "directory": str(Path.cwd()),
         "experiment": experiment.located().as_dict(),
         "data": _data(parts, media=experiment.data.has_own_files),
-        "model": digest_of(tensors | dict(model.start)),
+        "model": digest_of(plain_tensors(tensors) | dict(model.start)),
         "threads": torch.get_num_threads(),
         "device": device,
         "versions": versions(),

@@ -82,7 +82,8 @@ class Experiment(RunSettings):
             engine.device,
             engine.dtype,
             engine.compile,
-            engine.checkpointing,
+            checkpointing=engine.checkpointing,
+            device_map=engine.device_map,
         )
 
     def adapters(self) -> dict[str, LoRA]:

@@ -10,6 +10,7 @@ from fedloom.core.settings_tree import ReadWith
 from fedloom.methods import METHODS, Method
 from fedloom.models.precision import Precision
 from fedloom.models.training.settings import Training
+from fedloom.models.weights import DeviceMap
 from fedloom.privacy.firewall import Firewall
 from fedloom.privacy.robust.attacks import Attack
 from fedloom.privacy.settings import Privacy
@@ -64,7 +65,13 @@ class EngineSettings(BaseModel):
     )
     dtype: Precision = Field(
         "float32",
-        description="float32 | bfloat16, of frozen weights and matrix products; adapters, optimiser and server use float32",
+        description="float32 | bfloat16 | auto, of frozen weights and matrix products; auto: that of each checkpoint; adapters, "
+        "optimiser and server use float32",
+    )
+    device_map: DeviceMap | None = Field(
+        None,
+        description="auto | balanced | balanced_low_0 | sequential: spread the LLM over all GPUs by accelerate; its clients "
+        "train one after another; none = one device",
     )
     compile: bool = Field(
         False,

@@ -20,8 +20,9 @@ from fedloom.models.batch_rows import RowMap
 from fedloom.models.checkpointing import Replay, enable_checkpointing
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.layers import frozen_pairs
+from fedloom.models.lora.merged import MergedChanges
 from fedloom.models.parts import part_of
-from fedloom.models.precision import compile_frozen
+from fedloom.models.precision import compile_frozen, settle
 
 PROMPT_STATES = "anchors/prompts"
 """Personal tensor (n, d): states of some of the client's prompts, for FedDPA's mixing weights."""
@@ -78,7 +79,7 @@ class Trainable(ABC):
         self.precision = torch.float32
         self.replay: Replay = nullcontext
         """Gives the context of a checkpointed block's second forward pass; a cohort has its own."""
-        self._bases: dict[str, Tensor] = {}
+        self._changes = MergedChanges(self.layers, self.scales)
         self._ratios: Mapping[str, float] = {}
         self._second = False
         self.rest()
@@ -89,7 +90,9 @@ class Trainable(ABC):
 
         A factor of lower rank than the model's is padded with zeros, which stay zero in training if both factors have them.
         `<place>.merged_A` (q, d_in) and `merged_B` (d_out, q) add s B A to the frozen weight of that place until the next
-        `load`. `ratios` maps a group to s_k / s, where a client's scale differs from the model's. With a second adapter in
+        `load` (see `MergedChanges`).
+
+        `ratios` maps a group to s_k / s, where a client's scale differs from the model's. With a second adapter in
         `tensors` both have weight 1; with prompt states, too, they are mixed (FedDPA). Raises KeyError for an unknown name.
         """
         merged = {n: t for n, t in tensors.items() if n.endswith((".merged_A", ".merged_B"))}
@@ -99,7 +102,8 @@ class Trainable(ABC):
         for name, parameter in self.tensors.items():
             parameter.copy_(padded(tensors.get(name, self.start[name]), parameter))
         self.own_prompts = tensors.get(PROMPT_STATES)
-        self._merge(merged)
+        self._changes.put(merged)
+        self.merged = merged
         self._ratios = ratios or {}
         self._second = any(".local_" in n for n in tensors)
         self.mix(0.0 if not self._second else None if self.own_prompts is None else 0.5)
@@ -156,23 +160,6 @@ class Trainable(ABC):
         """Freeze all tensors and disable all dropout."""
         self.begin(frozenset())
 
-    def _merge(self, merged: Mapping[str, Tensor]) -> None:
-        """Add s B A to the frozen weights named in `merged`; restore all others to their original values."""
-        for place, layer in self.layers.items():
-            weight = layer.get_base_layer().weight
-            A, B = merged.get(f"{place}.merged_A"), merged.get(f"{place}.merged_B")
-            if place in self._bases:
-                weight.data.copy_(self._bases[place])
-            if A is None or B is None or not A.numel():
-                continue
-            if place not in self._bases:
-                self._bases[place] = weight.detach().clone()  # subtraction would not restore the same bits
-            change = self.scales[group_of(place)] * (B.float() @ A.float())
-            if getattr(layer, "fan_in_fan_out", False):  # GPT-2's Conv1D keeps its weight as (d_in, d_out)
-                change = change.T
-            weight.data.add_(change.to(weight))
-        self.merged = dict(merged)
-
     def exported(self) -> dict[str, Tensor]:
         """All tensors for the model's own scale, with client scales folded into B, and the merged factors.
 
@@ -192,12 +179,10 @@ class Trainable(ABC):
         return next((t.device for t in self.tensors.values()), torch.device("cpu"))
 
     def cast_frozen(self, dtype: torch.dtype) -> None:
-        """Cast the frozen weights to `dtype`, in which the foundation then computes; trainable tensors keep their dtype."""
+        """Cast the frozen weights of a model made in memory to `dtype`, in which it then computes; loaders read them in it."""
         self.precision = dtype
         own = {id(t) for t in self.tensors.values()}
-        for parameter in self.root.parameters():
-            if id(parameter) not in own and parameter.is_floating_point():
-                parameter.data = parameter.data.to(dtype)
+        settle(self.root, dtype, trained=own)
 
     def compile_frozen(self, **options: Any) -> int:
         """Apply `torch.compile` to the blocks without trainable tensors; returns their number. See `precision.compile_frozen`."""

@@ -1,6 +1,6 @@
 """Precision of a frozen foundation, transfers to its device, and compilation of its frozen blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast
@@ -8,14 +8,18 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor
 
-Precision = Literal["float32", "bfloat16"]
-DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Precision = Literal["float32", "bfloat16", "auto"]
+"""Dtype of the frozen weights; auto: that of each checkpoint, bfloat16 for a float16 one."""
+DTYPES: dict[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def arithmetic(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[Any]:
-    """Autocast for a bfloat16 foundation: products in bfloat16, sensitive sums in float32; otherwise no effect."""
-    return torch.autocast(device.type, dtype) if dtype == torch.bfloat16 else nullcontext()
+    """Autocast for a bfloat16 foundation: products in bfloat16, sensitive sums in float32; none for another, inside one too."""
+    if dtype == torch.bfloat16:
+        return torch.autocast(device.type, dtype)
+    inside = torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if inside else nullcontext()
 
 
 def in_precision(method: F) -> F:
@@ -27,6 +31,29 @@ def in_precision(method: F) -> F:
             return method(self, *args, **kwargs)
 
     return cast(F, run)
+
+
+@torch.no_grad()
+def settle(
+    module: torch.nn.Module,
+    dtype: torch.dtype,
+    device: torch.device | None = None,
+    trained: Collection[int] = (),
+) -> None:
+    """Cast the frozen weights to `dtype` and move all to `device` (None: they stay), one tensor at a time.
+
+    The parameters with an id in `trained` become float32. Quantised weights and buffers keep their dtype, but float16 buffers
+    take `dtype`.
+    """
+    for parameter in module.parameters():
+        plain = parameter.is_floating_point() and type(parameter.data) is Tensor
+        wanted = torch.float32 if id(parameter) in trained else dtype
+        parameter.data = parameter.data.to(device=device, dtype=wanted if plain else None)
+    for part in module.modules():
+        for name, buffer in part._buffers.items():
+            if buffer is not None:
+                half = buffer.dtype == torch.float16
+                part._buffers[name] = buffer.to(device=device, dtype=dtype if half else None)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fedloom.core.settings_tree import ReadWith
 from fedloom.models.generation.settings import SynthesisSettings
 from fedloom.models.lora.layers import LoRA
+from fedloom.models.quantize import Bits, Quantizer
 
 Modality = Literal["image", "text", "audio"]
 EncoderModality = Literal["image", "audio"]
@@ -86,6 +87,15 @@ class Foundation(BaseModel):
         None,
         description="source classes: Hugging Face id or folder of a CLIPModel, a SiglipModel or a VisionTextDualEncoderModel, "
         "such as openai/clip-vit-base-patch16; none = tiny-clip (shipped)",
+    )
+    quantize: Bits | None = Field(
+        None,
+        description="8bit | 4bit: quantise the frozen weights of llm, native (its LLM), foundation (its LLM) or classifier; "
+        "none = they stay whole; needs the extra quantize",
+    )
+    quantizer: Annotated[Quantizer, ReadWith(".quantize")] = Field(
+        "auto",
+        description="auto | bitsandbytes | torchao; auto takes torchao for 8 bits and bitsandbytes for 4",
     )
     llm_lora: LoRA | None = Field(LoRA(), description="the LLM's adapter; null = none, the LLM is frozen")
     encoder_lora: LoRA | None = Field(

@@ -20,6 +20,7 @@ from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
+from fedloom.models.weights import DeviceMap
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
 from fedloom.tasks.usage import tensors_code
 
@@ -68,6 +69,7 @@ class Setup:
     precision: Precision = "float32"
     compile: bool = False
     checkpointing: bool = False
+    device_map: DeviceMap | None = None
 
     def applied(self, model: M) -> M:
         """The model, compiled and checkpointed as the settings say. Raises ExperimentError for one that cannot checkpoint."""

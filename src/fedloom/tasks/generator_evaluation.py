@@ -62,7 +62,7 @@ class GeneratorEvaluator:
     def _towers(self) -> Any:
         from fedloom.models.clip.checkpoint import load_clip_checkpoint
 
-        return load_clip_checkpoint(self.clip or "tiny-clip", torch.device("cpu"))
+        return load_clip_checkpoint(self.clip or "tiny-clip")
 
     @cached_property
     def _real(self) -> Tensor:

@@ -71,7 +71,8 @@ class QuestionAnswering(Task[Source]):
             f"model.{name}"
             for name in ("foundation", "encoder", "audio_seconds", "llm", "native", "projector", "tokens")
         ),
-        *(f"model.{name}" for name in ("prompt", "stop", "max_text_tokens")),
+        *(f"model.{name}" for name in ("prompt", "stop", "max_text_tokens", "quantize", "quantizer")),
+        "engine.device_map",
         "model.projector_from*",
         "model.llm_lora*",
         "model.encoder_lora*",
@@ -218,6 +219,7 @@ def _loaded(modalities: Sequence[str], setup: Setup) -> "AdaptedMLLM | NativeMLL
         setup.seed,
         second=setup.method.second,
         precision=setup.precision,
+        device_map=setup.device_map,
     )
     return setup.applied(model)
 

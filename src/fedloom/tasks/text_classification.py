@@ -46,7 +46,8 @@ class TextClassification(Task[TextSource]):
         "evaluation.loss",
         *READ_FOR_LORA,
         *READ_WITH_FOUNDATION,
-        "model.classifier",
+        "engine.device_map",
+        *(f"model.{name}" for name in ("classifier", "quantize", "quantizer")),
         "model.body_lora*",
     )
     inputs: ClassVar[tuple[str, ...]] = ("text", "pair")
@@ -66,6 +67,7 @@ class TextClassification(Task[TextSource]):
             setup.seed,
             second=setup.method.second,
             precision=setup.precision,
+            device_map=setup.device_map,
         )
         return setup.applied(model)
 

@@ -25,13 +25,17 @@ from fedloom.models.adapter_folder import (
 )
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import PREFIX, LoRA
+from fedloom.models.quantize import outside
+from fedloom.models.weights import Weights
 
 _PLAIN = {"head": "head.safetensors", "anchors": PROMPTS}
 """Files of the groups outside adapters; a client without prompt states has no anchors."""
 
 
-def load_checkpoint(source: str | Path, labels: Sequence[str], seed: int) -> tuple[Any, Any]:
-    """(sequence classifier in float32, its own tokenizer); reads no pickle and runs no remote code.
+def load_checkpoint(
+    source: str | Path, labels: Sequence[str], seed: int, weights: Weights | None = None
+) -> tuple[Any, Any]:
+    """(sequence classifier, its own tokenizer); body in float32 on the CPU unless `weights`, head in float32.
 
     The checkpoint's head is kept if it has these labels in this order, or as many that it does not name; else, and
     where it has none (a masked LM), the head is drawn afresh from the stream of `seed`. Raises ExperimentError.
@@ -45,16 +49,17 @@ def load_checkpoint(source: str | Path, labels: Sequence[str], seed: int) -> tup
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         with quiet_hf(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(stream_seed(seed, "classifier"))  # for other tensors that the checkpoint lacks
-            model, report = AutoModelForSequenceClassification.from_pretrained(
+            model, report = (weights or Weights()).read(
+                AutoModelForSequenceClassification,
                 source,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
+                "model.classifier",
+                llm=True,
+                whole=_heads_of(source, named),
+                trained=lambda m: [part for n, part in m.named_children() if n != m.base_model_prefix],
                 ignore_mismatched_sizes=True,
-                output_loading_info=True,
                 **named,
             )
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, ImportError) as error:
         raise ExperimentError(f"model.classifier: {source} cannot be loaded: {reason(error)}") from error
     lacking = {str(name) for name in report["missing_keys"]}
     lacking |= {str(entry[0]) for entry in report["mismatched_keys"]}
@@ -64,6 +69,16 @@ def load_checkpoint(source: str | Path, labels: Sequence[str], seed: int) -> tup
     if lacking & outside or (set(kept) != generic and [k.casefold() for k in kept] != ours):
         fresh_head(model, seed)
     return model, tokenizer
+
+
+def _heads_of(source: str | Path, named: Mapping[str, Any]) -> list[str]:
+    """The modules beside a classifier's body."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(source, trust_remote_code=False, **named)
+    with torch.device("meta"):
+        shape = AutoModelForSequenceClassification.from_config(config)
+    return outside(shape, shape.base_model_prefix)
 
 
 def _labels_of(source: str | Path) -> list[str]:

@@ -8,9 +8,9 @@ import torch
 
 from fedloom.models.classifier.checkpoint import load_checkpoint
 from fedloom.models.classifier.trainable import AdaptedClassifier
-from fedloom.models.load import choose_device
-from fedloom.models.precision import DTYPES, Precision
+from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
+from fedloom.models.weights import DeviceMap, Weights
 
 
 def load_classifier(
@@ -21,17 +21,19 @@ def load_classifier(
     *,
     second: bool = False,
     precision: Precision = "float32",
+    device_map: DeviceMap | None = None,
 ) -> AdaptedClassifier:
     """A frozen text classifier with fresh adapters, its head for these labels in this order.
 
-    `second` adds a personal adapter to every layer; `precision` as in `load_model`. Raises ExperimentError.
+    `second` adds a personal adapter to every layer; `precision` and `device_map` as in `load_model`. Raises ExperimentError.
     """
-    model, tokenizer = load_checkpoint(classifier_source(settings), labels, seed)
+    weights = Weights.of(settings, device, precision, device_map)
+    model, tokenizer = load_checkpoint(classifier_source(settings), labels, seed, weights)
     with torch.random.fork_rng(devices=[]):  # PEFT draws initial weights that are replaced at once
-        adapted = AdaptedClassifier(
-            model.to(choose_device(device)), tokenizer, settings.body_lora, labels, seed=seed, second=second
-        )
-    adapted.cast_frozen(DTYPES[precision])
+        adapted = AdaptedClassifier(model, tokenizer, settings.body_lora, labels, seed=seed, second=second)
+    adapted.notes = weights.notes + adapted.notes
+    adapted.precision = model.dtype
+    adapted.stackable = device_map is None
     return adapted
 
 

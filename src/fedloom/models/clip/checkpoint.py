@@ -28,6 +28,7 @@ from fedloom.models.clip.towers import Towers
 from fedloom.models.clip.two_prompts import TwoContexts
 from fedloom.models.clip.zero_shot import ZeroShotCLIP
 from fedloom.models.image_processing import Pixels, read_pixels
+from fedloom.models.weights import Weights
 
 KINDS: dict[str, type[CLIPAdapter]] = {
     "Nothing": ZeroShotCLIP,
@@ -42,8 +43,8 @@ KINDS: dict[str, type[CLIPAdapter]] = {
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 
-def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu") -> tuple[Towers, Pixels]:
-    """The towers, in float32, and the preprocessing of a shipped CLIP, a folder, or a Hugging Face id.
+def load_clip_checkpoint(source: str | Path, weights: Weights | None = None) -> tuple[Towers, Pixels]:
+    """The towers (float32 on the CPU unless `weights`) and the preprocessing of a shipped CLIP, a folder, or a Hugging Face id.
 
     A CLIPModel, a SiglipModel or a VisionTextDualEncoderModel. Raises ExperimentError for one that cannot be read.
     """
@@ -59,18 +60,12 @@ def load_clip_checkpoint(source: str | Path, device: torch.device | str = "cpu")
             )
         tokenizer = AutoTokenizer.from_pretrained(where, trust_remote_code=False)
         with quiet_hf(), torch.random.fork_rng(devices=[]):
-            clip, report = AutoModel.from_pretrained(
-                where,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
+            clip, report = (weights or Weights()).read(AutoModel, where, "model.clip")
     if missing := sorted(map(str, report["missing_keys"])):
         raise ExperimentError(
             f"model.clip: {source} is no CLIP: it lacks {missing[0]} and {len(missing) - 1} more"
         )
-    return TOWERS[kind](clip.to(device), tokenizer), read_pixels(where)
+    return TOWERS[kind](clip, tokenizer), read_pixels(where)
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], adapter: CLIPAdapter, classes: Classes) -> None:

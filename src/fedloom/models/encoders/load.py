@@ -15,6 +15,7 @@ from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.models.encoders.readers import Reader, own_seconds, picture_reader, sound_reader
 from fedloom.models.encoders.towers import CONFIG, KIND, Tower, TowerEncoder
+from fedloom.models.weights import Weights
 
 PARTS = {"image": ("vision_model", "vision_tower", "visual"), "audio": ("audio_model", "audio_tower")}
 """Attributes under which models of several modalities keep the tower of one."""
@@ -22,28 +23,34 @@ MAIN = {"image": ("pixel_values",), "audio": ("input_features", "input_values")}
 
 
 def load_towers(
-    sources: Mapping[str, str | Path], seconds: float | None = None, modalities: Sequence[str] | None = None
+    sources: Mapping[str, str | Path],
+    seconds: float | None = None,
+    modalities: Sequence[str] | None = None,
+    weights: Weights | None = None,
 ) -> TowerEncoder:
-    """Towers in float32 from Hugging Face ids or folders by modality, of `modalities` only if given.
+    """Towers from Hugging Face ids or folders by modality, of `modalities` only if given.
 
-    `seconds`: the length of sound that the audio tower reads. Raises ExperimentError.
+    `seconds`: the length of sound that the audio tower reads. `weights`: their dtype and place, float32 on the CPU by default.
+    Raises ExperimentError.
     """
     chosen = [m for m in sources if modalities is None or m in modalities]
     towers = {}
     for modality in chosen:
         field = f"model.encoder.{modality}"
         with loading(field, sources[modality]):
-            towers[modality] = _load(sources[modality], modality, seconds, field)
+            towers[modality] = _load(sources[modality], modality, seconds, field, weights or Weights())
     source = ", ".join(str(sources[m]) for m in chosen)
     with loading("model.encoder", source):
         return TowerEncoder(towers)
 
 
-def load_saved(folder: Path, modalities: Sequence[str] | None = None) -> TowerEncoder:
+def load_saved(
+    folder: Path, modalities: Sequence[str] | None = None, weights: Weights | None = None
+) -> TowerEncoder:
     """The encoder in a folder that `TowerEncoder.save_pretrained` wrote."""
     listed = json.loads((folder / CONFIG).read_text(encoding="utf-8"))["modalities"]
     seconds = [entry["seconds"] for entry in listed.values() if entry["seconds"] is not None]
-    return load_towers({m: folder / m for m in listed}, seconds[0] if seconds else None, modalities)
+    return load_towers({m: folder / m for m in listed}, seconds[0] if seconds else None, modalities, weights)
 
 
 def is_saved(folder: Path) -> bool:
@@ -52,8 +59,8 @@ def is_saved(folder: Path) -> bool:
     return file.is_file() and json.loads(file.read_text(encoding="utf-8")).get("model_type") == KIND
 
 
-def _load(source: str | Path, modality: str, seconds: float | None, field: str) -> Tower:
-    model = _part(*_model(source), modality, source, field)
+def _load(source: str | Path, modality: str, seconds: float | None, field: str, weights: Weights) -> Tower:
+    model = _part(*_model(source, field, weights), modality, source, field)
     _drop_pooling(model)
     name = model.main_input_name
     if name not in MAIN[modality]:
@@ -69,7 +76,7 @@ def _load(source: str | Path, modality: str, seconds: float | None, field: str) 
     return Tower(model, reader, full)
 
 
-def _model(source: str | Path) -> tuple[Any, set[str]]:
+def _model(source: str | Path, field: str, weights: Weights) -> tuple[Any, set[str]]:
     """The base model of a checkpoint, or the part of it that was saved alone; and the names of the weights that it lacks."""
     import transformers
     from transformers import MODEL_MAPPING, AutoConfig
@@ -85,14 +92,7 @@ def _model(source: str | Path) -> tuple[Any, set[str]]:
         if kind is None:
             raise ValueError(f"transformers has no model for {config.model_type}")
     with quiet_hf(), torch.random.fork_rng(devices=[]):
-        model, report = kind.from_pretrained(
-            source,
-            config=config,
-            dtype=torch.float32,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-        )
+        model, report = weights.read(kind, source, field, config=config)
     return model, {str(name) for name in report["missing_keys"]}
 
 

@@ -140,7 +140,24 @@ def attach(
                 parameter.copy_(fresh_factor(parameter, seed, "lora", group, name))
             elif name.endswith("_B"):
                 parameter.zero_()
+        if spec.kind == "vera":
+            _restore_vera(wrapped)
     return wrapped
+
+
+def _restore_vera(wrapped: PeftModel) -> None:
+    """Draw VeRA's shared pair again in float32, and set the exact d: PEFT rounds both to the dtype of a bfloat16 base."""
+    from peft.tuners.vera.model import _kaiming_init
+
+    model: Any = wrapped.base_model
+    stream = torch.Generator().manual_seed(model.peft_config["default"].projection_prng_key)
+    A, B = (
+        _kaiming_init(tuple(pair["default"].shape), generator=stream) for pair in (model.vera_A, model.vera_B)
+    )
+    for layer in adapted_layers(wrapped).values():
+        for name, d in layer.vera_lambda_d.items():
+            d.fill_(model.peft_config[name].d_initial)
+            layer.vera_A[name], layer.vera_B[name] = A.to(d.device), B.to(d.device)
 
 
 def fresh_factor(like: Tensor, seed: int, *stream: str | int) -> Tensor:

@@ -26,11 +26,13 @@ def linear_layers(module: nn.Module) -> dict[str, nn.Module]:
 
 
 def size_of(layer: nn.Module) -> tuple[int, int]:
-    """(d_out, d_in) of a linear layer."""
+    """(d_out, d_in) of a linear layer; a quantised one's weight has another shape."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features, layer.in_features
     weight = layer.weight
     assert isinstance(weight, Tensor)  # noqa: S101 - for the type checker
     rows, columns = weight.shape
-    return (int(rows), int(columns)) if isinstance(layer, nn.Linear) else (int(columns), int(rows))
+    return int(columns), int(rows)
 
 
 def attention_layers(module: nn.Module) -> list[str]:

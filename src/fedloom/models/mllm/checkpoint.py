@@ -18,6 +18,7 @@ from fedloom.models.encoders.encoder import Encoder
 from fedloom.models.merged import SHARD
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.projector import new_projector
+from fedloom.models.weights import Weights, check_complete
 
 M = TypeVar("M", bound=nn.Module)
 CONFIG, PROJECTOR = "mllm.json", "projector.safetensors"
@@ -57,10 +58,12 @@ def load(
     build: Callable[..., M],
     folder: Path,
     modalities: Sequence[str] | None,
-    dtype: torch.dtype,
-    device: str | torch.device | None,
+    weights: Weights,
 ) -> M:
-    """The model in a folder that `save` wrote, in eval mode; `build` is its class. Reads no network and no pickle."""
+    """The model in a folder that `save` wrote, in eval mode, its projector in float32; `build` is its class.
+
+    Reads no network and no pickle.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not (folder / CONFIG).is_file():
@@ -68,29 +71,40 @@ def load(
             f"{folder} is no multimodal LLM: it lacks {CONFIG}, which save_pretrained writes"
         )
     config = validated(MLLMConfig, _fields(folder / CONFIG), str(folder / CONFIG))
-    encoder = read_encoder(folder / "encoder", modalities)
-    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    encoder = read_encoder(folder / "encoder", weights, modalities)
+    local: dict[str, Any] = {"local_files_only": True}
     with loading("model.foundation", folder / "llm"), quiet_hf():
-        llm = AutoModelForCausalLM.from_pretrained(folder / "llm", dtype=dtype, use_safetensors=True, **local)
-        tokenizer = AutoTokenizer.from_pretrained(folder / "llm", **local)
+        llm, report = weights.read(
+            AutoModelForCausalLM, folder / "llm", "the foundation's LLM", llm=True, **local
+        )
+        check_complete(report, "model.foundation", folder / "llm")
+        tokenizer = AutoTokenizer.from_pretrained(folder / "llm", trust_remote_code=False, **local)
     projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config)
     kept = projector.state_dict().keys()
     state = load_file(folder / PROJECTOR)
     if missing := sorted(kept - state.keys()):
         raise ExperimentError(f"{folder / PROJECTOR} lacks {', '.join(missing)}, which {CONFIG} asks for")
     projector.load_state_dict({name: state[name] for name in kept})
-    model = build(encoder, projector, llm, tokenizer, config)
-    return model.to(device=device, dtype=dtype).eval()
+    projector.to(llm.get_input_embeddings().weight.device)
+    return build(encoder, projector, llm, tokenizer, config).eval()
 
 
-def read_encoder(folder: Path, modalities: Sequence[str] | None = None) -> Encoder:
+def read_encoder(folder: Path, weights: Weights, modalities: Sequence[str] | None = None) -> Encoder:
     """The encoder in a folder: an ImageBind, or towers that `TowerEncoder.save_pretrained` wrote. Raises ExperimentError."""
     from fedloom.models.encoders.load import is_saved, load_saved
+
+    if is_saved(folder):
+        return load_saved(folder, modalities, weights)
+    return read_imagebind(folder, weights, modalities)
+
+
+def read_imagebind(folder: Path, weights: Weights, modalities: Sequence[str] | None = None) -> Encoder:
+    """The ImageBind in a folder. Raises ExperimentError."""
     from fedloom.models.imagebind.imagebind import ImageBind
 
-    return (
-        load_saved(folder, modalities) if is_saved(folder) else ImageBind.from_pretrained(folder, modalities)
-    )
+    encoder = ImageBind.from_pretrained(folder, modalities)
+    weights.take(encoder, "the ImageBind encoder")
+    return encoder
 
 
 def _fields(path: Path) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from torch import nn
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.models.weights import Weights, check_complete
 
 
-def load_llm(source: str | Path) -> tuple[Any, Any]:
-    """(language model, its own tokenizer) of a Hugging Face id or a folder; reads no pickle and runs no remote code.
+def load_llm(source: str | Path, weights: Weights) -> tuple[Any, Any]:
+    """(language model, its own tokenizer) of a Hugging Face id or a folder, its weights as `weights` says.
 
     Raises ExperimentError for one that cannot be loaded, that reads pictures or sounds itself, or that is not causal.
     """
@@ -27,7 +28,8 @@ def load_llm(source: str | Path) -> tuple[Any, Any]:
                 "name it as model.native"
             )
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-        llm = AutoModelForCausalLM.from_pretrained(source, use_safetensors=True, trust_remote_code=False)
+        llm, report = weights.read(AutoModelForCausalLM, source, "model.llm", llm=True)
+        check_complete(report, "model.llm", source)
         check_causal(llm, source)
     return llm, tokenizer
 

@@ -10,16 +10,16 @@ from fedloom.core.errors import ExperimentError
 from fedloom.models.encoders.encoder import Encoder
 from fedloom.models.encoders.load import load_towers
 from fedloom.models.encoders.towers import TowerEncoder
-from fedloom.models.imagebind.imagebind import ImageBind
-from fedloom.models.load import choose_device
+from fedloom.models.mllm.checkpoint import read_imagebind
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.llm import load_llm
 from fedloom.models.mllm.mllm import MLLM
 from fedloom.models.mllm.projector import new_projector
 from fedloom.models.mllm.projector_file import take_projector
 from fedloom.models.mllm.trainable import AdaptedMLLM
-from fedloom.models.precision import DTYPES, Precision
+from fedloom.models.precision import Precision
 from fedloom.models.settings import EncoderModality, Foundation
+from fedloom.models.weights import DeviceMap, Weights
 
 FRAMES = {"chat": "chat", "paper": "conversation", "bare": "bare"}
 """Frames of a prompt by the value of `model.prompt`."""
@@ -33,22 +33,21 @@ def load_model(
     *,
     second: bool = False,
     precision: Precision = "float32",
+    device_map: DeviceMap | None = None,
 ) -> AdaptedMLLM:
     """The frozen foundation with fresh adapters, only the trunks of `modalities` loaded. Raises ExperimentError.
 
     `second` adds a personal adapter to every layer. `precision` is that of the frozen weights and of the products; trained
-    tensors are float32.
+    tensors are float32. `device_map` spreads the LLM over several GPUs.
     """
-    where = choose_device(device)
-    notes: list[str] = []
+    weights = Weights.of(settings, device, precision, device_map)
+    notes = weights.notes
     # transformers and PEFT draw initial weights that are replaced at once
     with torch.random.fork_rng(devices=[]):
         if settings.llm is not None or settings.encoder is not None:
-            mllm = _assemble(settings, modalities, seed, notes).to(where)
+            mllm = _assemble(settings, modalities, seed, weights)
         else:
-            mllm = MLLM.from_pretrained(
-                foundation_folder(settings.foundation), modalities=modalities or None, device=where
-            )
+            mllm = MLLM.from_pretrained(foundation_folder(settings.foundation), modalities or None, weights)
         mllm = joined(mllm, settings, seed, assembled=settings.llm is not None)
         model = AdaptedMLLM(mllm, settings.llm_lora, settings.encoder_lora, seed=seed, second=second)
     drawn = settings.llm is not None or settings.projector != "own"
@@ -57,7 +56,8 @@ def load_model(
             "the projector starts from random weights; model.projector_from would name a trained one"
         )
     model.notes = notes + model.notes
-    model.cast_frozen(DTYPES[precision])
+    model.precision = mllm.llm.get_input_embeddings().weight.dtype  # type: ignore[operator]
+    model.stackable = device_map is None
     return model
 
 
@@ -106,8 +106,8 @@ def foundation_folder(name: str) -> Path:
     )
 
 
-def _assemble(settings: Foundation, modalities: Sequence[str], seed: int, notes: list[str]) -> MLLM:
-    """An MLLM from an encoder and a Hugging Face causal LM, with a new projector; facts worth knowing go to `notes`."""
+def _assemble(settings: Foundation, modalities: Sequence[str], seed: int, weights: Weights) -> MLLM:
+    """An MLLM from an encoder and a Hugging Face causal LM, with a new projector."""
     if settings.llm is None or settings.encoder is None:
         raise ExperimentError(
             "model.llm and model.encoder go together: name both, or neither and a model.foundation"
@@ -118,21 +118,26 @@ def _assemble(settings: Foundation, modalities: Sequence[str], seed: int, notes:
             raise ExperimentError(
                 "model.audio_seconds is for model.encoder.audio, and model.encoder is an ImageBind; leave it out"
             )
-        encoder: Encoder = ImageBind.from_pretrained(Path(settings.encoder), modalities=modalities or None)
+        encoder: Encoder = read_imagebind(Path(settings.encoder), weights, modalities or None)
     else:
-        encoder = _towers(settings.encoder, settings.audio_seconds, modalities)
+        encoder = _towers(settings.encoder, settings.audio_seconds, modalities, weights)
         config = config.model_copy(update={"pool": "mean", "projector": "per_modality"})
-        notes += [f"the {m} encoder reads {text}" for m, text in encoder.described().items()]
-    llm, tokenizer = load_llm(settings.llm)
+        weights.notes += [f"the {m} encoder reads {text}" for m, text in encoder.described().items()]
+    llm, tokenizer = load_llm(settings.llm, weights)
     if settings.stop is not None:  # before the tokenizer's end-of-text token is asked for
         config = config.model_copy(
             update={"prompt": config.prompt.model_copy(update={"stop": settings.stop})}
         )
-    return MLLM.assemble(encoder, llm, tokenizer, config, seed=seed)
+    mllm = MLLM.assemble(encoder, llm, tokenizer, config, seed=seed)
+    mllm.projector.to(llm.get_input_embeddings().weight.device)
+    return mllm
 
 
 def _towers(
-    sources: Mapping[EncoderModality, str], seconds: float | None, modalities: Sequence[str]
+    sources: Mapping[EncoderModality, str],
+    seconds: float | None,
+    modalities: Sequence[str],
+    weights: Weights,
 ) -> TowerEncoder:
     """The towers of these modalities. Raises ExperimentError for a modality without one."""
     if missing := [m for m in modalities if m not in sources]:
@@ -141,4 +146,4 @@ def _towers(
         )
     if seconds is not None and "audio" not in sources:
         raise ExperimentError("model.audio_seconds is for model.encoder.audio, which is missing")
-    return load_towers({str(m): source for m, source in sources.items()}, seconds, modalities or None)
+    return load_towers({str(m): s for m, s in sources.items()}, seconds, modalities or None, weights)

@@ -28,7 +28,8 @@ from fedloom.models.mllm.pieces import Pieces
 from fedloom.models.mllm.projector import new_projector
 from fedloom.models.mllm.prompt import assemble, sentences
 from fedloom.models.plain_tokenizer import PlainTokenizer
-from fedloom.models.precision import moved
+from fedloom.models.precision import arithmetic, moved
+from fedloom.models.weights import Weights
 
 Features = Sequence[Mapping[str, Tensor]]
 """Per example: key of the medium -> (tokens, width), the encoder's output before the projector."""
@@ -170,7 +171,8 @@ class MLLM(nn.Module):
             if batch.is_floating_point():
                 batch = batch.to(weight.dtype)
             self.rows = RowMap([i for i, _ in members])
-            out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)
+            with arithmetic(weight.device, weight.dtype):  # the LLM's precision may be another
+                out = self.encoder.encode(name, batch, pool=c.pool, scale=c.scale, tokens=c.tokens)
             for (i, key), row in zip(members, out.reshape(len(members), c.tokens, -1), strict=True):
                 features[i][key] = row
         return features
@@ -239,11 +241,10 @@ class MLLM(nn.Module):
         cls,
         folder: str | Path,
         modalities: Sequence[str] | None = None,
-        dtype: torch.dtype | None = None,
-        device: str | torch.device | None = None,
+        weights: Weights | None = None,
     ) -> "MLLM":
-        """Read a folder of `save_pretrained`, float32 unless `dtype`, only `modalities` if given."""
-        return checkpoint.load(cls, Path(folder), modalities, dtype or torch.float32, device)
+        """Read a folder of `save_pretrained`, in float32 on the CPU unless `weights`, only `modalities` if given."""
+        return checkpoint.load(cls, Path(folder), modalities, weights or Weights())
 
     @property
     def device(self) -> torch.device:

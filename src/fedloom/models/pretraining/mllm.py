@@ -32,6 +32,7 @@ from fedloom.models.pretraining.recipe import (
     seeded,
 )
 from fedloom.models.pretraining.word_readout import align
+from fedloom.models.weights import Weights
 
 FOLDER = SHIPPED / "tiny-mllm"
 MODALITIES = ("image", "audio")
@@ -103,7 +104,7 @@ def build(
         share = max(1, phase.steps * steps // STEPS)
         train(model, examples, seed, number, replace(phase, steps=share), batch, log)
     model.eval().save_pretrained(out_dir, dtype=torch.float16)
-    shipped = MLLM.from_pretrained(out_dir, device=device)
+    shipped = MLLM.from_pretrained(out_dir, weights=Weights(torch.device(device)))
     metrics: dict[str, Any] = measure(shipped, world, checks)
     return report(metrics, clock, log)
 
