@@ -23,6 +23,7 @@ from fedloom.models.settings import Foundation
 from tests.experiment.small_run import SETTINGS, contents
 from tests.models.clip.tiny_clip import quick_settings
 from tests.models.readers import READERS, apply
+from tests.models.test_weights import write_llm
 
 IDS = torch.tensor([[1, 5, 9, 20, 33]])
 TEXT = {
@@ -343,3 +344,28 @@ def test_options_that_do_not_go_together_are_one_sentence(options, says, tmp_pat
     with pytest.raises(ExperimentError, match=says):
         exported(tmp_path, *options, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_quantised_base_is_merged_whole_and_the_card_says_so(runs, tmp_path) -> None:
+    llm = write_llm(tmp_path / "llm", torch.bfloat16)
+    encoder = foundation_folder("tiny-mllm") / "encoder"
+    model = {"llm": str(llm), "encoder": str(encoder), "llm_lora": {"rank": 2}, "quantize": "8bit"}
+    run = runs("quantised", rounds=1, method="fedavg-lora", model=model)
+    exported(run, "--merge", "--out", tmp_path / "merged")
+    merged, base = (
+        AutoModelForCausalLM.from_pretrained(p, dtype=torch.float32).state_dict()
+        for p in (tmp_path / "merged" / "llm", llm)
+    )
+    config = json.loads((tmp_path / "merged" / "llm" / "config.json").read_text())
+    assert "quantization_config" not in config
+    assert config["dtype"] == "bfloat16"
+    factors = load_file(run / "model" / "llm" / "adapter_model.safetensors")
+    A, B = (next(t for n, t in sorted(factors.items()) if f"lora_{f}" in n and "q_proj" in n) for f in "AB")
+    name = next(n for n in sorted(base) if "q_proj" in n)
+    scale = json.loads((run / "model" / "llm" / "adapter_config.json").read_text())
+    change = scale["lora_alpha"] / scale["r"] * B @ A
+    assert change.abs().max() > 0
+    torch.testing.assert_close(merged[name], base[name] + change, atol=0, rtol=2**-8)
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "beside a quantised base" in card
+    assert "| base during training | quantised to 8 bits |" in card

@@ -15,9 +15,9 @@ from fedloom.models.settings import Foundation
 from fedloom.models.training.cohort import train_cohort
 from fedloom.models.training.loop import LocalJob, train_one
 from fedloom.models.training.settings import Training
-from tests.models.mllm.test_llms import CHAT, chatting
 from tests.models.mllm.test_mllm import make
 from tests.models.mllm.test_mllm_prompt import BOS, EOS, letters, readable
+from tests.models.mllm.tiny_llms import CHAT, chatting
 
 
 def talk(*texts, images=0, system=None, uid="a"):

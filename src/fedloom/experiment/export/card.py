@@ -18,6 +18,10 @@ from fedloom.models.sources import hub_id, public_name
 from fedloom.tasks.usage import adapters_in
 
 LICENCE = "to be stated by whoever publishes this model; the licences of the base models hold for it, too"
+WHOLE = (
+    "The adapters were trained beside a quantised base and merged into its whole weights, so that answers can differ a little "
+    "from the run's own."
+)
 FORMS = {
     "adapters": "adapters for PEFT",
     "uniform": "adapters of one rank, one alpha and the plain scale lora_alpha / r for all layers",
@@ -38,6 +42,7 @@ def write_card(
         f"{_whose(summary, client)} of a federated run of [fedloom](https://pypi.org/project/fedloom/): {FORMS[form]}.",
         "",
         *_section("Load", ["```python", experiment.task.usage(experiment.model, folder), "```"]),
+        *(_section("Precision", [WHOLE]) if form == "merged" and experiment.model.quantize else []),
         *(_section("Two adapters", [MIXED.strip()]) if (folder / PROMPTS).is_file() else []),
         *_section("What is in it", _table(_contents(folder, bases))),
         *_section("Training", _table(_settings(experiment, summary))),
@@ -99,15 +104,10 @@ def _settings(experiment: Experiment, summary: Mapping[str, Any]) -> Iterator[tu
     yield "seed", summary["seed"]
     for part, source in experiment.task.bases(experiment.model).items():
         yield f"base{f', {part}' if part else ''}", public_name(source)
+    if (bits := experiment.model.quantize) is not None:
+        yield "base during training", f"quantised to {bits.replace('bit', ' bits')}"
     for name, value in sorted((summary["privacy"] or {}).items()):
         yield f"privacy.{name}", value
-
-
-def _status(summary: Mapping[str, Any]) -> str:
-    """The run's status; changes that a resume accepted may hold paths, and a text a client's name."""
-    status = str(summary["status"])
-    named = any(row["client"] in status for row in summary["clients"])
-    return "complete, with reservations" if named or "accepted_changes" in summary else status
 
 
 def _data(summary: Mapping[str, Any], client: str | None) -> Iterator[tuple[str, Any]]:

@@ -78,7 +78,7 @@ def _make_uniform(run: Path, client: str | None, part: Path, dtype: DType | None
     groups = adapters_in(part)
     frozen: Mapping[str, Tensor] = {}
     if any(read_json(part / group / CONFIG).get("peft_type") == "VERA" for group in groups):
-        frozen = load_as(run, client, device="cpu", compile=False).frozen
+        frozen = load_as(run, client, device="cpu", compile=False, device_map=None).frozen
     for group in groups:
         own = {f"{prefix}{place_of(n)}": t for n, t in frozen.items() if group_of(n) == group}
         make_uniform(part / group, own, None if dtype is None else getattr(torch, dtype))
@@ -86,11 +86,18 @@ def _make_uniform(run: Path, client: str | None, part: Path, dtype: DType | None
 
 
 def _merge(run: Path, client: str | None, part: Path, experiment: Experiment, dtype: DType | None) -> None:
-    """Write the whole model; it is loaded in bfloat16 where the base is stored so, and else in float32."""
+    """Write the whole model, its base loaded unquantised in the dtype in which it is stored; float16 in float32."""
     bases = experiment.task.bases(experiment.model)
     own = {name: stored_dtype(source) for name, source in bases.items()}
-    precision = "bfloat16" if set(own.values()) == {torch.bfloat16} else "float32"
-    model = load_as(run, client, device="cpu", compile=False, precision=precision)
+    model = load_as(
+        run,
+        client,
+        foundation=experiment.model.model_copy(update={"quantize": None}),
+        device="cpu",
+        compile=False,
+        precision="float32" if torch.float16 in own.values() else "auto",
+        device_map=None,
+    )
     model.save_merged(part, own if dtype is None else dict.fromkeys(own, getattr(torch, dtype)))
 
 
