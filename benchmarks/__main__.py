@@ -24,6 +24,7 @@ PLOTS = (
     "checkpointing",
     "cohort_size",
     "further_client",
+    "loading",
     "scaling",
     "clip",
     "deploy",

@@ -15,10 +15,12 @@ from fedloom.data.sample import Sample
 from fedloom.models.classifier.checkpoint import load_checkpoint
 from fedloom.models.mllm.load import load_model
 from fedloom.models.mllm.trainable import AdaptedMLLM
+from fedloom.models.native.load import load_native
 from fedloom.models.settings import Foundation
 from fedloom.models.training.loop import LocalJob, train_one
 from fedloom.models.training.settings import Training
 from fedloom.models.weights import Weights
+from tests.models.native.tiny_families import FAMILIES
 
 SHIPPED = Path(str(files("fedloom.models"))) / "shipped"
 SIZES = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
@@ -224,3 +226,18 @@ def test_an_llm_that_lacks_weights_is_refused(precision, tmp_path) -> None:
         save_file({"other": torch.zeros(1)}, file, {"format": "pt"})
     with pytest.raises(ExperimentError, match=r"lacks 21 of its model's tensors, such as lm_head\.weight"):
         made(folder, precision)
+
+
+@pytest.mark.parametrize(("name", "modality"), [("llava", "image"), ("gemma3", "image")])
+def test_a_native_models_projector_keeps_every_digit(name, modality, tmp_path) -> None:
+    FAMILIES[name](tmp_path)
+    settings = Foundation(native=str(tmp_path), llm_lora=None, encoder_lora={"rank": 2})
+    model = load_native(settings, [modality], "cpu", 0, precision="bfloat16")
+    stored = {n: t for f in tmp_path.glob("*.safetensors") for n, t in load_file(f).items()}
+    projector = {n: t for n, t in model.start.items() if n.startswith("projector/")}
+    rounded = {t.bfloat16().float().flatten()[0].item() for t in stored.values()}
+    assert projector
+    for start in projector.values():
+        assert any(t.shape == start.shape and torch.equal(t.float(), start) for t in stored.values())
+    assert any(t.flatten()[0].item() not in rounded for t in projector.values())
+    assert model.precision == torch.bfloat16

@@ -231,9 +231,9 @@ def picture_features(setup: Setup, samples: Sequence[Sample], batch: int = 64) -
     from fedloom.models.native.load import load_native
 
     if setup.foundation.native is not None:
-        native = load_native(setup.foundation, ["image"], setup.device, setup.seed)
+        native = load_native(setup.foundation, ["image"], setup.device, setup.seed, precision=setup.precision)
         return torch.stack([native.picture_features(s).cpu() for s in samples])
-    model = load_model(setup.foundation, ["image"], setup.device, setup.seed)
+    model = load_model(setup.foundation, ["image"], setup.device, setup.seed, precision=setup.precision)
     rows = []
     for start in range(0, len(samples), batch):
         examples = [model.prepare(s) for s in samples[start : start + batch]]

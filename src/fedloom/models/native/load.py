@@ -58,6 +58,7 @@ def load_native(
         stops = eos if isinstance(eos, list) else [] if eos is None else [eos]
         limit = settings.max_text_tokens or MAX_TEXT_TOKENS
         reader = Reader(processor, loaded.config, family, source, stops, limit)
+        dtype = loaded.get_input_embeddings().weight.dtype
         model = NativeMLLM(
             loaded,
             reader,
@@ -66,8 +67,9 @@ def load_native(
             settings.encoder_lora,
             seed=seed,
             second=second,
-            precision=loaded.dtype,
+            precision=dtype,
         )
+    model.precision = dtype
     model.notes = weights.notes + model.notes
     model.stackable &= device_map is None
     return model

@@ -1,0 +1,115 @@
+"""Peak memory of loading a language model, against the size of its weights.
+
+`python -m benchmarks loading [MB]` (600 if none is given) writes a random bfloat16 Llama in several shards to a temporary folder
+and loads it, every way in a process of its own, less what the same process needs for a Llama of a few KB. `peak` counts all
+resident pages; `own` those that are no pages of a file, which the system can take back at any time: the least memory that a load
+needs. A forward pass of four tokens follows, which reads every weight once.
+
+The rival is the float32 detour: the model is read in float32, then cast.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+WAYS = {
+    "float32": ("float32", None),
+    "bfloat16": ("bfloat16", None),
+    "auto": ("auto", None),
+    "auto, 8bit": ("auto", "8bit"),
+    "auto, 4bit": ("auto", "4bit"),
+    "float32 detour to bfloat16": (None, None),
+}
+
+
+def write(folder: Path, megabytes: float) -> float:
+    """Save a random Llama of about this size; returns its MB."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from fedloom.models.mllm.load import foundation_folder
+
+    tokenizer = AutoTokenizer.from_pretrained(foundation_folder("tiny-mllm") / "llm")
+    width = 64 if megabytes < 10 else 1024
+    layers = max(1, round(megabytes * 1e6 / (2 * 16 * width * width)))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+    )
+    torch.set_default_dtype(torch.bfloat16)
+    model = LlamaForCausalLM(config)
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder, max_shard_size="100MB")
+    tokenizer.save_pretrained(folder)
+    return sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
+
+
+def pages() -> dict[str, float]:
+    """MB of resident pages, and of those that belong to no file."""
+    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    fields = {line[0].rstrip(":"): line[1] for line in lines if len(line) > 1}
+    return {"peak": int(fields["VmRSS"]) / 1e3, "own": int(fields["RssAnon"]) / 1e3}
+
+
+def measure(folder: Path, way: str) -> dict[str, float]:
+    """Peaks while the model is loaded, and after a forward pass."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from fedloom.models.mllm.llm import load_llm
+    from fedloom.models.settings import Foundation
+    from fedloom.models.weights import Weights
+
+    precision, quantize = WAYS[way]
+    peaks, done = pages(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            now = pages()
+            peaks.update({name: max(peaks[name], value) for name, value in now.items()})
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    if precision is None:
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(torch.bfloat16)
+    else:
+        settings = Foundation(quantize=quantize)
+        model, _ = load_llm(folder, Weights.of(settings, "cpu", precision))
+    loaded = dict(peaks)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=model.dtype == torch.bfloat16):
+        model(input_ids=torch.zeros(1, 4, dtype=torch.int64))
+    done.set()
+    watcher.join()
+    return {**loaded, "forward": pages()["peak"]}
+
+
+def child(folder: Path, way: str) -> dict[str, float]:
+    command = [sys.executable, "-m", "benchmarks", "loading", "--child", str(folder), way]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["--child"]:
+        print(json.dumps(measure(Path(arguments[1]), arguments[2])))
+        return
+    with tempfile.TemporaryDirectory() as root:
+        small, large = Path(root, "small"), Path(root, "large")
+        write(small, 0.1)
+        size = write(large, float(arguments[0]) if arguments else 600)
+        shards = len(list(large.glob("*.safetensors")))
+        print(f"a bfloat16 Llama of {size:.0f} MB in {shards} shards\n")
+        print(f"{'':28}{'peak':>8}{'own':>8}{'after a forward pass':>22}   peak over size")
+        for way in WAYS:
+            base, loaded = child(small, way), child(large, way)
+            more = {name: loaded[name] - base[name] for name in base}
+            print(
+                f"{way:28}{more['peak']:>5.0f} MB{more['own']:>5.0f} MB{more['forward']:>19.0f} MB{more['peak'] / size:>17.2f}"
+            )
