@@ -88,9 +88,9 @@ class Quantization:
 def is_quantised(layer: nn.Module) -> bool:
     """Whether a layer's weight is quantised."""
     weight = getattr(layer, "weight", None)
-    return weight is not None and (
-        not weight.is_floating_point() or "torchao" in type(weight.data).__module__
-    )
+    if not isinstance(weight, torch.Tensor):  # none, or a parametrised one
+        return False
+    return not weight.is_floating_point() or "torchao" in type(weight.data).__module__
 
 
 def make_repeatable(model: nn.Module, dtype: torch.dtype) -> None:
