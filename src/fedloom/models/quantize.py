@@ -81,7 +81,7 @@ class Quantization:
 
     def described(self, device: torch.device) -> str:
         """The mode in words."""
-        slow = "; on a CPU this saves memory and no time" if device.type == "cpu" else ""
+        slow = ", unpacked for each product on the CPU" if device.type == "cpu" else ""
         return f"{SAID[self.bits, self.library]} by {self.library}{slow}"
 
 
