@@ -50,7 +50,7 @@ def test_the_llm_is_quantised_and_says_so(mode, llm) -> None:
     assert not any(is_quantised(m) for m in model.mllm.encoder.modules())
     [note] = [n for n in model.notes if n.startswith("model.llm: 14 layers with")]
     library = MODES[mode].get("quantizer") or ("torchao" if mode == "8" else "bitsandbytes")
-    assert f" by {library}; on a CPU" in note
+    assert f" by {library}, unpacked for each product on the CPU" in note
     examples = [model.prepare(s) for s in samples()]
     loss, other = float(whole.loss(examples)), float(model.loss(examples))
     assert loss != other

@@ -170,6 +170,14 @@ def test_a_model_cannot_be_spread_over_one_device(device_map, monkeypatch) -> No
         Weights.of(Foundation(), "cpu", "float32", device_map)
 
 
+def test_a_model_that_the_gpus_cannot_hold_is_refused() -> None:
+    weights = Weights(device_map="auto")
+    weights._note_devices("model.llm", {"model.layers.0": 0, "model.layers.1": 1, "lm_head": 1})
+    assert weights.notes == ["model.llm is spread over 2 devices; clients train one after another"]
+    with pytest.raises(ExperimentError, match="does not fit on the GPUs, and a part of it would lie on cpu"):
+        weights._note_devices("model.llm", {"model.layers.0": 0, "model.layers.1": "cpu"})
+
+
 def test_an_llm_behind_accelerates_hooks_trains_alike(llms) -> None:
     from accelerate import dispatch_model
 

@@ -81,16 +81,16 @@ class Quantization:
 
     def described(self, device: torch.device) -> str:
         """The mode in words."""
-        slow = "; on a CPU this saves memory and no time" if device.type == "cpu" else ""
+        slow = ", unpacked for each product on the CPU" if device.type == "cpu" else ""
         return f"{SAID[self.bits, self.library]} by {self.library}{slow}"
 
 
 def is_quantised(layer: nn.Module) -> bool:
     """Whether a layer's weight is quantised."""
     weight = getattr(layer, "weight", None)
-    return weight is not None and (
-        not weight.is_floating_point() or "torchao" in type(weight.data).__module__
-    )
+    if not isinstance(weight, torch.Tensor):  # none, or a parametrised one
+        return False
+    return not weight.is_floating_point() or "torchao" in type(weight.data).__module__
 
 
 def make_repeatable(model: nn.Module, dtype: torch.dtype) -> None:

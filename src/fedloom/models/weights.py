@@ -92,6 +92,8 @@ class Weights:
             model, report = kind.from_pretrained(
                 source, use_safetensors=True, trust_remote_code=False, output_loading_info=True, **options
             )
+        if llm and self.device_map is not None:
+            self._note_devices(name, model.hf_device_map)
         dtype = self.dtype_of(model.dtype)
         settle(
             model,
@@ -122,6 +124,16 @@ class Weights:
         elif quantised or (self.device.type != "cpu" and find_spec("accelerate") is not None):
             options["device_map"] = {"": self.device}
         return "device_map" in options
+
+    def _note_devices(self, name: str, devices: Mapping[str, Any]) -> None:
+        """Say how many devices hold a model. Raises ExperimentError where some of it did not fit on a GPU."""
+        if left := sorted({str(d) for d in devices.values()} & {"cpu", "disk"}):
+            raise ExperimentError(
+                f"engine.device_map: {name} does not fit on the GPUs, and a part of it would lie on {' and '.join(left)}; "
+                "take more GPUs, or model.quantize"
+            )
+        count = len(set(devices.values()))
+        self.notes.append(f"{name} is spread over {count} devices; clients train one after another")
 
     def _note_quantised(
         self, name: str, source: str | Path, model: nn.Module, quantization: Quantization | None
