@@ -4,6 +4,7 @@ x.parquet, .arrow, .csv, .tsv, .jsonl, .json     one table
 a folder that `save_to_disk` wrote               its splits
 metadata.jsonl, .csv or .parquet                 ImageFolder and AudioFolder; also in folders below, such as train/ and test/
 several files of one format                      parts of one table; train, validation and test in their names are splits
+<picture or sound> with a .txt of its stem        captions beside their files; see `captions`
 <class>/<picture or sound>                       classes by folder, also below train/ and test/
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from fedloom.core.errors import ExperimentError
 from fedloom.data.media import KINDS
 from fedloom.data.tables.arrow_rows import ArrowRows
+from fedloom.data.tables.captions import caption_rows, captioned
 from fedloom.data.tables.cells import SPLITS, Part
 from fedloom.data.tables.files import Files
 from fedloom.data.tables.formats import SUFFIXES, open_file, reading
@@ -49,7 +51,7 @@ def open_path(path: Path, owner: str = "the data's folder") -> list[Table]:
     tables = metadata or [f for f in files if f.suffix.lower() in SUFFIXES and f.name not in _NOT_TABLES]
     if tables:
         return _of_files(path, tables, owner)
-    return _classes(path, files, owner)
+    return _captions(path, files, owner) if captioned(files) else _classes(path, files, owner)
 
 
 def _is_shown(path: Path) -> bool:
@@ -101,6 +103,16 @@ def _of_files(root: Path, files: list[Path], owner: str) -> list[Table]:
     return tables
 
 
+def _captions(root: Path, files: list[Path], owner: str) -> list[Table]:
+    """Pictures and sounds with a text beside them."""
+    import datasets
+
+    columns = caption_rows(root, files)
+    features = datasets.Features({name: datasets.Value("string") for name in columns})
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    return [Table(ArrowRows(rows, str(root)), None, Files(root, owner=owner))]
+
+
 def _classes(root: Path, files: list[Path], owner: str) -> list[Table]:
     """Pictures or sounds in a folder for each class."""
     import datasets
@@ -114,7 +126,7 @@ def _classes(root: Path, files: list[Path], owner: str) -> list[Table]:
     if len(labels) < 2:
         raise ExperimentError(
             f"data.path: {root} holds no table; there should be a file that ends in {', '.join(SUFFIXES)}, one called "
-            f"{' or '.join(METADATA)}, or a folder of pictures or sounds for each class."
+            f"{' or '.join(METADATA)}, a .txt beside every picture or sound, or a folder of pictures or sounds for each class."
         )
     return [
         Table(
