@@ -9,7 +9,7 @@ several files of one format                      parts of one table; train, vali
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,17 +41,31 @@ def open_path(path: Path, owner: str = "the data's folder") -> list[Table]:
         return [Table(open_file(path), None, Files(path.parent, owner=owner))]
     if not path.is_dir():
         raise ExperimentError(f"data.path: there is no file or folder {path}.")
-    try:
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            return _saved(path, owner)
-        files = sorted(f for f in path.rglob("*") if _is_shown(f.relative_to(path)) and f.is_file())
-    except OSError as error:
-        raise ExperimentError(f"data.path: {path} cannot be listed: {error.strerror}.") from error
-    metadata = [f for f in files if f.name.lower() in METADATA]
-    tables = metadata or [f for f in files if f.suffix.lower() in SUFFIXES and f.name not in _NOT_TABLES]
-    if tables:
+    if is_saved(path):
+        return _saved(path, owner)
+    files = listed_files(path)
+    if tables := table_files(files):
         return _of_files(path, tables, owner)
     return _captions(path, files, owner) if captioned(files) else _classes(path, files, owner)
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def listed_files(root: Path) -> list[Path]:
+    """All files below a folder in order, without hidden ones. Raises ExperimentError for a folder that cannot be listed."""
+    try:
+        return sorted(f for f in root.rglob("*") if _is_shown(f.relative_to(root)) and f.is_file())
+    except OSError as error:
+        raise ExperimentError(f"data.path: {root} cannot be listed: {error.strerror}.") from error
+
+
+def table_files(files: Sequence[Path]) -> list[Path]:
+    """The tables among the files of a folder: those of ImageFolder and AudioFolder, else all of a table's format."""
+    metadata = [f for f in files if f.name.lower() in METADATA]
+    return metadata or [f for f in files if f.suffix.lower() in SUFFIXES and f.name not in _NOT_TABLES]
 
 
 def _is_shown(path: Path) -> bool:
