@@ -5,38 +5,12 @@ from pathlib import Path
 import pytest
 
 from fedloom.core.errors import ExperimentError
-from tests.data.tables.tables import load, notes, png, rows, wav
+from tests.data.tables.tables import load, notes, rows, write_stamps
 
 
 @pytest.fixture
 def stamps(tmp_path: Path) -> Path:
-    """Three captioned animals and two foods; a frog-1 whose name begins with frog's; names spoken in two languages."""
-    root = tmp_path / "stamps"
-    for number, place in enumerate(
-        ("animals/pond/frog", "animals/pond/frog-1", "animals/cat", "food/pear", "food/pea")
-    ):
-        path = root / place
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.with_suffix(".png").write_bytes(png(number))
-        path.with_suffix(".txt").write_text(f"A {path.name}.\nfr.utf8=Une {path.name}.\n", encoding="utf-8")
-        path.with_name(f"{path.name}_desc_fr.ogg").write_bytes(_ogg(number))
-    (root / "animals/cat_desc.ogg").write_bytes(_ogg(9))
-    (root / "animals/cat_mirror.png").write_bytes(png(8))
-    (root / "food/salt_desc_fr.ogg").write_bytes(_ogg(7))
-    (root / "food/salt.txt").write_text("Salt.\n", encoding="utf-8")
-    (root / "food/rice.png").write_bytes(png(6))
-    return root
-
-
-def _ogg(number: int) -> bytes:
-    import io
-
-    import soundfile
-
-    wave, rate = soundfile.read(io.BytesIO(wav(number)))
-    content = io.BytesIO()
-    soundfile.write(content, wave, rate, format="OGG")
-    return content.getvalue()
+    return write_stamps(tmp_path / "stamps")
 
 
 def test_first_lines_are_answers_and_each_file_belongs_to_the_longest_stem(stamps: Path) -> None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _columns(path: str, tables: Iterable[Table], unwanted: tuple[str, ...]) -> F
     others: Counter[str] = Counter()
     for table in tables:
         rows = table.rows
-        found, _ = find(GUESSED, rows.features, path, lambda column, rows=rows: peek(rows, column), unwanted)
+        found, _ = find(GUESSED, rows.features, path, partial(peek, rows), unwanted)
         named = found.named()
         left = [column for column in rows.features if column not in named.values()]
         if not unwanted and "client" not in named and _may_be_clients(table, named):

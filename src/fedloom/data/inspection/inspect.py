@@ -119,7 +119,8 @@ def _loaded(layout: Layout, found: Found, question: str | None) -> list[ClientDa
 def _asked(found: Found) -> str | None:
     """The question about samples that bring none, by what they hold."""
     held = [m for m in KINDS if m in found.parts]
-    return _QUESTIONS.get(held[0], "what is it?") if len(held) == 1 else "what is it?" if held else None
+    alone = len(held) == 1 and "answer" in found.parts
+    return _QUESTIONS.get(held[0], "what is it?") if alone else "what is it?" if held else None
 
 
 def _spread(samples: Sequence[Sample], parts: int) -> Iterable[Sample]:

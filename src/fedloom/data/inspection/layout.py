@@ -75,7 +75,7 @@ def _of_classes(root: Path, files: Sequence[Path]) -> Layout:
     classes = {file.parent for file in media}
     if len({folder.name for folder in classes}) < 2 or root in classes:
         raise ExperimentError(
-            f"nothing says what the {len(media)} pictures and sounds in {root} show; {_RIGHT}"
+            f"nothing says what the pictures and sounds in {root} show, such as {media[0].name}; {_RIGHT}"
         )
     if pictures and sounds:
         raise ExperimentError(

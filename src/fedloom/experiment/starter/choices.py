@@ -108,7 +108,7 @@ def _data(seen: Inspection) -> dict[str, Any]:
     """The data part without the number of clients."""
     data: dict[str, Any] = {"source": seen.layout.source, "path": str(seen.layout.path)}
     if seen.layout.source == "classes":
-        data["dataset"] = seen.layout.path.stem or "pictures"
+        data["dataset"] = "pictures"  # the folder's own name may be that of a known set
     if seen.found.parts:
         data["columns"] = dict(seen.found.parts)
     if seen.question is not None:

@@ -11,6 +11,11 @@ from fedloom.models.known_models import Model, suitable
 
 ROUNDS = 5
 _SHOWN_COLUMNS = 12
+_BY_CLASS, _IN_WORDS = (
+    ("promptfl", "pfedmma", "fedpgp"),
+    ("fedavg-lora", "feda2-lora", "fedprox", "local-only"),
+)
+"""Methods to try, for pictures by class and for answers in words."""
 _PARTITIONS = {
     "labeldir": "a Dirichlet draw for each class; few-shot: classes that clients do not share (docs/your-data.md)",
     "domains": "every client holds one domain",
@@ -20,17 +25,14 @@ _PARTITIONS = {
 def text(seen: Inspection, choices: Choices, file: Path, memory: float) -> str:
     """The file's text. `memory`: that of the device in 10^9 bytes."""
     stem = file.stem
-    others = (
-        "others: promptfl, pfedmma, fedpgp"
-        if seen.layout.source == "classes"
-        else "others: fedavg-lora, feda2-lora, fedprox"
-    )
+    known = _BY_CLASS if seen.layout.source == "classes" else _IN_WORDS
+    others = [name for name in known if name != choices.method]
     lines = [
         f"# fedloom run {file} --out runs/{stem}      (before it, fedloom data {file} shows clients and samples)",
         f"name: {_value(stem)}",
         f"description: {_value(f'{seen.layout.form}, {seen.samples} samples')}",
         f"rounds: {ROUNDS}",
-        f"method: {choices.method}   # {others}; fedloom methods explains them",
+        f"method: {choices.method}   # others: {', '.join(others)}; fedloom methods explains them",
         *_data(seen, choices),
         *_model(seen, choices, memory),
         f"training: {_value(choices.training)}   # of a client in one round",
@@ -57,7 +59,7 @@ def _data(seen: Inspection, choices: Choices) -> list[str]:
         "question": "asked about every sample",
         "clients": "the samples are dealt to so many",
         "test_share": "of each client's samples, where the data state no split",
-        "skip_bad": f"leaves out {len(seen.faults)} samples whose file cannot be used",
+        "skip_bad": f"{len(seen.faults)} of the files cannot be used",
         "max_skipped": "share of samples that may be left out",
         "partition": _PARTITIONS.get(data.get("partition", {}).get("kind"), ""),
     }
@@ -77,7 +79,7 @@ def _model(seen: Inspection, choices: Choices, memory: float) -> list[str]:
     known = suitable(seen.modalities, "classes" if by_class else "answers")
     if known:
         lines.append(
-            f"# in its place, with the memory that LoRA on it takes in float32, about; this machine has {memory:.0f} GB:"
+            f"# in its place, with a rough guess of the memory for training in float32; this machine has {memory:.0f} GB:"
         )
     best = max((m.gigabytes for m in known if m.gigabytes <= memory), default=None)
     for model in known:
