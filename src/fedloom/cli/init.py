@@ -1,6 +1,7 @@
 """`fedloom init`: a first look at own data, and an experiment on them."""
 
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated, Any
 
 import typer
@@ -42,8 +43,10 @@ def init(
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(written, encoding="utf-8")
     for title, says in _report(seen, choices):
-        out.print(Text(f"{title:<10}{_cut(says, WIDTH - 10)}"), soft_wrap=True)
-    out.print(Text(f"wrote     {file}; next: fedloom data {file}, fedloom run {file}"), soft_wrap=True)
+        for number, line in enumerate(_lines(says, 2 if title in ("note", "unusable") else 1)):
+            out.print(Text(f"{'' if number else title:<10}{line}"), soft_wrap=True)
+    out.print(Text(f"wrote     {file}"), soft_wrap=True)
+    out.print(Text(f"next      fedloom data {file}; fedloom run {file}"), soft_wrap=True)
 
 
 def _report(seen: Any, choices: Any) -> list[tuple[str, str]]:
@@ -69,10 +72,12 @@ def _report(seen: Any, choices: Any) -> list[tuple[str, str]]:
         )
     for modality, measure in seen.media.items():
         lines.append((modality, _measure(measure)))
-    lines += [("note", note.removeprefix(f"{seen.layout.path}: ")) for note in seen.notes[:3]]
+    lines += [("note", note.removeprefix(f"{seen.layout.path}: ")) for note in seen.notes[:2]]
     if seen.faults:
-        lines.append(("unusable", f"{len(seen.faults)} samples are left out, such as"))
-        lines += [("", fault) for fault in seen.faults[:3]]
+        lines.append(
+            ("unusable", f"{len(seen.faults)} of {seen.samples + len(seen.faults)} samples are left out:")
+        )
+        lines += [("unusable", fault.removeprefix("data.path: ")) for fault in seen.faults[:2]]
     shown = ", ".join(f"{name}: {value}" for name, value in choices.model.items())
     return [*lines, ("chosen", f"method: {choices.method}; model: {shown}")]
 
@@ -97,7 +102,6 @@ def _size(size: tuple[int, int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _cut(text: str, width: int) -> str:
-    """The text on one line of this width."""
-    line = " ".join(text.split())
-    return line if len(line) <= width else f"{line[: width - 4]} ..."
+def _lines(text: str, most: int) -> list[str]:
+    """The text on at most so many lines; the last one tells of a rest by dots."""
+    return wrap(text, WIDTH - 10, max_lines=most, placeholder=" ...") or [""]
