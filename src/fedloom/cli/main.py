@@ -20,6 +20,7 @@ from fedloom.cli.ask import ask
 from fedloom.cli.data import data
 from fedloom.cli.export import export
 from fedloom.cli.foundation import app as foundation_app
+from fedloom.cli.init import init
 from fedloom.cli.methods import methods
 from fedloom.cli.options import Jobs, Overrides, Quick
 from fedloom.cli.output import echo, errors, out, plain_table
@@ -243,6 +244,9 @@ app.command("exam", hidden=True)(benchmark)  # its name until 0.1
 
 
 app.command(epilog="Example: fedloom methods feda2-lora")(methods)
+
+
+app.command(epilog="Example: fedloom init silos --out my.yaml")(init)
 
 
 app.command(epilog="Example: fedloom data experiments/uniflow/quickstart.yaml --show 6 --out samples")(data)

@@ -29,6 +29,32 @@ def wav(number: int) -> bytes:
     return content.getvalue()
 
 
+def ogg(number: int) -> bytes:
+    """The sound of `wav` in OGG."""
+    wave, rate = soundfile.read(io.BytesIO(wav(number)))
+    content = io.BytesIO()
+    soundfile.write(content, wave, rate, format="OGG")
+    return content.getvalue()
+
+
+def write_stamps(root: Path) -> Path:
+    """Five captioned pictures with spoken names, a voice without picture, and a picture without caption."""
+    places = ("animals/pond/frog", "animals/pond/frog-1", "animals/cat", "food/pear", "food/pea")
+    for number, place in enumerate(places):
+        path = root / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".png").write_bytes(png(number))
+        path.with_suffix(".txt").write_text(f"A {path.name}.\nfr.utf8=Une {path.name}.\n", encoding="utf-8")
+        path.with_name(f"{path.name}_desc_fr.ogg").write_bytes(ogg(number))
+    (root / "animals/cat_desc.ogg").write_bytes(ogg(9))
+    (root / "animals/cat_mirror.png").write_bytes(png(8))
+    (root / "food/salt_desc_fr.ogg").write_bytes(ogg(7))
+    (root / "food/salt.txt").write_text("Salt.\n", encoding="utf-8")
+    (root / "food/rice.png").write_bytes(png(6))
+    (root / "food/pear.svg").write_text("<svg/>", encoding="utf-8")
+    return root
+
+
 def files(folder: Path, count: int, suffix: str = "png", under: str = "") -> list[str]:
     """Files 0.png, 1.png, ... or 0.wav, ..., and their names."""
     (folder / under).mkdir(parents=True, exist_ok=True)

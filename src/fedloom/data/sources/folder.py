@@ -117,7 +117,7 @@ def load_folder(
         unwanted=("client",),
         skip_missing=rules.skip_bad,
     )
-    pools = {name: _pool(place, rules, how) for name, place in _places(root).items()}
+    pools = {name: _pool(place, rules, how) for name, place in places(root).items()}
     skipped = check_pools(list(pools.values()), rules)
     return [
         replace(as_client(name, pool, pool.declared, bad, Limits(test_share), seed), notes=pool.notes)
@@ -125,7 +125,7 @@ def load_folder(
     ]
 
 
-def _places(root: Path) -> dict[str, Path]:
+def places(root: Path) -> dict[str, Path]:
     """The clients' folders by their names; where there are none, the clients' tables by the names of their files."""
     try:
         listed = sorted(p for p in root.iterdir() if not p.name.startswith("."))
@@ -148,11 +148,20 @@ def _places(root: Path) -> dict[str, Path]:
 
 def _pool(place: Path, rules: FileRules, how: Reading) -> Pool:
     """One client's records."""
-    if place.is_dir() and (_has_metadata(place) or not _has_table(place)):
+    if _is_plain_place(place):
         listed = list(_records(place))
         if _is_plain(listed[0][1]) and not how.columns.named() and how.question is None:
             return _pool_of([_record(record, place, at, rules) for at, record in listed])
     return pool_of({str(place): open_path(place, "the client's folder")}, how)
+
+
+def is_plain_folder(place: Path) -> bool:
+    """Whether a client's folder is read by the keys above, without columns."""
+    return _is_plain_place(place) and _is_plain(next(_records(place))[1])
+
+
+def _is_plain_place(place: Path) -> bool:
+    return place.is_dir() and (_has_metadata(place) or not _has_table(place))
 
 
 def _has_metadata(folder: Path) -> bool:

@@ -84,6 +84,8 @@ _ANSWER_TEXTS = ("text", "sentence", "transcription", "transcript", "description
 """Names of a text that is the answer of a captioned picture or a transcribed sound, and the question of anything else."""
 _FILE_NAMES = ("file_name", "filename", "file", "file_path", "filepath", "path")
 """Names of a column of files of one modality, which their suffixes tell."""
+_MOST_SHOWN = 12
+"""Ignored columns that are named."""
 
 
 class Columns(BaseModel):
@@ -179,7 +181,8 @@ def find(
         listed = ", ".join(f"{part}: {guessed[part]}" for part in _USUAL if part in guessed)
         notes.append(f"{name}: columns guessed from their names: {{{listed}}}")
     if ignored:
-        notes.append(f"{name}: columns not read: {', '.join(ignored)}")
+        more = f" and {len(ignored) - _MOST_SHOWN} more" if len(ignored) > _MOST_SHOWN else ""
+        notes.append(f"{name}: columns not read: {', '.join(ignored[:_MOST_SHOWN])}{more}")
     return Columns(**taken), tuple(notes)
 
 

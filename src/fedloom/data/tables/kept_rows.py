@@ -15,11 +15,12 @@ class KeptRows:
         self.missing: dict[int, str] = {}
         self.client: dict[int, str] = {}
         self.unanswered: list[str | None] = []
+        self.bare: list[str | None] = []
 
     def add(self, number: int, row: Row) -> None:
         """Take a row."""
         if row.sample is None and row.missing is None:
-            self.unanswered.append(row.split)
+            (self.bare if row.bare else self.unanswered).append(row.split)
             return
         self.splits[number] = row.split
         if row.missing is not None:
@@ -31,16 +32,20 @@ class KeptRows:
 
     def use_splits(self, path: str) -> list[str]:
         """Make the splits train, test or None, and forget rows of others. Returns what a user should know."""
-        parts, note = used_splits([*self.splits.values(), *self.unanswered])
+        parts, note = used_splits([*self.splits.values(), *self.unanswered, *self.bare])
         left_out = [n for n, split in self.splits.items() if split not in parts]
         for number in left_out:
             for kept in (self.splits, self.media, self.missing, self.client):
                 kept.pop(number, None)
         self.splits = {n: parts[split] for n, split in self.splits.items()}
         notes = [] if note is None else [f"{path}: {note}"]
-        if empty := sum(split in parts for split in self.unanswered):
+        empty, bare = (sum(split in parts for split in own) for own in (self.unanswered, self.bare))
+        total = len(self.splits) + empty + bare
+        if empty:
+            notes.append(f"{path}: {empty} of {total} rows have no answer and are left out")
+        if bare:
             notes.append(
-                f"{path}: {empty} of {empty + len(self.splits)} rows have no answer and are left out"
+                f"{path}: {bare} of {total} rows hold no picture or sound to ask data.question about and are left out"
             )
         return notes
 

@@ -4,17 +4,19 @@ x.parquet, .arrow, .csv, .tsv, .jsonl, .json     one table
 a folder that `save_to_disk` wrote               its splits
 metadata.jsonl, .csv or .parquet                 ImageFolder and AudioFolder; also in folders below, such as train/ and test/
 several files of one format                      parts of one table; train, validation and test in their names are splits
+<picture or sound> with a .txt of its stem        captions beside their files; see `captions`
 <class>/<picture or sound>                       classes by folder, also below train/ and test/
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.media import KINDS
 from fedloom.data.tables.arrow_rows import ArrowRows
+from fedloom.data.tables.captions import caption_rows, captioned
 from fedloom.data.tables.cells import SPLITS, Part
 from fedloom.data.tables.files import Files
 from fedloom.data.tables.formats import SUFFIXES, open_file, reading
@@ -39,17 +41,31 @@ def open_path(path: Path, owner: str = "the data's folder") -> list[Table]:
         return [Table(open_file(path), None, Files(path.parent, owner=owner))]
     if not path.is_dir():
         raise ExperimentError(f"data.path: there is no file or folder {path}.")
-    try:
-        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
-            return _saved(path, owner)
-        files = sorted(f for f in path.rglob("*") if _is_shown(f.relative_to(path)) and f.is_file())
-    except OSError as error:
-        raise ExperimentError(f"data.path: {path} cannot be listed: {error.strerror}.") from error
-    metadata = [f for f in files if f.name.lower() in METADATA]
-    tables = metadata or [f for f in files if f.suffix.lower() in SUFFIXES and f.name not in _NOT_TABLES]
-    if tables:
+    if is_saved(path):
+        return _saved(path, owner)
+    files = listed_files(path)
+    if tables := table_files(files):
         return _of_files(path, tables, owner)
-    return _classes(path, files, owner)
+    return _captions(path, files, owner) if captioned(files) else _classes(path, files, owner)
+
+
+def is_saved(path: Path) -> bool:
+    """Whether `save_to_disk` wrote this folder."""
+    return (path / "dataset_dict.json").is_file() or (path / "state.json").is_file()
+
+
+def listed_files(root: Path) -> list[Path]:
+    """All files below a folder in order, without hidden ones. Raises ExperimentError for a folder that cannot be listed."""
+    try:
+        return sorted(f for f in root.rglob("*") if _is_shown(f.relative_to(root)) and f.is_file())
+    except OSError as error:
+        raise ExperimentError(f"data.path: {root} cannot be listed: {error.strerror}.") from error
+
+
+def table_files(files: Sequence[Path]) -> list[Path]:
+    """The tables among the files of a folder: those of ImageFolder and AudioFolder, else all of a table's format."""
+    metadata = [f for f in files if f.name.lower() in METADATA]
+    return metadata or [f for f in files if f.suffix.lower() in SUFFIXES and f.name not in _NOT_TABLES]
 
 
 def _is_shown(path: Path) -> bool:
@@ -101,6 +117,16 @@ def _of_files(root: Path, files: list[Path], owner: str) -> list[Table]:
     return tables
 
 
+def _captions(root: Path, files: list[Path], owner: str) -> list[Table]:
+    """Pictures and sounds with a text beside them."""
+    import datasets
+
+    columns = caption_rows(root, files)
+    features = datasets.Features({name: datasets.Value("string") for name in columns})
+    rows = datasets.Dataset.from_dict(columns, features=features)
+    return [Table(ArrowRows(rows, str(root)), None, Files(root, owner=owner))]
+
+
 def _classes(root: Path, files: list[Path], owner: str) -> list[Table]:
     """Pictures or sounds in a folder for each class."""
     import datasets
@@ -114,7 +140,7 @@ def _classes(root: Path, files: list[Path], owner: str) -> list[Table]:
     if len(labels) < 2:
         raise ExperimentError(
             f"data.path: {root} holds no table; there should be a file that ends in {', '.join(SUFFIXES)}, one called "
-            f"{' or '.join(METADATA)}, or a folder of pictures or sounds for each class."
+            f"{' or '.join(METADATA)}, a .txt beside every picture or sound, or a folder of pictures or sounds for each class."
         )
     return [
         Table(

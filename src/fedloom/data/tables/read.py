@@ -85,7 +85,7 @@ def pool_of(opened: Mapping[str, Sequence[Table]], how: Reading) -> Pool:
 def _reader(path: str, table: Table, how: Reading, prefix: str) -> tuple[Reader, tuple[str, ...]]:
     rows = table.rows
     given = Columns(**{p: c for p, c in how.columns.named().items() if c in rows.features})
-    columns, notes = find(given, rows.features, path, lambda column: _peek(rows, column), how.unwanted)
+    columns, notes = find(given, rows.features, path, lambda column: peek(rows, column), how.unwanted)
     named = columns.named()
     if not {"answer", "label", "messages"} & set(named):
         raise ExperimentError(
@@ -101,7 +101,8 @@ def _reader(path: str, table: Table, how: Reading, prefix: str) -> tuple[Reader,
     return Reader(table, columns, how.settings, how.question, prefix), notes
 
 
-def _peek(rows: Rows, column: str) -> Iterable[Any]:
+def peek(rows: Rows, column: str) -> Iterable[Any]:
+    """The first values of a column."""
     first = next(rows.batches([column]), [])
     return [cells[column] for cells in first[:PEEKED]]
 

@@ -19,12 +19,17 @@ from fedloom.data.tables.opening import Table
 
 @dataclass(frozen=True)
 class Row:
-    """A row's checked content. `sample` is None where the row has no answer, or names a file that is not there (`missing`)."""
+    """A row's checked content. `sample` is None where the row is not used.
+
+    It has no answer; or it is `bare`, with no picture or sound for the one question of all rows; or it names a file that is not
+    there (`missing`).
+    """
 
     sample: Sample | None
     split: Part | None
     client: str | None
     missing: str | None = None
+    bare: bool = False
 
     @property
     def media(self) -> tuple[Media, ...]:
@@ -115,6 +120,8 @@ class Reader:
         if not question and not media:
             says = "has neither a question nor a picture or sound; data.question gives all rows one"
             raise self.error(number, "question", says)
+        if self.question and self._media_columns and not media and not talk:
+            return Row(None, split or self.table.split, client, bare=True)
         kept = {c: column_value(cells[c]) for c in (self.columns.label, self.columns.client, *self.keep) if c}
         sample = Sample(
             uid=f"{self.prefix}{number + 1}",
