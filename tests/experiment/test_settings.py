@@ -67,8 +67,12 @@ def test_a_resolved_experiment_reads_back_equal() -> None:
             "data.partition must say its kind",
         ),
         (
-            "method: feda2-lora\ndata: {partition: {kind: few-shot}}",
-            "data.partition is not read by source tabletop; leave it out, or set data.source: classes",
+            "method: feda2-lora\ndata: {source: labelled, partition: {kind: few-shot}}",
+            "data.partition is not read by source labelled; leave it out, or set data.source: tabletop",
+        ),
+        (
+            "method: feda2-lora\ndata: {partition: {kind: pachinko}}",
+            "data.partition.kind: there is no 'pachinko' here; known are column, folder, iid, dirichlet",
         ),
         (
             "method: feda2-lora\ndata: {source: nowhere}",
@@ -129,7 +133,17 @@ def test_another_source_drops_the_fields_that_it_does_not_read(row: str, tmp_pat
     file.write_text(f"{BASE}rows: {{own: {row}}}\n")
     [experiment] = load_rows(file)
     assert experiment.data.model_dump(
-        exclude={"test_only", "skip_bad", "max_skipped", "media", "columns", "question"}
+        exclude={
+            "test_only",
+            "skip_bad",
+            "max_skipped",
+            "media",
+            "columns",
+            "question",
+            "partition",
+            "clients",
+            "missing",
+        }
     ) == {
         "source": "folder",
         "path": Path("silos"),

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from fedloom.cli.deal_picture import show_deal
 from fedloom.cli.options import Overrides, Quick
 from fedloom.cli.output import out, plain_table
 
@@ -18,6 +19,9 @@ def data(
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="write the shown samples' pictures and sounds here")
     ] = None,
+    tokens: Annotated[
+        bool, typer.Option("--tokens", help="load the model, and count the samples that it will cut to fit")
+    ] = False,
     quick: Quick = False,
 ) -> None:
     """Inspect an experiment's clients: what each holds, how much, and samples. Also checks the data."""
@@ -32,7 +36,10 @@ def data(
         with file_checks(out, quick=quick):
             clients = row.task.clients(row.setup)
             notes = row.task.notes(row.setup)
-        _show_clients(row.task, clients, notes)
+        over = getattr(getattr(row.data, "partition", None), "over", None)
+        _show_clients(row.task, clients, notes, over)
+        if tokens:
+            _show_cut(row, clients)
         place = out_dir if out_dir is None or len(distinct) == 1 else out_dir / f"{number:02d}"
         _show_samples(clients, show, place)
 
@@ -47,7 +54,7 @@ def _title(row: Any) -> str:
     return ", ".join(parts)
 
 
-def _show_clients(task: Any, clients: Any, notes: list[str]) -> None:
+def _show_clients(task: Any, clients: Any, notes: list[str], over: str | None) -> None:
     table = []
     for client in clients:
         kinds = Counter(s.kind for part in (client.train, client.test) for s in part)
@@ -55,6 +62,7 @@ def _show_clients(task: Any, clients: Any, notes: list[str]) -> None:
         counts = (str(len(client.train)), str(len(client.test)))
         table.append((client.name, ", ".join(client.holds) or "text", *counts, samples))
     out.print(plain_table(("client", "holds", "train", "test", "samples"), table))
+    show_deal(clients, over)
     for note in notes:
         out.print(Text(note))
     for client in clients:
@@ -62,6 +70,15 @@ def _show_clients(task: Any, clients: Any, notes: list[str]) -> None:
             out.print(Text(note), soft_wrap=True)
         for sentence in client.skipped:
             out.print(Text(f"skipped: {sentence}"), soft_wrap=True)
+
+
+def _show_cut(row: Any, clients: Any) -> None:
+    """Count the samples that lose text to `model.max_text_tokens`, or input to the encoder."""
+    model = row.task.model({c.name: c.holds for c in clients}, row.setup)
+    for part in ("train", "test"):
+        samples = [sample for client in clients for sample in getattr(client, part)]
+        cut = sum(bool(getattr(model.prepare(sample), "truncated", False)) for sample in samples)
+        out.print(Text(f"{cut} of {len(samples)} {part} samples will be cut to fit the model"))
 
 
 def _show_samples(clients: Any, show: int, folder: Path | None) -> None:

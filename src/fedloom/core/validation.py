@@ -61,6 +61,10 @@ def _sentence(error: ValidationError, model: type[BaseModel], fields: Mapping[st
         tag = str(first["ctx"]["discriminator"]).strip("'")
         page = "docs/your-data.md" if place.startswith("data.") else "docs/security.md"
         return f"{place} must say its {tag}; {page} names them"
+    if first["type"] == "union_tag_invalid":
+        known = str(first["ctx"]["expected_tags"]).replace("'", "")
+        tag = str(first["ctx"]["discriminator"]).strip("'")
+        return f"{place}.{tag}: there is no {first['ctx']['tag']!r} here; known are {known}"
     if first["type"] == "missing":
         return f"{place} is missing{_purpose(model, location)}"
     # One value with several possible types has one error for each of them.

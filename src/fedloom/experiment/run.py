@@ -13,6 +13,8 @@ from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.files import disk_fault, write_atomic
 from fedloom.core.folder_lock import locked
 from fedloom.core.seals import CHECKSUMS, check_files, damaged, write_checksums, write_sealed
+from fedloom.data.client_data import ClientData
+from fedloom.data.deal_counts import by_kind, by_label
 from fedloom.data.sample import modality_of
 from fedloom.experiment import provenance
 from fedloom.experiment.build import build, build_from, load_clients
@@ -265,9 +267,20 @@ def _results(folder: Path) -> list[Path]:
 
 
 def _client_rows(federation: Federation) -> list[dict[str, Any]]:
-    """One row per client: modalities, sample counts, and metrics of the last round."""
+    """One row per client: modalities, sample counts in all, by kind and by label, and metrics of the last round."""
     rows = []
-    for name in sorted({*federation.evaluator.tests.of}):
+    tests = federation.evaluator.tests
+    names = sorted({*tests.of})
+    held = {
+        n: ClientData(
+            n, federation.clients[n].data.train if n in federation.clients else (), tests.only(n).samples
+        )
+        for n in names
+    }
+    data = getattr(federation.experiment, "data", None)
+    labels = by_label(list(held.values()), getattr(getattr(data, "partition", None), "over", None))
+    kinds = by_kind(held.values())
+    for name in names:
         test = federation.evaluator.tests.only(name)
         client = federation.clients.get(name)
         rows.append(
@@ -277,6 +290,8 @@ def _client_rows(federation: Federation) -> list[dict[str, Any]]:
                 "train": len(client.data.train) if client is not None else 0,
                 "test": len(test.samples),
                 "metrics": federation.client_metrics.get(name, {}),
+                "kinds": dict(kinds[name]),
+                "labels": dict(labels.get(name, {})),
             }
         )
     return rows

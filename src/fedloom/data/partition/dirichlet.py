@@ -56,29 +56,47 @@ def label_skew(
 
     """
     rng = numpy_stream(seed, "partition", stream, clients)
-    parts = [np.asarray(train, dtype=np.int64), np.asarray(test, dtype=np.int64)]
-    classes = np.unique(np.concatenate(parts))
-    sizes = np.array([[(part == label).sum() for part in parts] for label in classes])
-    if clients * least <= min(len(part) for part in parts):
-        for _ in range(tries):
-            if (cuts := draw_cuts(sizes, clients, beta, least, rng)) is not None:
-                return _dealt(parts, classes, cuts, clients, rng)
+    if clients * least <= min(len(train), len(test)):
+        split = skewed((train, test), clients, beta, (least, least), rng, tries)
+        if split is not None:
+            return [Share(tuple(a), tuple(b)) for a, b in split]
     raise ExperimentError(
         f"data.partition: no draw in {tries} gave each of {clients} clients {least} training and {least} test examples of "
         f"{len(train)} and {len(test)} with beta {beta:g}; name fewer clients, or lower data.partition.least"
     )
 
 
-def draw_cuts(
-    sizes: NDArray[np.int64], clients: int, beta: float, least: int, rng: np.random.Generator
-) -> NDArray[np.int64] | None:
-    """The ends of the clients' pieces of each class, (classes, 2, clients), in training and in test examples.
+def skewed(
+    labels: Sequence[Sequence[int]],
+    clients: int,
+    beta: float,
+    least: Sequence[int],
+    rng: np.random.Generator,
+    tries: int = TRIES,
+) -> list[list[list[int]]] | None:
+    """Each client's ascending places in each part, such as training and test; None if `tries` draws give too few.
 
-    One draw of `label_skew` for classes of `sizes` (classes, 2); None if a client gets fewer than `least`.
+    `labels` and `least` (the fewest places of a client) are by part; the cap of `label_skew` is that of the first part.
+    """
+    parts = [np.asarray(part, dtype=np.int64) for part in labels]
+    classes = np.unique(np.concatenate(parts))
+    sizes = np.array([[(part == label).sum() for part in parts] for label in classes])
+    for _ in range(tries):
+        if (cuts := draw_cuts(sizes, clients, beta, least, rng)) is not None:
+            return _dealt(parts, classes, cuts, clients, rng)
+    return None
+
+
+def draw_cuts(
+    sizes: NDArray[np.int64], clients: int, beta: float, least: int | Sequence[int], rng: np.random.Generator
+) -> NDArray[np.int64] | None:
+    """The ends of the clients' pieces of each class, (classes, parts, clients), as in training and in test examples.
+
+    One draw of `label_skew` for classes of `sizes` (classes, parts); None if a client gets fewer than `least` of a part.
     """
     cap = sizes[:, 0].sum() / clients
-    held = np.zeros((2, clients), np.int64)
-    cuts = np.empty((len(sizes), 2, clients), np.int64)
+    held = np.zeros((sizes.shape[1], clients), np.int64)
+    cuts = np.empty((*sizes.shape, clients), np.int64)
     for number, size in enumerate(sizes):
         shares = rng.dirichlet(np.full(clients, beta)) * (held[0] < cap)
         if not shares.sum() > 0:  # a small beta can put all of a class on clients that are full
@@ -87,7 +105,7 @@ def draw_cuts(
         cuts[number] = np.rint(ends * size[:, None]).astype(np.int64)
         cuts[number, :, -1] = size
         held += np.diff(cuts[number], prepend=0)
-    return cuts if held.min() >= least else None
+    return cuts if np.all(held.min(axis=1) >= least) else None
 
 
 def _dealt(
@@ -96,15 +114,15 @@ def _dealt(
     cuts: NDArray[np.int64],
     clients: int,
     rng: np.random.Generator,
-) -> list[Share]:
-    """The clients' examples by the cuts, each class in random order."""
-    places: list[list[list[int]]] = [[[], []] for _ in range(clients)]
+) -> list[list[list[int]]]:
+    """The clients' examples of each part by the cuts, each class in random order."""
+    places: list[list[list[int]]] = [[[] for _ in parts] for _ in range(clients)]
     for label, cut in zip(classes, cuts, strict=True):
         for part, (labels, ends) in enumerate(zip(parts, cut, strict=True)):
             order = rng.permutation(np.flatnonzero(labels == label))
             for client, piece in enumerate(np.split(order, ends[:-1])):
                 places[client][part] += piece.tolist()
-    return [Share(tuple(sorted(a)), tuple(sorted(b))) for a, b in places]
+    return [[sorted(part) for part in own] for own in places]
 
 
 def pachinko(

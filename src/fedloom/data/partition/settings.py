@@ -1,4 +1,4 @@
-"""Settings `data.partition`: the three partitions of pFedMMA's experiments for image classification."""
+"""Settings `data.partition`: partitions of pictures by class (`Partition`), and of samples of any task (`RowPartition`)."""
 
 from typing import Annotated, Literal
 
@@ -56,3 +56,94 @@ class DomainShift(BaseModel):
 
 Partition = Annotated[FewShot | LabelSkew | DomainShift, Field(discriminator="kind")]
 """One of the partitions; `kind` discriminates."""
+
+
+class Column(BaseModel):
+    """The natural partition: one client for each name in a column."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["column"] = "column"
+    over: str | None = Field(None, description="the column; none = that of data.columns.client, or guessed")
+
+
+class Folders(BaseModel):
+    """The natural partition of a folder: one client for each folder in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["folder"] = "folder"
+
+
+class Iid(BaseModel):
+    """Samples at random, equally many for each client."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["iid"] = "iid"
+
+
+class Dirichlet(BaseModel):
+    """Every label, or every value of a column, is split over the clients by a Dirichlet draw."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["dirichlet"] = "dirichlet"
+    over: str | None = Field(None, description="the column whose values are split; none = the label")
+    beta: float = Field(
+        0.5, gt=0, description="Dirichlet parameter; the smaller, the fewer values a client holds"
+    )
+    least: int = Field(
+        2, ge=1, description="fewest training samples of a client; those that share a file count as one"
+    )
+
+
+class Quantity(BaseModel):
+    """Samples at random, and clients of different sizes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["quantity"] = "quantity"
+    law: Literal["dirichlet", "power"] = Field(
+        "dirichlet", description="the clients' sizes: dirichlet | power"
+    )
+    beta: Annotated[float, ReadWith(".law", ("dirichlet",))] = Field(
+        0.5, gt=0, description="dirichlet: parameter of the sizes; the smaller, the more they differ"
+    )
+    exponent: Annotated[float, ReadWith(".law", ("power",))] = Field(
+        1.0, gt=0, description="power: client k has a share of k^-exponent"
+    )
+    least: int = Field(2, ge=1, description="fewest training samples of a client")
+
+
+class Domain(BaseModel):
+    """Every client holds samples of one value of a column; `data.clients` is a multiple of the values' number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["domain"] = "domain"
+    over: str | None = Field(None, description="the column; none = the folders of source folder")
+
+
+class Modality(BaseModel):
+    """Every client holds samples of one kind: pictures, sounds, both, or text alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["modality"] = "modality"
+
+
+class RowFewShot(FewShot):
+    """Disjoint labels, or values of a column, for each client, with a few training samples of each."""
+
+    over: str | None = Field(None, description="the column whose values are dealt; none = the label")
+
+
+RowPartition = Annotated[
+    Column | Folders | Iid | Dirichlet | Quantity | Domain | Modality | RowFewShot,
+    Field(discriminator="kind"),
+]
+"""One of the partitions of samples of any task; `kind` discriminates."""
+
+OF_ONE_VALUE = (Column, Dirichlet, Domain, RowFewShot)
+"""The kinds with a column, `over`."""

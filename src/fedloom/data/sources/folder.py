@@ -15,20 +15,24 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedloom.core.errors import ExperimentError
-from fedloom.data.client_data import ClientData
+from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.media import KINDS, Media, modality_of_name
+from fedloom.data.missing import Missing
+from fedloom.data.partition.settings import Column, Folders, RowPartition
 from fedloom.data.sample import Sample
 from fedloom.data.sources.file_source import STRICT, FileRules, FileSource, MediaFiles
 from fedloom.data.sources.source import Features
+from fedloom.data.sources.table_clients import clients_of, column_of
 from fedloom.data.tables.cells import plain
 from fedloom.data.tables.columns import GUESSED, Columns
 from fedloom.data.tables.files import MissingFileError, inside
 from fedloom.data.tables.formats import SUFFIXES
+from fedloom.data.tables.merged import merged
 from fedloom.data.tables.opening import open_path
 from fedloom.data.tables.pool import Limits, Pool, as_client, check_pools
 from fedloom.data.tables.read import Reading, pool_of
@@ -53,10 +57,39 @@ class FolderSource(FileSource):
     question: str | None = Field(
         None, min_length=1, description="one question for all rows of the clients' tables"
     )
+    partition: RowPartition | None = Field(
+        None,
+        description="how the samples of all folders are dealt anew, as {kind: iid}: iid | dirichlet | quantity | domain | "
+        "modality | few-shot; none or folder = one client per folder",
+    )
+    clients: Annotated[int, Field(ge=1)] | dict[Holding, int] | None = Field(
+        None, description="number of clients of a partition, or {image: N, audio: N} for kind modality"
+    )
+    missing: Missing | None = Field(
+        None, description="modalities that are missing, as {image: 0.3, audio: 0.7}"
+    )
+
+    @model_validator(mode="after")
+    def _one_deal(self) -> "FolderSource":
+        if isinstance(self.partition, Column):
+            raise ValueError(
+                "partition of kind column is for one table of all clients; set source: table, or partition: {kind: folder}"
+            )
+        if self.clients is not None and self.partition is None:
+            raise ValueError(
+                "clients is read with data.partition alone, since every folder is a client; leave it out, or set partition: "
+                "{kind: iid}"
+            )
+        return self
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
-        """One client per folder; every media file is checked."""
-        return load_folder(self.path, self.test_share, seed, self.rules, self.columns, self.question)
+        """One client per folder, or all their samples dealt by `partition`; every media file is checked."""
+        if self.partition is None or isinstance(self.partition, Folders):
+            return load_folder(self.path, self.test_share, seed, self.rules, self.columns, self.question)
+        by = column_of(self.partition)
+        pool = merged(_pools(self.path, self.rules, self.columns, self.question, by))
+        (skipped,) = check_pools([pool], self.rules)
+        return clients_of(pool, skipped, self.partition, self.clients, Limits(self.test_share), seed)
 
 
 @dataclass(frozen=True)
@@ -108,6 +141,18 @@ def load_folder(
     root = Path(root)
     if not 0 < test_share < 1:
         raise ExperimentError(f"The test share must lie between 0 and 1, and {test_share} does not.")
+    pools = _pools(root, rules, columns, question)
+    skipped = check_pools(list(pools.values()), rules)
+    return [
+        replace(as_client(name, pool, pool.declared, bad, Limits(test_share), seed), notes=pool.notes)
+        for (name, pool), bad in zip(pools.items(), skipped, strict=True)
+    ]
+
+
+def _pools(
+    root: Path, rules: FileRules, columns: Columns, question: str | None, keep: str | None = None
+) -> dict[str, Pool]:
+    """Each client's rows, sorted by name; `keep` is the column that they are dealt by (see `Reading`)."""
     if not root.is_dir():
         raise ExperimentError(f"There is no data folder {root}; it should hold one folder per client.")
     how = Reading(
@@ -115,14 +160,10 @@ def load_folder(
         question=question,
         settings=rules.media,
         unwanted=("client",),
+        keep=keep,
         skip_missing=rules.skip_bad,
     )
-    pools = {name: _pool(place, rules, how) for name, place in places(root).items()}
-    skipped = check_pools(list(pools.values()), rules)
-    return [
-        replace(as_client(name, pool, pool.declared, bad, Limits(test_share), seed), notes=pool.notes)
-        for (name, pool), bad in zip(pools.items(), skipped, strict=True)
-    ]
+    return {name: _pool(place, rules, how) for name, place in places(root).items()}
 
 
 def places(root: Path) -> dict[str, Path]:
@@ -150,7 +191,7 @@ def _pool(place: Path, rules: FileRules, how: Reading) -> Pool:
     """One client's records."""
     if _is_plain_place(place):
         listed = list(_records(place))
-        if _is_plain(listed[0][1]) and not how.columns.named() and how.question is None:
+        if _is_plain(listed[0][1]) and not how.columns.named() and how.question is None and how.keep is None:
             return _pool_of([_record(record, place, at, rules) for at, record in listed])
     return pool_of({str(place): open_path(place, "the client's folder")}, how)
 

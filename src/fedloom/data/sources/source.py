@@ -13,6 +13,7 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
+from fedloom.data.missing import lacking
 from fedloom.data.sample import Sample
 
 Features = Callable[[Sequence[Sample]], Tensor]
@@ -79,6 +80,9 @@ class Source(BaseModel):
         """The clients of `deal`; test-only clients lose their training samples. Raises ExperimentError."""
         self._path_is_read()
         clients = _checked(self.source_name(), self.deal(seed, features))
+        missing = getattr(self, "missing", None)
+        if missing is not None:
+            clients = lacking(clients, missing, seed)
         for pattern in self.test_only:
             if not any(fnmatch(c.name, pattern) for c in clients):
                 raise ExperimentError(

@@ -7,9 +7,11 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
+from fedloom.data.missing import Missing
+from fedloom.data.partition.settings import Column, Folders, RowPartition
 from fedloom.data.sources.file_source import FileSource
 from fedloom.data.sources.source import Features, checked_counts
-from fedloom.data.sources.table_clients import clients_of
+from fedloom.data.sources.table_clients import clients_of, column_of
 from fedloom.data.tables.columns import GUESSED, Columns
 from fedloom.data.tables.pool import Limits, Pool, check_pools
 from fedloom.data.tables.read import Reading, read_pool
@@ -38,6 +40,14 @@ class TableSource(FileSource):
         description="number of clients that the rows are dealt to, or {image: N, audio: N} by what a row holds; none = by the "
         "column of clients",
     )
+    partition: RowPartition | None = Field(
+        None,
+        description="how rows are dealt to clients, as {kind: dirichlet, over: topic}: column | iid | dirichlet | quantity | "
+        "domain | modality | few-shot; none = iid, or by what clients counts, or by the column of clients",
+    )
+    missing: Missing | None = Field(
+        None, description="modalities that are missing, as {image: 0.3, audio: 0.7}"
+    )
     train: int | None = Field(None, ge=1, description="most training samples per client; none = all")
     test: int | None = Field(None, ge=1, description="most test samples per client; none = all")
     test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
@@ -60,6 +70,14 @@ class TableSource(FileSource):
 
     @model_validator(mode="after")
     def _one_deal(self) -> "TableSource":
+        if isinstance(self.partition, Folders):
+            raise ValueError(
+                "partition of kind folder is for one folder per client; set source: folder, or partition: {kind: column}"
+            )
+        if isinstance(self.partition, Column) and self.partition.over and self.columns.client:
+            raise ValueError(
+                "partition.over and columns.client both name the column of clients; leave one out"
+            )
         if self.clients is not None and self.columns.client is not None:
             raise ValueError(
                 "clients says how many clients the rows are dealt to, and columns.client names their column; leave one out"
@@ -73,21 +91,26 @@ class TableSource(FileSource):
 
     def pool(self) -> Pool:
         """All rows, before they are dealt. Raises ExperimentError."""
+        partition, columns = self.partition, self.columns
+        natural = (partition is None and self.clients is None) or isinstance(partition, Column)
+        if isinstance(partition, Column) and partition.over:
+            columns = columns.model_copy(update={"client": partition.over})
         how = Reading(
-            columns=self.columns,
+            columns=columns,
             question=self.question,
             settings=self.media,
             config=self.config,
             streaming=self.streaming,
             take=self.take,
-            unwanted=() if self.clients is None else ("client",),
+            unwanted=() if natural else ("client",),
+            keep=column_of(partition),
             skip_missing=self.skip_bad,
         )
         return read_pool(self.paths, how)
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
-        """One client for each name in the column of clients, or as many as `clients` says, IID."""
+        """One client for each name in the column of clients, or as many as `clients` says, by `partition`."""
         pool = self.pool()
         (skipped,) = check_pools([pool], self.rules)
         limits = Limits(self.test_share, self.train, self.test)
-        return clients_of(pool, skipped, self.clients, limits, seed)
+        return clients_of(pool, skipped, self.partition, self.clients, limits, seed)

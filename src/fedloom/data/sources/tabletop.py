@@ -6,6 +6,9 @@ from typing import ClassVar, Literal
 from pydantic import Field, field_validator
 
 from fedloom.data.client_data import ClientData, Holding
+from fedloom.data.missing import Missing
+from fedloom.data.partition.redeal import redealt
+from fedloom.data.partition.settings import RowPartition
 from fedloom.data.sources.source import Features, Source, checked_counts
 from fedloom.data.tabletop.speech import PRIVATE_VOICES
 from fedloom.data.tabletop.styles import PRIVATE_STYLES
@@ -38,6 +41,14 @@ class TabletopSource(Source):
     clients: dict[Holding, int] = Field(
         {"image": 3, "audio": 3}, description="number of clients that hold images, speech, both, or text"
     )
+    partition: RowPartition | None = Field(
+        None,
+        description="how all clients' samples are dealt anew, as {kind: iid}: dirichlet, few-shot and domain over answer, kind, "
+        "question_kind or client; none = every client has scenes, a style and a voice of its own",
+    )
+    missing: Missing | None = Field(
+        None, description="modalities that are missing, as {image: 0.3, audio: 0.7}"
+    )
     train: int = Field(160, ge=1, description="training samples per client")
     test: int = Field(40, ge=1, description="test samples per client")
 
@@ -48,8 +59,9 @@ class TabletopSource(Source):
         return value
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
-        """Clients with scenes, a style and a voice of their own."""
-        return tabletop_clients(self.clients, self.train, self.test, seed)
+        """Clients with scenes, a style and a voice of their own, or all their samples by `partition`."""
+        clients = tabletop_clients(self.clients, self.train, self.test, seed)
+        return redealt(clients, self.partition, len(clients), seed) if self.partition else clients
 
 
 def tabletop_clients(counts: Mapping[Holding, int], train: int, test: int, seed: int) -> list[ClientData]:

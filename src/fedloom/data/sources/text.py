@@ -16,6 +16,8 @@ from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import numpy_stream
 from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.partition.label_mix import Mix, deal, label_mix, quotas
+from fedloom.data.partition.redeal import redealt
+from fedloom.data.partition.settings import RowPartition
 from fedloom.data.sample import Sample
 from fedloom.data.sources import glue
 from fedloom.data.sources.source import Features, Source, checked_counts
@@ -46,9 +48,13 @@ class TextSource(Source):
         description="a folder with GLUE's parquet files, <path>/<task>/train*.parquet; none = download",
     )
     clients: dict[Holding, int] = Field({"text": 3}, description="number of clients, as {text: N}")
+    partition: RowPartition | None = Field(
+        None,
+        description="how all clients' samples are dealt anew, as {kind: quantity}; the label is the answer; none = by dirichlet",
+    )
     train: int = Field(160, ge=1, description="training samples per client")
     test: int = Field(40, ge=1, description="test samples per client")
-    dirichlet: float | None = Field(
+    dirichlet: Annotated[float | None, ReadWith(".partition", (None,))] = Field(
         0.5, gt=0, description="Dirichlet parameter of the clients' label mixes; none = all clients alike"
     )
 
@@ -70,9 +76,9 @@ class TextSource(Source):
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """Clients text-01 and so on, each with one label mix."""
-        return text_clients(
-            self.task, self.clients["text"], self.train, self.test, self.dirichlet, seed, self.path
-        )
+        alpha = self.dirichlet if self.partition is None else None
+        clients = text_clients(self.task, self.clients["text"], self.train, self.test, alpha, seed, self.path)
+        return redealt(clients, self.partition, len(clients), seed) if self.partition else clients
 
 
 def text_clients(

@@ -136,6 +136,7 @@ def find(
     name: str,
     samples: Callable[[str], Iterable[Any]],
     unwanted: Collection[str] = (),
+    kept: Collection[str] = (),
 ) -> tuple[Columns, tuple[str, ...]]:
     """The table's columns and the sentences to show: what was guessed, and which columns are ignored.
 
@@ -145,6 +146,7 @@ def find(
         name: the table, for messages.
         samples: some values of a column, to tell files of pictures from files of sounds, and splits from other words.
         unwanted: parts that are not guessed, since nothing reads them.
+        kept: further columns that are read.
 
     Raises ExperimentError for a named column that is not there, and where several may be meant.
 
@@ -175,7 +177,7 @@ def find(
     if "messages" in taken:  # a conversation holds its questions and answers
         taken = {part: c for part, c in taken.items() if part not in TEXTS}
     guessed = {part: c for part, c in taken.items() if part not in given.named()}
-    ignored = [c for c in features if c not in taken.values()]
+    ignored = [c for c in features if c not in (*taken.values(), *kept)]
     notes = []
     if guessed:
         listed = ", ".join(f"{part}: {guessed[part]}" for part in _USUAL if part in guessed)

@@ -1,6 +1,6 @@
 """What is kept of a table's rows before they are dealt: splits, clients and the places of media, but no texts."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from fedloom.data.media import Media
 from fedloom.data.tables.reader import Row
@@ -14,6 +14,7 @@ class KeptRows:
         self.media: dict[int, tuple[Media, ...]] = {}
         self.missing: dict[int, str] = {}
         self.client: dict[int, str] = {}
+        self.columns: dict[int, Mapping[str, str | int | float]] = {}
         self.unanswered: list[str | None] = []
         self.bare: list[str | None] = []
 
@@ -27,6 +28,8 @@ class KeptRows:
             self.missing[number] = row.missing
         else:
             self.media[number] = row.media
+            if row.columns:
+                self.columns[number] = row.columns
         if row.client is not None:
             self.client[number] = row.client
 
@@ -35,7 +38,7 @@ class KeptRows:
         parts, note = used_splits([*self.splits.values(), *self.unanswered, *self.bare])
         left_out = [n for n, split in self.splits.items() if split not in parts]
         for number in left_out:
-            for kept in (self.splits, self.media, self.missing, self.client):
+            for kept in (self.splits, self.media, self.missing, self.client, self.columns):
                 kept.pop(number, None)
         self.splits = {n: parts[split] for n, split in self.splits.items()}
         notes = [] if note is None else [f"{path}: {note}"]
@@ -55,6 +58,7 @@ class KeptRows:
         self.media |= other.media
         self.missing |= other.missing
         self.client |= other.client
+        self.columns |= other.columns
 
 
 def used_splits(splits: Iterable[str | None]) -> tuple[dict[str | None, str | None], str | None]:

@@ -17,7 +17,8 @@ class Pool:
     """Numbered rows. All that is kept of a row is its split and the places of its media; `read` gives the samples.
 
     `declared`: "train", "test" or None for each row. `missing`: the sentence on a row whose file is not there. `client`: the
-    row's client, where a column names it. `unusable`: the sentence on a row's file and its fault. `notes`: remarks on the data.
+    row's client, where a column names it. `columns`: the row's values of the columns that a partition deals by. `unusable`: the
+    sentence on a row's file and its fault. `notes`: remarks on the data.
     `parts`: the parts of a sample that have a column, such as image and label, in some table. `classes`: the names of the label
     column's classes in their order, where the tables state them and agree.
     """
@@ -28,6 +29,7 @@ class Pool:
     unusable: Callable[[int, Media, str], str]
     missing: Mapping[int, str] = field(default_factory=dict)
     client: Mapping[int, str] = field(default_factory=dict)
+    columns: Mapping[int, Mapping[str, str | int | float]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     parts: frozenset[str] = frozenset()
     classes: tuple[str, ...] = ()

@@ -33,6 +33,8 @@ class Reading:
     take: int | None = None
     unwanted: tuple[str, ...] = ()
     """Parts of a sample whose columns are not guessed, since nothing reads them."""
+    keep: str | None = None
+    """The column that rows are dealt by; "" for that of the label."""
     skip_missing: bool = False
     """Whether rows whose files are not there may be left out."""
 
@@ -85,7 +87,9 @@ def pool_of(opened: Mapping[str, Sequence[Table]], how: Reading) -> Pool:
 def _reader(path: str, table: Table, how: Reading, prefix: str) -> tuple[Reader, tuple[str, ...]]:
     rows = table.rows
     given = Columns(**{p: c for p, c in how.columns.named().items() if c in rows.features})
-    columns, notes = find(given, rows.features, path, lambda column: peek(rows, column), how.unwanted)
+    columns, notes = find(
+        given, rows.features, path, lambda column: peek(rows, column), how.unwanted, _kept(how)
+    )
     named = columns.named()
     if not {"answer", "label", "messages"} & set(named):
         raise ExperimentError(
@@ -98,7 +102,17 @@ def _reader(path: str, table: Table, how: Reading, prefix: str) -> tuple[Reader,
         )
     if how.question is not None and "question" in named:
         notes += (f"{path}: data.question is asked in place of the column {named['question']}",)
-    return Reader(table, columns, how.settings, how.question, prefix), notes
+    by = columns.label if how.keep == "" else how.keep
+    if how.keep and how.keep not in rows.features:
+        raise ExperimentError(
+            f"data.partition.over: {path} has no column {how.keep!r}; it has {', '.join(rows.features) or 'none'}."
+        )
+    keep = () if by is None else (by,)
+    return Reader(table, columns, how.settings, how.question, prefix, keep), notes
+
+
+def _kept(how: Reading) -> tuple[str, ...]:
+    return (how.keep,) if how.keep else ()
 
 
 def peek(rows: Rows, column: str) -> Iterable[Any]:
@@ -130,6 +144,7 @@ def _pool(readers: Mapping[str, Sequence[Reader]], how: Reading, notes: list[str
         unusable=samples.unusable,
         missing=pool.missing,
         client=pool.client,
+        columns=pool.columns,
         notes=tuple(notes),
         parts=frozenset(part for reader in listed for part in reader.columns.named()),
         classes=classes.pop() if len(classes) == 1 else (),

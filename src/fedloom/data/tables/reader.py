@@ -1,7 +1,7 @@
 """Rows as samples: what a row's cells mean is checked once, before a run, and read again where the sample is needed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ class Row:
     client: str | None
     missing: str | None = None
     bare: bool = False
+
+    columns: Mapping[str, str | int | float] = field(default_factory=dict)
+    """The values of the columns that a partition deals by."""
 
     @property
     def media(self) -> tuple[Media, ...]:
@@ -131,7 +134,8 @@ class Reader:
             meta={"row": number + 1, "columns": kept},
             turns=turns,
         )
-        return Row(sample, split or self.table.split, client)
+        dealt_by = {name: kept[name] for name in self.keep}
+        return Row(sample, split or self.table.split, client, columns=dealt_by)
 
     def _media(self, number: int, cells: Mapping[str, Any]) -> dict[str, Media]:
         """The row's media by their keys in `Sample.modalities`: those of its columns, then those inside its messages."""

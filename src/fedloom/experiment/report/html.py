@@ -11,6 +11,7 @@ from markupsafe import Markup
 from fedloom.core.terminal import visible
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report import layers, page, plots, reliability, tradeoff, transfer
+from fedloom.experiment.report.deal import deals
 from fedloom.experiment.report.load_study import Study, read
 from fedloom.experiment.report.samples import kinds_of
 from fedloom.experiment.report.table import remark_of, table_of
@@ -61,6 +62,7 @@ def render(study: Study) -> str:
         tradeoffs=tradeoff.tradeoffs(study),
         modalities=page.modalities(flat),
         clients=page.clients(flat),
+        deals=deals(flat),
         bar_swatches=[plots.swatch(i, f"swatch{i}", bar=True) for i in range(plots.SERIES)],
         factor_swatches=[plots.swatch(i, f"swatch{i}") for i in range(2)],
         traffic_plots=traffic_plots,

@@ -68,13 +68,15 @@ class LedgerEntry(Record):
 
 
 class ClientSummary(Record):
-    """One client's modalities, numbers of train and test samples, and final metrics."""
+    """One client's modalities, numbers of train and test samples, by kind and by label too, and final metrics."""
 
     client: str
     holds: tuple[str, ...] = ()
     train: int = 0
     test: int = 0
     metrics: dict[str, Number] = {}
+    kinds: dict[str, int] = {}
+    labels: dict[str, int] = {}
 
 
 class Summary(Record):
