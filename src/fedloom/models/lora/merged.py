@@ -14,7 +14,7 @@ class MergedChanges:
     """The changes s B A of adapted layers, each on its original weight W0.
 
     A float32 weight becomes W0 + s B A, and W0 is kept to come back to the same bits. On any other, which would round the sum
-    or cannot hold it (bfloat16, quantised), the layer adds s B A x to its output instead, so that no digit of the change is lost.
+    or cannot hold it (bfloat16, quantised), the layer adds s B A x to its output: the change is not rounded to W0's steps.
     """
 
     def __init__(self, layers: Mapping[str, Any], scales: Mapping[str, float]) -> None:
