@@ -12,7 +12,7 @@ folder; so is a root that holds one table file per client.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -23,21 +23,24 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
 from fedloom.data.media import KINDS, Media, modality_of_name
 from fedloom.data.sample import Sample
-from fedloom.data.sources.file_source import STRICT, FileRules, FileSource, MediaFiles
+from fedloom.data.sources.file_source import STRICT, FileRules, MediaFiles
+from fedloom.data.sources.own_data import OwnData, seen
 from fedloom.data.sources.source import Features
 from fedloom.data.tables.cells import plain
 from fedloom.data.tables.columns import GUESSED, Columns
 from fedloom.data.tables.files import MissingFileError, inside
 from fedloom.data.tables.formats import SUFFIXES
+from fedloom.data.tables.labels import UNREAD, labelled
 from fedloom.data.tables.opening import open_path
 from fedloom.data.tables.pool import Limits, Pool, as_client, check_pools
 from fedloom.data.tables.read import Reading, pool_of
 
 METADATA = "metadata.jsonl"
+OWNER = "the client's folder"
 
 
-class FolderSource(FileSource):
-    """Own questions and answers: one folder per client."""
+class FolderSource(OwnData):
+    """Own questions and answers, or classes: one folder per client."""
 
     for_task: ClassVar[str] = "question-answering"
     reads_files: ClassVar[bool] = True
@@ -46,17 +49,20 @@ class FolderSource(FileSource):
     path: Path = Field(
         description="the folder of one folder per client, <path>/<client>/metadata.jsonl, or of one table per client"
     )
-    test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
-    columns: Columns = Field(
-        GUESSED, description="the column of each part of a sample in the clients' tables; none = guessed"
-    )
-    question: str | None = Field(
-        None, min_length=1, description="one question for all rows of the clients' tables"
-    )
+
+    def columns_seen(self) -> tuple[Columns, ...]:
+        """Those of the first client."""
+        how = Reading(columns=self.columns, question=self.question, unwanted=("client", *self.unread_if_set))
+        try:
+            place = next(iter(_places(self.path).values()))
+            return () if _plain_client(place, how) else seen(place, how, OWNER)
+        except ExperimentError:  # `deal` says so
+            return ()
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """One client per folder; every media file is checked."""
-        return load_folder(self.path, self.test_share, seed, self.rules, self.columns, self.question)
+        labels = (self.labels or ()) if self.learns_labels else None
+        return load_folder(self.path, self.test_share, seed, self.rules, self.columns, self.question, labels)
 
 
 @dataclass(frozen=True)
@@ -94,12 +100,14 @@ def load_folder(
     rules: FileRules = STRICT,
     columns: Columns = GUESSED,
     question: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> list[ClientData]:
     """The clients under `root`, sorted by name; hidden folders and files are ignored.
 
     Records without `split` are split by (seed, client, line): about `test_share` of them become test samples, and those that
     share a picture or sound, by name or by content, come into one part. A client with two or more unrelated records has at
-    least one in each part, unless its `split`s say otherwise.
+    least one in each part, unless its `split`s say otherwise. `labels`: the classes that a classifier learns, empty for those of
+    the data; None for answers in words.
 
     Raises:
         ExperimentError: a faulty `root`, client's folder or record; names client, line and file.
@@ -114,10 +122,12 @@ def load_folder(
         columns=columns,
         question=question,
         settings=rules.media,
-        unwanted=("client",),
+        unwanted=("client",) if labels is None else ("client", *UNREAD),
         skip_missing=rules.skip_bad,
     )
     pools = {name: _pool(place, rules, how) for name, place in _places(root).items()}
+    if labels is not None:
+        pools = labelled(pools, labels or None)
     skipped = check_pools(list(pools.values()), rules)
     return [
         replace(as_client(name, pool, pool.declared, bad, Limits(test_share), seed), notes=pool.notes)
@@ -148,11 +158,17 @@ def _places(root: Path) -> dict[str, Path]:
 
 def _pool(place: Path, rules: FileRules, how: Reading) -> Pool:
     """One client's records."""
-    if place.is_dir() and (_has_metadata(place) or not _has_table(place)):
-        listed = list(_records(place))
-        if _is_plain(listed[0][1]) and not how.columns.named() and how.question is None:
-            return _pool_of([_record(record, place, at, rules) for at, record in listed])
-    return pool_of({str(place): open_path(place, "the client's folder")}, how)
+    if _plain_client(place, how):
+        return _pool_of([_record(record, place, at, rules) for at, record in _records(place)])
+    return pool_of({str(place): open_path(place, OWNER)}, how)
+
+
+def _plain_client(place: Path, how: Reading) -> bool:
+    """Whether a client's records are spelt as above, and no setting says how to read them. Raises ExperimentError."""
+    if not place.is_dir() or (not _has_metadata(place) and _has_table(place)):
+        return False
+    plain_record = _is_plain(next(_records(place))[1])
+    return plain_record and not how.columns.named() and how.question is None
 
 
 def _has_metadata(folder: Path) -> bool:
@@ -166,6 +182,8 @@ def _has_table(folder: Path) -> bool:
 
 def _is_plain(record: Mapping[str, Any]) -> bool:
     """Whether a record is spelt as above, rather than as one of the other formats."""
+    if "label" in record and "answer" not in record:
+        return False
     return bool({"question", "answer"} & set(record)) and not {"messages", "conversations"} & set(record)
 
 

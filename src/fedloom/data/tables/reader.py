@@ -115,13 +115,16 @@ class Reader:
         if not question and not media:
             says = "has neither a question nor a picture or sound; data.question gives all rows one"
             raise self.error(number, "question", says)
+        pair = read("pair", text_of)
+        if "pair" in self._named and pair is None:
+            raise self.error(number, "pair", "is empty, and should be the second text")
         kept = {c: column_value(cells[c]) for c in (self.columns.label, self.columns.client, *self.keep) if c}
         sample = Sample(
             uid=f"{self.prefix}{number + 1}",
             modalities=MediaFiles(media, lambda one, fault: self.unusable(number, one, fault)),
             question=question,
             answer=answer,
-            meta={"row": number + 1, "columns": kept},
+            meta={"row": number + 1, "columns": kept, **({} if pair is None else {"pair": pair})},
             turns=turns,
         )
         return Row(sample, split or self.table.split, client)

@@ -81,15 +81,12 @@ def fresh_head(model: Any, seed: int) -> None:
 
 
 def save(
-    folder: Path,
-    tensors: Mapping[str, Tensor],
-    specs: Mapping[str, LoRA],
-    prefix: str,
-    labels: Sequence[str],
+    folder: Path, tensors: Mapping[str, Tensor], specs: Mapping[str, LoRA], listed: Mapping[str, Any]
 ) -> None:
-    """Write each adapter in PEFT's format for the whole classifier, and the head by its own parameter names.
+    """Write each adapter in PEFT's format, the head by its own parameter names, and `listed` to fedloom.json.
 
-    PEFT's task SEQ_CLS reads the head beside the adapter, so a copy is written there, too.
+    With a `base_model_prefix` in `listed` the adapter is one of a whole sequence classifier; PEFT's task SEQ_CLS reads the head
+    beside it, so a copy is written there, too. Without, it is one of the encoder's trunk alone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain: dict[str, dict[str, Tensor]] = {group: {} for group in _PLAIN}
@@ -99,33 +96,38 @@ def save(
     for group, own in plain.items():
         if own:
             save_file(own, folder / _PLAIN[group])
+    prefix = _prefix(listed)
     for group, spec in specs.items():
-        adapter = {f"{prefix}.{_place(n)}": t for n, t in tensors.items() if group_of(n) == group}
-        files.save(folder / group, adapter, spec, "SEQ_CLS")
-        for config in (folder / group).rglob("adapter_config.json"):
+        adapter = {f"{prefix}{_place(n)}": t for n, t in tensors.items() if group_of(n) == group}
+        files.save(folder / group, adapter, spec, "SEQ_CLS" if prefix else None)
+        for config in (folder / group).rglob("adapter_config.json") if prefix else ():
             _add_head(config.parent, plain["head"])
-    listed = {
-        "format": 1,
-        "kind": "classifier",
-        "adapters": sorted(specs),
-        "head": _PLAIN["head"],
-        "labels": list(labels),
-        "base_model_prefix": prefix,
-    }
-    _write_json(folder / "fedloom.json", listed)
+    described = {"format": 1, "adapters": sorted(specs), "head": _PLAIN["head"], **listed}
+    _write_json(folder / "fedloom.json", described)
+
+
+def listed_in(folder: Path) -> dict[str, Any]:
+    """The content of fedloom.json in a folder that `save` wrote."""
+    listed: dict[str, Any] = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+    return listed
 
 
 def read(folder: Path) -> dict[str, Tensor]:
     """The tensors that `save` wrote, by their travelling names."""
-    listed = json.loads((folder / "fedloom.json").read_text(encoding="utf-8"))
+    listed = listed_in(folder)
     tensors: dict[str, Tensor] = {}
     for group, name in _PLAIN.items():
         if (folder / name).is_file():
             tensors |= {f"{group}/{n}": t for n, t in load_file(folder / name).items()}
-    prefix = f"{listed['base_model_prefix']}."
+    prefix = _prefix(listed)
     for group in listed["adapters"]:
         tensors |= {f"{group}/{n.removeprefix(prefix)}": t for n, t in files.read(folder / group).items()}
     return tensors
+
+
+def _prefix(listed: Mapping[str, Any]) -> str:
+    """The place of the body in the whole classifier, with a dot; empty for an encoder's trunk."""
+    return f"{listed['base_model_prefix']}." if "base_model_prefix" in listed else ""
 
 
 def _add_head(folder: Path, head: Mapping[str, Tensor]) -> None:

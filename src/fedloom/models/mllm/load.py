@@ -12,6 +12,7 @@ from fedloom.models.encoders.load import load_towers
 from fedloom.models.encoders.towers import TowerEncoder
 from fedloom.models.imagebind.imagebind import ImageBind
 from fedloom.models.load import choose_device
+from fedloom.models.mllm.checkpoint import read_encoder
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.llm import load_llm
 from fedloom.models.mllm.mllm import MLLM
@@ -113,14 +114,8 @@ def _assemble(settings: Foundation, modalities: Sequence[str], seed: int, notes:
             "model.llm and model.encoder go together: name both, or neither and a model.foundation"
         )
     config = MLLMConfig()
-    if isinstance(settings.encoder, str):
-        if settings.audio_seconds is not None:
-            raise ExperimentError(
-                "model.audio_seconds is for model.encoder.audio, and model.encoder is an ImageBind; leave it out"
-            )
-        encoder: Encoder = ImageBind.from_pretrained(Path(settings.encoder), modalities=modalities or None)
-    else:
-        encoder = _towers(settings.encoder, settings.audio_seconds, modalities)
+    encoder = load_encoder(settings, modalities)
+    if isinstance(encoder, TowerEncoder):
         config = config.model_copy(update={"pool": "mean", "projector": "per_modality"})
         notes += [f"the {m} encoder reads {text}" for m, text in encoder.described().items()]
     llm, tokenizer = load_llm(settings.llm)
@@ -129,6 +124,22 @@ def _assemble(settings: Foundation, modalities: Sequence[str], seed: int, notes:
             update={"prompt": config.prompt.model_copy(update={"stop": settings.stop})}
         )
     return MLLM.assemble(encoder, llm, tokenizer, config, seed=seed)
+
+
+def load_encoder(settings: Foundation, modalities: Sequence[str]) -> Encoder:
+    """The encoder that the settings name, else the one of the foundation; only the towers of these modalities.
+
+    Raises ExperimentError.
+    """
+    if settings.encoder is None:
+        return read_encoder(foundation_folder(settings.foundation) / "encoder", modalities or None)
+    if not isinstance(settings.encoder, str):
+        return _towers(settings.encoder, settings.audio_seconds, modalities)
+    if settings.audio_seconds is not None:
+        raise ExperimentError(
+            "model.audio_seconds is for model.encoder.audio, and model.encoder is an ImageBind; leave it out"
+        )
+    return ImageBind.from_pretrained(Path(settings.encoder), modalities=modalities or None)
 
 
 def _towers(

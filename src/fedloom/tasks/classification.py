@@ -1,0 +1,183 @@
+"""Classification with labels of one's own: texts by a sequence classifier, pictures and sounds by an encoder with a head."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.client_data import ClientData
+from fedloom.data.sample import Sample
+from fedloom.data.sources.own_data import OwnData
+from fedloom.methods import Method
+from fedloom.models.base import ReadsWords, Trainable
+from fedloom.models.lora.layers import LoRA
+from fedloom.models.settings import Foundation
+from fedloom.tasks.base import (
+    READ_FOR_EVERY_TASK,
+    READ_FOR_LORA,
+    READ_WITH_FOUNDATION,
+    Question,
+    ServerTools,
+    Setup,
+    Task,
+    Trigger,
+    methods_where,
+    needs_no_text_metrics,
+)
+from fedloom.tasks.evaluation import Evaluation, TestSet
+from fedloom.tasks.text_classification import LabelEvaluator, shown, text_model, texts_of
+
+if TYPE_CHECKING:
+    from fedloom.models.classifier.label_model import LabelModel
+    from fedloom.models.classifier.media import MediaClassifier
+
+MOSTLY_UNREAD = 0.5
+"""Share of the texts' words that a tokenizer may not know before a run's status says so."""
+
+
+@dataclass(frozen=True)
+class Classification(Task[OwnData]):
+    """Classification of texts, pairs of texts, pictures or sounds in own tables."""
+
+    name: ClassVar[str] = "classification"
+    title: ClassVar[str] = "a classifier of labels"
+    source_members: ClassVar[tuple[str, ...]] = ("labels", "columns")
+    headline: ClassVar[Mapping[str, str]] = {
+        f"global/{kind}/{metric}": ""
+        for kind in ("text", "image", "audio")
+        for metric in ("accuracy", "macro_f1")
+    }
+    reads: ClassVar[tuple[str, ...]] = (
+        *READ_FOR_EVERY_TASK,
+        "evaluation.batch_size",
+        "evaluation.loss",
+        *READ_FOR_LORA,
+        *READ_WITH_FOUNDATION,
+        "model.classifier",
+        "model.encoder",
+        "model.audio_seconds",
+        "model.body_lora*",
+    )
+    inputs: ClassVar[tuple[str, ...]] = ("text", "pair", "image", "audio")
+
+    def adapters(self, foundation: Foundation) -> dict[str, LoRA]:
+        """The LoRA shape of `body`."""
+        return {"body": foundation.body_lora}
+
+    def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "LabelModel":
+        """The classifier of what the clients hold, with a head for the labels in their order."""
+        if self.source.labels is None:  # where the data stay at the sites
+            raise ExperimentError(
+                "data.labels: the server does not see the sites' data; name the classes in their order, as in [cat, dog]"
+            )
+        held = sorted({m for own in holds.values() for m in own})
+        if len(held) > 1:
+            raise ExperimentError(
+                f"a classifier reads texts, pictures or sounds, and clients hold {' and '.join(held)}; "
+                "data.answers: words has a multimodal LLM answer instead"
+            )
+        return _loaded(held[0] if held else None, self.source.labels, setup)
+
+    def load(self, folder: Path, setup: Setup) -> "LabelModel":
+        """The classifier with the labels and tensors in `folder`."""
+        from fedloom.models.classifier.checkpoint import listed_in
+
+        listed = listed_in(folder)
+        model = _loaded(listed.get("modality"), listed["labels"], setup)
+        model.load(model.read_adapters(folder))
+        return model
+
+    def evaluator(
+        self,
+        tested: Mapping[str, Sequence[Sample]],
+        model: Trainable,
+        setup: Setup,
+        tools: ServerTools | None = None,
+        trigger: Trigger | None = None,
+    ) -> LabelEvaluator:
+        """Accuracy and macro-F1 of the common and the personal models."""
+        return LabelEvaluator(model, TestSet.prepare(tested, model), setup.evaluation)
+
+    def answer(self, model: Trainable, question: Question) -> str:
+        """The likeliest labels with their probabilities. Raises ExperimentError for inputs that the classifier does not read."""
+        from fedloom.models.classifier.media import MediaClassifier
+        from fedloom.models.classifier.trainable import AdaptedClassifier
+
+        texts = (question.text, question.pair)
+        if isinstance(model, MediaClassifier):
+            if set(question.inputs) != {model.modality} or any(text is not None for text in texts):
+                raise ExperimentError(f"the classifier reads one file; give --{model.modality} alone")
+            return shown(model.classify(question.inputs[model.modality]))
+        assert isinstance(model, AdaptedClassifier)  # noqa: S101 - the other kind
+        return shown(model.classify(*texts_of(question, pairs=self.source.columns.pair is not None)))
+
+    def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
+        """Refuses methods for other models, and text metrics."""
+        if method.clip_adapter is not None or method.public_items:
+            kinds = methods_where(lambda m: m.clip_adapter is None and not m.public_items)
+            other = (
+                "data.source: labelled"
+                if method.public_items
+                else "data.source: classes, with a folder of pictures by class"
+            )
+            return f"method {method.name} does not train a classifier of labels in tables; set {other}, or take one of {kinds}"
+        return needs_no_text_metrics(self.title, evaluation)
+
+    def doubts(self, model: Trainable, clients: Sequence[ClientData]) -> list[str]:
+        """Words that the tokenizer does not know, the package's own encoder, and classes that no client trains on."""
+        from fedloom.models.classifier.label_model import LabelModel
+
+        assert isinstance(model, LabelModel)  # noqa: S101 - `model` made it
+        trained = {s.answer for client in clients for s in client.train}
+        doubts = []
+        if lacking := [label for label in model.labels if label not in trained]:
+            more = f" and {len(lacking) - 1} more classes" if len(lacking) > 1 else ""
+            doubts.append(f"no client trains on the class {lacking[0]}{more}")
+        if getattr(model, "shipped", False):
+            doubts.append(
+                "the encoder is the package's tiny one, trained on generated pictures and sounds; model.encoder names another"
+            )
+        if isinstance(model, ReadsWords):
+            share = model.unread_share(_texts(clients))
+            if share > MOSTLY_UNREAD:
+                doubts.append(
+                    f"the model knows {1 - share:.0%} of the texts' words, and reads the others by letters"
+                )
+        return doubts
+
+    def described(self, client: ClientData) -> str:
+        """The number of a client's labels."""
+        return f" of {len({s.answer for part in (client.train, client.test) for s in part})} classes"
+
+
+def _loaded(modality: str | None, labels: Sequence[str], setup: Setup) -> "LabelModel":
+    return text_model(labels, setup) if modality is None else _media_model(modality, labels, setup)
+
+
+def _media_model(modality: str, labels: Sequence[str], setup: Setup) -> "MediaClassifier":
+    from fedloom.models.classifier.load import load_media_classifier
+
+    if setup.foundation.classifier is not None:
+        raise ExperimentError(
+            "model.classifier is for texts; name the encoder of pictures or sounds in model.encoder, as in "
+            f"{{{modality}: {setup.foundation.classifier}}}"
+        )
+    model = load_media_classifier(
+        setup.foundation,
+        modality,
+        labels,
+        setup.device,
+        setup.seed,
+        second=setup.method.second,
+        precision=setup.precision,
+    )
+    if setup.compile:
+        model.compile_frozen()
+    return model
+
+
+def _texts(clients: Sequence[ClientData]) -> set[str]:
+    """The clients' training texts."""
+    samples = [s for client in clients for s in client.train]
+    return {text for s in samples for text in (s.question, s.meta["pair"]) if text}
