@@ -22,7 +22,6 @@ from fedloom.tasks.base import (
     Setup,
     Task,
     Trigger,
-    methods_where,
     needs_no_text_metrics,
 )
 from fedloom.tasks.evaluation import Evaluation, TestSet
@@ -114,14 +113,16 @@ class Classification(Task[OwnData]):
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """Refuses methods for other models, and text metrics."""
-        if method.clip_adapter is not None or method.public_items:
-            kinds = methods_where(lambda m: m.clip_adapter is None and not m.public_items)
-            other = (
-                "data.source: labelled"
-                if method.public_items
-                else "data.source: classes, with a folder of pictures by class"
+        if method.clip_adapter is not None:
+            return (
+                f"method {method.name} trains a part of CLIP, which reads data.source: classes, pictures in a folder for each class; "
+                "set that, or take a method such as fedavg-lora"
             )
-            return f"method {method.name} does not train a classifier of labels in tables; set {other}, or take one of {kinds}"
+        if method.public_items:
+            return (
+                f"method {method.name} is for clients with models of their own, which data.source: labelled has; set that, or take "
+                "a method such as fedavg-lora"
+            )
         return needs_no_text_metrics(self.title, evaluation)
 
     def doubts(self, model: Trainable, clients: Sequence[ClientData]) -> list[str]:
