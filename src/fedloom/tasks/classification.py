@@ -115,13 +115,13 @@ class Classification(Task[OwnData]):
         """Refuses methods for other models, and text metrics."""
         if method.clip_adapter is not None:
             return (
-                f"method {method.name} trains a part of CLIP, which reads data.source: classes, pictures in a folder for each class; "
-                "set that, or take a method such as fedavg-lora"
+                f"method {method.name} trains a part of CLIP; set data.source: classes, which reads pictures in a folder for each "
+                "class, or take a method such as fedavg-lora"
             )
         if method.public_items:
             return (
-                f"method {method.name} is for clients with models of their own, which data.source: labelled has; set that, or take "
-                "a method such as fedavg-lora"
+                f"method {method.name} is for clients with models of their own; set data.source: labelled, or take a method such "
+                "as fedavg-lora"
             )
         return needs_no_text_metrics(self.title, evaluation)
 
@@ -133,7 +133,7 @@ class Classification(Task[OwnData]):
         trained = {s.answer for client in clients for s in client.train}
         doubts = []
         if lacking := [label for label in model.labels if label not in trained]:
-            more = f" and {len(lacking) - 1} more classes" if len(lacking) > 1 else ""
+            more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
             doubts.append(f"no client trains on the class {lacking[0]}{more}")
         if getattr(model, "shipped", False):
             doubts.append(

@@ -1,4 +1,4 @@
-"""Encoders with a head for labels: random checkpoints of the real classes, alone and in a cohort, saved and read by plain PEFT."""
+"""Encoders with a head for labels: random checkpoints of the real classes, alone, in a cohort, and in plain PEFT."""
 
 import json
 from pathlib import Path
