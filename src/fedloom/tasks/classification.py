@@ -115,8 +115,8 @@ class Classification(Task[OwnData]):
         """Refuses methods for other models, and text metrics."""
         if method.clip_adapter is not None:
             return (
-                f"method {method.name} trains a part of CLIP; set data.source: classes, which reads pictures in a folder for each "
-                "class, or take a method such as fedavg-lora"
+                f"method {method.name} trains a part of CLIP; set data.source: classes, which reads pictures in a folder for "
+                "each class, or take a method such as fedavg-lora"
             )
         if method.public_items:
             return (

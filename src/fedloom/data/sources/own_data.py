@@ -1,7 +1,7 @@
 """Base of the sources of own tables: their rows are answered in words, or classified by their labels."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -81,6 +81,11 @@ class OwnData(FileSource):
     @abstractmethod
     def columns_seen(self) -> tuple[Columns, ...]:
         """The columns of the tables, guessed ones included; none where they cannot be read as tables."""
+
+    @classmethod
+    def task_in(cls, fields: Mapping[str, Any]) -> str:
+        """By the answers, which a run's record states."""
+        return cls.for_labels if fields.get("answers") == "labels" else cls.for_task
 
     @property
     def unread_if_set(self) -> tuple[str, ...]:

@@ -60,6 +60,11 @@ class Source(BaseModel):
         """Name of the task of these samples; sources whose data decide it override this."""
         return self.for_task
 
+    @classmethod
+    def task_in(cls, fields: Mapping[str, Any]) -> str:
+        """Name of the task of a run, by the recorded fields of its data."""
+        return cls.for_task
+
     def settled(self, clients: Sequence[ClientData]) -> "Source":
         """The source with what its data have decided, for the run's record. Default: unchanged."""
         return self
