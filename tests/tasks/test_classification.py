@@ -1,6 +1,7 @@
 """Classes of one's own, end to end: texts, pairs, pictures and sounds are learned, asked, resumed, protected and refused."""
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,10 +233,36 @@ def test_a_status_names_what_is_doubtful(tables, tmp_path) -> None:
     ]
     table = str(write_csv(tmp_path / "x.csv", rows))
     status = run(experiment({"path": table, "labels": ["a", "b", "c"]}, rounds=1)).summary["status"]
-    assert "no client trains on the class b and 1 more, " in status
+    assert "no client trains on 2 of the 3 classes, such as b" in status
     assert "of the texts' words, and reads the others by letters" in status
     status = run(experiment(tables["image"], rounds=0)).summary["status"]
     assert "the encoder is the package's tiny one" in status
+
+
+def test_the_examples_of_the_docs_run(tmp_path, monkeypatch) -> None:
+    docs = Path("docs/your-data.md").read_text(encoding="utf-8")
+    section = docs.split("## Classes of your own")[1].split("\n## ")[0]
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)]
+    assert [sorted(b["model"]) for b in blocks] == [["classifier"], ["encoder"], ["audio_seconds", "encoder"]]
+    monkeypatch.chdir(tmp_path)
+    teams = [{"text": f"no {i}", "team": ("lift", "roof")[i % 2], "office": f"o{i // 6}"} for i in range(12)]
+    write_csv(tmp_path / "tickets.csv", teams)
+    for label in ("fracture", "healthy"):
+        (tmp_path / "scans" / label).mkdir(parents=True)
+        for i in range(8):
+            grey = np.full((9, 8, 3), 9 * i + len(label), np.uint8)
+            Image.fromarray(grey).save(tmp_path / "scans" / label / f"{i}.png")
+    for hospital in ("a", "b"):
+        (tmp_path / "hospitals" / hospital).mkdir(parents=True)
+        for i in range(6):
+            soundfile.write(f"hospitals/{hospital}/{i}.wav", np.sin(np.arange(2000) * (i + 1) / 50), 16_000)
+        listed = [{"file_name": f"{i}.wav", "label": ("dry", "wet")[i % 2]} for i in range(6)]
+        write_csv(tmp_path / "hospitals" / hospital / "metadata.csv", listed)
+    kinds = {"text": ("lift", "roof"), "image": ("fracture", "healthy"), "audio": ("dry", "wet")}
+    for block, (kind, labels) in zip(blocks, kinds.items(), strict=True):
+        result = run(Experiment.parse({**block, "rounds": 1, "model": {}}), tmp_path / kind)
+        assert f"global/{kind}/macro_f1" in result.summary["metrics"]
+        assert load(tmp_path / kind).labels == labels
 
 
 def test_a_server_that_sees_no_data_needs_the_classes(tables) -> None:

@@ -133,8 +133,9 @@ class Classification(Task[OwnData]):
         trained = {s.answer for client in clients for s in client.train}
         doubts = []
         if lacking := [label for label in model.labels if label not in trained]:
-            more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
-            doubts.append(f"no client trains on the class {lacking[0]}{more}")
+            doubts.append(
+                f"no client trains on {len(lacking)} of the {len(model.labels)} classes, such as {lacking[0][:40]}"
+            )
         if getattr(model, "shipped", False):
             doubts.append(
                 "the encoder is the package's tiny one, trained on generated pictures and sounds; model.encoder names another"
