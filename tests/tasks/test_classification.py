@@ -18,10 +18,13 @@ import fedloom
 from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
+from fedloom.deploy.server import go_on
 from fedloom.experiment.run import build, load, run
 from fedloom.experiment.settings import Experiment
+from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import METHODS
 from fedloom.methods.base.clip import CLIPMethod
+from tests.deploy.silos import Silos
 
 QUICK: dict[str, Any] = {
     "rounds": 2,
@@ -212,6 +215,11 @@ def test_protected_runs_learn_too(kind, privacy, tables) -> None:
             {"model": {"encoder": {"audio": "x"}}},
             "clients hold image, and model.encoder names encoders of audio",
         ),
+        (
+            "text",
+            {"model": {"encoder": {"image": "x"}}},
+            r"the rows are texts; name their model in model\.classifier",
+        ),
         ("text", {"evaluation": {"bertscore": "world"}}, "bertscore compares sentences"),
         ("text", {"model": {"classifier": "/no/where"}}, r"model\.classifier: /no/where cannot be loaded"),
     ],
@@ -263,6 +271,24 @@ def test_the_examples_of_the_docs_run(tmp_path, monkeypatch) -> None:
         result = run(Experiment.parse({**block, "rounds": 1, "model": {}}), tmp_path / kind)
         assert f"global/{kind}/macro_f1" in result.summary["metrics"]
         assert load(tmp_path / kind).labels == labels
+
+
+def test_sites_that_share_the_classes_end_in_the_bits_of_a_local_run(tables, tmp_path) -> None:
+    names = ("site-0", "site-1")
+    given = {**tables["text"], "labels": ["fine", "broken", "unsure"]}
+    chosen = experiment(given, engine={"cohort": "off"}, evaluation={"samples": 0, "generate": False})
+    local = build(chosen, None, lambda progress: None)
+    local.run()
+    go_on(chosen, names, tmp_path / "far", Silos(chosen, names, tmp_path / "sites"))
+    far = RunFolder(tmp_path / "far").last()
+    assert far is not None
+    assert far.state.shared.keys() == local.state.shared.keys()
+    assert all(torch.equal(far.state.shared[n], t) for n, t in local.state.shared.items())
+    unnamed = experiment({**tables["text"], "answers": "labels"})
+    silos = Silos(chosen, names, tmp_path / "again")
+    with pytest.raises(ExperimentError, match=r"data\.labels: the server does not see the sites' data"):
+        go_on(unnamed, names, tmp_path / "none", silos)
+    assert silos.asked == []
 
 
 def test_a_server_that_sees_no_data_needs_the_classes(tables) -> None:

@@ -35,6 +35,12 @@ MOSTLY_UNREAD = 0.5
 """Share of the texts' words that a tokenizer may not know before a run's status says so."""
 
 
+NO_LABELS = (
+    "data.labels: the server does not see the sites' data; name the classes in their order, as in [cat, dog]"
+    """The refusal where the data stay at the sites."""
+)
+
+
 @dataclass(frozen=True)
 class Classification(Task[OwnData]):
     """Classification of texts, pairs of texts, pictures or sounds in own tables."""
@@ -67,9 +73,7 @@ class Classification(Task[OwnData]):
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "LabelModel":
         """The classifier of what the clients hold, with a head for the labels in their order."""
         if self.source.labels is None:  # where the data stay at the sites
-            raise ExperimentError(
-                "data.labels: the server does not see the sites' data; name the classes in their order, as in [cat, dog]"
-            )
+            raise ExperimentError(NO_LABELS)
         held = sorted({m for own in holds.values() for m in own})
         if len(held) > 1:
             raise ExperimentError(
@@ -125,6 +129,10 @@ class Classification(Task[OwnData]):
             )
         return needs_no_text_metrics(self.title, evaluation)
 
+    def undeployable(self) -> str | None:
+        """Sites cannot agree on classes that the experiment does not name."""
+        return NO_LABELS if self.source.labels is None else None
+
     def doubts(self, model: Trainable, clients: Sequence[ClientData]) -> list[str]:
         """Words that the tokenizer does not know, the package's own encoder, and classes that no client trains on."""
         from fedloom.models.classifier.label_model import LabelModel
@@ -154,7 +162,13 @@ class Classification(Task[OwnData]):
 
 
 def _loaded(modality: str | None, labels: Sequence[str], setup: Setup) -> "LabelModel":
-    return text_model(labels, setup) if modality is None else _media_model(modality, labels, setup)
+    if modality is not None:
+        return _media_model(modality, labels, setup)
+    if setup.foundation.encoder is not None:
+        raise ExperimentError(
+            "model.encoder is for pictures and sounds, and the rows are texts; name their model in model.classifier"
+        )
+    return text_model(labels, setup)
 
 
 def _media_model(modality: str, labels: Sequence[str], setup: Setup) -> "MediaClassifier":
