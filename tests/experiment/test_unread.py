@@ -30,7 +30,7 @@ LABELLED = {"method": "fedmmkt", "data": {"source": "labelled"}}
         ),
         (TABLETOP, "data.dataset=x", "data.dataset is not read by source tabletop"),
         (TABLETOP, "model.clip=x", "model.clip is not read by the task question-answering"),
-        (TABLETOP, "model.classifier=x", "the task text-classification does"),
+        (TABLETOP, "model.classifier=x", "the task classification or text-classification does"),
         (TABLETOP, "model.width=32", "model.width is not read"),
         (TABLETOP, "model.body_lora={rank: 2}", "model.body_lora.rank is not read"),
         (TABLETOP, "model.synthesis.steps=2", "model.synthesis.steps is not read"),

@@ -12,6 +12,7 @@ from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import CHECKSUMS
 from fedloom.data.sources import SOURCES
+from fedloom.data.sources.own_data import OwnData
 from fedloom.experiment.run import load, read_experiment, run
 from fedloom.experiment.settings import Experiment
 from fedloom.tasks.registry import TASKS
@@ -37,13 +38,21 @@ def pair_run(tmp_path_factory) -> Path:
     return folder
 
 
-def test_a_text_classifier_answers_with_a_label(tmp_path: Path, pair_run: Path) -> None:
-    assert ask(pair_run, "--question", "a red cube", "--pair", "a red cube") in ("same", "different")
+def answered(text: str) -> dict[str, float]:
+    """The probabilities of an answer, by label, in its order."""
+    return {label: float(share) for label, share in map(str.split, text.splitlines()[-2:])}
+
+
+def test_a_text_classifier_answers_with_labels_and_probabilities(tmp_path: Path, pair_run: Path) -> None:
+    shares = answered(ask(pair_run, "--question", "a red cube", "--pair", "a red cube"))
+    assert set(shares) == {"same", "different"}
+    assert [*shares.values()] == sorted(shares.values(), reverse=True)
+    assert sum(shares.values()) == pytest.approx(1, abs=0.011)
     with pytest.raises(ExperimentError, match="compares two texts; give the second one with --pair"):
         ask(pair_run, "--question", "a red cube")
     data = {"source": "text", "task": "warm", "clients": {"text": 2}, "train": 4, "test": 2}
     run(Experiment.parse({**TEXT, "data": data}), tmp_path / "one")
-    assert ask(tmp_path / "one", "--question", "a red cube") in ("warm", "cold")
+    assert set(answered(ask(tmp_path / "one", "--question", "a red cube"))) == {"warm", "cold"}
     with pytest.raises(ExperimentError, match="reads one text; leave --pair out"):
         ask(tmp_path / "one", "--question", "a red cube", "--pair", "a blue one")
     picture = tmp_path / "x.png"
@@ -84,7 +93,8 @@ def test_a_metric_of_sentences_is_refused_where_answers_are_labels(setting, meth
 
 
 def test_every_source_is_for_a_task_and_every_task_has_a_source() -> None:
-    assert {source.for_task for source in SOURCES.values()} == set(TASKS)
+    by_labels = {source.for_labels for source in SOURCES.values() if issubclass(source, OwnData)}
+    assert {source.for_task for source in SOURCES.values()} | by_labels == set(TASKS)
     for task in TASKS.values():
         assert task.title
         assert task.headline

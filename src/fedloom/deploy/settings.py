@@ -112,7 +112,7 @@ def check_deployable(experiment: Experiment) -> None:
         raise ExperimentError(
             f"method {experiment.method.name} pools all clients' data in one place; take a federated one"
         )
-    if (reason := experiment.task.not_deployable) is not None:
+    if (reason := experiment.task.undeployable()) is not None:
         raise ExperimentError(reason)
     if experiment.data.test_only:
         raise ExperimentError("data.test_only has no meaning for sites; leave such clients out")

@@ -48,6 +48,7 @@ def build_from(
 ) -> Federation:
     """`build` with clients that are already loaded, in name order."""
     _check_samples(experiment, sources)
+    experiment = experiment.model_copy(update={"data": experiment.data.settled(sources)})
     task, setup = experiment.task, experiment.setup
     holds = {source.name: source.holds for source in sources}
     model = task.model(holds, setup)

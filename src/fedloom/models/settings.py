@@ -60,10 +60,11 @@ class Foundation(BaseModel):
     )
     encoder: str | dict[EncoderModality, str] | None = Field(
         None,
-        description="instead of a foundation: folder with an ImageBind checkpoint (config.json, model.safetensors), or "
-        "Hugging Face ids or folders by modality, such as {image: facebook/dinov2-small, audio: openai/whisper-tiny}",
+        description="instead of a foundation's, and for classes of pictures or sounds: folder with an ImageBind checkpoint "
+        "(config.json, model.safetensors), or Hugging Face ids or folders by modality, such as "
+        "{image: facebook/dinov2-small, audio: openai/whisper-tiny}",
     )
-    audio_seconds: Annotated[float | None, ReadWith(".llm")] = Field(
+    audio_seconds: Annotated[float | None, ReadWith(".encoder")] = Field(
         None,
         gt=0,
         le=30,
@@ -80,7 +81,7 @@ class Foundation(BaseModel):
     )
     classifier: str | None = Field(
         None,
-        description="source text: Hugging Face id or folder of a sequence classifier or masked LM, such as "
+        description="classes of texts: Hugging Face id or folder of a sequence classifier or masked LM, such as "
         "FacebookAI/roberta-large; none = tiny-roberta (shipped)",
     )
     clip: str | None = Field(

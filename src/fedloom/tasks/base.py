@@ -229,6 +229,10 @@ class Task(ABC, Generic[S]):
         """The reason why this method or evaluation does not fit the task, in one sentence, or None."""
         return needs_no_other_model(method) or needs_no_text_metrics(self.title, evaluation)
 
+    def undeployable(self) -> str | None:
+        """The reason why this experiment cannot run between real silos, or None. Default: `not_deployable`."""
+        return self.not_deployable
+
     def benchmark(self, model: Trainable | None, suites: Any) -> dict[str, float]:
         """Metrics of public benchmarks, for `fedloom benchmark`. Raises ExperimentError for a task without benchmarks."""
         raise ExperimentError(

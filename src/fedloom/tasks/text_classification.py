@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from fedloom.models.classifier.trainable import AdaptedClassifier
 
 
+SHOWN = 5
+"""Labels that an answer names at most."""
+
+
 @dataclass(frozen=True)
 class TextClassification(Task[TextSource]):
     """Classification of a text, or of a pair of texts."""
@@ -58,18 +62,7 @@ class TextClassification(Task[TextSource]):
 
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> "AdaptedClassifier":
         """The classifier with a head for the source's labels, in their order."""
-        from fedloom.models.classifier.load import load_classifier
-
-        model = load_classifier(
-            setup.foundation,
-            self.source.labels,
-            setup.device,
-            setup.seed,
-            second=setup.method.second,
-            precision=setup.precision,
-            device_map=setup.device_map,
-        )
-        return setup.applied(model)
+        return text_model(self.source.labels, setup)
 
     def load(self, folder: Path, setup: Setup) -> "AdaptedClassifier":
         """The trained classifier."""
@@ -79,15 +72,11 @@ class TextClassification(Task[TextSource]):
 
     def bases(self, foundation: Foundation) -> dict[str, str]:
         """The classifier or masked LM."""
-        from fedloom.models.classifier.load import classifier_source
-
-        return {"": str(classifier_source(foundation))}
+        return text_bases(foundation)
 
     def usage(self, foundation: Foundation, folder: Path) -> str:
         """Code for the whole classifier, merged or with its adapter and head."""
-        if (folder / "config.json").is_file():
-            return whole_code(folder)
-        return classifier_code(public_name(self.bases(foundation)[""]), folder)
+        return text_usage(foundation, folder)
 
     def evaluator(
         self,
@@ -101,22 +90,61 @@ class TextClassification(Task[TextSource]):
         return LabelEvaluator(model, TestSet.prepare(tested, model), setup.evaluation)
 
     def answer(self, model: Trainable, question: Question) -> str:
-        """The likeliest label's word. Raises ExperimentError for anything but a text, or a pair of texts."""
-        if question.inputs or question.text is None:
-            raise ExperimentError("a text classifier reads text alone; give --question with the text")
-        if self.source.pairs and question.pair is None:
-            raise ExperimentError("the classifier compares two texts; give the second one with --pair")
-        if not self.source.pairs and question.pair is not None:
-            raise ExperimentError("the classifier reads one text; leave --pair out")
-        classifier = cast("AdaptedClassifier", model)
-        labels = list(classifier.labels)
-        sample = Sample("asked", {}, question.text, labels[0], {"labels": labels, "pair": question.pair})
-        return classifier.generate([classifier.prepare(sample)], 1)[0]
+        """The likeliest labels with their probabilities. Raises ExperimentError for anything but a text, or a pair of texts."""
+        return shown(cast("AdaptedClassifier", model).classify(*texts_of(question, pairs=self.source.pairs)))
+
+
+def text_model(labels: Sequence[str], setup: Setup) -> "AdaptedClassifier":
+    """The text classifier of the settings with a head for these labels."""
+    from fedloom.models.classifier.load import load_classifier
+
+    model = load_classifier(
+        setup.foundation,
+        labels,
+        setup.device,
+        setup.seed,
+        second=setup.method.second,
+        precision=setup.precision,
+        device_map=setup.device_map,
+    )
+    return setup.applied(model)
+
+
+def text_bases(foundation: Foundation) -> dict[str, str]:
+    """The classifier or masked LM."""
+    from fedloom.models.classifier.load import classifier_source
+
+    return {"": str(classifier_source(foundation))}
+
+
+def text_usage(foundation: Foundation, folder: Path) -> str:
+    """Code for the whole classifier, merged or with its adapter and head."""
+    if (folder / "config.json").is_file():
+        return whole_code(folder)
+    return classifier_code(public_name(text_bases(foundation)[""]), folder)
+
+
+def texts_of(question: Question, *, pairs: bool) -> tuple[str, str | None]:
+    """The text to classify and the second one of a pair. Raises ExperimentError for other inputs."""
+    if question.inputs or question.text is None:
+        raise ExperimentError("a text classifier reads text alone; give --question with the text")
+    if pairs and question.pair is None:
+        raise ExperimentError("the classifier compares two texts; give the second one with --pair")
+    if not pairs and question.pair is not None:
+        raise ExperimentError("the classifier reads one text; leave --pair out")
+    return question.text, question.pair
+
+
+def shown(probabilities: Mapping[str, float]) -> str:
+    """The first of the labels with their probabilities, one a line."""
+    listed = list(probabilities.items())[:SHOWN]
+    width = max(len(label) for label, _ in listed)
+    return "\n".join(f"{label:<{width}}  {share:.2f}" for label, share in listed)
 
 
 @dataclass(frozen=True)
 class LabelEvaluator:
-    """Evaluates a classifier on test texts."""
+    """Evaluates a classifier on test samples."""
 
     model: Trainable
     tests: TestSet

@@ -12,7 +12,7 @@ folder; so is a root that holds one table file per client.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -25,7 +25,8 @@ from fedloom.data.media import KINDS, Media, modality_of_name
 from fedloom.data.missing import Missing
 from fedloom.data.partition.settings import Column, Folders, RowPartition
 from fedloom.data.sample import Sample
-from fedloom.data.sources.file_source import STRICT, FileRules, FileSource, MediaFiles
+from fedloom.data.sources.file_source import STRICT, FileRules, MediaFiles
+from fedloom.data.sources.own_data import OwnData, seen
 from fedloom.data.sources.source import Features
 from fedloom.data.sources.table_clients import clients_of, column_of
 from fedloom.data.tables.cells import plain
@@ -38,10 +39,11 @@ from fedloom.data.tables.pool import Limits, Pool, as_client, check_pools
 from fedloom.data.tables.read import Reading, pool_of
 
 METADATA = "metadata.jsonl"
+OWNER = "the client's folder"
 
 
-class FolderSource(FileSource):
-    """Own questions and answers: one folder per client."""
+class FolderSource(OwnData):
+    """Own questions and answers, or classes: one folder per client."""
 
     for_task: ClassVar[str] = "question-answering"
     reads_files: ClassVar[bool] = True
@@ -49,13 +51,6 @@ class FolderSource(FileSource):
     source: Literal["folder"] = "folder"
     path: Path = Field(
         description="the folder of one folder per client, <path>/<client>/metadata.jsonl, or of one table per client"
-    )
-    test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
-    columns: Columns = Field(
-        GUESSED, description="the column of each part of a sample in the clients' tables; none = guessed"
-    )
-    question: str | None = Field(
-        None, min_length=1, description="one question for all rows of the clients' tables"
     )
     partition: RowPartition | None = Field(
         None,
@@ -82,12 +77,24 @@ class FolderSource(FileSource):
             )
         return self
 
+    def columns_seen(self) -> tuple[Columns, ...]:
+        """Those of the first client."""
+        how = Reading(columns=self.columns, question=self.question, unwanted=("client", *self.unread_if_set))
+        try:
+            place = next(iter(places(self.path).values()))
+            return () if _is_plain_client(place, how) else seen(place, how, OWNER)
+        except ExperimentError:  # `deal` says so
+            return ()
+
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """One client per folder, or all their samples dealt by `partition`; every media file is checked."""
+        labels = (self.labels or ()) if self.learns_labels else None
         if self.partition is None or isinstance(self.partition, Folders):
-            return load_folder(self.path, self.test_share, seed, self.rules, self.columns, self.question)
+            return load_folder(
+                self.path, self.test_share, seed, self.rules, self.columns, self.question, labels
+            )
         by = column_of(self.partition)
-        pool = merged(_pools(self.path, self.rules, self.columns, self.question, by))
+        pool = merged(_pools(self.path, self.rules, self.columns, self.question, by, labels))
         (skipped,) = check_pools([pool], self.rules)
         return clients_of(pool, skipped, self.partition, self.clients, Limits(self.test_share), seed)
 
@@ -127,12 +134,14 @@ def load_folder(
     rules: FileRules = STRICT,
     columns: Columns = GUESSED,
     question: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> list[ClientData]:
     """The clients under `root`, sorted by name; hidden folders and files are ignored.
 
     Records without `split` are split by (seed, client, line): about `test_share` of them become test samples, and those that
     share a picture or sound, by name or by content, come into one part. A client with two or more unrelated records has at
-    least one in each part, unless its `split`s say otherwise.
+    least one in each part, unless its `split`s say otherwise. `labels`: the classes that a classifier learns, empty for those of
+    the data; None for answers in words.
 
     Raises:
         ExperimentError: a faulty `root`, client's folder or record; names client, line and file.
@@ -141,7 +150,7 @@ def load_folder(
     root = Path(root)
     if not 0 < test_share < 1:
         raise ExperimentError(f"The test share must lie between 0 and 1, and {test_share} does not.")
-    pools = _pools(root, rules, columns, question)
+    pools = _pools(root, rules, columns, question, labels=labels)
     skipped = check_pools(list(pools.values()), rules)
     return [
         replace(as_client(name, pool, pool.declared, bad, Limits(test_share), seed), notes=pool.notes)
@@ -150,20 +159,28 @@ def load_folder(
 
 
 def _pools(
-    root: Path, rules: FileRules, columns: Columns, question: str | None, keep: str | None = None
+    root: Path,
+    rules: FileRules,
+    columns: Columns,
+    question: str | None,
+    keep: str | None = None,
+    labels: Sequence[str] | None = None,
 ) -> dict[str, Pool]:
-    """Each client's rows, sorted by name; `keep` is the column that they are dealt by (see `Reading`)."""
+    """Each client's rows, sorted by name; `keep` is the column that they are dealt by (see `Reading`), `labels` as in
+    `load_folder`.
+    """
     if not root.is_dir():
         raise ExperimentError(f"There is no data folder {root}; it should hold one folder per client.")
     how = Reading(
         columns=columns,
         question=question,
         settings=rules.media,
-        unwanted=("client",),
+        unwanted=("client",) if labels is None else ("client", *UNREAD),
         keep=keep,
         skip_missing=rules.skip_bad,
     )
-    return {name: _pool(place, rules, how) for name, place in places(root).items()}
+    pools = {name: _pool(place, rules, how) for name, place in places(root).items()}
+    return pools if labels is None else labelled(pools, labels or None)
 
 
 def places(root: Path) -> dict[str, Path]:
@@ -189,11 +206,15 @@ def places(root: Path) -> dict[str, Path]:
 
 def _pool(place: Path, rules: FileRules, how: Reading) -> Pool:
     """One client's records."""
-    if _is_plain_place(place):
-        listed = list(_records(place))
-        if _is_plain(listed[0][1]) and not how.columns.named() and how.question is None and how.keep is None:
-            return _pool_of([_record(record, place, at, rules) for at, record in listed])
-    return pool_of({str(place): open_path(place, "the client's folder")}, how)
+    if _is_plain_client(place, how):
+        return _pool_of([_record(record, place, at, rules) for at, record in _records(place)])
+    return pool_of({str(place): open_path(place, OWNER)}, how)
+
+
+def _is_plain_client(place: Path, how: Reading) -> bool:
+    """Whether a client's records are spelt as above, and no setting says how to read them. Raises ExperimentError."""
+    told = how.columns.named() or how.question is not None or how.keep is not None
+    return not told and is_plain_folder(place)
 
 
 def is_plain_folder(place: Path) -> bool:
@@ -216,6 +237,8 @@ def _has_table(folder: Path) -> bool:
 
 def _is_plain(record: Mapping[str, Any]) -> bool:
     """Whether a record is spelt as above, rather than as one of the other formats."""
+    if "label" in record and "answer" not in record:
+        return False
     return bool({"question", "answer"} & set(record)) and not {"messages", "conversations"} & set(record)
 
 

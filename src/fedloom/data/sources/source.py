@@ -57,6 +57,20 @@ class Source(BaseModel):
         return name not in ("clients", "path", "dataset")
 
     @property
+    def task_name(self) -> str:
+        """Name of the task of these samples; sources whose data decide it override this."""
+        return self.for_task
+
+    @classmethod
+    def task_in(cls, fields: Mapping[str, Any]) -> str:
+        """Name of the task of a run, by the recorded fields of its data."""
+        return cls.for_task
+
+    def settled(self, clients: Sequence[ClientData]) -> "Source":
+        """The source with what its data have decided, for the run's record. Default: unchanged."""
+        return self
+
+    @property
     def has_own_files(self) -> bool:
         """Whether the samples come from the user's own files, which may be faulty."""
         return self.reads_files or getattr(self, "path", None) is not None

@@ -9,10 +9,11 @@ from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.missing import Missing
 from fedloom.data.partition.settings import Column, Folders, RowPartition
-from fedloom.data.sources.file_source import FileSource
+from fedloom.data.sources.own_data import OwnData, seen
 from fedloom.data.sources.source import Features, checked_counts
 from fedloom.data.sources.table_clients import clients_of, column_of
-from fedloom.data.tables.columns import GUESSED, Columns
+from fedloom.data.tables.columns import Columns
+from fedloom.data.tables.labels import labelled
 from fedloom.data.tables.pool import Limits, Pool, check_pools
 from fedloom.data.tables.read import Reading, read_pool
 
@@ -21,8 +22,8 @@ Name = Annotated[str, BeforeValidator(lambda v: str(v) if isinstance(v, Path) el
 HOLDINGS: tuple[Holding, ...] = ("image", "audio", "both", "text")
 
 
-class TableSource(FileSource):
-    """Own questions and answers, captions, transcripts or conversations in one table, or in several."""
+class TableSource(OwnData):
+    """Own questions and answers, captions, transcripts, conversations or classes in one table, or in several."""
 
     for_task: ClassVar[str] = "question-answering"
     reads_files: ClassVar[bool] = True
@@ -30,10 +31,6 @@ class TableSource(FileSource):
     source: Literal["table"] = "table"
     path: Name | Annotated[tuple[Name, ...], Field(min_length=1)] = Field(
         description="a table file, a folder, or a data set's name on the hub; or a list of them"
-    )
-    columns: Columns = Field(GUESSED, description="the column of each part of a sample; none = guessed")
-    question: str | None = Field(
-        None, min_length=1, description="one question for all rows, such as: describe the picture."
     )
     clients: Annotated[int, Field(ge=1)] | dict[Holding, int] | None = Field(
         None,
@@ -50,7 +47,6 @@ class TableSource(FileSource):
     )
     train: int | None = Field(None, ge=1, description="most training samples per client; none = all")
     test: int | None = Field(None, ge=1, description="most test samples per client; none = all")
-    test_share: float = Field(0.2, gt=0, lt=1, description="share of test samples in data without a split")
     config: str | None = Field(
         None, description="the configuration of a data set on the hub that has several"
     )
@@ -89,24 +85,33 @@ class TableSource(FileSource):
         """The tables' files, folders or names."""
         return self.path if isinstance(self.path, tuple) else (str(self.path),)
 
+    def columns_seen(self) -> tuple[Columns, ...]:
+        """Those of all tables; none where a table cannot be read."""
+        by_path = [seen(Path(path), self._reading(self.unread_if_set)) for path in self.paths]
+        return tuple(columns for own in by_path for columns in own) if all(by_path) else ()
+
     def pool(self) -> Pool:
         """All rows, before they are dealt. Raises ExperimentError."""
+        pool = read_pool(self.paths, self._reading(self.unread_if_set))
+        name = " and ".join(self.paths)
+        return labelled({name: pool}, self.labels)[name] if self.learns_labels else pool
+
+    def _reading(self, unread: tuple[str, ...] = ()) -> Reading:
         partition, columns = self.partition, self.columns
         natural = (partition is None and self.clients is None) or isinstance(partition, Column)
         if isinstance(partition, Column) and partition.over:
             columns = columns.model_copy(update={"client": partition.over})
-        how = Reading(
+        return Reading(
             columns=columns,
             question=self.question,
             settings=self.media,
             config=self.config,
             streaming=self.streaming,
             take=self.take,
-            unwanted=() if natural else ("client",),
+            unwanted=unread if natural else ("client", *unread),
             keep=column_of(partition),
             skip_missing=self.skip_bad,
         )
-        return read_pool(self.paths, how)
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """One client for each name in the column of clients, or as many as `clients` says, by `partition`."""

@@ -82,6 +82,16 @@ _USUAL: Mapping[str, tuple[str, ...]] = {
 """Usual names of each part beside its own; the order of parts is the order of the sentence on a guess."""
 _ANSWER_TEXTS = ("text", "sentence", "transcription", "transcript", "description")
 """Names of a text that is the answer of a captioned picture or a transcribed sound, and the question of anything else."""
+_PAIRS = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("sentence_a", "sentence_b"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+)
+"""Names of two texts that have a label together."""
 _FILE_NAMES = ("file_name", "filename", "file", "file_path", "filepath", "path")
 """Names of a column of files of one modality, which their suffixes tell."""
 _MOST_SHOWN = 12
@@ -104,6 +114,7 @@ class Columns(BaseModel):
     label: str | None = Field(None, description="the class; the answer where there is no column of answers")
     client: str | None = Field(None, description="the client that holds the row")
     split: str | None = Field(None, description="train, validation or test")
+    pair: str | None = Field(None, description="the second text, for classes of two texts")
     messages: str | None = Field(
         None, description="a conversation, as LLaVA's conversations or OpenAI's messages"
     )
@@ -173,6 +184,7 @@ def find(
             )
         if best:
             taken[part] = best[0]
+    _add_pair(taken, [c for c in features if c not in given.named().values()])
     _add_text(taken, [c for c in free if c not in taken.values()])
     if "messages" in taken:  # a conversation holds its questions and answers
         taken = {part: c for part, c in taken.items() if part not in TEXTS}
@@ -180,7 +192,7 @@ def find(
     ignored = [c for c in features if c not in (*taken.values(), *kept)]
     notes = []
     if guessed:
-        listed = ", ".join(f"{part}: {guessed[part]}" for part in _USUAL if part in guessed)
+        listed = ", ".join(f"{part}: {guessed[part]}" for part in (*_USUAL, "pair") if part in guessed)
         notes.append(f"{name}: columns guessed from their names: {{{listed}}}")
     if ignored:
         more = f" and {len(ignored) - _MOST_SHOWN} more" if len(ignored) > _MOST_SHOWN else ""
@@ -216,6 +228,17 @@ def _modality(values: Iterable[Any]) -> str | None:
             if suffix in KINDS[modality].suffixes:
                 return modality
     return None
+
+
+def _add_pair(taken: dict[str, str], free: list[str]) -> None:
+    """Take the columns of two texts that have a label together; a text that is named already stays the first."""
+    if "label" not in taken or any(part in taken for part in ("answer", "messages", "pair", *MEDIA)):
+        return
+    by_name = {c.lower(): c for c in free}
+    for first, second in _PAIRS:
+        if first in by_name and second in by_name and taken.get("question", by_name[first]) == by_name[first]:
+            taken |= {"question": by_name[first], "pair": by_name[second]}
+            return
 
 
 def _add_text(taken: dict[str, str], free: list[str]) -> None:

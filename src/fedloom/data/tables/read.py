@@ -52,6 +52,15 @@ def open_tables(path: str, how: Reading) -> list[Table]:
     return open_path(Path(path))
 
 
+def columns_in(path: Path, how: Reading, owner: str | None = None) -> list[Columns]:
+    """The columns of all tables of a path; with `owner`, such as "the client's folder", of a folder that is read as one.
+
+    Raises ExperimentError.
+    """
+    tables = open_tables(str(path), how) if owner is None else open_path(path, owner)
+    return [_columns(str(path), table.rows, how)[0] for table in tables]
+
+
 def read_pool(paths: Sequence[str], how: Reading) -> Pool:
     """The rows of all tables, checked except for their media. Raises ExperimentError."""
     opened = {path: open_tables(path, how) for path in paths}
@@ -84,19 +93,22 @@ def pool_of(opened: Mapping[str, Sequence[Table]], how: Reading) -> Pool:
     return _pool(readers, how, list(notes))
 
 
+def _columns(path: str, rows: Rows, how: Reading) -> tuple[Columns, tuple[str, ...]]:
+    """A table's columns, and the sentences on them."""
+    given = Columns(**{p: c for p, c in how.columns.named().items() if c in rows.features})
+    return find(given, rows.features, path, lambda column: peek(rows, column), how.unwanted, _kept(how))
+
+
 def _reader(path: str, table: Table, how: Reading, prefix: str) -> tuple[Reader, tuple[str, ...]]:
     rows = table.rows
-    given = Columns(**{p: c for p, c in how.columns.named().items() if c in rows.features})
-    columns, notes = find(
-        given, rows.features, path, lambda column: peek(rows, column), how.unwanted, _kept(how)
-    )
+    columns, notes = _columns(path, rows, how)
     named = columns.named()
     if not {"answer", "label", "messages"} & set(named):
         raise ExperimentError(
             f"data.path: {path} has the columns {', '.join(rows.features) or 'none'}, of which none is known for answers; name "
             "it, as in data.columns: {answer: ...}."
         )
-    if how.question is not None and "question" in given.named():
+    if how.question is not None and how.columns.question in rows.features:
         raise ExperimentError(
             "data.question gives all rows one question, and data.columns.question names a column of questions; leave one out."
         )

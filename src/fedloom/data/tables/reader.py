@@ -125,13 +125,16 @@ class Reader:
             raise self.error(number, "question", says)
         if self.question and self._media_columns and not media and not talk:
             return Row(None, split or self.table.split, client, bare=True)
+        pair = read("pair", text_of)
+        if "pair" in self._named and pair is None:
+            raise self.error(number, "pair", "is empty, and should be the second text")
         kept = {c: column_value(cells[c]) for c in (self.columns.label, self.columns.client, *self.keep) if c}
         sample = Sample(
             uid=f"{self.prefix}{number + 1}",
             modalities=MediaFiles(media, lambda one, fault: self.unusable(number, one, fault)),
             question=question,
             answer=answer,
-            meta={"row": number + 1, "columns": kept},
+            meta={"row": number + 1, "columns": kept, **({} if pair is None else {"pair": pair})},
             turns=turns,
         )
         dealt_by = {name: kept[name] for name in self.keep}

@@ -152,8 +152,9 @@ def _case(
 def _in_sentences(run: Run) -> bool:
     """Whether the run's task reads evaluation.bertscore; labels are compared as they are."""
     data = run.experiment.get("data")
-    source = SOURCES.get(str(data.get("source"))) if isinstance(data, dict) else None
-    task = None if source is None else TASKS.get(source.for_task)
+    fields = data if isinstance(data, dict) else {}
+    source = SOURCES.get(str(fields.get("source")))
+    task = None if source is None else TASKS.get(source.task_in(fields))
     return task is None or "evaluation.bertscore" in task.reads
 
 

@@ -107,12 +107,12 @@ def save(
     tensors: Mapping[str, Tensor],
     specs: Mapping[str, LoRA],
     layers: Mapping[str, Any],
-    prefix: str,
-    labels: Sequence[str],
+    listed: Mapping[str, Any],
 ) -> None:
-    """Write each adapter in PEFT's format for the whole classifier, and the head by its own parameter names.
+    """Write each adapter in PEFT's format, the head by its own parameter names, and `listed` to fedloom.json.
 
-    PEFT's task SEQ_CLS reads the head beside the adapter, so a copy is written there, too. `layers`: PEFT's layers by name.
+    With a `base_model_prefix` in `listed` the adapter is one of a whole sequence classifier; PEFT's task SEQ_CLS reads the head
+    beside it, so a copy is written there, too. Without, it is one of the encoder's trunk alone. `layers`: PEFT's layers by name.
     """
     folder.mkdir(parents=True, exist_ok=True)
     plain: dict[str, dict[str, Tensor]] = {group: {} for group in _PLAIN}
@@ -124,13 +124,13 @@ def save(
             save_file(own, folder / _PLAIN[group])
     if plain["anchors"]:
         write_note(folder)
-    tasks = dict.fromkeys(specs, "SEQ_CLS")
-    save_groups(folder, tensors, specs, layers, tasks=tasks, prefix=f"{prefix}.")
+    prefix = _prefix(listed)
+    tasks = dict.fromkeys(specs, "SEQ_CLS") if prefix else None
+    save_groups(folder, tensors, specs, layers, tasks=tasks, prefix=prefix)
     for group in specs:
-        for config in (folder / group).rglob(files.CONFIG):
+        for config in (folder / group).rglob(files.CONFIG) if prefix else ():
             _add_head(config.parent, plain["head"])
-    listed = {"kind": "classifier", "adapters": sorted(specs), "head": _PLAIN["head"]}
-    write_listing(folder, listed | {"labels": list(labels), "base_model_prefix": prefix})
+    write_listing(folder, {"adapters": sorted(specs), "head": _PLAIN["head"], **listed})
 
 
 def read(folder: Path) -> dict[str, Tensor]:
@@ -140,7 +140,12 @@ def read(folder: Path) -> dict[str, Tensor]:
     for group, name in _PLAIN.items():
         if (folder / name).is_file():
             tensors |= {f"{group}/{n}": t for n, t in load_file(folder / name).items()}
-    return tensors | read_groups(folder, listed["adapters"], f"{listed['base_model_prefix']}.")
+    return tensors | read_groups(folder, listed["adapters"], _prefix(listed))
+
+
+def _prefix(listed: Mapping[str, Any]) -> str:
+    """The place of the body in the whole classifier, with a dot; empty for an encoder's trunk."""
+    return f"{listed['base_model_prefix']}." if "base_model_prefix" in listed else ""
 
 
 def _add_head(folder: Path, head: Mapping[str, Tensor]) -> None:

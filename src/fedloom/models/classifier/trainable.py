@@ -4,28 +4,27 @@ Groups: `body` (the adapters) and `head` (every parameter outside the base model
 `classifier.out_proj`). The head stands once: PEFT wraps the base model alone and so makes no second copy of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.data.sample import Sample
-from fedloom.models.base import PROMPT_STATES, Trainable, means
+from fedloom.models.base import PROMPT_STATES
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.classifier import checkpoint as classifier_io
+from fedloom.models.classifier.label_model import BODY, HEAD, LabelModel
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.lora.targets import described
 from fedloom.models.merged import SHARD, merge
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import in_precision
-
-BODY, HEAD = "body", "head"
+from fedloom.models.unread_words import unread_share
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TextExample:
     truncated: bool
 
 
-class AdaptedClassifier(Trainable):
+class AdaptedClassifier(LabelModel):
     """`model` is changed in place: its base model is wrapped by PEFT, its own weights are frozen."""
 
     def __init__(
@@ -110,10 +109,6 @@ class AdaptedClassifier(Trainable):
             for dropout in modules:
                 dropout.training = group in groups
 
-    def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
-        """Body and head for all clients."""
-        return frozenset({BODY, HEAD})
-
     def prepare(self, sample: Sample, client: str | None = None) -> TextExample:
         """Token ids of the text, or of the pair, by the model's own tokenizer; cut to `max_length` tokens.
 
@@ -124,29 +119,27 @@ class AdaptedClassifier(Trainable):
             raise ExperimentError(
                 f"{sample.uid} is no labelled text; a classifier needs data.source text, and this sample is for an MLLM"
             )
-        if tuple(labels) != self.labels or sample.answer not in self.labels:
-            raise ExperimentError(
-                f"{sample.uid} has the label {sample.answer!r} of {', '.join(labels)}; "
-                f"the model's labels are {', '.join(self.labels)}, in this order"
-            )
+        label = self.label_of(sample)
         whole = self._plain(sample.question, pair, verbose=False)
         truncated = len(whole["input_ids"]) > self.max_length
         if truncated:
             whole = self._plain(sample.question, pair, truncation=True, max_length=self.max_length)
-        return TextExample(sample.uid, dict(whole), self.labels.index(sample.answer), truncated)
+        return TextExample(sample.uid, dict(whole), label, truncated)
+
+    def classify(self, text: str, pair: str | None = None) -> dict[str, float]:
+        """Every label's probability for a text, or a pair of texts, the likeliest first."""
+        meta = {"labels": self.labels, "pair": pair}
+        return self.probabilities(self.prepare(Sample("asked", {}, text, self.labels[0], meta)))
+
+    def unread_share(self, texts: Collection[str]) -> float:
+        """Share of the texts' words of three letters or more that the tokenizer does not know; see `unread_words`."""
+        return unread_share(
+            texts, lambda text: self._plain(text, add_special_tokens=False)["input_ids"], self.tokenizer
+        )
 
     def positions(self, example: TextExample) -> int:
         """The tokens of the text."""
         return len(example.inputs["input_ids"])
-
-    @property
-    def feature_tensors(self) -> Sequence[str]:
-        """None: there are no cached features."""
-        return ()
-
-    def features(self, examples: Sequence[TextExample]) -> list[dict[str, Tensor]]:
-        """Empty: no frozen encoder comes before the adapters."""
-        return [{} for _ in examples]
 
     @in_precision
     def logits(self, examples: Sequence[TextExample]) -> Tensor:
@@ -167,45 +160,6 @@ class AdaptedClassifier(Trainable):
             for name in examples[0].inputs
         }
 
-    def loss(self, examples: Sequence[TextExample], features: Sequence[Any] | None = None) -> Tensor:
-        """Mean cross entropy."""
-        logits = self.logits(examples)
-        targets = torch.tensor([e.label for e in examples], device=logits.device)
-        return cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
-
-    def losses(
-        self,
-        examples: Sequence[TextExample],
-        owners: Sequence[int],
-        count: int,
-        features: Sequence[Any] | None = None,
-    ) -> Tensor:
-        """Mean cross entropy of each owner's examples."""
-        logits = self.logits(examples)
-        targets = torch.tensor([e.label for e in examples], device=logits.device)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
-        each = cross_entropy(logits, targets, reduction="none")
-        return means(each, torch.tensor(owners, device=logits.device), count)
-
-    @torch.no_grad()
-    def score(
-        self, examples: Sequence[TextExample], features: Sequence[Any] | None = None
-    ) -> list[tuple[int, int]]:
-        """(1, 1) for a right label, (1, 0) for a wrong one: token accuracy is the accuracy."""
-        return [(1, int(guess == e.label)) for guess, e in zip(self._guess(examples), examples, strict=True)]
-
-    @torch.no_grad()
-    def generate(
-        self, examples: Sequence[TextExample], max_new_tokens: int, features: Sequence[Any] | None = None
-    ) -> list[str]:
-        """The word of the likeliest label."""
-        return [self.labels[guess] for guess in self._guess(examples)]
-
-    def _guess(self, examples: Sequence[TextExample]) -> list[int]:
-        """Index of the likeliest label; with prompt states of the client, under its own mix of adapters (FedDPA)."""
-        with self.mixed_by_prompts(BODY, examples):
-            return self.logits(examples).argmax(-1).tolist()
-
     @in_precision
     @torch.no_grad()
     def prompt_states(self, examples: Sequence[TextExample], features: Sequence[Any] | None = None) -> Tensor:
@@ -218,7 +172,8 @@ class AdaptedClassifier(Trainable):
         everything = self.exported()
         if self.own_prompts is not None:
             everything[PROMPT_STATES] = self.own_prompts
-        classifier_io.save(folder, everything, self.specs, self.layers, self.prefix, self.labels)
+        listed = {"kind": "classifier", "labels": list(self.labels), "base_model_prefix": self.prefix}
+        classifier_io.save(folder, everything, self.specs, self.layers, listed)
 
     def save_merged(self, folder: Path, dtypes: Mapping[str, torch.dtype]) -> None:
         """The whole classifier with its tokenizer, as its class of transformers loads it. See Trainable."""
@@ -227,8 +182,3 @@ class AdaptedClassifier(Trainable):
         with quiet_hf():
             self.model.to(dtypes[""]).save_pretrained(folder, max_shard_size=SHARD)
         self.tokenizer.save_pretrained(folder)
-
-    @staticmethod
-    def read_adapters(folder: Path) -> dict[str, Tensor]:
-        """The tensors that `save_adapters` wrote, by their travelling names."""
-        return classifier_io.read(folder)

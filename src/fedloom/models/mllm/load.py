@@ -10,7 +10,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.models.encoders.encoder import Encoder
 from fedloom.models.encoders.load import load_towers
 from fedloom.models.encoders.towers import TowerEncoder
-from fedloom.models.mllm.checkpoint import read_imagebind
+from fedloom.models.mllm.checkpoint import read_encoder, read_imagebind
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.llm import load_llm
 from fedloom.models.mllm.mllm import MLLM
@@ -113,14 +113,8 @@ def _assemble(settings: Foundation, modalities: Sequence[str], seed: int, weight
             "model.llm and model.encoder go together: name both, or neither and a model.foundation"
         )
     config = MLLMConfig()
-    if isinstance(settings.encoder, str):
-        if settings.audio_seconds is not None:
-            raise ExperimentError(
-                "model.audio_seconds is for model.encoder.audio, and model.encoder is an ImageBind; leave it out"
-            )
-        encoder: Encoder = read_imagebind(Path(settings.encoder), weights, modalities or None)
-    else:
-        encoder = _towers(settings.encoder, settings.audio_seconds, modalities, weights)
+    encoder = load_encoder(settings, modalities, weights)
+    if isinstance(encoder, TowerEncoder):
         config = config.model_copy(update={"pool": "mean", "projector": "per_modality"})
         weights.notes += [f"the {m} encoder reads {text}" for m, text in encoder.described().items()]
     llm, tokenizer = load_llm(settings.llm, weights)
@@ -131,6 +125,23 @@ def _assemble(settings: Foundation, modalities: Sequence[str], seed: int, weight
     mllm = MLLM.assemble(encoder, llm, tokenizer, config, seed=seed)
     mllm.projector.to(llm.get_input_embeddings().weight.device)
     return mllm
+
+
+def load_encoder(settings: Foundation, modalities: Sequence[str], weights: Weights) -> Encoder:
+    """The encoder that the settings name, else the one of the foundation; only the towers of these modalities.
+
+    Raises ExperimentError.
+    """
+    if settings.encoder is None:
+        folder = foundation_folder(settings.foundation) / "encoder"
+        return read_encoder(folder, weights, modalities or None)
+    if not isinstance(settings.encoder, str):
+        return _towers(settings.encoder, settings.audio_seconds, modalities, weights)
+    if settings.audio_seconds is not None:
+        raise ExperimentError(
+            "model.audio_seconds is for model.encoder.audio, and model.encoder is an ImageBind; leave it out"
+        )
+    return read_imagebind(Path(settings.encoder), weights, modalities or None)
 
 
 def _towers(

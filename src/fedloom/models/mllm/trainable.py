@@ -3,7 +3,6 @@
 Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.<modality>`).
 """
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -38,6 +37,7 @@ from fedloom.models.mllm.layout import length_of
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.precision import in_precision
+from fedloom.models.unread_words import unread_share
 
 
 class AdaptedMLLM(Trainable):
@@ -133,14 +133,7 @@ class AdaptedMLLM(Trainable):
 
     def unread_share(self, texts: Collection[str]) -> float:
         """Share of the texts' words of three letters or more that the tokenizer does not know: it needs a token for two bytes."""
-        words = Counter(word for text in texts for word in text.split() if len(word) > 2)
-        unread = sum(count for word, count in words.items() if self._unread(word))
-        return unread / max(words.total(), 1)
-
-    def _unread(self, word: str) -> bool:
-        ids = self.mllm.encode(f" {word}", plain=True)
-        unknown = self.mllm.tokenizer.unk_token_id
-        return 2 * len(ids) > len(word.encode()) or not ids or (unknown is not None and unknown in ids)
+        return unread_share(texts, lambda text: self.mllm.encode(text, plain=True), self.mllm.tokenizer)
 
     def positions(self, example: MLLMExample) -> int:
         """Positions of the prompt with its answer, plus tokens of each input in its trunk."""

@@ -36,6 +36,7 @@ METRICS: dict[str, Metric] = by_name(
         Metric("token_accuracy_sample_median", unit="percent", merge=None),
         Metric("loss", merge="tokens", lower_is_better=True),
         Metric("accuracy", unit="percent", merge="samples"),
+        Metric("macro_f1", title="macro-F1", unit="percent", merge=None),
         Metric("accuracy_own_classes", unit="percent", merge="samples"),
         Metric("exact_match", unit="percent"),
         Metric("f1", title="F1", unit="percent"),

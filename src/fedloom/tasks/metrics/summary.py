@@ -7,6 +7,7 @@ from typing import Literal
 
 from fedloom.core.errors import ExperimentError
 from fedloom.tasks.metrics.bertscore import Embedder, bert_score
+from fedloom.tasks.metrics.macro_f1 import macro_f1
 from fedloom.tasks.metrics.metric import METRICS, Metric, metric_of
 from fedloom.tasks.metrics.text import bleu, exact_match, meteor, rouge_l, sentence_bleu, token_f1
 from fedloom.tasks.metrics.token_accuracy import TokenAccuracy
@@ -25,7 +26,7 @@ class EvaluationRecord:
     `kind`: its modalities (`Sample.kind`). `prediction`: the generated answer; "" if empty (scores 0), None if nothing was
     generated (the sample then counts for token accuracy only). `tokens` and `correct`: answer tokens and how many of them are
     predicted, teacher forced; 0 and 0 if not measured. `loss`: mean negative log-likelihood of an answer token, None if not
-    measured. `labelled`: marks a classification, whose only metric is `accuracy`; `tokens` and `correct` are then 1 and 0 or 1.
+    measured. `labelled`: marks a classification (`accuracy`, `macro_f1`); `tokens` and `correct` are then 1 and 0 or 1.
     """
 
     client: str
@@ -158,10 +159,14 @@ def _corpus(
     """The metrics of the chosen records as one corpus."""
     chosen_records = [records[i] for i in chosen]
     if all(r.labelled for r in chosen_records):
-        return {
+        values = {
             "samples": float(len(chosen_records)),
             "accuracy": _mean([samples[i]["accuracy"] for i in chosen]),
         }
+        predicted = [r.prediction for r in chosen_records if r.prediction is not None]
+        if len(predicted) == len(chosen_records):
+            values["macro_f1"] = macro_f1(predicted, [r.reference for r in chosen_records])
+        return values
     counts = TokenAccuracy.of([r.tokens for r in chosen_records], [r.correct for r in chosen_records])
     generated = [r for r in chosen_records if r.prediction is not None]
     values = {"samples": float(len(chosen_records)), "generated": float(len(generated)), **counts.metrics()}
