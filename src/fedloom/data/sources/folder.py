@@ -29,7 +29,7 @@ from fedloom.data.tables.cells import plain
 from fedloom.data.tables.columns import GUESSED, Columns
 from fedloom.data.tables.files import MissingFileError, inside
 from fedloom.data.tables.formats import SUFFIXES
-from fedloom.data.tables.opening import open_path
+from fedloom.data.tables.opening import Table, open_path
 from fedloom.data.tables.pool import Limits, Pool, as_client, check_pools
 from fedloom.data.tables.read import Reading, pool_of
 
@@ -117,7 +117,7 @@ def load_folder(
         unwanted=("client",),
         skip_missing=rules.skip_bad,
     )
-    pools = {name: _pool(place, rules, how) for name, place in places(root).items()}
+    pools = {name: _pool(place, rules, how) for name, place in _places(root).items()}
     skipped = check_pools(list(pools.values()), rules)
     return [
         replace(as_client(name, pool, pool.declared, bad, Limits(test_share), seed), notes=pool.notes)
@@ -125,7 +125,7 @@ def load_folder(
     ]
 
 
-def places(root: Path) -> dict[str, Path]:
+def _places(root: Path) -> dict[str, Path]:
     """The clients' folders by their names; where there are none, the clients' tables by the names of their files."""
     try:
         listed = sorted(p for p in root.iterdir() if not p.name.startswith("."))
@@ -148,20 +148,11 @@ def places(root: Path) -> dict[str, Path]:
 
 def _pool(place: Path, rules: FileRules, how: Reading) -> Pool:
     """One client's records."""
-    if _is_plain_place(place):
+    if place.is_dir() and (_has_metadata(place) or not _has_table(place)):
         listed = list(_records(place))
         if _is_plain(listed[0][1]) and not how.columns.named() and how.question is None:
             return _pool_of([_record(record, place, at, rules) for at, record in listed])
     return pool_of({str(place): open_path(place, "the client's folder")}, how)
-
-
-def is_plain_folder(place: Path) -> bool:
-    """Whether a client's folder is read by the keys above, without columns."""
-    return _is_plain_place(place) and _is_plain(next(_records(place))[1])
-
-
-def _is_plain_place(place: Path) -> bool:
-    return place.is_dir() and (_has_metadata(place) or not _has_table(place))
 
 
 def _has_metadata(folder: Path) -> bool:
@@ -295,3 +286,16 @@ def _inside(folder: Path, key: str, value: object, place: Place) -> Path:
     if not path.is_file():
         raise MissingFileError(str(place.error(f"the {key} {value!r} is missing: there is no file {path}.")))
     return path
+
+
+def client_tables(root: Path) -> dict[Path, list[Table] | None]:
+    """The tables in each client's place; None for a client whose records are spelt as above. Raises ExperimentError."""
+    return {
+        p: None if _has_plain_records(p) else open_path(p, "the client's folder")
+        for p in _places(root).values()
+    }
+
+
+def _has_plain_records(place: Path) -> bool:
+    is_folder = place.is_dir() and (_has_metadata(place) or not _has_table(place))
+    return is_folder and _is_plain(next(_records(place))[1])
