@@ -89,14 +89,17 @@ def test_nothing_is_overwritten_unless_forced(tmp_path: Path) -> None:
     assert file.read_text(encoding="utf-8").startswith("# fedloom run ")
 
 
-@pytest.mark.parametrize("name", ["a: b", "no", "1.5", "über uns", "#x", "a, b"])
+@pytest.mark.parametrize(
+    "name", ["a: b", "no", "1.5", "1e3", "über uns", "#x", "a, b", "é\u2028{", "😀", 'say "x"', "a #b"]
+)
 def test_odd_names_of_files_and_columns_come_back_as_they_are(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
-    quoted = f'"{name}"'
-    rows = [f"{quoted},q {i}?,a {i}" for i in range(4)]
-    (folder / "x.csv").write_text("\n".join(["user,question,answer", *rows]) + "\n", encoding="utf-8")
-    init(folder / "x.csv", "--out", tmp_path / "my.yaml")
-    data = load_rows(tmp_path / "my.yaml")[0].data
-    assert data.path == str(folder / "x.csv")
-    assert data.columns.client == "user"
+    header = ["user", "question", "answer", f"{name}\n: [", f"{name} too"]
+    table = [dict(zip(header, (f"u{i % 2}", f"q {i}?", f"a {i}", "x", "y"), strict=True)) for i in range(4)]
+    lines(folder / "x.jsonl", table)
+    init(folder / "x.jsonl", "--out", tmp_path / name / "my.yaml")
+    (experiment,) = load_rows(tmp_path / name / "my.yaml")
+    assert experiment.data.path == str(folder / "x.jsonl")
+    assert experiment.data.columns.client == "user"
+    assert {c.name for c in experiment.data.load(0)} == {"u0", "u1"}

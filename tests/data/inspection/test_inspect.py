@@ -93,6 +93,17 @@ def test_a_folder_of_plain_records_has_no_columns_to_name(tmp_path: Path) -> Non
     assert (seen.layout.source, seen.found.parts, seen.clients) == ("folder", {}, {"a": 2, "b": 2})
 
 
+def test_clients_whose_tables_hold_no_questions_are_asked_one(tmp_path: Path) -> None:
+    for client in ("a", "b"):
+        names = files(tmp_path / client, 2)
+        csv(tmp_path / client / "metadata.csv", "file_name,text", *(f"{n},thing" for n in names))
+    seen = inspect(tmp_path)
+    assert (seen.found.parts, seen.question) == (
+        {"image": "file_name", "answer": "text"},
+        "what is in the picture?",
+    )
+
+
 @pytest.mark.parametrize(
     ("written", "says"),
     [

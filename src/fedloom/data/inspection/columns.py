@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.inspection.layout import Layout
-from fedloom.data.sources.folder import is_plain_folder, places
+from fedloom.data.sources.folder import client_tables
 from fedloom.data.tables.columns import GUESSED, find
 from fedloom.data.tables.opening import Table, open_path
 from fedloom.data.tables.read import peek
@@ -36,13 +36,13 @@ def find_columns(layout: Layout) -> Found:
         return Found()
     if layout.source == "table":
         return _columns(str(layout.path), open_path(layout.path), ())
-    clients = [place for place in places(layout.path).values() if not is_plain_folder(place)]
-    found = [_columns(str(p), open_path(p, "the client's folder"), ("client",)) for p in clients]
+    clients = client_tables(layout.path)
+    found = [_columns(str(p), tables, ("client",)) for p, tables in clients.items() if tables is not None]
     others = sum((Counter(own.others) for own in found), Counter())
     parts = {part: column for own in found for part, column in own.parts.items()}
     same = all(parts[part] == column for own in found for part, column in own.parts.items())
     # A folder of plain records has no columns to name; clients that differ are guessed one by one.
-    return Found(parts if same and len(found) == len(places(layout.path)) else {}, others)
+    return Found(parts if same and len(found) == len(clients) else {}, others)
 
 
 def _columns(path: str, tables: Iterable[Table], unwanted: tuple[str, ...]) -> Found:

@@ -69,9 +69,7 @@ def inspect(path: Path) -> Inspection:
     check_answers(layout, found)
     if layout.source == "classes":
         return _pictures(layout, files, others)
-    question = (
-        None if {"question", "messages"} & set(found.parts) or layout.source == "folder" else _asked(found)
-    )
+    question = None if {"question", "messages"} & set(found.parts) else _asked(found)
     clients = _loaded(layout, found, question)
     samples = [s for c in clients for part in (c.train, c.test) for s in _spread(part, len(clients))]
     total = sum(len(c.train) + len(c.test) for c in clients)

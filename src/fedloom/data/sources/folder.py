@@ -33,8 +33,9 @@ from fedloom.data.tables.cells import plain
 from fedloom.data.tables.columns import GUESSED, Columns
 from fedloom.data.tables.files import MissingFileError, inside
 from fedloom.data.tables.formats import SUFFIXES
+from fedloom.data.tables.labels import UNREAD, labelled
 from fedloom.data.tables.merged import merged
-from fedloom.data.tables.opening import open_path
+from fedloom.data.tables.opening import Table, open_path
 from fedloom.data.tables.pool import Limits, Pool, as_client, check_pools
 from fedloom.data.tables.read import Reading, pool_of
 
@@ -81,7 +82,7 @@ class FolderSource(OwnData):
         """Those of the first client."""
         how = Reading(columns=self.columns, question=self.question, unwanted=("client", *self.unread_if_set))
         try:
-            place = next(iter(places(self.path).values()))
+            place = next(iter(_places(self.path).values()))
             return () if _is_plain_client(place, how) else seen(place, how, OWNER)
         except ExperimentError:  # `deal` says so
             return ()
@@ -179,11 +180,11 @@ def _pools(
         keep=keep,
         skip_missing=rules.skip_bad,
     )
-    pools = {name: _pool(place, rules, how) for name, place in places(root).items()}
+    pools = {name: _pool(place, rules, how) for name, place in _places(root).items()}
     return pools if labels is None else labelled(pools, labels or None)
 
 
-def places(root: Path) -> dict[str, Path]:
+def _places(root: Path) -> dict[str, Path]:
     """The clients' folders by their names; where there are none, the clients' tables by the names of their files."""
     try:
         listed = sorted(p for p in root.iterdir() if not p.name.startswith("."))
@@ -214,16 +215,7 @@ def _pool(place: Path, rules: FileRules, how: Reading) -> Pool:
 def _is_plain_client(place: Path, how: Reading) -> bool:
     """Whether a client's records are spelt as above, and no setting says how to read them. Raises ExperimentError."""
     told = how.columns.named() or how.question is not None or how.keep is not None
-    return not told and is_plain_folder(place)
-
-
-def is_plain_folder(place: Path) -> bool:
-    """Whether a client's folder is read by the keys above, without columns."""
-    return _is_plain_place(place) and _is_plain(next(_records(place))[1])
-
-
-def _is_plain_place(place: Path) -> bool:
-    return place.is_dir() and (_has_metadata(place) or not _has_table(place))
+    return not told and _has_plain_records(place)
 
 
 def _has_metadata(folder: Path) -> bool:
@@ -359,3 +351,13 @@ def _inside(folder: Path, key: str, value: object, place: Place) -> Path:
     if not path.is_file():
         raise MissingFileError(str(place.error(f"the {key} {value!r} is missing: there is no file {path}.")))
     return path
+
+
+def client_tables(root: Path) -> dict[Path, list[Table] | None]:
+    """The tables in each client's place; None for a client whose records are spelt as above. Raises ExperimentError."""
+    return {p: None if _has_plain_records(p) else open_path(p, OWNER) for p in _places(root).values()}
+
+
+def _has_plain_records(place: Path) -> bool:
+    is_folder = place.is_dir() and (_has_metadata(place) or not _has_table(place))
+    return is_folder and _is_plain(next(_records(place))[1])

@@ -48,8 +48,9 @@ def choose(seen: Inspection, models: Sequence[str] = ()) -> Choices:
         }
         return Choices("promptfl", data, model, {**training, **clip}, {"every": 5, "samples": 6}, clients)
     holdings = {client.holds for client in clients}
-    words = max(8, min(128, 2 * seen.longest[1]))
-    evaluation: dict[str, Any] = {"every": 5, "max_new_tokens": words, "samples": 6}
+    evaluation: dict[str, Any] = {"every": 5, "samples": 6}
+    if "label" not in seen.found.parts:  # a label is shorter than the default
+        evaluation["max_new_tokens"] = max(8, min(128, 2 * seen.longest[1]))
     if len(clients) > _MOST_CLIENTS:
         evaluation["clients"] = _MOST_CLIENTS
     return Choices(

@@ -1,6 +1,7 @@
 """The text of a first experiment: YAML with a comment on each choice."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ _BY_CLASS, _IN_WORDS = (
     ("fedavg-lora", "feda2-lora", "fedprox", "local-only"),
 )
 """Methods to try, for pictures by class and for answers in words."""
+_PLAIN = re.compile(r"[A-Za-z][\w./-]*( [A-Za-z][\w./-]*)*", re.ASCII)
+_RESERVED = ("true", "false", "yes", "no", "on", "off", "null", "none", "y", "n")
+_BREAKS = re.compile("[\x7f-\x9f\u2028\u2029\ufeff]")
+"""Characters that JSON writes as they are, and that YAML refuses or takes for a line's end."""
 _PARTITIONS = {
     "labeldir": "a Dirichlet draw for each class; few-shot: classes that clients do not share (docs/your-data.md)",
     "domains": "every client holds one domain",
@@ -24,12 +29,12 @@ _PARTITIONS = {
 
 def text(seen: Inspection, choices: Choices, file: Path, memory: float) -> str:
     """The file's text. `memory`: that of the device in 10^9 bytes."""
-    stem = file.stem
+    name = _value(str(file))
     known = _BY_CLASS if seen.layout.source == "classes" else _IN_WORDS
     others = [name for name in known if name != choices.method]
     lines = [
-        f"# fedloom run {file} --out runs/{stem}      (before it, fedloom data {file} shows clients and samples)",
-        f"name: {_value(stem)}",
+        f"# fedloom run {name} --out runs/mine      (before it, fedloom data {name} shows clients and samples)",
+        f"name: {_value(file.stem)}",
         f"description: {_value(f'{seen.layout.form}, {seen.samples} samples')}",
         f"rounds: {ROUNDS}",
         f"method: {choices.method}   # others: {', '.join(others)}; fedloom methods explains them",
@@ -50,7 +55,7 @@ def _data(seen: Inspection, choices: Choices) -> list[str]:
         lines.append("  columns:   # all that are read, so that nothing is guessed")
         lines += [f"    {part}: {_value(column)}" for part, column in data["columns"].items()]
     if seen.found.others:
-        listed = [f"{column} ({n})" for column, n in seen.found.others.items()][:_SHOWN_COLUMNS]
+        listed = [f"{_value(column)} ({n})" for column, n in seen.found.others.items()][:_SHOWN_COLUMNS]
         more = len(seen.found.others) - len(listed)
         lines.append(
             f"  # not read, with their filled cells: {', '.join(listed)}{f' and {more} more' if more else ''}"
@@ -109,16 +114,13 @@ def _is_cached(model: Model) -> bool:
 
 
 def _value(value: Any) -> str:
-    """A value on one line of YAML; a text is quoted where YAML or the reader of experiments would take it for something else."""
+    """A value on one line of YAML; any text that YAML might take for something else is quoted."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_value(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, str):
-        plain = value.replace("-", "").replace("_", "").replace("/", "").replace(".", "").replace(" ", "")
-        safe = plain.isalnum() and value.isascii() and not value[0].isdigit() and value[0] not in "-. "
-        reserved = value.lower() in ("true", "false", "yes", "no", "on", "off", "null", "none")
-        return (
-            value
-            if safe and not reserved and value == value.strip()
-            else json.dumps(value, ensure_ascii=False)
-        )
+        is_plain = _PLAIN.fullmatch(value) and value.lower() not in _RESERVED
+        quoted = json.dumps(
+            value, ensure_ascii=False
+        )  # not ASCII: JSON writes an emoji as two halves, which YAML keeps apart
+        return value if is_plain else _BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", quoted)
     return json.dumps(value)
