@@ -17,6 +17,8 @@ from fedloom.core.tensor_files import bytes_of
 from fedloom.data.sample import Sample
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.feature_cache import FeatureCache
+from fedloom.models.loading.examples import taken
+from fedloom.models.loading.loader import Loader
 from fedloom.models.lora.layers import frozen_pairs
 from fedloom.models.parts import part_of
 from fedloom.models.precision import compile_frozen
@@ -73,6 +75,8 @@ class Trainable(ABC):
         self.merged: dict[str, Tensor] = {}
         self.own_prompts: Tensor | None = None
         self.store = FeatureCache()
+        self.loader = Loader()
+        """The ways in which samples from files are read."""
         self.precision = torch.float32
         self._bases: dict[str, Tensor] = {}
         self._ratios: Mapping[str, float] = {}
@@ -234,7 +238,7 @@ class Trainable(ABC):
     ) -> list[Any]:
         """The features of the `wanted` examples of an owner, by the model as loaded, from the cache where possible."""
         return self.store.of(
-            version, owner, wanted, len(examples), lambda part: self.features([examples[i] for i in part])
+            version, owner, wanted, len(examples), lambda part: self.features(taken(examples, part))
         )
 
     @property

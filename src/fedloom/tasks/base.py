@@ -31,7 +31,10 @@ READ_FOR_EVERY_TASK = (
     *(f"training.{name}" for name in ("one_pass", "prox", "weight_decay", "momentum", "betas", "clip")),
     *(f"evaluation.{name}" for name in ("every", "generate", "controls", "clients", "updates", "samples")),
     *(f"cohort.{name}" for name in ("fraction", "full_first_round", "quorum")),
-    *(f"engine.{name}" for name in ("wire", "device", "cohort", "threads", "memory", "reuse")),
+    *(
+        f"engine.{name}"
+        for name in ("wire", "device", "cohort", "threads", "memory", "reuse", "workers", "cache")
+    ),
 )
 """Settings that loop, engine and local training read for every task."""
 READ_BY_ASSESS = ("evaluation.batch_size", "evaluation.max_new_tokens", "evaluation.loss")

@@ -5,7 +5,7 @@ Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.
 
 import json
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from fedloom.models.lora.gradient_check import check_adapters
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.lora.targets import described
 from fedloom.models.mllm.layout import length_of
+from fedloom.models.mllm.media import MediaReading
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.precision import in_precision
@@ -116,6 +117,15 @@ class AdaptedMLLM(Trainable):
     def prepare(self, sample: Sample, client: str | None = None) -> MLLMExample:
         """Preprocessed inputs and token ids."""
         return self.mllm.prepare(sample)
+
+    @property
+    def reading(self) -> MediaReading | None:
+        """See `loading.prepared.ReadsFiles`."""
+        return self.mllm.reading
+
+    def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> MLLMExample:
+        """See `loading.prepared.ReadsFiles`."""
+        return self.mllm.finish(sample, inputs)
 
     def unread_share(self, texts: Collection[str]) -> float:
         """Share of the texts' words of three letters or more that the tokenizer does not know: it needs a token for two bytes."""

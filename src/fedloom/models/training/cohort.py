@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.models.base import Trainable
+from fedloom.models.loading.examples import taken
 from fedloom.models.training.loop import LocalJob, Outcome, blown_up, mean_loss
 from fedloom.models.training.stacked_layers import AdapterStack
 from fedloom.models.training.stacked_optimizer import Stacked, StackedAdamW, StackedSGD
@@ -160,7 +161,7 @@ class _Run:
                     part: Sequence[int], k: int = k, examples: Sequence[Any] = examples
                 ) -> Sequence[Any]:
                     stack.at([k] * len(part))
-                    return model.features([examples[i] for i in part])
+                    return model.features(taken(examples, part))
 
                 indices = [i for _, i in pairs]
                 features += model.store.of(versions[k], jobs[k].client, indices, len(examples), work)
@@ -176,8 +177,9 @@ class _Run:
         features_of: Features,
     ) -> None:
         optimiser.zero_grad()
-        at = [(k, i) for k in active for i in next(self.streams[k])]
-        batch = [self.jobs[k].examples[i] for k, i in at]
+        steps = [(k, next(self.streams[k])) for k in active]
+        at = [(k, i) for k, indices in steps for i in indices]
+        batch = [example for k, indices in steps for example in taken(self.jobs[k].examples, indices)]
         features = features_of(at)
         owners = [k for k, _ in at]
         self.stack.at(owners)

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed
 from fedloom.models.base import Trainable
+from fedloom.models.loading.examples import follow, taken
 from fedloom.models.parts import Part, part_of
 from fedloom.models.training.settings import (
     Penalty,
@@ -77,7 +78,11 @@ class LocalJob:
         return frozenset(n for n in self.names if part_of(group_of(n)) in {*parts, None})
 
     def batches(self) -> Iterator[list[int]]:
-        """Index batches over all steps."""
+        """Index batches over all steps; examples that are loaded from files are told of them, so as to be read ahead."""
+        follow(self.examples, (i for batch in self._batches() for i in batch))
+        yield from self._batches()
+
+    def _batches(self) -> Iterator[list[int]]:
         for batch in batches(len(self.chosen), self.training, self.seed, self.client, self.round):
             yield [self.chosen[i] for i in batch]
 
@@ -130,7 +135,7 @@ def train_one(model: Trainable, job: LocalJob) -> Outcome:
             optimiser = _optimiser(job, [n for n in model.tensors if n in names], parameters)
             for _ in range(stage.steps):
                 indices = next(stream)
-                batch = [job.examples[i] for i in indices]
+                batch = taken(job.examples, indices)
                 extra = None
                 if job.penalty is not None:
                     extra = job.penalty({n: model.tensors[n] for n in sorted(names)})
@@ -166,7 +171,7 @@ def _features(
 
     def cached(indices: Sequence[int]) -> Sequence[Any]:
         if new := [i for i in indices if i not in cache]:
-            cache.update(zip(new, model.features([job.examples[i] for i in new]), strict=True))
+            cache.update(zip(new, model.features(taken(job.examples, new)), strict=True))
         return [cache[i] for i in indices]
 
     return cached
