@@ -20,8 +20,8 @@ ROWS = (
     "nvflare_simulator",
 )
 """Modules of this package; `main(arguments)` measures, prints, and returns its rows (or nothing)."""
-PLOTS = ("scaling", "clip", "deploy", "secure_sum")
-"""Modules run by name only: a plot, and tables without a rival."""
+PLOTS = ("scaling", "clip", "deploy", "secure_sum", "samples")
+"""Modules run by name only: a plot, tables without a rival, and a row that needs 5 GB of disk."""
 
 
 def main() -> None:

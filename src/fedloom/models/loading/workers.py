@@ -16,7 +16,10 @@ from fedloom.data.sample import Sample
 from fedloom.models.loading import worker
 from fedloom.models.loading.reading import Reading
 
-PRELOADED = ("fedloom.models.loading.worker", "transformers", "PIL.Image", "soundfile")
+PRELOADED = (
+    *("fedloom.models.loading.worker", "fedloom.models.encoders.readers", "PIL.Image", "soundfile"),
+    *("transformers.image_processing_backends", "transformers.processing_utils"),
+)
 """Modules that the server of new workers imports once for all of them."""
 
 
@@ -25,6 +28,8 @@ class Workers:
 
     def __init__(self, count: int, reading: Reading) -> None:
         self.count = count
+        self.ready = False
+        """Whether a worker has answered; until then, samples are read in this process."""
         self.lost = False
         """Whether the processes could not be started, or died; samples are then read in this process."""
         method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
@@ -42,7 +47,9 @@ class Workers:
         try:
             light = replace(sample, modalities=files.portable(), meta={})
             with _without_main():
-                return self._pool.submit(worker.read, light)
+                sent = self._pool.submit(worker.read, light)
+            sent.add_done_callback(self._answered)
+            return sent
         except (BrokenProcessPool, OSError):
             self.lost = True
         except Exception:  # a file inside another one that cannot be read: reading it here says why
@@ -51,6 +58,9 @@ class Workers:
 
     def result(self, sent: "Future[bytes | None]") -> bytes | None:
         """The bytes; None where the sample must be read in this process."""
+        if not self.ready and not sent.done():
+            sent.cancel()
+            return None
         try:
             return sent.result()
         except (BrokenProcessPool, OSError):  # killed, for lack of memory perhaps
@@ -58,6 +68,9 @@ class Workers:
         except Exception:  # what cannot be sent
             return None
         return None
+
+    def _answered(self, sent: "Future[bytes | None]") -> None:
+        self.ready = self.ready or not (sent.cancelled() or sent.exception())
 
     def close(self) -> None:
         """End the processes."""
