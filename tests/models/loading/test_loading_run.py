@@ -11,11 +11,10 @@ import soundfile
 from PIL import Image
 
 from fedloom.data.media import accepted
-from fedloom.experiment.build import build
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
-from fedloom.models.loading import loader as loading
 from fedloom.models.loading.loader import Loader
+from fedloom.models.loading.workers import Workers
 
 
 @pytest.fixture
@@ -77,16 +76,30 @@ def results(folder: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("cohort", ["off", 3])
-def test_workers_and_the_cache_change_no_bit(silos, tmp_path, loaders, cohort) -> None:
-    run(own(silos, workers=0, cache=0, cohort=cohort), tmp_path / "plain")
-    run(own(silos, workers=2, cache=50, cohort=cohort), tmp_path / "workers")
-    run(own(silos, workers=0, cache=50, memory=0, cohort=cohort), tmp_path / "cached")
+def test_workers_and_the_cache_change_no_bit(silos, tmp_path, loaders, monkeypatch) -> None:
+    run(own(silos, workers=0, cache=0, cohort=3), tmp_path / "plain")
+    monkeypatch.setattr(Workers, "ready", property(lambda self: True, lambda self, value: None))
+    run(own(silos, workers=2, cache=50, cohort=3), tmp_path / "workers")
+    run(own(silos, workers=0, cache=50, memory=0, cohort=3), tmp_path / "cached")
     plain, workers, cached = loaders
     assert plain.reads_here >= 24
     assert not plain.disk.written
-    assert workers.disk.written == 24, "each sample once"
-    assert not (cached.disk.written or cached.disk.hits < 24)
+    assert (workers.disk.written, workers.reads_here) == (24, 0), "each sample once, by a worker"
+    assert (cached.disk.written, cached.reads_here) == (0, 0)
+    assert cached.disk.hits >= 24
     want = results(tmp_path / "plain")
     assert results(tmp_path / "workers") == want
     assert results(tmp_path / "cached") == want
+
+
+@pytest.mark.parametrize(("workers", "cohort"), [(0, "off"), (2, 3)])
+def test_a_file_that_breaks_in_mid_run_costs_its_client_alone(silos, tmp_path, workers, cohort, loaders) -> None:
+    def spoil(told: Any) -> None:
+        if told.round == 0:
+            for file in (silos / "two").glob("*.png"):
+                file.write_bytes(b"no picture")
+
+    run(own(silos, workers=workers, cache=0, memory=0, cohort=cohort), tmp_path / "run", observe=spoil)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
+    print(lines[0])
+    assert False

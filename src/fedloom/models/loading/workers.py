@@ -50,8 +50,8 @@ class Workers:
                 sent = self._pool.submit(worker.read, light)
             sent.add_done_callback(self._answered)
             return sent
-        except (BrokenProcessPool, OSError):
-            self.lost = True
+        except (BrokenProcessPool, OSError) as error:
+            self._lose(error)
         except Exception:  # a file inside another one that cannot be read: reading it here says why
             return None
         return None
@@ -63,11 +63,18 @@ class Workers:
             return None
         try:
             return sent.result()
-        except (BrokenProcessPool, OSError):  # killed, for lack of memory perhaps
-            self.lost = True
+        except (BrokenProcessPool, OSError) as error:
+            self._lose(error)
         except Exception:  # what cannot be sent
             return None
         return None
+
+    def _lose(self, error: Exception) -> None:
+        """Do without the processes, which cannot start, or were killed, for lack of memory perhaps; say so once."""
+        if not self.lost:
+            said = f"samples are read without worker processes from here on ({error}); fewer engine.workers need less memory"
+            print(said, file=sys.stderr, flush=True)
+        self.lost = True
 
     def _answered(self, sent: "Future[bytes | None]") -> None:
         self.ready = self.ready or not (sent.cancelled() or sent.exception())
