@@ -114,7 +114,9 @@ def _seconds(batches: Iterable[torch.Tensor]) -> tuple[float, int]:
     began, total = time.perf_counter(), 0
     for batch in batches:
         total += int(batch.long().sum())
-    return time.perf_counter() - began, total
+    seconds = time.perf_counter() - began
+    print(f"a pass: {seconds:.1f} s", flush=True)
+    return seconds, total
 
 
 def main(arguments: list[str]) -> list[Row]:

@@ -78,7 +78,9 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def test_workers_and_the_cache_change_no_bit(silos, tmp_path, loaders, monkeypatch) -> None:
     run(own(silos, workers=0, cache=0, cohort=3), tmp_path / "plain")
-    monkeypatch.setattr(Workers, "ready", property(lambda self: True, lambda self, value: None))
+    monkeypatch.setattr(
+        Workers, "ready", property(lambda self: True, lambda self, value: None), raising=False
+    )
     run(own(silos, workers=2, cache=50, cohort=3), tmp_path / "workers")
     run(own(silos, workers=0, cache=50, memory=0, cohort=3), tmp_path / "cached")
     plain, workers, cached = loaders
@@ -93,10 +95,15 @@ def test_workers_and_the_cache_change_no_bit(silos, tmp_path, loaders, monkeypat
 
 
 @pytest.mark.parametrize(("workers", "cohort"), [(0, "off"), (2, 3)])
-def test_a_file_that_breaks_in_mid_run_costs_its_client_alone(silos, tmp_path, workers, cohort, loaders) -> None:
+def test_a_file_that_breaks_in_mid_run_costs_its_client_alone(
+    silos, tmp_path, workers, cohort, loaders
+) -> None:
+    [two] = [c for c in own(silos).task.clients(own(silos).setup) if c.name == "two"]
+    spoilt = [s.modalities.files["image"] for s in two.train]
+
     def spoil(told: Any) -> None:
         if told.round == 0:
-            for file in (silos / "two").glob("*.png"):
+            for file in spoilt:
                 file.write_bytes(b"no picture")
 
     run(own(silos, workers=workers, cache=0, memory=0, cohort=cohort), tmp_path / "run", observe=spoil)

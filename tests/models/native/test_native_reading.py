@@ -49,7 +49,9 @@ def test_the_key_changes_with_limit_template_and_processor(reader) -> None:
     for change in (
         lambda r: setattr(r, "limit", 7),
         lambda r: setattr(r, "template", r.template + " "),
-        lambda r: setattr(r.processor.image_processor, "do_resize", not r.processor.image_processor.do_resize),
+        lambda r: setattr(
+            r.processor.image_processor, "do_resize", not r.processor.image_processor.do_resize
+        ),
         lambda r: r.tokenizer.add_tokens(["zebra"]),
     ):
         copy = pickle.loads(pickle.dumps(reads))  # noqa: S301
