@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,8 @@ def samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sample]:
     for i in range(COUNT):
         path = tmp_path / f"{i}.png"
         Image.fromarray(noise.integers(0, 256, (20 + i, 30, 3), np.uint8)).save(path)
-        source = (lambda content=path.read_bytes(): content) if i == 3 else path
+        source = partial(path.with_suffix(".bytes").read_bytes) if i == 3 else path
+        path.with_suffix(".bytes").write_bytes(path.read_bytes())
         files = MediaFiles({"image": Media("image", source)}, unusable)
         found.append(Sample(f"s{i}", files, "what?", "it", {"unpicklable": lambda: 0}))
     return found
@@ -109,7 +111,7 @@ def test_a_broken_file_raises_its_own_sentence(samples, loader, tmp_path) -> Non
             by_worker(one)
         read = examples(samples, one)
         read[:4]
-        with pytest.raises(ExperimentError, match="line 3 of mine: 4.png: ") as caught:
+        with pytest.raises(ExperimentError, match=r"line 3 of mine: 4\.png: ") as caught:
             read[4]
         assert read[5:] is not None
         faults.append(str(caught.value))

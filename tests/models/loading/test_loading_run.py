@@ -108,5 +108,7 @@ def test_a_file_that_breaks_in_mid_run_costs_its_client_alone(
 
     run(own(silos, workers=workers, cache=0, memory=0, cohort=cohort), tmp_path / "run", observe=spoil)
     lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
-    print(lines[0])
-    assert False
+    assert lines[0]["answered"] == ["one", "sounds"]
+    assert list(lines[0]["refused"]) == ["two"]
+    assert lines[0]["refused"]["two"].startswith("raised ExperimentError: Client 'two', line ")
+    assert ".png' cannot be used (cannot identify image file" in lines[0]["refused"]["two"]

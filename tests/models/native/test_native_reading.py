@@ -27,7 +27,7 @@ def plain(example: NativeExample) -> dict[str, Any]:
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_copy_of_the_reading_gives_the_same_example(name, reader) -> None:
     reading = NativeReading(reader(name))
-    copy = pickle.loads(pickle.dumps(reading))  # noqa: S301 - as a worker process gets it
+    copy = pickle.loads(pickle.dumps(reading))
     sample = Sample("a", media_of(name), "what?", "red")
     want = reader(name).prepare(sample)
     assert plain(example_of(sample, load(with_checksum(copy(sample))))) == plain(want)
@@ -54,7 +54,7 @@ def test_the_key_changes_with_limit_template_and_processor(reader) -> None:
         ),
         lambda r: r.tokenizer.add_tokens(["zebra"]),
     ):
-        copy = pickle.loads(pickle.dumps(reads))  # noqa: S301
+        copy = pickle.loads(pickle.dumps(reads))
         change(copy)
         keys.add(reading_key(NativeReading(copy)))
     assert len(keys) == 5
