@@ -29,6 +29,7 @@ PLOTS = (
     "clip",
     "deploy",
     "plan",
+    "samples",
     "secure_sum",
     "real_base",
     "gpu_proof",

@@ -16,6 +16,8 @@ from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
+from fedloom.models.loading.examples import is_cut
+from fedloom.models.loading.loader import Loader
 from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
 from fedloom.privacy.robust.attacks import Backdoor
@@ -52,6 +54,8 @@ def build_from(
     task, setup = experiment.task, experiment.setup
     holds = {source.name: source.holds for source in sources}
     model = task.model(holds, setup)
+    at_hand = experiment.engine
+    model.loader = Loader(at_hand.workers, at_hand.cache * 10**6, at_hand.memory * 10**6)
     model.doubts = task.doubts(model, [s for s in sources if experiment.data.trains(s.name)])
     tools = task.tools(model, holds, setup)
     tested = {s.name: s.test for s in sources if len(s.test)}
@@ -162,7 +166,7 @@ def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str
 
 def _cut(tests: TestSet) -> list[str]:
     """The number of test samples that were cut to fit, as a clause; none where all fit. The ledger counts training samples."""
-    cut = sum(bool(getattr(example, "truncated", False)) for example in tests.examples)
+    cut = sum(is_cut(tests.examples, i) for i in range(len(tests.examples)))
     return [f"{cut} of {len(tests.examples)} test samples were cut to fit"] if cut else []
 
 

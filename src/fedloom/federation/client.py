@@ -1,7 +1,8 @@
 """One client: its data, its personal tensors, and its answers to the server's requests."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,8 @@ from fedloom.federation.settings import Round
 from fedloom.methods import Method
 from fedloom.models.base import Trainable
 from fedloom.models.example_cache import ExampleCache
+from fedloom.models.loading.examples import Examples, from_files, is_cut
+from fedloom.models.loading.prepared import loaded
 from fedloom.models.lora.layers import fresh_factor
 from fedloom.models.lora.ranks import Shapes, cut, ratios, to_client
 from fedloom.models.training.loop import LocalJob, Outcome
@@ -45,6 +48,8 @@ class Client:
     begin: Mapping[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     """The client function's memory between the asks of one round; cleared when the next round begins."""
+    loaded: Examples | None = None
+    """The training samples from files, read as they are used."""
     sums: dict[str, Any] = field(default_factory=dict)
     """The client's secrets between the phases of a secure sum."""
 
@@ -68,11 +73,21 @@ class Client:
         own = {n: t for n, t in payload.tensors.items() if group_of(n) in self.groups}
         return Payload(to_client(own, self.shapes), payload.numbers)
 
-    def examples(self, model: Trainable) -> list[Any]:
-        """The prepared training samples, from the cache; prepared again after an eviction."""
-        return self.example_cache.of(
+    @cached_property
+    def _from_files(self) -> bool:
+        return from_files(self.data.train)
+
+    def examples(self, model: Trainable) -> Sequence[Any]:
+        """The prepared training samples, from the cache; prepared again after an eviction. Those from files as they are used."""
+        if self._from_files:
+            if self.loaded is None:
+                self.loaded = loaded(model, self.data.train, self.name)
+            if self.loaded is not None:
+                return self.loaded
+        examples: list[Any] = self.example_cache.of(
             self.name, lambda: [model.prepare(s, self.name) for s in self.data.train]
         )
+        return examples
 
     def answer(
         self,
@@ -150,7 +165,7 @@ class _Session:
         return self.owner.name
 
     @property
-    def examples(self) -> list[Any]:
+    def examples(self) -> Sequence[Any]:
         return self.owner.examples(self.model)
 
     @property
@@ -220,7 +235,7 @@ class _Session:
         numbers: dict[str, Any] = {"examples": len(job.chosen), "steps": outcome.steps}
         if outcome.loss is not None:
             numbers["loss"] = outcome.loss
-        if truncated := sum(bool(getattr(examples[i], "truncated", False)) for i in job.chosen):
+        if truncated := sum(is_cut(examples, i) for i in job.chosen):
             numbers["truncated"] = truncated
         tensors = {**outcome.tensors, **{f"{n}.gradient": t for n, t in outcome.gradients.items()}}
         return cut(tensors, owner.shapes), numbers

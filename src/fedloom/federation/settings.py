@@ -94,6 +94,17 @@ class EngineSettings(BaseModel):
         description="MB each for a round's uploads, prepared samples and cached features; beyond it, uploads and features "
         "are kept in files, and samples are prepared again; changes no figure",
     )
+    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+        "auto",
+        description="processes that decode and preprocess samples from files ahead of their use: auto (one per core but one, "
+        "once 64 samples were read) | 0 (none) | a number; changes no figure",
+    )
+    cache: int = Field(
+        4096,
+        ge=0,
+        description="MB of preprocessed samples from files that are kept on disk for later rounds and runs, in the folder "
+        "`prepared` of the cache; 0 = none; changes no figure",
+    )
     reuse: bool = Field(
         True,
         description="run an untrained encoder once on each sample, and cache its features; results agree up to rounding",

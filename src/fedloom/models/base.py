@@ -19,6 +19,8 @@ from fedloom.data.sample import Sample
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.checkpointing import Replay, enable_checkpointing
 from fedloom.models.feature_cache import FeatureCache
+from fedloom.models.loading.examples import taken
+from fedloom.models.loading.loader import Loader
 from fedloom.models.lora.layers import frozen_pairs
 from fedloom.models.lora.merged import MergedChanges
 from fedloom.models.parts import part_of
@@ -76,6 +78,8 @@ class Trainable(ABC):
         self.merged: dict[str, Tensor] = {}
         self.own_prompts: Tensor | None = None
         self.store = FeatureCache()
+        self.loader = Loader()
+        """The ways in which samples from files are read."""
         self.precision = torch.float32
         self.replay: Replay = nullcontext
         """Gives the context of a checkpointed block's second forward pass; a cohort has its own."""
@@ -235,7 +239,7 @@ class Trainable(ABC):
     ) -> list[Any]:
         """The features of the `wanted` examples of an owner, by the model as loaded, from the cache where possible."""
         return self.store.of(
-            version, owner, wanted, len(examples), lambda part: self.features([examples[i] for i in part])
+            version, owner, wanted, len(examples), lambda part: self.features(taken(examples, part))
         )
 
     @property

@@ -1,8 +1,8 @@
-"""Least-recently-used cache of clients' prepared training samples, within a memory budget."""
+"""Least-recently-used cache of prepared samples, of whole clients or one by one, within a memory budget."""
 
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any
 
@@ -10,20 +10,23 @@ from torch import Tensor
 
 
 class ExampleCache:
-    """Keeps the prepared examples of clients, up to `limit` bytes; evicts the least recently used client."""
+    """Keeps prepared examples by key, up to `limit` bytes; evicts the least recently used."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._kept: OrderedDict[str, tuple[list[Any], int]] = OrderedDict()
+        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._held = 0
 
-    def of(self, client: str, make: Callable[[], list[Any]]) -> list[Any]:
-        """The client's examples, from the cache or from `make`."""
-        if client in self._kept:
-            self._kept.move_to_end(client)
-            return self._kept[client][0]
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._kept
+
+    def of(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The examples of a key, such as a client's name, from the cache or from `make`."""
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key][0]
         examples = make()
-        self._kept[client] = examples, (size := nbytes(examples))
+        self._kept[key] = examples, (size := nbytes(examples))
         self._held += size
         while self._held > self._limit and self._kept:
             _, (_, freed) = self._kept.popitem(last=False)

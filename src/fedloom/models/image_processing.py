@@ -65,11 +65,14 @@ class Pixels:
 
     def sized(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) resized and cropped: uint8 (3, S, S)."""
+        rows = (
+            self._shortened(image).permute(1, 2, 0).contiguous()
+        )  # as Pillow has them: one copy less on the way to it
         batch = self._processor(
-            self._shortened(image).numpy(),
+            rows.numpy(),
             do_rescale=False,
             do_normalize=False,
-            input_data_format="channels_first",
+            input_data_format="channels_last",
             return_tensors="pt",
         )
         pixels: Tensor = batch["pixel_values"][0]

@@ -45,7 +45,10 @@ READ_FOR_EVERY_TASK = (
     *(f"cohort.{name}" for name in ("fraction", "full_first_round", "quorum")),
     *(
         f"engine.{name}"
-        for name in ("wire", "device", "cohort", "threads", "memory", "reuse", "checkpointing")
+        for name in (
+            *("wire", "device", "cohort", "threads", "memory", "reuse", "workers", "cache"),
+            "checkpointing",
+        )
     ),
 )
 """Settings that loop, engine and local training read for every task."""

@@ -14,6 +14,8 @@ from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable
+from fedloom.models.loading.examples import part_of
+from fedloom.models.loading.prepared import prepared
 from fedloom.tasks.frozen_llm import embedder_of
 from fedloom.tasks.metrics import EvaluationRecord, Summary, summarise
 
@@ -89,10 +91,11 @@ class TestSet:
 
     @classmethod
     def prepare(cls, parts: Mapping[str, Sequence[Sample]], model: Trainable) -> "TestSet":
-        """Prepare the union of the clients' test samples."""
+        """Prepare the union of the clients' test samples; those from files as they are used."""
         pairs = [(client, sample) for client in sorted(parts) for sample in parts[client]]
-        examples = [model.prepare(s) for _, s in pairs]
-        return cls([c for c, _ in pairs], [s for _, s in pairs], examples, range(len(pairs)), examples)
+        samples = [s for _, s in pairs]
+        examples = prepared(model, samples, TESTS)
+        return cls([c for c, _ in pairs], samples, examples, range(len(pairs)), examples)
 
     def only(self, client: str) -> "TestSet":
         """One client's samples."""
@@ -104,7 +107,7 @@ class TestSet:
         return TestSet(
             [c for c, _ in keep],
             [self.samples[i] for _, i in keep],
-            [self.examples[i] for _, i in keep],
+            part_of(self.examples, [i for _, i in keep]),
             [self.places[i] for _, i in keep] if self.whole else (),
             self.whole,
         )

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.data.client_data import ClientData
 from fedloom.data.sample import MODALITIES, Sample
 from fedloom.data.sources.source import Source
 from fedloom.data.tabletop.language import ANSWER_SPOKEN
 from fedloom.methods import Method
 from fedloom.models.base import ReadsWords, Trainable
+from fedloom.models.loading.prepared import prepared_like
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.models.sources import public_name
@@ -254,12 +256,16 @@ def control(tests: TestSet, kind: str, how: Control, model: Trainable) -> TestSe
         if how == "removed":
             inputs: Mapping[str, torch.Tensor] = {}
         elif how == "zeroed":
-            inputs = {m: torch.zeros_like(t) for m, t in sample.modalities.items()}
+            inputs = LazyMapping(tuple(sample.modalities), partial(_zeroed, sample.modalities))
         else:
             inputs = _other(samples, position).modalities
         changed.append(replace(sample, modalities=inputs))
-    examples = [model.prepare(s) for s in changed]
+    examples = prepared_like(model, changed, ("control", kind, how), tests.examples)
     return TestSet([tests.of[i] for i in chosen], samples, examples)
+
+
+def _zeroed(inputs: Mapping[str, Tensor], key: str) -> Tensor:
+    return torch.zeros_like(inputs[key])
 
 
 def _other(samples: Sequence[Sample], position: int) -> Sample:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -40,6 +40,28 @@ class Media:
     def decode(self) -> Tensor:
         """The raw tensor. Raises many types for a broken file."""
         return decode_media(self.modality, self.content(), self.settings, self.part)
+
+    def key(self) -> bytes | None:
+        """The key of the file, or of its content, with the settings; None for a file just changed. Raises OSError."""
+        content = self.content()
+        if isinstance(content, Path):
+            return file_key(self.modality, content, self.settings)
+        return content_key(self.modality, content, self.settings)
+
+    def portable(self) -> "Media":
+        """The same for another process: a file by its place, one inside another file by its content."""
+        return self if isinstance(self.source, Path) else replace(self, source=Held(self.source()))
+
+
+@dataclass(frozen=True)
+class Held:
+    """A file's content in memory."""
+
+    held: bytes
+
+    def __call__(self) -> bytes:
+        """The content."""
+        return self.held
 
 
 @dataclass(frozen=True)
@@ -113,10 +135,7 @@ def _check_some(media: Sequence[Media], quick: bool, pool: ThreadPoolExecutor) -
 
 def _key(media: Media) -> bytes | None:
     try:
-        content = media.content()
-        if isinstance(content, Path):
-            return file_key(media.modality, content, media.settings)
-        return content_key(media.modality, content, media.settings)
+        return media.key()
     except Exception:  # the check that follows says what is wrong
         return None
 

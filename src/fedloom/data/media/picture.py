@@ -89,7 +89,8 @@ def decode_image(source: Path | bytes, settings: MediaSettings) -> Decoded:
             turn is not None
         ):  # not ImageOps.exif_transpose, which writes the other tags anew and fails on odd ones
             pixels = pixels.transpose(turn)
-        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous(), _notes(note, several)
+        rows = torch.from_numpy(np.array(pixels))
+        return rows.permute(2, 0, 1), _notes(note, several)  # no copy: processors read rows of pixels again
 
 
 def decode_depth(source: Path | bytes, settings: MediaSettings) -> Decoded:

@@ -10,6 +10,7 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.data.media.check import Media, check_all, reason
 from fedloom.data.media.kinds import count_windows
+from fedloom.data.media.parts import Part
 from fedloom.data.media.settings import DEFAULT, MediaSettings
 
 K = TypeVar("K", bound=Hashable)
@@ -57,6 +58,19 @@ class MediaFiles(Mapping[str, Tensor]):
         except Exception as error:
             raise self.error(media, reason(error)) from error
 
+    def identity(self) -> tuple[tuple[str, bytes, Part], ...] | None:
+        """Keys of the media with all that decides their tensors; None where one was changed just now, or cannot be read."""
+        try:
+            keys = {name: media.key() for name, media in self.media.items()}
+        except Exception:  # reading it says what is wrong
+            return None
+        found = [(name, key, self.media[name].part) for name, key in keys.items() if key is not None]
+        return tuple(found) if len(found) == len(keys) else None
+
+    def portable(self) -> "MediaFiles":
+        """The same media for another process: files by their place, those inside other files by their content."""
+        return MediaFiles({name: media.portable() for name, media in self.media.items()}, _unusable)
+
     def __contains__(self, modality: object) -> bool:
         return modality in self.media
 
@@ -68,6 +82,10 @@ class MediaFiles(Mapping[str, Tensor]):
 
     def __repr__(self) -> str:
         return f"MediaFiles({self.media})"
+
+
+def _unusable(media: Media, fault: str) -> ExperimentError:
+    return ExperimentError(f"the {media.modality} file cannot be used ({fault})")
 
 
 def check_samples(

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,30 @@ ScaleMode = Literal["unit", "native", "pandagpt"]
 def tower_of(modality: str) -> str:
     """The tower that reads a modality: its own; a video's frames are pictures."""
     return "image" if modality == "video" else modality
+
+
+@runtime_checkable
+class Preprocessing(Protocol):
+    """An encoder's preprocessing without its weights, which a worker process gets as a pickled copy."""
+
+    @property
+    def settings(self) -> str:
+        """All that decides its results, beside the raw sample."""
+
+    def preprocess(self, modality: str, raw: Tensor) -> Tensor:
+        """See `Encoder.preprocess`."""
+
+    def cuts(self, modality: str, raw: Tensor) -> bool:
+        """See `Encoder.cuts`."""
+
+
+@runtime_checkable
+class HasPreprocessing(Protocol):
+    """An encoder whose preprocessing can run in other processes."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The preprocessing alone."""
 
 
 class Encoder(Protocol):

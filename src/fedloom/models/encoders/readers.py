@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,6 +124,37 @@ class SoundReader:
         if "is_longer" in self.processor.model_input_names:  # CLAP: no sound is longer than it reads
             arguments["is_longer"] = torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)
         return arguments
+
+
+@dataclass(frozen=True)
+class TowerPreprocessing:
+    """The readers of an encoder's towers by modality."""
+
+    readers: Mapping[str, Reader]
+
+    @property
+    def settings(self) -> str:
+        """Each reader's type, length and processor."""
+        return repr(
+            [
+                (
+                    m,
+                    type(r).__name__,
+                    getattr(r, "seconds", None),
+                    type(r.processor).__name__,
+                    r.processor.to_json_string(),
+                )
+                for m, r in sorted(self.readers.items())
+            ]
+        )
+
+    def preprocess(self, modality: str, raw: Tensor) -> Tensor:
+        """One raw sample to the tower's input, without the batch axis."""
+        return self.readers[modality].read(raw)
+
+    def cuts(self, modality: str, raw: Tensor) -> bool:
+        """Whether a sound is longer than its tower reads."""
+        return self.readers[modality].cuts(raw)
 
 
 def picture_reader(folder: str | Path, field: str) -> Reader:

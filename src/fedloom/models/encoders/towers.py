@@ -19,7 +19,7 @@ from fedloom.core.hf_logging import quiet_hf
 from fedloom.data.sample import MODALITIES
 from fedloom.models.encoders.encoder import Pool, ScaleMode
 from fedloom.models.encoders.pooling import group_means
-from fedloom.models.encoders.readers import Reader, SoundReader
+from fedloom.models.encoders.readers import Reader, SoundReader, TowerPreprocessing
 
 CONFIG, KIND = "config.json", "towers"
 EXTRA_TOKENS = ("class_embedding", "cls_token", "distillation_token", "register_tokens")
@@ -61,13 +61,18 @@ class TowerEncoder(nn.Module):
         """The modalities of its towers."""
         return self.modalities
 
+    @property
+    def preprocessing(self) -> TowerPreprocessing:
+        """The towers' readers."""
+        return TowerPreprocessing(self.readers)
+
     def preprocess(self, modality: str, raw: Tensor) -> Tensor:
         """One raw sample to the tower's input, without the batch axis."""
-        return self.readers[modality].read(raw)
+        return self.preprocessing.preprocess(modality, raw)
 
     def cuts(self, modality: str, raw: Tensor) -> bool:
         """Whether a sound is longer than its tower reads."""
-        return self.readers[modality].cuts(raw)
+        return self.preprocessing.cuts(modality, raw)
 
     def positions(self, modality: str) -> int:
         """Positions of one input in its tower."""

@@ -133,6 +133,11 @@ class ImageBind(nn.Module):
         out = out.reshape(-1, clips, *out.shape[1:]).mean(1)
         return out.squeeze(1) if tokens == 1 else out
 
+    @property
+    def preprocessing(self) -> preprocess.ImageBindPreprocessing:
+        """The preprocessing of the modalities that this encoder holds."""
+        return preprocess.ImageBindPreprocessing({m: self.config.modalities[m] for m in self.modalities})
+
     def preprocess(self, modality: str, raw: Tensor, *, frame_rate: float | None = None) -> Tensor:
         """One raw sample (`fedloom.data.sample.Sample`) -> the encoder's input without the batch axis.
 

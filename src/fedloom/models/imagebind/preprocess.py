@@ -1,6 +1,8 @@
 """Raw samples into encoder inputs: image, video, depth, thermal, motion, text ids; sound is in `preprocess_audio`."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from fedloom.core.errors import ExperimentError
+from fedloom.models.encoders.encoder import tower_of
 from fedloom.models.image_processing import LONG, middle
 from fedloom.models.imagebind.config import ModalityConfig
 from fedloom.models.imagebind.preprocess_audio import audio_clips, clip_starts
@@ -20,6 +23,28 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MIN_STD = 1e-3
 """Floor of the divisor when standardising (1/m, m/s^2, rad/s): below it there is only rounding, not signal."""
 VIDEO_CLIPS, VIDEO_CLIP_SECONDS, VIDEO_CROPS = 5, 2.0, 3
+
+
+@dataclass(frozen=True)
+class ImageBindPreprocessing:
+    """The preprocessing of some modalities; see `encoders.encoder.Preprocessing`."""
+
+    parts: Mapping[str, ModalityConfig]
+
+    @property
+    def settings(self) -> str:
+        """The modalities' configurations."""
+        return repr([(name, part.model_dump_json()) for name, part in sorted(self.parts.items())])
+
+    def preprocess(self, modality: str, raw: Tensor) -> Tensor:
+        """One raw sample to the encoder's input, without the batch axis. Raises ExperimentError for another modality."""
+        if (tower := tower_of(modality)) not in self.parts:
+            raise ExperimentError(f"this encoder holds {list(self.parts)} and no '{tower}'")
+        return prepare(modality, raw, self.parts[tower])
+
+    def cuts(self, modality: str, raw: Tensor) -> bool:
+        """False: clips are spread over the whole of a sound."""
+        return False
 
 
 def prepare(modality: str, raw: Tensor, config: ModalityConfig, frame_rate: float | None = None) -> Tensor:

@@ -19,11 +19,12 @@ from torch.nn.functional import cross_entropy
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample, Turn, modality_of
 from fedloom.models.batch_rows import RowMap
-from fedloom.models.encoders.encoder import Encoder, tower_of
+from fedloom.models.encoders.encoder import Encoder, HasPreprocessing, tower_of
 from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.chat import ChatFrame
 from fedloom.models.mllm.config import MLLMConfig
 from fedloom.models.mllm.layout import Layout, lay_out
+from fedloom.models.mllm.media import MediaReading, is_cut
 from fedloom.models.mllm.pieces import Pieces
 from fedloom.models.mllm.projector import new_projector
 from fedloom.models.mllm.prompt import assemble, sentences
@@ -104,8 +105,28 @@ class MLLM(nn.Module):
             projector = new_projector(encoder, llm.get_input_embeddings().embedding_dim, config, seed)  # type: ignore[operator]
         return cls(encoder, projector, llm, tokenizer, config)
 
+    @cached_property
+    def reading(self) -> MediaReading | None:
+        """The preprocessing of media for other processes; None where the encoder's cannot leave this one."""
+        return (
+            MediaReading(self.encoder.preprocessing) if isinstance(self.encoder, HasPreprocessing) else None
+        )
+
     def prepare(self, sample: Sample) -> MLLMExample:
         """Preprocess and tokenise once; the result can be cached. Raises if the encoder lacks a modality."""
+        self._check_media(sample)
+        return self.finish(sample, MediaReading(self.encoder)(sample))
+
+    def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> MLLMExample:
+        """The example of a sample whose media were preprocessed by `reading`."""
+        self._check_media(sample)
+        keys = [m.key for turn in sample.conversation for m in turn.media]
+        own = {key: inputs[key] for key in keys}
+        return MLLMExample(
+            sample.uid, sample.kind, own, self.pieces(sample), sample.answer, is_cut(inputs, keys)
+        )
+
+    def _check_media(self, sample: Sample) -> None:
         held: Sequence[str] = self.encoder.reads
         for name in map(modality_of, sample.modalities):
             if name not in held:
@@ -113,10 +134,6 @@ class MLLM(nn.Module):
                     f"sample {sample.uid!r} has {name}, but the encoder holds only {', '.join(held)}; "
                     f"load the foundation with modalities including {name!r} or drop it from the data"
                 )
-        raw = {m.key: sample.modalities[m.key] for turn in sample.conversation for m in turn.media}
-        inputs = {key: self.encoder.preprocess(modality_of(key), value) for key, value in raw.items()}
-        cut = any(self.encoder.cuts(modality_of(key), value) for key, value in raw.items())
-        return MLLMExample(sample.uid, sample.kind, inputs, self.pieces(sample), sample.answer, cut)
 
     def pieces(self, sample: Sample) -> Pieces:
         """Token ids of a sample's prompt and answer; touches no raw input."""

@@ -34,6 +34,7 @@ from fedloom.models.lora.targets import described
 from fedloom.models.merged import merge
 from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.layout import length_of
+from fedloom.models.mllm.media import MediaReading
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.precision import in_precision
@@ -130,6 +131,15 @@ class AdaptedMLLM(Trainable):
     def prepare(self, sample: Sample, client: str | None = None) -> MLLMExample:
         """Preprocessed inputs and token ids."""
         return self.mllm.prepare(sample)
+
+    @property
+    def reading(self) -> MediaReading | None:
+        """See `loading.prepared.ReadsFiles`."""
+        return self.mllm.reading
+
+    def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> MLLMExample:
+        """See `loading.prepared.ReadsFiles`."""
+        return self.mllm.finish(sample, inputs)
 
     def unread_share(self, texts: Collection[str]) -> float:
         """Share of the texts' words of three letters or more that the tokenizer does not know: it needs a token for two bytes."""

@@ -81,4 +81,6 @@ def _still(kind: Any, source: str, family: Family | None) -> Any:
         return None if name == "video_processor" else check(self, name, part)
 
     own: Any = type(kind.__name__, (kind,), {"check_argument_for_proper_class": lenient})
-    return own.from_args_and_dict([load[n]() for n in names], described)
+    made = own.from_args_and_dict([load[n]() for n in names], described)
+    made.__class__ = kind  # checked by now; a worker process knows this class
+    return made

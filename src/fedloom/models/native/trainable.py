@@ -6,6 +6,7 @@ is its group and its path in the Hugging Face class.
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from fedloom.models.native.adapters import Adapter, LLMReached, Probe, adapt, la
 from fedloom.models.native.collate import Batch, collate, moved_to
 from fedloom.models.native.processor import FAULTS
 from fedloom.models.native.prompt import NativeExample, Reader
+from fedloom.models.native.reading import NativeReading, example_of
 from fedloom.models.native.rows import RowHooks
 from fedloom.models.native.whole import save_whole
 from fedloom.models.precision import arithmetic, in_precision
@@ -151,6 +153,15 @@ class NativeMLLM(Trainable):
     def prepare(self, sample: Sample, client: str | None = None) -> NativeExample:
         """The processor's outputs and the answer's token ids."""
         return self.reader.prepare(sample)
+
+    @cached_property
+    def reading(self) -> NativeReading:
+        """See `loading.prepared.ReadsFiles`."""
+        return NativeReading(self.reader)
+
+    def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> NativeExample:
+        """See `loading.prepared.ReadsFiles`."""
+        return example_of(sample, inputs)
 
     def positions(self, example: NativeExample) -> int:
         """Positions of prompt and answer, plus the rows times tokens of the encoder, taken as one per placeholder."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.models.base import Trainable
+from fedloom.models.loading.examples import taken
 from fedloom.models.training.loop import LocalJob, Outcome, blown_up, mean_loss
 from fedloom.models.training.settings import micro_batches
 from fedloom.models.training.stacked_layers import AdapterStack
@@ -161,7 +162,7 @@ class _Run:
                     part: Sequence[int], k: int = k, examples: Sequence[Any] = examples
                 ) -> Sequence[Any]:
                     stack.at([k] * len(part))
-                    return model.features([examples[i] for i in part])
+                    return model.features(taken(examples, part))
 
                 indices = [i for _, i in pairs]
                 features += model.store.of(versions[k], jobs[k].client, indices, len(examples), work)
@@ -190,11 +191,12 @@ class _Run:
         whole = torch.zeros(len(self.jobs), dtype=torch.float64)
         moves = torch.tensor(False)
         for number in range(max(map(len, parts.values()))):
-            at = [(k, i) for k in active for own in parts[k][number : number + 1] for i in own]
+            now = [(k, own) for k in active for own in parts[k][number : number + 1]]
+            at = [(k, i) for k, own in now for i in own]
             features = features_of(at)
             owners = [k for k, _ in at]
             self.stack.at(owners)
-            batch = [self.jobs[k].examples[i] for k, i in at]
+            batch = [example for k, own in now for example in taken(self.jobs[k].examples, own)]
             losses = self.model.losses(batch, owners, len(self.jobs), features)
             if accumulate > 1:
                 losses = losses * self._shares(parts, number).to(losses)

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedloom.core.payload import group_of
 from fedloom.core.streams import stream_seed
 from fedloom.models.base import Trainable
+from fedloom.models.loading.examples import follow, taken
 from fedloom.models.parts import Part, part_of
 from fedloom.models.training.settings import (
     Penalty,
@@ -80,7 +81,11 @@ class LocalJob:
         return frozenset(n for n in self.names if part_of(group_of(n)) in {*parts, None})
 
     def batches(self) -> Iterator[list[int]]:
-        """Index batches over all steps."""
+        """Index batches over all steps; examples that are loaded from files are told of them, so as to be read ahead."""
+        follow(self.examples, (i for batch in self._batches() for i in batch))
+        yield from self._batches()
+
+    def _batches(self) -> Iterator[list[int]]:
         for batch in batches(len(self.chosen), self.training, self.seed, self.client, self.round):
             yield [self.chosen[i] for i in batch]
 
@@ -166,7 +171,7 @@ def _features(model: Trainable, job: LocalJob, trained: Collection[str]) -> Feat
 
     def cached(indices: Sequence[int]) -> Sequence[Any]:
         if new := [i for i in indices if i not in cache]:
-            cache.update(zip(new, model.features([job.examples[i] for i in new]), strict=True))
+            cache.update(zip(new, model.features(taken(job.examples, new)), strict=True))
         return [cache[i] for i in indices]
 
     return cached
@@ -200,12 +205,13 @@ def _backward(
     """
     optimiser.zero_grad(set_to_none=True)
     parts = micro_batches(indices, job.training.accumulate)
-    weights = [sum(model.weight(job.examples[i]) for i in part) for part in parts]
+    batch = dict(zip(indices, taken(job.examples, indices), strict=True))
+    weights = [sum(model.weight(batch[i]) for i in part) for part in parts]
     whole = 0.0
     for part, weight in zip(parts, weights, strict=True):
         if weight == 0 and sum(weights) > 0:  # the mean of no answer token is not defined
             continue
-        loss = model.loss([job.examples[i] for i in part], features(part))
+        loss = model.loss([batch[i] for i in part], features(part))
         if len(parts) > 1:
             loss = loss * (weight / max(sum(weights), 1))
         if not torch.isfinite(loss):

@@ -1,0 +1,105 @@
+"""Loads samples from files: from the cache on disk, by worker processes, or in this process, with the same bits."""
+
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from typing import Any, Literal
+
+from safetensors.torch import load
+from torch import Tensor
+
+from fedloom.core.tensor_files import with_checksum
+from fedloom.data.sample import Sample
+from fedloom.models.example_cache import ExampleCache
+from fedloom.models.loading.input_cache import InputCache
+from fedloom.models.loading.reading import Reading, reading_key, sample_key
+from fedloom.models.loading.workers import Workers, cores
+
+FEW = 64
+"""Samples that `auto` reads in this process before it starts workers, whose start takes some seconds."""
+
+Inputs = dict[str, Tensor]
+
+
+class Loader:
+    """The ways in which one run reads samples from files.
+
+    `workers`: processes that read ahead, 0 for none, `auto` for one per core but one, once more than a few samples were read.
+    `cache`: bytes of preprocessed inputs on disk. `memory`: bytes of prepared examples in this process.
+    """
+
+    def __init__(self, workers: int | Literal["auto"] = 0, cache: int = 0, memory: int = 2**30) -> None:
+        self.disk = InputCache(cache)
+        self.memory = ExampleCache(memory)
+        self._wanted = workers
+        self._workers: Workers | None = None
+        self._reading: Reading | None = None
+        self._key = ""
+        self._read = 0
+        self.reads_here = 0
+        """Number of samples that were preprocessed in this process."""
+
+    def close(self) -> None:
+        """End the worker processes."""
+        if self._workers is not None:
+            self._workers.close()
+            self._workers = None
+
+    def use(self, reading: Reading) -> None:
+        """Read by these settings from now on."""
+        if reading is not self._reading:
+            self.close()
+            self._reading, self._key = reading, reading_key(reading)
+
+    def ahead(self, sample: Sample) -> "Future[bytes | None] | None":
+        """The reading of a sample by a worker, in the future; None where it will be read in this process, or is cached."""
+        workers = self._pool()
+        if workers is None:
+            return None
+        key = self._sample_key(sample)
+        if key is not None and self.disk.holds(key):
+            return None
+        return workers.send(sample)
+
+    def inputs(self, sample: Sample, sent: "Future[bytes | None] | None" = None) -> Inputs:
+        """The preprocessed inputs of a sample; `sent` is its reading by a worker. Raises as the reading does."""
+        if self._reading is None:
+            raise RuntimeError("a loader needs a reading first")
+        key = self._sample_key(sample)
+        if sent is None and key is not None and (kept := self.disk.read(key)) is not None:
+            return kept
+        self._read += 1
+        data = None if sent is None or self._workers is None else self._workers.result(sent)
+        if data is not None:
+            inputs = load(data)
+        else:
+            self.reads_here += 1
+            inputs = self._reading(sample)
+        if key is not None and self.disk.limit:
+            self.disk.write(key, with_checksum(inputs) if data is None else data)
+        return inputs
+
+    def example(self, key: Hashable, make: Callable[[], Any]) -> Any:
+        """The example of this key, from memory or from `make`."""
+        return self.memory.of(key, make)
+
+    @property
+    def depth(self) -> int:
+        """Samples that are read ahead of each client's use."""
+        return 0 if self._pool() is None else max(32, 4 * self._count)
+
+    @property
+    def _count(self) -> int:
+        if self._wanted != "auto":
+            return self._wanted
+        return cores() - 1 if self._read >= FEW else 0
+
+    def _pool(self) -> Workers | None:
+        """The workers; None for none, and after they died."""
+        if self._workers is None and self._reading is not None and (count := self._count):
+            self._workers = Workers(count, self._reading)
+        return None if self._workers is None or self._workers.lost else self._workers
+
+    def _sample_key(self, sample: Sample) -> str | None:
+        if not self.disk.limit or self._reading is None:
+            return None
+        return sample_key(sample, self._reading, self._key)

@@ -1,0 +1,102 @@
+"""Worker processes that preprocess samples."""
+
+import multiprocessing
+import os
+import sys
+import types
+import weakref
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+from fedloom.data.media.sample_files import MediaFiles
+from fedloom.data.sample import Sample
+from fedloom.models.loading import worker
+from fedloom.models.loading.reading import Reading
+
+PRELOADED = (
+    *("fedloom.models.loading.worker", "fedloom.models.encoders.readers", "PIL.Image", "soundfile"),
+    *("transformers.image_processing_backends", "transformers.processing_utils"),
+)
+"""Modules that the server of new workers imports once for all of them."""
+
+
+class Workers:
+    """`count` processes, started when the first sample is sent; none of them is forked from this process and its threads."""
+
+    def __init__(self, count: int, reading: Reading) -> None:
+        self.count = count
+        self.ready = False
+        """Whether a worker has answered; until then, samples are read in this process."""
+        self.lost = False
+        """Whether the processes could not be started, or died; samples are then read in this process."""
+        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        context = multiprocessing.get_context(method)
+        if method == "forkserver":
+            context.set_forkserver_preload(list(PRELOADED))
+        self._pool = ProcessPoolExecutor(count, context, worker.start, (reading,))
+        weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
+
+    def send(self, sample: Sample) -> "Future[bytes | None] | None":
+        """The bytes of the sample's preprocessed inputs, in the future; None for one that cannot be sent."""
+        files = sample.modalities
+        if self.lost or not isinstance(files, MediaFiles):
+            return None
+        try:
+            light = replace(sample, modalities=files.portable(), meta={})
+            with _without_main():
+                sent = self._pool.submit(worker.read, light)
+            sent.add_done_callback(self._answered)
+            return sent
+        except (BrokenProcessPool, OSError) as error:
+            self._lose(error)
+        except Exception:  # a file inside another one that cannot be read: reading it here says why
+            return None
+        return None
+
+    def result(self, sent: "Future[bytes | None]") -> bytes | None:
+        """The bytes; None where the sample must be read in this process."""
+        if not self.ready and not sent.done():
+            sent.cancel()
+            return None
+        try:
+            return sent.result()
+        except (BrokenProcessPool, OSError) as error:
+            self._lose(error)
+        except Exception:  # what cannot be sent
+            return None
+        return None
+
+    def _lose(self, error: Exception) -> None:
+        """Do without the processes, which cannot start, or were killed, for lack of memory perhaps; say so once."""
+        if not self.lost:
+            said = f"samples are read without worker processes from here on ({error}); fewer engine.workers need less memory"
+            print(said, file=sys.stderr, flush=True)
+        self.lost = True
+
+    def _answered(self, sent: "Future[bytes | None]") -> None:
+        self.ready = self.ready or not (sent.cancelled() or sent.exception())
+
+    def close(self) -> None:
+        """End the processes."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """New processes import the caller's script otherwise, and one without a guard would start its run again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    with suppress(AttributeError):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
