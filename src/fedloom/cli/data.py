@@ -65,9 +65,9 @@ def _show_clients(task: Any, clients: Any, notes: list[str], over: str | None) -
     show_deal(clients, over)
     for note in notes:
         out.print(Text(note))
+    for note in dict.fromkeys(note for client in clients for note in client.notes):
+        out.print(Text(note), soft_wrap=True)
     for client in clients:
-        for note in client.notes:
-            out.print(Text(note), soft_wrap=True)
         for sentence in client.skipped:
             out.print(Text(f"skipped: {sentence}"), soft_wrap=True)
 

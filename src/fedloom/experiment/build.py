@@ -72,7 +72,7 @@ def build_from(
         raise ExperimentError(f"the evaluator of the task {task.name} has no {missing[0]}")
     model.doubts += _cut(evaluator.tests)
     model.notes += model.doubts
-    model.notes += [note for source in sources for note in source.notes]
+    model.notes += dict.fromkeys(note for source in sources for note in source.notes)
     trained = [s for s in sources if experiment.data.trains(s.name)]
     attackers: list[str] = []
     if attack is not None:

@@ -308,19 +308,39 @@ def test_metadata_that_is_no_text(tmp_path: Path) -> None:
     assert "cannot be read as UTF-8 text" in refusal(tmp_path)
 
 
+def test_numbers_lists_and_further_keys_are_read_as_in_a_table(tmp_path: Path) -> None:
+    lines = [
+        {"question": "how many?", "answer": 3, "colour": "red", "split": "train"},
+        {"question": "is it so?", "answer": True, "id": 7, "split": "training"},
+        {"question": "which?", "answer": ["a cat", "a dog", "a dog"], "colour": "blue", "split": "test"},
+    ]
+    write(tmp_path / "a", *lines)
+    write(tmp_path / "b", *lines)
+    first, second = load_folder(tmp_path)
+    assert [s.answer for s in first.train] == ["3", "true"]
+    assert [s.answer for s in first.test] == ["a dog"]
+    assert first.notes == second.notes == ("metadata.jsonl: columns not read: colour, id",)
+
+
+def test_a_validation_split_is_tested_where_there_is_no_other(tmp_path: Path) -> None:
+    write(tmp_path / "a", {**QA, "split": "train"}, {**QA, "question": "and now?", "split": "validation"})
+    (client,) = load_folder(tmp_path)
+    assert [s.question for s in client.test] == ["and now?"]
+    assert any("validation rows are the test rows" in note for note in client.notes)
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
         ('{"question": "x"', "is no JSON object (Expecting ',' delimiter)."),
         ("[" * 100_000, "is no JSON object"),
         ('["question"]', "should be a JSON object, and is a list"),
-        ({**QA, "colour": "red"}, "the key 'colour' is unknown; known are image,"),
-        ({**QA, "smell": "x.npy"}, "the key 'smell' is unknown; known are image, video, audio"),
         ({**QA, "imu": "x.npy"}, "the imu file 'x.npy' cannot be used (its shape is (3,)"),
-        ({**QA, "split": "valid"}, '"split" should be "train" or "test", and is \'valid\''),
+        ({**QA, "split": "later"}, "\"split\" should be train, validation or test, and is 'later'"),
+        ({"question": "x", "answer": float("inf")}, '"answer" is infinite'),
+        ({"question": "x", "answer": {"says": "x"}}, '"answer" should be a text, a number or a list of them'),
         ({"answer": "x"}, '"question" is missing'),
         ({"question": "x"}, '"answer" is missing'),
-        ({"question": "x", "answer": 3}, '"answer" should be a text that is not empty, and is 3'),
         ({"question": " ", "answer": "x"}, "\"question\" should be a text that is not empty, and is ' '"),
         ({"question": "x", "answer": "\ud800"}, '"answer" holds half of a surrogate pair'),
         ({**QA, "image": 3}, '"image" should be a file name, and is 3'),

@@ -2,10 +2,11 @@
 
     root/<client>/metadata.jsonl     {"image": "x.png", "audio": "y.wav", "question": "...", "answer": "..."}
 
-Keys: `question` and `answer`, required; `image`, `audio`, `depth`, `thermal`, any or none; `split`, "train"
-or "test", optional. Hugging Face's ImageFolder and AudioFolder spellings, `file_name` (image or audio by its
-suffix) and `<modality>_file_name`, mean the same. A media key that is null is absent. `load_folder` checks
-every file; reading a sample decodes its files anew. A file name means the file of that name however its accents are composed.
+Keys: `question` and `answer`, required, texts, numbers or lists of answers; `image`, `audio`, `depth`, `thermal`, any or none;
+`split`, optional. Hugging Face's ImageFolder and AudioFolder spellings, `file_name` (image or audio by its suffix) and
+`<modality>_file_name`, mean the same. Other keys are not read, which a note says. A media key that is null is absent.
+`load_folder` checks every file; reading a sample decodes its files anew. A file name means the file of that name however its
+accents are composed.
 
 A client's folder without such a file, or whose file's first record has no question and answer, is read as `tables` reads any
 folder; so is a root that holds one table file per client.
@@ -29,8 +30,8 @@ from fedloom.data.sources.file_source import STRICT, FileRules, MediaFiles
 from fedloom.data.sources.own_data import OwnData, seen
 from fedloom.data.sources.source import Features
 from fedloom.data.sources.table_clients import clients_of, column_of
-from fedloom.data.tables.cells import plain
-from fedloom.data.tables.columns import GUESSED, Columns
+from fedloom.data.tables.cells import SPLITS, split_of, text_of
+from fedloom.data.tables.columns import GUESSED, Columns, not_read
 from fedloom.data.tables.files import MissingFileError, inside
 from fedloom.data.tables.formats import SUFFIXES
 from fedloom.data.tables.labels import UNREAD, labelled
@@ -40,6 +41,8 @@ from fedloom.data.tables.pool import Limits, Pool, as_client, check_pools
 from fedloom.data.tables.read import Reading, pool_of
 
 METADATA = "metadata.jsonl"
+TEXTS = ("question", "answer", "split")
+"""Keys of a record beside its media."""
 OWNER = "the client's folder"
 
 
@@ -120,12 +123,16 @@ class Place:
 
 @dataclass(frozen=True)
 class Record:
-    """A record of a client's metadata; `missing` is the sentence on a file that is not there, `sample` then None."""
+    """A record of a client's metadata; `missing` is the sentence on a file that is not there, `sample` then None.
+
+    `unread`: keys that mean nothing here.
+    """
 
     place: Place
     split: str | None
     sample: Sample | None
     missing: str | None = None
+    unread: tuple[str, ...] = ()
 
 
 def load_folder(
@@ -208,7 +215,9 @@ def _places(root: Path) -> dict[str, Path]:
 def _pool(place: Path, rules: FileRules, how: Reading) -> Pool:
     """One client's records."""
     if _is_plain_client(place, how):
-        return _pool_of([_record(record, place, at, rules) for at, record in _records(place)])
+        listed = list(_records(place))
+        if not any(_validates(record) for _, record in listed):  # a table's rule says what becomes of those
+            return _pool_of([_record(record, place, at, rules) for at, record in listed])
     return pool_of({str(place): open_path(place, OWNER)}, how)
 
 
@@ -238,12 +247,14 @@ def _pool_of(records: list[Record]) -> Pool:
     """The records by line."""
     samples = {r.place.line: r.sample for r in records if r.sample is not None}
     places = {r.place.line: r.place for r in records}
+    unread = dict.fromkeys(key for record in records for key in record.unread)
     return Pool(
         declared={r.place.line: r.split for r in records},
         media={line: tuple(_files(sample).values()) for line, sample in samples.items()},
         read=lambda lines: tuple(samples[line] for line in lines),
         unusable=lambda line, media, fault: str(places[line].unusable(media, fault)),
         missing={r.place.line: r.missing for r in records if r.missing is not None},
+        notes=not_read(METADATA, list(unread)),
     )
 
 
@@ -279,30 +290,34 @@ def _records(folder: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
             yield place, record
 
 
+def _validates(record: Mapping[str, Any]) -> bool:
+    """Whether the record belongs to a validation split."""
+    return SPLITS.get(str(record.get("split")).strip().lower()) == "validation"
+
+
 def _split(record: Mapping[str, Any], place: Place) -> str | None:
-    part = record.get("split")
-    if part not in (None, "train", "test"):
-        raise place.error(f'"split" should be "train" or "test", and is {part!r}.')
-    return part
+    try:
+        return split_of(record.get("split"))
+    except ValueError as error:
+        raise place.error(f'"split" {error}.') from error
 
 
 def _record(record: Mapping[str, Any], folder: Path, place: Place, rules: FileRules) -> Record:
     split = _split(record, place)
+    unread = tuple(k for k, v in record.items() if k not in TEXTS and _modality(k, v) is None)
     try:
-        return Record(place, split, _sample(record, folder, place, rules))
+        return Record(place, split, _sample(record, folder, place, rules), unread=unread)
     except MissingFileError as error:
         if not rules.skip_bad:
             raise ExperimentError(str(error)) from error
-        return Record(place, split, None, str(error))
+        return Record(place, split, None, str(error), unread)
 
 
 def _sample(record: Mapping[str, Any], folder: Path, place: Place, rules: FileRules) -> Sample:
     files: dict[str, Media] = {}
     for key, value in record.items():
-        if key in ("question", "answer", "split"):
-            continue
-        modality = _modality(key, value, place)
-        if value is None:
+        modality = _modality(key, value)
+        if modality is None or value is None:
             continue
         path = _inside(folder, key, value, place)
         if modality in files:
@@ -320,24 +335,21 @@ def _sample(record: Mapping[str, Any], folder: Path, place: Place, rules: FileRu
 def _text(record: Mapping[str, Any], key: str, place: Place) -> str:
     if key not in record:
         raise place.error(f'"{key}" is missing.')
-    value = record[key]
-    if not isinstance(value, str) or not value.strip():
-        raise place.error(f'"{key}" should be a text that is not empty, and is {value!r}.')
     try:
-        return plain(value)
+        text = text_of(record[key])
     except ValueError as error:
         raise place.error(f'"{key}" {error}.') from error
+    if text is None:
+        raise place.error(f'"{key}" should be a text that is not empty, and is {record[key]!r}.')
+    return text
 
 
-def _modality(key: str, value: object, place: Place) -> str:
-    """The modality of a metadata key."""
+def _modality(key: str, value: object) -> str | None:
+    """The modality of a metadata key; None for any other key."""
     if key == "file_name":
         return modality_of_name(value) if isinstance(value, str) else "image"
     modality = key.removesuffix("_file_name")
-    if modality not in KINDS:
-        known = ", ".join([*KINDS, "file_name", "question", "answer", "split"])
-        raise place.error(f"the key {key!r} is unknown; known are {known}.")
-    return modality
+    return modality if modality in KINDS else None
 
 
 def _inside(folder: Path, key: str, value: object, place: Place) -> Path:

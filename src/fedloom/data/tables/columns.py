@@ -1,7 +1,7 @@
 """The columns of a table by their part in a sample: named by a setting, or guessed from usual names and types."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,10 +194,13 @@ def find(
     if guessed:
         listed = ", ".join(f"{part}: {guessed[part]}" for part in (*_USUAL, "pair") if part in guessed)
         notes.append(f"{name}: columns guessed from their names: {{{listed}}}")
-    if ignored:
-        more = f" and {len(ignored) - _MOST_SHOWN} more" if len(ignored) > _MOST_SHOWN else ""
-        notes.append(f"{name}: columns not read: {', '.join(ignored[:_MOST_SHOWN])}{more}")
-    return Columns(**taken), tuple(notes)
+    return Columns(**taken), (*notes, *not_read(name, ignored))
+
+
+def not_read(name: str, columns: Sequence[str]) -> tuple[str, ...]:
+    """The note on a table's columns that mean nothing; none without any."""
+    more = f" and {len(columns) - _MOST_SHOWN} more" if len(columns) > _MOST_SHOWN else ""
+    return (f"{name}: columns not read: {', '.join(columns[:_MOST_SHOWN])}{more}",) if columns else ()
 
 
 def _ranks(column: str, kind: str, samples: Callable[[str], Iterable[Any]]) -> dict[str, int]:
