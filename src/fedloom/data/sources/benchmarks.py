@@ -20,7 +20,7 @@ from fedloom.core.files import find_file
 from fedloom.data.media import Media, check_media, decode_media
 from fedloom.data.sample import Sample
 from fedloom.data.sources.file_source import MediaFiles
-from fedloom.data.sources.folder import Place
+from fedloom.data.sources.plain_records import Place
 
 SHORT = "Please answer yes or no."
 BY_LETTER = "Answer with the option's letter from the given choices directly."
