@@ -20,7 +20,7 @@ ROWS = (
     "nvflare_simulator",
 )
 """Modules of this package; `main(arguments)` measures, prints, and returns its rows (or nothing)."""
-PLOTS = ("scaling", "clip", "deploy", "secure_sum")
+PLOTS = ("scaling", "clip", "deploy", "secure_sum", "missing")
 """Modules run by name only: a plot, and tables without a rival."""
 
 
