@@ -113,6 +113,25 @@ def test_the_samples_of_all_folders_are_dealt_anew(tmp_path: Path) -> None:
     assert [[s.uid for s in c.train] for c in natural] == [[s.uid for s in c.train] for c in plain]
 
 
+def test_folders_are_dealt_by_a_column_of_their_records_or_as_domains(tmp_path: Path) -> None:
+    root = silos(tmp_path / "silos")
+    for name in ("one", "two"):
+        records = [
+            {"image": f"{i}.png", "question": "what?", "answer": f"{i}", "topic": "ab"[i % 2]}
+            for i in range(10)
+        ]
+        lines(root / name / "metadata.jsonl", records)
+    lines(
+        root / "three" / "data.jsonl", [{"question": "q", "answer": f"{i}", "topic": "b"} for i in range(10)]
+    )
+    source = {"source": "folder", "path": root}
+    by_topic = parse_source({**source, "partition": {"kind": "domain", "over": "topic"}}).load(0)
+    assert [(c.name, len(c.train) + len(c.test)) for c in by_topic] == [("a", 10), ("b", 20)]
+    plain = {"source": "folder", "path": silos(tmp_path / "plain")}
+    by_folder = parse_source({**plain, "clients": 6, "partition": {"kind": "domain"}}).load(0)
+    assert [c.name for c in by_folder][:3] == ["one-01", "one-02", "three-01"]
+
+
 def test_a_bad_file_is_named_with_its_folder_and_line(tmp_path: Path) -> None:
     root = silos(tmp_path / "silos")
     (root / "two" / "3.png").write_bytes(b"no picture")
