@@ -127,9 +127,13 @@ def test_folders_are_dealt_by_a_column_of_their_records_or_as_domains(tmp_path: 
     source = {"source": "folder", "path": root}
     by_topic = parse_source({**source, "partition": {"kind": "domain", "over": "topic"}}).load(0)
     assert [(c.name, len(c.train) + len(c.test)) for c in by_topic] == [("a", 10), ("b", 20)]
-    plain = {"source": "folder", "path": silos(tmp_path / "plain")}
-    by_folder = parse_source({**plain, "clients": 6, "partition": {"kind": "domain"}}).load(0)
-    assert [c.name for c in by_folder][:3] == ["one-01", "one-02", "three-01"]
+    for name in ("x", "y"):
+        lines(
+            tmp_path / "texts" / name / "t.jsonl",
+            [{"question": f"{name}{i}", "answer": "a"} for i in range(8)],
+        )
+    plain = {"source": "folder", "path": tmp_path / "texts", "clients": 4, "partition": {"kind": "domain"}}
+    assert [c.name for c in parse_source(plain).load(0)] == ["x-01", "x-02", "y-01", "y-02"]
 
 
 def test_a_bad_file_is_named_with_its_folder_and_line(tmp_path: Path) -> None:
