@@ -28,7 +28,7 @@ def figures(study: Study, column: str) -> dict[str, dict[int, Spread]]:
 
 
 def draw(study: Study, path: Path) -> None:
-    """One plot for each column; the bars are one standard deviation over the seeds."""
+    """One plot for each column; the bars are one standard deviation over the seeds, none for a single seed."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -49,7 +49,7 @@ def draw(study: Study, path: Path) -> None:
                     label=row,
                 )
             axes.set_title(column.split("/")[1], fontsize=9)
-            axes.set_xlabel("% of training samples that lack it")
+            axes.set_xlabel("% missing in training")
             axes.grid(alpha=0.3)
             axes.spines[["top", "right"]].set_visible(False)
         grid[0].set_ylabel("exact match, %")
@@ -58,15 +58,18 @@ def draw(study: Study, path: Path) -> None:
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
+def _written(spread: Spread) -> str:
+    """Mean and standard deviation in percent; a single seed has none."""
+    sd = "one seed" if spread.sd is None else f"± {100 * spread.sd:.1f}, {spread.n} seeds"
+    return f"{100 * spread.mean:.1f} ({sd})"
+
+
 def main(arguments: list[str]) -> None:
     """Print every figure, and draw them."""
     study, path = gather([Path(a) for a in arguments]), ROOT / "docs" / "missing.svg"
     for column in study.columns:
         for row, points in figures(study, column).items():
-            shown = [
-                f"{s} %: {100 * p.mean:.1f} ± {100 * (p.sd or 0.0):.1f} ({p.n})"
-                for s, p in sorted(points.items())
-            ]
+            shown = [f"{share} %: {_written(spread)}" for share, spread in sorted(points.items())]
             print(f"{column}  {row}  {'  '.join(shown)}")
     draw(study, path)
     print(path)
