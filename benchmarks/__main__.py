@@ -28,6 +28,7 @@ PLOTS = (
     "scaling",
     "clip",
     "deploy",
+    "missing",
     "plan",
     "samples",
     "secure_sum",

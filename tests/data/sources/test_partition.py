@@ -113,6 +113,29 @@ def test_the_samples_of_all_folders_are_dealt_anew(tmp_path: Path) -> None:
     assert [[s.uid for s in c.train] for c in natural] == [[s.uid for s in c.train] for c in plain]
 
 
+def test_folders_are_dealt_by_a_column_of_their_records_or_as_domains(tmp_path: Path) -> None:
+    root = silos(tmp_path / "silos")
+    for name in ("one", "two"):
+        records = [
+            {"image": f"{i}.png", "question": "what?", "answer": f"{i}", "topic": "ab"[i % 2]}
+            for i in range(10)
+        ]
+        lines(root / name / "metadata.jsonl", records)
+    lines(
+        root / "three" / "data.jsonl", [{"question": "q", "answer": f"{i}", "topic": "b"} for i in range(10)]
+    )
+    source = {"source": "folder", "path": root}
+    by_topic = parse_source({**source, "partition": {"kind": "domain", "over": "topic"}}).load(0)
+    assert [(c.name, len(c.train) + len(c.test)) for c in by_topic] == [("a", 10), ("b", 20)]
+    for name in ("x", "y"):
+        lines(
+            tmp_path / "texts" / name / "t.jsonl",
+            [{"question": f"{name}{i}", "answer": "a"} for i in range(8)],
+        )
+    plain = {"source": "folder", "path": tmp_path / "texts", "clients": 4, "partition": {"kind": "domain"}}
+    assert [c.name for c in parse_source(plain).load(0)] == ["x-01", "x-02", "y-01", "y-02"]
+
+
 def test_a_bad_file_is_named_with_its_folder_and_line(tmp_path: Path) -> None:
     root = silos(tmp_path / "silos")
     (root / "two" / "3.png").write_bytes(b"no picture")

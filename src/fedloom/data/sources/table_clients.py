@@ -81,12 +81,15 @@ def _by_name(pool: Pool) -> dict[str, list[int]]:
 def _rows(pool: Pool, kept: Sequence[int], partition: RowPartition) -> Rows:
     """The rows as a partition sees them, by their places in `kept`."""
     keys = media_keys({n: pool.media[n] for n in kept})
-    names = {name for n in kept for name in pool.columns.get(n, {})}
+    cells = [pool.columns.get(n, {}) for n in kept]
+    name = " or ".join(
+        sorted({name for own in cells for name in own})
+    )  # several tables may name their labels differently
     return Rows(
         declared=[pool.declared[n] for n in kept],
         group_of=groups([keys[n] for n in kept]),
         holding=[holding_of([media.modality for media in pool.media[n]]) for n in kept],
-        columns={name: [pool.columns.get(n, {}).get(name, "") for n in kept] for name in names},
-        label=next(iter(names), None) if column_of(partition) == "" else None,
+        columns={name: [next(iter(own.values()), "") for own in cells]} if name else {},
+        label=name if name and column_of(partition) == "" else None,
         natural=[pool.client[n] for n in kept] if all(n in pool.client for n in kept) else None,
     )
