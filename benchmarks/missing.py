@@ -4,6 +4,7 @@
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report import ROOT
@@ -15,28 +16,30 @@ COLOURS = ("#666666", "#1f5f8b", "#c06020", "#3a7d44")
 MARKERS = "os^D"
 
 
-def figures(study: Study, column: str) -> dict[str, dict[int, Spread]]:
-    """The figure of a column by row and by share in percent, with its spread over seeds."""
-    found: dict[str, dict[int, Spread]] = {}
-    for across, part in study.parts().items():
-        share = re.match(r"\d+", across or "")
-        for row, runs in part.rows.items():
-            spread = spread_of([figure_of(run, column) for run in runs])
-            if share is not None and spread is not None:
-                found.setdefault(row, {})[int(share[0])] = spread
-    return found
+def figures(studies: Sequence[Study], column: str) -> dict[str, dict[int, Spread]]:
+    """The figure of a column by row and by share in percent, with its spread over the seeds of all studies."""
+    values: dict[str, dict[int, list[float | None]]] = {}
+    for study in studies:
+        for across, part in study.parts().items():
+            if (share := re.match(r"\d+", across or "")) is not None:
+                for row, runs in part.rows.items():
+                    own = values.setdefault(row, {}).setdefault(int(share[0]), [])
+                    own += [figure_of(run, column) for run in runs]
+    spreads = {row: {n: spread_of(own) for n, own in points.items()} for row, points in values.items()}
+    return {row: {n: s for n, s in points.items() if s is not None} for row, points in spreads.items()}
 
 
-def draw(study: Study, path: Path) -> None:
+def draw(studies: Sequence[Study], path: Path) -> None:
     """One plot for each column; the bars are one standard deviation over the seeds, none for a single seed."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context({"svg.hashsalt": "missing", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, 3), layout="constrained")
-        grid = figure.subplots(1, len(study.columns), sharey=True, squeeze=False)[0]
-        for axes, column in zip(grid, study.columns, strict=True):
-            for i, (row, points) in enumerate(figures(study, column).items()):
+        columns = studies[0].columns
+        grid = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+        for axes, column in zip(grid, columns, strict=True):
+            for i, (row, points) in enumerate(figures(studies, column).items()):
                 shares = sorted(points)
                 axes.errorbar(
                     [share + (i - 1.5) * 0.8 for share in shares],  # side by side, so that bars stay apart
@@ -66,10 +69,10 @@ def _written(spread: Spread) -> str:
 
 def main(arguments: list[str]) -> None:
     """Print every figure, and draw them."""
-    study, path = gather([Path(a) for a in arguments]), ROOT / "docs" / "missing.svg"
-    for column in study.columns:
-        for row, points in figures(study, column).items():
+    studies, path = [gather([Path(a)]) for a in arguments], ROOT / "docs" / "missing.svg"
+    for column in studies[0].columns:
+        for row, points in figures(studies, column).items():
             shown = [f"{share} %: {_written(spread)}" for share, spread in sorted(points.items())]
             print(f"{column}  {row}  {'  '.join(shown)}")
-    draw(study, path)
+    draw(studies, path)
     print(path)

@@ -132,9 +132,7 @@ def test_another_source_drops_the_fields_that_it_does_not_read(row: str, tmp_pat
     file = tmp_path / "e.yaml"
     file.write_text(f"{BASE}rows: {{own: {row}}}\n")
     [experiment] = load_rows(file)
-    assert experiment.data.model_dump(
-        include={"source", "path", "test_share"}
-    ) == {
+    assert experiment.data.model_dump(include={"source", "path", "test_share"}) == {
         "source": "folder",
         "path": Path("silos"),
         "test_share": 0.2,
