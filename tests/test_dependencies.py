@@ -32,7 +32,9 @@ def imported(node: ast.AST) -> list[str]:
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom) and not node.level:
         return [node.module or ""]
-    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "needed":  # imports the module of that name
+    if (
+        isinstance(node, ast.Call) and getattr(node.func, "id", "") == "needed"
+    ):  # imports the module of that name
         return [ast.literal_eval(node.args[0])]
     return []
 

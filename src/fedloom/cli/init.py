@@ -61,12 +61,13 @@ def _report(seen: Any, choices: Any) -> list[tuple[str, str]]:
     lines.append(("samples", _counts(seen.kinds)))
     sizes = sorted(len(c.train) + len(c.test) for c in choices.clients)
     named = "" if seen.clients else ", dealt by this experiment"
-    lines.append(("clients", f"{len(sizes)} of {sizes[0]} to {sizes[-1]} samples{named}"))
+    each = f"{sizes[0]} to {sizes[-1]}" if sizes[0] < sizes[-1] else str(sizes[0])
+    lines.append(("clients", f"{len(sizes)} of {each} samples{named}"))
     if seen.clients:
         lines.append(("", _counts(dict(sorted(seen.clients.items(), key=lambda item: -item[1])))))
     if seen.classes:
         lines.append(("classes", f"{len(seen.classes)}: {_counts(seen.classes)}"))
-    if seen.layout.source != "classes":
+    if seen.layout.source != "classes" and not (seen.has_classes and seen.modalities):
         lines.append(
             ("texts", f"at most {seen.longest[0]} words of a question, {seen.longest[1]} of an answer")
         )

@@ -11,7 +11,11 @@ def quiet_process() -> None:
     """Switch off telemetry, and warnings of libraries that a user cannot act on, in a command-line process."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    for name in ("torchao", "bitsandbytes", "torch.utils._pytree"):  # kernels of other devices, and of other versions
+    for name in (
+        "torchao",
+        "bitsandbytes",
+        "torch.utils._pytree",
+    ):  # kernels of other devices, and of other versions
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

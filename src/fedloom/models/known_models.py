@@ -68,10 +68,32 @@ _CLIPS = (
 )
 
 
-def suitable(modalities: Collection[str], task: Literal["answers", "classes"]) -> list[Model]:
+_HEADED = (
+    ("image", "facebook/dinov2-small", 22),
+    ("image", "facebook/dinov2-base", 87),
+    ("image", "google/siglip-base-patch16-224", 93),
+    ("audio", "openai/whisper-tiny", 8),
+    ("audio", "facebook/wav2vec2-base", 94),
+)
+"""Encoders behind which a head is trained."""
+_CLASSIFIERS = (
+    ("distilbert/distilroberta-base", 82),
+    ("FacebookAI/roberta-base", 125),
+    ("FacebookAI/roberta-large", 355),
+)
+Use = Literal["answers", "labels", "classes"]
+"""Answers in words, labels of a classifier, or pictures by class for CLIP."""
+
+
+def suitable(modalities: Collection[str], use: Use) -> list[Model]:
     """Known models that read pictures, sounds or text, by size; none for other modalities."""
-    if task == "classes":
+    if use == "classes":
         listed = [Model({"clip": name}, frozenset({"image"}), size) for name, size in _CLIPS]
+    elif use == "labels":
+        listed = [
+            Model({"encoder": {m: name}}, frozenset({m}), size) for m, name, size in _HEADED if modalities
+        ]
+        listed += [Model({"classifier": n}, frozenset(), size) for n, size in _CLASSIFIERS if not modalities]
     else:
         listed = [
             Model({"native": name}, frozenset(reads), size) for name, reads, size in _NATIVE if modalities

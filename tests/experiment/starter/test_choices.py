@@ -7,7 +7,7 @@ import pytest
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.inspection.inspect import inspect
-from fedloom.experiment.starter.choices import choose
+from fedloom.experiment.starter.choices import choose, use_of
 from tests.data.tables.tables import files
 
 
@@ -87,3 +87,35 @@ def test_a_modality_that_no_shipped_model_reads(tmp_path: Path) -> None:
         ExperimentError, match="holds depth, which no shipped model reads; name a model that does"
     ):
         choose(inspect(tmp_path / "x.csv"))
+
+
+def labelled(path: Path, kind: str, labels: list[str]) -> Path:
+    cells = files(path.parent, len(labels)) if kind == "image" else [f"words {i}" for i in range(len(labels))]
+    rows = [f"{cell},{label}" for cell, label in zip(cells, labels, strict=True)]
+    path.write_text("\n".join([f"{kind},label", *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+def test_rows_with_labels_alone_get_a_classifier(tmp_path: Path) -> None:
+    for kind in ("text", "image"):
+        (tmp_path / kind).mkdir()
+    text, image = (
+        inspect(labelled(tmp_path / k / "x.csv", k, ["cat", "dog"] * 6)) for k in ("text", "image")
+    )
+    assert (use_of(text), use_of(image)) == ("labels", "labels")
+    assert "question" not in choose(image).data
+    assert choose(text).model == {"classifier": "tiny-roberta"}
+    roberta = model(tmp_path / "roberta", "roberta", "RobertaForMaskedLM")
+    eye = model(tmp_path / "eye", "dinov2", "Dinov2Model")
+    assert choose(text, [roberta]).model == {"classifier": roberta}
+    assert choose(image, [eye]).model == {"encoder": {"image": eye}}
+    for seen, wrong in ((text, eye), (image, roberta)):
+        with pytest.raises(
+            ExperimentError, match="need a text classifier, or an encoder of what the rows hold"
+        ):
+            choose(seen, [wrong])
+
+
+def test_labels_that_are_no_classes_are_answers(tmp_path: Path) -> None:
+    seen = inspect(labelled(tmp_path / "x.csv", "image", [f"name {i}" for i in range(30)]))
+    assert (use_of(seen), choose(seen).data["question"]) == ("answers", "what is it?")

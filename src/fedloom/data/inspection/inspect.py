@@ -60,6 +60,12 @@ class Inspection:
         """The modalities of all samples."""
         return frozenset(m for kind in self.kinds for m in kind.split("+")) - {"text"}
 
+    @property
+    def has_classes(self) -> bool:
+        """Whether the rows of tables are for a classifier."""
+        asked = self.question is not None or ("question" in self.found.parts and bool(self.modalities))
+        return _has_labels(self.found) and not asked
+
 
 def inspect(path: Path) -> Inspection:
     """Look at a folder or table; every picture and sound is checked. Raises ExperimentError for one that cannot be used."""
@@ -69,8 +75,7 @@ def inspect(path: Path) -> Inspection:
     check_answers(layout, found)
     if layout.source == "classes":
         return _pictures(layout, files, others)
-    question = None if {"question", "messages"} & set(found.parts) else _asked(found)
-    clients = _loaded(layout, found, question)
+    question, clients = _read(layout, found)
     samples = [s for c in clients for part in (c.train, c.test) for s in _spread(part, len(clients))]
     total = sum(len(c.train) + len(c.test) for c in clients)
     if total < FEWEST:
@@ -95,6 +100,21 @@ def inspect(path: Path) -> Inspection:
         [n for c in clients for n in c.notes if not n.startswith(f"{path}: columns ")],
         question,
     )
+
+
+def _read(layout: Layout, found: Found) -> tuple[str | None, list[ClientData]]:
+    """The question to ask, and the clients; labels of pictures or sounds are asked for only if they are no classes."""
+    if _has_labels(found) and "question" not in found.parts:
+        try:
+            return None, _loaded(layout, found, None)
+        except ExperimentError:  # such as labels as many as rows
+            pass
+    question = None if {"question", "messages"} & set(found.parts) else _asked(found)
+    return question, _loaded(layout, found, question)
+
+
+def _has_labels(found: Found) -> bool:
+    return "label" in found.parts and not {"answer", "messages"} & set(found.parts)
 
 
 def _loaded(layout: Layout, found: Found, question: str | None) -> list[ClientData]:

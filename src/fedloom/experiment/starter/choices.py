@@ -10,7 +10,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
 from fedloom.data.inspection.inspect import Inspection
 from fedloom.data.sources import parse_source
-from fedloom.models.known_models import kind_of
+from fedloom.models.known_models import Use, kind_of
 
 SHIPPED_READS = frozenset({"image", "audio", "video"})
 """Modalities of the shipped multimodal LLM."""
@@ -18,6 +18,14 @@ _A_CLIENT = 20
 """Samples for each client that rows are dealt to, about."""
 _MOST_CLIENTS = 10
 _HOLDING = {"image": "image", "audio": "audio", "image+audio": "both", "text": "text"}
+
+
+NEEDED: Mapping[Use, tuple[str, tuple[str, ...]]] = {
+    "classes": ("a CLIP", ("clip",)),
+    "labels": ("a text classifier, or an encoder of what the rows hold", ("classifier", "encoder")),
+    "answers": ("a language model that answers in words", ("foundation", "llm", "native", "encoder")),
+}
+"""The model for each use in words, and the settings that name one."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,11 @@ class Choices:
     training: Mapping[str, Any]
     evaluation: Mapping[str, Any]
     clients: Sequence[ClientData]
+
+
+def use_of(seen: Inspection) -> Use:
+    """The use of a model for the data."""
+    return "classes" if seen.layout.source == "classes" else "labels" if seen.has_classes else "answers"
 
 
 def choose(seen: Inspection, models: Sequence[str] = ()) -> Choices:
@@ -133,12 +146,14 @@ def _model(seen: Inspection, models: Sequence[str]) -> dict[str, Any]:
                 f"{seen.layout.path} holds {unread[0]}, which no shipped model reads; name a model that does with --model, or "
                 "write the experiment by hand with model.encoder: <folder of an ImageBind> and model.llm"
             )
+        if seen.has_classes and not seen.modalities:
+            return {"classifier": "tiny-roberta"}
         return {"clip": "tiny-clip"} if by_class else {"foundation": "tiny-mllm"}
     part: dict[str, Any] = {}
     for source in models:
         setting, _, modality = kind_of(source).partition(".")
-        if (setting == "clip") != by_class or setting == "classifier":
-            need = "a CLIP" if by_class else "a language model that answers in words"
+        need, settings = NEEDED[use_of(seen)]
+        if setting not in settings or (use_of(seen) == "labels" and {modality} - {""} != seen.modalities):
             raise ExperimentError(
                 f"--model: {source} goes to model.{setting}, and {seen.layout.form} need {need}"
             )
@@ -153,6 +168,8 @@ def _model(seen: Inspection, models: Sequence[str]) -> dict[str, Any]:
 
 def _completed(part: dict[str, Any], seen: Inspection) -> dict[str, Any]:
     """The model with the settings of its encoders. Raises ExperimentError for a language model without the encoders it needs."""
+    if seen.has_classes:
+        return part
     if "encoder" in part and "llm" not in part:
         raise ExperimentError(
             "--model: an encoder needs a causal language model beside it; name one with a further --model"

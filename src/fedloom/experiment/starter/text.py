@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.data.inspection.inspect import Inspection
-from fedloom.experiment.starter.choices import Choices
+from fedloom.experiment.starter.choices import Choices, use_of
 from fedloom.models.known_models import Model, suitable
 
 ROUNDS = 5
@@ -78,10 +78,9 @@ def _data(seen: Inspection, choices: Choices) -> list[str]:
 
 def _model(seen: Inspection, choices: Choices, memory: float) -> list[str]:
     lines = [f"model: {_value(choices.model)}"]
-    by_class = seen.layout.source == "classes"
     if str(next(iter(choices.model.values()))).startswith("tiny-"):
         lines[0] += "   # shipped and tiny: shows that all runs, and knows little of the world"
-    known = suitable(seen.modalities, "classes" if by_class else "answers")
+    known = suitable(seen.modalities, use_of(seen))
     if known:
         lines.append(
             f"# in its place, with a rough guess of the memory for training in float32; this machine has {memory:.0f} GB:"
