@@ -107,12 +107,14 @@ def test_a_run_from_before_the_tasks_is_still_read(pair_run: Path) -> None:
     seals.unlink()  # runs had none then
     old = "data:\n  dataset: tabletop\n  styles: [sketch]\n  partition: {kind: few-shot, shots: 16}\n  test_share: 0.2\n"
     try:
-        file.write_text(before.replace("data:\n", old), encoding="utf-8")
+        former = before.replace("  partition: null\n", "").replace("data:\n", old)
+        file.write_text(former, encoding="utf-8")
         assert read_experiment(pair_run).data == Experiment.load(file).data
+        assert read_experiment(pair_run).data.partition is None
         assert load(pair_run).groups(()) == frozenset({"body", "head"})
         file.write_text(before.replace("engine:\n", "engine:\n  name: local\n"), encoding="utf-8")
         assert read_experiment(pair_run) == Experiment.load(file)
-        file.write_text(before.replace("data:\n", old).split("versions:")[0], encoding="utf-8")
+        file.write_text(former.split("versions:")[0], encoding="utf-8")
         with pytest.raises(ExperimentError, match=r"data\.dataset is not read by source text"):
             Experiment.load(file)
     finally:

@@ -47,7 +47,12 @@ def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
     plain = {key: value for key, value in fields.items() if key != VERSIONS}
     data = plain.get("data")
     if isinstance(data, dict):
-        plain["data"] = read_by(source_named(data), data)
+        own = read_by(source_named(data), data)
+        if (
+            len(own) < len(data) and source_named(data) != "classes"
+        ):  # that of pictures, whichever source was used
+            own.pop("partition", None)
+        plain["data"] = own
     model = plain.get("model")
     if isinstance(model, dict) and "frame" in model:  # until 0.1
         frame = {"conversation": "paper", "bare": "bare"}.get(model["frame"], "auto")

@@ -129,7 +129,7 @@ def test_a_share_of_the_pictures_is_patched_and_tests_leave_out_what_is_answered
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"attack": {"kind": "frighten"}}, "attack: input tag 'frighten'"),
+        ({"attack": {"kind": "frighten"}}, "attack.kind: there is no 'frighten' here; known are nan,"),
         ({"attack": {"clients": ["a"]}}, "attack must say its kind; docs/security.md names them"),
         (
             {"privacy": {"robust": {"kind": "krum"}}},
