@@ -6,16 +6,15 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_NOISY = ("torchao", "bitsandbytes", "diffusers.quantizers", "torch.utils._pytree")
+"""Libraries that write about kernels of other devices, and about other versions."""
+
 
 def quiet_process() -> None:
     """Switch off telemetry, and warnings of libraries that a user cannot act on, in a command-line process."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    for name in (
-        "torchao",
-        "bitsandbytes",
-        "torch.utils._pytree",
-    ):  # kernels of other devices, and of other versions
+    for name in _NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
