@@ -120,3 +120,9 @@ def test_the_small_world_with_missing_pictures() -> None:
         assert [s.uid for s in client.train] == [s.uid for s in complete.train]
         held = [sum("image" in s.modalities for s in c.train) for c in (client, complete)]
         assert held[0] * 2 == held[1]
+
+
+def test_how_without_what_is_one_sentence() -> None:
+    with pytest.raises(ValueError, match="names no modality that is missing; add one"):
+        Missing(of="clients")
+    assert Missing(image=0.0, parts="train").shares == {}

@@ -74,10 +74,12 @@ def _show_clients(task: Any, clients: Any, notes: list[str], over: str | None) -
 
 def _show_cut(row: Any, clients: Any) -> None:
     """Count the samples that lose text to `model.max_text_tokens`, or input to the encoder."""
+    from fedloom.models.loading.examples import was_cut
+
     model = row.task.model({c.name: c.holds for c in clients}, row.setup)
     for part in ("train", "test"):
         samples = [sample for client in clients for sample in getattr(client, part)]
-        cut = sum(bool(getattr(model.prepare(sample), "truncated", False)) for sample in samples)
+        cut = sum(was_cut(model.prepare(sample)) for sample in samples)
         out.print(Text(f"{cut} of {len(samples)} {part} samples will be cut to fit the model"))
 
 

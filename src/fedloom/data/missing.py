@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
@@ -37,6 +37,14 @@ class Missing(BaseModel):
     alone: Literal["keep", "drop"] = Field(
         "keep", description="a sample that lost its only input: keep its question alone | drop it"
     )
+
+    @model_validator(mode="after")
+    def _names_a_modality(self) -> "Missing":
+        if self.model_fields_set and not self.model_fields_set & {*_MODALITIES}:
+            raise ValueError(
+                f"names no modality that is missing; add one, such as {{image: 0.3, of: {self.of}}}"
+            )
+        return self
 
     @property
     def shares(self) -> dict[str, float]:

@@ -133,7 +133,12 @@ class Experiment(RunSettings):
 
     def unread(self) -> dict[str, str | None]:
         """The settings other than their defaults that this run does not read, each with what would have it read, or None."""
-        return dict(unread(self, lambda name: _reads(name, self.task, self.method)))
+        found = dict(unread(self, lambda name: _reads(name, self.task, self.method)))
+        if not getattr(self.data, "reads_media", self.data.has_own_files):
+            for name in ("workers", "cache"):
+                if getattr(self.engine, name) != type(self.engine).model_fields[name].default:
+                    found.setdefault(f"engine.{name}", "samples from files (data.path)")
+        return found
 
     def why_unread(self, name: str, condition: str | None) -> str:
         """The fault of a setting that nothing reads, in one sentence."""

@@ -45,13 +45,12 @@ READ_FOR_EVERY_TASK = (
     *(f"cohort.{name}" for name in ("fraction", "full_first_round", "quorum")),
     *(
         f"engine.{name}"
-        for name in (
-            *("wire", "device", "cohort", "threads", "memory", "reuse", "workers", "cache"),
-            "checkpointing",
-        )
+        for name in ("wire", "device", "cohort", "threads", "memory", "reuse", "checkpointing")
     ),
 )
 """Settings that loop, engine and local training read for every task."""
+READ_AHEAD = ("engine.workers", "engine.cache")
+"""Settings of a model that reads samples from files where they are used; others prepare all of them at the start."""
 READ_BY_ASSESS = ("evaluation.batch_size", "evaluation.max_new_tokens", "evaluation.loss")
 """Settings that `Snapshot.assess` reads."""
 READ_FOR_LORA = ("cohort.start", "cohort.ranks", "cohort.alpha", "cohort.ranks.*")

@@ -27,6 +27,7 @@ from fedloom.models.settings import Foundation
 from fedloom.models.sources import public_name
 from fedloom.tasks.backdoor import success, triggered
 from fedloom.tasks.base import (
+    READ_AHEAD,
     READ_BY_ASSESS,
     READ_FOR_EVERY_TASK,
     READ_FOR_LORA,
@@ -65,6 +66,7 @@ class QuestionAnswering(Task[Source]):
     }
     reads: ClassVar[tuple[str, ...]] = (
         *READ_FOR_EVERY_TASK,
+        *READ_AHEAD,
         *READ_BY_ASSESS,
         *READ_FOR_LORA,
         *READ_WITH_FOUNDATION,

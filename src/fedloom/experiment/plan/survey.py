@@ -9,6 +9,7 @@ from fedloom.data.client_data import ClientData
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable
 from fedloom.models.example_cache import nbytes
+from fedloom.models.loading.examples import was_cut
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def survey(
             break
         example = prepare(samples[position])
         lengths.append(model.positions(example))
-        cut += bool(getattr(example, "truncated", False))
+        cut += was_cut(example)
         size += nbytes(example)
     if not lengths:
         return Lengths(len(samples))

@@ -61,7 +61,7 @@ class Examples(Sequence[Any]):
         sent = self._sent.pop(i, None)
         files = isinstance(sample.modalities, MediaFiles)
         example = self._finish(sample, self._loader.inputs(sample, sent) if files else None)
-        self._cut[i] = bool(getattr(example, "truncated", False))
+        self._cut[i] = was_cut(example)
         return example
 
     def _send(self, i: int) -> None:
@@ -113,7 +113,12 @@ def is_cut(examples: Sequence[Any], place: int) -> bool:
     """Whether a sample was cut to fit; a sample that was prepared before is not read again."""
     if isinstance(examples, Examples):
         return examples.cut(place)
-    return bool(getattr(examples[place], "truncated", False))
+    return was_cut(examples[place])
+
+
+def was_cut(example: Any) -> bool:
+    """Whether a prepared sample lost text or input to the model's limits."""
+    return bool(getattr(example, "truncated", False))
 
 
 def from_files(samples: Sequence[Sample]) -> bool:
