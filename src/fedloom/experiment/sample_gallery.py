@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
@@ -18,8 +18,12 @@ from fedloom.data.sample import SAMPLE_RATE, Sample, modality_of
 from fedloom.federation.run_folder import RunFolder
 from fedloom.tasks.evaluation import TestSet
 
-SHOWN = ("image", "audio", "depth", "thermal")
+SHOWN = ("image", "video", "audio", "depth", "thermal", "imu")
 """Modalities that can be shown or played."""
+FRAMES, WIDTH, HEIGHT = 8, 480, 120
+"""Frames of a video side by side, at most, and the largest size of each in pixels."""
+AXES = ("#c0392b", "#27ae60", "#2962c4")
+"""Colours of x, y and z."""
 
 
 def write_gallery(folder: RunFolder, tests: TestSet, per_kind: int) -> None:
@@ -84,16 +88,50 @@ def choose(tests: TestSet, per_kind: int) -> list[tuple[str, Sample]]:
 
 
 def write_media(raw: Tensor, modality: str, folder: Path, stem: str) -> str:
-    """Write one raw input as PNG or WAV; returns the file's name. Depth and thermal are scaled to their own range."""
+    """Write one raw input as PNG or WAV; returns the file's name. Depth and thermal are scaled to their own range.
+
+    A video is its first frames side by side; a motion trace two plots, acceleration above rotation.
+    """
     if modality == "audio":
         sound = BytesIO()  # soundfile's own error does not say that a disk is full
         soundfile.write(sound, raw.numpy(), SAMPLE_RATE, format="WAV", subtype="PCM_16")
         (folder / f"{stem}.wav").write_bytes(sound.getvalue())
         return f"{stem}.wav"
     if modality == "image":
-        pixels = raw.permute(1, 2, 0).numpy()
+        shown = Image.fromarray(raw.permute(1, 2, 0).numpy())
+    elif modality == "video":
+        shown = _strip(raw[:FRAMES])
+    elif modality == "imu":
+        shown = _plot(raw)
     else:
         low, high = float(raw.min()), float(raw.max())
-        pixels = ((raw[0] - low) / max(high - low, 1e-9) * 255).round().numpy().astype(np.uint8)
-    Image.fromarray(pixels).save(folder / f"{stem}.png")
+        scaled = ((raw[0] - low) / max(high - low, 1e-9) * 255).round()
+        shown = Image.fromarray(scaled.numpy().astype(np.uint8))
+    shown.save(folder / f"{stem}.png")
     return f"{stem}.png"
+
+
+def _strip(frames: Tensor) -> Image.Image:
+    """Frames (N, 3, H, W) side by side."""
+    height, width = frames.shape[2:]
+    scale = min(HEIGHT / height, WIDTH / width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    strip = Image.new("RGB", (len(frames) * size[0], size[1]))
+    for i, frame in enumerate(frames):
+        strip.paste(Image.fromarray(frame.permute(1, 2, 0).numpy()).resize(size), (i * size[0], 0))
+    return strip
+
+
+def _plot(trace: Tensor) -> Image.Image:
+    """A motion trace (6, T): x, y and z of acceleration above those of rotation, each three on their own range."""
+    plot = Image.new("RGB", (WIDTH, 2 * HEIGHT), "white")
+    draw = ImageDraw.Draw(plot)
+    across = np.linspace(0, WIDTH - 1, trace.shape[1])
+    for half in (0, 1):
+        values = trace[3 * half : 3 * half + 3].numpy()
+        low, high = float(values.min()), float(values.max())
+        for axis, colour in zip(values, AXES, strict=True):
+            down = HEIGHT * half + (HEIGHT - 5) - (axis - low) / max(high - low, 1e-9) * (HEIGHT - 10)
+            draw.line(list(zip(across.tolist(), down.tolist(), strict=True)), fill=colour, width=1)
+    draw.line([(0, HEIGHT), (WIDTH, HEIGHT)], fill="#bbbbbb", width=1)
+    return plot

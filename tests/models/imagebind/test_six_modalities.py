@@ -83,6 +83,13 @@ def test_all_of_them_in_one_run(silos: Path, tmp_path: Path) -> None:
     towers = {f"encoder.{m}" for m in held if m != "video"}
     assert set(first["groups_up"]) == {*towers, "llm", "projector"}
     assert {f"global/{m}/token_accuracy" for m in (*held, "text")} <= set(result.summary["metrics"])
+    shown = json.loads((tmp_path / "run" / "samples" / "samples.json").read_text())
+    seen = {
+        m for entry in shown for m in held if entry[m] and (tmp_path / "run/samples" / entry[m]).is_file()
+    }
+    assert seen == set(held)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert all(f'alt="{m} of sample' in page for m in held if m != "audio")
     for modality, file in (("video", "0.mp4"), ("imu", "0.npy")):
         path = str(silos / "silos" / f"a-{modality}" / file)
         asked = CliRunner().invoke(

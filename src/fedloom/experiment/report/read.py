@@ -114,6 +114,7 @@ class SampleRecord(Record):
     after: str | None = None
     spoken: str | None = None
     image: str | None = None
+    video: str | None = None
     audio: str | None = None
     depth: str | None = None
     thermal: str | None = None

@@ -93,7 +93,7 @@ def _answer(row: str, sample: SampleRecord) -> Answer:
 
 def _media(run: Run, sample: SampleRecord) -> list[Medium]:
     media = []
-    for modality in ("image", "depth", "thermal", "audio", "imu"):
+    for modality in ("image", "video", "depth", "thermal", "audio", "imu"):
         name: str | None = getattr(sample, modality)
         if name:
             media.append(_medium(modality, run.folder / "samples", name))
