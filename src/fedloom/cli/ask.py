@@ -1,6 +1,6 @@
 """`fedloom ask`: one question to a finished run's model."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,7 +46,7 @@ def ask(
             raise ExperimentError(
                 f"the run trained {task.title}, which reads {_options(task.inputs)}; leave --{option} out"
             )
-    inputs = {name: _media(name, path, settings) for name, path in paths.items() if path is not None}
+    inputs = _media({name: path for name, path in paths.items() if path is not None}, settings)
     if unseen := [modality for modality in inputs if modality not in held(run_dir)]:
         raise ExperimentError(
             f"no client of the run held data of the kind {unseen[0]}, so that its model was not trained on it; "
@@ -60,14 +60,20 @@ def _options(inputs: Sequence[str]) -> str:
     return ", ".join("--" + ("question" if part == "text" else part.replace("_", "-")) for part in inputs)
 
 
-def _media(modality: str, path: Path, settings: Any) -> Any:
-    """Decode a file given on the command line, as the run's files were. Raises ExperimentError."""
-    from fedloom.data.media import check_media, decode_media
+def _media(paths: Mapping[str, Path], settings: Any) -> Any:
+    """The files given on the command line, checked and decoded as the run's files were. Raises ExperimentError."""
+    from fedloom.data.media import Media, check_media
+    from fedloom.data.media.sample_files import MediaFiles
 
-    if not path.is_file():
-        raise ExperimentError(f"--{modality}: there is no file {path}")
-    try:
-        check_media(modality, path, settings)
-        return decode_media(modality, path, settings)
-    except Exception as error:  # decoders raise anything; the user needs the file and the reason
-        raise ExperimentError(f"--{modality}: {path} cannot be read: {error}") from error
+    def fault(media: Media, says: object) -> ExperimentError:
+        return ExperimentError(f"--{media.modality}: {media.source} cannot be read: {says}")
+
+    media = {modality: Media(modality, path, settings) for modality, path in paths.items()}
+    for modality, path in paths.items():
+        if not path.is_file():
+            raise ExperimentError(f"--{modality}: there is no file {path}")
+        try:
+            check_media(modality, path, settings)
+        except Exception as error:  # decoders raise anything; the user needs the file and the reason
+            raise fault(media[modality], error) from error
+    return MediaFiles(media, fault)

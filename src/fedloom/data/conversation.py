@@ -30,7 +30,7 @@ ROLES: dict[str, Role] = {
 """The words for a speaker in the files that people have."""
 TEXTS = ("text", "input_text", "output_text")
 """Types of a part that is text."""
-PLACED = (*(m for m in MODALITIES if m != "text"), "video")
+PLACED = tuple(m for m in MODALITIES if m != "text")
 """The words of placeholders and of media parts."""
 FILES = (
     "image",
@@ -151,7 +151,7 @@ def _part(number: int, part: object) -> dict[str, Any]:
         return {"type": "text", "text": _text(number, kept["text"])}
     if _modality(kept) is None:
         raise ValueError(
-            f"a part of turn {number} is of type {_short(kept.get('type'))}; known are text, image(_url) and (input_)audio"
+            f"a part of turn {number} is of type {_short(kept.get('type'))}; known are text, image(_url), video and (input_)audio"
         )
     return kept
 

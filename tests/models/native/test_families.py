@@ -30,6 +30,7 @@ every_family = pytest.mark.parametrize("name", FAMILIES)
 LAYERS = {  # adapted layers of each group, and tensors of the projector
     "llava": {"encoder.image": 8, "llm": 8, "projector": 4},  # of three blocks, two are read
     "llava_next": {"encoder.image": 8, "llm": 8, "projector": 4},
+    "llava_next_video": {"encoder.image": 8, "llm": 8, "projector": 4},
     "llava_onevision": {"encoder.image": 12, "llm": 8, "projector": 4},
     "qwen2_vl": {"encoder.image": 4, "llm": 8, "projector": 6},
     "qwen2_5_vl": {"encoder.image": 4, "llm": 8, "projector": 5},

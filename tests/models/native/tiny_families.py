@@ -10,6 +10,7 @@ from tests.models.native.tiny_picture_families import (
     internvl,
     llava,
     llava_next,
+    llava_next_video,
     llava_onevision,
     paligemma,
     qwen2_5_vl,
@@ -24,6 +25,7 @@ FAMILIES: dict[str, Callable[[Path], Path]] = {
     for build in (
         llava,
         llava_next,
+        llava_next_video,
         llava_onevision,
         qwen2_vl,
         qwen2_5_vl,

@@ -12,12 +12,14 @@ from fedloom.core.hf_logging import quiet_hf
 
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% for c in m['content'] %}"
-    "{% if c['type'] == 'image' %}IMAGE{% elif c['type'] == 'audio' %}AUDIO{% else %}{{ c['text'] }}{% endif %}"
-    "{% endfor %}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    "{% if c['type'] == 'image' %}IMAGE{% elif c['type'] == 'audio' %}AUDIO{% elif c['type'] == 'video' %}VIDEO"
+    "{% else %}{{ c['text'] }}{% endif %}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 LLAVA = (
     "{% for m in messages %}{{ m['role'].upper() + ': ' }}"
     "{% for c in m['content'] | selectattr('type', 'equalto', 'image') %}{{ '<image>\n' }}{% endfor %}"
+    "{% for c in m['content'] | selectattr('type', 'equalto', 'video') %}{{ '<video>\n' }}{% endfor %}"
     "{% for c in m['content'] | selectattr('type', 'equalto', 'text') %}{{ c['text'] + ' ' }}{% endfor %}"
     "{% endfor %}{% if add_generation_prompt %}{{ 'ASSISTANT:' }}{% endif %}"
 )
@@ -104,6 +106,8 @@ class Parts:
         for part in self.media:
             described |= part.to_dict()
         described["processor_class"] = self.kind
+        if video := self.settings.pop("video", None):
+            (folder / "video_preprocessor_config.json").write_text(json.dumps(video))
         (folder / "preprocessor_config.json").write_text(json.dumps(described, default=str))
         (folder / "processor_config.json").write_text(
             json.dumps({"processor_class": self.kind, **self.settings})

@@ -73,6 +73,36 @@ def llava_next(folder: Path) -> Path:
     return save(folder, config, processor, LlavaNextForConditionalGeneration, tok)
 
 
+def llava_next_video(folder: Path) -> Path:
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlavaNextVideoConfig,
+        LlavaNextVideoForConditionalGeneration,
+    )
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+    tok = tokenizer(["<image>", "<video>"], LLAVA)
+    grid = [[28, 56], [56, 28], [56, 56]]
+    config = LlavaNextVideoConfig(
+        vision_config=CLIPVisionConfig(**CLIP_VISION),
+        text_config=LlamaConfig(vocab_size=len(tok), **TEXT),
+        image_token_index=tok.convert_tokens_to_ids("<image>"),
+        video_token_index=tok.convert_tokens_to_ids("<video>"),
+        image_grid_pinpoints=grid,
+        image_seq_length=4,
+        video_seq_length=1,
+    )
+    pixels = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}, image_grid_pinpoints=grid
+    )
+    described = {k: v for k, v in LLAVA_TOKENS.items() if k not in ("image_token", "chat_template")}
+    video = {"video_processor_type": "LlavaNextVideoVideoProcessor", "crop_size": {"height": 28, "width": 28}}
+    video["size"] = {"shortest_edge": 28}
+    processor = Parts("LlavaNextVideoProcessor", tok, pixels, template=LLAVA, video=video, **described)
+    return save(folder, config, processor, LlavaNextVideoForConditionalGeneration, tok)
+
+
 def llava_onevision(folder: Path) -> Path:
     from transformers import (
         LlavaOnevisionConfig,
@@ -84,7 +114,7 @@ def llava_onevision(folder: Path) -> Path:
         LlavaOnevisionImageProcessorPil,
     )
 
-    template = CHATML.replace("IMAGE", "<image>\n")
+    template = CHATML.replace("IMAGE", "<image>\n").replace("VIDEO", "<video>\n")
     tok = tokenizer(["<image>", "<video>", "<|im_start|>", "<|im_end|>"], template)
     grid = [[28, 56], [56, 28], [56, 56]]
     config = LlavaOnevisionConfig(
@@ -117,6 +147,7 @@ QWEN_TOKENS = [
     "<|video_pad|>",
 ]
 QWEN = CHATML.replace("IMAGE", "<|vision_start|><|image_pad|><|vision_end|>")
+QWEN = QWEN.replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>")
 
 
 def _qwen_ids(tok: Any) -> dict[str, int]:

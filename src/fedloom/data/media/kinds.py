@@ -88,6 +88,15 @@ def count_windows(modality: str, source: Source, settings: MediaSettings) -> int
         return windows(kind.seconds(opened), settings.window)
 
 
+def media_seconds(modality: str, source: Source, settings: MediaSettings = DEFAULT) -> float:
+    """The length of a file in seconds, as it states it; 0 for none."""
+    kind = KINDS[modality]
+    if kind.seconds is None:
+        return 0.0
+    with kind.open(source, settings) as opened:
+        return kind.seconds(opened)
+
+
 def check_media(
     modality: str, source: Source, settings: MediaSettings = DEFAULT, *, quick: bool = False
 ) -> tuple[str, ...]:

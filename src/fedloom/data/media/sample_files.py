@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.media.check import Media, check_all, reason
-from fedloom.data.media.kinds import count_windows
+from fedloom.data.media.kinds import count_windows, media_seconds
 from fedloom.data.media.parts import Part
 from fedloom.data.media.settings import DEFAULT, MediaSettings
 
@@ -55,6 +55,14 @@ class MediaFiles(Mapping[str, Tensor]):
         media = self.media[modality]
         try:
             return count_windows(media.modality, media.content(), media.settings)
+        except Exception as error:
+            raise self.error(media, reason(error)) from error
+
+    def seconds(self, modality: str) -> float:
+        """The length of a recording, or of its window, as its file states it; 0 for none."""
+        media = self.media[modality]
+        try:
+            return media_seconds(media.modality, media.content(), media.settings) / media.part[1]
         except Exception as error:
             raise self.error(media, reason(error)) from error
 

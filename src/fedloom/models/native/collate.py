@@ -9,6 +9,9 @@ from torch import Tensor
 
 from fedloom.models.native.prompt import NativeExample
 
+TIMES = ("second_per_grid_ts",)
+"""Inputs from which positions are counted."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -93,5 +96,8 @@ def _padded(part: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def moved_to(inputs: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """The tensors on `device`, floating ones in `dtype`."""
-    return {n: t.to(device, dtype if t.is_floating_point() else t.dtype) for n, t in inputs.items()}
+    """The tensors on `device`, floating ones in `dtype` but for times."""
+    return {
+        n: t.to(device, dtype if t.is_floating_point() and n not in TIMES else t.dtype)
+        for n, t in inputs.items()
+    }

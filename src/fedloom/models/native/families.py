@@ -9,7 +9,7 @@ A module's rows are the first dimension of its input. In cohort training every r
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Rows = Literal["items", "tiles", "tokens", "frames"]
@@ -49,7 +49,8 @@ class Family:
     AutoModel has the right one. `stand_in`: a processor class that reads pictures alike, where the own one cannot be built.
     `template`: the chat template of checkpoints that have none. `answer_type`: `token_type_ids` of the answer. `text_alone`:
     whether the processor reads a prompt without pictures. `expands`: whether the processor repeats placeholders itself.
-    `several`: whether a sample may hold several inputs of a modality.
+    `several`: whether a sample may hold several inputs of a modality. `video`: whether videos are read whole, by the processor's
+    part for video. `frames`: the image processor's settings for frames of videos, one picture each.
     """
 
     towers: Mapping[str, Tower]
@@ -62,6 +63,8 @@ class Family:
     text_alone: bool = True
     expands: bool = True
     several: bool = True
+    video: bool = False
+    frames: Mapping[str, bool] = field(default_factory=dict)
 
 
 VISION, AUDIO = "model.vision_tower", "model.audio_tower"
@@ -77,6 +80,7 @@ TILED = Family(
     {"image": Tower("model.vision_model", ("model.connector",), rows="tiles")},
     llm="model.text_model",
     stand_in="Idefics3Processor",
+    frames={"do_image_splitting": False},
 )
 
 PALIGEMMA = (
@@ -98,10 +102,11 @@ VOXTRAL = (
 FAMILIES: dict[str, Family] = {
     "llava": Family({"image": Tower(VISION, PROJECTOR)}),
     "llava_next": Family({"image": Tower(VISION, PROJECTOR, rows="tiles")}),
-    "llava_onevision": Family({"image": Tower(VISION, PROJECTOR, rows="tiles")}),
-    "qwen2_vl": Family({"image": PACKED}),
-    "qwen2_5_vl": Family({"image": PACKED}),
-    "qwen3_vl": Family({"image": DEEPSTACK}),
+    "llava_next_video": Family({"image": Tower(VISION, PROJECTOR, rows="tiles")}, video=True),
+    "llava_onevision": Family({"image": Tower(VISION, PROJECTOR, rows="tiles")}, video=True),
+    "qwen2_vl": Family({"image": PACKED}, video=True),
+    "qwen2_5_vl": Family({"image": PACKED}, video=True),
+    "qwen3_vl": Family({"image": DEEPSTACK}, video=True),
     "idefics3": TILED,
     "smolvlm": TILED,
     "paligemma": Family(
@@ -125,7 +130,8 @@ FAMILIES: dict[str, Family] = {
         }
     ),
     "internvl": Family(
-        {"image": Tower(VISION, PROJECTOR, ("q_proj", "k_proj", "v_proj", "projection_layer"))}
+        {"image": Tower(VISION, PROJECTOR, ("q_proj", "k_proj", "v_proj", "projection_layer"))},
+        frames={"crop_to_patches": False},
     ),
     "qwen2_audio": Family({"audio": Tower(AUDIO, PROJECTOR, input="input_features")}),
     "voxtral": Family(

@@ -20,8 +20,8 @@ def with_words(turns: Sequence[Turn], change: Callable[[str], str]) -> list[Turn
     ]
 
 
-def content_of(sample: Sample, turn: Turn) -> list[dict[str, Any]]:
-    """A turn's content for a chat template; an answer is its mark."""
+def content_of(sample: Sample, turn: Turn, *, whole: bool = False) -> list[dict[str, Any]]:
+    """A turn's content for a chat template; an answer is its mark. A video is one part if `whole`, else a picture per frame."""
     if turn.role == "assistant":
         return [{"type": "text", "text": MARK}]
     content: list[dict[str, Any]] = []
@@ -30,6 +30,9 @@ def content_of(sample: Sample, turn: Turn) -> list[dict[str, Any]]:
             content.append({"type": "text", "text": part})
         else:
             raw = sample.modalities[part.key]
+            if part.modality == "video" and not whole:
+                content += [{"type": "image", "image": picture(frame)} for frame in raw]
+                continue
             shown = picture(raw) if part.modality == "image" else raw.numpy()
             content.append({"type": part.modality, part.modality: shown})
     return content or [{"type": "text", "text": ""}]

@@ -23,6 +23,7 @@ from fedloom.data.conversation import exchanges, without_oldest
 from fedloom.data.sample import SAMPLE_RATE, Role, Sample, Turn, modality_of
 from fedloom.models.chat_template import in_words, texts_around
 from fedloom.models.native.answers import AnswerFrame, Placed
+from fedloom.models.native.clips import decoded, processor_options, reads_frames, reads_whole
 from fedloom.models.native.families import Family
 from fedloom.models.native.messages import content_of, shortened, with_words
 from fedloom.models.native.processor import FAULTS
@@ -30,7 +31,7 @@ from fedloom.models.native.template import find_template, rendered
 
 ALIGNED = ("token_type_ids", "mm_token_type_ids", "cross_attention_mask")
 """Outputs of a processor with one entry per token."""
-PLACEHOLDERS = ("image_token_id", "image_token_index", "audio_token_id", "audio_token_index")
+PLACEHOLDERS = tuple(f"{m}_token_{end}" for m in ("image", "audio", "video") for end in ("id", "index"))
 """Names of the placeholders' token ids in a configuration."""
 MAX_TEXT_TOKENS = 512
 """Token ids per sample where `model.max_text_tokens` names no other number."""
@@ -79,7 +80,11 @@ class Reader:
         self.pad = int(pad if pad is not None else self.tokenizer.eos_token_id or 0)
         added = self.tokenizer.added_tokens_decoder.values()
         self._special = sorted((str(t) for t in added if t.special), key=len, reverse=True)
-        found = {m: _placeholder(config, m) for m in family.towers}
+        self.whole_videos = reads_whole(processor, family)
+        videos = ("video",) if self.whole_videos or reads_frames(family) else ()
+        self.reads: tuple[str, ...] = (*family.towers, *videos)
+        placed = (*family.towers, *videos) if self.whole_videos else family.towers
+        found = {m: _placeholder(config, m) for m in placed}
         self.placeholders = {m: i for m, i in found.items() if i is not None}
         self.template = find_template(processor, family)
         self.answers = AnswerFrame(
@@ -92,6 +97,7 @@ class Reader:
     def prepare(self, sample: Sample) -> NativeExample:
         """The sample's prompt, media and answer. Raises ExperimentError for a modality that the model does not read."""
         self._check_media(sample)
+        sample = decoded(sample)
         turns, answer = sample.conversation, self.answers.encode(sample.answer)
         self._check_roles(sample, tuple(turn.role for turn in turns))
         made, placed = self._read(sample, turns)
@@ -129,9 +135,9 @@ class Reader:
         """Refuse a modality that the model does not read, and several inputs where it reads one."""
         held = Counter(map(modality_of, sample.modalities))
         for name, count in held.items():
-            if name not in self.family.towers:
+            if name not in self.reads:
                 raise ExperimentError(
-                    f"sample {sample.uid!r} has {name}, and {self.source} reads {', '.join(self.family.towers)} only; "
+                    f"sample {sample.uid!r} has {name}, and {self.source} reads {', '.join(self.reads)} only; "
                     f"drop {name} from the data, or take another model.native"
                 )
             if count > 1 and not self.family.several:
@@ -206,7 +212,8 @@ class Reader:
 
     def _processed(self, sample: Sample, turns: Sequence[Turn], **options: Any) -> dict[str, Tensor]:
         messages: list[dict[str, Any]] = [
-            {"role": turn.role, "content": content_of(sample, turn)} for turn in turns[:-1]
+            {"role": turn.role, "content": content_of(sample, turn, whole=self.whole_videos)}
+            for turn in turns[:-1]
         ]
         held = [part for m in messages for part in m["content"] if part["type"] != "text"]
         plain = not self.family.expands or (not held and not self.family.text_alone)
@@ -216,6 +223,8 @@ class Reader:
         reader = self.tokenizer if plain else self.processor
         if not options.keys() <= signature(reader.apply_chat_template).parameters.keys():
             raise TypeError(f"{type(reader).__name__} has no {', '.join(options)}")
+        if own := processor_options(sample, turns, self.family, whole=self.whole_videos):
+            options["processor_kwargs"] = own
         made = reader.apply_chat_template(
             messages,
             chat_template=self.template,

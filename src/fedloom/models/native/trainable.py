@@ -29,10 +29,12 @@ from fedloom.models.adapter_folder import (
 )
 from fedloom.models.base import Trainable, means
 from fedloom.models.batch_rows import RowMap
+from fedloom.models.encoders.encoder import tower_of
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.merged import merge
 from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.native.adapters import Adapter, LLMReached, Probe, adapt, layers_of, probe, projector_of
+from fedloom.models.native.clips import note_on
 from fedloom.models.native.collate import Batch, collate, moved_to
 from fedloom.models.native.processor import FAULTS
 from fedloom.models.native.prompt import NativeExample, Reader
@@ -63,17 +65,20 @@ class NativeMLLM(Trainable):
         Raises ExperimentError for a modality that the model does not read, and where a rank or target does not fit.
         """
         family = reader.family
-        if missing := [m for m in modalities if m not in family.towers]:
+        if missing := [m for m in modalities if m not in reader.reads]:
             raise ExperimentError(
-                f"model.native: {reader.source} reads {' and '.join(family.towers)}, and the data has {missing[0]}; "
+                f"model.native: {reader.source} reads {' and '.join(reader.reads)}, and the data has {missing[0]}; "
                 f"drop {missing[0]} from the data, or take another model"
             )
         model.requires_grad_(False)
         model.eval()
         self.model, self.reader, self.family = model, reader, family
         self.precision = precision
-        self.modalities = [m for m in family.towers if m in modalities]
-        self.stackable = all(family.towers[m].rows is not None for m in self.modalities)
+        towers = set(map(tower_of, modalities))
+        self.modalities = [m for m in family.towers if m in towers]
+        self._videos = ["video"] if "video" in modalities else []
+        known = all(family.towers[m].rows is not None for m in self.modalities)
+        self.stackable = known and not (self._videos and reader.whole_videos)
         self._adapters: dict[str, Adapter] = {}
         self._rows = RowHooks(model, family, reader.placeholders)
         parts = {f"encoder.{m}": family.towers[m] for m in self.modalities}
@@ -114,6 +119,7 @@ class NativeMLLM(Trainable):
         ]
         super().__init__(tensors, peft, {g: a.spec.scale() for g, a in self._adapters.items()})
         self.notes = [f"adapted in {group}: {adapter.summary}" for group, adapter in self._adapters.items()]
+        self.notes += [note_on(reader.processor, family) for _ in self._videos]
 
     @property
     def root(self) -> nn.Module:
@@ -144,7 +150,7 @@ class NativeMLLM(Trainable):
 
     def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
         """The LLM for all clients; an encoder's adapter and its projector for clients with that modality."""
-        held = [m for m in holds if m in self.family.towers]
+        held = {tower_of(m) for m in holds} & set(self.family.towers)
         single = len(self.family.towers) == 1
         return frozenset({"llm"}).union(
             *({f"encoder.{m}", "projector" if single else f"projector.{m}"} for m in held)
@@ -283,7 +289,7 @@ class NativeMLLM(Trainable):
             )
         save_prompts(folder, self.own_prompts)
         listed = {"adapters": sorted(specs), "projectors": sorted(self._projectors)}
-        write_listing(folder, listed | {"modalities": self.modalities})
+        write_listing(folder, listed | {"modalities": [*self.modalities, *self._videos]})
 
     def save_merged(self, folder: Path, dtypes: Mapping[str, torch.dtype]) -> None:
         """The whole model with its processor, as its class of transformers loads it. See Trainable."""
