@@ -64,6 +64,8 @@ def test_suitable_models_read_all_modalities_and_come_by_size() -> None:
     }
     assert all("encoder" not in m.settings for m in suitable(set(), "answers"))
     assert suitable({"depth"}, "answers") == []
+    assert all("native" in m.settings for m in suitable({"video"}, "answers"))
+    assert len(suitable({"video"}, "answers")) == 3
     assert all(set(m.settings) == {"clip"} for m in suitable({"image"}, "classes"))
     qwen = next(
         m for m in suitable({"image"}, "answers") if "Qwen/Qwen2.5-VL-3B-Instruct" in m.settings.values()

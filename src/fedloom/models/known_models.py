@@ -56,9 +56,9 @@ _LLMS = (
     ("lmsys/vicuna-7b-v1.5", 6738),
 )
 _NATIVE = (
-    ("HuggingFaceTB/SmolVLM-256M-Instruct", {"image"}, 256),
-    ("HuggingFaceTB/SmolVLM-500M-Instruct", {"image"}, 508),
-    ("Qwen/Qwen2.5-VL-3B-Instruct", {"image"}, 3755),
+    ("HuggingFaceTB/SmolVLM-256M-Instruct", {"image", "video"}, 256),
+    ("HuggingFaceTB/SmolVLM-500M-Instruct", {"image", "video"}, 508),
+    ("Qwen/Qwen2.5-VL-3B-Instruct", {"image", "video"}, 3755),
     ("Qwen/Qwen2-Audio-7B-Instruct", {"audio"}, 8397),
 )
 _CLIPS = (
@@ -86,7 +86,7 @@ Use = Literal["answers", "labels", "classes"]
 
 
 def suitable(modalities: Collection[str], use: Use) -> list[Model]:
-    """Known models that read pictures, sounds or text, by size; none for other modalities."""
+    """Known models that read pictures, videos, sounds or text, by size; none for other modalities."""
     if use == "classes":
         listed = [Model({"clip": name}, frozenset({"image"}), size) for name, size in _CLIPS]
     elif use == "labels":

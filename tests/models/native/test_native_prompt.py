@@ -112,7 +112,9 @@ def test_a_captions_sample_has_no_question_and_a_modality_of_no_encoder_is_one_s
     reads = reader("llava")
     caption = reads.prepare(Sample("a", PICTURE, "", "red"))
     assert reads.tokenizer.decode(caption.ids) == "USER: " + "<image>" * 4 + "\nASSISTANT:"
-    with pytest.raises(ExperimentError, match=r"sample 'a' has audio, and .* reads image only; drop audio"):
+    with pytest.raises(
+        ExperimentError, match=r"sample 'a' has audio, and .* reads image, video only; drop audio"
+    ):
         reads.prepare(Sample("a", SOUND, "what?", "red"))
 
 

@@ -110,7 +110,7 @@ def test_missing_processor_files_and_data_that_it_does_not_read_are_one_sentence
     with pytest.raises(ExperimentError, match=r"the processor of .*bare cannot be loaded") as caught:
         load(tmp_path / "bare")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ExperimentError, match=r"reads image, and the data has audio; drop audio"):
+    with pytest.raises(ExperimentError, match=r"reads image and video, and the data has audio; drop audio"):
         load(checkpoint("llava"), ("audio", "image"))
 
 
