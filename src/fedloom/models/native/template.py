@@ -32,7 +32,7 @@ def _plain(processor: Any, family: Family) -> str:
     """A template for checkpoints without one: media, question, a line break, answer and eos."""
     parts = "".join(
         f"{{% if c['type'] == '{m}' %}}{getattr(processor, f'{m}_token', '')}{{{{ '\\n' }}}}{{% endif %}}"
-        for m in family.towers
+        for m in (*family.towers, "video")
     )
     return (
         "{% for m in messages %}{% for c in m['content'] %}"
