@@ -20,6 +20,7 @@ from torch import Tensor
 
 from fedloom.aggregation import lora
 from fedloom.core.payload import Payload, Reply, Scope, group_of
+from fedloom.core.shares import at_most
 from fedloom.methods.base.combine import combine_pairs
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
 
@@ -63,7 +64,7 @@ class HetLoRA(Method):
         """Train with the penalty on this client's last ranks; cut off those that it shortened."""
         known = {n.removesuffix(RANK): int(t) for n, t in trainer.personal.items() if n.endswith(RANK)}
         ranks = {n: known.get(n, len(t)) for n, t in payload.tensors.items() if n.endswith("lora_A")}
-        tails = {n: math.floor(self.kept * r) for n, r in ranks.items()}
+        tails = {n: at_most(self.kept, r) for n, r in ranks.items()}
         start = _up_to(ranks, {**payload.tensors, **self.client_model(State({}), trainer.personal)})
         trained, numbers = trainer.train(start, penalty=partial(_tail_norms, tails, self.gamma))
         if self.prune:
