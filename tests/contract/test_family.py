@@ -272,6 +272,13 @@ def test_the_warm_starts_method_has_the_runs_weights_head_and_personal_tensors(q
     assert first.scope == experiment.method.scope
 
 
+def test_the_warm_starts_method_treats_unequal_ranks_as_the_run_does(quick) -> None:
+    warm = {"name": "feda2-lora", "tail": "pad", "download": "index", "ridge": 0.5}
+    warm["warm_start"] = {"method": "fedavg-lora", "rounds": 1}
+    first = quick(warm, data=IMAGES, cohort={"ranks": {"llm": [4, 2]}}).method_in(1)
+    assert (first.name, first.tail, first.download) == ("fedavg-lora", "pad", "index")
+
+
 def test_a_round_without_quorum_measures_no_aggregation(quick, federate) -> None:
     federation = federate(quick(data=IMAGES, rounds=2, cohort={"quorum": 1.0}))
     original = federation.engine._ask_one

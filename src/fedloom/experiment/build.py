@@ -1,12 +1,12 @@
 """Builds a federation from an experiment: data, model, clients, engine and evaluation."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Scope, group_of
+from fedloom.core.shares import at_least
 from fedloom.data.client_data import ClientData
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.client import Client
@@ -156,7 +156,7 @@ def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str
     held_by = {name: client.groups & summed for name, client in clients.items()}
     if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
         raise ExperimentError(fault)
-    rule, asked = experiment.privacy.robust, math.ceil(experiment.cohort.fraction * len(clients))
+    rule, asked = experiment.privacy.robust, at_least(experiment.cohort.fraction, len(clients))
     if rule is not None and asked < rule.least:
         raise ExperimentError(
             f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "

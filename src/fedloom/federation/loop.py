@@ -16,6 +16,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, Reply, group_of, not_finite
 from fedloom.core.plain_text import plain
+from fedloom.core.shares import at_least
 from fedloom.core.streams import torch_stream
 from fedloom.federation import Engine
 from fedloom.federation.ask import RoundAsk
@@ -229,7 +230,7 @@ class Federation:
         """The clients of a round: a seeded draw from the sorted names; Poisson sampling with differential privacy."""
         settings = self.experiment.cohort
         share = 1.0 if number == 1 and settings.full_first_round else settings.fraction
-        size = max(1, math.ceil(share * len(self.names)))
+        size = max(1, at_least(share, len(self.names)))
         stream = torch_stream(self.experiment.seed, "cohort", number)
         if self.experiment.privacy.dp is not None:  # the sampling that the accountant assumes
             coins = torch.rand(len(self.names), generator=stream, dtype=torch.float64).tolist()
@@ -278,7 +279,7 @@ class Federation:
         share = self.experiment.cohort.quorum
         if self.experiment.privacy.dp is not None:  # an empty cohort still gives noise, which counts
             entries = [e for e in entries if e["asked"]]
-        return all(len(e["answered"]) >= max(1, math.ceil(share * len(e["asked"]))) for e in entries)
+        return all(len(e["answered"]) >= max(1, at_least(share, len(e["asked"]))) for e in entries)
 
     def _round_metrics(
         self, method: Method, before: State, entries: Sequence[Mapping[str, Any]]

@@ -154,8 +154,10 @@ class RunSettings(BaseModel):
         )
 
     def warm_start_method(self, name: str) -> Method:
-        """The warm start's method, with this method's client weights, head, personal tensors and server optimizer."""
-        method = self.method
-        return METHODS[name](
-            weights=method.weights, head=method.head, personal=method.personal, server=method.server
-        )
+        """The warm start's method, with the fields of this method that both have, such as weights, head, tail and download."""
+        kind, method = METHODS[name], self.method
+        known, own = kind.model_fields, type(method).model_fields
+        common = [
+            f for f in own if f in known and known[f].annotation == own[f].annotation and f != "warm_start"
+        ]
+        return kind(**{f: getattr(method, f) for f in common if f in method.model_fields_set})

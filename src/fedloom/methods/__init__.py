@@ -20,7 +20,9 @@ from fedloom.methods.fedmmkt import FedMMKT
 from fedloom.methods.fedotp import FedOTP
 from fedloom.methods.fedpgp import FedPGP
 from fedloom.methods.fedprox import FedProx
+from fedloom.methods.fedrot_lora import FedRotLoRA
 from fedloom.methods.fedsa_lora import FedSALoRA
+from fedloom.methods.fedsvd import FedSVD
 from fedloom.methods.ffa_lora import FFALoRA
 from fedloom.methods.flexlora import FlexLoRA
 from fedloom.methods.flora import FLoRA
@@ -50,6 +52,8 @@ METHODS: dict[str, type[Method]] = {
         HetLoRA,
         LoRAFAIR,
         RoLoRA,
+        FedSVD,
+        FedRotLoRA,
         FedAvg,
         FedProx,
         FedAvgM,

@@ -1,10 +1,10 @@
 """Compatibility of methods with privacy settings, derived from `Method.combination`."""
 
-import math
 from collections.abc import Collection, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from fedloom.core.shares import at_least
 from fedloom.privacy.settings import Privacy
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def too_few(privacy: Privacy, groups: Mapping[str, Collection[str]], fraction: f
     """Reason why secure aggregation could never open a sum over these clients, each with its groups, or None."""
     if privacy.secure is None:
         return None
-    least, size = privacy.secure.least, max(1, math.ceil(fraction * len(groups)))
+    least, size = privacy.secure.least, max(1, at_least(fraction, len(groups)))
     if size < least:
         return (
             f"privacy.secure opens no sum of fewer than {least} clients, and a round asks {size}; "

@@ -94,6 +94,23 @@ def test_clients_own_figures_and_the_round_above_the_majority(tasks: Path) -> No
     assert table.columns[0].title == "RTE, accuracy, clients' mean"
 
 
+def test_the_round_above_the_majority_is_that_of_the_clients_own_models(tasks: Path) -> None:
+    file = tasks / "VeRA" / "QQP" / "seed-0" / "metrics.jsonl"
+    of_clients = [
+        {"round": r, "name": f"{scope}mean_client/text/accuracy", "value": value}
+        for scope, values in (("", (0.5, 0.7, 0.9)), ("local/", (0.5, 0.9, 0.6)))
+        for r, value in enumerate(values)
+    ]
+
+    def above(records: list[dict[str, object]]) -> float | None:
+        write_lines(file, [{"round": 2, "name": KEY, "value": 0.9}, *records])
+        found = comparison(tasks, ["above_majority"]).cell("VeRA", "QQP: above_majority")
+        return found and found.mean
+
+    assert above(of_clients[:3]) == 1  # the global model on each client's samples
+    assert above(of_clients) is None  # the clients' own fall below 2/3 again
+
+
 def test_rows_and_tasks_of_two_folders_are_pooled_as_seeds(tmp_path: Path) -> None:
     parts = [
         make_tasks(tmp_path / f"s{seed}", {k: v for k, v in FIGURES.items() if k[2] == seed}, [KEY])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+from fedloom.core.shares import at_most
 from fedloom.experiment.plan.measured import Measured
 from fedloom.experiment.plan.probe import FIRST
 from fedloom.experiment.plan.result import Seconds
@@ -64,7 +65,7 @@ def _usual(work: Mapping[int, Time], experiment: Experiment, rounds: int) -> Cal
 
     def kind(number: int) -> tuple[str, bool]:
         training = experiment.training
-        first = training.schedule == "rounds" and number <= int(training.rho * rounds)
+        first = training.schedule == "rounds" and number <= at_most(training.rho, rounds)
         return experiment.method_in(number).name, first
 
     def of(number: int) -> Time:

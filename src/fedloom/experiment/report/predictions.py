@@ -1,10 +1,14 @@
 """The model's answers to all test samples: `predictions-start.jsonl` and `predictions-end.jsonl` of a run folder."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from fedloom.core.seals import check_files
 from fedloom.experiment.report.read import Record, Run, lines
+
+CLIENTS_MEANS = ("local/mean_client/text/accuracy", "mean_client/text/accuracy", "global/text/accuracy")
+"""The clients' mean accuracy by round: by their own models, by the global one; over all samples in older runs."""
 
 
 class Prediction(Record):
@@ -33,8 +37,12 @@ def majority(run: Run) -> float | None:
 
 
 def rounds_above_majority(run: Run) -> float | None:
-    """The first round from which the accuracy stays above the majority share; None if there is none."""
-    line, series = majority(run), run.series("global/text/accuracy")
+    """The first round from which the accuracy stays above the majority share; None if there is none.
+
+    The accuracy is the clients' mean, each by its own model where it has one, as in the column clients/text/accuracy.
+    """
+    line = majority(run)
+    series: Mapping[int, float] = next((s for name in CLIENTS_MEANS if (s := run.series(name))), {})
     if line is None:
         return None
     above: int | None = None

@@ -107,14 +107,16 @@ def combine_vectors(
     return combined
 
 
-def sort_directions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every pair rotated so that its directions fall in strength, for clients that take the first rows only."""
+def sort_directions(tensors: Mapping[str, Tensor], split: lora.Split = "sqrt") -> dict[str, Tensor]:
+    """Every pair rewritten so that its directions fall in strength; `split` says where the singular values go."""
     sorted_tensors = dict(tensors)
     for name in tensors:
         place = name.removesuffix("lora_A")
         if place != name and place + "lora_B" in tensors:
             A, B = tensors[name], tensors[place + "lora_B"]
-            sorted_tensors[name], sorted_tensors[place + "lora_B"] = lora.flexlora([A], [B], rank=A.shape[0])
+            sorted_tensors[name], sorted_tensors[place + "lora_B"] = lora.flexlora(
+                [A], [B], rank=A.shape[0], split=split
+            )
     return sorted_tensors
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fedloom.core.payload import group_of
 from fedloom.core.settings_tree import ReadWith
+from fedloom.core.shares import at_most
 from fedloom.core.streams import torch_stream
 from fedloom.models.parts import Part, part_of
 
@@ -155,8 +156,8 @@ def plan(
     if training.schedule == "simultaneous":
         return [Stage(steps, everything)]
     if training.schedule == "rounds":
-        return [Stage(steps, encoder_stage if round <= math.floor(training.rho * rounds) else llm_stage)]
-    boundary = math.floor(training.tau * steps)
+        return [Stage(steps, encoder_stage if round <= at_most(training.rho, rounds) else llm_stage)]
+    boundary = at_most(training.tau, steps)
     if 0 < training.tau < 1 and not has_llm:
         return [Stage(steps, encoder_stage)]
     if 0 < training.tau < 1 and steps == 1:

@@ -20,6 +20,7 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply
 from fedloom.core.settings_tree import ReadWith
+from fedloom.core.shares import at_least
 from fedloom.core.streams import torch_stream
 from fedloom.data import poison
 from fedloom.data.client_data import ClientData
@@ -51,7 +52,7 @@ class _Attack(BaseModel):
             return sorted(n for n in names if any(fnmatch(n, pattern) for pattern in self.clients))
         order = torch.randperm(len(names), generator=torch_stream(seed, "attackers")).tolist()
         ordered = sorted(names)
-        return sorted(ordered[i] for i in order[: math.ceil(self.share * len(names))])
+        return sorted(ordered[i] for i in order[: at_least(self.share, len(names))])
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
         """The attackers' replies in place of these honest ones."""

@@ -16,10 +16,11 @@ clients different lists of survivors cannot collect both kinds of share of one c
 clients on the server's side that takes 2 t > n + c; the default of two thirds bears a third of them.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+from fedloom.core.shares import at_least
 
 Groups = Mapping[str, Sequence[str]]
 """The groups whose tensors each client adds to the sum."""
@@ -35,7 +36,7 @@ class Abandoned(Exception):  # noqa: N818 - not an error: a sum that cannot be o
 
 def threshold_of(share: float, clients: int) -> int:
     """The least number of `clients` at every phase: the share, rounded up, and always more than half."""
-    return max(clients // 2 + 1, math.ceil(share * clients - 1e-9))
+    return max(clients // 2 + 1, at_least(share, clients))
 
 
 @dataclass(frozen=True)
