@@ -140,7 +140,7 @@ def _check_samples(experiment: Experiment, sources: Sequence[ClientData]) -> Non
         if experiment.training.one_pass and 0 < len(source.train) < experiment.rounds:
             raise ExperimentError(
                 f"client {source.name} has {len(source.train)} training samples for {experiment.rounds} rounds of one pass; "
-                "give it more (data.captions.least), or lower rounds"
+                "give it more (data.captions.least, data.partition.least), or lower rounds"
             )
 
 

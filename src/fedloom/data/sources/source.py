@@ -30,6 +30,8 @@ class Source(BaseModel):
     """Name of the samples' task in TASKS."""
     reads_files: ClassVar[bool] = False
     """Whether `path` always names the user's own files."""
+    not_read: ClassVar[Mapping[str, str]] = {}
+    """Fields of other sources that have no meaning here, and why, as a clause."""
 
     test_only: tuple[str, ...] = Field(
         (),
