@@ -42,7 +42,9 @@ def load_clients(experiment: Experiment) -> list[ClientData]:
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    return experiment.task.clients(experiment.setup)
+    clients = experiment.task.clients(experiment.setup)
+    experiment.data.check_read(clients)
+    return clients
 
 
 def build_from(

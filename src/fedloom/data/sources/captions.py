@@ -18,6 +18,7 @@ class CaptionSource(FileSource):
     """Captioned pictures, partitioned by a scenario."""
 
     for_task: ClassVar[str] = "question-answering"
+    holds: ClassVar[tuple[str, ...]] = ("image",)
     not_read: ClassVar[Mapping[str, str]] = {
         "missing": "a caption without its picture teaches a projector nothing"
     }

@@ -29,6 +29,7 @@ class LabelledSource(FileSource):
     """Pictures, descriptions or sounds of the same classes, one modality per client."""
 
     for_task: ClassVar[str] = "own-models"
+    holds: ClassVar[tuple[str, ...]] = ("image",)
     not_read: ClassVar[Mapping[str, str]] = {
         "missing": "every client holds one modality, and a sample without it would be empty"
     }

@@ -108,6 +108,9 @@ class Source(BaseModel):
             raise ExperimentError("data.test_only names every client; leave out those that are to train")
         return [c if self.trains(c.name) else replace(c, train=()) for c in clients]
 
+    def check_read(self, clients: Sequence[ClientData]) -> None:
+        """Raise ExperimentError for a setting that all clients' data turn out not to read. Default: none."""
+
     def _path_is_read(self) -> None:
         """Raise ExperimentError for own files that would give way to generated samples."""
         if getattr(self, "path", None) is None:
