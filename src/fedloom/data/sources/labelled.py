@@ -63,7 +63,7 @@ class LabelledSource(FileSource):
     def _deals_samples(cls, value: RowPartition | None) -> RowPartition | None:
         if isinstance(value, Folders):
             raise ValueError(
-                "of kind folder is for a folder of each client; write each picture's client into metadata.jsonl, and take "
+                "kind folder is for a folder of each client; write each picture's client into metadata.jsonl, and take "
                 "{kind: column, over: <that entry>}"
             )
         return value
