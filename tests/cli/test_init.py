@@ -1,6 +1,7 @@
 """`fedloom init`: a report that fits a terminal, and a file that runs as it is."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -103,3 +104,23 @@ def test_odd_names_of_files_and_columns_come_back_as_they_are(tmp_path: Path, na
     assert experiment.data.path == str(folder / "x.jsonl")
     assert experiment.data.columns.client == "user"
     assert {c.name for c in experiment.data.load(0)} == {"u0", "u1"}
+
+
+def test_the_memory_is_that_of_the_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fedloom.experiment.plan as plans
+    from fedloom.experiment.plan.result import Memory
+
+    asked = []
+
+    def plan(experiment: object, **how: object) -> object:
+        asked.append(experiment)
+        return SimpleNamespace(memory=Memory(1, 2, 3, 4 * 10**9, 8 * 10**9, 8 * 10**9, "cpu"))
+
+    monkeypatch.setattr(plans, "plan", plan)
+    file = tmp_path / "my.yaml"
+    table = _table(tmp_path / "own")
+    assert "\nmemory " not in init(table, "--out", file)
+    assert not asked
+    output = init(table, "--out", file, "--force", "--plan")
+    assert "memory    It fits: 4.00 GB of 8.00 GB of memory." in output
+    assert asked == load_rows(file)

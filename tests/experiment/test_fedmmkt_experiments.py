@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.data.sources import labelled
+from fedloom.data.sources import labelled, labelled_clients
 from fedloom.experiment.settings import load_rows
 from fedloom.experiment.study import place
 
@@ -27,7 +27,7 @@ def test_a_file_is_valid_in_every_size(name: str, size: str) -> None:
 
 def test_the_digits_suffice_for_every_file_that_needs_no_download(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        labelled, "sample_of", lambda *told: told
+        labelled_clients, "sample_of", lambda *told: told
     )  # who gets what, without its texts and sounds
     asked: dict[str, labelled.LabelledSource] = {}
     for file in sorted(FILES.glob("*.yaml")):

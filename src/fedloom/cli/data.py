@@ -35,6 +35,7 @@ def data(
             out.print(Text(_title(row), style="bold"))
         with file_checks(out, quick=quick):
             clients = row.task.clients(row.setup)
+            row.data.check_read(clients)
             notes = row.task.notes(row.setup)
         over = getattr(getattr(row.data, "partition", None), "over", None)
         _show_clients(row.task, clients, notes, over)

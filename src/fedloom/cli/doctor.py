@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 import torch
 
-from fedloom.experiment.provenance import versions
+from fedloom.experiment.provenance import required_versions
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def examine() -> list[Check]:
     """Run all checks, without network access."""
     return [
         Check("Python", sys.version_info >= (3, 10), platform.python_version()),
-        *[Check(name, True, version) for name, version in versions().items()],
+        *[Check(name, True, version) for name, version in required_versions().items()],
         Check("device", True, _device()),
         _foundation(),
         _words(),

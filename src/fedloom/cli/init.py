@@ -24,6 +24,9 @@ def init(
         typer.Option(help="folder or Hugging Face id of a model, or of an encoder; may be repeated"),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="write over an existing file")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="measure the memory that it needs, as fedloom plan does")
+    ] = False,
     quick: Quick = False,
 ) -> None:
     """Look at own data, say what they hold, and write a commented experiment that runs on them."""
@@ -46,6 +49,8 @@ def init(
         for number, line in enumerate(_lines(says, 2 if title in ("note", "unusable") else 1)):
             out.print(Text(f"{'' if number else title:<10}{line}"), soft_wrap=True)
     out.print(Text(f"wrote     {file}"), soft_wrap=True)
+    if plan:
+        out.print(Text(f"memory    {_memory(file, quick=quick)}"), soft_wrap=True)
     out.print(Text(f"next      fedloom data {file}; fedloom run {file}"), soft_wrap=True)
 
 
@@ -81,6 +86,16 @@ def _report(seen: Any, choices: Any) -> list[tuple[str, str]]:
         lines += [("unusable", fault.removeprefix("data.path: ")) for fault in seen.faults[:2]]
     shown = ", ".join(f"{name}: {value}" for name, value in choices.model.items())
     return [*lines, ("chosen", f"method: {choices.method}; model: {shown}")]
+
+
+def _memory(file: Path, *, quick: bool) -> str:
+    """The sentence of `fedloom plan` on whether the experiment fits."""
+    from fedloom.cli.plan_tables import fits
+    from fedloom.experiment.plan import plan
+    from fedloom.experiment.settings import load_rows
+
+    (experiment,) = load_rows(file)
+    return fits(plan(experiment, quick=quick))
 
 
 def _counts(counts: Any) -> str:

@@ -1,7 +1,7 @@
 """Federated evaluation: every site measures on its own test samples, and the server combines the sites' metrics by name.
 
-Counts (tokens, correct tokens) add up exactly; means are weighted by their counts. Corpus BLEU and medians cannot be combined
-from the sites' values and are reported per site only.
+Counts (tokens, correct tokens) add up exactly; means are weighted by their counts. Corpus BLEU, macro-F1 and medians cannot be
+combined from the sites' values and are reported per site only.
 """
 
 import re

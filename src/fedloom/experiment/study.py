@@ -76,7 +76,7 @@ def _check_own_files(experiments: Sequence[Experiment]) -> None:
     for experiment in experiments:
         key = (experiment.data, experiment.seed)
         if experiment.data.has_own_files and key not in checked:
-            experiment.task.clients(experiment.setup)
+            experiment.data.check_read(experiment.task.clients(experiment.setup))
             checked.append(key)
 
 

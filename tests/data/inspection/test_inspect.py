@@ -123,7 +123,7 @@ def test_clients_whose_tables_hold_no_questions_are_asked_one(tmp_path: Path) ->
         ({"x.csv": b"question,answer\nq,a\n"}, "holds 1 usable samples, and an experiment needs 4 or more"),
         (
             {"a/x.png": png(0), "b/x.wav": b"x"},
-            "holds 1 pictures and 1 sounds by class; name one folder of either kind",
+            "holds 1 pictures and 1 sounds by class, and a classifier reads one kind; make two experiments",
         ),
         ({"x.jsonl": json.dumps({"answer": "x"}).encode() + b"\n{"}, "line 2 of .* is no JSON object"),
     ],

@@ -1,6 +1,7 @@
 """Long recordings as samples of their own, window by window: same texts, one part, one rule for all that a sample holds."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.data.sources import parse_source
+from fedloom.experiment.build import load_clients
+from fedloom.experiment.settings import Experiment
 
 QUESTION = {"question": "who speaks?", "answer": "ann"}
 
@@ -67,3 +70,34 @@ def test_short_recordings_stay_whole_and_long_ones_are_refused_without_windows(r
         match=r"it lasts 2 seconds, and data\.media\.seconds allows 1; data\.media\.window cuts",
     ):
         load(root, seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("media", "says"),
+    [
+        (
+            {"frames": 4},
+            r"data\.media\.frames is read only from video files, and the samples hold image, audio; leave",
+        ),
+        ({"imu_rate": 50}, r"data\.media\.imu_rate is read only from imu files"),
+        ({"window": 1}, None),
+        ({"grey_bits": 12}, None),
+    ],
+)
+def test_a_setting_of_files_that_no_client_has_is_refused_before_training(
+    root: Path, media: dict[str, float], says: str | None
+) -> None:
+    file = root / "ann" / "metadata.jsonl"
+    file.write_text(file.read_text().replace(', "imu": "x.npy"', ""))
+    data = {"source": "folder", "path": str(root), "media": media}
+    experiment = Experiment.parse({"method": "fedavg-lora", "data": data})
+    with nullcontext() if says is None else pytest.raises(ExperimentError, match=says):
+        load_clients(experiment)
+
+
+@pytest.mark.parametrize("source", ["classes", "labelled", "captions"])
+def test_pictures_alone_read_no_setting_of_recordings(source: str) -> None:
+    fields = {"source": source, "path": "somewhere", "media": {"window": 5}}
+    named = {} if source == "captions" else {"dataset": "flowers102"}
+    with pytest.raises(ExperimentError, match=r"media\.window is read only from audio or video or imu files"):
+        parse_source({**fields, **named})

@@ -10,7 +10,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.media import KINDS
 from fedloom.data.tables.captions import captioned
 from fedloom.data.tables.files import SUBFOLDERS
-from fedloom.data.tables.opening import is_saved, listed_files, named_split, table_files
+from fedloom.data.tables.opening import check_one_kind, is_saved, listed_files, named_split, table_files
 
 SPLIT_FILE = "split_*.json"
 """CoOp's list of training and test pictures."""
@@ -77,11 +77,7 @@ def _of_classes(root: Path, files: Sequence[Path]) -> Layout:
         raise ExperimentError(
             f"nothing says what the pictures and sounds in {root} show, such as {media[0].name}; {_RIGHT}"
         )
-    if pictures and sounds:
-        raise ExperimentError(
-            f"{root} holds {len(pictures)} pictures and {len(sounds)} sounds by class; name one folder of either kind, or name "
-            "the files in a table"
-        )
+    check_one_kind(root, media)
     if sounds:
         return Layout("table", root, "sounds by class")
     return Layout("classes", root, "pictures by class", _domains(root, classes))

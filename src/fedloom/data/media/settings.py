@@ -1,5 +1,7 @@
 """The settings of reading media files: bounds on what is decoded, and how grey, recordings and videos are read."""
 
+from collections.abc import Collection
+
 from pydantic import BaseModel, ConfigDict, Field
 
 PILLOWS_BOUND = 178_956_970
@@ -54,3 +56,27 @@ class MediaSettings(BaseModel):
 
 
 DEFAULT = MediaSettings()
+RECORDINGS = ("audio", "video", "imu")
+READERS = {
+    "pixels": ("image", "video", "depth", "thermal"),
+    "aspect": ("image", "video", "depth", "thermal"),
+    "seconds": RECORDINGS,
+    "window": RECORDINGS,
+    "frames": ("video",),
+    "imu_rate": ("imu",),
+    "lowest_rate": ("audio",),
+    "highest_rate": ("audio",),
+    "grey_bits": ("image",),
+}
+"""Modalities whose files read a setting; those of any other modality do not."""
+
+
+def unread_of(settings: MediaSettings, held: Collection[str]) -> str | None:
+    """A sentence on the first setting, other than its default, that files of the modalities `held` do not read, or None."""
+    for name, readers in READERS.items():
+        if getattr(settings, name) != getattr(DEFAULT, name) and not set(readers) & set(held):
+            return (
+                f"media.{name} is read only from {' or '.join(readers)} files, and the samples hold "
+                f"{', '.join(held) or 'text alone'}; leave it out"
+            )
+    return None

@@ -5,7 +5,7 @@
     source   one source of captions (a writer, a style, a data set) for each group of clients
     quality  uniform, and a share of the clients hold shuffled captions
 
-The scenarios are ours: those of the Fed-MA paper are not public (docs/methods/fedma.md).
+The scenarios are ours: those of the Fed-MA paper are not public (docs/methods/fedma.md). `data.partition` takes their place.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,16 @@ class Captions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    scenario: Scenario = Field("iid", description="iid | topic | source | quality")
+    scenario: Annotated[Scenario, ReadWith("data.partition", (None,))] = Field(
+        "iid", description="iid | topic | source | quality"
+    )
     dirichlet: Annotated[float, ReadWith(".scenario", ("topic",))] = Field(
         0.5, gt=0, description="topic: parameter of the clients' mixes of topics"
     )
     topics: Annotated[int, ReadWith(".scenario", ("topic",))] = Field(
         50, ge=2, description="topic, own pictures: clusters of the frozen encoder's features"
     )
-    quantity: float | None = Field(
+    quantity: Annotated[float | None, ReadWith("data.partition", (None,))] = Field(
         None, gt=0, description="Dirichlet parameter of the clients' sizes; none = equal"
     )
     noisy: Annotated[float, ReadWith(".scenario", ("quality",))] = Field(
@@ -43,7 +45,7 @@ class Captions(BaseModel):
     shuffled: Annotated[float, ReadWith(".scenario", ("quality",))] = Field(
         0.5, ge=0, le=1, description="quality: share of their pairs that is shuffled"
     )
-    least: int = Field(
+    least: Annotated[int, ReadWith("data.partition", (None,))] = Field(
         1, ge=1, description="the fewest training samples of a client; with one pass, the rounds"
     )
     question: str = Field("", description="text before the caption; the task has none")

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
-from fedloom.data.partition.deal import Counts, deal, partition_of
+from fedloom.data.partition.deal import Counts
+from fedloom.data.partition.pool_parts import dealt_parts
 from fedloom.data.partition.rows import Rows, Value, holding_of
 from fedloom.data.partition.settings import Column, Folders, RowPartition
 from fedloom.data.sample import Sample
@@ -37,17 +38,16 @@ def redealt(
         natural=[name for name, _, _ in pairs],
         stream="redealt",
     )
-    dealt = deal(rows, partition_of(partition, count), count, seed)
-    listed = [
+    parts, notes = dealt_parts(rows, partition, count, seed)
+    return [
         ClientData(
             name,
-            tuple(samples[i] for i in own if dealt.parts.get(i, pairs[i][1]) == "train"),
-            tuple(samples[i] for i in own if dealt.parts.get(i, pairs[i][1]) == "test"),
-            notes=dealt.notes if number == 0 else (),
+            tuple(samples[i] for i in train),
+            tuple(samples[i] for i in test),
+            notes=notes if number == 0 else (),
         )
-        for number, (name, own) in enumerate(sorted(dealt.places.items()))
+        for number, (name, (train, test)) in enumerate(parts.items())
     ]
-    return listed
 
 
 def _columns(names: Sequence[str], samples: Sequence[Sample]) -> dict[str, Sequence[Value]]:

@@ -43,6 +43,10 @@ def parse_source(fields: Mapping[str, Any], origin: str = "data") -> Source:
     name = kind.source_name()
     for key in fields:
         if (reader := _reader(key, kind)) is not None:
+            if (reason := kind.not_read.get(key)) is not None:
+                raise ExperimentError(
+                    f"{origin}: data.{key} is not read by source {name}, because {reason}; leave it out"
+                )
             raise ExperimentError(
                 f"{origin}: data.{key} is not read by source {name}; leave it out, or set data.source: {reader}"
             )

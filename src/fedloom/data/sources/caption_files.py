@@ -25,6 +25,7 @@ from fedloom.data.partition.captions import (
     shuffled,
     sizes,
 )
+from fedloom.data.partition.rows import Value
 from fedloom.data.partition.shared_media import content, contents, cut, groups, together
 from fedloom.data.sample import Sample
 from fedloom.data.sources.file_source import STRICT, FileRules, MediaFiles, check_samples
@@ -34,11 +35,11 @@ CAPTIONS = ("caption", "text", "captions", "sentence", "answer", "blip_caption")
 
 
 def read_captions(
-    path: str, question: str = "", settings: MediaSettings = DEFAULT
+    path: str, question: str = "", settings: MediaSettings = DEFAULT, over: str | None = None
 ) -> tuple[list[Sample], list[int], list[int]]:
     """All captioned pictures, the indices of their sources, and a number for each picture; empty captions are skipped.
 
-    Raises ExperimentError.
+    `over`: a column whose values stand in `columns` of the samples' meta. Raises ExperimentError.
     """
     folder = Path(path)
     parts = sorted(p for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
@@ -52,19 +53,33 @@ def read_captions(
         image, caption = _columns(rows, place)
         stored = encoded(rows, image)
         of_row = _pictures(stored, image)
+        values = None if over is None else _values(rows, over, place)
         for row, text in enumerate(rows[caption]):
             first = text[0] if isinstance(text, list) and text else text
             if isinstance(first, str) and first.strip():
                 uid = f"{Path(place).name}/{row}"
                 media = {"image": Media("image", partial(row_content, stored, row, image), settings)}
                 error = partial(_unusable, f"row {row} of {place}")
-                samples.append(Sample(uid, MediaFiles(media, error), question, first.strip(), {"row": row}))
+                meta = {"row": row} if values is None else {"row": row, "columns": {over: values[row]}}
+                samples.append(Sample(uid, MediaFiles(media, error), question, first.strip(), meta))
                 source.append(number)
                 pictures.append(of_row[row])
     if not samples:
         raise ExperimentError(f"data.path: {path} holds no captioned picture")
     known = contents({file for file in pictures if isinstance(file, Path) and file.is_file()})
     return samples, source, groups([[known.get(p, p) if isinstance(p, Path) else p] for p in pictures])
+
+
+def _values(rows: Any, over: str, place: str) -> list[Value]:
+    """A column of texts or numbers; an empty cell is "". Raises ExperimentError for another column, or none."""
+    plain = [n for n, f in rows.features.items() if type(f).__name__ in ("Value", "ClassLabel")]
+    if over not in plain:
+        raise ExperimentError(
+            f"data.partition.over: {place} has no column {over!r} of texts or numbers; known are "
+            f"{', '.join(sorted(plain)) or 'none'}."
+        )
+    name_of = getattr(rows.features[over], "int2str", lambda v: v if isinstance(v, int | float) else str(v))
+    return ["" if v is None else name_of(v) for v in rows[over]]
 
 
 def _pictures(rows: Any, image: str) -> list[Hashable]:
@@ -80,7 +95,7 @@ def _unusable(where: str, media: Media, fault: str) -> ExperimentError:
     return ExperimentError(f"data.path: the picture in {where} cannot be used ({fault})")
 
 
-def _skipped(samples: Sequence[Sample], rules: FileRules) -> dict[str, str]:
+def unusable(samples: Sequence[Sample], rules: FileRules) -> dict[str, str]:
     """The samples to leave out by uid, and why. Raises ExperimentError as `check_samples` does."""
     by_uid = {s.uid: s.modalities for s in samples if isinstance(s.modalities, MediaFiles)}
     return check_samples(
@@ -146,7 +161,7 @@ def clients_from_files(
             raise ExperimentError(
                 "data.captions.scenario: topic needs the encoder; use it with fedloom run, or take iid, source or quality"
             )
-        skipped = _skipped(samples, rules)
+        skipped = unusable(samples, rules)
         usable = [i for i, sample in enumerate(samples) if sample.uid not in skipped]
         samples, source = [samples[i] for i in usable], [source[i] for i in usable]
         picture_of = [picture_of[i] for i in usable]
@@ -154,7 +169,7 @@ def clients_from_files(
         parts = assign(topics, total_sizes, settings.dirichlet, seed, picture_of)
     else:
         parts = assign(source, total_sizes, None, seed, picture_of)
-    skipped = skipped or _skipped([samples[i] for part in parts for i in part], rules)
+    skipped = skipped or unusable([samples[i] for part in parts for i in part], rules)
     noisy = noisy_clients(clients, settings.noisy, seed) if settings.scenario == "quality" else []
     clients_data = []
     for k, part in enumerate(parts):

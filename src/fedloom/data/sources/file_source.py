@@ -1,13 +1,18 @@
 """Base of the sources that read pictures and sounds from files, with the settings of their check."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
+from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
 from fedloom.data.media import DEFAULT, MediaSettings
 from fedloom.data.media.sample_files import STRICT, FileRules, MediaFiles, check_samples
+from fedloom.data.media.settings import unread_of
 from fedloom.data.media.windows import by_window
+from fedloom.data.sample import modalities_of
 from fedloom.data.sources.source import Features, Source
 
 __all__ = ["STRICT", "FileRules", "FileSource", "MediaFiles", "check_samples"]
@@ -15,6 +20,9 @@ __all__ = ["STRICT", "FileRules", "FileSource", "MediaFiles", "check_samples"]
 
 class FileSource(Source):
     """Base of the sources that read pictures or sounds from files."""
+
+    holds: ClassVar[tuple[str, ...] | None] = None
+    """Modalities of the files that this source reads; None where the data decide it."""
 
     skip_bad: bool = Field(
         False, description="leave out samples whose file cannot be used, instead of refusing the data"
@@ -39,6 +47,13 @@ class FileSource(Source):
             return clients
         return [replace(c, train=by_window(c.train), test=by_window(c.test)) for c in clients]
 
+    def check_read(self, clients: Sequence[ClientData]) -> None:
+        """Also for a setting of `media` that no file of these clients reads."""
+        if self.media != DEFAULT and self.holds is None:
+            held = modalities_of(m for client in clients for m in client.holds)
+            if fault := unread_of(self.media, held):
+                raise ExperimentError(f"data.{fault}")
+
     @model_validator(mode="after")
     def _settings_are_read(self) -> "FileSource":
         for name in ("skip_bad", "max_skipped", "media"):
@@ -52,4 +67,6 @@ class FileSource(Source):
                 raise ValueError(
                     "max_skipped is read with data.skip_bad: true alone; leave it out, or set that"
                 )
+        if self.holds is not None and (fault := unread_of(self.media, self.holds)):
+            raise ValueError(fault)
         return self

@@ -41,6 +41,8 @@ class ImageClassSource(FileSource):
     """Pictures by class for CLIP."""
 
     for_task: ClassVar[str] = "image-classification"
+    holds: ClassVar[tuple[str, ...]] = ("image",)
+    not_read: ClassVar[Mapping[str, str]] = {"missing": "its samples are pictures alone"}
 
     source: Literal["classes"] = "classes"
     dataset: str = Field(

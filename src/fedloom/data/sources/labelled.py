@@ -7,36 +7,32 @@ client holds. Descriptions never contain the class name.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, field_validator
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.streams import numpy_stream, stream_seed
+from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
-from fedloom.data.partition.dirichlet import Share, label_skew
-from fedloom.data.partition.shared_media import cut, together
-from fedloom.data.sample import Sample
+from fedloom.data.partition.settings import Folders, RowPartition
 from fedloom.data.sources.file_source import STRICT, FileRules, FileSource
+from fedloom.data.sources.labelled_clients import HOLDINGS, labelled_clients
+from fedloom.data.sources.labelled_partition import partitioned_clients
 from fedloom.data.sources.pool import Pool
 from fedloom.data.sources.source import Features, checked_counts
-
-HOLDINGS: tuple[Holding, ...] = ("image", "text", "audio")
-"""Modalities of this source; a client holds exactly one."""
-ALIKE = 1e6
-"""A Dirichlet parameter large enough for equal mixes at all clients."""
-LEAST = 8
-"""Minimum samples per client, in the training and in the test part (specification fedmmkt 6)."""
 
 
 class LabelledSource(FileSource):
     """Pictures, descriptions or sounds of the same classes, one modality per client."""
 
     for_task: ClassVar[str] = "own-models"
+    holds: ClassVar[tuple[str, ...]] = ("image",)
+    not_read: ClassVar[Mapping[str, str]] = {
+        "missing": "every client holds one modality, and a sample without it would be empty"
+    }
 
     source: Literal["labelled"] = "labelled"
     dataset: str = Field("tabletop", description="handwriting, tabletop, or any name beside data.path")
@@ -47,7 +43,12 @@ class LabelledSource(FileSource):
     )
     train: int = Field(160, ge=1, description="training samples per client of a modality, on average")
     test: int = Field(40, ge=1, description="test samples per client of a modality, on average")
-    dirichlet: float | None = Field(
+    partition: RowPartition | None = Field(
+        None,
+        description="how each modality's samples are dealt to its clients, as {kind: quantity}: dirichlet, few-shot, domain and "
+        "column over label or a further entry of metadata.jsonl; none = by dirichlet",
+    )
+    dirichlet: Annotated[float | None, ReadWith(".partition", (None,))] = Field(
         0.5, gt=0, description="Dirichlet parameter of the clients' label mixes; none = all clients alike"
     )
 
@@ -55,6 +56,16 @@ class LabelledSource(FileSource):
     @classmethod
     def _counts(cls, value: dict[Holding, int]) -> dict[Holding, int]:
         checked_counts(value, "labelled", HOLDINGS, "{image: N, text: N, audio: N}")
+        return value
+
+    @field_validator("partition")
+    @classmethod
+    def _deals_samples(cls, value: RowPartition | None) -> RowPartition | None:
+        if isinstance(value, Folders):
+            raise ValueError(
+                "kind folder is for a folder of each client; write each picture's client into metadata.jsonl, and take "
+                "{kind: column, over: <that entry>}"
+            )
         return value
 
     def class_names(self) -> tuple[str, ...]:
@@ -67,8 +78,10 @@ class LabelledSource(FileSource):
         return open_pool(self.dataset, self.path, count, seed, self.rules)
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
-        """Clients image-01, text-01, audio-01 and so on."""
+        """Clients image-01, text-01, audio-01 and so on; those of a column have its names."""
         counts = {str(h): n for h, n in self.clients.items()}
+        if self.partition is not None:
+            return partitioned_clients(self.pool(seed), counts, self.train, self.test, self.partition, seed)
         return labelled_clients(self.pool(seed), counts, self.train, self.test, self.dirichlet, seed)
 
 
@@ -109,94 +122,6 @@ def open_pool(dataset: str, path: Path | None, count: int, seed: int, rules: Fil
 
         pictures, labels = tabletop_objects(count, seed, "private", PRIVATE_STYLES)
     return Pool(list(pictures), labels.tolist(), names)
-
-
-def labelled_clients(
-    pool: Pool, clients: Mapping[str, int], train: int, test: int, alpha: float | None, seed: int
-) -> list[ClientData]:
-    """Clients image-01, ..., text-01, ..., audio-01, ..., ordered by name.
-
-    Args:
-        pool: the pictures to distribute.
-        clients: number of clients per modality.
-        train: training samples per client of a modality, on average.
-        test: test samples per client of a modality, on average.
-        alpha: Dirichlet parameter of the label mixes, drawn for each modality; None gives all clients the pool's mix.
-        seed: the run's seed.
-
-    Raises:
-        ExperimentError: the pool is too small, or no draw gives every client enough.
-
-    """
-    if wrong := [h for h, n in clients.items() if n and h not in HOLDINGS]:
-        raise ExperimentError(
-            f"the source labelled has no clients that hold {wrong[0]}; set data.clients to {{image: N, text: N, audio: N}}"
-        )
-    required = (train + test) * sum(clients.values())
-    if required > len(pool.labels):
-        raise ExperimentError(
-            f"data: {sum(clients.values())} clients of {train} + {test} samples need {required} pictures, and there are "
-            f"{len(pool.labels)}; lower data.train, data.test or data.clients"
-        )
-    order = numpy_stream(seed, "labelled").permutation(len(pool.labels)).tolist()
-    grouped = together(order, range(len(order)) if pool.picture_of is None else pool.picture_of)
-    sizes = [size * clients.get(modality, 0) for modality in HOLDINGS for size in (train, test)]
-    dealt = cut(grouped, sizes)  # a picture with several texts stays in one modality and part
-    if [len(part) for part in dealt] != sizes:
-        raise ExperimentError(
-            f"data: {required} samples are too many if all texts of a picture stay in one part; lower data.train, data.test "
-            "or data.clients"
-        )
-    clients_data = []
-    for modality, training, tested in zip(HOLDINGS, dealt[::2], dealt[1::2], strict=True):
-        count = clients.get(modality, 0)
-        if not count:
-            continue
-        part, first_test = [*training, *tested], len(training)
-        labels = [pool.labels[i] for i in part]
-        if count == 1:  # no draw: the single client holds the whole part
-            shares = [Share(tuple(range(first_test)), tuple(range(test)))]
-        else:
-            shares = label_skew(
-                labels[:first_test],
-                labels[first_test:],
-                count,
-                ALIKE if alpha is None else alpha,
-                seed,
-                least=min(LEAST, train, test),
-                stream=f"labelled {modality}",
-            )
-        for number, share in enumerate(shares, 1):
-            own_training, own_test = (
-                [sample_of(pool, part[at + i], modality, seed, number) for i in places]
-                for at, places in ((0, share.train), (first_test, share.test))
-            )
-            clients_data.append(ClientData(f"{modality}-{number:02d}", own_training, own_test))
-    first, *others = sorted(clients_data, key=lambda c: c.name)
-    return [replace(first, skipped=pool.skipped), *others]
-
-
-def sample_of(pool: Pool, index: int, modality: str, seed: int, writer: int) -> Sample:
-    """A picture of the pool as a sample of `modality`; `writer` selects the vocabulary of a description."""
-    picture, label = pool.pictures[index], pool.labels[index]
-    meta = {"labels": pool.names, "label": label}
-    uid, answer = f"{modality}-{index:06d}", pool.names[label]
-    if modality == "image":
-        return Sample(uid, {"image": picture}, "", answer, meta)
-    if modality == "audio":
-        from fedloom.data.digits import sonify
-
-        return Sample(uid, {"audio": sonify(picture)}, "", answer, meta)
-    if pool.texts is not None:
-        text = pool.texts[index]
-    else:
-        from fedloom.data.digits import WORDINGS, describe
-
-        private = 1 + (writer - 1) % (len(WORDINGS) - 1)
-        text = describe(picture, stream_seed(seed, "describe", index), wording=private)
-    from fedloom.data.digits import mask_names
-
-    return Sample(uid, {}, mask_names(text, pool.names)[0], answer, meta)
 
 
 def as_tensor(texts: Sequence[str]) -> Tensor:

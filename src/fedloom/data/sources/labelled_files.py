@@ -1,15 +1,19 @@
 """Labelled pictures with texts from a folder: `<path>/metadata.jsonl`, one JSON object a line with file_name, label and text.
 
+Further entries are columns that `data.partition` may deal by.
+
 This is the layout of Hugging Face's ImageFolder; Oxford-102 Flowers with Reed's captions and UPMC Food-101 need to be converted
 to it.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import find_file, text_lines
 from fedloom.data.media import Media
+from fedloom.data.partition.rows import Value
 from fedloom.data.partition.shared_media import content, groups
 from fedloom.data.sources.file_source import STRICT, FileRules, check_samples
 from fedloom.data.sources.pool import Pool
@@ -49,7 +53,19 @@ def read_pool(path: Path, rules: FileRules = STRICT) -> Pool:
         [str(lines[n]["text"]) for n in kept],
         picture_of=groups([[content(picture.numpy().tobytes())] for picture in pictures]),
         skipped=tuple(skipped.values()),
+        columns=_columns([lines[n] for n in kept]),
     )
+
+
+def _columns(lines: Sequence[Mapping[str, object]]) -> dict[str, list[Value]]:
+    """Entries beside KEYS that are a text or a number in every line that has them; "" in the others."""
+    names = dict.fromkeys(name for line in lines for name in line if name not in KEYS)
+    found = {name: [line.get(name, "") for line in lines] for name in names}
+    return {
+        name: [v for v in values if isinstance(v, str | int | float)]
+        for name, values in found.items()
+        if all(isinstance(v, str | int | float) for v in values)
+    }
 
 
 def _lines(path: Path) -> list[dict[str, object]]:

@@ -1,9 +1,11 @@
 """Labelled pictures before they are distributed to clients."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from torch import Tensor
+
+from fedloom.data.partition.rows import Value
 
 
 @dataclass(frozen=True)
@@ -18,3 +20,5 @@ class Pool:
     """A number for each picture's content, if pictures repeat with other texts; None if all differ."""
     skipped: Sequence[str] = ()
     """One sentence per picture that was left out because its file cannot be used."""
+    columns: Mapping[str, Sequence[Value]] = field(default_factory=dict)
+    """What else the data set says of every picture."""

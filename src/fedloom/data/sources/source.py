@@ -30,6 +30,8 @@ class Source(BaseModel):
     """Name of the samples' task in TASKS."""
     reads_files: ClassVar[bool] = False
     """Whether `path` always names the user's own files."""
+    not_read: ClassVar[Mapping[str, str]] = {}
+    """Fields of other sources that have no meaning here, and why, as a clause."""
 
     test_only: tuple[str, ...] = Field(
         (),
@@ -105,6 +107,9 @@ class Source(BaseModel):
         if not any(self.trains(c.name) for c in clients):
             raise ExperimentError("data.test_only names every client; leave out those that are to train")
         return [c if self.trains(c.name) else replace(c, train=()) for c in clients]
+
+    def check_read(self, clients: Sequence[ClientData]) -> None:
+        """Raise ExperimentError for a setting that all clients' data turn out not to read. Default: none."""
 
     def _path_is_read(self) -> None:
         """Raise ExperimentError for own files that would give way to generated samples."""

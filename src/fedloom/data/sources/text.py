@@ -5,7 +5,7 @@ meta holds `pair` (the second sentence or None), `labels` (all label words, in l
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
@@ -37,6 +37,7 @@ class TextSource(Source):
     """Labelled sentences for a classifier: tasks about the small world, or GLUE."""
 
     for_task: ClassVar[str] = "text-classification"
+    not_read: ClassVar[Mapping[str, str]] = {"missing": "its samples are texts alone"}
 
     source: Literal["text"] = "text"
     task: TextTask = Field(

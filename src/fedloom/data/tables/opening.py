@@ -9,6 +9,7 @@ several files of one format                      parts of one table; train, vali
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,17 @@ def _captions(root: Path, files: list[Path], owner: str) -> list[Table]:
     return [Table(ArrowRows(rows, str(root)), None, Files(root, owner=owner))]
 
 
+def check_one_kind(root: Path, files: Iterable[Path]) -> None:
+    """Raise ExperimentError for classes of pictures and of sounds in one folder; `files` are of either kind."""
+    pictures = Counter(f.suffix.lower() in KINDS["image"].suffixes for f in files)
+    if len(pictures) > 1:
+        raise ExperimentError(
+            f"data.path: {root} holds {pictures[True]} pictures and {pictures[False]} sounds by class, and a classifier reads "
+            "one kind; make two experiments, each of a folder that holds one kind, or name the files in a table with the columns "
+            "image, audio and label, and set data.answers: words, so that a language model that reads both writes the label."
+        )
+
+
 def _classes(root: Path, files: list[Path], owner: str) -> list[Table]:
     """Pictures or sounds in a folder for each class."""
     import datasets
@@ -136,12 +148,13 @@ def _classes(root: Path, files: list[Path], owner: str) -> list[Table]:
     for file in files:
         if file.suffix.lower() in suffixes and len(file.relative_to(root).parts) > 1:
             parts.setdefault(named_split(file.relative_to(root).parts[0]), []).append(file)
-    labels = {f.parent.name for own in parts.values() for f in own}
-    if len(labels) < 2:
+    listed = [file for own in parts.values() for file in own]
+    if len({file.parent.name for file in listed}) < 2:
         raise ExperimentError(
             f"data.path: {root} holds no table; there should be a file that ends in {', '.join(SUFFIXES)}, one called "
             f"{' or '.join(METADATA)}, a .txt beside every picture or sound, or a folder of pictures or sounds for each class."
         )
+    check_one_kind(root, listed)
     return [
         Table(
             ArrowRows(

@@ -83,7 +83,8 @@ def _model(seen: Inspection, choices: Choices, memory: float) -> list[str]:
     known = suitable(seen.modalities, use_of(seen))
     if known:
         lines.append(
-            f"# in its place, with a rough guess of the memory for training in float32; this machine has {memory:.0f} GB:"
+            f"# in its place, with a rough guess of the memory for training in float32, where this machine has {memory:.0f} GB; "
+            "fedloom plan measures it:"
         )
     best = max((m.gigabytes for m in known if m.gigabytes <= memory), default=None)
     for model in known:
