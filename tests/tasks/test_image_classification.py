@@ -63,8 +63,8 @@ COMMON = {
 
 
 def prepared(model: Stub, parts=PARTS, common=COMMON, domains=None) -> tuple[TestSet, ClassTests]:
-    tests = TestSet.prepare(parts, model)
-    return tests, ClassTests.prepare(tests, common, domains or {}, model)
+    sets = ClassTests.prepare(parts, common, domains or {}, model)
+    return sets.local, sets
 
 
 def test_every_clients_own_model_is_measured_at_home_on_base_and_on_novel() -> None:
@@ -114,9 +114,11 @@ def test_one_own_model_among_others_that_share_theirs() -> None:
 def test_a_picture_that_stands_in_two_sets_is_one_example() -> None:
     """So that what a model keeps of its frozen part is kept once."""
     tests, sets = prepared(Stub())
-    home = {id(e) for e in tests.examples}
-    assert {id(e) for e in sets.common["base"].examples} == home
-    assert not {id(e) for e in sets.common["novel"].examples} & home
+    assert set(sets.common["base"].places) == set(tests.places)
+    assert not set(sets.common["novel"].places) & set(tests.places)
+    assert len(sets.pictures) == len(tests.samples) + len(sets.common["novel"].samples)
+    for test in (tests, *sets.common.values()):
+        assert [sets.pictures[place] for place in test.places] == list(test.samples)
 
 
 def test_label_skew_is_scored_over_all_classes_and_over_the_clients_own() -> None:

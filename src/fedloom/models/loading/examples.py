@@ -113,6 +113,8 @@ def is_cut(examples: Sequence[Any], place: int) -> bool:
     """Whether a sample was cut to fit; a sample that was prepared before is not read again."""
     if isinstance(examples, Examples):
         return examples.cut(place)
+    if isinstance(examples, Part):
+        return examples.whole.cut(examples.places[place])
     return was_cut(examples[place])
 
 
