@@ -142,6 +142,23 @@ def test_examples_beyond_the_memory_are_read_again(samples, loader) -> None:
         assert one.reads_here == reads
 
 
+@pytest.mark.parametrize(
+    ("workers", "count", "started"), [("auto", 63, 0), ("auto", 64, 1), (1, 1, 1), (1, 0, 0), (0, 64, 0)]
+)
+def test_the_server_starts_before_the_model_where_samples_will_need_it(
+    samples, loader, monkeypatch, workers, count, started
+) -> None:
+    starts: list[bool] = []
+    monkeypatch.setattr("fedloom.models.loading.loader.start_server", lambda: starts.append(True))
+    monkeypatch.setattr("fedloom.models.loading.loader.cores", lambda: 2)
+    text = Sample("t", {}, "what?", "it")
+    one = loader(workers=workers)
+    one.expect([text, *[samples[0]] * count, text])
+    assert len(starts) == started
+    assert one._workers is None, "workers are started by the first sample that is not cached"
+    assert bool(one._count) is (workers == 1 or bool(started))
+
+
 def test_a_second_run_reads_from_the_cache_alone(samples, loader) -> None:
     first = loader(cache=10**6)
     want = list(examples(samples, first))
