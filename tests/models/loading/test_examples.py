@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -132,6 +133,18 @@ def test_the_next_ones_are_read_ahead_in_the_order_that_is_told(samples, loader,
     assert asked == ["s7", "s7", "s1"]
     read[1]
     assert asked[3:] == ["s1", "s9", "s0"]
+
+
+def test_a_batch_of_the_depth_leaves_as_many_ahead_of_it(samples, loader, monkeypatch) -> None:
+    one = loader()
+    asked: list[str] = []
+    monkeypatch.setattr(Loader, "depth", 2)
+    monkeypatch.setattr(one, "ahead", lambda sample: asked.append(sample.uid) or Future())
+    read = examples(samples, one)
+    read[:2]
+    assert asked == ["s0", "s1", "s2", "s3"]
+    read[2:4]
+    assert asked[4:] == ["s4", "s5"]
 
 
 def test_examples_beyond_the_memory_are_read_again(samples, loader) -> None:

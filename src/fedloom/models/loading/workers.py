@@ -40,7 +40,7 @@ class Workers:
     def __init__(self, count: int, reading: Reading) -> None:
         self.count = count
         self.ready = False
-        """Whether a worker has answered; until then, samples are read in this process."""
+        """Whether a worker has answered; until then, samples are read in this process. The first start waits for the server."""
         self.lost = False
         """Whether the processes could not be started, or died; samples are then read in this process."""
         start_server()
