@@ -18,6 +18,11 @@ TABLETOP = {"method": "feda2-lora"}
 TEXT = {"method": "fedavg-lora", "data": {"source": "text"}}
 CLASSES = {"method": "promptfl", "data": {"source": "classes"}}
 LABELLED = {"method": "fedmmkt", "data": {"source": "labelled"}}
+SOUNDS_OF_FILES = {
+    "method": "local-only",
+    "data": {"source": "labelled", "path": "x", "clients": {"audio": 2, "text": 2}},
+}
+"""Sounds and texts are made of the pictures before the run."""
 
 
 @pytest.mark.parametrize(
@@ -41,7 +46,10 @@ LABELLED = {"method": "fedmmkt", "data": {"source": "labelled"}}
         (TABLETOP, "method.tail=pad", "only with cohort.ranks"),
         (TABLETOP, "engine.workers=2", "engine.workers is read only with samples from files"),
         (TABLETOP, "engine.cache=0", "engine.cache is read only with samples from files"),
-        (CLASSES, "engine.workers=2", "engine.workers is not read by the task image-classification"),
+        (CLASSES, "engine.workers=2", "engine.workers is read only with samples from files"),
+        (LABELLED, "engine.cache=0", "engine.cache is read only with samples from files"),
+        (SOUNDS_OF_FILES, "engine.workers=2", "engine.workers is read only with samples from files"),
+        (TEXT, "engine.workers=2", "engine.workers is not read by the task text-classification"),
         (TEXT, "model.llm_lora.rank=2", "model.llm_lora.rank is not read"),
         (TEXT, "training.tau=0.5", "training.tau is not read"),
         (TEXT, "evaluation.max_new_tokens=3", "evaluation.max_new_tokens is not read"),
@@ -62,6 +70,19 @@ def test_a_setting_that_nothing_reads_is_refused_by_name(tmp_path: Path, base, s
     with pytest.raises(ExperimentError) as caught:
         load_rows(tmp_path / "e.yaml", [setting])
     assert says in str(caught.value)
+
+
+def test_workers_are_read_where_media_are_files_and_refused_for_a_table_of_texts(tmp_path: Path) -> None:
+    table = tmp_path / "texts.csv"
+    table.write_text("question,label\nwhy?,yes\nhow?,no\n")
+    fields = {"method": "fedavg-lora", "data": {"path": str(table)}, "engine": {"workers": 2}}
+    with pytest.raises(ExperimentError, match=r"engine\.workers is read only with samples from files"):
+        Experiment.parse(fields)
+    table.write_text("image,label\na.png,yes\nb.png,no\n")
+    assert Experiment.parse(fields).task.name == "classification"
+    for base in (CLASSES, LABELLED):
+        data = {**base["data"], "dataset": "mine", "path": str(tmp_path)}
+        assert Experiment.parse({**base, "data": data, "engine": {"workers": 2}}).engine.workers == 2
 
 
 def test_a_row_alone_is_refused_and_a_table_shares_its_settings(tmp_path: Path) -> None:

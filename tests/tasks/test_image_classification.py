@@ -1,13 +1,20 @@
 """Local, base, novel and their harmonic means on a stub model, domains; two label spaces."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
+from fedloom.core.errors import ExperimentError
+from fedloom.data.media import Media
+from fedloom.data.media.sample_files import MediaFiles
 from fedloom.data.sample import Sample
 from fedloom.models.feature_cache import FeatureCache
+from fedloom.models.loading.loader import Loader
 from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet
 from fedloom.tasks.image_classification import ClassTests, assess_classes
 from fedloom.tasks.metrics import harmonic_mean
@@ -63,8 +70,8 @@ COMMON = {
 
 
 def prepared(model: Stub, parts=PARTS, common=COMMON, domains=None) -> tuple[TestSet, ClassTests]:
-    tests = TestSet.prepare(parts, model)
-    return tests, ClassTests.prepare(tests, common, domains or {}, model)
+    sets = ClassTests.prepare(parts, common, domains or {}, model)
+    return sets.local, sets
 
 
 def test_every_clients_own_model_is_measured_at_home_on_base_and_on_novel() -> None:
@@ -114,9 +121,53 @@ def test_one_own_model_among_others_that_share_theirs() -> None:
 def test_a_picture_that_stands_in_two_sets_is_one_example() -> None:
     """So that what a model keeps of its frozen part is kept once."""
     tests, sets = prepared(Stub())
-    home = {id(e) for e in tests.examples}
-    assert {id(e) for e in sets.common["base"].examples} == home
-    assert not {id(e) for e in sets.common["novel"].examples} & home
+    assert set(sets.common["base"].places) == set(tests.places)
+    assert not set(sets.common["novel"].places) & set(tests.places)
+    assert len(sets.pictures) == len(tests.samples) + len(sets.common["novel"].samples)
+    for test in (tests, *sets.common.values()):
+        assert [sets.pictures[place] for place in test.places] == list(test.samples)
+
+
+class FromFiles(Stub):
+    """Reads pictures where they are used, and keeps none of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loader, self.reading = Loader(memory=0), Flat()
+
+    def finish(self, s: Sample, inputs: dict[str, torch.Tensor]) -> Sample:
+        assert inputs
+        return s
+
+
+class Flat:
+    settings, reads_texts = "flat", False
+
+    def __call__(self, s: Sample) -> dict[str, torch.Tensor]:
+        return {"image": s.modalities["image"].flatten()}
+
+
+def test_sets_from_files_give_the_same_figures_and_read_each_picture_once_a_model(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    files = MediaFiles(
+        {"image": Media("image", tmp_path / "a.png")}, lambda media, fault: ExperimentError(fault)
+    )
+
+    def in_file(s: Sample, **meta: Any) -> Sample:
+        return replace(s, modalities=files, meta={**s.meta, **meta})
+
+    parts = {name: [in_file(s, own=(0, 1)) for s in own] for name, own in PARTS.items()}
+    common = {name: [in_file(s) for s in own] for name, own in COMMON.items()}
+    own = {"a": ClientModel(known(0)), "b": ClientModel(known(1, 2))}
+    model, figures = FromFiles(), []
+    for kind in (Stub(), model):
+        tests, sets = prepared(kind, parts, common)
+        found = assess_classes(kind, {}, own, tests, sets, Evaluation(batch_size=2), generate=True)
+        figures.append((found.metrics, found.clients, found.records))
+    assert figures[0] == figures[1]
+    assert "local/image/accuracy_own_classes" in figures[0][0]
+    everywhere, restricted = 9, 5
+    assert model.loader.reads_here == 2 * everywhere + restricted
 
 
 def test_label_skew_is_scored_over_all_classes_and_over_the_clients_own() -> None:

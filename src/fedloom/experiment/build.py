@@ -55,9 +55,11 @@ def build_from(
     experiment = experiment.model_copy(update={"data": experiment.data.settled(sources)})
     task, setup = experiment.task, experiment.setup
     holds = {source.name: source.holds for source in sources}
-    model = task.model(holds, setup)
     at_hand = experiment.engine
-    model.loader = Loader(at_hand.workers, at_hand.cache * 10**6, at_hand.memory * 10**6)
+    loader = Loader(at_hand.workers, at_hand.cache * 10**6, at_hand.memory * 10**6)
+    loader.expect(s for source in sources for part in (source.train, source.test) for s in part)
+    model = task.model(holds, setup)
+    model.loader = loader
     model.doubts = task.doubts(model, [s for s in sources if experiment.data.trains(s.name)])
     tools = task.tools(model, holds, setup)
     tested = {s.name: s.test for s in sources if len(s.test)}

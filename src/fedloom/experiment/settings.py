@@ -34,7 +34,7 @@ from fedloom.models.settings import Foundation
 from fedloom.privacy.compatibility import refusal
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.privacy.robust.stage import RULES
-from fedloom.tasks.base import Setup, Task
+from fedloom.tasks.base import READ_AHEAD, Setup, Task
 from fedloom.tasks.registry import TASKS, task_of
 
 DECLARED = ("model", "training", "cohort", "engine", "evaluation")
@@ -134,10 +134,12 @@ class Experiment(RunSettings):
     def unread(self) -> dict[str, str | None]:
         """The settings other than their defaults that this run does not read, each with what would have it read, or None."""
         found = dict(unread(self, lambda name: _reads(name, self.task, self.method)))
-        if not getattr(self.data, "reads_media", self.data.has_own_files):
-            for name in ("workers", "cache"):
-                if getattr(self.engine, name) != type(self.engine).model_fields[name].default:
-                    found.setdefault(f"engine.{name}", "samples from files (data.path)")
+        ahead = [name.removeprefix("engine.") for name in READ_AHEAD]
+        usual = type(self.engine).model_fields
+        changed = [name for name in ahead if getattr(self.engine, name) != usual[name].default]
+        if changed and not self.data.samples_in_files:
+            for name in changed:
+                found.setdefault(f"engine.{name}", "samples from files (pictures or sounds below data.path)")
         return found
 
     def why_unread(self, name: str, condition: str | None) -> str:

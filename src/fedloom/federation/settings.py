@@ -97,7 +97,7 @@ class EngineSettings(BaseModel):
     workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto",
         description="processes that decode and preprocess samples from files ahead of their use: auto (one per core but one, "
-        "once 64 samples were read) | 0 (none) | a number; changes no figure",
+        "for 64 samples or more) | 0 (none) | a number; changes no figure",
     )
     cache: int = Field(
         4096,

@@ -243,6 +243,11 @@ class Trainable(ABC):
         )
 
     @property
+    def has_features(self) -> bool:
+        """Whether `features` gives anything: not in models without frozen layers before the first trained one."""
+        return type(self).features is not Trainable.features
+
+    @property
     def frozen(self) -> Mapping[str, Tensor]:
         """Frozen tensors derived from the seed, for aggregation: VeRA's pairs."""
         return frozen_pairs(self.layers)

@@ -63,6 +63,11 @@ class Pixels:
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def settings(self) -> str:
+        """All that decides the results, beside the picture."""
+        return repr((type(self._processor).__name__, self._processor.to_json_string()))
+
     def sized(self, image: Tensor) -> Tensor:
         """uint8 (3, H, W) resized and cropped: uint8 (3, S, S)."""
         rows = (

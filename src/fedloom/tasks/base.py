@@ -50,7 +50,7 @@ READ_FOR_EVERY_TASK = (
 )
 """Settings that loop, engine and local training read for every task."""
 READ_AHEAD = ("engine.workers", "engine.cache")
-"""Settings of a model that reads samples from files where they are used; others prepare all of them at the start."""
+"""Settings that models read whose samples are pictures and sounds, where these are files."""
 READ_BY_ASSESS = ("evaluation.batch_size", "evaluation.max_new_tokens", "evaluation.loss")
 """Settings that `Snapshot.assess` reads."""
 READ_FOR_LORA = ("cohort.start", "cohort.ranks", "cohort.alpha", "cohort.ranks.*")

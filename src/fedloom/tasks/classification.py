@@ -14,6 +14,7 @@ from fedloom.models.base import ReadsWords, Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.tasks.base import (
+    READ_AHEAD,
     READ_FOR_EVERY_TASK,
     READ_FOR_LORA,
     READ_WITH_FOUNDATION,
@@ -63,6 +64,7 @@ class Classification(Task[OwnData]):
     }
     reads: ClassVar[tuple[str, ...]] = (
         *READ_FOR_EVERY_TASK,
+        *READ_AHEAD,
         "evaluation.batch_size",
         "evaluation.loss",
         *READ_FOR_LORA,

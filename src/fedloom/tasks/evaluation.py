@@ -128,7 +128,7 @@ def evaluate(
 ) -> list[EvaluationRecord]:
     """One record per test sample, by the model as loaded."""
     records = []
-    version = model.feature_version() if tests.whole and model.store.on else None
+    version = model.feature_version() if tests.whole and model.store.on and model.has_features else None
     for start in range(0, len(tests.examples), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         batch = tests.examples[part]

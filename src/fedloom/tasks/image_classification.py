@@ -6,7 +6,6 @@ Every client has one model, personal or else the common one; every metric is an 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -22,8 +21,11 @@ from fedloom.data.sources.image_classes import ImageClassSource, domain_of
 from fedloom.methods import Method
 from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.base import Trainable
+from fedloom.models.loading.examples import follow, part_of, taken
+from fedloom.models.loading.prepared import prepared
 from fedloom.models.settings import Foundation
 from fedloom.tasks.base import (
+    READ_AHEAD,
     READ_FOR_EVERY_TASK,
     READ_WITH_FOUNDATION,
     Question,
@@ -62,6 +64,7 @@ class ImageClassification(Task[ImageClassSource]):
     }
     reads: ClassVar[tuple[str, ...]] = (
         *READ_FOR_EVERY_TASK,
+        *READ_AHEAD,
         *READ_WITH_FOUNDATION,
         "evaluation.batch_size",
         "model.clip",
@@ -106,11 +109,9 @@ class ImageClassification(Task[ImageClassSource]):
         trigger: Trigger | None = None,
     ) -> "ClassEvaluator":
         """Accuracy on local test samples and on the common test sets."""
-        tests = TestSet.prepare(tested, model)
-        parts = {client: tests.only(client).samples for client in sorted(set(tests.of))}
-        domains = domain_of(parts) if self.source.partition.kind == "domains" else {}
-        sets = ClassTests.prepare(tests, self.source.load_common(setup.seed), domains, model)
-        return ClassEvaluator(model, tests, setup.evaluation, sets)
+        domains = domain_of(tested) if self.source.partition.kind == "domains" else {}
+        sets = ClassTests.prepare(tested, self.source.load_common(setup.seed), domains, model)
+        return ClassEvaluator(model, sets.local, setup.evaluation, sets)
 
     def answer(self, model: Trainable, question: Question) -> str:
         """The likeliest class of a picture. Raises ExperimentError for anything but one picture."""
@@ -140,54 +141,60 @@ class ImageClassification(Task[ImageClassSource]):
 
 @dataclass(frozen=True)
 class ClassTests:
-    """Test sets besides the clients' local test samples.
+    """All test sets; their places are those of their examples among the distinct ones.
 
-    `common`: sets for every client's model, by name. `own_classes`: the local test samples again, scored over their client's
-    classes only; None if all clients are scored over all classes. `domains`: the domain of each single-domain client.
+    `local`: the clients' own test samples. `common`: sets for every client's model, by name. `own_classes`: the local test
+    samples again, scored over their client's classes only; None if all clients are scored over all classes. `domains`: the
+    domain of each single-domain client.
     """
 
+    local: TestSet
     common: Mapping[str, TestSet]
     own_classes: TestSet | None
     domains: Mapping[str, str]
     pictures: Sequence[Any]
-    """The distinct examples of all sets, local test samples included."""
+    """The distinct examples of all sets; those from files are read as they are used."""
 
     @classmethod
     def prepare(
         cls,
-        tests: TestSet,
+        tested: Mapping[str, Sequence[Sample]],
         common: Mapping[str, Sequence[Sample]],
         domains: Mapping[str, str],
         model: Trainable,
     ) -> "ClassTests":
         """Prepare the sets; a picture in a common set and in a client's test samples becomes one example."""
-        restricted = [
-            replace(s, meta={**s.meta, "allowed": s.meta["own"]}) for s in tests.samples if "own" in s.meta
-        ]
-        own = TestSet(tests.of, restricted, [model.prepare(s) for s in restricted]) if restricted else None
-        same = {(s.uid, s.meta["classes"]): e for s, e in zip(tests.samples, tests.examples, strict=True)}
-        pictures = [*tests.examples, *(own.examples if own is not None else ())]
+        pairs = [(client, s) for client in sorted(tested) for s in tested[client]]
+        of, local = [client for client, _ in pairs], [s for _, s in pairs]
+        restricted = [replace(s, meta={**s.meta, "allowed": s.meta["own"]}) for s in local if "own" in s.meta]
+        distinct = [*local, *restricted]
+        place_of = {_key(s): i for i, s in enumerate(local)}
         for s in (s for samples in common.values() for s in samples):
-            key = s.uid, s.meta["classes"]
-            if key not in same:
-                pictures.append(model.prepare(s))
-                same[key] = pictures[-1]
-        sets = {
-            name: TestSet([name] * len(samples), samples, [same[s.uid, s.meta["classes"]] for s in samples])
-            for name, samples in common.items()
-        }
-        return cls(sets, own, domains, pictures)
+            if _key(s) not in place_of:
+                place_of[_key(s)] = len(distinct)
+                distinct.append(s)
+        pictures = prepared(model, distinct, PICTURES)
 
-    @cached_property
-    def _places(self) -> dict[int, int]:
-        return {id(example): i for i, example in enumerate(self.pictures)}
+        def placed(of: Sequence[str], samples: Sequence[Sample], places: Sequence[int]) -> TestSet:
+            return TestSet(of, samples, part_of(pictures, places), places, pictures)
 
-    def features(self, model: Trainable, examples: Sequence[Any]) -> Sequence[Any]:
-        """The frozen encoder's features of these examples, cached across clients' models and rounds."""
+        return cls(
+            placed(of, local, range(len(local))),
+            {n: placed([n] * len(own), own, [place_of[_key(s)] for s in own]) for n, own in common.items()},
+            placed(of, restricted, range(len(local), len(local) + len(restricted))) if restricted else None,
+            domains,
+            pictures,
+        )
+
+    def features(self, model: Trainable, examples: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
+        """The frozen encoder's features of the examples at these places, cached across clients' models and rounds."""
         if not model.store.on:
             return model.features(examples)
-        places = [self._places[id(example)] for example in examples]
         return model.kept_features(model.feature_version(), PICTURES, places, self.pictures)
+
+
+def _key(sample: Sample) -> tuple[str, str]:
+    return sample.uid, sample.meta["classes"]
 
 
 @dataclass(frozen=True)
@@ -245,13 +252,13 @@ def assess_classes(
             model.load(personal.tensors, personal.ratios)
         else:
             model.load(common)
-        answered: dict[int, str] = {}  # by id(example): examples in several sets are answered once
+        answered: dict[int, str] = {}  # by place: examples in several sets are answered once
         everywhere = {
-            name: fmean(_hits(test, _predict(model, sets, test.examples, settings, answered)))
+            name: fmean(_hits(test, _predict(model, sets, test, settings, answered)))
             for name, test in sets.common.items()
         }
         local = tests.part(group)
-        answers = _predict(model, sets, local.examples, settings, answered)
+        answers = _predict(model, sets, local, settings, answered)
         group_records = [
             EvaluationRecord(
                 client,
@@ -268,7 +275,7 @@ def assess_classes(
         restricted = None if sets.own_classes is None else sets.own_classes.part(group)
         hits: list[int] = []
         if restricted is not None:
-            hits = _hits(restricted, _predict(model, sets, restricted.examples, settings, answered))
+            hits = _hits(restricted, _predict(model, sets, restricted, settings, answered))
         for client in group:
             correct = fmean(r.correct for r in group_records if r.client == client)
             figures[client] = {"local": correct, **everywhere}
@@ -318,17 +325,19 @@ def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str
 def _predict(
     model: Trainable,
     sets: ClassTests,
-    examples: Sequence[Any],
+    tests: TestSet,
     settings: Evaluation,
     answered: dict[int, str],
 ) -> list[str]:
-    """The predicted class name of each example; `answered` caches answers by id(example)."""
-    due = [e for e in examples if id(e) not in answered]
+    """The predicted class name of each sample; `answered` caches answers by the example's place."""
+    due = [place for place in tests.places if place not in answered]
+    follow(sets.pictures, due)
     for start in range(0, len(due), settings.batch_size):
-        batch = due[start : start + settings.batch_size]
-        answers = model.generate(batch, settings.max_new_tokens, sets.features(model, batch))
-        answered.update(zip(map(id, batch), answers, strict=True))
-    return [answered[id(e)] for e in examples]
+        places = due[start : start + settings.batch_size]
+        batch = taken(sets.pictures, places)
+        answers = model.generate(batch, settings.max_new_tokens, sets.features(model, batch, places))
+        answered.update(zip(places, answers, strict=True))
+    return [answered[place] for place in tests.places]
 
 
 def _hits(tests: TestSet, answers: Sequence[str]) -> list[int]:

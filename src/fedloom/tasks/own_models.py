@@ -18,8 +18,10 @@ from fedloom.data.sources.labelled import LabelledSource
 from fedloom.methods import Method
 from fedloom.methods.base.distillation import DistillationServer
 from fedloom.models.base import Trainable
+from fedloom.models.loading.examples import part_of
 from fedloom.models.own.model_bank import ModelBank
 from fedloom.tasks.base import (
+    READ_AHEAD,
     READ_FOR_EVERY_TASK,
     Question,
     ServerTools,
@@ -47,6 +49,7 @@ class OwnModels(Task[LabelledSource]):
     }
     reads: ClassVar[tuple[str, ...]] = (
         *READ_FOR_EVERY_TASK,
+        *READ_AHEAD,
         "model.architectures",
         "model.width",
     )
@@ -163,9 +166,8 @@ def assess_own_models(
         chosen = [i for i, s in enumerate(tests.samples) if s.kind == modality]
         if not chosen:  # no client of this modality is evaluated
             continue
-        examples = model.read([tests.samples[i] for i in chosen])
-        guesses = model.guesses(examples)
-        right = [g == e.label for g, e in zip(guesses, examples, strict=True)]
+        guesses = model.guesses(part_of(tests.examples, chosen))
+        right = [g == int(tests.samples[i].meta["label"]) for g, i in zip(guesses, chosen, strict=True)]
         everywhere[modality].append(fmean(right))
         metrics[f"client/{client}/accuracy"] = fmean(right)
         records += [

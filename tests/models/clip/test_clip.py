@@ -1,6 +1,7 @@
 """CLIP under our hands: what transformers computes, nothing kept too long, and a model that nobody changes."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -10,9 +11,11 @@ from fedloom.data.sample import Sample
 from fedloom.methods import METHODS
 from fedloom.models.clip.adapter import Who
 from fedloom.models.clip.checkpoint import load_clip_checkpoint, read_adapter
+from fedloom.models.clip.reading import PictureReading
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.image_processing import Pixels
-from tests.models.clip.tiny_clip import CLASSES, PREPROCESSOR, adapted, sample, towers
+from fedloom.models.loading.reading import reading_key
+from tests.models.clip.tiny_clip import CLASSES, PREPROCESSOR, SIDE, adapted, sample, towers
 
 ON_CLIP = ("zero-shot", "promptfl", "cocoop-fedavg", "fedpgp", "fedotp", "pfedmoap", "pfedmma")
 
@@ -217,3 +220,15 @@ def test_two_clients_in_one_batch_have_each_its_own_loss(method) -> None:
     for owner, part in ((0, slice(0, 2)), (2, slice(2, 5))):
         torch.testing.assert_close(both[owner], model.loss(examples[part]).detach(), rtol=1e-10, atol=1e-10)
     assert Who.owned([0, 0, 2, 2, 2]).parts == [slice(0, 2), slice(2, 5)]
+
+
+def test_a_copy_of_the_reading_and_its_key_follow_the_processor() -> None:
+    keys = set()
+    for side in (SIDE, SIDE + 8):
+        pixels = Pixels.of({**PREPROCESSOR, "crop_size": {"height": side, "width": side}})
+        reading = PictureReading(pixels)
+        copy = pickle.loads(pickle.dumps(reading))
+        keys |= {reading_key(reading), reading_key(copy)}
+        assert torch.equal(copy(sample(0, 1))["image"], pixels.sized(sample(0, 1).modalities["image"]))
+        assert copy(Sample("x", {}, "", "star")) == {}
+    assert len(keys) == 2

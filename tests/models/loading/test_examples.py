@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -134,12 +135,41 @@ def test_the_next_ones_are_read_ahead_in_the_order_that_is_told(samples, loader,
     assert asked[3:] == ["s1", "s9", "s0"]
 
 
+def test_a_batch_of_the_depth_leaves_as_many_ahead_of_it(samples, loader, monkeypatch) -> None:
+    one = loader()
+    asked: list[str] = []
+    monkeypatch.setattr(Loader, "depth", 2)
+    monkeypatch.setattr(one, "ahead", lambda sample: asked.append(sample.uid) or Future())
+    read = examples(samples, one)
+    read[:2]
+    assert asked == ["s0", "s1", "s2", "s3"]
+    read[2:4]
+    assert asked[4:] == ["s4", "s5"]
+
+
 def test_examples_beyond_the_memory_are_read_again(samples, loader) -> None:
     kept, dropped = loader(), loader(memory=0)
     for one, reads in ((kept, COUNT), (dropped, 2 * COUNT)):
         read = examples(samples, one)
         assert same(list(read), list(read))
         assert one.reads_here == reads
+
+
+@pytest.mark.parametrize(
+    ("workers", "count", "started"), [("auto", 63, 0), ("auto", 64, 1), (1, 1, 1), (1, 0, 0), (0, 64, 0)]
+)
+def test_the_server_starts_before_the_model_where_samples_will_need_it(
+    samples, loader, monkeypatch, workers, count, started
+) -> None:
+    starts: list[bool] = []
+    monkeypatch.setattr("fedloom.models.loading.loader.start_server", lambda: starts.append(True))
+    monkeypatch.setattr("fedloom.models.loading.loader.cores", lambda: 2)
+    text = Sample("t", {}, "what?", "it")
+    one = loader(workers=workers)
+    one.expect([text, *[samples[0]] * count, text])
+    assert len(starts) == started
+    assert one._workers is None, "workers are started by the first sample that is not cached"
+    assert bool(one._count) is (workers == 1 or bool(started))
 
 
 def test_a_second_run_reads_from_the_cache_alone(samples, loader) -> None:

@@ -1,7 +1,6 @@
 """Runs on own pictures, sounds and texts: the same bytes with and without worker processes and the cache on disk."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from PIL import Image
 from fedloom.data.media import accepted
 from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
-from fedloom.models.loading.loader import Loader
-from fedloom.models.loading.workers import Workers
 
 
 @pytest.fixture
@@ -41,22 +38,6 @@ def silos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "silos"
 
 
-@pytest.fixture
-def loaders(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Loader]]:
-    """The loaders that runs make, which are closed at the end."""
-    made: list[Loader] = []
-
-    class Noted(Loader):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            made.append(self)
-
-    monkeypatch.setattr("fedloom.experiment.build.Loader", Noted)
-    yield made
-    for one in made:
-        one.close()
-
-
 def own(silos: Path, **engine: object) -> Experiment:
     fields = {
         "method": "fedavg-lora",
@@ -76,11 +57,8 @@ def results(folder: Path) -> dict[str, bytes]:
     }
 
 
-def test_workers_and_the_cache_change_no_bit(silos, tmp_path, loaders, monkeypatch) -> None:
+def test_workers_and_the_cache_change_no_bit(silos, tmp_path, loaders, patient) -> None:
     run(own(silos, workers=0, cache=0, cohort=3), tmp_path / "plain")
-    monkeypatch.setattr(
-        Workers, "ready", property(lambda self: True, lambda self, value: None), raising=False
-    )
     run(own(silos, workers=2, cache=50, cohort=3), tmp_path / "workers")
     run(own(silos, workers=0, cache=50, memory=0, cohort=3), tmp_path / "cached")
     plain, workers, cached = loaders

@@ -13,6 +13,7 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
 from fedloom.data.media import Media
+from fedloom.data.media.sample_files import MediaFiles
 from fedloom.data.sample import Sample
 
 
@@ -52,15 +53,10 @@ class Pictures:
 
 
 class Shown(Mapping[str, Tensor]):
-    """The modalities of a picture's sample: `image`, read on every access, so that a large data set needs no memory."""
+    """The modalities of a generated picture's sample: `image`, made on every access, so that a large data set needs no memory."""
 
     def __init__(self, picture: Picture) -> None:
         self._picture = picture
-
-    @property
-    def media(self) -> Mapping[str, Media]:
-        """The picture's file, by modality; empty for a generated picture."""
-        return {} if self._picture.media is None else {"image": self._picture.media}
 
     def __getitem__(self, modality: str) -> Tensor:
         if modality != "image":
@@ -85,7 +81,16 @@ class Shown(Mapping[str, Tensor]):
 def sample(picture: Picture, names: Sequence[str], classes: str, label: int, **meta: Any) -> Sample:
     """The picture as a sample; its class is number `label` in the list `classes` ("base" or "novel")."""
     fields = {"classes": classes, "label": label, "domain": picture.domain, **meta}
-    return Sample(picture.uid, Shown(picture), "", names[picture.label], fields)
+    return Sample(picture.uid, _modalities(picture), "", names[picture.label], fields)
+
+
+def _modalities(picture: Picture) -> Mapping[str, Tensor]:
+    if picture.media is None:
+        return Shown(picture)
+    return MediaFiles(
+        {"image": picture.media},
+        lambda _, fault: ExperimentError(f"data: the picture {picture.uid} cannot be read: {fault}"),
+    )
 
 
 def class_words(name: str) -> str:

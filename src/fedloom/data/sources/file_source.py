@@ -36,6 +36,11 @@ class FileSource(Source):
         return self.has_own_files
 
     @property
+    def samples_in_files(self) -> bool:
+        """See Source: wherever the settings of files are read."""
+        return self.reads_media
+
+    @property
     def rules(self) -> FileRules:
         """The settings of files."""
         return FileRules(self.media, self.skip_bad, self.max_skipped)

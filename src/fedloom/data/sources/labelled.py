@@ -68,6 +68,11 @@ class LabelledSource(FileSource):
             )
         return value
 
+    @property
+    def samples_in_files(self) -> bool:
+        """See Source: pictures that are not generated; sounds and texts are made of them in memory."""
+        return self.path is not None and self.clients.get("image", 0) > 0
+
     def class_names(self) -> tuple[str, ...]:
         """The class names in label order. Raises ExperimentError."""
         return class_names(self.dataset, self.path)

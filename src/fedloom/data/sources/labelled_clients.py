@@ -96,22 +96,22 @@ def drawn(pool: Pool, clients: Mapping[str, int], train: int, test: int, seed: i
 
 def sample_of(pool: Pool, index: int, modality: str, seed: int, writer: int) -> Sample:
     """A picture of the pool as a sample of `modality`; `writer` selects the vocabulary of a description."""
-    picture, label = pool.pictures[index], pool.labels[index]
+    label = pool.labels[index]
     meta = {"labels": pool.names, "label": label}
     uid, answer = f"{modality}-{index:06d}", pool.names[label]
     if modality == "image":
-        return Sample(uid, {"image": picture}, "", answer, meta)
+        return Sample(uid, pool.inputs(index), "", answer, meta)
     if modality == "audio":
         from fedloom.data.digits import sonify
 
-        return Sample(uid, {"audio": sonify(picture)}, "", answer, meta)
+        return Sample(uid, {"audio": sonify(pool.pictures[index])}, "", answer, meta)
     if pool.texts is not None:
         text = pool.texts[index]
     else:
         from fedloom.data.digits import WORDINGS, describe
 
         private = 1 + (writer - 1) % (len(WORDINGS) - 1)
-        text = describe(picture, stream_seed(seed, "describe", index), wording=private)
+        text = describe(pool.pictures[index], stream_seed(seed, "describe", index), wording=private)
     from fedloom.data.digits import mask_names
 
     return Sample(uid, {}, mask_names(text, pool.names)[0], answer, meta)

@@ -16,7 +16,7 @@ from fedloom.data.media import Media
 from fedloom.data.partition.rows import Value
 from fedloom.data.partition.shared_media import content, groups
 from fedloom.data.sources.file_source import STRICT, FileRules, check_samples
-from fedloom.data.sources.pool import Pool
+from fedloom.data.sources.pool import Decoded, Pool, unreadable
 
 KEYS = ("file_name", "label", "text")
 
@@ -41,11 +41,11 @@ def read_pool(path: Path, rules: FileRules = STRICT) -> Pool:
             raise ExperimentError(f"data.path: {path / str(line['file_name'])}: {error}") from error
     skipped = check_samples(
         {number: (one,) for number, one in media.items()},
-        lambda _, one, fault: f"data.path: {one.source} is no readable picture: {fault}",
+        lambda _, one, fault: str(unreadable(one, fault)),
         rules,
     )
     kept = [number for number in media if number not in skipped]
-    pictures = [media[n].decode() for n in kept]
+    pictures = Decoded([media[n] for n in kept])
     return Pool(
         pictures,
         [label_of[str(lines[n]["label"])] for n in kept],

@@ -77,6 +77,11 @@ class Source(BaseModel):
         """Whether the samples come from the user's own files, which may be faulty."""
         return self.reads_files or getattr(self, "path", None) is not None
 
+    @property
+    def samples_in_files(self) -> bool:
+        """Whether pictures or sounds of samples are read from files where they are used, which worker processes can do."""
+        return self.has_own_files
+
     @abstractmethod
     def deal(self, seed: int, features: Features | None) -> list[ClientData]:
         """All clients, ordered by name. Raises ExperimentError for unusable data.

@@ -90,6 +90,12 @@ class TableSource(OwnData):
         by_path = [seen(Path(path), self._reading(self.unread_if_set)) for path in self.paths]
         return tuple(columns for own in by_path for columns in own) if all(by_path) else ()
 
+    @property
+    def samples_in_files(self) -> bool:
+        """See Source: not in tables whose columns are all of texts."""
+        columns = () if self.streaming else self.columns_seen()
+        return not columns or any(c.media or c.messages for c in columns)
+
     def pool(self) -> Pool:
         """All rows, before they are dealt. Raises ExperimentError."""
         pool = read_pool(self.paths, self._reading(self.unread_if_set))

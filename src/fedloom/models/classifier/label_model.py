@@ -46,10 +46,6 @@ class LabelModel(Trainable):
         """None: there are no cached features."""
         return ()
 
-    def features(self, examples: Sequence[Any]) -> list[dict[str, Tensor]]:
-        """Empty: no frozen encoder comes before the adapters."""
-        return [{} for _ in examples]
-
     def loss(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """Mean cross entropy."""
         logits = self.logits(examples)

@@ -3,8 +3,9 @@
 Groups: `body` (the adapters) and `head` (one linear layer on the encoder's pooled output).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from fedloom.models.base import PROMPT_STATES
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.classifier import checkpoint as classifier_io
 from fedloom.models.classifier.label_model import BODY, HEAD, LabelModel
+from fedloom.models.encoders.encoder import HasPreprocessing
 from fedloom.models.encoders.towers import TowerEncoder
 from fedloom.models.lora.gradient_check import check_adapters
 from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, named_factors
 from fedloom.models.lora.targets import described
+from fedloom.models.mllm.media import MediaReading, is_cut
 from fedloom.models.precision import in_precision, moved
 
 KIND = "media classifier"
@@ -98,14 +101,27 @@ class MediaClassifier(LabelModel):
 
     def prepare(self, sample: Sample, client: str | None = None) -> MediaExample:
         """The encoder's input. Raises ExperimentError for anything but one picture or sound with a label of the model."""
+        self._check(sample)
+        return self.finish(sample, MediaReading(self.encoder)(sample))
+
+    @cached_property
+    def reading(self) -> MediaReading | None:
+        """See `loading.prepared.ReadsFiles`."""
+        return (
+            MediaReading(self.encoder.preprocessing) if isinstance(self.encoder, HasPreprocessing) else None
+        )
+
+    def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> MediaExample:
+        """See `loading.prepared.ReadsFiles`."""
+        self._check(sample)
+        cut = is_cut(inputs, [self.modality])
+        return MediaExample(sample.uid, inputs[self.modality], self.label_of(sample), cut)
+
+    def _check(self, sample: Sample) -> None:
         if "labels" not in sample.meta or [*map(modality_of, sample.modalities)] != [self.modality]:
             raise ExperimentError(
                 f"{sample.uid} holds {sample.kind}, and the classifier reads one input of the kind {self.modality} with a label"
             )
-        raw = sample.modalities[self.modality]
-        cut = self.encoder.cuts(self.modality, raw)
-        value = self.encoder.preprocess(self.modality, raw)
-        return MediaExample(sample.uid, value, self.label_of(sample), cut)
 
     def classify(self, raw: Tensor) -> dict[str, float]:
         """Every label's probability for a picture, uint8 (3, H, W), or a sound, float32 (T,) at 16 kHz; the likeliest first."""

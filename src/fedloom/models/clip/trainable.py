@@ -4,8 +4,9 @@ The CLIPModel of transformers stays unchanged; several AdaptedCLIP may share one
 `prompt`, `gate` and so on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from fedloom.models.base import Trainable, means
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.clip import checkpoint as clip_io
 from fedloom.models.clip.adapter import CLIPAdapter, Names, Who
+from fedloom.models.clip.reading import PictureReading
 from fedloom.models.clip.towers import Towers
 from fedloom.models.image_processing import Pixels
 from fedloom.models.precision import in_precision, moved
@@ -94,6 +96,26 @@ class AdaptedCLIP(Trainable):
 
         Raises ExperimentError for a sample that is no picture of one of the classes.
         """
+        self._label(sample)
+        return self.finish(sample, self.reading(sample))
+
+    @cached_property
+    def reading(self) -> PictureReading:
+        """See `loading.prepared.ReadsFiles`."""
+        return PictureReading(self.pixels)
+
+    def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> PictureExample:
+        """See `loading.prepared.ReadsFiles`."""
+        label, kind = self._label(sample)
+        image = inputs.get("image")
+        if image is None:
+            mean = torch.tensor([round(m / self.pixels.factor) for m in self.pixels.mean], dtype=torch.uint8)
+            image = self.pixels.sized(mean[:, None, None].expand(-1, 8, 8))
+        allowed = sample.meta.get("allowed")
+        return PictureExample(sample.uid, image, label, kind, None if allowed is None else tuple(allowed))
+
+    def _label(self, sample: Sample) -> tuple[int, str]:
+        """The index of the sample's class, and the list of classes. Raises ExperimentError."""
         kind, label = sample.meta.get("classes"), sample.meta.get("label")
         if kind not in ("base", "novel") or label is None or set(sample.modalities) - {"image"}:
             raise ExperimentError(
@@ -104,13 +126,7 @@ class AdaptedCLIP(Trainable):
             raise ExperimentError(
                 f"{sample.uid} is labelled {label} and {sample.answer!r}, which is not so among the {len(names)} {kind} classes"
             )
-        allowed = sample.meta.get("allowed")
-        image = sample.modalities.get("image")
-        if image is None:
-            mean = torch.tensor([round(m / self.pixels.factor) for m in self.pixels.mean], dtype=torch.uint8)
-            image = mean[:, None, None].expand(-1, 8, 8)
-        allowed = None if allowed is None else tuple(allowed)
-        return PictureExample(sample.uid, self.pixels.sized(image), int(label), kind, allowed)
+        return int(label), kind
 
     def positions(self, example: PictureExample) -> int:
         """Positions of the picture, plus one per class, whose text is read in every step."""

@@ -47,7 +47,7 @@ class Examples(Sequence[Any]):
         for i in missing:
             self._send(i)
         if missing:
-            self._look_ahead(max(places))
+            self._look_ahead(max(places), sum(i in self._sent for i in places))
         return [self._loader.example((self.owner, i), partial(self._made, i)) for i in places]
 
     def cut(self, place: int) -> bool:
@@ -70,8 +70,9 @@ class Examples(Sequence[Any]):
             if sent is not None:
                 self._sent[i] = sent
 
-    def _look_ahead(self, last: int) -> None:
-        room = max(self._loader.depth - len(self._sent), 0)
+    def _look_ahead(self, last: int, due: int) -> None:
+        """Send the ones after `last`; `due` of those sent are used now, and so are not ahead."""
+        room = max(self._loader.depth - (len(self._sent) - due), 0)
         order = range(last + 1, len(self)) if self._next is None else self._next
         for i in islice(order, room):
             self._send(i)
@@ -113,6 +114,8 @@ def is_cut(examples: Sequence[Any], place: int) -> bool:
     """Whether a sample was cut to fit; a sample that was prepared before is not read again."""
     if isinstance(examples, Examples):
         return examples.cut(place)
+    if isinstance(examples, Part):
+        return examples.whole.cut(examples.places[place])
     return was_cut(examples[place])
 
 

@@ -1,21 +1,23 @@
 """Loads samples from files: from the cache on disk, by worker processes, or in this process, with the same bits."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import Future
+from itertools import islice
 from typing import Any, Literal
 
 from safetensors.torch import load
 from torch import Tensor
 
 from fedloom.core.tensor_files import with_checksum
+from fedloom.data.media.sample_files import MediaFiles
 from fedloom.data.sample import Sample
 from fedloom.models.example_cache import ExampleCache
 from fedloom.models.loading.input_cache import InputCache
 from fedloom.models.loading.reading import Reading, reading_key, sample_key
-from fedloom.models.loading.workers import Workers, cores
+from fedloom.models.loading.workers import Workers, cores, start_server
 
 FEW = 64
-"""Samples that `auto` reads in this process before it starts workers, whose start takes some seconds."""
+"""Samples that `auto` reads without workers, whose start takes some seconds."""
 
 Inputs = dict[str, Tensor]
 
@@ -23,7 +25,7 @@ Inputs = dict[str, Tensor]
 class Loader:
     """The ways in which one run reads samples from files.
 
-    `workers`: processes that read ahead, 0 for none, `auto` for one per core but one, once more than a few samples were read.
+    `workers`: processes that read ahead, 0 for none, `auto` for one per core but one where more than a few samples are read.
     `cache`: bytes of preprocessed inputs on disk. `memory`: bytes of prepared examples in this process.
     """
 
@@ -34,7 +36,7 @@ class Loader:
         self._workers: Workers | None = None
         self._reading: Reading | None = None
         self._key = ""
-        self._read = 0
+        self._read = self._expected = 0
         self.reads_here = 0
         """Number of samples that were preprocessed in this process."""
 
@@ -43,6 +45,13 @@ class Loader:
         if self._workers is not None:
             self._workers.close()
             self._workers = None
+
+    def expect(self, samples: Iterable[Sample]) -> None:
+        """Get ready for workers, if these samples need any, so that they are up when the model is loaded."""
+        files = (s for s in samples if isinstance(s.modalities, MediaFiles) and s.modalities)
+        self._expected = sum(1 for _ in islice(files, FEW))
+        if self._expected and self._count:
+            start_server()
 
     def use(self, reading: Reading) -> None:
         """Read by these settings from now on."""
@@ -91,7 +100,7 @@ class Loader:
     def _count(self) -> int:
         if self._wanted != "auto":
             return self._wanted
-        return cores() - 1 if self._read >= FEW else 0
+        return cores() - 1 if max(self._read, self._expected) >= FEW else 0
 
     def _pool(self) -> Workers | None:
         """The workers; None for none, and after they died."""

@@ -38,7 +38,7 @@ class ReadsFiles(Protocol):
 def loaded(model: object, samples: Sequence[Sample], owner: Hashable) -> Examples | None:
     """The examples, none of them read yet; None where no sample comes from a file, or the model prepares all by itself.
 
-    `owner`: their key in the memory of the model's loader.
+    `owner`: their key in the memory of the model's loader, a client's name for its training samples.
     """
     if not isinstance(model, ReadsFiles) or not from_files(samples):
         return None
@@ -67,9 +67,9 @@ def _loaded(model: ReadsFiles, samples: Sequence[Sample], owner: Hashable) -> Ex
     if reading is None:
         return None
     model.loader.use(reading)
-    return Examples(
-        samples,
-        lambda sample, inputs: model.prepare(sample) if inputs is None else model.finish(sample, inputs),
-        model.loader,
-        owner,
-    )
+    client = owner if isinstance(owner, str) else None
+
+    def finish(sample: Sample, inputs: Mapping[str, Tensor] | None) -> Any:
+        return model.prepare(sample, client) if inputs is None else model.finish(sample, inputs)
+
+    return Examples(samples, finish, model.loader, owner)

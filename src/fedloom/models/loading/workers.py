@@ -21,6 +21,17 @@ PRELOADED = (
     *("transformers.image_processing_backends", "transformers.processing_utils"),
 )
 """Modules that the server of new workers imports once for all of them."""
+_HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
+
+
+def start_server() -> None:
+    """Start the server of new workers, once a process, without waiting: it imports what they need while this process goes on."""
+    if _HAS_SERVER:
+        from multiprocessing import forkserver
+
+        forkserver.set_forkserver_preload(list(PRELOADED))
+        with suppress(OSError):  # the start of the first worker says why
+            forkserver.ensure_running()
 
 
 class Workers:
@@ -29,13 +40,11 @@ class Workers:
     def __init__(self, count: int, reading: Reading) -> None:
         self.count = count
         self.ready = False
-        """Whether a worker has answered; until then, samples are read in this process."""
+        """Whether a worker has answered; until then, samples are read in this process. The first start waits for the server."""
         self.lost = False
         """Whether the processes could not be started, or died; samples are then read in this process."""
-        method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        context = multiprocessing.get_context(method)
-        if method == "forkserver":
-            context.set_forkserver_preload(list(PRELOADED))
+        start_server()
+        context = multiprocessing.get_context("forkserver" if _HAS_SERVER else "spawn")
         self._pool = ProcessPoolExecutor(count, context, worker.start, (reading,))
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 

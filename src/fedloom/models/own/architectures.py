@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -18,11 +17,10 @@ from fedloom.core.streams import stream_seed
 from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
 from fedloom.models.image_processing import Pixels, fixed_size, read_pixels
+from fedloom.models.own.readers import PictureReader, Reader, SoundReader, TextReader
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.word_tokenizer import word_tokenizer
 
-Reader = Callable[[Any], dict[str, Tensor]]
-"""One raw input (picture, text or waveform) to the encoder's keyword arguments, without a batch dimension."""
 SIDE = 16
 """Side of the tiny picture encoders' input, in pixels."""
 WORDS = 48
@@ -137,14 +135,14 @@ def _tiny(name: str, modality: str, words: Sequence[str]) -> tuple[Any, Reader, 
     if modality == "text":
         tokenizer = bert_tokenizer(words)
         config.vocab_size = len(tokenizer)
-        return AutoModel.from_config(config), _text_reader(tokenizer, WORDS), tokenizer
+        return AutoModel.from_config(config), TextReader(PlainTokenizer(tokenizer), WORDS), tokenizer
     if modality == "audio":
         extractor = ASTFeatureExtractor(
             num_mel_bins=config.num_mel_bins, max_length=config.max_length, sampling_rate=SAMPLE_RATE
         )
-        return AutoModel.from_config(config), _sound_reader(extractor), extractor
+        return AutoModel.from_config(config), SoundReader(extractor), extractor
     pixels = Pixels((SIDE, SIDE), None, mean=(0.5,) * 3, std=(0.5,) * 3)
-    return AutoModel.from_config(config), _picture_reader(pixels), None
+    return AutoModel.from_config(config), PictureReader(pixels), None
 
 
 def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
@@ -156,16 +154,16 @@ def _checkpoint(name: str, modality: str) -> tuple[Any, Reader, Any]:
         if modality == "image":
             pixels = read_pixels(name, "model.architectures")
             _check_size(name, pixels, getattr(encoder.config, "image_size", None))
-            return encoder, _picture_reader(pixels), None
+            return encoder, PictureReader(pixels), None
         if modality == "audio":
             extractor = AutoFeatureExtractor.from_pretrained(name)
-            return encoder, _sound_reader(extractor), extractor
+            return encoder, SoundReader(extractor), extractor
         tokenizer = AutoTokenizer.from_pretrained(name)
     except (OSError, SafetensorError, ValueError) as error:
         raise ExperimentError(
             f"model.architectures: {name} is none of {', '.join(TINY)}, and no Hugging Face model either: {reason(error)}"
         ) from error
-    return encoder, _text_reader(tokenizer, min(tokenizer.model_max_length, 128)), tokenizer
+    return encoder, TextReader(PlainTokenizer(tokenizer), min(tokenizer.model_max_length, 128)), tokenizer
 
 
 def _check_size(name: str, pixels: Pixels, side: Any) -> None:
@@ -190,30 +188,6 @@ def bert_tokenizer(words: Sequence[str]) -> Any:
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     entries = [*special.values(), *sorted(set(words))]
     return word_tokenizer(entries, special, single="[CLS] $A [SEP]")
-
-
-def _picture_reader(pixels: Pixels) -> Reader:
-    return lambda picture: {"pixel_values": pixels.normal(pixels.sized(picture)[None])[0]}
-
-
-def _text_reader(tokenizer: Any, length: int) -> Reader:
-    tokenize = PlainTokenizer(tokenizer)
-
-    def read(text: str) -> dict[str, Tensor]:
-        encoding = tokenize(
-            text, truncation=True, max_length=length, padding="max_length", return_tensors="pt"
-        )
-        return {n: encoding[n][0] for n in ("input_ids", "attention_mask")}
-
-    return read
-
-
-def _sound_reader(extractor: Any) -> Reader:
-    def read(wave: Tensor) -> dict[str, Tensor]:
-        encoding = extractor(wave.numpy().astype(np.float32), sampling_rate=SAMPLE_RATE, return_tensors="pt")
-        return {"input_values": encoding["input_values"][0]}
-
-    return read
 
 
 def raw_input(sample: Sample, modality: str) -> Any:

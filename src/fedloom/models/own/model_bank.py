@@ -7,6 +7,7 @@ stay in eval mode, like all foundations: no dropout, and normalisation statistic
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from fedloom.data.sample import Sample, modality_of
 from fedloom.data.sources.labelled import as_texts
 from fedloom.models.base import Trainable, means
 from fedloom.models.own.architectures import Architecture, raw_input, save_architecture
+from fedloom.models.own.readers import BankReading, Reader
 
 PUBLIC, KNOWLEDGE = "public", "knowledge"
 """Groups of the public items, and of the knowledge about them; every client has both."""
@@ -30,9 +32,9 @@ ITEMS = f"{PUBLIC}/items"
 
 @dataclass(frozen=True, eq=False)
 class OwnExample:
-    """An encoder's inputs for one sample, and its label (-1 if unlabelled)."""
+    """Inputs for one sample by the name of their reader, which equal architectures share, and its label (-1 if unlabelled)."""
 
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Mapping[str, Tensor]]
     label: int
 
 
@@ -51,6 +53,12 @@ class ModelBank(Trainable):
         self.of_client = {client: group_name(name) for client, name in of_client.items()}
         self._root = nn.ModuleDict({g.replace(".", "_"): a.net for g, a in self.architectures.items()})
         self.current = next(iter(self.architectures.values()))
+        self._readers: dict[str, Reader] = {}
+        self._reader_of: dict[str, str] = {}
+        for group, architecture in self.architectures.items():
+            equal = (name for name, reader in self._readers.items() if reader == architecture.read)
+            self._reader_of[group] = name = next(equal, group)
+            self._readers[name] = architecture.read
         super().__init__(
             {f"{g}/{n}": p for g, a in self.architectures.items() for n, p in a.net.named_parameters()},
             {},
@@ -96,6 +104,28 @@ class ModelBank(Trainable):
 
     def prepare(self, sample: Sample, client: str | None = None) -> Sample | OwnExample:
         """The input of the client's architecture; without a client the sample itself. Raises ExperimentError."""
+        self._check(sample)
+        return sample if client is None else self._read(self.architectures[self.of_client[client]], sample)
+
+    @cached_property
+    def reading(self) -> BankReading:
+        """See `loading.prepared.ReadsFiles`."""
+        readers: dict[str, dict[str, Reader]] = {}
+        for name, reader in self._readers.items():
+            readers.setdefault(self.architectures[name].modality, {})[name] = reader
+        return BankReading({m: own for m, own in readers.items() if m != "text"})
+
+    def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> OwnExample:
+        """The inputs of all architectures of the sample's modality; see `loading.prepared.ReadsFiles`."""
+        self._check(sample)
+        named: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in inputs.items():
+            reader, _, argument = name.partition("/")
+            named.setdefault(reader, {})[argument] = tensor
+        return OwnExample(named, int(sample.meta["label"]))
+
+    def _check(self, sample: Sample) -> None:
+        """Raise ExperimentError for a sample without a label, or with several inputs of one modality."""
         if "label" not in sample.meta:
             raise ExperimentError(
                 f"{sample.uid} has no label; clients with models of their own need data.source labelled"
@@ -104,24 +134,31 @@ class ModelBank(Trainable):
             raise ExperimentError(
                 f"{sample.uid} has several inputs of {modality_of(several[0])}, and clients with models of their own read one"
             )
-        return sample if client is None else _read(self.architectures[self.of_client[client]], sample)
 
-    def read(self, samples: Sequence[Sample]) -> list[OwnExample]:
-        """Inputs of the active architecture for these samples."""
-        return [_read(self.current, s) for s in samples]
+    def _read(self, architecture: Architecture, sample: Sample) -> OwnExample:
+        return self._example(
+            architecture, raw_input(sample, architecture.modality), int(sample.meta["label"])
+        )
+
+    def _example(self, architecture: Architecture, raw: Any, label: int = -1) -> OwnExample:
+        return OwnExample({self._reader_of[group_name(architecture.name)]: architecture.read(raw)}, label)
+
+    def read(self, examples: Sequence[Sample | OwnExample]) -> list[OwnExample]:
+        """The examples, samples among them as inputs of the active architecture."""
+        return [e if isinstance(e, OwnExample) else self._read(self.current, e) for e in examples]
 
     def read_items(self, items: Tensor, client: str) -> list[OwnExample]:
         """Inputs of a client's architecture for public items (see `models.generation.public_set`)."""
         architecture = self.architectures[self.of_client[client]]
         raw: Sequence[Any] = as_texts(items) if architecture.modality == "text" else list(items)
-        return [OwnExample(architecture.read(x), -1) for x in raw]
+        return [self._example(architecture, x) for x in raw]
 
     def outputs(self, examples: Sequence[OwnExample]) -> tuple[Tensor, Tensor]:
         """Logits (B, C) and unit representations (B, d) by the active architecture, with gradients if enabled."""
         like = self.current.net.head.weight
-        stacked = {
-            n: torch.stack([e.inputs[n] for e in examples]).to(like.device) for n in examples[0].inputs
-        }
+        reader = self._reader_of[group_name(self.current.name)]
+        inputs = [e.inputs[reader] for e in examples]
+        stacked = {n: torch.stack([own[n] for own in inputs]).to(like.device) for n in inputs[0]}
         stacked = {n: t.to(like.dtype) if t.is_floating_point() else t for n, t in stacked.items()}
         outputs: tuple[Tensor, Tensor] = self.current.net(stacked)
         return outputs
@@ -149,9 +186,9 @@ class ModelBank(Trainable):
         return torch.cat([p for p, _ in parts]), torch.cat([z for _, z in parts])
 
     @torch.no_grad()
-    def guesses(self, examples: Sequence[OwnExample], batch: int = 128) -> list[int]:
-        """The likeliest class of each example, by the active model."""
-        parts = (self.outputs(examples[i : i + batch])[0] for i in range(0, len(examples), batch))
+    def guesses(self, examples: Sequence[Sample | OwnExample], batch: int = 128) -> list[int]:
+        """The likeliest class of each example or sample, by the active model; they are read batch by batch."""
+        parts = (self.outputs(self.read(examples[i : i + batch]))[0] for i in range(0, len(examples), batch))
         return [guess for logits in parts for guess in logits.argmax(-1).tolist()]
 
     def score(
@@ -177,7 +214,7 @@ class ModelBank(Trainable):
             raise ExperimentError(
                 f"this client's model reads one input, of the modality {modality}; give {option} alone"
             )
-        return self.names[self.guesses([OwnExample(self.current.read(inputs[modality]), -1)])[0]]
+        return self.names[self.guesses([self._example(self.current, inputs[modality])])[0]]
 
     def save_adapters(self, folder: Path) -> None:
         """Write the active architecture: `encoder/` in transformers' format, `classifier.safetensors`, `fedloom.json`."""
@@ -206,10 +243,6 @@ class ModelBank(Trainable):
             encoder = AutoModel.from_pretrained(folder / "encoder", dtype=torch.float32)
         tensors = {f"{group}/encoder.{n}": p.detach() for n, p in encoder.named_parameters()}
         return tensors | {f"{group}/{n}": t for n, t in load_file(folder / "classifier.safetensors").items()}
-
-
-def _read(architecture: Architecture, sample: Sample) -> OwnExample:
-    return OwnExample(architecture.read(raw_input(sample, architecture.modality)), int(sample.meta["label"]))
 
 
 def group_name(architecture: str) -> str:

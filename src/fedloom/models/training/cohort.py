@@ -129,7 +129,8 @@ class _Run:
     def _features(self) -> Features:
         """Function from (client, example index) pairs to features, as in `loop.train_one`."""
         model, stack = self.model, self.stack
-        if any(n in stack.tensors and stack.tensors[n].requires_grad for n in model.feature_tensors):
+        trained = (n in stack.tensors and stack.tensors[n].requires_grad for n in model.feature_tensors)
+        if not model.has_features or any(trained):
             return lambda at: None
         if model.store.constant and self.trained.isdisjoint(model.feature_tensors):
             return self._kept()

@@ -157,12 +157,12 @@ def train_one(model: Trainable, job: LocalJob) -> Outcome:
 
 
 def _features(model: Trainable, job: LocalJob, trained: Collection[str]) -> Features:
-    """Function from example indices to features, each computed once; it returns None while the prefix is trained.
+    """Function from example indices to features, each computed once; it returns None while the prefix is trained, or for none.
 
     `trained`: tensors of this stage and the ones before.
     """
     parameters = model.tensors
-    if any(parameters[n].requires_grad for n in model.feature_tensors):
+    if not model.has_features or any(parameters[n].requires_grad for n in model.feature_tensors):
         return lambda indices: None
     if model.store.constant and not any(n in trained for n in model.feature_tensors):
         version = model.feature_version()

@@ -1,0 +1,54 @@
+"""Clients' own models on samples whose inputs another process made: equal architectures share them, others have their own."""
+
+import pickle
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedloom.data.sample import Sample
+from fedloom.models.image_processing import Pixels
+from fedloom.models.loading.reading import reading_key
+from fedloom.models.own.architectures import SIDE, Architecture, load_architecture
+from fedloom.models.own.model_bank import ModelBank
+from fedloom.models.own.readers import PictureReader
+
+CLIENTS = {"a": "tiny-vit", "b": "tiny-resnet", "c": "tiny-ast"}
+
+
+def bank(mean: float = 0.5) -> ModelBank:
+    """Two architectures of pictures, the second with `mean` in its image processor, and one of sounds."""
+    made: list[Architecture] = []
+    for name in CLIENTS.values():
+        modality = "audio" if name == "tiny-ast" else "image"
+        made.append(load_architecture(name, modality, 2, 8, (), 0))
+    pixels = Pixels((SIDE, SIDE), None, mean=(mean,) * 3, std=(0.5,) * 3)
+    made[1] = replace(made[1], read=PictureReader(pixels))
+    return ModelBank(made, CLIENTS, ("ant", "bee"))
+
+
+@pytest.mark.parametrize(("mean", "readers"), [(0.5, 1), (0.25, 2)])
+def test_a_copy_of_the_reading_makes_the_inputs_of_every_architecture(mean, readers) -> None:
+    model = bank(mean)
+    picture = torch.arange(3 * 20 * 24, dtype=torch.uint8).reshape(3, 20, 24)
+    samples = {
+        "image": Sample("i", {"image": picture}, "", "bee", {"label": 1}),
+        "audio": Sample("s", {"audio": torch.linspace(-1, 1, 5000)}, "", "ant", {"label": 0}),
+    }
+    copy = pickle.loads(pickle.dumps(model.reading))
+    assert reading_key(copy) == reading_key(model.reading)
+    for client, name in CLIENTS.items():
+        model.current = model.architectures[name]
+        sample = samples[model.current.modality]
+        made = model.finish(sample, copy(sample))
+        assert len(made.inputs) == (readers if "image" in sample.modalities else 1)
+        want = model.prepare(sample, client)
+        assert made.label == want.label
+        with torch.no_grad():
+            for one, other in zip(model.outputs([made]), model.outputs([want]), strict=True):
+                assert torch.equal(one, other)
+        assert model.guesses([sample, made]) == model.guesses([want, want])
+
+
+def test_the_key_changes_with_a_processor() -> None:
+    assert len({reading_key(bank(mean).reading) for mean in (0.5, 0.5, 0.25)}) == 2
