@@ -6,12 +6,13 @@ Writes FOLDER/stamps and FOLDER/data/<name> (FOLDER is `real` if not named); wha
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from offline import pictures, silos, speech, texts, voices
+from offline.fetch import has_apt
 from offline.packages import STAMPS
-from offline.parts import Part, command
+from offline.parts import Part, command, parser
 from offline.stamps import FOLDER
 
 
@@ -47,6 +48,7 @@ def _espeak(folder: Path) -> speech.Espeak:
     return speech.Espeak(_real(folder) / "espeak-ng", _real(folder) / "downloads")
 
 
+DESCRIPTION = "Real pictures and voices out of packages of Debian."
 PARTS = [
     Part("stamps", (STAMPS,), moved, "785 pictures with captions and thousands of voices, of Tux Paint"),
     Part("data/pictures", (), of_stamps(pictures.make), "photographs and drawings by category"),
@@ -59,5 +61,17 @@ PARTS = [
 ]
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build the parts, or say why there are none here."""
+    given, _ = parser(DESCRIPTION, PARTS).parse_known_args(arguments)
+    if given.list or (given.folder / "stamps").exists() or has_apt():
+        return command(DESCRIPTION, PARTS, arguments)
+    print(
+        f"there is no apt-get here, so no pictures and voices: unpack usr/share/tuxpaint/stamps of Debian's {STAMPS.name} to "
+        f"{given.folder / 'stamps'}, install espeak-ng, and run again. The models are complete without them."
+    )
+    return 0
+
+
 if __name__ == "__main__":
-    sys.exit(command("Real pictures and voices out of packages of Debian.", PARTS))
+    sys.exit(main())

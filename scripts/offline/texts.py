@@ -31,8 +31,8 @@ def things(stamps: Sequence[Stamp]) -> list[Stamp]:
     return list(first.values())
 
 
-def asked(stamp: Stamp, others: Sequence[Stamp]) -> list[tuple[str, str]]:
-    """Questions with answers: what it is, whether it is that, whether it is another, and which of four it is."""
+def questions(stamp: Stamp, others: Sequence[Stamp]) -> list[tuple[str, str]]:
+    """Questions with answers: what it is, whether it is that or something else, and which of four, if there are as many."""
     thing, kind = _lower(stamp.caption), KINDS[stamp.category]
     far = [c for c in KINDS if c != stamp.category and {c, stamp.category} not in UNCLEAR]
     strange = KINDS[far[number(stamp.stem) % len(far)]]
@@ -41,12 +41,14 @@ def asked(stamp: Stamp, others: Sequence[Stamp]) -> list[tuple[str, str]]:
     four = sorted(
         [thing, *(_lower(o.caption) for o in wrong[:3])], key=lambda text: number(stamp.stem + text)
     )
-    return [
+    asked = [
         (f"what kind of thing {plural} {thing}?", kind),
         (f"{plural} {thing} {kind}?", "yes"),
         (f"{plural} {thing} {strange}?", "no"),
-        (f"which of these is {kind}: {', '.join(four[:3])} or {four[3]}?", thing),
     ]
+    if len(four) == 4:
+        asked.append((f"which of these is {kind}: {', '.join(four[:3])} or {four[3]}?", thing))
+    return asked
 
 
 def _lower(caption: str) -> str:
@@ -63,7 +65,7 @@ def make(root: Path, folder: Path) -> str:
     rows = []
     for stamp in known:
         same = [o for o in known if split_of(fold[o.stem]) == split_of(fold[stamp.stem])]
-        for question, answer in asked(stamp, same):
+        for question, answer in questions(stamp, same):
             row = {"question": question, "answer": answer, "category": stamp.category, "stem": stamp.stem}
             rows.append({**row, "fold": fold[stamp.stem], "split": split_of(fold[stamp.stem])})
     write(folder, rows, "questions.csv")
