@@ -49,6 +49,7 @@ def _espeak(folder: Path) -> speech.Espeak:
 
 
 DESCRIPTION = "Real pictures and voices out of packages of Debian."
+ESPEAK = "espeak-ng where the machine has none: Debian espeak-ng and its libraries, 5 MB, GPL-3"
 PARTS = [
     Part("stamps", (STAMPS,), moved, "785 pictures with captions and thousands of voices, of Tux Paint"),
     Part("data/pictures", (), of_stamps(pictures.make), "photographs and drawings by category"),
@@ -56,8 +57,8 @@ PARTS = [
     Part("data/names", (), of_stamps(voices.make_names), "names of animals said by people, by language"),
     Part("data/questions", (), of_stamps(texts.make), "questions in words about the same things"),
     Part("data/silos", (), of_stamps(silos.make), "four silos of animals, for experiments/real/stamps.yaml"),
-    Part("data/digits-synthetic", (), spoken_digits, "digits said by espeak-ng"),
-    Part("data/names-synthetic", (), spoken_names, "names of animals said by espeak-ng"),
+    Part("data/digits-synthetic", (), spoken_digits, "digits said by espeak-ng", ESPEAK),
+    Part("data/names-synthetic", (), spoken_names, "names of animals said by espeak-ng", ESPEAK),
 ]
 
 

@@ -28,10 +28,17 @@ def by(module: str, needs_tools: bool = False) -> Callable[[Path, Path], str | N
     return make
 
 
+TOOLS = "once for both: PyPI gguf, onnx, protobuf, ml_dtypes, about 27 MB, MIT, Apache-2.0, BSD"
 PARTS = [
-    Part("models/smollm2", (SMOLLM2,), by("smollm2", True), "SmolLM2-135M-Instruct, a language model"),
+    Part("models/smollm2", (SMOLLM2,), by("smollm2", True), "SmolLM2-135M-Instruct, a language model", TOOLS),
     Part("models/whisper-tiny-en", (WHISPER,), by("whisper_tiny"), "Whisper tiny.en, for English speech"),
-    Part("models/vision", (VISION,), by("vision_tower", True), "a picture encoder of DINOv2-small's shape"),
+    Part(
+        "models/vision",
+        (VISION,),
+        by("vision_tower", True),
+        "a picture encoder of DINOv2-small's shape",
+        TOOLS,
+    ),
     Part(
         "models/efficientnet-lite0",
         (EFFICIENTNET, EFFICIENTNET_CODE),

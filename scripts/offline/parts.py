@@ -26,6 +26,8 @@ class Part:
     packages: tuple[Package, ...]
     make: Callable[[Path, Path], str | None]
     about: str
+    more: str = ""
+    """Further downloads in words."""
 
 
 def build(part: Part, real: Path) -> None:
@@ -78,8 +80,11 @@ def command(description: str, parts: Sequence[Part], arguments: Sequence[str] | 
     if given.list:
         print(f"into {given.folder.resolve()}:")
         for part in wanted:
-            state = "is there" if (given.folder / part.name).exists() else "; ".join(map(str, part.packages))
-            print(f"  {part.name:<26} {part.about}; {state or 'downloads nothing more'}")
+            needed = (
+                "; ".join(filter(None, (*map(str, part.packages), part.more))) or "downloads nothing more"
+            )
+            state = "is there" if (given.folder / part.name).exists() else needed
+            print(f"  {part.name:<26} {part.about}; {state}")
         return 0
     try:
         given.folder.mkdir(parents=True, exist_ok=True)

@@ -92,7 +92,7 @@ class Espeak:
             for path in download_debian(needed, downloads):
                 unpack(path, folder)
             (folder / ".complete").touch()
-        data = next(folder.rglob("espeak-ng-data"), None)
+        data = next((path.parent for path in folder.rglob("phontab")), None)
         program = folder / "usr/bin/espeak-ng"
         if data is None or not program.is_file():
             raise AssetError(f"{folder} holds no espeak-ng; delete it and run again.")
