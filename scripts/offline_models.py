@@ -28,7 +28,7 @@ def by(module: str, needs_tools: bool = False) -> Callable[[Path, Path], str | N
     return make
 
 
-TOOLS = "once for both: PyPI gguf, onnx, protobuf, ml_dtypes, about 27 MB, MIT, Apache-2.0, BSD"
+TOOLS = "once for both: PyPI gguf, onnx, protobuf, ml_dtypes, 10 MB, MIT, Apache-2.0, BSD"
 PARTS = [
     Part("models/smollm2", (SMOLLM2,), by("smollm2", True), "SmolLM2-135M-Instruct, a language model", TOOLS),
     Part("models/whisper-tiny-en", (WHISPER,), by("whisper_tiny"), "Whisper tiny.en, for English speech"),
