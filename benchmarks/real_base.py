@@ -3,7 +3,7 @@
 `python -m benchmarks real_base MODELS STAMPS [--clients 2 6 20] [--kinds off auto] [--repetitions 2] [--measure memory time]`
 
 SmolLM2-135M behind Whisper tiny.en's encoder and a picture encoder in float32, adapted as in experiments/real/stamps.yaml.
-docs/your-model.md, "Real weights without a hub", makes MODELS (its models/) and STAMPS (its stamps/usr/share/tuxpaint/stamps).
+docs/your-model.md, "Real weights without a hub", makes MODELS (its models/) and STAMPS (its stamps/).
 Half of the clients hold pictures of animals, half their spoken names; every client has 4 samples for training and 1 for testing,
 whatever the number of clients. A round is 2 steps of batch 4: one of the encoder's adapter and the projector, one of the LLM's
 adapter, so that no side reads a sample's features twice. The method is FedAvg-LoRA; a kind is our `engine.cohort`, or
@@ -37,7 +37,7 @@ from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
-from scripts.real_models.stamps import pairs, write
+from scripts.offline.silos import pairs, write
 
 STEPS, BATCH, SAMPLES = 2, 4, 5
 KINDS = ("off", "auto")

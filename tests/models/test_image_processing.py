@@ -175,3 +175,30 @@ def test_the_longest_picture_costs_little() -> None:
     tracemalloc.stop()
     assert sized.shape == (3, 224, 224)
     assert peak < 50e6
+
+
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("top", [False, True])
+def test_efficientnets_own_steps_are_followed(top, normalise, offset) -> None:
+    from transformers.models.efficientnet.image_processing_pil_efficientnet import (
+        EfficientNetImageProcessorPil,
+    )
+
+    processor = EfficientNetImageProcessorPil(
+        size={"height": 8, "width": 8},
+        include_top=top,
+        do_normalize=normalise,
+        rescale_offset=offset,
+        rescale_factor=1 / 127.5,
+        image_mean=[0.1, 0.2, 0.3],
+        image_std=[0.5, 0.6, 0.7],
+    )
+    picture = torch.randint(
+        0, 256, (3, 20, 30), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
+    pixels = Pixels(None, None, processor=processor)
+    sized = pixels.sized(picture)
+    assert sized.dtype == torch.uint8
+    wanted = processor(picture.permute(1, 2, 0).numpy(), return_tensors="pt")["pixel_values"]
+    torch.testing.assert_close(pixels.normal(sized[None]), wanted.float(), atol=1e-4, rtol=1e-4)

@@ -52,6 +52,11 @@ class Pixels:
         self.factor = float(self._processor.rescale_factor) if rescale else 1.0
         self.mean = tuple(map(float, self._processor.image_mean)) if normalise else (0.0,) * 3
         self.std = tuple(map(float, self._processor.image_std)) if normalise else (1.0,) * 3
+        if rescale and getattr(self._processor, "rescale_offset", False):  # EfficientNet: to [-1, 1]
+            self.mean = tuple(m + 1 for m in self.mean)
+        self._twice = bool(getattr(self._processor, "include_top", False))
+        if self._twice:  # EfficientNet divides by the deviation once more
+            self.std = tuple(s * float(d) for s, d in zip(self.std, self._processor.image_std, strict=True))
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Pixels":
@@ -79,6 +84,7 @@ class Pixels:
             do_normalize=False,
             input_data_format="channels_last",
             return_tensors="pt",
+            **({"include_top": False} if self._twice else {}),
         )
         pixels: Tensor = batch["pixel_values"][0]
         return pixels.contiguous()

@@ -84,6 +84,42 @@ def _convnext() -> tuple[Any, Any]:
     return model, _pixels("ConvNextImageProcessorPil", size={"shortest_edge": SIDE})
 
 
+def _resnet() -> tuple[Any, Any]:
+    from transformers import ResNetConfig, ResNetModel
+
+    sizes = {"embedding_size": 8, "hidden_sizes": [16, 24], "depths": [1, 1], "layer_type": "basic"}
+    model = ResNetModel(ResNetConfig(**sizes))
+    return _used(model), _pixels("ConvNextImageProcessorPil", size={"shortest_edge": SIDE})
+
+
+def _efficientnet() -> tuple[Any, Any]:
+    from transformers import EfficientNetConfig, EfficientNetModel
+    from transformers.models.efficientnet.image_processing_pil_efficientnet import (
+        EfficientNetImageProcessorPil,
+    )
+
+    blocks = {"kernel_sizes": [3, 5], "in_channels": [32, 16], "out_channels": [16, 24], "strides": [1, 2]}
+    config = EfficientNetConfig(
+        **blocks,
+        num_block_repeats=[1, 1],
+        expand_ratios=[1, 2],
+        width_coefficient=0.25,
+        depth_coefficient=1.0,
+        hidden_dim=320,
+        image_size=SIDE,
+    )
+    size = {"height": SIDE, "width": SIDE}
+    return _used(EfficientNetModel(config)), EfficientNetImageProcessorPil(size=size)
+
+
+def _used(model: torch.nn.Module) -> torch.nn.Module:
+    """The model with normalisation statistics of pictures that it has seen."""
+    with torch.no_grad():
+        for _ in range(20):
+            model.train()(torch.randn(8, 3, SIDE, SIDE))
+    return model.eval()
+
+
 def _whisper() -> tuple[Any, Any]:
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperModel
 
@@ -150,6 +186,8 @@ IMAGE: dict[str, Callable[[], tuple[Any, Any]]] = {
     "vit": _vit,
     "convnextv2": _convnext,
 }
+WITHOUT_LINEAR: dict[str, Callable[[], tuple[Any, Any]]] = {"resnet": _resnet, "efficientnet": _efficientnet}
+"""Networks of convolutions and batch norms alone, on which no adapter goes."""
 AUDIO: dict[str, Callable[[], tuple[Any, Any]]] = {
     "whisper": _whisper,
     "wav2vec2": _wav2vec2,
@@ -162,7 +200,7 @@ def write(name: str, folder: Path, seed: int = 0) -> Path:
     """The folder of an encoder."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model, processor = {**IMAGE, **AUDIO}[name]()
+        model, processor = {**IMAGE, **WITHOUT_LINEAR, **AUDIO}[name]()
     model.save_pretrained(folder / name)
     processor.save_pretrained(folder / name)
     return folder / name

