@@ -1,4 +1,4 @@
-"""A VisionTextDualEncoderModel of a picture encoder and a sentence encoder, whose two projections are aligned on captioned pictures.
+"""A VisionTextDualEncoderModel of a picture encoder and a sentence encoder, whose projections are aligned on captioned pictures.
 
 Run: python scripts/real_models/align_pair.py VISION TEXT PICTURES FOLDER [SIDE]
 VISION and TEXT are folders or ids of a picture model with a pooled output and of a BERT; PICTURES holds a metadata.jsonl of
@@ -54,7 +54,9 @@ def resized(model: Any, side: int) -> None:
 
 
 def straightened(model: Any) -> None:
-    """Let a BERT's pooler pass the first token's state: a sentence encoder was trained with the mean instead and never used it."""
+    """Let a BERT's pooler pass the first token's state: a sentence encoder is trained with the mean and never uses its pooler."""
+    if model.config.model_type != "bert" or model.pooler is None:
+        raise SystemExit(f"TEXT is a {model.config.model_type} model; a BERT with a pooler is right")
     width = model.config.hidden_size
     model.pooler.dense.weight.data = TANH * torch.eye(width)
     model.pooler.dense.bias.data = torch.zeros(width)
@@ -159,7 +161,9 @@ def main(vision: str, text: str, pictures: Path, folder: Path, side: int = 112) 
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
     shares = ", ".join(f"{share:.2f}" for share in ranks(similar))
-    print(f"{int(kept.sum())} captions aligned; rank 1, 5, 10 of {int(held.sum())} held out: {shares}; scale {scale:g}")
+    print(
+        f"{int(kept.sum())} captions aligned; rank 1, 5, 10 of {int(held.sum())} held out: {shares}; scale {scale:g}"
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Run: python scripts/real_models/stamp_classes.py STAMPS FOLDER
 STAMPS is usr/share/tuxpaint/stamps of the unpacked package (`apt-get download tuxpaint-stamps-default`, then `dpkg -x`). Half of
 each category, at least eight pictures, goes to FOLDER/clients/<category>; everything else but letters, coins and other symbols to
-FOLDER/public with a metadata.jsonl. Pictures of one caption are on one side. A hash of the caption deals, so that no draw is made.
+FOLDER/public with a metadata.jsonl. Pictures of one caption are on one side; a hash of the caption deals, nothing is drawn.
 """
 
 import hashlib

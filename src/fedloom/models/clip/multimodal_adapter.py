@@ -51,8 +51,8 @@ class MultimodalAdapter(CLIPAdapter):
         """The module. Raises ExperimentError for more blocks than the towers have."""
         if not towers.in_blocks:
             raise ExperimentError(
-                "the method adapts blocks inside both towers, and a model of this model.clip runs as a whole; take a method with a "
-                "learned prompt, such as promptfl, or a pair of a ViT, DINOv2 or CLIP vision model and a BERT or RoBERTa"
+                "the method adapts blocks inside both towers, and a model of this model.clip runs as a whole; take a method with "
+                "a learned prompt, such as promptfl, or a pair of a ViT, DINOv2 or CLIP vision model and a BERT or RoBERTa"
             )
         most = min(towers.text_depth, towers.vision_depth)
         if self.blocks > most:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Trunk:
-    """One model. `first_norm` names a block's LayerNorm before its attention; None where blocks normalise their output instead."""
+    """One model. `first_norm` names a block's LayerNorm before its attention; None where blocks normalise their output."""
 
     enter: Callable[[Tensor], Tensor]
     """Pixels (B, 3, S, S) or token embeddings (R, L, d) to the first block's input."""
