@@ -1,4 +1,4 @@
-"""VisionTextDualEncoderModel block by block: adapters, patches, what is read once; every method on other towers, saved, loaded."""
+"""VisionTextDualEncoderModel block by block: adapters, patches, what is read once; every method on other towers, then loaded."""
 
 import pytest
 import torch

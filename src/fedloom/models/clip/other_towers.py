@@ -128,7 +128,7 @@ class DualEncoderTowers(Towers):
         if not patches:
             return normalize(self.clip.visual_projection(pool(hidden, None)), dim=-1)
         alone = hidden[:, 1:].flatten(0, 1)[:, None]
-        pooled = pool(alone, None).unflatten(0, (len(hidden), -1))
+        pooled = pool(alone, None).view(len(hidden), hidden.shape[1] - 1, -1)
         return normalize(self.clip.visual_projection(pooled), dim=-1)
 
     def _mask(self, tower: Tower, hidden: Tensor, end: Tensor | None) -> Tensor | None:
