@@ -8,12 +8,13 @@ from fedloom.experiment.settings import load_rows
 FILE = Path("experiments/real/pfedmma.yaml")
 
 
-def test_the_rows_are_those_of_the_main_table_and_a_local_one() -> None:
+def test_the_rows_are_those_of_the_main_table_and_adapters_that_share_nothing_or_all() -> None:
     runs = load_rows(FILE, ["seeds=[0]"])
     main = load_rows(Path("experiments/pfedmma/main.yaml"), ["seeds=[0]"])
-    local = next(r for r in runs if r.row == "Local only, adapters")
-    assert (local.method.name, local.method.share) == ("pfedmma", "none")
-    assert sorted(r.method.name for r in runs if r is not local) == sorted(r.method.name for r in main)
+    shares = [r.method.share for r in runs if r.method.name == "pfedmma"]
+    assert sorted(shares) == ["all", "none", "s"]
+    assert {r.method.name for r in runs} == {r.method.name for r in main}
+    assert len(runs) == len(main) + 2
     assert {(r.method.name, r.training.lr) for r in runs} == {(r.method.name, r.training.lr) for r in main}
     assert all(isinstance(r.data.partition, FewShot) and r.model.clip == "models/pair" for r in runs)
     assert all((r.rounds == 0) == (r.method.name == "zero-shot") for r in runs)
