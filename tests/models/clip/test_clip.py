@@ -97,9 +97,9 @@ def test_what_is_frozen_is_read_once(monkeypatch) -> None:
     ran: list[tuple[str, int]] = []
     original = model.towers.run
 
-    def run(tower, hidden, first=0, stop=None, branch=None):
+    def run(tower, hidden, first=0, stop=None, branch=None, end=None):
         ran.append((tower, first, stop))
-        return original(tower, hidden, first, stop, branch)
+        return original(tower, hidden, first, stop, branch, end)
 
     monkeypatch.setattr(model.towers, "run", run)
     model.store = FeatureCache(constant=True, limit=10**6)

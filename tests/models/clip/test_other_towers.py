@@ -1,73 +1,23 @@
 """SigLIP and VisionTextDualEncoderModel as `model.clip`: the features of plain transformers, and methods trained on them."""
 
-import json
-
 import pytest
 import torch
 from torch.nn.functional import normalize
-from transformers import (
-    BertConfig,
-    BertModel,
-    SiglipConfig,
-    SiglipModel,
-    VisionTextDualEncoderModel,
-    ViTConfig,
-    ViTModel,
-)
+from transformers import SiglipModel, VisionTextDualEncoderModel, ViTConfig, ViTModel
 
 from fedloom.core.errors import ExperimentError
 from fedloom.methods import METHODS
 from fedloom.models.clip.checkpoint import load_clip_checkpoint
 from fedloom.models.clip.trainable import AdaptedCLIP
 from fedloom.models.image_processing import Pixels
-from tests.models.clip.tiny_clip import (
-    CLASSES,
-    PREPROCESSOR,
-    SIDE,
-    TEXT,
-    VISION,
-    WORDS,
-    quick_settings,
-    sample,
-    tokenizer,
-    write,
-)
-
-
-def write_other(name, folder):
-    picture = {**VISION, "image_size": SIDE, "patch_size": 8}
-    words = {**TEXT, "vocab_size": len(WORDS) + 1, "max_position_embeddings": 40}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        if name == "siglip":
-            words |= {"projection_size": VISION["hidden_size"], "pad_token_id": 16, "eos_token_id": 15}
-            model = SiglipModel(SiglipConfig(text_config=words, vision_config=picture))
-        else:
-            model = VisionTextDualEncoderModel(
-                vision_model=ViTModel(ViTConfig(**picture)), text_model=BertModel(BertConfig(**words))
-            )
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.ndim > 1:
-                    parameter.mul_(3.0)
-            model.logit_scale.fill_(2.0)
-    read = tokenizer()
-    if name == "siglip":
-        read.add_special_tokens({"pad_token": "<pad>"})
-    else:
-        read.add_special_tokens({"cls_token": "<start>", "sep_token": "<end>", "pad_token": "<pad>"})
-    model.eval().save_pretrained(folder)
-    read.save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps({**PREPROCESSOR, "image_processor_type": "CLIPImageProcessor"}), encoding="utf-8"
-    )
-    return folder
+from tests.models.clip.tiny_clip import CLASSES, PREPROCESSOR, SIDE, VISION, quick_settings, sample, write
+from tests.models.clip.tiny_pairs import PAIRS, write_other
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("others")
-    return {name: write_other(name, root / name) for name in ("siglip", "dual")}
+    return {name: write_other(name, root / name) for name in ("siglip", *PAIRS)}
 
 
 def adapted(folder, method="promptfl"):
@@ -75,7 +25,7 @@ def adapted(folder, method="promptfl"):
     return AdaptedCLIP(towers, pixels, CLASSES, METHODS[method]().clip_adapter, seed=0)
 
 
-@pytest.mark.parametrize("name", ["siglip", "dual"])
+@pytest.mark.parametrize("name", ["siglip", *PAIRS])
 def test_zero_shot_logits_are_those_of_plain_transformers(name, folders) -> None:
     model = adapted(folders[name], "zero-shot")
     plain = (SiglipModel if name == "siglip" else VisionTextDualEncoderModel).from_pretrained(folders[name])
@@ -99,7 +49,7 @@ def test_zero_shot_logits_are_those_of_plain_transformers(name, folders) -> None
     torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["siglip", "dual"])
+@pytest.mark.parametrize("name", ["siglip", *PAIRS])
 def test_a_context_of_the_templates_words_gives_the_templates_features(name, folders) -> None:
     model = adapted(folders[name])
     towers, part = model.towers, model.part
@@ -113,7 +63,7 @@ def test_a_context_of_the_templates_words_gives_the_templates_features(name, fol
         torch.testing.assert_close(part.after(part.prompt["context"](), names)[0], want)
 
 
-@pytest.mark.parametrize("name", ["siglip", "dual"])
+@pytest.mark.parametrize("name", ["siglip", *PAIRS])
 def test_a_learned_prompt_learns(name, folders) -> None:
     model = adapted(folders[name])
     examples = [model.prepare(sample(i, i % 3)) for i in range(9)]
@@ -129,15 +79,16 @@ def test_a_learned_prompt_learns(name, folders) -> None:
     assert min(losses) < losses[0] - 5e-4
 
 
-def test_the_multimodal_adapter_trains_inside_siglip_in_a_cohort_as_alone(
-    folders, tmp_path, federate
+@pytest.mark.parametrize("name", ["siglip", "vit-bert", "dinov2-roberta", "clip-bert"])
+def test_the_multimodal_adapter_trains_inside_both_towers_in_a_cohort_as_alone(
+    name, folders, tmp_path, federate
 ) -> None:
     from fedloom.experiment.settings import Experiment
 
     settings = quick_settings(write(tmp_path), 2)
     settings |= {
         "method": {"name": "pfedmma", "blocks": 2, "rank": 4},
-        "model": {"clip": str(folders["siglip"])},
+        "model": {"clip": str(folders[name])},
     }
     runs = []
     for cohort in ("off", 2):
@@ -146,15 +97,15 @@ def test_the_multimodal_adapter_trains_inside_siglip_in_a_cohort_as_alone(
         runs.append(run)
     one, other = (r.state.shared for r in runs)
     assert all((t - runs[0].engine.model.start[n]).abs().max() > 0 for n, t in one.items())
-    for name in one:
-        torch.testing.assert_close(one[name], other[name], atol=1e-5, rtol=1e-4)
+    for tensor in one:
+        torch.testing.assert_close(one[tensor], other[tensor], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("name", "method", "says"),
     [
-        ("dual", "pfedmma", "model.clip is a pair of whole models"),
-        ("dual", "fedotp", "patches, which have no features of their own"),
+        ("beit-bert", "pfedmma", "a model of this model.clip runs as a whole"),
+        ("beit-bert", "fedotp", "patches, which have no features of their own"),
         ("siglip", "fedotp", "patches, which have no features of their own"),
     ],
 )

@@ -154,8 +154,7 @@ class Part(nn.Module):
 
         def make() -> Tensor:
             tokens = self.template_tokens(names)
-            hidden = self.towers.run("text", self.towers.text_in(self.towers.embed(tokens.ids)))
-            return self.towers.text_out(hidden, tokens.end)
+            return self.towers.text_features(self.towers.embed(tokens.ids), tokens.end)
 
         return self.fixed(("template", names), make)  # type: ignore[no-any-return]
 

@@ -51,8 +51,8 @@ class MultimodalAdapter(CLIPAdapter):
         """The module. Raises ExperimentError for more blocks than the towers have."""
         if not towers.in_blocks:
             raise ExperimentError(
-                "the method adapts blocks inside both towers, and model.clip is a pair of whole models; take a method with a "
-                "learned prompt, such as promptfl"
+                "the method adapts blocks inside both towers, and a model of this model.clip runs as a whole; take a method with "
+                "a learned prompt, such as promptfl, or a pair of a ViT, DINOv2 or CLIP vision model and a BERT or RoBERTa"
             )
         most = min(towers.text_depth, towers.vision_depth)
         if self.blocks > most:
@@ -95,7 +95,7 @@ class MultimodalPart(Part):
         act = _ACTIVATIONS[spec.activation]
         rescale = spec.grad_rescale and spec.scale > 0
         h = backward_times(x, spec.scale) if rescale else x
-        h = own["down"](block.layer_norm1(h) if spec.branch_input == "ln1" else h)
+        h = own["down"](self.towers.first_norm(tower, block, h) if spec.branch_input == "ln1" else h)
         h = own["up"](act(shared(act(h) if spec.inner_activation else h)))
         out: Tensor = spec.scale * (backward_times(h, 1 / spec.scale) if rescale else h)
         return out
@@ -120,12 +120,14 @@ class MultimodalPart(Part):
 
         def below() -> tuple[Tensor, Tensor]:
             tokens = self.template_tokens(names)
-            return towers.run("text", towers.text_in(towers.embed(tokens.ids)), stop=first), tokens.end
+            entering = towers.text_in(towers.embed(tokens.ids))
+            return towers.run("text", entering, stop=first, end=tokens.end), tokens.end
 
         hidden, end = self.fixed(("below", names), below)
         self.rows = who.texts(len(names))
-        hidden = towers.run("text", hidden.repeat(who.clients, 1, 1), first, branch=self.branch)
-        return towers.text_out(hidden, end.repeat(who.clients)).view(who.clients, len(names), -1)
+        hidden, end = hidden.repeat(who.clients, 1, 1), end.repeat(who.clients)
+        hidden = towers.run("text", hidden, first, branch=self.branch, end=end)
+        return towers.text_out(hidden, end).view(who.clients, len(names), -1)
 
 
 class _BackwardTimes(torch.autograd.Function):

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
-from fedloom.models.clip.towers import Branch, Tokens, Tower, Towers
+from fedloom.models.clip.towers import Tokens, Tower, Towers
+from fedloom.models.clip.trunks import Trunk, padding_mask, text_trunk, vision_trunk
 
 
 class SiglipTowers(Towers):
@@ -54,24 +56,18 @@ class SiglipTowers(Towers):
         model = self.clip.vision_model
         return normalize(model.head(model.post_layernorm(hidden)), dim=-1)
 
-    def _mask(self, tower: Tower, hidden: Tensor) -> Tensor | None:
+    def _mask(self, tower: Tower, hidden: Tensor, end: Tensor | None) -> Tensor | None:
         return None
 
 
 class DualEncoderTowers(Towers):
-    """Any picture model and any text model of transformers with a projection each, called as a whole."""
-
-    in_blocks = False
-    has_patches = False
+    """Any picture model and any text model of transformers with a projection each; families with a `Trunk` run block by block."""
 
     def _read_sizes(self) -> None:
-        text = self.clip.text_model
-        if "inputs_embeds" not in inspect.signature(text.forward).parameters:
-            raise ExperimentError(
-                f"model.clip: its text model is a {type(text).__name__}, which takes no inputs_embeds; name another model"
-            )
+        text, vision = self.clip.text_model, self.clip.vision_model.config
+        self.in_blocks = bool(self._trunks["text"].blocks) and bool(self._trunks["vision"].blocks)
+        self.has_patches = bool(self._trunks["vision"].blocks)
         self.width = self.clip.config.projection_dim
-        vision = self.clip.vision_model.config
         side, patch = getattr(vision, "image_size", 0), getattr(vision, "patch_size", 0)
         self.patches = (
             (side // patch) ** 2 if isinstance(side, int) and isinstance(patch, int) and patch else 0
@@ -85,6 +81,15 @@ class DualEncoderTowers(Towers):
         ):  # positions begin after the padding's
             self.longest -= text.config.pad_token_id + 1
 
+    @cached_property
+    def _trunks(self) -> dict[Tower, Trunk]:
+        text = self.clip.text_model
+        if "inputs_embeds" not in inspect.signature(text.forward).parameters:
+            raise ExperimentError(
+                f"model.clip: its text model is a {type(text).__name__}, which takes no inputs_embeds; name another model"
+            )
+        return {"text": text_trunk(text), "vision": vision_trunk(self.clip.vision_model)}
+
     def _ends(self) -> tuple[int, int]:
         tokenizer = self.tokenizer
         if tokenizer.cls_token_id is not None and tokenizer.sep_token_id is not None:
@@ -92,7 +97,12 @@ class DualEncoderTowers(Towers):
         return super()._ends()
 
     def _blocks(self, tower: Tower) -> Any:
-        return ()
+        return self._trunks[tower].blocks
+
+    def first_norm(self, tower: Tower, block: Any, x: Tensor) -> Tensor:
+        """A block's input after its first LayerNorm; x itself where the block before has normalised it."""
+        name = self._trunks[tower].first_norm
+        return x if name is None else getattr(block, name)(x)
 
     def embed(self, ids: Tensor) -> Tensor:
         """(C, L) to token embeddings (C, L, d_text), without positions."""
@@ -100,34 +110,34 @@ class DualEncoderTowers(Towers):
         return embeds
 
     def text_in(self, embeds: Tensor) -> Tensor:
-        """The embeddings themselves: the text model adds positions."""
-        return embeds
+        """Token embeddings (R, L, d_text) to the first block's input; unchanged for a model that runs as a whole."""
+        return self._trunks["text"].enter(embeds)
 
     def text_out(self, hidden: Tensor, end: Tensor) -> Tensor:
-        """Embeddings (R, L, d_text) of texts that end at `end` (R,) to unit text features (R, d)."""
-        mask = (torch.arange(hidden.shape[1], device=hidden.device) <= end[:, None]).long()
-        pooled = self.clip.text_model(inputs_embeds=hidden, attention_mask=mask).pooler_output
+        """The last block's output (R, L, d_text) of texts that end at `end` (R,) to unit text features (R, d)."""
+        pooled = self._trunks["text"].pool(hidden, padding_mask(end, hidden.shape[1]))
         return normalize(self.clip.text_projection(pooled), dim=-1)
 
     def vision_in(self, pixels: Tensor) -> Tensor:
-        """The pixels themselves."""
-        return pixels.to(self.like)
+        """(B, 3, S, S) to the first block's input (B, 1 + M, d_vision); unchanged for a model that runs as a whole."""
+        return self._trunks["vision"].enter(pixels.to(self.like))
 
     def vision_out(self, hidden: Tensor, *, patches: bool = False) -> Tensor:
-        """Pixels (B, 3, S, S) to unit image features (B, d)."""
-        pooled = self.clip.vision_model(pixel_values=hidden).pooler_output
+        """The last block's output to unit image features (B, d); with `patches` each patch is read as the class token is."""
+        pool = self._trunks["vision"].pool
+        if not patches:
+            return normalize(self.clip.visual_projection(pool(hidden, None)), dim=-1)
+        alone = hidden[:, 1:].flatten(0, 1)[:, None]
+        pooled = pool(alone, None).view(len(hidden), hidden.shape[1] - 1, -1)
         return normalize(self.clip.visual_projection(pooled), dim=-1)
 
-    def run(
-        self,
-        tower: Tower,
-        hidden: Tensor,
-        first: int = 0,
-        stop: int | None = None,
-        branch: Branch | None = None,
-    ) -> Tensor:
-        """The input itself: the models run as a whole in `text_out` and `vision_out`."""
-        return hidden
+    def _mask(self, tower: Tower, hidden: Tensor, end: Tensor | None) -> Tensor | None:
+        """(R, 1, 1, L) of a text, -inf behind its end."""
+        if tower == "vision" or end is None:
+            return None
+        behind = padding_mask(end, hidden.shape[1]) == 0
+        mask = torch.zeros(behind.shape, dtype=hidden.dtype, device=hidden.device)
+        return mask.masked_fill(behind, float("-inf"))[:, None, None]
 
 
 TOWERS: dict[str, type[Towers]] = {

@@ -63,8 +63,7 @@ class ContextPart(Part):
         learned = contexts[:, None].expand(-1, classes, -1, -1)
         lead = self.towers.lead
         whole = torch.cat([wide[:, :, :lead], learned, wide[:, :, lead + self.length :]], dim=2).flatten(0, 1)
-        hidden = self.towers.run("text", self.towers.text_in(whole))
-        return self.towers.text_out(hidden, end.repeat(count)).view(count, classes, -1)
+        return self.towers.text_features(whole, end.repeat(count)).view(count, classes, -1)
 
 
 class LowRankContext(Context):
@@ -111,8 +110,7 @@ class LowRankPart(ContextPart):
 
         def make() -> Tensor:
             tokens = self.towers.tokens([f"{frame} {spaced(name)}." for name in names])
-            hidden = self.towers.run("text", self.towers.text_in(self.towers.embed(tokens.ids)))
-            return self.towers.text_out(hidden, tokens.end)
+            return self.towers.text_features(self.towers.embed(tokens.ids), tokens.end)
 
         return self.fixed(("placeholder", names), make)  # type: ignore[no-any-return]
 

@@ -117,6 +117,10 @@ class Towers:
         out = self.clip.text_projection(self.clip.text_model.final_layer_norm(state))
         return normalize(out, dim=-1)
 
+    def text_features(self, embeds: Tensor, end: Tensor) -> Tensor:
+        """Token embeddings (R, L, d_text) of texts that end at `end` (R,) to unit text features (R, d)."""
+        return self.text_out(self.run("text", self.text_in(embeds), end=end), end)
+
     # Pictures.
 
     def vision_in(self, pixels: Tensor) -> Tensor:
@@ -140,16 +144,22 @@ class Towers:
         first: int = 0,
         stop: int | None = None,
         branch: Branch | None = None,
+        end: Tensor | None = None,
     ) -> Tensor:
-        """Blocks first..stop-1 of a tower on (R, L, d); `branch` adds to each block's output."""
-        mask = self._mask(tower, hidden)
+        """Blocks first..stop-1 of a tower on (R, L, d); `branch` adds to each block's output; texts end at `end` (R,)."""
+        mask = self._mask(tower, hidden, end)
         for number, block in list(enumerate(self._blocks(tower)))[first:stop]:
             out = block(hidden, mask)
             out = out[0] if isinstance(out, tuple) else out
             hidden = out if branch is None else out + branch(tower, number, block, hidden)
         return hidden
 
-    def _mask(self, tower: Tower, hidden: Tensor) -> Tensor | None:
+    def first_norm(self, tower: Tower, block: Any, x: Tensor) -> Tensor:
+        """A block's input after its first LayerNorm."""
+        normed: Tensor = block.layer_norm1(x)
+        return normed
+
+    def _mask(self, tower: Tower, hidden: Tensor, end: Tensor | None) -> Tensor | None:
         """A text's causal mask (1, 1, L, L); None where every position sees all others."""
         if tower == "vision":
             return None

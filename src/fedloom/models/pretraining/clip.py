@@ -214,7 +214,7 @@ def train(
         tokens = towers.tokens([caption(words[int(i)], rng, long=step % 4 == 0) for i in own])
         shown = pixels.normal(vary_light(images[picked], stream).to(model.device))
         f = towers.vision_out(towers.run("vision", towers.vision_in(shown)))
-        g = towers.text_out(towers.run("text", towers.text_in(towers.embed(tokens.ids))), tokens.end)
+        g = towers.text_features(towers.embed(tokens.ids), tokens.end)
         equal = (own[:, None] == own[None]).to(f)
         targets = equal / equal.sum(1, keepdim=True)
         logits = model.logit_scale.exp() * f @ g.T
@@ -271,7 +271,7 @@ def accuracy(
     """Share of `checks` pictures of each combination and style whose name is the nearest among all `combinations`."""
     pixels = Pixels.of(PREPROCESSOR)
     tokens = towers.tokens([TEMPLATE.format(class_name(c)) for c in combinations])
-    g = towers.text_out(towers.run("text", towers.text_in(towers.embed(tokens.ids))), tokens.end)
+    g = towers.text_features(towers.embed(tokens.ids), tokens.end)
     right = 0
     for style in styles:
         photos = [

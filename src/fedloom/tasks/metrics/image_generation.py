@@ -88,7 +88,7 @@ def clip_score(towers: "Towers", pixels: "Pixels", pictures: Tensor, texts: Sequ
         sized = pixels.normal(torch.stack([pixels.sized(x) for x in batch]).to(towers.like.device))
         seen = towers.vision_out(towers.run("vision", towers.vision_in(sized)))
         tokens = towers.tokens(texts[start : start + _BATCH])
-        read = towers.text_out(towers.run("text", towers.text_in(towers.embed(tokens.ids))), tokens.end)
+        read = towers.text_features(towers.embed(tokens.ids), tokens.end)
         total += float((seen.double() * read.double()).sum(1).clamp_min(0).sum())
     return total / len(pictures) if len(pictures) else float("nan")
 
