@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from fedloom.cli.output import echo, out, text_table
 from fedloom.core.errors import ExperimentError
@@ -62,10 +63,10 @@ def _differences(folders: list[Path], against: str, column: list[str] | None, *,
         if markdown:
             echo(f"\n{table.title}\n\n{markdown_table(table.header, table.lines)}")
         else:
-            out.print("", text_table(table.title, table.header, table.lines), sep="\n")
+            out.print(Text(f"\n{table.title}"), text_table(table.header, table.lines), sep="\n")
     echo("")
     for note in notes:
-        echo(f"{note}\n") if markdown else out.print(note, markup=False, highlight=False)
+        echo(f"{note}\n") if markdown else out.print(Text(note))
 
 
 def _cases(folders: list[Path], count: int, *, markdown: bool) -> None:

@@ -29,9 +29,9 @@ def plain_table(header: tuple[str, ...], rows: list[Any]) -> Table:
     return table
 
 
-def text_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    """A titled table of texts, the first column left, the others right; nothing is parsed as markup."""
-    table = Table(title=Text(title), title_justify="left", box=SIMPLE_HEAD, padding=0)
+def text_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """A table of texts, the first column left, the others right; nothing is parsed as markup."""
+    table = Table(box=SIMPLE_HEAD, padding=0)
     table.show_edge = table.pad_edge = False
     for at, name in enumerate(header):
         table.add_column(Text(name), justify="right" if at else "left", overflow="fold")

@@ -229,7 +229,7 @@ def _provenance(table: PaperTable, entry: Entry | None, file: ExperimentFile | N
         return f"Not run yet: `{file.command}`."
     seeds = _count(len(entry.seeds), "seed") + f" ({', '.join(map(str, entry.seeds))})"
     few = "" if len(entry.seeds) >= FEWEST_SEEDS else ", too few for a test over seeds"
-    threads = f", {' or '.join(map(str, entry.threads))} threads" if entry.threads else ""
+    threads = f", threads: {' or '.join(map(str, entry.threads))}" if entry.threads else ""
     made = f"size {entry.size}, {seeds}{few}, {_count(entry.runs, 'run')} in {entry.minutes:.1f} min{threads}"
     return f"`{entry.command}`: {made}; fedloom {entry.fedloom}, commit {_commit(entry)}."
 

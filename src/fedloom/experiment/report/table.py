@@ -4,6 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Literal
 
 import rich.box
@@ -107,7 +108,10 @@ class Table:
         by_part = len(parts) > 1 and len(self.columns) > WIDE
         tables = [_part(self, across) for across in parts] if by_part else [self]
         tables = [narrow for table in tables for narrow in _narrow(table, width)]
-        return _terminal(tables[0]) if len(tables) == 1 else Group(*map(_terminal, tables))
+        notes = [Text("\n".join(lines))] if (lines := self.grid()[2]) else []
+        if len(tables) == 1:
+            return _terminal(tables[0], width, *notes)
+        return Group(*(_terminal(table, width) for table in tables), *notes)
 
     def markdown(self) -> str:
         """A GitHub-flavoured table; pipes, line breaks and angle brackets in labels are escaped."""
@@ -223,28 +227,29 @@ def _part(table: Table, across: str | None) -> Table:
 
 
 def _narrow(table: Table, width: int) -> list[Table]:
-    """The table in pieces that fit into `width` characters; each has at least one column, the last one the notes."""
+    """The table in pieces that fit into `width` characters; each has at least one column."""
     header, lines, _ = table.grid()
+    widths = _widths(header, lines)
     first = len(header) - len(table.columns)  # the label, and the seeds if they differ
-
-    def wide(at: int) -> int:
-        fields = [part for line in lines for part in _terminal_cell(line[at]).split("\n")]
-        return max(map(len, [*header[at].split(), *fields]), default=0) + 1
-
-    label = max((len(line[0]) for line in lines), default=0)
-    taken = min(label, LABEL) + sum(map(wide, range(1, first)))
     pieces: list[list[Column]] = []
     room = 0
-    for at, column in enumerate(table.columns, start=first):
-        if not pieces or wide(at) > room:
+    for wide, column in zip(widths[first:], table.columns, strict=True):
+        if not pieces or wide > room:
             pieces.append([])
-            room = width - taken
+            room = width - sum(widths[:first])
         pieces[-1].append(column)
-        room -= wide(at)
-    if len(pieces) < 2:
-        return [table]
-    done = [replace(table, columns=tuple(piece), notes=()) for piece in pieces]
-    return [*done[:-1], replace(done[-1], notes=table.notes)]
+        room -= wide
+    return [replace(table, columns=tuple(piece)) for piece in pieces]
+
+
+def _widths(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
+    """Characters of the label, and of every other column's longest word or figure, each with the space before it."""
+    label = min(max((len(line[0]) for line in lines), default=0), LABEL)
+    figures = [
+        [part for line in lines for part in _terminal_cell(line[i]).split("\n")] for i in range(len(header))
+    ]
+    longest = [max(map(len, [*header[i].split(), *figures[i]]), default=0) + 1 for i in range(1, len(header))]
+    return [label, *longest]
 
 
 def _terminal_cell(text: str) -> str:
@@ -252,16 +257,19 @@ def _terminal_cell(text: str) -> str:
     return text.replace(" ± ", "±").replace(" [", "\n[").replace(" *", "*")
 
 
-def _terminal(table: Table) -> rich.table.Table:
-    header, lines, notes = table.grid()
-    caption = Text("\n".join(notes)) if notes else None
+def _terminal(table: Table, width: int, caption: Text | None = None) -> rich.table.Table:
+    header, lines, _ = table.grid()
+    widths = _widths(header, lines)
+    spare = max(0, width - sum(widths)) // max(1, len(header) - 1)
     out = rich.table.Table(title=Text(table.title), caption=caption, caption_justify="left")
     out.box, out.padding = rich.box.SIMPLE_HEAD, 0
     out.show_edge, out.pad_edge = False, False
     for i, title in enumerate(header):
         side: Literal["left", "right"] = "left" if i == 0 else "right"
         whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= LABEL
-        out.add_column(Text(title), justify=side, overflow="fold", no_wrap=whole)
+        # Broken here, because rich would take the room for long titles from the figures of other columns.
+        broken = fill(title, widths[i] - 1 + spare) if i else title
+        out.add_column(Text(broken), justify=side, overflow="fold", no_wrap=whole)
     for line in lines:
         out.add_row(Text(line[0]), *(Text(_terminal_cell(text)) for text in line[1:]))
     return out
