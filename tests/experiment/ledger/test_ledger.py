@@ -200,6 +200,12 @@ def test_a_study_without_an_experiment_file_has_no_place(root: Path) -> None:
     assert "no experiment file is named 'table1'" in refused("add", folder)
 
 
+def test_a_summary_whose_experiment_file_is_gone_is_named(root: Path) -> None:
+    added(root)
+    (root / "experiments/small/table1.yaml").write_text(EXPERIMENT.replace("name: table1", "name: table9"))
+    assert "runs/table1.json is of an experiment that no file" in refused("--check")
+
+
 def test_papers_with_a_wrong_number_of_values_are_one_sentence(root: Path) -> None:
     file = root / "docs/reproduction/papers.yaml"
     file.write_text(file.read_text().replace("[70.0, null]", "[70.0]"))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedloom.core.errors import ExperimentError
 from fedloom.experiment.ledger.entry import Entry, Figure, read_entries
 from fedloom.experiment.ledger.experiments import ExperimentFile, experiment_files
 from fedloom.experiment.ledger.papers import Paper, Papers, PaperTable, plain_name, read_papers
@@ -42,7 +43,13 @@ class Sources:
 
 def read_sources(folder: Path, experiments: Path) -> Sources:
     """The papers, the summaries and the experiment files. Raises ExperimentError."""
-    return Sources(read_papers(folder / PAPERS), read_entries(folder / RUNS), experiment_files(experiments))
+    files, entries = experiment_files(experiments), read_entries(folder / RUNS)
+    for name in entries:
+        if name not in files:
+            raise ExperimentError(
+                f"{folder / RUNS / name}.json is of an experiment that no file in {experiments} is named; remove it, or add the file"
+            )
+    return Sources(read_papers(folder / PAPERS), entries, files)
 
 
 def pages(sources: Sources) -> dict[str, str]:
