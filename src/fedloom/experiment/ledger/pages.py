@@ -47,7 +47,8 @@ def read_sources(folder: Path, experiments: Path) -> Sources:
     for name in entries:
         if name not in files:
             raise ExperimentError(
-                f"{folder / RUNS / name}.json is of an experiment that no file in {experiments} is named; remove it, or add the file"
+                f"{folder / RUNS / name}.json is of an experiment that no file in {experiments} has as its name; remove it, "
+                "or put the file back"
             )
     return Sources(read_papers(folder / PAPERS), entries, files)
 

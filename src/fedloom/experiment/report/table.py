@@ -261,6 +261,7 @@ def _terminal(table: Table, width: int, caption: Text | None = None) -> rich.tab
     header, lines, _ = table.grid()
     widths = _widths(header, lines)
     spare = max(0, width - sum(widths)) // max(1, len(header) - 1)
+    whole_titles = sum(map(max, widths, [len(title) + 1 for title in header])) <= width
     out = rich.table.Table(title=Text(table.title), caption=caption, caption_justify="left")
     out.box, out.padding = rich.box.SIMPLE_HEAD, 0
     out.show_edge, out.pad_edge = False, False
@@ -268,7 +269,7 @@ def _terminal(table: Table, width: int, caption: Text | None = None) -> rich.tab
         side: Literal["left", "right"] = "left" if i == 0 else "right"
         whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= LABEL
         # Broken here, because rich would take the room for long titles from the figures of other columns.
-        broken = fill(title, widths[i] - 1 + spare) if i else title
+        broken = title if i == 0 or whole_titles else fill(title, widths[i] - 1 + spare)
         out.add_column(Text(broken), justify=side, overflow="fold", no_wrap=whole)
     for line in lines:
         out.add_row(Text(line[0]), *(Text(_terminal_cell(text)) for text in line[1:]))
