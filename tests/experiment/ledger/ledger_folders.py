@@ -59,7 +59,7 @@ def make_study(
     folder, entries = root / "runs/table1", []
     listed = ",".join(map(str, seeds))
     for experiment in load_rows(root / "experiments/small/table1.yaml", [*overrides, f"seeds=[{listed}]"]):
-        row, seed = str(experiment.row), experiment.seed
+        row, seed = experiment.row or "LoRA", experiment.seed
         path = f"{'a2' if '²' in row else 'lora'}/seed-{seed}"
         (folder / path).mkdir(parents=True)
         record = experiment.as_dict() | {"versions": {"fedloom": "0.1.0", "commit": commit}}

@@ -185,6 +185,29 @@ def test_a_part_of_the_rows_is_named_in_the_command_and_the_others_stay_empty(ro
     assert line_of(page, "FedA²-LoRA")[2] == ""
 
 
+def test_seeds_of_several_folders_are_one_study(root: Path) -> None:
+    make_study(root, seeds=(0, 1)).rename(root / "runs/first")
+    make_study(root, seeds=(2,)).rename(root / "runs/second")
+    assert ledger("add", root / "runs/first", root / "runs/second").exit_code == 0
+    entry = read_entry(root / SUMMARY)
+    assert (entry.seeds, entry.runs) == ([0, 1, 2], 6)
+    assert "'seeds=[0,1,2]'" in entry.command
+
+
+def test_a_file_of_one_run_has_no_row_to_be_compared_with(root: Path) -> None:
+    file = root / "experiments/small/table1.yaml"
+    file.write_text(EXPERIMENT.partition("rows:")[0])
+    papers = root / "docs/reproduction/papers.yaml"
+    papers.write_text(papers.read_text().partition("      columns:")[0])
+    folder = make_study(root, seeds=(0,))
+    result = ledger("add", folder / "lora/seed-0")
+    assert result.exit_code == 0, (result.output, result.exception)
+    entry = read_entry(root / SUMMARY)
+    assert (entry.against, list(entry.rows)) == (None, ["LoRA"])
+    assert entry.command == "fedloom run experiments/small/table1.yaml --out runs/table1"
+    assert "Against" not in (root / PAGE).read_text()
+
+
 def test_runs_of_two_commits_need_one_named(root: Path) -> None:
     folder = make_study(root)
     file = folder / "lora/seed-0/experiment.yaml"
