@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -195,3 +196,30 @@ def test_a_begun_study_is_not_run_into_again_and_its_plan_is_sealed(tmp_path: Pa
         planned(tmp_path / "out")
     plan.write_text(json.dumps([row.as_dict() for row in rows]))  # as an earlier version wrote it
     assert [e.row for e in planned(tmp_path / "out")] == ["one", "two"]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git")
+def test_the_commit_is_that_of_the_packages_own_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "src/fedloom/experiment/provenance.py"
+    file.parent.mkdir(parents=True)
+    file.write_text("")
+    monkeypatch.setattr(provenance, "__file__", str(file))
+    assert provenance.commit() is None  # no checkout
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", "-C", str(tmp_path), *who, *words], check=True, capture_output=True)
+
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-qm", "first")
+    clean = provenance.commit()
+    assert clean is not None
+    assert re.fullmatch("[0-9a-f]{12}", clean)
+    file.write_text("changed")
+    assert provenance.commit() == f"{clean}-dirty"
+    installed = tmp_path / "lib/fedloom/experiment/provenance.py"  # within another project's checkout
+    monkeypatch.setattr(provenance, "__file__", str(installed))
+    assert provenance.commit() is None

@@ -7,7 +7,6 @@
 
 import os
 import sys
-from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -17,13 +16,15 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from fedloom.cli.ask import ask
+from fedloom.cli.compare import compare
 from fedloom.cli.data import data
 from fedloom.cli.export import export
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.init import init
+from fedloom.cli.ledger import app as ledger_app
 from fedloom.cli.methods import methods
 from fedloom.cli.options import Jobs, Overrides, Quick
-from fedloom.cli.output import echo, errors, out, plain_table
+from fedloom.cli.output import errors, out, plain_table
 from fedloom.cli.plan import plan
 from fedloom.cli.stop import stoppable
 from fedloom.core.errors import DiskError, ExperimentError
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.add_typer(foundation_app, name="foundation")
 app.add_typer(deploy_app, name="deploy")
+app.add_typer(ledger_app, name="ledger")
 
 
 def main() -> None:
@@ -131,42 +133,7 @@ def run(
 app.command(epilog="Example: fedloom plan experiments/uniflow/quickstart.yaml training.batch_size=8")(plan)
 
 
-@app.command(epilog="Example: fedloom compare runs/demo runs/q --markdown")
-def compare(
-    folders: Annotated[list[Path], typer.Argument(help="run folders, or folders of rows")],
-    column: Annotated[
-        list[str] | None, typer.Option(help="a metric or summary field; may be repeated")
-    ] = None,
-    markdown: Annotated[bool, typer.Option(help="print a Markdown table")] = False,
-    cases: Annotated[
-        int | None,
-        typer.Option(help="instead: so many test samples of each kind, and every row's answers", min=1),
-    ] = None,
-) -> None:
-    """Print runs side by side: mean and spread over seeds, of the last round; or, with --cases, their answers."""
-    from fedloom.experiment.report.table import comparison
-
-    if cases is not None:
-        from fedloom.experiment.report.cases import cases as cases_of
-        from fedloom.experiment.run import load
-
-        if column:
-            raise ExperimentError("--cases and --column do not go together: cases have columns of their own")
-        shown, notes = cases_of(folders, cases, load)
-        for case in shown:
-            if markdown:
-                echo(case.markdown())
-            else:
-                out.print(case.rich(), "")
-        echo("\n".join(notes))
-        return
-    table = comparison(folders, column)
-    if column:
-        _check_columns(table, folders)
-    if markdown:
-        echo(table.markdown())
-    else:
-        out.print(table.rich())
+app.command(epilog="Example: fedloom compare runs/table3 --against LoRA")(compare)
 
 
 @app.command(epilog="Example: fedloom report runs/demo")
@@ -292,7 +259,7 @@ def _run(
             finished = run_rows(
                 experiments, folder, watch, resume=resume, accept_changes=accept_changes, jobs=side_by_side
             )
-    out.print(comparison(folder).rich())
+    out.print(comparison(folder).rich(out.width))
     for result in finished:
         if result.summary["status"] != "complete":
             errors.print(Text(f"{result.summary['row']}: {result.summary['status']}"), style="yellow")
@@ -301,19 +268,6 @@ def _run(
     out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
     if len(finished) == 1:
         out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)
-
-
-def _check_columns(table: Any, folders: list[Path]) -> None:
-    """Raise ExperimentError for a column that the user named and that no run has."""
-    from fedloom.experiment.report.load_study import gather
-
-    for shown in table.columns:
-        if all(row.cells[shown.name] is None for row in table.rows):
-            names = gather(folders).names()
-            near = get_close_matches(shown.key, names, n=3, cutoff=0.4) or names[:5]
-            raise ExperimentError(
-                f"--column: no run has the figure {shown.key}; there are {', '.join(near)} ..."
-            )
 
 
 def _free(folder: Path) -> Path:

@@ -1,8 +1,10 @@
 """Consoles and plain tables of the command line."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
@@ -24,4 +26,15 @@ def plain_table(header: tuple[str, ...], rows: list[Any]) -> Table:
         table.add_column(title, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def text_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
+    """A table of texts, the first column left, the others right; nothing is parsed as markup."""
+    table = Table(box=SIMPLE_HEAD, padding=0)
+    table.show_edge = table.pad_edge = False
+    for at, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if at else "left", overflow="fold")
+    for line in lines:
+        table.add_row(*map(Text, line))
     return table

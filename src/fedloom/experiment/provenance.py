@@ -8,6 +8,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -65,6 +66,23 @@ def versions() -> dict[str, str]:
     return found
 
 
+def commit() -> str | None:
+    """The commit of the checkout that this package is run from, "-dirty" with changes; None outside a checkout or without git."""
+    package = Path(__file__).resolve().parents[1]
+    source = package.parents[1]
+    if package != source / "src" / "fedloom" or not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    environment = os.environ | {"GIT_OPTIONAL_LOCKS": "0"}  # runs side by side ask at the same time
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed words
+            command, capture_output=True, text=True, timeout=10, check=True, env=environment
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
 def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainable) -> dict[str, Any]:
     """The provenance of a run that begins now, as JSON values."""
     parts = {c.name: {"training": c.train, "test": c.test} for c in clients}
@@ -89,7 +107,7 @@ def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainab
 
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The differences between two provenances, a clause each."""
-    found = _changed(_flat(begun["experiment"]), _flat(now["experiment"]))
+    found = _changed(flat(begun["experiment"]), flat(now["experiment"]))
     own_files = any("media" in fields for fields in now["data"].values())
     if own_files or not found:  # other settings make other data, which need not be said twice
         found += _data_differences(begun["data"], now["data"])
@@ -219,13 +237,13 @@ def _value(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(fields: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings by dotted name."""
-    flat: dict[str, Any] = {}
+    named: dict[str, Any] = {}
     for name, value in fields.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
+        named |= (
+            flat(value, f"{prefix}{name}.")
             if isinstance(value, Mapping) and value
             else {prefix + name: value}
         )
-    return flat
+    return named

@@ -79,9 +79,10 @@ def run(
             (folder.path / CHECKSUMS).unlink(missing_ok=True)
         folder.state.mkdir(exist_ok=True)
         write_sealed(folder.provenance, begun_with | {"accepted": accepted})
-        folder.write_experiment(
-            federation.experiment.located().as_dict() | {"versions": provenance.versions()}
-        )
+        made_with = provenance.versions()
+        if (commit := provenance.commit()) is not None:
+            made_with["commit"] = commit
+        folder.write_experiment(federation.experiment.located().as_dict() | {"versions": made_with})
         federation.run()
         return finish(federation)
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fedloom.tasks.metrics import bootstrap_interval, paired_difference
+from fedloom.tasks.metrics import bootstrap_interval, paired_difference, seed_sign_flip
 
 
 def test_interval_matches_the_normal_approximation() -> None:
@@ -45,3 +45,11 @@ def test_nonsense_is_refused() -> None:
         paired_difference([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="at least one"):
         bootstrap_interval([])
+
+
+def test_sign_flip_over_seeds_counts_every_pattern() -> None:
+    assert seed_sign_flip([1.0, 2.0, 3.0]) == 0.25  # all signs alike: 2 of 8
+    assert seed_sign_flip([0.1] * 6) == 2 / 64
+    assert seed_sign_flip([1.0, -1.0, 0.0]) == 1
+    with pytest.raises(ValueError, match="1 to 16"):
+        seed_sign_flip([])

@@ -167,11 +167,24 @@ def spread_of(values: Sequence[float | None]) -> Spread | None:
 
 def cell(values: Mapping[tuple[str | None, int], float | None], column: Column) -> Spread | None:
     """Mean and spread over seeds of a column; `values` maps a part (None in a study without parts) and a seed to a figure."""
+    return spread_of(list(by_seed(values, column).values()))
+
+
+def by_seed(values: Mapping[tuple[str | None, int], float | None], column: Column) -> dict[int, float]:
+    """A column's figure by seed; `values` as for `cell`. A seed without a figure of every part has no average."""
     if column.across != AVERAGE:
-        return spread_of([v for (across, _), v in values.items() if column.across in (None, across)])
-    by_seed: dict[int, list[float]] = {}
+        return {
+            seed: value
+            for (across, seed), value in values.items()
+            if column.across in (None, across) and value is not None
+        }
+    parts: dict[int, list[float]] = {}
     for (_, seed), value in values.items():
         if value is not None:
-            by_seed.setdefault(seed, []).append(value)
-    # a seed without a figure of every part has no average
-    return spread_of([sum(parts) / column.parts for parts in by_seed.values() if len(parts) == column.parts])
+            parts.setdefault(seed, []).append(value)
+    return {seed: sum(of) / column.parts for seed, of in parts.items() if len(of) == column.parts}
+
+
+def figures_by_seed(runs: Sequence[Run], column: Column) -> dict[int, float]:
+    """A row's figure in a column, by seed."""
+    return by_seed({(run.across, run.summary.seed): figure_of(run, column.key) for run in runs}, column)

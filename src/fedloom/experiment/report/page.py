@@ -5,7 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedloom.experiment.report import plots
-from fedloom.experiment.report.columns import HEADLINE, figure_of, is_diagnostic, spread_of, title_of, titled
+from fedloom.experiment.report.columns import (
+    HEADLINE,
+    columns_of,
+    figure_of,
+    is_diagnostic,
+    keys_of,
+    spread_of,
+    title_of,
+    titled,
+)
+from fedloom.experiment.report.differences import of_study
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.read import ClientSummary, Run
 from fedloom.experiment.report.units import Spread, show, unit_of, words
@@ -104,6 +114,15 @@ def modalities(study: Study) -> list[Grid]:
             lines.append([f"{words(metric)} ({words(scope)})", *figures])
         grids.append(Grid(f"Test questions with {kind}, last round", header, lines))
     return grids
+
+
+def differences(study: Study) -> tuple[list[Grid], list[str]]:
+    """Every row against the first, a table per metric, where the runs kept their samples; and the notes on them."""
+    if len(study.rows) < 2:
+        return [], []
+    tables, notes = of_study(study, None, columns_of(study, keys_of(study, None)))
+    kept = [table for table in tables if any(line[2] != "—" for line in table.lines)]
+    return [Grid(table.title, table.header, table.lines) for table in kept], notes if kept else []
 
 
 def clients(study: Study) -> list[Clients]:

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from pydantic import Field
+
 from fedloom.core.seals import check_files
 from fedloom.experiment.report.read import Record, Run, lines
 
@@ -12,13 +14,20 @@ CLIENTS_MEANS = ("local/mean_client/text/accuracy", "mean_client/text/accuracy",
 
 
 class Prediction(Record):
-    """One test sample's reference and its answer; None if nothing was generated."""
+    """One test sample's reference and its answer; None if nothing was generated.
+
+    `tokens`, `correct`, `labelled` and `loss` as in `EvaluationRecord`.
+    """
 
     uid: str
     kind: str = "text"
     client: str = ""
     reference: str
     prediction: str | None = None
+    tokens: int = Field(0, ge=0)
+    correct: int = Field(0, ge=0)
+    labelled: bool = False
+    loss: float | None = None
 
 
 def predictions(folder: Path, moment: str) -> dict[tuple[str, str], Prediction]:

@@ -2,8 +2,9 @@
 
 import html
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Literal
 
 import rich.box
@@ -22,24 +23,37 @@ from fedloom.experiment.report.columns import (
     start_of,
     title_of,
 )
+from fedloom.experiment.report.differences import best_row
 from fedloom.experiment.report.load_study import Study, gather
 from fedloom.experiment.report.read import Run
-from fedloom.experiment.report.units import Spread, show
+from fedloom.experiment.report.sample_values import SampleValues
+from fedloom.experiment.report.units import Spread, show, show_interval
+from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
 
 BEFORE = "before training"
 WIDE = 9
 """Largest number of columns of one table in a terminal; wider tables are split by part."""
+WIDTH = 80
+"""Characters of a line in a terminal, unless it says otherwise."""
+LABEL = 20
+"""Characters of the longest row label that is not folded."""
 UNUSED = "the ledger holds clients that were not used"
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row: label, number of seeds, figure by column name (None if the runs have none), remark."""
+    """One row: label, number of seeds, figure by column name (None if the runs have none), remark.
+
+    `intervals`: 95 % bootstrap intervals over test samples, of the columns that have one; `best`: the columns in which the row
+    is ahead of every other one.
+    """
 
     label: str
     seeds: int
     cells: dict[str, Spread | None]
     remark: str | None = None
+    intervals: dict[str, Interval] = field(default_factory=dict)
+    best: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -73,27 +87,36 @@ class Table:
         if counts[-1:] > [1]:
             over = "the seeds" if several else f"{counts[0]} seeds"
             notes.append(f"mean ± sample standard deviation over {over}, last round")
+        if any(row.intervals for row in self.rows):
+            notes.append("[ ]: 95 % bootstrap interval over the test samples, for the models of these seeds")
+        if any(row.best for row in self.rows):
+            notes.append("* ahead of every other row: the interval of each paired difference excludes zero")
         return header, lines, [*notes, *self.notes]
 
     @staticmethod
     def _figure(row: TableRow, column: Column) -> str:
         spread = row.cells[column.name]
         text = show(spread, column.unit).removesuffix(" %")
+        text += " *" if column.name in row.best else ""
+        if (inside := row.intervals.get(column.name)) is not None:
+            text += f" {show_interval(inside.low, inside.high, column.unit)}"
         return f"{text} (of {spread.n})" if spread is not None and spread.n < row.seeds else text
 
-    def rich(self) -> Group | rich.table.Table:
-        """The table for the terminal, split by part if it is too wide; text from data is not parsed as markup."""
+    def rich(self, width: int = WIDTH) -> Group | rich.table.Table:
+        """The table for a terminal, split by part and by columns if it is too wide; text from data is not parsed as markup."""
         parts = list(dict.fromkeys(c.across for c in self.columns))
-        if len(parts) < 2 or len(self.columns) <= WIDE:
-            return _terminal(self)
-        return Group(*(_terminal(_part(self, across)) for across in parts))
+        by_part = len(parts) > 1 and len(self.columns) > WIDE
+        tables = [_part(self, across) for across in parts] if by_part else [self]
+        tables = [narrow for table in tables for narrow in _narrow(table, width)]
+        notes = [Text("\n".join(lines))] if (lines := self.grid()[2]) else []
+        if len(tables) == 1:
+            return _terminal(tables[0], width, *notes)
+        return Group(*(_terminal(table, width) for table in tables), *notes)
 
     def markdown(self) -> str:
         """A GitHub-flavoured table; pipes, line breaks and angle brackets in labels are escaped."""
         header, lines, notes = self.grid()
-        align = ["---", *("---:" for _ in header[1:])]
-        text = "\n".join(f"| {' | '.join(map(markdown_cell, line))} |" for line in [header, align, *lines])
-        return text + "\n" + "".join(f"\n{markdown_cell(note)}\n" for note in notes)
+        return markdown_table(header, lines) + "\n" + "".join(f"\n{markdown_cell(note)}\n" for note in notes)
 
     def html(self) -> str:
         """A <table> with header cells and a caption; every text is escaped."""
@@ -112,22 +135,29 @@ class Table:
         return f"{region}{table}</div>{foot}"
 
 
-def comparison(folders: Path | Sequence[Path], columns: Sequence[str] | None = None) -> Table:
+def comparison(
+    folders: Path | Sequence[Path], columns: Sequence[str] | None = None, *, intervals: bool = False
+) -> Table:
     """The comparison table of one or several folders (run folders or folders of rows).
 
     `columns` names metrics (`global/image/exact_match`) or summary fields (`bytes_up`); default: those of the experiment, or else
     the headline metrics of the modalities, bytes and time. A study over tasks or the like has columns for each of them.
-    A broken or missing file raises ExperimentError.
+    With `intervals`, figures whose samples the runs kept have a bootstrap interval. A broken or missing file raises
+    ExperimentError.
     """
     load_entry_points()
-    return table_of(gather(folders), columns)
+    return table_of(gather(folders), columns, intervals=intervals)
 
 
-def table_of(study: Study, columns: Sequence[str] | None = None, before: bool = False) -> Table:
+def table_of(
+    study: Study, columns: Sequence[str] | None = None, before: bool = False, *, intervals: bool = False
+) -> Table:
     """The comparison table of a study; `before` adds a line for the common model before training."""
     keys = keys_of(study, columns)
     shown = columns_of(study, keys)
     rows = [_row(label, runs, shown) for label, runs in study.rows.items()]
+    if intervals:
+        rows = _with_intervals(rows, study, shown)
     start = _before(study, shown) if before else None
     embedders = dict.fromkeys(key.partition("[")[2].rstrip("]") for key in keys if "bertscore" in key)
     notes = [f"BERTScore by {name}" for name in embedders if name]
@@ -142,6 +172,19 @@ def _row(label: str, runs: Sequence[Run], columns: Sequence[Column]) -> TableRow
     figures = {key: {_at(run): figure_of(run, key) for run in runs} for key in {c.key for c in columns}}
     cells = {column.name: cell(figures[column.key], column) for column in columns}
     return TableRow(label, len({run.summary.seed for run in runs}), cells, remark_of(runs))
+
+
+def _with_intervals(rows: Sequence[TableRow], study: Study, columns: Sequence[Column]) -> list[TableRow]:
+    """The rows with their intervals over test samples, and the best one of each column."""
+    samples = SampleValues()
+    best = {column.name: best_row(study, column, samples) for column in columns}
+    done = []
+    for row in rows:
+        values = {c.name: samples.of_runs(study.rows[row.label], c) for c in columns}
+        inside = {name: bootstrap_interval(list(of.values())) for name, of in values.items() if of}
+        ahead = frozenset(name for name, label in best.items() if label == row.label)
+        done.append(replace(row, intervals=inside, best=ahead))
+    return done
 
 
 def _at(run: Run) -> tuple[str | None, int]:
@@ -183,19 +226,60 @@ def _part(table: Table, across: str | None) -> Table:
     return Table(f"{table.title}, {across}", plain, table.rows, table.notes)
 
 
-def _terminal(table: Table) -> rich.table.Table:
-    header, lines, notes = table.grid()
-    caption = Text("\n".join(notes)) if notes else None
+def _narrow(table: Table, width: int) -> list[Table]:
+    """The table in pieces that fit into `width` characters; each has at least one column."""
+    header, lines, _ = table.grid()
+    widths = _widths(header, lines)
+    first = len(header) - len(table.columns)  # the label, and the seeds if they differ
+    pieces: list[list[Column]] = []
+    room = 0
+    for wide, column in zip(widths[first:], table.columns, strict=True):
+        if not pieces or wide > room:
+            pieces.append([])
+            room = width - sum(widths[:first])
+        pieces[-1].append(column)
+        room -= wide
+    return [replace(table, columns=tuple(piece)) for piece in pieces]
+
+
+def _widths(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
+    """Characters of the label, and of every other column's longest word or figure, each with the space before it."""
+    label = min(max((len(line[0]) for line in lines), default=0), LABEL)
+    figures = [
+        [part for line in lines for part in _terminal_cell(line[i]).split("\n")] for i in range(len(header))
+    ]
+    longest = [max(map(len, [*header[i].split(), *figures[i]]), default=0) + 1 for i in range(1, len(header))]
+    return [label, *longest]
+
+
+def _terminal_cell(text: str) -> str:
+    """A figure as a terminal shows it: its interval on a line of its own."""
+    return text.replace(" ± ", "±").replace(" [", "\n[").replace(" *", "*")
+
+
+def _terminal(table: Table, width: int, caption: Text | None = None) -> rich.table.Table:
+    header, lines, _ = table.grid()
+    widths = _widths(header, lines)
+    spare = max(0, width - sum(widths)) // max(1, len(header) - 1)
+    whole_titles = sum(map(max, widths, [len(title) + 1 for title in header])) <= width
     out = rich.table.Table(title=Text(table.title), caption=caption, caption_justify="left")
     out.box, out.padding = rich.box.SIMPLE_HEAD, 0
     out.show_edge, out.pad_edge = False, False
     for i, title in enumerate(header):
         side: Literal["left", "right"] = "left" if i == 0 else "right"
-        whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= 20
-        out.add_column(Text(title), justify=side, overflow="fold", no_wrap=whole)
+        whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= LABEL
+        # Broken here, because rich would take the room for long titles from the figures of other columns.
+        broken = title if i == 0 or whole_titles else fill(title, widths[i] - 1 + spare)
+        out.add_column(Text(broken), justify=side, overflow="fold", no_wrap=whole)
     for line in lines:
-        out.add_row(*(Text(field.replace(" ± ", "±")) for field in line))
+        out.add_row(Text(line[0]), *(Text(_terminal_cell(text)) for text in line[1:]))
     return out
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A GitHub-flavoured table of unescaped texts, without a closing line break; the first column stands left."""
+    align = ["---", *("---:" for _ in header[1:])]
+    return "\n".join(f"| {' | '.join(map(markdown_cell, line))} |" for line in [header, align, *lines])
 
 
 def markdown_cell(text: str) -> str:

@@ -99,6 +99,32 @@ def show(spread: Spread | float | None, unit: Unit) -> str:
     return f"{text} {sign}".strip()
 
 
+def show_interval(low: float, high: float, unit: Unit, *, signed: bool = False) -> str:
+    """An interval without its unit: "[59.2, 62.8]", with `signed` "[-1.2, +1.8]"."""
+    divisor, sign = scale_of(max(abs(low), abs(high)), unit)
+    ends = [_digits(end / divisor, unit, sign) for end in (low, high)]
+    if signed:
+        ends = [_plus(text) for text in ends]
+    return f"[{', '.join(ends)}]"
+
+
+def show_signed(value: float, unit: Unit) -> str:
+    """A difference without its unit, with its sign: "+0.3"."""
+    divisor, sign = scale_of(value, unit)
+    return _plus(_digits(value / divisor, unit, sign))
+
+
+def _plus(text: str) -> str:
+    """A number's text with its sign; zero has none."""
+    return (
+        text
+        if text.startswith("-") and text.strip("-0.,")
+        else f"+{text}"
+        if text.strip("-0.,")
+        else text.lstrip("-")
+    )
+
+
 def human_bytes(value: float) -> str:
     """Bytes in decimal units: 999 -> "999 B", 1500 -> "1.50 kB"."""
     return show(value, "bytes")

@@ -7,7 +7,7 @@ that `HFEmbedder` fetches a Hugging Face id that is not cached.
 
 from fedloom.models.mllm.token_counts import count_tokens, count_tokens_shifted
 from fedloom.tasks.metrics.bertscore import BertScore, Embedder, bert_score, match
-from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval, paired_difference
+from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval, paired_difference, seed_sign_flip
 from fedloom.tasks.metrics.embedders import CausalEmbedder, HFEmbedder, HiddenStates, MiniLM, load_embedder
 from fedloom.tasks.metrics.gptscore import GPTScore
 from fedloom.tasks.metrics.harmonic import harmonic_mean
@@ -52,6 +52,7 @@ __all__ = [
     "paired_difference",
     "rouge_l",
     "score_samples",
+    "seed_sign_flip",
     "sentence_bleu",
     "summarise",
     "token_f1",

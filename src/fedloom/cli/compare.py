@@ -1,0 +1,95 @@
+"""`fedloom compare`: runs side by side, their differences from one row, or their answers."""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.text import Text
+
+from fedloom.cli.output import echo, out, text_table
+from fedloom.core.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from fedloom.experiment.report.table import Table
+
+
+def compare(
+    folders: Annotated[list[Path], typer.Argument(help="run folders, or folders of rows")],
+    column: Annotated[
+        list[str] | None, typer.Option(help="a metric or summary field; may be repeated")
+    ] = None,
+    markdown: Annotated[bool, typer.Option(help="print a Markdown table")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(help="also: every row's paired difference from this row, with interval and tests"),
+    ] = None,
+    cases: Annotated[
+        int | None,
+        typer.Option(help="instead: so many test samples of each kind, and every row's answers", min=1),
+    ] = None,
+) -> None:
+    """Print runs side by side: mean, spread over seeds and interval over test samples, of the last round.
+
+    With --against, also how far each row is ahead of or behind another; with --cases, the rows' answers.
+    """
+    from fedloom.experiment.report.table import comparison
+
+    if cases is not None:
+        if column or against is not None:
+            other = "--column" if column else "--against"
+            raise ExperimentError(f"--cases and {other} do not go together: cases have columns of their own")
+        _cases(folders, cases, markdown=markdown)
+        return
+    table = comparison(folders, column, intervals=True)
+    if column:
+        _check_columns(table, folders)
+    if markdown:
+        echo(table.markdown())
+    else:
+        out.print(table.rich(out.width))
+    if against is not None:
+        _differences(folders, against, column, markdown=markdown)
+
+
+def _differences(folders: list[Path], against: str, column: list[str] | None, *, markdown: bool) -> None:
+    from fedloom.experiment.report.differences import differences
+    from fedloom.experiment.report.table import markdown_table
+
+    tables, notes = differences(folders, against, column)
+    if not tables:
+        echo(f"\nNo figure of these columns is better or worse than that of {against}.")
+    for table in tables:
+        if markdown:
+            echo(f"\n{table.title}\n\n{markdown_table(table.header, table.lines)}")
+        else:
+            out.print(Text(f"\n{table.title}"), text_table(table.header, table.lines), sep="\n")
+    echo("")
+    for note in notes:
+        echo(f"{note}\n") if markdown else out.print(Text(note))
+
+
+def _cases(folders: list[Path], count: int, *, markdown: bool) -> None:
+    from fedloom.experiment.report.cases import cases as cases_of
+    from fedloom.experiment.run import load
+
+    shown, notes = cases_of(folders, count, load)
+    for case in shown:
+        if markdown:
+            echo(case.markdown())
+        else:
+            out.print(case.rich(), "")
+    echo("\n".join(notes))
+
+
+def _check_columns(table: "Table", folders: list[Path]) -> None:
+    """Raise ExperimentError for a column that the user named and that no run has."""
+    from fedloom.experiment.report.load_study import gather
+
+    for shown in table.columns:
+        if all(row.cells[shown.name] is None for row in table.rows):
+            names = gather(folders).names()
+            near = get_close_matches(shown.key, names, n=3, cutoff=0.4) or names[:5]
+            raise ExperimentError(
+                f"--column: no run has the figure {shown.key}; there are {', '.join(near)} ..."
+            )

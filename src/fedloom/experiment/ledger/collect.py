@@ -1,0 +1,162 @@
+"""Makes the committed summary of a study from its run folders."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.seals import read_sealed
+from fedloom.experiment.ledger.entry import Ends, Entry, EntryColumn, Figure, Gap, Row
+from fedloom.experiment.ledger.experiments import ExperimentFile
+from fedloom.experiment.provenance import flat
+from fedloom.experiment.registry import load_entry_points
+from fedloom.experiment.report.columns import Column, columns_of, figures_by_seed, keys_of
+from fedloom.experiment.report.differences import compared, reference_row
+from fedloom.experiment.report.load_study import Study, gather
+from fedloom.experiment.report.read import Run
+from fedloom.experiment.report.sample_values import SampleValues
+from fedloom.experiment.report.table import remark_of
+from fedloom.experiment.settings import Experiment, load_rows
+from fedloom.federation.run_folder import RunFolder
+from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
+from fedloom.tasks.metrics.metric import metric_of
+
+WITHOUT_EFFECT = ("name", "description", "columns", "engine.threads", "engine.cohort")
+"""Settings that change no figure beyond rounding; threads are recorded on their own."""
+
+
+def entry_of(
+    folders: Sequence[Path],
+    files: Mapping[str, ExperimentFile],
+    root: Path,
+    *,
+    overrides: Sequence[str] = (),
+    against: str | None = None,
+    commit: str | None = None,
+) -> Entry:
+    """The summary of a finished study, whose runs lie in one or several folders (seeds of one experiment).
+
+    `root`: the folder of `experiments/`. `overrides`: those that the runs were started with. `commit`: for runs that did not
+    record theirs. Raises ExperimentError unless the experiment file and the overrides give every run's settings.
+    """
+    load_entry_points()
+    study = gather(folders)
+    if study.name not in files:
+        raise ExperimentError(
+            f"no experiment file is named {study.name!r}, so that {folders[0]} has no place here"
+        )
+    file = files[study.name]
+    command = _command(study, file, root, overrides)
+    columns, samples = columns_of(study, keys_of(study, None)), SampleValues()
+    base = reference_row(study, against) if len(study.rows) > 1 else None
+    commits = {str(c) for run in study.runs if (c := run.experiment.get("versions", {}).get("commit"))}
+    versions = {str(run.experiment.get("versions", {}).get("fedloom", "unknown")) for run in study.runs}
+    if len(commits) > 1 and commit is None:
+        listed = ", ".join(sorted(commits))
+        raise ExperimentError(
+            f"the runs were made at {len(commits)} commits ({listed}); name one by --commit"
+        )
+    return Entry(
+        experiment=file.name,
+        file=file.path.as_posix(),
+        command=command,
+        size=study.runs[0].experiment.get("size", "tiny"),
+        fedloom=", ".join(sorted(versions)),
+        commit=commit or next(iter(commits), None),
+        threads=tuple(sorted({t for run in study.runs if (t := _threads(run)) is not None})),
+        runs=len(study.runs),
+        minutes=round(sum(run.summary.seconds for run in study.runs) / 60, 2),
+        against=base,
+        columns=tuple(EntryColumn(key=c.key, title=c.title, unit=c.unit, across=c.across) for c in columns),
+        rows={row: _row(row, study, columns, base, samples) for row in study.rows},
+    )
+
+
+def _row(row: str, study: Study, columns: Sequence[Column], base: str | None, samples: SampleValues) -> Row:
+    runs, figures = study.rows[row], {}
+    for column in columns:
+        values = figures_by_seed(runs, column)
+        if not values:
+            continue
+        own = samples.of_runs(runs, column)
+        inside = None if own is None else bootstrap_interval(list(own.values()))
+        gap = None
+        if base not in (None, row) and metric_of(column.key) is not None:
+            found = compared(runs, study.rows[str(base)], column, samples)
+            if found is not None:
+                p = None if found.interval is None else found.interval.p
+                gap = Gap(
+                    mean=found.mean,
+                    seeds=found.seeds,
+                    interval=_ends(found.interval),
+                    p=p,
+                    p_seeds=found.p_seeds,
+                )
+        figures[column.name] = Figure(
+            values={s: v if math.isfinite(v) else None for s, v in sorted(values.items())},
+            interval=_ends(inside),
+            samples=None if own is None else len(own),
+            difference=gap,
+        )
+    return Row(figures=figures, remark=remark_of(runs))
+
+
+def _ends(interval: Interval | None) -> Ends | None:
+    return None if interval is None else Ends(low=interval.low, high=interval.high)
+
+
+def _threads(run: Run) -> int | None:
+    """The number of threads that a run recorded."""
+    file = RunFolder(run.folder).provenance
+    return int(read_sealed(file)["threads"]) if file.exists() else None
+
+
+def _command(study: Study, file: ExperimentFile, root: Path, overrides: Sequence[str]) -> str:
+    """The command that runs the study again, once its settings are found to be the runs'. Raises ExperimentError."""
+    if seeded := [o for o in overrides if o.partition("=")[0] in ("seed", "seeds", "size")]:
+        raise ExperimentError(f"leave the override {seeded[0]} out: seeds and size are read from the runs")
+    sizes = {str(run.experiment.get("size", "tiny")) for run in study.runs}
+    if len(sizes) > 1:
+        raise ExperimentError(
+            f"the runs have the sizes {' and '.join(sorted(sizes))}; add one size at a time"
+        )
+    size = [] if sizes == {"tiny"} else [f"size={sizes.pop()}"]
+    seeds = sorted({run.summary.seed for run in study.runs})
+    given = [*overrides, *size]
+    usual = load_rows(root / file.path, given)
+    rows = list(dict.fromkeys(e.row for e in usual if e.row is not None))
+    chosen = [row for row in rows if row in study.rows]
+    if sorted({e.seed for e in usual}) != seeds:
+        given.append(f"seeds={seeds}".replace(" ", ""))
+    expected = {(e.row, e.across, e.seed): e for e in load_rows(root / file.path, given)}
+    for label, runs in study.rows.items():
+        for run in runs:
+            place = (label if rows else None, run.across, run.summary.seed)
+            if place not in expected:
+                raise ExperimentError(f"{file.path} has no row {label!r} as it is in {run.folder}")
+            _check_settings(run, expected[place], file)
+    part = [] if chosen == rows else [word for row in chosen for word in ("--row", row)]
+    words = ["fedloom", "run", file.path.as_posix(), *given, *part, "--out", file.out]
+    return " ".join(map(quote, words))
+
+
+def _check_settings(run: Run, expected: Experiment, file: ExperimentFile) -> None:
+    """Raise ExperimentError if a run has other settings than its file and the overrides give."""
+    found = Experiment.from_record(run.experiment, str(run.folder / "experiment.yaml"))
+    old, new = (flat(json.loads(json.dumps(e.located().as_dict()))) for e in (found, expected))
+    for name in sorted({*old, *new}):
+        own = expected.data.has_own_files and name.startswith(
+            "data."
+        )  # read from the files when the run began
+        if name not in WITHOUT_EFFECT and not own and old.get(name) != new.get(name):
+            raise ExperimentError(
+                f"{run.folder} was run with {name}={_plain(old.get(name))}, and {file.path} gives {_plain(new.get(name))}: "
+                "name the overrides of the run by --with, or run it again"
+            )
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)[:60]

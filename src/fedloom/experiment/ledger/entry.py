@@ -1,0 +1,177 @@
+"""The committed summary of a finished study, `runs/<experiment>.json`, validated whenever it is read."""
+
+import json
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
+from fedloom.experiment.report.columns import Column
+from fedloom.experiment.report.differences import Difference
+from fedloom.experiment.report.units import Spread
+from fedloom.tasks.metrics.bootstrap import Interval
+from fedloom.tasks.metrics.metric import Unit, metric_of
+
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Text = Annotated[str, Field(min_length=1, max_length=2000)]
+
+
+class Strict(BaseModel):
+    """A part of a summary: no other keys, finite numbers, no number in quotes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Ends(Strict):
+    """The two ends of an interval."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Ends":
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} lies above high {self.high}")
+        return self
+
+
+class Gap(Strict):
+    """The paired difference from the row that the study is compared with."""
+
+    mean: float
+    seeds: int = Field(ge=1)
+    interval: Ends | None
+    p: Share | None
+    p_seeds: Share | None
+
+
+class Figure(Strict):
+    """A figure of the last round by seed (null: not finite), its interval over `samples` test samples, and its difference."""
+
+    values: dict[Seed, float | None] = Field(min_length=1)
+    interval: Ends | None = None
+    samples: int | None = Field(None, ge=1)
+    difference: Gap | None = None
+
+    @property
+    def spread(self) -> Spread:
+        """Mean and standard deviation over the seeds."""
+        return Spread.of([math.nan if value is None else value for value in self.values.values()])
+
+    def gap(self, column: Column) -> Difference | None:
+        """The difference, with the verdict of its interval."""
+        found = self.difference
+        if found is None:
+            return None
+        ends = found.interval
+        inside = None if ends is None else Interval(found.mean, ends.low, ends.high, found.p)
+        metric = metric_of(column.key)
+        lower = metric is not None and metric.lower_is_better
+        return Difference(found.mean, found.seeds, inside, found.p_seeds, lower)
+
+
+class EntryColumn(Strict):
+    """A column of the study's table."""
+
+    key: Text
+    title: Text
+    unit: Unit
+    across: Text | None = None
+
+
+class Row(Strict):
+    """A row: its figures by column name, and the remark of a row that is not plainly complete."""
+
+    figures: dict[Text, Figure]
+    remark: str | None = None
+
+
+class Entry(Strict):
+    """A finished study: rows by seeds by columns, and what they were made with."""
+
+    format: Literal[1] = 1
+    experiment: Text
+    file: Text
+    command: Text
+    size: Literal["tiny", "small", "paper"]
+    fedloom: Text
+    commit: str | None = Field(None, pattern=r"^[0-9a-f]{7,64}(-dirty)?$")
+    threads: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    runs: int = Field(ge=1)
+    minutes: float = Field(ge=0)
+    against: Text | None = None
+    columns: tuple[EntryColumn, ...] = Field(min_length=1)
+    rows: dict[Text, Row] = Field(min_length=1)
+
+    @cached_property
+    def shown(self) -> dict[str, Column]:
+        """The columns of the table by name."""
+        columns = [Column(c.key, c.title, c.unit, c.across) for c in self.columns]
+        return {column.name: column for column in columns}
+
+    @cached_property
+    def seeds(self) -> list[int]:
+        """All seeds of any figure."""
+        return sorted({s for row in self.rows.values() for f in row.figures.values() for s in f.values})
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Entry":
+        if self.against is not None and self.against not in self.rows:
+            raise ValueError(f"against names {self.against!r}, which is no row")
+        for label, row in self.rows.items():
+            for name, figure in row.figures.items():
+                if name not in self.shown:
+                    raise ValueError(f"row {label!r} has a figure {name!r}, which is no column")
+                low, high = RANGES.get(self.shown[name].unit, (-math.inf, math.inf))
+                for value in figure.values.values():
+                    if value is not None and not low <= value <= high:
+                        raise ValueError(f"row {label!r}, {name!r}: {value} lies outside {low:g} to {high:g}")
+        return self
+
+
+RANGES = {
+    "percent": (0.0, 1.0),
+    "bytes": (0.0, math.inf),
+    "seconds": (0.0, math.inf),
+    "count": (0.0, math.inf),
+}
+"""The values that a unit allows."""
+
+
+def read_entry(path: Path) -> Entry:
+    """A summary. Raises ExperimentError, one sentence, for one that is not as `fedloom ledger add` writes it."""
+    advice = "add the run again with `fedloom ledger add`"
+    try:
+        entry = Entry.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"]))
+        fault = f"{place}: {first['msg']}" if place else first["msg"]
+        raise ExperimentError(f"{path} is no summary of a study ({fault}); {advice}") from error
+    except OSError as error:
+        raise ExperimentError(f"{path} cannot be read: {error.strerror}") from error
+    if entry.experiment != path.stem:
+        raise ExperimentError(
+            f"{path} holds the experiment {entry.experiment!r}, not {path.stem!r}; {advice}"
+        )
+    return entry
+
+
+def write_entry(entry: Entry, folder: Path) -> Path:
+    """Write `<folder>/<experiment>.json` and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{entry.experiment}.json"
+    text = json.dumps(entry.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    write_atomic(path, (text + "\n").encode())
+    return path
+
+
+def read_entries(folder: Path) -> dict[str, Entry]:
+    """Every summary in a folder, by experiment. Raises ExperimentError."""
+    entries = [read_entry(path) for path in sorted(folder.glob("*.json"))]
+    return {entry.experiment: entry for entry in entries}

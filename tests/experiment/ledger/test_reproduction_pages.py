@@ -1,0 +1,38 @@
+"""The repository's own ledger: its pages are current, and the papers' rows and columns are those of the experiment files."""
+
+from pathlib import Path
+
+import pytest
+
+from fedloom.experiment.ledger.experiments import experiment_files
+from fedloom.experiment.ledger.pages import pages, read_sources, stale
+from fedloom.experiment.ledger.papers import PaperTable, read_papers
+
+FOLDER, EXPERIMENTS = Path("docs/reproduction"), Path("experiments")
+TABLES = [t for t in read_papers(FOLDER / "papers.yaml").tables() if t.experiment is not None]
+
+
+def test_the_pages_are_what_the_command_writes() -> None:
+    assert stale(FOLDER, pages(read_sources(FOLDER, EXPERIMENTS))) == []
+
+
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.experiment} {table.place}")
+def test_the_papers_rows_and_columns_are_those_of_the_experiment_file(table: PaperTable) -> None:
+    file = experiment_files(EXPERIMENTS)[str(table.experiment)]
+    assert set(table.rows) <= set(file.rows)
+    for name in table.columns.values():
+        if name is None:
+            continue
+        part, _, key = name.rpartition(": ")
+        assert key in {column.removeprefix("average/") for column in file.columns}
+        assert part in ({*file.parts, "average"} if file.parts else {""})
+
+
+def test_every_experiment_has_one_page() -> None:
+    sources = read_sources(FOLDER, EXPERIMENTS)
+    texts = pages(sources)
+    for file in sources.files.values():
+        holders = [
+            name for name, text in texts.items() if name != "README.md" and file.path.as_posix() in text
+        ]
+        assert len(holders) == 1, (file.name, holders)

@@ -1,0 +1,203 @@
+"""Intervals over test samples, and paired differences between rows."""
+
+import json
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import rich.console
+from typer.testing import CliRunner
+
+from fedloom.cli.main import app
+from fedloom.experiment.report import comparison
+from fedloom.experiment.report.columns import Column
+from fedloom.experiment.report.differences import best_row, compared
+from fedloom.experiment.report.load_study import read
+from fedloom.experiment.report.read import read_run
+from fedloom.experiment.report.sample_values import SampleValues
+from tests.experiment.report.report_folders import change, make_rows, make_run, write_lines
+
+KEY = "global/image/exact_match"
+MATCH = Column(KEY, "exact match", "percent")
+
+
+def answers(hits: Sequence[bool], client: str = "c0", kind: str = "image") -> list[dict]:
+    """One predicted sample per hit or miss, of two answer tokens, one of them always right."""
+    return [
+        {"client": client, "kind": kind, "uid": str(i), "reference": "red", "tokens": 2}
+        | {"prediction": "red" if hit else "blue", "correct": 1 + hit}
+        for i, hit in enumerate(hits)
+    ]
+
+
+def keep(folder: Path, records: list[dict], **metrics: float) -> None:
+    """Write a run's predictions, and figures of the last round over those of `make_run`."""
+    write_lines(folder / "predictions-end.jsonl", records)
+    known = json.loads((folder / "summary.json").read_text())["metrics"]
+    change(folder / "summary.json", metrics=known | metrics)
+
+
+def study(folder: Path, rows: dict[str, Sequence[Sequence[bool]]]) -> Path:
+    """Rows of seeds of hits."""
+    runs = {(row, seed): {} for row, seeds in rows.items() for seed in range(len(seeds))}
+    make_rows(folder, runs)
+    for entry in json.loads((folder / "rows.json").read_text()):
+        hits = rows[entry["row"]][entry["seed"]]
+        keep(folder / entry["path"], answers(hits), **{KEY: sum(hits) / len(hits)})
+    return folder
+
+
+GOOD = [True] * 36 + [False] * 4
+BAD = [True] * 12 + [False] * 28
+NEAR = [True] * 35 + [False] * 4 + [True]
+
+
+def test_a_row_against_itself_differs_by_nothing(tmp_path: Path) -> None:
+    rows = read(study(tmp_path / "s", {"a": [GOOD, BAD, NEAR], "b": [GOOD, BAD, NEAR]})).rows
+    for other in ("a", "b"):
+        found = compared(rows["a"], rows[other], MATCH, SampleValues())
+        assert found is not None
+        assert found.interval is not None
+        assert (found.mean, found.interval.low, found.interval.high) == (0, 0, 0)
+        assert (found.interval.p, found.p_seeds, found.verdict) == (1, 1, "within")
+
+
+def test_a_clear_gap_is_ahead_and_the_other_way_round_behind(tmp_path: Path) -> None:
+    rows = read(study(tmp_path / "s", {"good": [GOOD] * 3, "bad": [BAD] * 3, "near": [NEAR] * 3})).rows
+    ahead = compared(rows["good"], rows["bad"], MATCH, SampleValues())
+    behind = compared(rows["bad"], rows["good"], MATCH, SampleValues())
+    assert ahead is not None
+    assert behind is not None
+    assert ahead.mean == pytest.approx(0.6)  # 36 of 40 against 12 of 40
+    assert (ahead.verdict, behind.verdict) == ("ahead", "behind")
+    assert ahead.p_seeds == 0.25  # the least that three seeds can give: 2 of 8 patterns
+    near = compared(rows["good"], rows["near"], MATCH, SampleValues())
+    assert near is not None
+    assert near.verdict == "within"
+
+
+def test_fewer_than_three_seeds_have_no_test_over_seeds(tmp_path: Path) -> None:
+    rows = read(study(tmp_path / "s", {"a": [GOOD, GOOD], "b": [BAD, BAD]})).rows
+    found = compared(rows["a"], rows["b"], MATCH, SampleValues())
+    assert found is not None
+    assert (found.seeds, found.p_seeds, found.verdict) == (2, None, "ahead")
+
+
+def test_only_common_seeds_count(tmp_path: Path) -> None:
+    rows = read(study(tmp_path / "s", {"a": [GOOD, BAD], "b": [GOOD]})).rows
+    found = compared(rows["a"], rows["b"], MATCH, SampleValues())
+    assert found is not None
+    assert (found.seeds, found.mean, found.verdict) == (1, 0, "within")
+
+
+def test_the_order_of_samples_changes_nothing(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"a": [GOOD], "b": [BAD]})
+    rows = read(folder).rows
+    before = compared(rows["a"], rows["b"], MATCH, SampleValues())
+    file = folder / "a/seed-0/predictions-end.jsonl"
+    lines = file.read_text().splitlines()
+    random.Random(1).shuffle(lines)
+    file.write_text("\n".join(lines) + "\n")
+    assert compared(rows["a"], rows["b"], MATCH, SampleValues()) == before
+
+
+def test_a_lower_loss_is_ahead(tmp_path: Path) -> None:
+    folder = make_rows(tmp_path / "s", {("low", 0): {}, ("high", 0): {}})
+    for row, loss in (("low", 0.5), ("high", 1.5)):
+        records = [r | {"loss": loss + i / 100} for i, r in enumerate(answers(GOOD))]
+        mean = sum(r["loss"] for r in records) / len(records)
+        keep(folder / row / "seed-0", records, **{"global/image/loss": mean})
+    read_rows, column = read(folder), Column("global/image/loss", "loss", "number")
+    found = compared(read_rows.rows["low"], read_rows.rows["high"], column, SampleValues())
+    assert found is not None
+    assert found.mean == pytest.approx(-1)
+    assert found.verdict == "ahead"
+    assert best_row(read_rows, column, SampleValues()) == "low"
+
+
+def test_samples_that_do_not_give_the_figure_are_not_its_samples(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"a": [GOOD], "b": [BAD]})
+    change(folder / "a/seed-0/summary.json", metrics={KEY: 0.91})
+    rows = read(folder).rows
+    found = compared(rows["a"], rows["b"], MATCH, SampleValues())
+    assert found is not None
+    assert (found.interval, found.verdict) == (None, None)
+    assert found.mean == pytest.approx(0.91 - 0.3)
+
+
+def test_other_samples_are_not_paired(tmp_path: Path) -> None:
+    rows = read(study(tmp_path / "s", {"a": [GOOD], "b": [[True, False]]})).rows
+    found = compared(rows["a"], rows["b"], MATCH, SampleValues())
+    assert found is not None
+    assert found.interval is None
+
+
+def test_the_mean_of_the_values_is_the_figure_of_every_kind(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "q")
+    records = [*answers(GOOD), *answers([True, False], "c1")]
+    records[0]["tokens"] = 7  # token accuracy is one over tokens, not a mean over samples
+    tokens = sum(r["tokens"] for r in records)
+    accuracy = sum(r["correct"] for r in records) / tokens
+    own = {"c0": 0.9, "c1": 0.5}
+    clients = [{"client": c, "metrics": {"image/exact_match": v}} for c, v in own.items()]
+    change(run / "summary.json", clients=clients)
+    keep(run, records, **{KEY: 37 / 42, "global/image/token_accuracy": accuracy})
+    wanted = {
+        KEY: 37 / 42,
+        "global/image/token_accuracy": accuracy,
+        "clients/image/exact_match": 0.7,  # of 0.9 and 0.5, whatever the number of samples
+    }
+    for key, figure in wanted.items():
+        values = SampleValues().of_run(read_run(run), key)
+        assert values is not None
+        assert sum(values.values()) / len(values) == pytest.approx(figure)
+        assert len(values) == 42
+
+
+def test_clients_own_figures_need_the_answers_of_their_own_models(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "q")
+    keep(run, [*answers(GOOD), *answers([True, False], "c1")])
+    # the mean is that of the samples, but the clients' figures are another model's
+    clients = [{"client": c, "metrics": {"image/exact_match": 0.7}} for c in ("c0", "c1")]
+    change(run / "summary.json", clients=clients)
+    assert SampleValues().of_run(read_run(run), "clients/image/exact_match") is None
+
+
+def test_intervals_stand_in_the_table_and_the_best_is_marked_only_where_it_is_ahead(tmp_path: Path) -> None:
+    clear = comparison(study(tmp_path / "s", {"a": [GOOD] * 2, "b": [BAD] * 2}), [KEY], intervals=True)
+    line = next(line for line in clear.markdown().splitlines() if line.startswith("| a "))
+    assert line.startswith("| a | 90.0 ± 0.0 * [")
+    assert "ahead of every other row" in clear.markdown()
+    close = comparison(study(tmp_path / "t", {"a": [GOOD] * 2, "c": [NEAR] * 2}), [KEY], intervals=True)
+    assert "*" not in close.markdown()
+    assert "[" not in comparison(tmp_path / "s", [KEY]).markdown()
+
+
+def test_a_table_with_intervals_fits_eighty_columns(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"FedA²-LoRA II-stage": [GOOD] * 3, "FFA-LoRA": [BAD] * 3})
+    keys = [KEY, *(f"global/{k}/{m}" for k in ("image", "audio") for m in ("token_accuracy", "exact_match"))]
+    console = rich.console.Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(comparison(folder, [*keys, *keys[1:], "bytes_up", "seconds"], intervals=True).rich())
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "FedA²-LoRA II-stage" in text
+    assert "90.0±0.0*" in text
+
+
+def test_compare_against_a_row_prints_difference_interval_and_verdict(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"LoRA": [BAD] * 3, "FedA²-LoRA": [GOOD] * 3})
+    result = CliRunner().invoke(app, ["compare", str(folder), "--against", "LoRA", "--column", KEY])
+    assert result.exit_code == 0, result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+    line = next(line for line in result.output.splitlines() if line.startswith("FedA²-LoRA ") and "+" in line)
+    assert "+60.0" in line
+    assert "<0.001" in line
+    assert "0.25" in line
+    assert line.rstrip().endswith("ahead")
+
+
+def test_a_row_that_there_is_not_is_named_with_those_that_there_are(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"a": [GOOD], "b": [BAD]})
+    result = CliRunner().invoke(app, ["compare", str(folder), "--against", "c"])
+    assert str(result.exception) == "--against: there is no row 'c'; there are a, b"
