@@ -15,8 +15,8 @@ from fedloom.experiment.settings import load_rows
 from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.load import load_model
 from fedloom.models.settings import Foundation
-from scripts.real_models.projector_start import standardised
-from scripts.real_models.silos import asked, heard, told
+from scripts.projector_start import standardised
+from scripts.real_silos import asked, heard, told
 from tests.models.encoders.tiny_encoders import write as write_encoder
 from tests.models.test_weights import write_llm
 

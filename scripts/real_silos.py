@@ -1,18 +1,20 @@
 """Silos of photographs by category, spoken numbers by family of languages and text, and a public part for a first alignment.
 
-Run: python scripts/real_models/silos.py STAMPS FOLDER
-STAMPS is usr/share/tuxpaint/stamps of the unpacked tuxpaint-stamps-default (GPL-2; `apt-get download`, then `dpkg -x`); the public
-voices are synthetic, by the program espeak-ng. FOLDER gets
+Run: python scripts/real_silos.py STAMPS FOLDER
+STAMPS is usr/share/tuxpaint/stamps of the unpacked tuxpaint-stamps-default (GPL-2; `apt-get download`, then `dpkg -x`); the
+public voices are synthetic, by the program espeak-ng. FOLDER gets
     silos/       four silos of pictures, three of people's voices, one of text
     validation/  the same silos' training samples alone, a quarter of them as test samples, to choose settings on
     public/      pictures that no silo holds, and synthetic voices
     captions/    the pictures with their captions alone, public ones as training samples too, a silo a category
     demo/        two silos of pictures and two of voices
 A picture and a recording is in one of silos' training, silos' test and public alone; all questions about it go with it.
+A test picture whose file name differs by a number alone from one outside the test is left out: ladybug-2 beside ladybug.
 """
 
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -92,6 +94,16 @@ def asked(
         question = f"which is it: {first}, {second}, {third} or {fourth}?"
         more[1].append({"image": str(picture), "question": question, "answer": words})
     return rows + more[0][::every] + more[1][every - 1 :: every]
+
+
+def fresh(rows: Sequence[Row], seen: Sequence[tuple[Path, str]]) -> list[Row]:
+    """The rows about pictures that are no other view of those seen."""
+    known = {_thing(picture) for picture, _ in seen}
+    return [row for row in rows if _thing(Path(row["image"])) not in known]
+
+
+def _thing(picture: Path) -> str:
+    return str(picture.parent / re.sub(r"[-_]?\d+$", "", picture.stem))
 
 
 def heard(numbers: Sequence[tuple[Path, str]], names: Sequence[Path]) -> list[Row]:
@@ -189,16 +201,25 @@ def main(stamps: Path, folder: Path) -> None:
         common, train, test = parts(captioned(stamps / category), (0.25, 0.4, 0.35), draw)
         fit, check = parts(train, (0.75, 0.25), draw)
         name = f"pictures-{category}"
-        small[name] = {"train": asked(train, category, draw, 2), "test": asked(test, category, draw, 2)}
+        small[name] = {
+            "train": asked(train, category, draw, 2),
+            "test": fresh(asked(test, category, draw, 2), common + train),
+        }
         write(folder / "silos" / name, small[name])
-        write(folder / "captions" / category, {"train": shown(common + train), "test": shown(test)})
+        write(
+            folder / "captions" / category,
+            {"train": shown(common + train), "test": fresh(shown(test), common + train)},
+        )
         write(
             folder / "validation" / name,
-            {"train": asked(fit, category, draw, 2), "test": asked(check, category, draw, 2)},
+            {
+                "train": asked(fit, category, draw, 2),
+                "test": fresh(asked(check, category, draw, 2), common + fit),
+            },
         )
         known, held = parts(common, (0.9, 0.1), draw)
         public += asked(known, category, draw)
-        unseen += asked(held, category, draw)
+        unseen += fresh(asked(held, category, draw), known)
         things += [(words, category) for _, words in common]
     for category in OTHERS:
         public += asked(captioned(stamps / category), category, draw)

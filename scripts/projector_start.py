@@ -1,6 +1,6 @@
 """A projector whose first layer standardises the encoder's output, and whose soft tokens are as large as the LLM's embeddings.
 
-Run: python scripts/real_models/projector_start.py EXPERIMENT FILE [OVERRIDE ...]
+Run: python scripts/projector_start.py EXPERIMENT FILE [OVERRIDE ...]
 The means and deviations are those of the experiment's training samples, so the data should be public. FILE is for
 model.projector_from. Without it a random projector sees what all pictures share, which is far larger than what differs.
 """
