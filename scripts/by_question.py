@@ -46,7 +46,9 @@ def main(runs: list[Path]) -> None:
         start, end = (shares(run, moment, asked) for moment in ("start", "end"))
         for key in sorted({*start, *end}):
             count, before = start.get(key, (0, float("nan")))
-            print(f"{run}  {' '.join(key)}  n={count}  {before:.1%} -> {end.get(key, (0, float('nan')))[1]:.1%}")
+            print(
+                f"{run}  {' '.join(key)}  n={count}  {before:.1%} -> {end.get(key, (0, float('nan')))[1]:.1%}"
+            )
 
 
 if __name__ == "__main__":
