@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedloom.models.base import Trainable
+from fedloom.models.precision import settle
 
 IMAGES = {"clients": {"image": 2}, "train": 6, "test": 3}
 TEXT = {"source": "text", "clients": {"text": 2}, "train": 6, "test": 2, "task": "entailment"}
@@ -74,3 +75,12 @@ def test_compiled_blocks_give_the_same(cohort, trained, quick, federate) -> None
     federation.run()
     for name, tensor in plain.state.shared.items():
         torch.testing.assert_close(tensor, federation.state.shared[name], rtol=1e-5, atol=1e-5)
+
+
+def test_a_batch_norm_computes_in_the_dtype_of_its_weights() -> None:
+    tower = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).eval()
+    picture = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    wanted = tower(picture)
+    settle(tower, torch.bfloat16)
+    assert tower[1].num_batches_tracked.dtype == torch.int64
+    assert torch.allclose(tower(picture.bfloat16()).float(), wanted, atol=0.05)

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Precision = Literal["float32", "bfloat16", "auto"]
 """Dtype of the frozen weights; auto: that of each checkpoint, bfloat16 for a float16 one."""
@@ -43,7 +44,7 @@ def settle(
     """Cast the frozen weights to `dtype` and move all to `device` (None: they stay), one tensor at a time.
 
     The parameters with an id in `trained` become float32. Quantised weights and buffers keep their dtype, but float16 buffers
-    take `dtype`.
+    and the statistics of a batch norm take `dtype`: it refuses weights of another.
     """
     for parameter in module.parameters():
         plain = parameter.is_floating_point() and type(parameter.data) is Tensor
@@ -52,8 +53,10 @@ def settle(
     for part in module.modules():
         for name, buffer in part._buffers.items():
             if buffer is not None:
-                half = buffer.dtype == torch.float16
-                part._buffers[name] = buffer.to(device=device, dtype=dtype if half else None)
+                cast_too = buffer.dtype == torch.float16 or (
+                    isinstance(part, _BatchNorm) and buffer.is_floating_point()
+                )
+                part._buffers[name] = buffer.to(device=device, dtype=dtype if cast_too else None)
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

@@ -116,6 +116,11 @@ class Foundation(BaseModel):
         ge=1,
         description="soft tokens per picture: means over so many groups of patches; none = the foundation's number",
     )
+    scale: Annotated[Literal["unit", "native"] | None, ASSEMBLED] = Field(
+        None,
+        description="the encoder's output before the projector: unit, length 1; native, as the encoder gives it; none = the "
+        "foundation's, and with model.encoder unit",
+    )
     prompt: Annotated[Literal["auto", "chat", "paper", "bare"], ASSEMBLED] = Field(
         "auto",
         description="what stands around soft tokens and question: chat, the tokenizer's chat template; paper, UniFLoW's "

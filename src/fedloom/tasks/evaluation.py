@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from statistics import fmean
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from fedloom.models.loading.examples import part_of
 from fedloom.models.loading.prepared import prepared
 from fedloom.tasks.frozen_llm import embedder_of
 from fedloom.tasks.metrics import EvaluationRecord, Summary, summarise
+from fedloom.tasks.ranking import RanksAnswers, candidates, rank
 
 
 class Evaluation(BaseModel):
@@ -55,6 +56,15 @@ class Evaluation(BaseModel):
     loss: bool = Field(
         False,
         description="also measure the held-out loss per answer token; one more pass over the test samples",
+    )
+    ranking: Annotated[int | None, ReadWith(".generate", (True,))] = Field(
+        None,
+        ge=2,
+        description="number of answers to the same question among which the true one is ranked by the model's likelihood; "
+        "none = not measured",
+    )
+    ranked: Annotated[int | None, ReadWith(".ranking")] = Field(
+        None, ge=1, description="most ranked samples of one client and question; none = all"
     )
     updates: bool = Field(
         False,
@@ -129,13 +139,11 @@ def evaluate(
     """One record per test sample, by the model as loaded."""
     records = []
     version = model.feature_version() if tests.whole and model.store.on and model.has_features else None
+    ranks = _ranks(model, tests, settings, version) if generate and settings.ranking is not None else {}
     for start in range(0, len(tests.examples), settings.batch_size):
         part = slice(start, start + settings.batch_size)
         batch = tests.examples[part]
-        if version is None:
-            features = model.features(batch)
-        else:
-            features = model.kept_features(version, TESTS, tests.places[part], tests.whole)
+        features = _features(model, tests, range(len(tests.examples))[part], version)
         counts = model.score(batch, features)
         answers: Sequence[str | None] = [None] * len(batch)
         if generate:
@@ -143,8 +151,8 @@ def evaluate(
         losses: Sequence[float | None] = [None] * len(batch)
         if settings.loss:
             losses = model.losses(batch, range(len(batch)), len(batch), features).tolist()
-        for client, sample, (tokens, correct), answer, loss in zip(
-            tests.of[part], tests.samples[part], counts, answers, losses, strict=True
+        for i, (client, sample, (tokens, correct), answer, loss) in enumerate(
+            zip(tests.of[part], tests.samples[part], counts, answers, losses, strict=True), start
         ):
             records.append(
                 EvaluationRecord(
@@ -157,9 +165,30 @@ def evaluate(
                     correct,
                     labelled="labels" in sample.meta or "classes" in sample.meta,
                     loss=loss,
+                    ranked=ranks.get(i),
                 )
             )
     return records
+
+
+def _features(
+    model: Trainable, tests: TestSet, positions: Sequence[int], version: bytes | None
+) -> Sequence[Any]:
+    """The features of the samples at these positions; `version` is the cache's, None where they are computed anew."""
+    if version is None:
+        return model.features([tests.examples[i] for i in positions])
+    return model.kept_features(version, TESTS, [tests.places[i] for i in positions], tests.whole)
+
+
+def _ranks(
+    model: Trainable, tests: TestSet, settings: Evaluation, version: bytes | None
+) -> Mapping[int, float]:
+    """See `ranking.rank`; of a model that cannot rank answers nothing, and no task with such a model reads the setting."""
+    if settings.ranking is None or not isinstance(model, RanksAnswers):
+        return {}
+    listed = candidates(tests.of, tests.samples, settings.ranking, settings.ranked)
+    features = partial(_features, model, tests, version=version)
+    return rank(model, tests.samples, tests.examples, listed, features, settings.batch_size)
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class QuestionAnswering(Task[Source]):
             f"model.{name}"
             for name in ("foundation", "encoder", "audio_seconds", "llm", "native", "projector", "tokens")
         ),
+        "model.scale",
         *(f"model.{name}" for name in ("prompt", "stop", "max_text_tokens", "quantize", "quantizer")),
         "engine.device_map",
         "model.projector_from*",
@@ -82,6 +83,8 @@ class QuestionAnswering(Task[Source]):
         "model.encoder_lora*",
         "evaluation.bertscore",
         "evaluation.gptscore",
+        "evaluation.ranking",
+        "evaluation.ranked",
     )
     ignores: ClassVar[tuple[str, ...]] = ("method.head",)
     inputs: ClassVar[tuple[str, ...]] = (*MODALITIES, "max_new_tokens")
@@ -290,7 +293,7 @@ def measure_controls(model: Trainable, tests: TestSet, settings: Evaluation) -> 
         for how in get_args(Control):
             records = evaluate(model, control(tests, kind, how, model), settings, generate=settings.generate)
             metrics = summarise(records, "global").metrics
-            for metric in ("token_accuracy", "exact_match"):
+            for metric in ("token_accuracy", "exact_match", "ranked_first", "loss"):
                 if f"global/{kind}/{metric}" in metrics:
                     controls[f"control/{kind}/{how}/{metric}"] = metrics[f"global/{kind}/{metric}"]
     return controls

@@ -70,6 +70,8 @@ def joined(mllm: MLLM, settings: Foundation, seed: int, *, assembled: bool = Fal
     changes: dict[str, object] = {}
     if settings.tokens is not None:
         changes |= {"tokens": settings.tokens, "pool": "mean" if settings.tokens > 1 else mllm.config.pool}
+    if settings.scale is not None:
+        changes["scale"] = settings.scale
     if settings.max_text_tokens is not None:
         changes["max_text_tokens"] = settings.max_text_tokens
     prompt: dict[str, object] = {}

@@ -5,6 +5,7 @@ Groups: `encoder.<modality>` (one per trunk), `llm`, `projector` (or `projector.
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,11 @@ class AdaptedMLLM(Trainable):
     def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> MLLMExample:
         """See `loading.prepared.ReadsFiles`."""
         return self.mllm.finish(sample, inputs)
+
+    def with_answer(self, example: MLLMExample, sample: Sample) -> MLLMExample:
+        """The example with the answer of `sample` in place of its own; inputs and question stay."""
+        pieces = replace(example.pieces, answer=self.mllm.pieces(sample).answer)
+        return replace(example, pieces=pieces, reference=sample.answer)
 
     def unread_share(self, texts: Collection[str]) -> float:
         """Share of the texts' words of three letters or more that the tokenizer does not know: it needs a token for two bytes."""

@@ -6,6 +6,7 @@ is its group and its path in the Hugging Face class.
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,12 @@ class NativeMLLM(Trainable):
     def finish(self, sample: Sample, inputs: Mapping[str, Tensor]) -> NativeExample:
         """See `loading.prepared.ReadsFiles`."""
         return example_of(sample, inputs)
+
+    def with_answer(self, example: NativeExample, sample: Sample) -> NativeExample:
+        """The example with the answer of `sample` in place of its own; inputs and question stay."""
+        return replace(
+            example, answer=tuple(self.reader.answers.encode(sample.answer)), reference=sample.answer
+        )
 
     def positions(self, example: NativeExample) -> int:
         """Positions of prompt and answer, plus the rows times tokens of the encoder, taken as one per placeholder."""

@@ -39,6 +39,7 @@ METRICS: dict[str, Metric] = by_name(
         Metric("macro_f1", title="macro-F1", unit="percent", merge=None),
         Metric("accuracy_own_classes", unit="percent", merge="samples"),
         Metric("exact_match", unit="percent"),
+        Metric("ranked_first", unit="percent", merge=None),
         Metric("f1", title="F1", unit="percent"),
         Metric("bleu", title="BLEU", unit="percent", merge=None),
         Metric("sentence_bleu", title="sentence BLEU", unit="percent"),

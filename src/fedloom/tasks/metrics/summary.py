@@ -26,7 +26,8 @@ class EvaluationRecord:
     `kind`: its modalities (`Sample.kind`). `prediction`: the generated answer; "" if empty (scores 0), None if nothing was
     generated (the sample then counts for token accuracy only). `tokens` and `correct`: answer tokens and how many of them are
     predicted, teacher forced; 0 and 0 if not measured. `loss`: mean negative log-likelihood of an answer token, None if not
-    measured. `labelled`: marks a classification (`accuracy`, `macro_f1`); `tokens` and `correct` are then 1 and 0 or 1.
+    measured. `ranked`: 1 where the true answer is ranked first, less in a tie, 0 elsewhere; None if not ranked. `labelled`: marks
+    a classification (`accuracy`, `macro_f1`); `tokens` and `correct` are then 1 and 0 or 1.
     """
 
     client: str
@@ -38,6 +39,7 @@ class EvaluationRecord:
     correct: int
     labelled: bool = False
     loss: float | None = None
+    ranked: float | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ def score_samples(
     for row, record in zip(rows, records, strict=True):
         if record.loss is not None:
             row["loss"] = record.loss
+        if record.ranked is not None:
+            row["ranked_first"] = record.ranked
     generated = [i for i, r in enumerate(records) if r.prediction is not None and not r.labelled]
     if not generated:
         return rows
