@@ -20,7 +20,7 @@ RUN := $(VENV)/.installed-$(KEY)
 DEV := $(VENV)/.installed-dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deploy-demo real-assets test deploy-test lint clean
+.PHONY: help demo deploy-demo real-assets real-demo test deploy-test lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -36,6 +36,14 @@ real-assets: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## real models, pictures and
 	@$(PY) scripts/offline_data.py '$(REAL)' --list
 	@$(PY) scripts/offline_models.py '$(REAL)'
 	@$(PY) scripts/offline_data.py '$(REAL)'
+
+real-demo: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## a small federation on real weights, pictures and voices; after real-assets
+	@test -d real/data/uniflow || { echo "real/data/uniflow is missing: call 'make real-assets' first" >&2; exit 1; }
+	@test -e real/start.safetensors || $(PY) scripts/projector_start.py experiments/real/align.yaml real/start.safetensors model.projector_from=null
+	@test -e real/models/aligned || $(VENV)/bin/fedloom run experiments/real/align.yaml \
+	    $$(test -e runs/real-align/experiment.yaml && echo --resume runs/real-align || echo --out runs/real-align)
+	@test -e real/models/aligned || $(VENV)/bin/fedloom export runs/real-align --merge --out real/models/aligned
+	@$(VENV)/bin/fedloom run experiments/real/demo.yaml --out runs/real-demo $(ARGS)
 
 test: $(DEV) ## the tests
 	@$(PY) -m pytest $(ARGS)

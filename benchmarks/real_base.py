@@ -37,7 +37,7 @@ from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
-from scripts.offline.silos import pairs, write
+from scripts.offline.animals import pairs, write
 
 STEPS, BATCH, SAMPLES = 2, 4, 5
 KINDS = ("off", "auto")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from offline import pictures, silos, speech, texts, voices
+from offline import animals, pictures, silos_by_kind, speech, stamp_classes, texts, voices
 from offline.fetch import has_apt
 from offline.packages import STAMPS
 from offline.parts import Part, command, parser
@@ -40,6 +40,20 @@ def spoken_names(unpacked: Path, folder: Path) -> str:
     return speech.make_names(_espeak(folder), _real(folder) / "stamps", folder)
 
 
+def silos(unpacked: Path, folder: Path) -> str:
+    """Silos of pictures, of voices and of text."""
+    return silos_by_kind.make(_espeak(folder), _real(folder) / "stamps", folder)
+
+
+def pair(unpacked: Path, folder: Path) -> str:
+    """A pair of real towers, aligned on the public pictures of data/classes."""
+    from offline import align_pair  # transformers takes seconds
+
+    models = folder.parent
+    vision, text = (str(models / name) for name in ("vision", "minilm"))
+    return align_pair.make(vision, text, _real(folder) / "data/classes/public", folder)
+
+
 def _real(folder: Path) -> Path:
     return folder.parent.parent
 
@@ -56,7 +70,28 @@ PARTS = [
     Part("data/digits", (), of_stamps(voices.make_digits), "digits said by people, by language"),
     Part("data/names", (), of_stamps(voices.make_names), "names of animals said by people, by language"),
     Part("data/questions", (), of_stamps(texts.make), "questions in words about the same things"),
-    Part("data/silos", (), of_stamps(silos.make), "four silos of animals, for experiments/real/stamps.yaml"),
+    Part(
+        "data/animals", (), of_stamps(animals.make), "four silos of animals, for experiments/real/stamps.yaml"
+    ),
+    Part(
+        "data/uniflow",
+        (),
+        silos,
+        "silos of pictures, voices and text, for experiments/real/uniflow.yaml",
+        ESPEAK,
+    ),
+    Part(
+        "data/classes",
+        (),
+        of_stamps(stamp_classes.make),
+        "pictures of 16 categories, for experiments/real/pfedmma.yaml",
+    ),
+    Part(
+        "models/pair",
+        (),
+        pair,
+        "the vision model and MiniLM as a CLIP, aligned on public pictures of data/classes",
+    ),
     Part("data/digits-synthetic", (), spoken_digits, "digits said by espeak-ng", ESPEAK),
     Part("data/names-synthetic", (), spoken_names, "names of animals said by espeak-ng", ESPEAK),
 ]

@@ -1,15 +1,13 @@
 """A VisionTextDualEncoderModel of a picture encoder and a sentence encoder, whose projections are aligned on captioned pictures.
 
-Run: python scripts/offline/align_pair.py VISION TEXT PICTURES FOLDER [SIDE]
-VISION and TEXT are folders or ids of a picture model with a pooled output and of a BERT; PICTURES holds a metadata.jsonl of
+`vision` and `text` are folders or ids of a picture model with a pooled output and of a BERT; `pictures` holds a metadata.jsonl of
 `file_name` and `text`. Both encoders stay frozen. The common space is that of the sentence encoder's own vectors, the mean over a
 caption's tokens without the captions' common direction; each projection is a ridge regression from its encoder's pooled output
 onto them. A fifth of the captions is held out: it sets the logit scale, and the ranks at which it finds its pictures' captions
-are printed. Nothing is drawn. SIDE (112) is the pictures' size for a DINOv2, whose positions are resized once.
+are printed. Nothing is drawn. `side` is the pictures' size for a DINOv2, whose positions are resized once.
 """
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -130,7 +128,7 @@ def aligned(
     return image, ridge(torch.cat([pooled, worded[0]]) / TANH, without(common, both), RIDGE["text"])
 
 
-def main(vision: str, text: str, pictures: Path, folder: Path, side: int = 112) -> None:
+def make(vision: str, text: str, pictures: Path, folder: Path, side: int = 112) -> str:
     """Align on four fifths of the captions, measure on the last, and write the pair."""
     picture_model, text_model = (AutoModel.from_pretrained(name).eval() for name in (vision, text))
     processor = AutoImageProcessor.from_pretrained(vision, backend="pil")
@@ -161,10 +159,4 @@ def main(vision: str, text: str, pictures: Path, folder: Path, side: int = 112) 
     tokenizer.save_pretrained(folder)
     processor.save_pretrained(folder)
     shares = ", ".join(f"{share:.2f}" for share in ranks(similar))
-    print(
-        f"{int(kept.sum())} captions aligned; rank 1, 5, 10 of {int(held.sum())} held out: {shares}; scale {scale:g}"
-    )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), *map(int, sys.argv[5:]))
+    return f"{int(kept.sum())} captions aligned; rank 1, 5, 10 of {int(held.sum())} held out: {shares}; scale {scale:g}"

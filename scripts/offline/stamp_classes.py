@@ -1,15 +1,12 @@
 """Pictures of 16 categories for clients, and captioned pictures that are public, out of Debian's tuxpaint-stamps-default.
 
-Run: python scripts/offline/stamp_classes.py STAMPS FOLDER
-STAMPS is usr/share/tuxpaint/stamps of the unpacked package (`apt-get download tuxpaint-stamps-default`, then `dpkg -x`). Half of
-each category, at least eight pictures, goes to FOLDER/clients/<category>; everything else but letters, coins and other symbols to
-FOLDER/public with a metadata.jsonl. Pictures of one caption are on one side; a hash of the caption deals, nothing is drawn.
+Half of each category, at least eight pictures, goes to clients/<category>; everything else but letters, coins and other symbols
+to public/ with a metadata.jsonl. Pictures of one caption are on one side; a hash of the caption deals, nothing is drawn.
 """
 
 import hashlib
 import json
 import shutil
-import sys
 from pathlib import Path
 
 CATEGORIES = {
@@ -75,7 +72,7 @@ def divided(stamps: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]
     return private, [(p, words) for p, words in found if p not in own and plain(words) not in taken]
 
 
-def main(stamps: Path, folder: Path) -> None:
+def make(stamps: Path, folder: Path) -> str:
     """Copy the pictures."""
     private, public = divided(stamps)
     for number, (picture, category) in enumerate(private):
@@ -89,8 +86,4 @@ def main(stamps: Path, folder: Path) -> None:
         shutil.copyfile(picture, folder / "public" / name)
         lines.append(json.dumps({"file_name": name, "text": words}, ensure_ascii=False))
     (folder / "public" / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(private)} pictures of {len(CATEGORIES)} categories for clients, {len(public)} public ones")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    return f"{len(private)} pictures of {len(CATEGORIES)} categories for clients, {len(public)} public ones"

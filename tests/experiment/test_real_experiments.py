@@ -15,8 +15,8 @@ from fedloom.experiment.settings import load_rows
 from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.load import load_model
 from fedloom.models.settings import Foundation
+from scripts.offline.silos_by_kind import asked, heard, told
 from scripts.projector_start import standardised
-from scripts.real_silos import asked, heard, told
 from tests.models.encoders.tiny_encoders import write as write_encoder
 from tests.models.test_weights import write_llm
 
@@ -54,7 +54,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "captions": ("image", "image"),
     }.items():
         for number, kind in enumerate(kinds):
-            silo(root / "real" / name / f"{kind}-{number}", kind)
+            silo(root / "real" / "data" / "uniflow" / name / f"{kind}-{number}", kind)
     named = {"image": str(models / "efficientnet-lite0"), "audio": str(models / "whisper-tiny-en")}
     model = load_model(
         Foundation(
@@ -73,7 +73,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Path:
         0,
     )
     assert model.mllm.config.scale == "native"
-    checkpoint.save(model.mllm, root / "real" / "aligned")
+    checkpoint.save(model.mllm, models / "aligned")
     projector = model.mllm.projector.state_dict()
     save_file(projector, root / "real" / "start.safetensors")
     return root

@@ -16,5 +16,5 @@ def test_the_rows_are_those_of_the_main_table_and_adapters_that_share_nothing_or
     assert {r.method.name for r in runs} == {r.method.name for r in main}
     assert len(runs) == len(main) + 2
     assert {(r.method.name, r.training.lr) for r in runs} == {(r.method.name, r.training.lr) for r in main}
-    assert all(isinstance(r.data.partition, FewShot) and r.model.clip == "models/pair" for r in runs)
+    assert all(isinstance(r.data.partition, FewShot) and r.model.clip == "real/models/pair" for r in runs)
     assert all((r.rounds == 0) == (r.method.name == "zero-shot") for r in runs)

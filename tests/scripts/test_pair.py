@@ -55,10 +55,8 @@ def test_ridge_and_ranks_by_hand() -> None:
     assert align_pair.without(direction, torch.tensor([[3.0, 5.0]])).tolist() == [[1.0, 0.0]]
 
 
-def test_a_pair_is_written_alike_twice_and_read_by_fedloom_as_it_was_aligned(
-    stamps, tmp_path, capsys
-) -> None:
-    stamp_classes.main(stamps, tmp_path / "classes")
+def test_a_pair_is_written_alike_twice_and_read_by_fedloom_as_it_was_aligned(stamps, tmp_path) -> None:
+    stamp_classes.make(stamps, tmp_path / "classes")
     picture, language = PICTURE | {"image_size": 32}, LANGUAGE
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -76,8 +74,8 @@ def test_a_pair_is_written_alike_twice_and_read_by_fedloom_as_it_was_aligned(
     read.save_pretrained(tmp_path / "text")
     for name in ("one", "two"):
         places = [str(tmp_path / n) for n in ("vision", "text")]
-        align_pair.main(*places, tmp_path / "classes" / "public", tmp_path / name, side=16)
-    assert "held out" in capsys.readouterr().out
+        said = align_pair.make(*places, tmp_path / "classes" / "public", tmp_path / name, side=16)
+        assert "held out" in said
     assert (tmp_path / "one" / "model.safetensors").read_bytes() == (
         tmp_path / "two" / "model.safetensors"
     ).read_bytes()

@@ -1,8 +1,6 @@
 """Silos of photographs by category, spoken numbers by family of languages and text, and a public part for a first alignment.
 
-Run: python scripts/real_silos.py STAMPS FOLDER
-STAMPS is usr/share/tuxpaint/stamps of the unpacked tuxpaint-stamps-default (GPL-2; `apt-get download`, then `dpkg -x`); the
-public voices are synthetic, by the program espeak-ng. FOLDER gets
+The public voices are synthetic, by espeak-ng. The folder gets
     silos/       four silos of pictures, three of people's voices, one of text
     validation/  the same silos' training samples alone, a quarter of them as test samples, to choose settings on
     public/      pictures that no silo holds, and synthetic voices
@@ -16,11 +14,11 @@ import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
+
+from .speech import Espeak, Voice
 
 CATEGORIES = {
     "animals": "an animal",
@@ -41,7 +39,7 @@ NAMED = {"germanic": "", "romance": "es", "eastern": "ru"}
 """The language in which a family's names of animals are spoken."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SHOWN, SAID, WHETHER = "what is shown?", "which number is said?", "is a number said?"
-VARIANTS = ("m1", "m3", "f2", "f4")
+VOICES = tuple(Voice(variant, 150, 50) for variant in ("m1", "m3", "f2", "f4"))
 DEMO = ("pictures-animals", "pictures-food", "voices-germanic", "voices-romance")
 Row = dict[str, str]
 T = TypeVar("T")
@@ -124,16 +122,16 @@ def told(things: Sequence[tuple[str, str]], draw: random.Random) -> list[Row]:
     return rows
 
 
-def synthetic(stamps: Path, folder: Path) -> tuple[list[tuple[Path, str]], list[Path]]:
+def synthetic(espeak: Espeak, stamps: Path, folder: Path) -> tuple[list[tuple[Path, str]], list[Path]]:
     """Numbers in all languages and names of animals in some, spoken by espeak-ng: (file, number), and files."""
     folder.mkdir(parents=True)
     numbers, names = [], []
     for family, languages in FAMILIES.items():
         for voice in languages.values():
-            for variant in VARIANTS:
+            for speaker in VOICES:
                 for value, word in enumerate(NUMBERS):
-                    numbers.append((folder / f"{voice}-{variant}-{value}.wav", word))
-                    _speak(numbers[-1][0], f"{voice}+{variant}", str(value))
+                    numbers.append((folder / f"{voice}-{speaker.variant}-{value}.flac", word))
+                    espeak.say(str(value), voice, speaker, numbers[-1][0])
         language = NAMED[family]
         for text in sorted((stamps / "food").rglob("*.txt")):
             lines = text.read_text(encoding="utf-8").splitlines()
@@ -142,13 +140,9 @@ def synthetic(stamps: Path, folder: Path) -> tuple[list[tuple[Path, str]], list[
                 [line.removeprefix(key) for line in lines if line.startswith(key)] if language else lines[:1]
             )
             if spoken and caption(text):
-                names.append(folder / f"{family}-{text.stem}.wav")
-                _speak(names[-1], f"{language or 'en-us'}+m1", spoken[0].rstrip("."))
+                names.append(folder / f"{family}-{text.stem}.flac")
+                espeak.say(spoken[0].rstrip("."), language or "en-us", VOICES[0], names[-1])
     return numbers, names
-
-
-def _speak(file: Path, voice: str, text: str) -> None:
-    subprocess.run(["espeak-ng", "-v", voice, "-s", "150", "-w", str(file), text], check=True)
 
 
 def recordings(stamps: Path, family: str) -> tuple[list[tuple[Path, str]], list[Path]]:
@@ -190,7 +184,7 @@ def write(client: Path, split: dict[str, list[Row]]) -> None:
     (client / "metadata.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def main(stamps: Path, folder: Path) -> None:
+def make(espeak: Espeak, stamps: Path, folder: Path) -> str:
     """Draw all parts with one seed and write them."""
     draw = random.Random(0)
     public: list[Row] = []
@@ -239,7 +233,7 @@ def main(stamps: Path, folder: Path) -> None:
         write(folder / "validation" / name, {"train": heard(fit, no_fit), "test": heard(check, no_check)})
     for name in DEMO:
         write(folder / "demo" / name, small[name])
-    numbers, names = synthetic(stamps, folder / "spoken")
+    numbers, names = synthetic(espeak, stamps, folder / "spoken")
     known, held = parts(numbers, (0.95, 0.05), draw)
     write(folder / "public" / "voices", {"train": heard(known, names[5:]), "test": heard(held, names[:5])})
     shutil.rmtree(folder / "spoken")
@@ -247,7 +241,4 @@ def main(stamps: Path, folder: Path) -> None:
     fit, check = parts(train, (0.75, 0.25), draw)
     write(folder / "silos" / "text", {"train": train, "test": test})
     write(folder / "validation" / "text", {"train": fit, "test": check})
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    return f"{len(small)} silos of pictures and voices, one of text, and a public part"
