@@ -1,4 +1,4 @@
-"""Pre-train the tiny clients' encoders on printed digits to name facts: `fedloom foundation build resnet`, `vit`, `bert`, `distilbert`.
+"""Pre-train the tiny clients' encoders on printed digits to name facts: `fedloom foundation build resnet | vit | bert | distilbert`.
 
 Each learns 30 yes/no labels of a picture, such as "a loop, high" or "a wall on the left", from its pixels or from its description
 in each of the three wordings. The class is never a label, and no description names it. The linear read-out is thrown away.
