@@ -1,4 +1,4 @@
-"""Pre-train the tiny clients' encoders on printed digits to name facts: `fedloom foundation build resnet | vit | bert | distilbert`.
+"""Pre-train the tiny clients' encoders on printed digits to name facts: `foundation build resnet | vit | bert | distilbert`.
 
 Each learns 30 yes/no labels of a picture, such as "a loop, high" or "a wall on the left", from its pixels or from its description
 in each of the three wordings. The class is never a label, and no description names it. The linear read-out is thrown away.
@@ -99,7 +99,7 @@ def lessons(architecture: Architecture, count: int, seed: int) -> tuple[dict[str
     """Encoder inputs of `count` printed digits (of each in all wordings for texts), and float labels (N, 30)."""
     shown, _ = printed(count, seed)
     labels = torch.tensor([[float(fact in true) for fact in FACTS] for true in map(facts, shown)])
-    raw: Sequence[Any] = shown
+    raw: Sequence[Any] = list(shown)
     if architecture.modality == "text":
         raw = [
             describe(picture, stream_seed(seed, "client-encoder", number), wording)
