@@ -1,5 +1,6 @@
 """`fedloom foundation`: list the shipped pre-trained models, and build them."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +27,8 @@ def foundation_build(
     what: Annotated[
         str,
         typer.Argument(
-            help="mllm: the tiny multimodal LLM; text: RoBERTa; clip: CLIP; t2i: text-to-image; captioner: BLIP"
+            help="mllm: the tiny multimodal LLM; text: RoBERTa; clip: CLIP; t2i: text-to-image; captioner: BLIP; "
+            "resnet, vit, bert, distilbert: encoders of clients with models of their own"
         ),
     ],
     out_dir: Annotated[
@@ -46,6 +48,7 @@ def foundation_build(
     from fedloom.models.generation.checkpoint import need_diffusers
     from fedloom.models.load import choose_device
     from fedloom.models.pretraining import captioner as build_captioner
+    from fedloom.models.pretraining import client_encoders as build_client
     from fedloom.models.pretraining import clip as build_clip
     from fedloom.models.pretraining import generator as build_generator
     from fedloom.models.pretraining import mllm as build_mllm
@@ -57,6 +60,10 @@ def foundation_build(
         "clip": (build_clip.build, "tiny-clip"),
         "t2i": (build_generator.build, "tiny-t2i"),
         "captioner": (build_captioner.build, "tiny-captioner"),
+        **{
+            name.removeprefix("tiny-"): (partial(build_client.build, name), name)
+            for name in build_client.STEPS
+        },
     }
     if what not in builders:
         raise ExperimentError(f"unknown foundation {what}; what can be built are {', '.join(builders)}")

@@ -143,7 +143,8 @@ class Foundation(BaseModel):
             "audio": ("tiny-ast",),
         },
         description="source labelled: the clients' own models by modality, dealt in turn; tiny-resnet, tiny-vit, tiny-bert, "
-        "tiny-distilbert, tiny-ast, or Hugging Face ids and folders",
+        "tiny-distilbert (pre-trained), tiny-ast (random), with -random behind the name random weights, or Hugging Face ids and "
+        "folders",
     )
     width: int = Field(
         64,

@@ -1,6 +1,6 @@
 """Clients' own models: an encoder of any Hugging Face architecture, a classifier's head and a projection to the common width."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,9 @@ from fedloom.data.sample import SAMPLE_RATE, Sample
 from fedloom.models.generation.checkpoint import plain
 from fedloom.models.image_processing import Pixels, fixed_size, read_pixels
 from fedloom.models.own.readers import PictureReader, Reader, SoundReader, TextReader
+from fedloom.models.own.tiny import RANDOM, SIDE, TINY, WORDS, shipped_folder
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.word_tokenizer import word_tokenizer
-
-SIDE = 16
-"""Side of the tiny picture encoders' input, in pixels."""
-WORDS = 48
-"""Largest number of tokens of the tiny text encoders."""
 
 
 @dataclass(frozen=True)
@@ -56,82 +52,42 @@ class ClientNet(nn.Module):
         return self.head(pooled), normalize(self.projection(pooled), dim=-1)
 
 
-def _bit() -> tuple[str, Any]:
-    from transformers import BitConfig
-
-    return "image", BitConfig(
-        embedding_size=16, hidden_sizes=[16, 32], depths=[1, 1], num_groups=4, global_padding="same"
-    )
-
-
-def _vit() -> tuple[str, Any]:
-    from transformers import ViTConfig
-
-    size = {"hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 96}
-    return "image", ViTConfig(image_size=SIDE, patch_size=4, **size, **_NO_DROPOUT)
-
-
-def _bert() -> tuple[str, Any]:
-    from transformers import BertConfig
-
-    size = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-    return "text", BertConfig(max_position_embeddings=WORDS, **size, **_NO_DROPOUT)
-
-
-def _distilbert() -> tuple[str, Any]:
-    from transformers import DistilBertConfig
-
-    return "text", DistilBertConfig(
-        dim=32, n_layers=2, n_heads=4, hidden_dim=64, max_position_embeddings=WORDS, dropout=0.0
-    )
-
-
-def _ast() -> tuple[str, Any]:
-    from transformers import ASTConfig
-
-    size = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96}
-    patches = {"patch_size": 4, "frequency_stride": 4, "time_stride": 4}
-    return "audio", ASTConfig(max_length=12, num_mel_bins=16, **patches, **size, **_NO_DROPOUT)
-
-
-_NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-TINY: dict[str, Callable[[], tuple[str, Any]]] = {
-    "tiny-resnet": _bit,
-    "tiny-vit": _vit,
-    "tiny-bert": _bert,
-    "tiny-distilbert": _distilbert,
-    "tiny-ast": _ast,
-}
-"""Small configurations with random weights, for two cores; every other name is a Hugging Face id or folder."""
-
-
 def load_architecture(
     name: str, modality: str, classes: int, common: int, words: Sequence[str], seed: int
 ) -> Architecture:
     """The model of this name for clients of a modality; weights without a checkpoint come from the seed's stream.
 
-    `words` is the vocabulary of the tiny text encoders. Raises ExperimentError for a missing model or one of another modality.
+    `words` is the vocabulary of random text encoders. Raises ExperimentError for a missing model or one of another modality.
     """
+    tiny, folder = name.removesuffix(RANDOM), shipped_folder(name)
+    if tiny in TINY:
+        _check_modality(tiny, modality)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(stream_seed(seed, "architecture", name))
-        if name in TINY:
-            encoder, read, processor = _tiny(name, modality, words)
+        torch.manual_seed(stream_seed(seed, "architecture", tiny))
+        if tiny in TINY and folder is None:
+            encoder, read, processor = _random(tiny, words)
         else:
-            encoder, read, processor = _checkpoint(name, modality)
+            encoder, read, processor = _checkpoint(str(folder or name), modality)
         width = _width(encoder.config)
         net = ClientNet(encoder, width, classes, common)
     return Architecture(name, modality, net.float().eval(), read, processor)
 
 
-def _tiny(name: str, modality: str, words: Sequence[str]) -> tuple[Any, Reader, Any]:
-    from transformers import ASTFeatureExtractor, AutoModel
-
-    own, config = TINY[name]()
+def _check_modality(name: str, modality: str) -> None:
+    """Raise ExperimentError where a tiny architecture is of another modality."""
+    own = TINY[name]()[0]
     if own != modality:
         raise ExperimentError(
             f"model.architectures: {name} is for clients that hold {own}, not {modality}; "
             f"take one of {', '.join(n for n, make in TINY.items() if make()[0] == modality)}"
         )
+
+
+def _random(name: str, words: Sequence[str]) -> tuple[Any, Reader, Any]:
+    """A tiny encoder with weights from torch's global generator."""
+    from transformers import ASTFeatureExtractor, AutoModel
+
+    modality, config = TINY[name]()
     if modality == "text":
         tokenizer = bert_tokenizer(words)
         config.vocab_size = len(tokenizer)
@@ -187,7 +143,7 @@ def bert_tokenizer(words: Sequence[str]) -> Any:
     """A tokenizer of whole words, lower case, with [PAD], [UNK], [CLS] and [SEP]."""
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     entries = [*special.values(), *sorted(set(words))]
-    return word_tokenizer(entries, special, single="[CLS] $A [SEP]")
+    return word_tokenizer(entries, special, single="[CLS] $A [SEP]", model_max_length=WORDS)
 
 
 def raw_input(sample: Sample, modality: str) -> Any:

@@ -39,9 +39,9 @@ from fedloom.models.pretraining.recipe import (
 )
 
 FOLDER = SHIPPED / "tiny-t2i"
-STEPS = 2000
+STEPS = 10_000
 LR, AUTOENCODER_LR = 2e-3, 3e-3
-PICTURES = 4000
+PICTURES = 8000
 POSITIONS = 48
 KL = 3e-4
 """Weight of the latents' divergence from a normal distribution, as a mean over their numbers."""

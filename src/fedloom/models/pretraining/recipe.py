@@ -61,10 +61,11 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor, lr: float) -> None:
 
 
 def save_half(model: Any, tokenizer: Any, folder: str | Path) -> None:
-    """A float16 copy of the model, and its tokenizer."""
+    """A float16 copy of the model, and its tokenizer if it has one."""
     with quiet_hf():
         copy.deepcopy(model).half().save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
 
 
 def load_written(kind: Any, folder: str | Path, device: str) -> Any:
