@@ -38,8 +38,8 @@ FAMILIES = {
 NAMED = {"germanic": "", "romance": "es", "eastern": "ru"}
 """The language in which a family's names of animals are spoken."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-SHOWN, SAID, WHETHER = "what is shown?", "which number is said?", "is a number said?"
-VOICES = tuple(Voice(variant, 150, 50) for variant in ("m1", "m3", "f2", "f4"))
+SHOWN, THIS, SAID, WHETHER = "what is shown?", "what is this?", "which number is said?", "is a number said?"
+VOICES = tuple(Voice(variant, 150, 50) for variant in ("m1", "f2"))
 DEMO = ("pictures-animals", "pictures-food", "voices-germanic", "voices-romance")
 Row = dict[str, str]
 T = TypeVar("T")
@@ -59,9 +59,9 @@ def captioned(folder: Path) -> list[tuple[Path, str]]:
     return [(picture, words) for picture, words in pairs if picture.is_file() and words]
 
 
-def shown(pictures: Sequence[tuple[Path, str]]) -> list[Row]:
+def shown(pictures: Sequence[tuple[Path, str]], question: str = SHOWN) -> list[Row]:
     """The captions."""
-    return [{"image": str(p), "question": SHOWN, "answer": words} for p, words in pictures]
+    return [{"image": str(p), "question": question, "answer": words} for p, words in pictures]
 
 
 def asked(
@@ -212,11 +212,12 @@ def make(espeak: Espeak, stamps: Path, folder: Path) -> str:
             },
         )
         known, held = parts(common, (0.9, 0.1), draw)
-        public += asked(known, category, draw)
+        public += shown(known, THIS) + asked(known, category, draw, 2)
         unseen += fresh(asked(held, category, draw), known)
         things += [(words, category) for _, words in common]
     for category in OTHERS:
-        public += asked(captioned(stamps / category), category, draw)
+        pictures = captioned(stamps / category)
+        public += shown(pictures, THIS) + asked(pictures, category, draw, 2)
     for name, categories in GROUPS.items():
         pictures = [pair for category in categories for pair in captioned(stamps / category)]
         write(folder / "captions" / name, {"train": shown(pictures)})
