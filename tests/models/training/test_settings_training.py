@@ -2,7 +2,6 @@ import pytest
 import torch
 
 from fedloom.core.errors import ExperimentError
-
 from fedloom.models.training.loop import LocalJob
 from fedloom.models.training.settings import Stage, Training, batches, local_steps, plan
 

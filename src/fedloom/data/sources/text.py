@@ -54,7 +54,9 @@ class TextSource(Source):
         description="how all clients' samples are dealt anew, as {kind: quantity}; the label is the answer; none = by dirichlet",
     )
     train: int | None = Field(
-        160, ge=1, description="training samples per client; none = all of the GLUE task, dealt by data.partition"
+        160,
+        ge=1,
+        description="training samples per client; none = all of the GLUE task, dealt by data.partition",
     )
     test: int | None = Field(40, ge=1, description="test samples per client; none = all, as for train")
     dirichlet: Annotated[float | None, ReadWith(".partition", (None,))] = Field(

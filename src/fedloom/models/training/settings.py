@@ -107,9 +107,7 @@ class Training(BaseModel):
         """Whether the learning rate changes within a round."""
         return self.lr_schedule in ("run_cosine", "run_constant")
 
-    def rate(
-        self, round: int, rounds: int, step: int = 0, steps: int = 1, group: str | None = None
-    ) -> float:
+    def rate(self, round: int, rounds: int, step: int = 0, steps: int = 1, group: str | None = None) -> float:
         """Learning rate of a group at step 0..steps-1 of round 1..rounds: half a cosine from its rate towards, never to, zero.
 
         `run_cosine` and `run_constant` go by the run's progress u = (round - 1 + step / steps) / rounds, so that clients with
