@@ -79,6 +79,18 @@ def test_text_tables_take_small_tasks_at_tiny_and_glue_above(name: str) -> None:
     assert warm == (set() if name == "table16" else told)
 
 
+@pytest.mark.parametrize("name", ["table4", "table16", "fig5", "fig3a"])
+def test_glue_files_deal_whole_sets_and_give_vera_the_rates_of_its_release(name: str) -> None:
+    for run in rows_of(name, "paper"):
+        assert (run.data.train, run.data.test, run.data.partition.kind) == (None, None, "dirichlet")
+    for run in [*rows_of(name, "small"), *rows_of(name, "paper")]:
+        training, vera = run.training, run.model.body_lora.kind == "vera"
+        told = (training.optimizer, training.lr, training.rates, training.lr_schedule, training.clip)
+        of_vera = ("adamw", 0.02, {"head": 0.0001}, "run_constant", None)
+        assert told == (of_vera if vera else ("sgd", 0.02, {}, "constant", None))
+        assert not vera or training.warmup == 0.06
+
+
 def test_the_ridge_study_shows_every_mode_and_what_it_does_to_the_norm() -> None:
     for name in ("table12", "fig3a"):
         runs = rows_of(name, "tiny")

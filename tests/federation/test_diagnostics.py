@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.functional import cosine_similarity
 
 from fedloom.core.payload import Payload, Reply
-from fedloom.federation.diagnostics import agreement, turn
+from fedloom.federation.diagnostics import SIMILARITIES, agreement, similarities, turn
+from fedloom.methods.base.combine import Pair
 
 
 def reply(client: str, **tensors: list[float]) -> Reply:
@@ -27,6 +29,39 @@ def test_pairs_are_compared_over_what_both_sent() -> None:
     assert opposed == pytest.approx({"update/cosine": -1.0, "update/cosine_min": -1.0, "update/opposed": 1.0})
     assert agreement(replies[:1], before) == {}
     assert agreement([reply("x", a=[1.0, 1.0]), replies[1]], before) == {}
+
+
+def test_similarity_of_changes_is_that_of_the_dense_products() -> None:
+    g = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
+    A, B, A_k, B_k = draw(2, 7), draw(5, 2), draw(3, 2, 7), draw(3, 5, 2)
+    pair = Pair(A_k, B_k, torch.full((3,), 1 / 3), None)
+    found = similarities(pair, A, B)
+    changes = {
+        "cosine_A": A_k,
+        "cosine_B": B_k,
+        "cosine_change_A": A_k - A,
+        "cosine_change_B": B_k - B,
+        "cosine_change": B_k @ A_k - B @ A,
+    }
+    wanted = {
+        name: torch.stack(
+            [cosine_similarity(t[i].flatten(), t[j].flatten(), dim=0) for i, j in ((0, 1), (0, 2), (1, 2))]
+        ).mean()
+        for name, t in changes.items()
+    }
+    assert found == pytest.approx({n: float(t) for n, t in wanted.items()}, rel=1e-10)
+    assert set(found) == set(SIMILARITIES)
+
+
+def test_a_factor_that_did_not_move_has_no_similarity_of_changes() -> None:
+    A, B = torch.eye(2, 3), torch.zeros(4, 2)
+    moved = torch.stack([torch.ones(4, 2), torch.ones(4, 2)])
+    found = similarities(Pair(torch.stack([A, A]), moved, torch.tensor([0.5, 0.5]), None), A, B)
+    assert found == pytest.approx(
+        {"cosine_A": 1.0, "cosine_B": 1.0, "cosine_change_B": 1.0, "cosine_change": 1.0}
+    )
+    assert similarities(Pair([A, A[:1]], [B, B[:, :1]], torch.tensor([0.5, 0.5]), None), A, B) == {}
 
 
 def test_turning_back_is_below_zero() -> None:

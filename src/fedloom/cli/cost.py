@@ -45,6 +45,9 @@ class Cost:
 def cost(method: type[Method], sizes: Sizes, clients: int) -> Cost:
     """The cost of `method` with default settings; `sizes` maps the names of all trainable tensors to shapes."""
     scope = method().scope
+    if method.square:
+        squares = {n[:-1] + "R": torch.Size((s[0], s[0])) for n, s in sizes.items() if n.endswith("lora_A")}
+        sizes = {n: s for n, s in sizes.items() if not n.endswith(("lora_A", "lora_B"))} | squares
     second = {n.replace(".lora_", ".local_"): s for n, s in sizes.items() if ".lora_" in n}
     all_sizes = {**sizes, **(second if method.second else {})}
     count = {n: s.numel() for n, s in all_sizes.items()}

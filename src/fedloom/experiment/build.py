@@ -156,6 +156,11 @@ def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str
         if not Scope(personal=(pattern,)).pick(model.start, "personal"):
             groups = ", ".join(sorted({group_of(name) for name in model.start}))
             raise ExperimentError(f"method.personal: no tensor is called {pattern}; the model has {groups}")
+    trained = {group_of(n) for n in model.start if experiment.method.scope.role(n) != "frozen"}
+    if unknown := sorted(set(experiment.training.rates) - trained):
+        raise ExperimentError(
+            f"training.rates: no group {unknown[0]} is trained; the trained groups are {', '.join(sorted(trained))}"
+        )
     summed = {group_of(n) for n in experiment.method.scope.pick(model.start, "shared")}
     held_by = {name: client.groups & summed for name, client in clients.items()}
     if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):

@@ -75,7 +75,7 @@ class Experiment(RunSettings):
         """The settings that the task reads."""
         engine = self.engine
         return Setup(
-            self.model,
+            self.model.with_square_adapters() if self.method.square else self.model,
             self.method,
             self.evaluation,
             self.seed,

@@ -21,6 +21,8 @@ NAMES = {
     "angle": "angle",
 }
 """Metric and field of `lora.Diagnostics`."""
+SIMILARITIES = ("cosine_A", "cosine_B", "cosine_change_A", "cosine_change_B", "cosine_change")
+"""Mean cosines between two clients' factors, their changes in the round, and the changes of their products B A."""
 
 
 def aggregation(
@@ -28,29 +30,32 @@ def aggregation(
     weights: Sequence[float],
     product: Mapping[str, Tensor],
     known: Mapping[str, Tensor],
+    began: Mapping[str, Tensor] | None = None,
 ) -> dict[str, float]:
     """Per layer `layer/<place>/<metric>`, per group `<metric>/<group>`, and the mean over layers `<metric>`.
 
     restoration_error: relative Frobenius distance of the server's new product to U = sum p_k B_k A_k, and `_before` that of
     plain averaging; condition: cond(A' A'^T); norm_ratio: ||B'|| over the averaged B's norm (what the solve shrinks);
     angle: largest principal angle, in radians, between two clients' A. No d_out x d_in matrix is formed. A factor that is
-    not sent is taken from `known`; empty where a factor stays with the clients. Only per layer: cosine_A and cosine_B, the mean
-    cosine between clients' factors (UniFLoW Figure 4; the angle is the better measure, because a factor's basis is arbitrary).
+    not sent is taken from `known`; empty where a factor stays with the clients. `SIMILARITIES` (UniFLoW Figure 4): cosine_A
+    and cosine_B compare factors, which a common start makes alike; the others compare changes from `began`, the factors that the
+    clients began from (`known` if None).
     """
     metrics: dict[str, float] = {}
     by_group: defaultdict[str, list[float]] = defaultdict(list)
+    began = known if began is None else began
     for place, pair in pairs(replies, weights, known):
         A_out = product.get(place + "lora_A", known.get(place + "lora_A"))
         B_out = product.get(place + "lora_B", known.get(place + "lora_B"))
         if A_out is None or B_out is None:
             continue
         figures = _layer_figures(pair, A_out, B_out)
+        figures |= similarities(pair, began.get(place + "lora_A"), began.get(place + "lora_B"))
         del pair  # before the next layer is read
         for metric, value in figures.items():
             metrics[f"layer/{place.rstrip('.')}/{metric}"] = value
-            if metric in NAMES:
-                by_group[f"{metric}/{group_of(place)}"].append(value)
-                by_group[metric].append(value)
+            by_group[f"{metric}/{group_of(place)}"].append(value)
+            by_group[metric].append(value)
     return metrics | {name: fmean(values) for name, values in by_group.items()}
 
 
@@ -58,21 +63,57 @@ def _layer_figures(pair: Pair, A_out: Tensor, B_out: Tensor) -> dict[str, float]
     """One layer's figures by metric; figures that are not finite are left out."""
     layer = lora.diagnostics(pair.A, pair.B, A_out, B_out, pair.weights, scales=pair.scales)
     values = {metric: getattr(layer, field) for metric, field in NAMES.items()}
-    figures = {metric: value for metric, value in values.items() if isfinite(value)}
-    for factor, stacked in (("A", pair.A), ("B", pair.B)):
-        if isinstance(stacked, Tensor) and len(stacked) > 1 and bool(stacked.any()):
-            figures[f"cosine_{factor}"] = mean_cosine(stacked)
-    return figures
+    return {metric: value for metric, value in values.items() if isfinite(value)}
 
 
-def mean_cosine(stacked: Tensor) -> float:
-    """Mean cosine between the flattened tensors of all pairs of clients, (K, ...)."""
-    flat = stacked.flatten(1).double()
-    norms = flat.norm(dim=1, keepdim=True)
-    unit = flat / norms.clamp_min(1e-300)
-    k = len(unit)
-    total = float(unit.sum(0).square().sum() - unit.square().sum())
-    return total / (k * (k - 1))
+def similarities(pair: Pair, A: Tensor | None, B: Tensor | None) -> dict[str, float]:
+    """Mean cosines over all pairs of clients of one layer; `A` (r, d_in), `B` (d_out, r): the factors before the round.
+
+    Empty where ranks or scales differ. A cosine is left out where a client's factor or change is zero.
+    """
+    if not isinstance(pair.A, Tensor) or not isinstance(pair.B, Tensor) or pair.scales is not None:
+        return {}
+    A_k, B_k = pair.A.double(), pair.B.double()
+    grams = {"cosine_A": _gram(A_k), "cosine_B": _gram(B_k)}
+    if A is not None and B is not None and (A.shape, B.shape) == (A_k.shape[1:], B_k.shape[1:]):
+        base = A.to(A_k), B.to(B_k)
+        D_A, D_B = A_k - base[0], B_k - base[1]
+        grams |= {"cosine_change_A": _gram(D_A), "cosine_change_B": _gram(D_B)}
+        grams["cosine_change"] = _gram_of_products(D_A, D_B, *base)
+    return {name: cosine for name, gram in grams.items() if (cosine := _mean_cosine(gram)) is not None}
+
+
+def _gram(stacked: Tensor) -> Tensor:
+    """(K, K): inner products of the clients' tensors (K, ...)."""
+    flat = stacked.flatten(1)
+    return flat @ flat.T
+
+
+def _gram_of_products(D_A: Tensor, D_B: Tensor, A: Tensor, B: Tensor) -> Tensor:
+    """(K, K): inner products of B_k A_k - B A = D_Bk A + B D_Ak + D_Bk D_Ak, by traces of r x r blocks."""
+    rows, columns = torch.cat([D_A, A[None]]), torch.cat([D_B, B[None]])
+    of_A = torch.einsum("pri,qsi->pqrs", rows, rows)
+    of_B = torch.einsum("por,qos->pqrs", columns, columns)
+    own, last = torch.arange(len(D_A)), torch.full((len(D_A),), len(D_A))
+    terms = [(own, last), (last, own), (own, own)]  # (which B, which A)
+    return sum(
+        (
+            (of_B[b1[:, None], b2] * of_A[a1[:, None], a2]).sum((-2, -1))
+            for b1, a1 in terms
+            for b2, a2 in terms
+        ),
+        torch.zeros(len(D_A), len(D_A), dtype=of_A.dtype, device=of_A.device),
+    )
+
+
+def _mean_cosine(gram: Tensor) -> float | None:
+    """Mean cosine over all pairs, from inner products (K, K); None for fewer than two clients or a zero."""
+    sizes = gram.diagonal().clamp_min(0).sqrt()
+    k = len(sizes)
+    if k < 2 or not bool((sizes > 0).all()):
+        return None
+    cosines = gram / (sizes[:, None] * sizes)
+    return float(cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1))
 
 
 def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:

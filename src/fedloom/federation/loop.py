@@ -305,8 +305,9 @@ class Federation:
         if (self.replies or summed) and self.state is not before and before.shared:
             if not summed:
                 weights = method.client_weights(self.replies)
-                known = {**method.scope.pick(self.engine.model.start, "frozen"), **before.shared}
-                metrics |= aggregation(self.replies, weights, method.product(self.state), known)
+                frozen = method.scope.pick(self.engine.model.start, "frozen")
+                known, began = ({**frozen, **t} for t in (before.shared, method.began(before)))
+                metrics |= aggregation(self.replies, weights, method.product(self.state), known, began)
             metrics["update_norm"] = update_norm(before.shared, self.state.shared)
             if self.experiment.evaluation.updates:
                 metrics |= self._update_metrics(before)

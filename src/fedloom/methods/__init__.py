@@ -6,6 +6,7 @@ from fedloom.methods.base.method import Ask, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
 from fedloom.methods.creamfl import CreamFL
+from fedloom.methods.fed_sb import FedSB
 from fedloom.methods.feda2_lora import FedA2LoRA
 from fedloom.methods.fedadam import FedAdam
 from fedloom.methods.fedavg import FedAvg
@@ -54,6 +55,7 @@ METHODS: dict[str, type[Method]] = {
         RoLoRA,
         FedSVD,
         FedRotLoRA,
+        FedSB,
         FedAvg,
         FedProx,
         FedAvgM,

@@ -6,6 +6,7 @@ global adapter alone, which is averaged. At inference the local adapter's weight
 prompt's last state and those of a few training prompts.
 
 Deliberate differences:
+- Only the LoRA pairs have two adapters; a head and a projector are shared, as in every method here.
 - Outputs are mixed, never factors (published ports interpolate A and B, which adds cross terms).
 - States come from the frozen LLM, adapters off, so that the training prompts' states never go stale.
 - In a multimodal LLM the weight of an example applies to the LLM; the encoders mix with the fixed a.

@@ -4,7 +4,8 @@ Paper: Lee et al., "FedSVD: Adaptive Orthogonalization for Private Federated Lea
 every client the mean of the B_k is exact, as in FFA-LoRA; then B̄ A = P S Qᵀ, A' = Qᵀ, B' = P S: the same product, A' A'ᵀ = I.
 
 Deliberate differences: QR of both factors and the SVD of an r x r core instead of an SVD of the dense product. A direction
-that B̄ A lacks keeps a unit row of A's own space and a zero column of B. An encoder that nobody trained keeps its pair.
+that B̄ A lacks keeps a unit row of A's own space and a zero column of B. An encoder that nobody trained keeps its pair. The
+published code freezes the head at its random start (`method.head=frozen`); the default shares it, as every method here does.
 """
 
 from collections.abc import Sequence

@@ -51,6 +51,10 @@ class FLoRA(merged.MovesBase):
         """A fresh pair from the run's seed, the same at every client."""
         return trainer.fresh("flora", trainer.round)
 
+    def began(self, before: State) -> Mapping[str, Tensor]:
+        """All but the pairs, which are fresh."""
+        return {n: t for n, t in before.shared.items() if not n.endswith(_PAIR)}
+
     @classmethod
     def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:
         """Down comes the stack of all clients instead of one pair."""

@@ -2,6 +2,9 @@
 
 Paper: Yang et al., "MMA: Multi-Modal Adapter for Vision-Language Models", CVPR 2024; equations in
 models/clip/multimodal_adapter.py. The preset `released` is its YAML: blocks 5 to 12 of 12, biases.
+
+Deliberate differences: blocks are counted from the top, so that towers of unequal depth are adapted at their end. The default
+preset `paper` is pFedMMA's setting, so that the two compare.
 """
 
 from collections.abc import Mapping

@@ -11,6 +11,7 @@ from fedloom.core.payload import group_of
 from fedloom.models.base import PROMPT_STATES
 from fedloom.models.lora import peft_files as files
 from fedloom.models.lora.layers import LoRA
+from fedloom.models.lora.square import as_factors
 
 LISTING, PROMPTS, NOTE = "fedloom.json", "anchors.safetensors", "README.md"
 MIXED = """This client's model mixes two adapters anew for every example: the common one, and its own in `local/`.
@@ -34,6 +35,7 @@ def save_groups(
 
     `layers`: PEFT's layers by `<group>/<place>`. `tasks`: PEFT's task type by group. `prefix` comes before the places on disk.
     """
+    tensors = {**tensors, **as_factors(tensors, layers)}
     for group, spec in specs.items():
         own = {f"{prefix}{place_of(n)}": t for n, t in tensors.items() if group_of(n) == group}
         adapted = [layer for place, layer in layers.items() if group_of(place) == group]

@@ -13,6 +13,7 @@ from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
 from fedloom.models.adapter_folder import place_of
 from fedloom.models.base import Trainable
+from fedloom.models.lora.square import as_factors
 from fedloom.models.lora.uniform import pairs
 
 SHARD = "5GB"
@@ -33,7 +34,8 @@ def merge(model: Trainable) -> None:
             "the common model without --client"
         )
     tensors = model.exported()
-    model.load({n: t for n, t in tensors.items() if not n.endswith((".merged_A", ".merged_B"))})
+    model.load({n: t for n, t in tensors.items() if n in model.tensors})
+    tensors |= as_factors(tensors, model.layers)
     frozen = model.frozen
     for group, scale in model.scales.items():
         own = {place_of(n): t for n, t in tensors.items() if group_of(n) == group}

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedloom.core.settings_tree import ReadWith
 from fedloom.models.generation.settings import SynthesisSettings
-from fedloom.models.lora.layers import LoRA
+from fedloom.models.lora.layers import LoRA, SquareLoRA
 from fedloom.models.quantize import Bits, Quantizer
 
 Modality = Literal["image", "text", "audio"]
@@ -170,6 +170,13 @@ class Foundation(BaseModel):
                 f"to {fields[named[1]].default or 'null'}"
             )
         return self
+
+    def with_square_adapters(self) -> "Foundation":
+        """The same settings, whose LoRA adapters are square."""
+        specs = {name: getattr(self, name) for name in ("llm_lora", "encoder_lora", "body_lora")}
+        return self.model_copy(
+            update={n: SquareLoRA(**s.model_dump()) for n, s in specs.items() if s is not None}
+        )
 
     def located(self) -> "Foundation":
         """The same settings with the whole path of every file and folder in the working directory, for a run's record."""

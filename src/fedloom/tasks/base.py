@@ -36,6 +36,7 @@ READ_FOR_EVERY_TASK = (
             "accumulate",
             "optimizer",
             "lr",
+            "rates",
             "lr_schedule",
             "warmup",
         )

@@ -73,6 +73,35 @@ def test_train_and_test_have_one_mix(tmp_path: Path) -> None:
         assert abs(train["entailment"] / 80 - test["entailment"] / 40) < 1 / 40 + 1 / 80
 
 
+def test_a_whole_task_is_dealt_to_clients_of_different_sizes(tmp_path: Path) -> None:
+    write(tmp_path, "rte", "train", [0, 1, 1] * 67)
+    write(tmp_path, "rte", "validation", [1, 0] * 40)
+    whole = {"task": "rte", "path": tmp_path, "train": None, "test": None}
+    data = text.TextSource(**whole, partition={"kind": "dirichlet", "beta": 0.5})
+    clients = data.load(1)
+    assert [c.name for c in clients] == ["client-01", "client-02", "client-03"]
+    rows = {part: [s.uid for c in clients for s in getattr(c, part)] for part in ("train", "test")}
+    assert sorted(rows["train"]) == sorted(f"glue/rte/train/{i}" for i in range(201))
+    assert sorted(rows["test"]) == sorted(f"glue/rte/test/{i}" for i in range(80))
+    sizes = {len(c.train) for c in clients}
+    assert len(sizes) > 1
+    for client in clients:  # one draw for both parts
+        for label in glue.TASKS["rte"].labels:
+            pools = ((client.train, 201, {"entailment": 67}), (client.test, 80, {"entailment": 40}))
+            train, test = (
+                label_counts(part)[label] / known.get(label, size - known["entailment"])
+                for part, size, known in pools
+            )
+            assert abs(train - test) < 0.05
+
+
+def test_a_whole_task_needs_glue_and_a_partition(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"train: all samples of a task need a data\.partition"):
+        text.TextSource(task="rte", path=tmp_path, train=None)
+    with pytest.raises(ValueError, match="test: the task follows has no last sample"):
+        text.TextSource(task="follows", test=None, partition={"kind": "iid"})
+
+
 def test_a_small_pool_is_named(tmp_path: Path) -> None:
     write(tmp_path, "sst2", "train", [0, 1] * 10)
     write(tmp_path, "sst2", "validation", [0, 1])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from fedloom.core.errors import ExperimentError
 from fedloom.models.training.loop import LocalJob
 from fedloom.models.training.settings import Stage, Training, batches, local_steps, plan
 
@@ -83,6 +84,38 @@ def test_the_rate_falls_over_the_rounds_and_never_reaches_zero() -> None:
     rates = [Training(lr=1.0).rate(t, 4) for t in (1, 2, 3, 4)]
     assert rates == pytest.approx([1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
     assert Training(lr=1.0, lr_schedule="constant").rate(4, 4) == 1.0
+
+
+def test_a_group_may_have_a_rate_of_its_own_that_follows_the_schedule() -> None:
+    training = Training(lr=1.0, rates={"head": 0.1}, lr_schedule="run_constant", warmup=0.25)
+    steps = [(t, s) for t in (1, 2) for s in range(4)]  # u = 0, 1/8, ... of two rounds of four steps
+    assert [training.rate(t, 2, s, 4, "body") for t, s in steps] == pytest.approx([0, 0.5, *[1.0] * 6])
+    assert [training.rate(t, 2, s, 4, "head") for t, s in steps] == pytest.approx([0, 0.05, *[0.1] * 6])
+    falling = Training(lr=1.0, rates={"head": 0.1})
+    assert falling.rate(3, 4, group="head") == pytest.approx(0.1 * falling.rate(3, 4))
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_small_rate_of_the_head_moves_it_little(optimizer, quick, federate) -> None:
+    text = {"source": "text", "clients": {"text": 2}, "train": 8, "test": 2, "task": "entailment"}
+    moved = {}
+    for name, rates in {"one": {}, "two": {"head": 1e-9}}.items():
+        training = {"batch_size": 4, "lr": 0.01, "optimizer": optimizer, "rates": rates}
+        federation = federate(quick("fedavg-lora", data=text, model={}, rounds=1, training=training))
+        before = dict(federation.state.shared)
+        federation.run()
+        after = federation.state.shared
+        moved[name] = {
+            group: max(float((after[n] - t).abs().max()) for n, t in before.items() if n.startswith(group))
+            for group in ("body", "head")
+        }
+    assert moved["one"]["head"] > 1e-5 > moved["two"]["head"] >= 0
+    assert moved["two"]["body"] > 1e-7
+
+
+def test_a_rate_of_a_group_that_is_not_trained_is_refused(quick, federate) -> None:
+    with pytest.raises(ExperimentError, match=r"training\.rates: no group heads is trained; the trained"):
+        federate(quick("fedavg-lora", training={"rates": {"heads": 0.1}}))
 
 
 def test_training_leaves_the_global_random_state_alone(quick, federate) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.settings_tree import ReadWith
@@ -53,8 +53,12 @@ class TextSource(Source):
         None,
         description="how all clients' samples are dealt anew, as {kind: quantity}; the label is the answer; none = by dirichlet",
     )
-    train: int = Field(160, ge=1, description="training samples per client")
-    test: int = Field(40, ge=1, description="test samples per client")
+    train: int | None = Field(
+        160,
+        ge=1,
+        description="training samples per client; none = all of the GLUE task, dealt by data.partition",
+    )
+    test: int | None = Field(40, ge=1, description="test samples per client; none = all, as for train")
     dirichlet: Annotated[float | None, ReadWith(".partition", (None,))] = Field(
         0.5, gt=0, description="Dirichlet parameter of the clients' label mixes; none = all clients alike"
     )
@@ -64,6 +68,17 @@ class TextSource(Source):
     def _counts(cls, value: dict[Holding, int]) -> dict[Holding, int]:
         checked_counts(value, "text", ("text",), "{text: N}")
         return value
+
+    @model_validator(mode="after")
+    def _whole_sets_are_dealt(self) -> "TextSource":
+        for name in ("train", "test"):
+            if getattr(self, name) is None and self.task not in glue.TASKS:
+                raise ValueError(f"{name}: the task {self.task} has no last sample; give a number")
+            if getattr(self, name) is None and self.partition is None:
+                raise ValueError(
+                    f"{name}: all samples of a task need a data.partition, such as {{kind: dirichlet}}"
+                )
+        return self
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -79,14 +94,14 @@ class TextSource(Source):
         """Clients text-01 and so on, each with one label mix."""
         alpha = self.dirichlet if self.partition is None else None
         clients = text_clients(self.task, self.clients["text"], self.train, self.test, alpha, seed, self.path)
-        return redealt(clients, self.partition, len(clients), seed) if self.partition else clients
+        return redealt(clients, self.partition, self.clients["text"], seed) if self.partition else clients
 
 
 def text_clients(
     task: str,
     clients: int,
-    train: int,
-    test: int,
+    train: int | None,
+    test: int | None,
     alpha: float | None,
     seed: int,
     path: Path | None = None,
@@ -96,8 +111,8 @@ def text_clients(
     Args:
         task: one of LABELS.
         clients: number of clients.
-        train: training examples per client.
-        test: test examples per client.
+        train: training examples per client; None, for GLUE: all at the first client, none at the others.
+        test: test examples per client; None as for `train`.
         alpha: the Dirichlet parameter of the label mixes; None gives every client the task's own mix.
         seed: the run's seed; determines mixes and examples.
         path: folder of GLUE's parquet files; None reads from the Hugging Face hub.
@@ -108,7 +123,7 @@ def text_clients(
     """
     if task not in LABELS:
         raise ExperimentError(f"data.task: there is no task {task!r}; known are {', '.join(LABELS)}")
-    if task in tabletop.TASKS:
+    if task in tabletop.TASKS and train is not None and test is not None:
         parts = _tabletop(task, clients, train, test, alpha, seed)
     else:
         parts = _glue(task, clients, train, test, alpha, seed, path)
@@ -161,7 +176,13 @@ def is_held_back(sample: Sample) -> bool:
 
 
 def _glue(
-    task: str, clients: int, train: int, test: int, alpha: float | None, seed: int, path: Path | None
+    task: str,
+    clients: int,
+    train: int | None,
+    test: int | None,
+    alpha: float | None,
+    seed: int,
+    path: Path | None,
 ) -> list[tuple[list[Sample], list[Sample]]]:
     labels = LABELS[task]
     mixes: list[Mix] | None = None
@@ -174,7 +195,11 @@ def _glue(
         if mixes is None:  # drawn once: the test part has the same mixes
             natural = [len(pool[n]) / max(len(rows.labels), 1) for n in range(len(labels))]
             mixes = [label_mix(seed, i, task, natural, alpha) for i in range(clients)]
-        dealt = deal(pool, [quotas(mix, size) for mix in mixes], labels, f"data.{part}")
+        dealt = (
+            [range(len(rows.labels)), *[()] * (clients - 1)]
+            if size is None
+            else deal(pool, [quotas(mix, size) for mix in mixes], labels, f"data.{part}")
+        )
         parts.append([[_glue_sample(task, part, rows, row) for row in chosen] for chosen in dealt])
     return list(zip(*parts, strict=True))
 

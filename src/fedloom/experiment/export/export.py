@@ -92,7 +92,7 @@ def _merge(run: Path, client: str | None, part: Path, experiment: Experiment, dt
     model = load_as(
         run,
         client,
-        foundation=experiment.model.model_copy(update={"quantize": None}),
+        foundation=experiment.setup.foundation.model_copy(update={"quantize": None}),
         device="cpu",
         compile=False,
         precision="float32" if torch.float16 in own.values() else "auto",

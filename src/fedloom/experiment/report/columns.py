@@ -8,6 +8,7 @@ from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.predictions import rounds_above_majority
 from fedloom.experiment.report.read import LAYER, Run
 from fedloom.experiment.report.units import Spread, unit_of, words
+from fedloom.federation.diagnostics import SIMILARITIES
 from fedloom.tasks.metrics.metric import Unit
 from fedloom.tasks.registry import TASKS
 
@@ -138,7 +139,7 @@ def title_of(key: str) -> str:
 
 def is_diagnostic(name: str) -> bool:
     """Whether a metric measures aggregation (by layer, by group or on average) rather than training or evaluation."""
-    return name.startswith(LAYER) or name.split("/")[0] in (*DIAGNOSTICS, *OWN_SECTION)
+    return name.startswith(LAYER) or name.split("/")[0] in (*DIAGNOSTICS, *SIMILARITIES, *OWN_SECTION)
 
 
 def figure_of(run: Run, key: str) -> float | None:

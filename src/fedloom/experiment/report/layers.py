@@ -60,12 +60,16 @@ def layers(study: Study) -> list[Layers]:
 
 
 def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plot]:
-    """Figure 4, two plots per group: cosine between clients' A and B by layer, and the principal angle between their A."""
+    """Figure 4, by layer: cosines between clients' factors and between their changes, and the angle between their A."""
     charts = []
     for group in dict.fromkeys(place.split("/")[0] for place in places):
         own = [place for place in places if place.split("/")[0] == group]
         panels = (
             ("similarity", {"A": "cosine_A", "B": "cosine_B"}),
+            (
+                "changes' similarity",
+                {"A": "cosine_change_A", "B": "cosine_change_B", "BA": "cosine_change"},
+            ),
             ("largest principal angle between clients' A, radians", {"A": "angle"}),
         )
         for what, metrics in panels:

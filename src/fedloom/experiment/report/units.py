@@ -10,6 +10,9 @@ from fedloom.tasks.metrics.metric import Unit, metric_of
 _WORDS = {
     "cosine_A": "similarity of A",
     "cosine_B": "similarity of B",
+    "cosine_change_A": "similarity of A's changes",
+    "cosine_change_B": "similarity of B's changes",
+    "cosine_change": "similarity of the updates",
     "restoration_error_before": "restoration error before the solve",
     "norm_ratio": "norm ratio of B",
     "above_majority": "above majority from round",

@@ -188,6 +188,8 @@ class Method(BaseModel):
     """Requests to its clients; a silo agrees to these before it joins."""
     second: ClassVar[bool] = False
     """Whether every layer has a second, personal adapter."""
+    square: ClassVar[bool] = False
+    """Whether LoRA adapters are square (`models.lora.square`): R alone is trained."""
     unequal_ranks: ClassVar[bool] = False
     """Whether clients may have adapters of different ranks and scales."""
     vera: ClassVar[bool] = True
@@ -334,6 +336,10 @@ class Method(BaseModel):
     def product(self, after: State) -> Mapping[str, Tensor]:
         """Factors `<place>.lora_A`, `.lora_B` whose products represent the mean update on the server after a round."""
         return after.shared
+
+    def began(self, before: State) -> Mapping[str, Tensor]:
+        """The tensors that the clients began a round from, as far as the server holds them."""
+        return before.shared
 
     @classmethod
     def traffic(cls, shared: int, pairs: Sequence[LayerShape], clients: int) -> tuple[int, int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedloom.core.errors import ExperimentError
 from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
+from fedloom.models.lora.square import make_square
 from fedloom.models.lora.targets import Auto, adapted, resolved, size_of
 
 if TYPE_CHECKING:  # takes seconds, which a mistake in an experiment file need not wait for
@@ -27,6 +28,7 @@ ENDINGS = {
     "lora_B.default.weight": "lora_B",
     "lora_A.local.weight": "local_A",
     "lora_B.local.weight": "local_B",
+    "lora_A.default.core": "lora_R",
     "vera_lambda_d.default": "lambda_d",
     "vera_lambda_b.default": "lambda_b",
     "vera_lambda_d.local": "local_d",
@@ -42,6 +44,9 @@ class LoRA(BaseModel):
     """One adapter's shape."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    square: ClassVar[bool] = False
+    """Whether both factors are frozen, and a square matrix between them is trained (see `square`)."""
 
     kind: Literal["lora", "vera"] = Field("lora", description="lora, or vera: two trained vectors per layer")
     rank: int = Field(8, ge=1, description="r, the inner width of both factors")
@@ -102,6 +107,12 @@ class LoRA(BaseModel):
         )
 
 
+class SquareLoRA(LoRA):
+    """The shape of a square adapter; a method asks for it, not an experiment file."""
+
+    square: ClassVar[bool] = True
+
+
 def attach(
     module: nn.Module, spec: LoRA, group: str, seed: int, second: bool = False, auto: Auto = "attention"
 ) -> PeftModel:
@@ -134,6 +145,9 @@ def attach(
         if second:
             wrapped.add_adapter("local", config())
             wrapped.base_model.set_adapter(["default", "local"])
+    if spec.square:
+        for name, layer in adapted_layers(wrapped).items():
+            make_square(layer, f"{group} {name}")
     with torch.no_grad():
         for name, parameter in named_factors(wrapped).items():
             if name.endswith("_A"):

@@ -18,6 +18,8 @@ from fedloom.models.lora.layers import PREFIX, LoRA
 CONFIG, WEIGHTS, SECOND = "adapter_config.json", "adapter_model.safetensors", "local"
 MERGED = "merged.json"
 """File beside an adapter with merged updates: its own `rank`, and `ranks` by place with the merged update."""
+SQUARE = "square.safetensors"
+"""File beside a square adapter's factors: the R of every place, from which a run goes on."""
 _KEYS = {
     "lora_A": "lora_A.weight",
     "lora_B": "lora_B.weight",
@@ -65,14 +67,18 @@ def save(
         described |= {"r": width, "lora_alpha": _alpha(spec, width), "use_rslora": False}
         described["fan_in_fan_out"] = transposed
     write(folder, described, {key_of(name): t.contiguous() for name, t in own.items()})
+    if square := {n: t.detach().cpu().contiguous() for n, t in tensors.items() if n.endswith(".lora_R")}:
+        save_file(dict(sorted(square.items())), folder / SQUARE)
     if ranks:
         write_json(folder / MERGED, {"rank": spec.rank, "ranks": ranks})
     if second:
         save(folder / SECOND, second, spec, task, transposed=transposed)
 
 
-def read(folder: Path) -> dict[str, Tensor]:
-    """The tensors that `save` wrote, by the same names."""
+def read(folder: Path, *, factors: bool = False) -> dict[str, Tensor]:
+    """The tensors that `save` wrote, by the same names; of square adapters R, or with `factors` A and B."""
+    if not factors and (folder / SQUARE).is_file():
+        return load_file(folder / SQUARE)
     config, stored = contents(folder)
     merged = read_json(folder / MERGED) if (folder / MERGED).is_file() else None
     own_rank, ranks = (config["r"], {}) if merged is None else (merged["rank"], merged["ranks"])

@@ -47,7 +47,7 @@ def make_uniform(folder: Path, frozen: Mapping[str, Tensor], dtype: torch.dtype 
     that of the stored factors (None: float32).
     """
     config, stored = files.contents(folder)
-    layers = pairs(files.read(folder), _scale(config), frozen)
+    layers = pairs(files.read(folder, factors=True), _scale(config), frozen)
     rank = max(A.shape[0] for A, _ in layers.values())
     plain = LoRA(rank=rank, alpha=rank, targets=tuple(config["target_modules"]))
     described = plain.peft().to_dict() | {
@@ -63,7 +63,8 @@ def make_uniform(folder: Path, frozen: Mapping[str, Tensor], dtype: torch.dtype 
                 files.widened(name, factor, rank).to(dtype or torch.float32).contiguous()
             )
     shutil.rmtree(folder / files.SECOND, ignore_errors=True)
-    (folder / files.MERGED).unlink(missing_ok=True)
+    for name in (files.MERGED, files.SQUARE):
+        (folder / name).unlink(missing_ok=True)
     files.write(folder, described, tensors)
     return rank
 

@@ -68,8 +68,10 @@ class LocalJob:
 
     def rate(self, name: str, step: int) -> float:
         """The learning rate of a tensor at a local step of this round, counted from 0 over all stages."""
-        own = self.rates.get(group_of(name))
-        return self.training.rate(self.round, self.rounds, step, max(self.steps, 1)) if own is None else own
+        group = group_of(name)
+        if group in self.rates:
+            return self.rates[group]
+        return self.training.rate(self.round, self.rounds, step, max(self.steps, 1), group)
 
     def stages(self) -> list[Stage]:
         """The stages of this round."""
@@ -181,9 +183,10 @@ def _optimiser(
     job: LocalJob, names: Sequence[str], parameters: Sequence[torch.nn.Parameter]
 ) -> torch.optim.Optimizer:
     """A fresh optimiser; parameters with the same learning rates share a group, named after its first one."""
-    groups: dict[float | None, dict[str, Any]] = {}
+    groups: dict[float, dict[str, Any]] = {}
     for name, parameter in zip(names, parameters, strict=True):
-        own = job.rates.get(group_of(name))
+        group = group_of(name)
+        own = job.rates.get(group, job.training.rates.get(group, job.training.lr))
         groups.setdefault(own, {"name": name, "params": []})["params"].append(parameter)
     settings, decay = job.training, job.training.weight_decay
     if settings.optimizer == "sgd":

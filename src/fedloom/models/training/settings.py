@@ -62,12 +62,16 @@ class Training(BaseModel):
         "adamw", description="adamw | sgd with momentum; made anew whenever a client takes part"
     )
     lr: float = Field(2e-3, gt=0, description="learning rate")
-    lr_schedule: Literal["cosine", "constant", "run_cosine"] = Field(
-        "cosine",
-        description="cosine: falls from round to round; constant; run_cosine: one warm-up and cosine over all steps of the run",
+    rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        {}, description="learning rates of groups of tensors with a rate of their own, such as {head: 0.0001}"
     )
-    warmup: Annotated[float, ReadWith(".lr_schedule", ("run_cosine",))] = Field(
-        0.03, ge=0, lt=1, description="run_cosine: share of the run in which the rate rises from zero"
+    lr_schedule: Literal["cosine", "constant", "run_cosine", "run_constant"] = Field(
+        "cosine",
+        description="cosine: falls from round to round; constant; run_cosine: one warm-up and cosine over all steps of the run; "
+        "run_constant: one warm-up, then constant",
+    )
+    warmup: Annotated[float, ReadWith(".lr_schedule", ("run_cosine", "run_constant"))] = Field(
+        0.03, ge=0, lt=1, description="share of the run in which the rate rises from zero"
     )
     one_pass: bool = Field(
         False,
@@ -101,22 +105,26 @@ class Training(BaseModel):
     @property
     def by_step(self) -> bool:
         """Whether the learning rate changes within a round."""
-        return self.lr_schedule == "run_cosine"
+        return self.lr_schedule in ("run_cosine", "run_constant")
 
-    def rate(self, round: int, rounds: int, step: int = 0, steps: int = 1) -> float:
-        """Learning rate at step 0..steps-1 of round 1..rounds: half a cosine from `lr` down towards, never to, zero.
+    def rate(self, round: int, rounds: int, step: int = 0, steps: int = 1, group: str | None = None) -> float:
+        """Learning rate of a group at step 0..steps-1 of round 1..rounds: half a cosine from its rate towards, never to, zero.
 
-        `run_cosine` goes by the run's progress u = (round - 1 + step / steps) / rounds, so that clients with different numbers
-        of steps stay in phase; it rises from zero over the first `warmup` of the run and falls towards zero at its end.
+        `run_cosine` and `run_constant` go by the run's progress u = (round - 1 + step / steps) / rounds, so that clients with
+        different numbers of steps stay in phase; they rise from zero over the first `warmup` of the run. The first then falls
+        towards zero at the run's end.
         """
+        full = self.lr if group is None else self.rates.get(group, self.lr)
         if self.lr_schedule == "constant":
-            return self.lr
-        if self.lr_schedule == "run_cosine":
+            return full
+        if self.by_step:
             u = (round - 1 + step / steps) / rounds
             if u < self.warmup:
-                return self.lr * u / self.warmup
-            return self.lr * 0.5 * (1 + math.cos(math.pi * (u - self.warmup) / (1 - self.warmup)))
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (round - 1) / rounds))
+                return full * u / self.warmup
+            if self.lr_schedule == "run_constant":
+                return full
+            return full * 0.5 * (1 + math.cos(math.pi * (u - self.warmup) / (1 - self.warmup)))
+        return full * 0.5 * (1 + math.cos(math.pi * (round - 1) / rounds))
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from fedloom.models.training.row_split import Split
 LORA = {"default": ("lora_A", "lora_B"), "local": ("local_A", "local_B")}
 VERA = {"default": ("lambda_d", "lambda_b"), "local": ("local_d", "local_b")}
 """Suffixes of the two travelling tensors, by PEFT's adapter name."""
+SQUARE = "lora_R"
+"""Suffix of a square adapter's one travelling tensor."""
 
 
 class AdapterStack:
@@ -85,9 +87,8 @@ class AdapterStack:
 
         try:
             for place, layer in self.model.layers.items():
-                if any(
-                    f"{place}.{e}" in self.tensors for pair in (*LORA.values(), *VERA.values()) for e in pair
-                ):
+                endings = (SQUARE, *(e for pair in (*LORA.values(), *VERA.values()) for e in pair))
+                if any(f"{place}.{e}" in self.tensors for e in endings):
                     put(layer, partial(self._lora if hasattr(layer, "scaling") else self._vera, layer, place))
             for layer, names in plain_layers(self.model, self.tensors).items():
                 if isinstance(layer, Single):
@@ -141,6 +142,8 @@ class AdapterStack:
         out: Tensor = layer.base_layer(x)
         for adapter in layer.active_adapters:
             A, B = (self._own(f"{place}.{ending}", split) for ending in LORA[adapter])
+            if (R := self._own(f"{place}.{SQUARE}", split)) is not None:
+                A = R @ layer.lora_A[adapter].frozen
             rows = split.apart(layer.lora_dropout[adapter](x))
             inner = split.times(rows, A, layer.lora_A[adapter].weight) * layer.scaling[adapter]
             out = split.plus(out, inner, B, layer.lora_B[adapter].weight)
