@@ -12,7 +12,6 @@ from fedloom.experiment.report.columns import figure_of, spread_of
 from fedloom.experiment.report.load_study import Study, gather
 from fedloom.experiment.report.units import Spread
 
-PLOT = ROOT / "docs" / "missing.svg"
 COLOURS = ("#666666", "#1f5f8b", "#c06020", "#3a7d44")
 MARKERS = "os^D"
 
@@ -70,7 +69,7 @@ def _written(spread: Spread) -> str:
 
 def main(arguments: list[str]) -> None:
     """Print every figure, and draw them."""
-    studies, path = [gather([Path(a)]) for a in arguments], PLOT
+    studies, path = [gather([Path(a)]) for a in arguments], ROOT / "docs" / "missing.svg"
     for column in studies[0].columns:
         for row, points in figures(studies, column).items():
             shown = [f"{share} %: {_written(spread)}" for share, spread in sorted(points.items())]

@@ -1,4 +1,4 @@
-"""Every benchmark at its smallest size, through its `main`: it runs to its end and prints its rows. No figure is looked at."""
+"""Benchmarks at their smallest size, through their `main`: each runs to its end and prints its rows. No figure is looked at."""
 
 import io
 import json
@@ -10,11 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from benchmarks import missing, overhead, scaling
+from benchmarks import overhead, scaling
 from benchmarks.__main__ import PLOTS, ROWS
-from fedloom.cli.main import app
 from fedloom.federation import exchange
 
 pytestmark = pytest.mark.slow
@@ -41,8 +39,10 @@ TABLES = {
     "secure_sum": ("10 4", r" +4 +[01] +\d.*%", 2),
 }
 """Arguments, and pattern and number of the lines of those that print a table of their own."""
-OWN_TESTS = {"deploy", "flower", "gpu_proof", "nvflare_simulator", "pfl_research", "real_base"}
-"""Those that need rivals or models: test_benchmarks.py, test_gpu.py, test_real_base.py. `deploy` starts Flower; no test does."""
+OWN_TESTS = {"flower", "gpu_proof", "nvflare_simulator", "pfl_research", "real_base"}
+"""Those that need rivals or models: test_benchmarks.py, test_gpu.py, test_real_base.py."""
+NOT_RUN = {"deploy", "missing", "plan"}
+"""No test runs these: they start Flower, read finished runs, or start commands of minutes."""
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.setattr(module, "child", here)
 
 
-def test_every_benchmark_has_a_smallest_size() -> None:
-    assert {*RATIOS, *TABLES, *OWN_TESTS, "missing", "plan", "scaling"} == {*ROWS, *PLOTS}
+def test_every_benchmark_is_run_by_a_test_or_named() -> None:
+    assert {*RATIOS, *TABLES, *OWN_TESTS, *NOT_RUN, "scaling"} == {*ROWS, *PLOTS}
 
 
 @pytest.mark.parametrize("name", RATIOS)
@@ -96,39 +96,6 @@ def test_scaling_measures_and_draws(in_process: None, monkeypatch: Any, tmp_path
         "2",
     ]
     assert (tmp_path / "plot.svg").stat().st_size > 0
-
-
-def test_missing_reads_and_draws_a_study(monkeypatch: Any, tmp_path: Path, capsys: Any) -> None:
-    monkeypatch.setattr(missing, "PLOT", tmp_path / "plot.svg")
-    small = ["rounds=1", "seeds=[0]", "data.clients={both: 1}", "data.train=8", "data.test=3"]
-    words = [
-        "run",
-        "experiments/missing/missing.yaml",
-        "--row",
-        "FedAvg-LoRA",
-        "--out",
-        str(tmp_path / "study"),
-    ]
-    assert CliRunner().invoke(app, [*words, *small], catch_exceptions=False).exit_code == 0
-    capsys.readouterr()
-    missing.main([str(tmp_path / "study")])
-    told = capsys.readouterr().out
-    assert len(re.findall(r"exact_match  FedAvg-LoRA  0 %: \d.*30 %: \d.*50 %: \d.*70 %: \d", told)) == 3
-    assert (tmp_path / "plot.svg").stat().st_size > 0
-
-
-def test_plan_runs_what_it_planned(capsys: Any) -> None:
-    plan = import_module("benchmarks.plan")
-    small = [
-        "rounds=1",
-        "data.clients={image: 1}",
-        "data.train=4",
-        "data.test=1",
-        "evaluation.generate=false",
-    ]
-    plan.main(["experiments/uniflow/quickstart.yaml", *small])
-    (line,) = (x for x in capsys.readouterr().out.splitlines() if x.startswith("| uniflow/quickstart"))
-    assert len(re.findall(r"\d", line)) > 9
 
 
 def test_the_engine_without_checks_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
