@@ -9,16 +9,16 @@ Optimiser state exists for one cohort at a time, so that it is in no slope once 
 """
 
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.report import surroundings
+from benchmarks.child import child
+from benchmarks.memory import further
+from benchmarks.peak import most_resident
+from benchmarks.report import Row, tell
 from benchmarks.text_clients import experiment
 from fedloom.experiment.run import build
 from fedloom.models.example_cache import nbytes
@@ -35,38 +35,38 @@ def measure(model: str, clients: int, cohort: Any, batch: int, scratch: Path) ->
         nbytes([*c.data.train, *c.data.test, *c.examples(trainable)]) for c in federation.clients.values()
     )
     adapter = sum(nbytes(t) for n, t in trainable.tensors.items() if n.startswith("llm"))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     chosen = federation.experiment.engine.cohort
-    return {"peak": peak, "data": data, "adapters": clients * adapter, "cohort": float(chosen)}  # type: ignore[arg-type]
+    return {
+        "peak": most_resident(),
+        "data": data,
+        "adapters": clients * adapter,
+        "cohort": float(chosen),  # type: ignore[arg-type]
+    }
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> list[Row]:
     if arguments[:1] == ["--child"]:
         model, clients, cohort, batch, scratch = arguments[1:]
         size = cohort if cohort == "auto" else int(cohort)
         print(json.dumps(measure(model, int(clients), size, int(batch), Path(scratch))))
-        return
+        return []
     usual = ["tiny", "2,6,20", "auto", "2"]
     model, counts, cohort, batch = [*arguments, *usual[len(arguments) :]]
     print("| clients | cohort | peak, MB | data, MB | adapters, MB |\n|---|---|---|---|---|")
     figures: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for clients in map(int, counts.split(",")):
-            command = [sys.executable, "-m", "benchmarks", "further_client", "--child"]
-            command += [model, str(clients), cohort, batch, scratch]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                sys.exit(done.stderr)
-            figures[clients] = own = json.loads(done.stdout.splitlines()[-1])
+            figures[clients] = own = child("further_client", model, clients, cohort, batch, scratch)
             sizes = " | ".join(f"{own[n] / 1e6:.1f}" for n in ("peak", "data", "adapters"))
             print(f"| {clients} | {own['cohort']:.0f} | {sizes} |", flush=True)
     if len(figures) < 2:
-        return
+        return []
     names = ("peak", "data", "adapters")
     slope = {n: float(np.polyfit(list(figures), [f[n] for f in figures.values()], 1)[0]) / 1e6 for n in names}
-    needed = slope["data"] + slope["adapters"]
     print(
         f"\nper further client {slope['peak']:.2f} MB, of which data {slope['data']:.2f} MB and adapter "
-        f"{slope['adapters']:.2f} MB: {slope['peak'] / needed:.2f} times what it needs"
+        f"{slope['adapters']:.2f} MB"
     )
-    print(surroundings())
+    rows = [further("further_client", f"{model}, {counts} clients, cohort {cohort}, batch {batch}", slope)]
+    tell(rows)
+    return rows

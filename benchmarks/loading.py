@@ -10,13 +10,13 @@ The rival is the float32 detour: the model is read in float32, then cast.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
 from typing import Any
+
+from benchmarks.child import child
 
 WAYS = {
     "float32": ("float32", None),
@@ -96,12 +96,6 @@ def measure(folder: Path, way: str) -> dict[str, float]:
     return {**loaded, "forward": after, "loss": loss, "seconds": time.perf_counter() - start}
 
 
-def child(folder: Path, way: str) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks", "loading", "--child", str(folder), way]
-    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(output.splitlines()[-1])
-
-
 def main(arguments: list[str]) -> None:
     if arguments[:1] == ["--child"]:
         print(json.dumps(measure(Path(arguments[1]), arguments[2])))
@@ -118,7 +112,7 @@ def main(arguments: list[str]) -> None:
         print(f"{size:.0f} MB in {len(shards)} files\n")
         print(f"{'':28}{'peak':>8}{'own':>8}{'after a pass':>14}   peak over size    loss   s a pass")
         for way in WAYS:
-            base, loaded = child(small, way), child(large, way)
+            base, loaded = (child("loading", folder, way) for folder in (small, large))
             more = {name: loaded[name] - base[name] for name in ("peak", "own", "forward")}
             print(
                 f"{way:28}{more['peak']:>5.0f} MB{more['own']:>5.0f} MB{more['forward']:>11.0f} MB"

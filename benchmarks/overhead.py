@@ -1,7 +1,7 @@
 """Overhead of a round without the clients' work: ten echoing clients, 98 MB down and up, against a plain loop.
 
-`python -m benchmarks overhead [clients] [MB] [rounds]` (10 98 5 if none are given). Every line is measured three times in
-turn, each in a process of its own with one thread; the fastest round counts, as other load only slows down.
+`python -m benchmarks overhead [clients] [MB] [rounds] [turns]` (10 98 5 3 if none are given). Every line is measured in turn
+with the others, each time in a process of its own with one thread; the fastest round counts, as other load only slows down.
 
 In the plain loop the clients' dictionaries hold the server's tensors, as in a naive script, and the server makes one
 new model a round: per tensor a weighted float64 sum, rounded to float32. The engine copies no more: payloads are shared both
@@ -14,27 +14,29 @@ the change of every upload.
 
 import itertools
 import json
-import subprocess
-import sys
 import tempfile
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.report import clock, surroundings
-from fedloom.core.payload import Payload, Scope
+from benchmarks.child import child
+from benchmarks.report import Row, clock, tell
+from fedloom.core.payload import Payload, Reply, Scope
 from fedloom.data.client_data import ClientData
 from fedloom.experiment.settings import Experiment
-from fedloom.federation import LocalEngine
-from fedloom.federation import loop as loop
+from fedloom.federation import LocalEngine, exchange, loop
 from fedloom.federation.client import Client
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import Ask, Method, State, Trainer
 from fedloom.methods.base.combine import mean_of
 from fedloom.models.base import Trainable
-from fedloom.tasks.evaluation import TestSet
+from fedloom.tasks.base import Snapshot
+from fedloom.tasks.evaluation import Assessment, TestSet
 
 KINDS = ("plain", "plain, checked", "engine, without checks", "engine", "engine, with checkpoints")
 TENSORS = 100
@@ -56,6 +58,20 @@ class Echo(Method):
     def client(self, task: str, payload: Payload, trainer: Trainer) -> Payload:
         """The same tensors."""
         return Payload(payload.tensors, {"examples": 1})
+
+
+class Unmeasured:
+    """The evaluator without samples."""
+
+    tests = TestSet([], [], [])
+
+    def assess(self, snapshot: Snapshot) -> Assessment:
+        """No figures."""
+        return Assessment({}, {}, [])
+
+    def controls(self, common: Any) -> dict[str, float]:
+        """No figures."""
+        return {}
 
 
 class Weights(Trainable):
@@ -128,8 +144,6 @@ def engine(
             "evaluation": {"generate": False, "controls": False, "every": 10**6},
         }
     )
-    if not checked:
-        loop.inspect = lambda replies, **rules: (sorted(replies, key=lambda r: r.client), {})  # type: ignore[assignment]
     place = None if folder is None else RunFolder(folder / "run")
     if place is not None:
         place.create()
@@ -137,12 +151,19 @@ def engine(
     federation = loop.Federation(
         chosen,
         LocalEngine(model, everybody, chosen.training),
-        TestSet([], [], []),
+        Unmeasured(),
         place,
         lambda progress: ends.append(clock()) if progress.client is None else None,
     )
-    federation.run()
+    unchecked = mock.patch.object(exchange, "inspect", _accept_all)
+    with nullcontext() if checked else unchecked:
+        federation.run()
     return [after - before for before, after in itertools.pairwise(ends)]
+
+
+def _accept_all(replies: Sequence[Reply], **rules: Any) -> tuple[list[Reply], dict[str, str]]:
+    """In the firewall's place."""
+    return sorted(replies, key=lambda r: r.client), {}
 
 
 def measure(kind: str, clients: int, megabytes: int, rounds: int) -> float:
@@ -155,21 +176,24 @@ def measure(kind: str, clients: int, megabytes: int, rounds: int) -> float:
         return min(engine(clients, megabytes, rounds, checked="without" not in kind, folder=folder))
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> list[Row]:
     if arguments[:1] == ["--child"]:
         print(json.dumps(measure(arguments[1], *(int(a) for a in arguments[2:]))))
-        return
-    clients, megabytes, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10, 98, 5)
-    print(f"{clients} clients, {megabytes} MB each way, fastest of 3 x {rounds} rounds")
+        return []
+    clients, megabytes, rounds, turns = map(int, [*arguments, *["10", "98", "5", "3"][len(arguments) :]])
+    print(f"{clients} clients, {megabytes} MB each way, fastest of {turns} x {rounds} rounds")
     fastest: dict[str, float] = {}
-    for kind in KINDS * 3:
-        command = [sys.executable, "-m", "benchmarks", "overhead", "--child", kind]
-        command += [str(a) for a in (clients, megabytes, rounds)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        fastest[kind] = min(json.loads(done.stdout.splitlines()[-1]), fastest.get(kind, float("inf")))
+    for kind in KINDS * turns:
+        seconds = child("overhead", kind, clients, megabytes, rounds)
+        fastest[kind] = min(seconds, fastest.get(kind, float("inf")))
+    rows = []
     for kind, seconds in fastest.items():
         print(
             f"{kind:28}{seconds:>8.3f} s   {seconds / fastest['plain']:>5.2f} x plain"
             f"   {seconds / fastest['plain, checked']:>5.2f} x plain, checked"
         )
-    print(surroundings())
+        if kind.startswith("engine"):
+            what = f"{kind}, {clients} clients x {megabytes} MB each way"
+            rows.append(Row("overhead", what, "a plain loop", "0.67", [seconds], [fastest["plain"]]))
+    tell(rows)
+    return rows

@@ -17,8 +17,6 @@ in turn in one process, each from the same start.
 
 import argparse
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -28,6 +26,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchmarks.child import child
 from benchmarks.peak import most_resident
 from benchmarks.plain import Plain, average, difference, relative
 from benchmarks.report import Row, clock, surroundings
@@ -155,10 +154,10 @@ def measure(
         inputs = [str(models.absolute()), str(folder)]
         memory = {}
         if "memory" in measured:
-            memory = {kind: _child(["memory", *inputs, kind]) for kind in (RIVAL, *kinds)}
+            memory = {kind: child("real_base", "memory", *inputs, kind) for kind in (RIVAL, *kinds)}
         seconds: dict[str, list[float]] = {}
         if "time" in measured:
-            seconds = _child(["time", *inputs, str(repetitions), RIVAL, *kinds])
+            seconds = child("real_base", "time", *inputs, repetitions, RIVAL, *kinds)
         return [_row(folder, kind, clients, memory, seconds) for kind in kinds]
 
 
@@ -180,13 +179,6 @@ def _row(folder: Path, kind: str, clients: int, memory: Mapping[str, Any], secon
     what = f"{clients} clients x batch {BATCH}, {STEPS} steps each, cohort {kind}"
     ours_s, rival_s = per_step.get(kind, ()), per_step.get(RIVAL, ())
     return Row("real_base", what, "a plain PEFT loop", "none", ours_s, rival_s, gap, "; ".join(note))
-
-
-def _child(words: list[str]) -> Any:
-    """The last line of a process of this module, read as JSON."""
-    command = [sys.executable, "-m", "benchmarks", "real_base", "--child", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _be_child(what: str, models: Path, folder: Path, words: list[str]) -> object:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Row:
-    """One comparison. `ours` and `of_rival` are seconds per interleaved repetition; empty if it could not run."""
+    """One comparison. `ours` and `of_rival` are seconds (or `unit`) per repetition, in turns; empty if it could not run."""
 
     name: str
     what: str
@@ -35,10 +35,11 @@ class Row:
     difference: float | None = None
     """Largest difference of the two results; None if they are not comparable."""
     note: str = ""
+    unit: str = "s"
 
     @property
     def ratio(self) -> float | None:
-        """Median of the rival's seconds over the median of ours."""
+        """Median of the rival's figures over the median of ours; above 1 ours is better."""
         return median(self.of_rival) / median(self.ours) if self.ours and self.of_rival else None
 
     @property
@@ -109,7 +110,7 @@ def tell(rows: Sequence[Row]) -> None:
             print(
                 f"  ratio {row.ratio:.2f} (repetitions {low:.2f} to {high:.2f}, fastest {row.of_fastest:.2f}; "
                 f"target {row.target}): "
-                f"ours {_seconds(row.ours)}, rival {_seconds(row.of_rival)}"
+                f"ours {_figures(row.ours, row.unit)}, rival {_figures(row.of_rival, row.unit)}"
             )
         if row.difference is not None:
             print(f"  largest difference of the results {row.difference:.1e}")
@@ -136,5 +137,5 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _seconds(values: Sequence[float]) -> str:
-    return f"{median(values):.4f} s ({min(values):.4f} to {max(values):.4f}, n={len(values)})"
+def _figures(values: Sequence[float], unit: str) -> str:
+    return f"{median(values):.4f} {unit} ({min(values):.4f} to {max(values):.4f}, n={len(values)})"

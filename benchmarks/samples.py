@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 
 from benchmarks.report import Row, clock, surroundings, table
+from fedloom.data.media.accepted import SETTLED
 from fedloom.data.sample import Sample
 from fedloom.data.sources.folder import load_folder
 from fedloom.models.encoders.readers import PictureReader, TowerPreprocessing
@@ -141,6 +142,7 @@ def main(arguments: list[str]) -> list[Row]:
         sizes = [f.stat().st_size for f in (place / "silos" / "client").glob("0*")]
         print(f"{len(sizes)} pictures of {sum(sizes) / len(sizes) / 1e6:.2f} MB", flush=True)
         processor = CLIPImageProcessorPil()
+        time.sleep(SETTLED)  # a file just written is not cached
         if chosen.workers and not chosen.cold:
             start_server()
         began = time.perf_counter()

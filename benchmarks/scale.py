@@ -10,15 +10,16 @@ folder and a checkpoint after every round. The seconds are of the fastest round 
 import itertools
 import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from benchmarks.child import child
+from benchmarks.peak import most_resident
+from benchmarks.report import Row, tell
 
 HELD = 4
 """Training samples of a client."""
@@ -76,13 +77,12 @@ def measure(clients: int, sampled: int, rounds: int) -> dict[str, float]:
         folder = RunFolder(Path(place) / "run")
         folder.create()
         build_from(chosen, sources, folder, observe).run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     return {
         "seconds": _fastest(seconds),
         "processor": _fastest(processor),
         "first": resident[1],
         "last": resident[-1],
-        "peak": peak,
+        "peak": most_resident(),
     }
 
 
@@ -97,10 +97,10 @@ def _resident() -> int:
     return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> list[Row]:
     if arguments[:1] == ["--child"]:
         print(json.dumps(measure(*(int(a) for a in arguments[1:]))))
-        return
+        return []
     many, sampled, rounds = (int(a) for a in arguments) if len(arguments) == 3 else (10_000, 100, 6)
     print(
         f"{sampled} clients a round, {rounds} rounds{'s/round':>12}{'processor':>12}"
@@ -108,20 +108,17 @@ def main(arguments: list[str]) -> None:
     )
     figures = []
     for clients in (sampled, many):
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks",
-            "scale",
-            "--child",
-            *map(str, (clients, sampled, rounds)),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        figures.append(json.loads(done.stdout.splitlines()[-1]))
+        figures.append(child("scale", clients, sampled, rounds))
         sizes = "".join(f"{figures[-1][k] / 1e6:>11.1f} MB" for k in ("first", "last", "peak"))
         print(f"{clients:>8} clients{figures[-1]['seconds']:>21.3f}{figures[-1]['processor']:>12.3f}{sizes}")
     few, lots = figures
-    print(
-        "ratios: "
-        + ", ".join(f"{k} {lots[k] / few[k]:.2f}" for k in ("seconds", "processor", "last", "peak") if few[k])
-    )
+    what, rival = f"{sampled} of {many} clients a round", f"{sampled} of {sampled}"
+    units = {"seconds": "s", "processor": "s", "last": "MB", "peak": "MB"}
+    rows = []
+    for name, unit in units.items():
+        if not few[name]:  # a system that does not report it
+            continue
+        ours, theirs = ([f[name] / (1e6 if unit == "MB" else 1)] for f in (lots, few))
+        rows.append(Row(f"scale, {name}", what, rival, "1", ours, theirs, unit=unit))
+    tell(rows)
+    return rows

@@ -8,13 +8,12 @@ process of its own: the median of its rounds after the first, and its peak resid
 """
 
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
+from benchmarks.child import child
+from benchmarks.peak import most_resident
 from benchmarks.report import ROOT, surroundings
 
 BASE = {"clients": 10, "rank": 8, "width": 128}
@@ -56,8 +55,7 @@ def point(clients: int, rank: int, width: int, repetitions: int) -> dict[str, fl
         fields["model"] |= {n: fields["model"][n] | lora for n in ("llm_lora", "encoder_lora")}
         ours = Ours(Experiment.parse(fields))
     ours.run()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"seconds": median(ours.whole[1:]), "peak": peak}
+    return {"seconds": median(ours.whole[1:]), "peak": most_resident()}
 
 
 def measure(axes: dict[str, tuple[int, ...]], repetitions: int) -> dict[str, dict[int, dict[str, float]]]:
@@ -66,9 +64,8 @@ def measure(axes: dict[str, tuple[int, ...]], repetitions: int) -> dict[str, dic
     for axis, values in axes.items():
         for value in values:
             at = BASE | {axis: value}
-            command = [sys.executable, "-m", "benchmarks", "scaling", "--child", *map(str, at.values())]
-            done = subprocess.run([*command, str(repetitions)], capture_output=True, text=True, check=True)
-            figures = measured.setdefault(axis, {})[value] = json.loads(done.stdout.splitlines()[-1])
+            figures = child("scaling", *at.values(), repetitions)
+            measured.setdefault(axis, {})[value] = figures
             print(
                 f"{axis} {value}: {figures['seconds']:.3f} s per round, peak {figures['peak'] / 1e6:.0f} MB",
                 flush=True,

@@ -38,15 +38,15 @@ def measure(clients: int, numbers: int, lost: int) -> dict[str, float]:
     keys = of_all(names, lambda c: members[c].keys())
     roster = timed("server", lambda: collector.keys(keys, dict.fromkeys(names, GROUPS)))
     shares = of_all(names, lambda c: members[c].shares(roster))
-    with_checksum = timed("server", lambda: collector.shares(shares))
+    sealed = timed("server", lambda: collector.shares(shares))
     rng = np.random.default_rng(0)
     words = {c: {"llm": rng.integers(0, 2**31, numbers, dtype=np.uint32)} for c in names[lost:]}
-    masked = of_all(names[lost:], lambda c: members[c].masked(with_checksum[c], words[c]))
+    masked = of_all(names[lost:], lambda c: members[c].masked(sealed[c], words[c]))
     survivors = timed("server", lambda: collector.masked(masked))
     revealed = of_all(survivors, lambda c: members[c].unmask(survivors))
-    read_checked = timed("server", lambda: collector.read_checked(revealed))
+    opened = timed("server", lambda: collector.opened(revealed))
     total = sum(words[c]["llm"].astype(np.uint64) for c in survivors).astype(np.uint32)
-    if not np.array_equal(read_checked["llm"], total):
+    if not np.array_equal(opened["llm"], total):
         raise SystemExit("the opened sum is not the sum")
     own = names[-1]
     beside = 2 * KEY + sum(map(len, shares[own].values())) + sum(map(len, revealed[own].values()))

@@ -6,16 +6,16 @@ two rounds.
 """
 
 import json
-import resource
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import ClassVar
 
 import torch
 
+from benchmarks.child import child
 from benchmarks.overhead import Echo, engine
+from benchmarks.peak import most_resident
+from benchmarks.report import Row, tell
 from fedloom.core.payload import Payload
 from fedloom.methods import Trainer
 
@@ -36,23 +36,26 @@ def measure(memory: int, clients: int, megabytes: int) -> dict[str, float]:
         seconds = engine(
             clients, megabytes, 2, checked=True, folder=Path(place), method=Fresh(), memory=memory
         )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return {"peak": peak, "seconds": min(seconds)}
+    return {"peak": most_resident(), "seconds": min(seconds)}
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> list[Row]:
     if arguments[:1] == ["--child"]:
         print(json.dumps(measure(*(int(a) for a in arguments[1:]))))
-        return
+        return []
     few, many, megabytes = (int(a) for a in arguments) if len(arguments) == 3 else (5, 40, 25)
     print(f"{'uploads':12}{few:>10} clients{many:>10} clients   per further client   s/round")
+    measured = []
     for kind, memory in (("in memory", 10**6), ("in files", 0)):
-        figures = []
-        for clients in (few, many):
-            command = [sys.executable, "-m", "benchmarks", "uploads", "--child"]
-            command += [str(a) for a in (memory, clients, megabytes)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            figures.append(json.loads(done.stdout.splitlines()[-1]))
+        figures = [child("uploads", memory, clients, megabytes) for clients in (few, many)]
+        measured.append(figures[1])
         slope = (figures[1]["peak"] - figures[0]["peak"]) / (many - few) / 1e6
         peaks = "".join(f"{f['peak'] / 1e6:>15.1f} MB" for f in figures)
         print(f"{kind:12}{peaks}{slope:>17.2f} MB{figures[1]['seconds']:>13.2f}")
+    what = f"uploads in files, {many} clients x {megabytes} MB"
+    rows = []
+    for name, unit in (("peak", "MB"), ("seconds", "s")):
+        rival, ours = ([f[name] / (1e6 if unit == "MB" else 1)] for f in measured)
+        rows.append(Row(f"uploads, {name}", what, "uploads in memory", "none", ours, rival, unit=unit))
+    tell(rows)
+    return rows

@@ -44,6 +44,12 @@ SOUNDS_OF_FILES = {
         (TABLETOP, "training.momentum=0.5", "only with training.optimizer: sgd"),
         (TABLETOP, "training.warmup=0.1", "only with training.lr_schedule: run_cosine"),
         (TABLETOP, "method.tail=pad", "only with cohort.ranks"),
+        (CLASSES, "evaluation.diagnostics=2", "evaluation.diagnostics is not read"),
+        (
+            {**TABLETOP, "privacy": {"secure": {}}},
+            "evaluation.diagnostics=off",
+            "evaluation.diagnostics is read only with privacy that shows the server single replies",
+        ),
         (TABLETOP, "engine.workers=2", "engine.workers is read only with samples from files"),
         (TABLETOP, "engine.cache=0", "engine.cache is read only with samples from files"),
         (CLASSES, "engine.workers=2", "engine.workers is read only with samples from files"),

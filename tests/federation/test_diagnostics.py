@@ -1,10 +1,15 @@
-"""Cosines of updates by hand."""
+"""Cosines of updates by hand; when the aggregation is measured."""
+
+from typing import Any
 
 import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
+from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply
+from fedloom.experiment.run import build
+from fedloom.experiment.settings import Experiment
 from fedloom.federation.diagnostics import SIMILARITIES, agreement, similarities, turn
 from fedloom.methods.base.combine import Pair
 
@@ -69,3 +74,24 @@ def test_turning_back_is_below_zero() -> None:
     assert turn({"a": torch.tensor([-2.0, 0.0]), "b": torch.tensor([-2.0])}, last) == {"update/turn": -1.0}
     assert turn({"a": torch.tensor([0.0, 3.0]), "c": torch.tensor([1.0])}, last) == {"update/turn": 0.0}
     assert turn({"a": torch.tensor([0.0, 3.0])}, {}) == {}
+
+
+@pytest.mark.parametrize(("every", "measured"), [(1, [1, 2, 3]), (2, [2, 3]), ("off", [])])
+def test_the_aggregation_is_measured_when_it_is_due_and_in_the_last_round(
+    quick: Any, every: Any, measured: list[int]
+) -> None:
+    evaluation = {"generate": False, "controls": False, "every": 3, "diagnostics": every}
+    data = {"clients": {"text": 2}, "train": 2, "test": 1}
+    found: dict[int, set[str]] = {}
+    chosen = quick("feda2-lora", data=data, rounds=3, training={"steps": 1}, evaluation=evaluation)
+    build(chosen, None, lambda progress: found.update({progress.round: set(progress.metrics)})).run()
+    assert [n for n, names in found.items() if {"restoration_error", "angle"} <= names] == measured
+    assert [n for n, names in found.items() if "update_norm" in names] == [1, 2, 3]
+
+
+def test_off_is_read_as_written_and_other_values_are_refused() -> None:
+    written = {"method": "fedavg-lora", "evaluation": {"diagnostics": False}}
+    assert Experiment.parse(written).evaluation.diagnostics == "off"
+    for wrong in (0, True, "never"):
+        with pytest.raises(ExperimentError, match=r"evaluation\.diagnostics"):
+            Experiment.parse({"method": "fedavg-lora", "evaluation": {"diagnostics": wrong}})

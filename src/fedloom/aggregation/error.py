@@ -122,8 +122,9 @@ def _angle(s: Stack) -> float:
         rows = wide(s.A[[members[i] for i in alike]])[:, : max(s.ranks[members[i]] for i in alike)]
         Q[alike, :, :rank] = torch.linalg.qr(rows.mT).Q
     i, j = torch.triu_indices(len(members), len(members), offset=1)
-    cosines = torch.linalg.svdvals(torch.einsum("kdr,lds->klrs", Q, Q)[i, j])
-    # Padding adds zero cosines at the end, so the smallest true one stands at the smaller rank.
-    last = (torch.minimum(sizes[i], sizes[j]) - 1).to(cosines.device)
-    smallest = cosines.gather(1, last[:, None]).min()
-    return math.acos(min(1.0, float(smallest)))
+    products = torch.einsum("kdr,lds->klrs", Q, Q)[i, j]
+    # Squared cosines from r x r Gram matrices, rising; those of padding are zeros at the front.
+    squares = torch.linalg.eigvalsh(products.mT @ products)
+    first = (width - torch.minimum(sizes[i], sizes[j])).to(squares.device)
+    smallest = squares.gather(1, first[:, None]).min()
+    return math.acos(min(1.0, math.sqrt(max(0.0, float(smallest)))))

@@ -1,6 +1,7 @@
 """Builds a federation from an experiment: data, model, clients, engine and evaluation."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 import torch
 
@@ -97,7 +98,7 @@ def build_from(
     check_clients(experiment, model, clients)
     cohort = experiment.engine.cohort
     if cohort == "auto":
-        first = [sample for s in training[:8] for sample in s.train[:4]]
+        first = [sample for s in training[:8] for sample in islice(s.train, 4)]
         names = [n for n in model.tensors if experiment.method.scope.role(n) != "frozen"]
         chosen = cohort_size(model, names, first, experiment.training, len(clients))
         cohort = chosen.clients

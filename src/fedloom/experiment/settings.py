@@ -140,6 +140,8 @@ class Experiment(RunSettings):
         if changed and not self.data.samples_in_files:
             for name in changed:
                 found.setdefault(f"engine.{name}", "samples from files (pictures or sounds below data.path)")
+        if self.privacy.sums and self.evaluation.diagnostics != 1:
+            found.setdefault("evaluation.diagnostics", "privacy that shows the server single replies")
         return found
 
     def why_unread(self, name: str, condition: str | None) -> str:

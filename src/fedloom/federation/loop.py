@@ -148,7 +148,7 @@ class Federation:
             else:
                 self.totals.skipped_rounds += 1
                 entries[-1]["notes"].append("no quorum: the round changed nothing on the server")
-            measured = self._round_metrics(method, before, entries)
+            measured = self._round_metrics(method, number, before, entries)
             self.replies, self.noted_metrics = [], {}
             self.uploads.clear()
             self._finish_round(number, began, entries, measured)
@@ -282,7 +282,7 @@ class Federation:
         return all(len(e["answered"]) >= max(1, at_least(share, len(e["asked"]))) for e in entries)
 
     def _round_metrics(
-        self, method: Method, before: State, entries: Sequence[Mapping[str, Any]]
+        self, method: Method, number: int, before: State, entries: Sequence[Mapping[str, Any]]
     ) -> dict[str, float]:
         """Training losses and aggregation diagnostics of the round; diagnostics that fail are left out and noted."""
         losses = {
@@ -293,17 +293,18 @@ class Federation:
             metrics["train/loss"] = sum(losses.values()) / len(losses)
         metrics |= self.noted_metrics
         try:
-            metrics |= self._diagnostics(method, before)
+            metrics |= self._diagnostics(method, number, before)
         except (ArithmeticError, RuntimeError, ValueError) as error:
             entries[-1]["notes"].append(plain(f"diagnostics are left out: raised {_with_place(error)}"))
         return metrics
 
-    def _diagnostics(self, method: Method, before: State) -> dict[str, float]:
+    def _diagnostics(self, method: Method, number: int, before: State) -> dict[str, float]:
         """Diagnostics of the aggregation, of the model's change, and of the method."""
         metrics: dict[str, float] = {}
         summed = self.experiment.privacy.sums
         if (self.replies or summed) and self.state is not before and before.shared:
-            if not summed:
+            every = self.experiment.evaluation.diagnostics
+            if not summed and every != "off" and (number == self.rounds or number % every == 0):
                 weights = method.client_weights(self.replies)
                 frozen = method.scope.pick(self.engine.model.start, "frozen")
                 known, began = ({**frozen, **t} for t in (before.shared, method.began(before)))

@@ -54,7 +54,7 @@ READ_AHEAD = ("engine.workers", "engine.cache")
 """Settings that models read whose samples are pictures and sounds, where these are files."""
 READ_BY_ASSESS = ("evaluation.batch_size", "evaluation.max_new_tokens", "evaluation.loss")
 """Settings that `Snapshot.assess` reads."""
-READ_FOR_LORA = ("cohort.start", "cohort.ranks", "cohort.alpha", "cohort.ranks.*")
+READ_FOR_LORA = ("cohort.start", "cohort.ranks", "cohort.alpha", "cohort.ranks.*", "evaluation.diagnostics")
 """Settings that adapters with ranks read."""
 READ_WITH_FOUNDATION = ("engine.dtype", "engine.compile")
 """Settings that a frozen foundation reads."""

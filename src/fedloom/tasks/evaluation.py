@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from statistics import fmean
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
 from fedloom.core.settings_tree import ReadWith
@@ -70,7 +70,18 @@ class Evaluation(BaseModel):
         False,
         description="per round: agreement between the clients' changes, and with the previous round's change",
     )
+    diagnostics: Literal["off"] | Annotated[int, Field(ge=1)] = Field(
+        1,
+        description="rounds between diagnostics of the LoRA aggregation (docs/methods/lora-family.md); the last round has them, "
+        "too: a number | off",
+    )
     samples: int = Field(8, ge=0, description="test samples per modality shown in the report")
+
+    @field_validator("diagnostics", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        """Read `off` as written: YAML takes it for false."""
+        return "off" if value is False else value
 
 
 TESTS = ("test samples",)
