@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from fedloom.cli.output import echo, out, text_table
+from fedloom.cli.output import echo, out
 from fedloom.core.errors import ExperimentError
+from fedloom.core.terminal_tables import fitted
 
 if TYPE_CHECKING:
     from fedloom.experiment.report.table import Table
@@ -63,7 +64,7 @@ def _differences(folders: list[Path], against: str, column: list[str] | None, *,
         if markdown:
             echo(f"\n{table.title}\n\n{markdown_table(table.header, table.lines)}")
         else:
-            out.print(Text(f"\n{table.title}"), text_table(table.header, table.lines), sep="\n")
+            out.print(Text(f"\n{table.title}"), fitted(table.header, table.lines, out.width), sep="\n")
     echo("")
     for note in notes:
         echo(f"{note}\n") if markdown else out.print(Text(note))
@@ -78,8 +79,9 @@ def _cases(folders: list[Path], count: int, *, markdown: bool) -> None:
         if markdown:
             echo(case.markdown())
         else:
-            out.print(case.rich(), "")
-    echo("\n".join(notes))
+            out.print(case.rich(out.width), "")
+    for note in notes:
+        echo(note) if markdown else out.print(Text(note))
 
 
 def _check_columns(table: "Table", folders: list[Path]) -> None:
