@@ -15,7 +15,8 @@ FIGURE = re.compile(r"[~<≈+\-−]?\d\S*( \S{1,5})?( \*)?$|—$|\[")
 """A cell that is a figure: a number with at most a unit, a dash, an interval."""
 SHORTEST = 24
 """Characters of a word that is never broken; a longer one, such as a path, is folded where there is no room."""
-_NBSP = "\u00a0"
+NBSP = "\u00a0"
+"""Holds a figure and its unit together; printed as a space."""
 
 
 def fitted(
@@ -63,9 +64,9 @@ def _table(
     table.show_header = any(column[0] for column in columns)
     for column, width, at_right in zip(columns, widths, right, strict=True):
         side: Literal["left", "right"] = "right" if at_right else "left"
-        table.add_column(_wrapped(column[0], width), justify=side, no_wrap=True, overflow="fold", width=width)
+        table.add_column(wrapped(column[0], width), justify=side, no_wrap=True, overflow="fold", width=width)
     for line in zip(*(column[1:] for column in columns), strict=True):
-        table.add_row(*(_wrapped(text, width) for text, width in zip(line, widths, strict=True)))
+        table.add_row(*(wrapped(text, width) for text, width in zip(line, widths, strict=True)))
     return table
 
 
@@ -97,7 +98,7 @@ def _widths(least: Sequence[int], words: Sequence[int], natural: Sequence[int], 
 def _joined(text: str) -> str:
     """A figure with its unit as one word."""
     return "\n".join(
-        line.replace(" ", _NBSP) if FIGURE.match(line) and len(line) <= SHORTEST else line
+        line.replace(" ", NBSP) if FIGURE.match(line) and len(line) <= SHORTEST else line
         for line in text.split("\n")
     )
 
@@ -115,10 +116,11 @@ def _longest_line(text: str) -> int:
     return max(map(cell_len, text.split("\n")))
 
 
-def _wrapped(text: str, width: int) -> Text:
+def wrapped(text: str, width: int) -> Text:
+    """The text with line breaks between words, none inside a figure that `NBSP` holds together."""
     lines = [
         piece
         for line in text.split("\n")
         for piece in (wrap(line, max(width, 1), break_on_hyphens=False) or [""])
     ]
-    return Text("\n".join(lines).replace(_NBSP, " "))
+    return Text("\n".join(lines).replace(NBSP, " "))

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from fedloom.core.activity import stage, tell
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.files import disk_fault, write_atomic
 from fedloom.core.folder_lock import locked
@@ -119,7 +120,8 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     settings, evaluator = experiment.evaluation, federation.evaluator
     metrics = dict(federation.last_metrics)
     if settings.controls:
-        metrics |= evaluator.controls(common)
+        with stage("controls"):
+            metrics |= evaluator.controls(common)
     summary = {
         "name": experiment.name,
         "row": experiment.row or experiment.method.title,
@@ -145,6 +147,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         summary["accepted_changes"] = list(federation.totals.accepted)
     if folder is None:
         return Result(summary, None)
+    tell("writing model, samples and report")
     controls = [
         {"round": federation.round, "name": n, "value": v}
         for n, v in metrics.items()
