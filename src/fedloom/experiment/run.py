@@ -165,7 +165,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     write_gallery(folder, evaluator.tests, settings.samples)
     text = json.dumps(summary, indent=2, ensure_ascii=False)
     write_atomic(folder.path / "summary.json", (text + "\n").encode())
-    write_checksums(folder.path, _results(folder.path))
+    write_checksums(folder.path, results(folder.path))
     from fedloom.experiment.report import write_report
 
     write_report(folder.path)
@@ -259,7 +259,7 @@ def read_experiment(folder: Path) -> Experiment:
     return Experiment.from_record(read_yaml(file), str(file))
 
 
-def _results(folder: Path) -> list[Path]:
+def results(folder: Path) -> list[Path]:
     """The files that reports and later commands read."""
     parts = [p for name in ("model", "samples") for p in (folder / name).rglob("*") if p.is_file()]
     names = ("experiment.yaml", "summary.json", "metrics.jsonl", "ledger.jsonl")

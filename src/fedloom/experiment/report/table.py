@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Group
 from rich.text import Text
 
-from fedloom.core.terminal_tables import fitted
+from fedloom.core.terminal_tables import NBSP, fitted
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report.columns import (
     AVERAGED,
@@ -26,12 +26,20 @@ from fedloom.experiment.report.read import Run
 from fedloom.experiment.report.sample_values import SampleValues
 from fedloom.experiment.report.units import Spread, show, show_interval
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
+from fedloom.tasks.metrics.metric import metric_of
 
 BEFORE = "before training"
 WIDE = 9
 """Largest number of columns of one table in a terminal; wider tables are split by part."""
 WIDTH = 80
 """Characters of a line in a terminal, unless it says otherwise."""
+SHORT = {
+    "trainable parameters": "trained",
+    "shared parameters": "shared",
+    ", clients' mean": " by client",
+    " %": f"{NBSP}%",
+}
+"""Parts of titles with what a terminal shows in their place."""
 UNUSED = "the ledger holds clients that were not used"
 
 
@@ -222,10 +230,20 @@ def _terminal_cell(text: str) -> str:
     return text.replace(" ± ", "±").replace(" [", "\n[").replace(" *", "*")
 
 
+def _terminal_title(title: str, column: Column) -> str:
+    """A short title with an arrow in the direction of better figures."""
+    for long, short in SHORT.items():
+        title = title.replace(long, short)
+    metric = metric_of(column.key)
+    return title if metric is None else f"{title}{NBSP}{'↓' if metric.lower_is_better else '↑'}"
+
+
 def _terminal(table: Table, width: int) -> Group:
     header, lines, _ = table.grid()
     shown = [[line[0], *map(_terminal_cell, line[1:])] for line in lines]
     keep = len(header) - len(table.columns)  # the label, and the seeds if they differ
+    titles = [_terminal_title(t, c) for t, c in zip(header[keep:], table.columns, strict=True)]
+    header = [*header[:keep], *titles]
     grid = fitted(header, shown, width, gap=1, keep=keep, figures=True)
     return Group(Text(table.title, style="bold"), grid)
 
