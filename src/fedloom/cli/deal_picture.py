@@ -6,6 +6,7 @@ from typing import Any
 from rich.text import Text
 
 from fedloom.cli.output import out, plain_table
+from fedloom.core.terminal_tables import NBSP
 from fedloom.data.deal_counts import by_kind, by_label, ordered_labels
 
 CLIENTS = 20
@@ -41,7 +42,8 @@ def draw(what: str, counts: Mapping[str, Mapping[str, int]], labels: Sequence[st
         for name, own in zip(names, counts.values(), strict=False)
     ]
     out.print(Text(f"\nsamples by {what}, of at most {most}", style="bold"))
-    out.print(plain_table(("client", *(_short(label, longest) for label in shown)), rows))
+    header = ("client", *(_short(label, longest) for label in shown))
+    out.print(plain_table(header, rows, out.width))
     hidden = [(len(counts) - len(rows), "client"), (len(labels) - len(shown), what)]
     if said := [f"{n} further {noun}{'s' if n > 1 else ''}" for n, noun in hidden if n > 0]:
         out.print(Text(f"not drawn: {' and '.join(said)}"))
@@ -49,7 +51,7 @@ def draw(what: str, counts: Mapping[str, Mapping[str, int]], labels: Sequence[st
 
 def _cell(count: int, most: int) -> str:
     """The count behind a shade: blank for none, then by quarters of the largest count."""
-    return f"{_SHADES[-(-4 * count // most)]} {count}"
+    return f"{_SHADES[-(-4 * count // most)]} {count}".replace(" ", NBSP)
 
 
 def _short(text: str, most: int) -> str:
