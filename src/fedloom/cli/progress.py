@@ -103,7 +103,7 @@ class _Lines:
 
     def notes(self, progress: Progress) -> None:
         for note in progress.notes:
-            self.out.print(Text(f"{self.name}  {note}"), soft_wrap=True)
+            self.out.print(Text(f"{self.name}  {note}"), soft_wrap=not self.out.is_terminal)
 
 
 class _Bar(_Lines):
@@ -124,11 +124,12 @@ class _Bar(_Lines):
         if progress.client is not None:
             self.answers += 1
             of = max(progress.clients, 1)
+            nth = (self.answers - 1) % of + 1  # some methods ask twice in a round
             self.clock.answered(now, min(self.answers / of, 1.0))
             done = progress.round + 0.9 * min(self.answers / of, 1.0)
             self._show(done, progress.rounds + 1)
             self.tell(
-                f"round {progress.round}/{progress.rounds}, {visible(progress.client)} answered ({self.answers} of {of})"
+                f"round {progress.round}/{progress.rounds}, {visible(progress.client)} answered ({nth} of {of})"
             )
             return
         self.answers = 0

@@ -9,7 +9,7 @@ from typing import Any
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import text_lines, write_atomic
 from fedloom.core.folder_lock import locked
-from fedloom.core.seals import CHECKSUMS, check_files, write_checksums
+from fedloom.core.seals import CHECKSUMS, write_checksums
 from fedloom.experiment.registry import OWN_METRICS, load_entry_points
 from fedloom.experiment.report import write_report
 from fedloom.experiment.report.load_study import read
@@ -36,8 +36,6 @@ def rescore(folder: Path, bertscore: str = "off") -> dict[str, list[str]]:
         )
     load_entry_points()
     runs = read(folder).runs
-    for run in runs:
-        check_files(run.folder, "predictions-start.jsonl", "predictions-end.jsonl")
     embedder = embedder_of(bertscore, None)
     found = {str(run.folder): _rescored(run, embedder) for run in runs}
     if any(found.values()):
