@@ -1,6 +1,7 @@
 """Commands at 80 and 120 columns: no line is broken inside a word, and no figure is cut."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -70,11 +71,22 @@ def test_deploy_status_breaks_no_word(server: Path, width: int, monkeypatch: pyt
     assert "1,234,567" in text
 
 
-@pytest.mark.parametrize("width", WIDTHS)
-def test_data_and_plan_break_no_word(tiny: Path, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for command in (["data", tiny, "--show", "1"], ["plan", tiny, "--no-probe"]):
-        text = capture(monkeypatch, width, *command)
-        check_whole(text, capture(monkeypatch, WIDEST, *command), width)
+def test_data_breaks_no_word(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    widest = capture(monkeypatch, WIDEST, "data", tiny, "--show", "1")
+    for width in WIDTHS:
+        check_whole(capture(monkeypatch, width, "data", tiny, "--show", "1"), widest, width)
+
+
+def test_plan_breaks_no_word(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedloom.experiment.plan.make import make_plan
+    from fedloom.experiment.settings import load_rows
+
+    made = make_plan(load_rows(tiny)[0], time.time(), how="none", limit=60.0)
+    monkeypatch.setattr("fedloom.experiment.plan.plan", lambda *args, **options: made)
+    widest = capture(monkeypatch, WIDEST, "plan", tiny)
+    assert "parameters" in widest
+    for width in WIDTHS:
+        check_whole(capture(monkeypatch, width, "plan", tiny), widest, width)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
