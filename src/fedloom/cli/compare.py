@@ -2,23 +2,24 @@
 
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from fedloom.cli.output import echo, out, text_table
+from fedloom.cli.output import echo, out, plain_table
 from fedloom.core.errors import ExperimentError
-
-if TYPE_CHECKING:
-    from fedloom.experiment.report.table import Table
+from fedloom.core.terminal_tables import fitted
 
 
 def compare(
     folders: Annotated[list[Path], typer.Argument(help="run folders, or folders of rows")],
     column: Annotated[
-        list[str] | None, typer.Option(help="a metric or summary field; may be repeated")
+        list[str] | None, typer.Option(help="a metric or summary field, see --columns; may be repeated")
     ] = None,
+    columns: Annotated[
+        bool, typer.Option("--columns", help="instead: list the columns that there are")
+    ] = False,
     markdown: Annotated[bool, typer.Option(help="print a Markdown table")] = False,
     against: Annotated[
         str | None,
@@ -35,15 +36,18 @@ def compare(
     """
     from fedloom.experiment.report.table import comparison
 
+    if columns:
+        _list_columns(folders)
+        return
     if cases is not None:
         if column or against is not None:
             other = "--column" if column else "--against"
             raise ExperimentError(f"--cases and {other} do not go together: cases have columns of their own")
         _cases(folders, cases, markdown=markdown)
         return
-    table = comparison(folders, column, intervals=True)
     if column:
-        _check_columns(table, folders)
+        _check_columns(column, folders)
+    table = comparison(folders, column, intervals=True)
     if markdown:
         echo(table.markdown())
     else:
@@ -63,7 +67,7 @@ def _differences(folders: list[Path], against: str, column: list[str] | None, *,
         if markdown:
             echo(f"\n{table.title}\n\n{markdown_table(table.header, table.lines)}")
         else:
-            out.print(Text(f"\n{table.title}"), text_table(table.header, table.lines), sep="\n")
+            out.print(Text(f"\n{table.title}"), fitted(table.header, table.lines, out.width), sep="\n")
     echo("")
     for note in notes:
         echo(f"{note}\n") if markdown else out.print(Text(note))
@@ -78,18 +82,35 @@ def _cases(folders: list[Path], count: int, *, markdown: bool) -> None:
         if markdown:
             echo(case.markdown())
         else:
-            out.print(case.rich(), "")
-    echo("\n".join(notes))
+            out.print(case.rich(out.width), "")
+    for note in notes:
+        echo(note) if markdown else out.print(Text(note))
 
 
-def _check_columns(table: "Table", folders: list[Path]) -> None:
-    """Raise ExperimentError for a column that the user named and that no run has."""
+def _list_columns(folders: list[Path]) -> None:
+    from fedloom.experiment.registry import load_entry_points
+    from fedloom.experiment.report.columns import known_columns
     from fedloom.experiment.report.load_study import gather
 
-    for shown in table.columns:
-        if all(row.cells[shown.name] is None for row in table.rows):
-            names = gather(folders).names()
-            near = get_close_matches(shown.key, names, n=3, cutoff=0.4) or names[:5]
+    load_entry_points()
+    found = known_columns(gather(folders))
+    rows = [(c.key, c.title, {"percent": "%", "number": ""}.get(c.unit, c.unit)) for c in found]
+    out.print(plain_table(("--column", "in words", "unit"), rows))
+
+
+def _check_columns(column: list[str], folders: list[Path]) -> None:
+    """Raise ExperimentError for a column that the user named and that no run has."""
+    from fedloom.experiment.registry import load_entry_points
+    from fedloom.experiment.report.columns import AVERAGED, keys_of, known_columns
+    from fedloom.experiment.report.load_study import gather
+
+    load_entry_points()
+    study = gather(folders)
+    names = [c.key for c in known_columns(study)]
+    for key in keys_of(study, column):
+        plain = key.removeprefix(AVERAGED)
+        if plain not in names:
+            near = get_close_matches(plain, names, n=3, cutoff=0.4) or names[:3]
             raise ExperimentError(
-                f"--column: no run has the figure {shown.key}; there are {', '.join(near)} ..."
+                f"--column: no run has the figure {plain}; there are {', '.join(near)} ... (--columns lists all)"
             )

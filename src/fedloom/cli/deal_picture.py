@@ -6,11 +6,11 @@ from typing import Any
 from rich.text import Text
 
 from fedloom.cli.output import out, plain_table
+from fedloom.core.terminal_tables import NBSP
 from fedloom.data.deal_counts import by_kind, by_label, ordered_labels
 
 CLIENTS = 20
 """Most clients that are drawn."""
-WIDTH = 80
 _SHADES = " ░▒▓█"
 _NAME, _LABEL = 18, 9
 
@@ -25,14 +25,16 @@ def show_deal(clients: Sequence[Any], over: str | None = None) -> None:
 
 
 def draw(what: str, counts: Mapping[str, Mapping[str, int]], labels: Sequence[str]) -> None:
-    """Print one picture of at most 80 columns; what has no room is said below."""
+    """Print one picture as wide as the terminal; what has no room is said below."""
     most = max(n for own in counts.values() for n in own.values())
+    room = max(out.width - _NAME, 1) // len(labels) - 2
+    longest = min(max(room, _LABEL), _NAME)
     names = [_short(name, _NAME) for name in list(counts)[:CLIENTS]]
     width = max(map(len, names), default=0) + 2
     shown: list[str] = []
     for label in labels:
-        width += max(len(_short(label, _LABEL)), len(str(most)) + 2) + 2
-        if width > WIDTH:
+        width += max(len(_short(label, longest)), len(str(most)) + 2) + 2
+        if width > out.width:
             break
         shown.append(label)
     rows = [
@@ -40,7 +42,8 @@ def draw(what: str, counts: Mapping[str, Mapping[str, int]], labels: Sequence[st
         for name, own in zip(names, counts.values(), strict=False)
     ]
     out.print(Text(f"\nsamples by {what}, of at most {most}", style="bold"))
-    out.print(plain_table(("client", *(_short(label, _LABEL) for label in shown)), rows))
+    header = ("client", *(_short(label, longest) for label in shown))
+    out.print(plain_table(header, rows, out.width))
     hidden = [(len(counts) - len(rows), "client"), (len(labels) - len(shown), what)]
     if said := [f"{n} further {noun}{'s' if n > 1 else ''}" for n, noun in hidden if n > 0]:
         out.print(Text(f"not drawn: {' and '.join(said)}"))
@@ -48,7 +51,7 @@ def draw(what: str, counts: Mapping[str, Mapping[str, int]], labels: Sequence[st
 
 def _cell(count: int, most: int) -> str:
     """The count behind a shade: blank for none, then by quarters of the largest count."""
-    return f"{_SHADES[-(-4 * count // most)]} {count}"
+    return f"{_SHADES[-(-4 * count // most)]} {count}".replace(" ", NBSP)
 
 
 def _short(text: str, most: int) -> str:

@@ -35,7 +35,6 @@ from fedloom.deploy.commands import app as deploy_app
 app = typer.Typer(
     name="fedloom",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Weave what many private, multimodal data silos know into one model, without moving their data.",
@@ -78,6 +77,8 @@ def demo(
     jobs: Jobs = None,
 ) -> None:
     """Train federated clients on images and speech, side by side with the bounds; show a table and a report."""
+    if out_dir is not None:
+        _refuse_used(out_dir)
     from fedloom.experiment.settings import load_rows
 
     rows = load_rows(Path(str(files("fedloom"))) / "cli" / "demo.yaml", [f"seed={seed}"])
@@ -106,6 +107,8 @@ def run(
     ] = False,
 ) -> None:
     """Run an experiment: one run, or every row and seed that its file names."""
+    if out_dir is not None:
+        _refuse_used(out_dir)  # before anything is loaded
     from fedloom.experiment.settings import load_rows
 
     if resume is not None:
@@ -142,6 +145,31 @@ def report(folder: Annotated[Path, typer.Argument(help="a run folder, or a folde
     from fedloom.experiment.report import write_report
 
     out.print(Text(str(write_report(folder))))
+
+
+@app.command(epilog="Example: fedloom rescore runs/demo --bertscore minilm")
+def rescore(
+    folder: Annotated[Path, typer.Argument(help="a run folder, or a folder of rows")],
+    bertscore: Annotated[
+        str, typer.Option(help="also BERTScore by this embedder: minilm | Hugging Face id")
+    ] = "off",
+) -> None:
+    """Measure metrics that were registered after a run, on the answers that it kept; nothing is trained or generated."""
+    from fedloom.experiment.rescore import rescore as measure
+
+    found = measure(folder, bertscore)
+    names = list(dict.fromkeys(name for new in found.values() for name in new))
+    if not names:
+        out.print(
+            Text("nothing new: the runs have every metric that is registered and that their answers give")
+        )
+        return
+    out.print(
+        plain_table(
+            ("new figure", "runs"), [(n, str(sum(n in new for new in found.values()))) for n in names]
+        )
+    )
+    out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
 
 
 app.command(epilog='Example: fedloom ask runs/q --image scene.png --question "what colour is the cube?"')(ask)
@@ -268,6 +296,22 @@ def _run(
     out.print(Text(f"report   {folder / 'report.html'}"), soft_wrap=True)
     if len(finished) == 1:
         out.print(Text(f"model    {folder / 'model'}"), soft_wrap=True)
+
+
+def _refuse_used(folder: Path) -> None:
+    """Raise ExperimentError for a folder that already holds runs."""
+    begun = (folder / "plan.json").exists() and (
+        any(folder.glob("*/seed-*/experiment.yaml")) or any(folder.glob("*/*/seed-*/experiment.yaml"))
+    )
+    if begun or (folder / "rows.json").exists():
+        held = "runs"
+    elif (folder / "experiment.yaml").exists():
+        held = "a run"
+    else:
+        return
+    raise ExperimentError(
+        f"{folder} already holds {held}; choose another --out, or go on with --resume {folder}"
+    )
 
 
 def _free(folder: Path) -> Path:

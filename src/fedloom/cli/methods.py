@@ -1,14 +1,45 @@
 """`fedloom methods`: the list of methods, their settings, and their communication costs."""
 
+import json
 from collections.abc import Iterator, Sequence
-from typing import Annotated
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import BaseModel
+from rich.text import Text
 
-from fedloom.cli.output import out, plain_table
+from fedloom.cli.output import echo, out, plain_table
 from fedloom.core.errors import ExperimentError
-from fedloom.core.terminal import console
+
+if TYPE_CHECKING:
+    from fedloom.methods import Method
+
+
+IN_WORDS = {
+    "*": "all that is trained",
+    "*.lora_A": "A",
+    "*.lambda_d": "",  # VeRA's factors stand in the place of A and B
+    "*.lora_B": "B",
+    "*.lambda_b": "",
+    "projector*": "projector",
+    "*.local_*": "own A, B",
+    "anchors/prompts": "prompts",
+    "*.own_control": "control variate",
+    "adapter/shared.*": "shared layer",
+    "adapter/text.*": "text layers",
+    "adapter/vision.*": "vision layers",
+    "adapter": "adapters",
+    "prompt": "prompt",
+    "meta": "meta-net",
+    "lowrank": "low-rank prompt",
+    "own": "own prompt",
+    "gate": "gate",
+    "mine": "own prompt",
+}
+"""Patterns of tensors in words; a pattern that is not here, such as a plug-in's, is shown as it is."""
+ON_PUBLIC_ITEMS = "answers"
+"""Shared by methods of clients with models of their own: outputs on public items, and no tensor."""
 
 
 def methods(
@@ -20,6 +51,7 @@ def methods(
         ),
     ] = None,
     clients: Annotated[int, typer.Option(help="clients in a round, for --cost", min=1)] = 3,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
     """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
     from fedloom.experiment.registry import load_entry_points
@@ -29,32 +61,86 @@ def methods(
     load_entry_points()
 
     if name is not None and name not in METHODS:
-        raise ExperimentError(f"unknown method {name}; known are {', '.join(sorted(METHODS))}")
+        near = get_close_matches(name, METHODS, n=3)
+        known = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(METHODS))}"
+        raise ExperimentError(f"unknown method {name}; {known}")
     if cost is not None:
-        _costs(name, cost, clients)
+        _costs(name, cost, clients, as_json=as_json)
+        return
+    if as_json:
+        known_methods = {m.name: _described(m) for m in METHODS.values()}
+        one = known_methods.get(name or "")
+        echo(json.dumps(one or list(known_methods.values()), ensure_ascii=False, indent=2))
         return
     if name is not None:
         method = METHODS[name]
-        out.print(f"[bold]{method.title}[/bold]  ({method.paper})", (method.__doc__ or "").strip(), sep="\n")
+        out.print(Text(f"{method.title}  ({method.paper})", style="bold"))
+        out.print(Text((method.__doc__ or "").strip()))
+        out.print(Text(f"shared: {shared_in_words(method)}; kept by each client: {kept_in_words(method)}"))
         out.print(f"privacy: {'secure, dp' if private(method) else f'none, because it {why_not(method)}'}")
-        settings = list(_settings(method, "method."))
-        out.print(plain_table(("setting", "default", "meaning"), settings))
+        out.print(plain_table(("setting", "default", "meaning"), list(_settings(method, "method."))))
         return
     rows = [
         (
             m.name,
-            m.title,
-            m.paper,
-            ", ".join(m.shares.shared) or "nothing",
-            ", ".join(m.shares.personal) or "nothing",
-            "secure, dp" if private(m) else "none",
+            shared_in_words(m),
+            kept_in_words(m),
+            "yes" if private(m) else "no",
+            *([m.paper.partition(";")[0]] if out.width >= WIDE else []),
         )
         for m in METHODS.values()
     ]
-    out.print(plain_table(("method.name", "title", "paper", "shared", "personal", "privacy"), rows))
+    header = ("method", "shared", "kept by each client", "private", *(["paper"] if out.width >= WIDE else []))
+    out.print(plain_table(header, rows))
+    out.print(
+        Text(
+            "answers: on public items; private: works with privacy.secure and dp; more: fedloom methods NAME"
+        )
+    )
 
 
-def _costs(name: str | None, cost: str, clients: int) -> None:
+WIDE = 110
+"""Columns of a terminal from which the list names the papers."""
+
+
+def shared_in_words(method: "type[Method]") -> str:
+    """The tensors that a method's clients send, in words."""
+    shared = in_words(method.shares.shared)
+    return ON_PUBLIC_ITEMS if method.public_items and shared == "—" else shared
+
+
+def kept_in_words(method: "type[Method]") -> str:
+    """The tensors that stay with each client, in words."""
+    return in_words(method.shares.personal)
+
+
+def in_words(patterns: Sequence[str]) -> str:
+    """Patterns of tensors in words; a dash for none."""
+    words = dict.fromkeys(word for pattern in patterns if (word := IN_WORDS.get(pattern, pattern)))
+    return ", ".join(words) or "—"
+
+
+def _described(method: "type[Method]") -> dict[str, Any]:
+    """A method as JSON values; `settings` by name with default and meaning."""
+    from fedloom.privacy.compatibility import private
+
+    return {
+        "name": method.name,
+        "title": method.title,
+        "paper": method.paper,
+        "shared": list(method.shares.shared),
+        "personal": list(method.shares.personal),
+        "combination": method.combination,
+        "public_items": method.public_items,
+        "private": private(method),
+        "settings": {
+            name: {"default": default, "meaning": meaning}
+            for name, default, meaning in _settings(method, "method.")
+        },
+    }
+
+
+def _costs(name: str | None, cost: str, clients: int, *, as_json: bool) -> None:
     """Print the trained and transmitted numbers of every method, or of `name` alone, for the preset `cost`."""
     from fedloom.cli import cost_clip
     from fedloom.cli.cost import table
@@ -62,23 +148,24 @@ def _costs(name: str | None, cost: str, clients: int) -> None:
     if cost in cost_clip.PRESETS:
         clip_costs = [c for c in cost_clip.table(cost, clients) if name in (None, c.method)]
         _check_counted(clip_costs, name, cost)
-        lines = [(c.title, *(f"{n:,}" for n in (c.trained, c.up, c.down, c.kept))) for c in clip_costs]
-        out.print(plain_table(("method", "trained", "up", "down", "kept local"), lines))
-        out.print(f"{cost}, {clients} clients: numbers per client and round.")
+        columns: tuple[str, ...] = ("trained", "up", "down", "kept local")
+        lines: list[tuple[str, list[float]]] = [
+            (c.title, [c.trained, c.up, c.down, c.kept]) for c in clip_costs
+        ]
+        head = ""
+    else:
+        costs = [c for c in table(cost, clients) if name in (None, c.method)]
+        _check_counted(costs, name, cost)
+        columns = ("trained", "up", "down", "mean", "down, dense", "mean, dense")
+        lines = [(c.title, [c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense]) for c in costs]
+        head = f"; the head's {costs[0].head:,} are trained and not in up and down" if costs[0].head else ""
+    if as_json:
+        values = [{"method": title, **dict(zip(columns, of, strict=True))} for title, of in lines]
+        echo(json.dumps(values, ensure_ascii=False, indent=2))
         return
-    costs = [c for c in table(cost, clients) if name in (None, c.method)]
-    _check_counted(costs, name, cost)
-    columns = ("method", "trained", "up", "down", "mean", "down, dense", "mean, dense")
-    lines = [
-        (c.title, *(f"{n:,.0f}" for n in (c.trained, c.up, c.down, c.mean, c.down_dense, c.mean_dense)))
-        for c in costs
-    ]
-    grid = plain_table(columns, lines)
-    # A narrow terminal may wrap lines, but must not split a number.
-    needed = out.measure(grid, options=out.options.update(width=1000)).maximum
-    console(width=max(out.width, needed)).print(grid)
-    head = f"; the head's {costs[0].head:,} are trained and not in up and down" if costs[0].head else ""
-    out.print(f"{cost}, {clients} clients: numbers per client and round{head}.")
+    rows = [(title, *(f"{n:,.0f}" for n in of)) for title, of in lines]
+    out.print(plain_table(("method", *columns), rows))
+    out.print(Text(f"{cost}, {clients} clients: numbers per client and round{head}."))
 
 
 def _check_counted(costs: Sequence[object], name: str | None, cost: str) -> None:
@@ -100,4 +187,4 @@ def _settings(model: type[BaseModel], prefix: str) -> Iterator[tuple[str, str, s
 
 
 def _default(value: object) -> str:
-    return "the mode's own" if value is None else str(value)
+    return "none" if value is None else str(value)

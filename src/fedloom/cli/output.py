@@ -1,14 +1,12 @@
-"""Consoles and plain tables of the command line."""
+"""Consoles and tables of the command line."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import typer
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-from rich.text import Text
+from rich.console import Group
 
 from fedloom.core.terminal import console, visible
+from fedloom.core.terminal_tables import fitted
 
 out = console()
 errors = console(stderr=True)
@@ -19,22 +17,6 @@ def echo(text: str) -> None:
     typer.echo(visible(text))
 
 
-def plain_table(header: tuple[str, ...], rows: list[Any]) -> Table:
-    """A table without borders; cells are not parsed as markup."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for title in header:
-        table.add_column(title, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    return table
-
-
-def text_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    """A table of texts, the first column left, the others right; nothing is parsed as markup."""
-    table = Table(box=SIMPLE_HEAD, padding=0)
-    table.show_edge = table.pad_edge = False
-    for at, name in enumerate(header):
-        table.add_column(Text(name), justify="right" if at else "left", overflow="fold")
-    for line in lines:
-        table.add_row(*map(Text, line))
-    return table
+def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> Group:
+    """A table without a rule that fits the terminal, or `width`; see `fitted`."""
+    return fitted(header, rows, width or out.width, rule=False)

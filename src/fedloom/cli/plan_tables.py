@@ -24,7 +24,7 @@ def show(plan: Plan, runs: int) -> None:
     for header, rows in tables(plan):
         if rows:
             out.print()
-            out.print(plain_table(header, list(rows)), width=WIDTH)
+            out.print(plain_table(header, list(rows), min(WIDTH, out.width)), width=WIDTH)
     out.print()
     measured = f"Time and memory: {plan.probed}."
     for sentence in (measured, *plan.advice, *plan.notes, fits(plan)):

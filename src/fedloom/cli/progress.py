@@ -3,18 +3,36 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 from rich.text import Text
 
 from fedloom.core.terminal import visible
+from fedloom.core.terminal_tables import NBSP, wrapped
 from fedloom.data.media import Checking, checking
 from fedloom.experiment.report.columns import titled
-from fedloom.experiment.report.units import human_bytes
+from fedloom.experiment.report.units import human_bytes, show
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.progress import Observer, Progress
+
+
+class Bars(Bar):
+    """A bar per piece of work: its name, the bar with its time, and what is being done; none of them is cut."""
+
+    def __init__(self, out: Console, *, transient: bool) -> None:
+        columns = (SpinnerColumn(), BarColumn(bar_width=24), TimeElapsedColumn())
+        super().__init__(*columns, TextColumn("{task.fields[left]}"), console=out, transient=transient)
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The shown tasks, three lines each where nothing has to be wrapped."""
+        for task in self.tasks:
+            if task.visible:
+                yield Text(task.description, style="bold")
+                yield self.make_tasks_table([task])
+                yield wrapped(task.fields["state"], self.console.width)
 
 
 @contextmanager
@@ -24,15 +42,7 @@ def watching(experiments: Sequence[Experiment], out: Console) -> Iterator["Watch
     if not out.is_terminal:
         yield watcher
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
-    )
-    with Bar(*columns, console=out, transient=False) as bar:
+    with Bars(out, transient=True) as bar:
         watcher.bar = bar
         yield watcher
 
@@ -41,12 +51,7 @@ def watching(experiments: Sequence[Experiment], out: Console) -> Iterator["Watch
 def file_checks(out: Console, bar: Bar | None = None, *, quick: bool = False) -> Iterator[None]:
     """Checks of media files show in `bar`, or in a bar of their own, while they take place; afterwards what was noted."""
     if bar is None and out.is_terminal:
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=24))
-        state = TextColumn("{task.fields[state]}")
-        with (
-            Bar(*columns, state, console=out, transient=True) as own,
-            file_checks(out, own, quick=quick),
-        ):
+        with Bars(out, transient=True) as own, file_checks(out, own, quick=quick):
             yield
         return
     tasks: list[TaskID] = []
@@ -74,40 +79,105 @@ class Watcher:
 
     def __call__(self, experiment: Experiment, number: int, count: int) -> Observer:
         """The observer of run `number` of `count`."""
-        name = label(experiment).ljust(self.width)
+        name = label(experiment)
+        if self.bar is None:
+            name = name.ljust(self.width)
         if count > 1:
             name = f"{number}/{count} {name}"
-        if self.bar is None:
-            return lambda progress: self._log(name, progress)
-        bar, began = self.bar, time.monotonic()
-        task = bar.add_task(name, total=experiment.rounds + 1, state="getting ready", left="")
-        updates = 0
+        return (
+            _Lines(name, self.out) if self.bar is None else _Bar(name, self.out, self.bar, experiment.rounds)
+        )
 
-        def observe(progress: Progress) -> None:
-            nonlocal updates
-            updates = updates + 1 if progress.client is not None else 0
-            share = min(updates / max(progress.clients, 1), 1.0) * 0.9
-            done = progress.round + (share if progress.client is not None else 1)
-            left = (time.monotonic() - began) / max(done, 1e-9) * (progress.rounds + 1 - done)
-            state = (
-                describe(progress)
-                if progress.client is None
-                else f"round {progress.round}/{progress.rounds}, {visible(progress.client)}"
-            )
-            ended = progress.client is None and progress.round == progress.rounds
-            bar.update(task, completed=done, state=state, left="" if ended else f"{left:.0f} s left")
-            self._notes(name, progress)
 
-        return observe
+@dataclass
+class _Lines:
+    """The observer of one run where no bar can be drawn: a line per round."""
 
-    def _log(self, name: str, progress: Progress) -> None:
+    name: str
+    out: Console
+
+    def __call__(self, progress: Progress) -> None:
         if progress.client is None:
-            self.out.print(f"{name}  {describe(progress)}", soft_wrap=True)
-            self._notes(name, progress)
+            self.out.print(Text(f"{self.name}  {describe(progress)}"), soft_wrap=True)
+            self.notes(progress)
 
-    def _notes(self, name: str, progress: Progress) -> None:
+    def notes(self, progress: Progress) -> None:
         for note in progress.notes:
-            self.out.print(Text(f"{name}  {note}"), soft_wrap=True)
+            self.out.print(Text(f"{self.name}  {note}"), soft_wrap=not self.out.is_terminal)
+
+
+class _Bar(_Lines):
+    """The observer of one run with a bar; `tell` shows what is being done."""
+
+    def __init__(self, name: str, out: Console, bar: Bar, rounds: int) -> None:
+        super().__init__(name, out)
+        self.bar, self.figures, self.answers = bar, "", 0
+        self.began, self.clock = time.monotonic(), Remaining(rounds)
+        for task in bar.tasks:  # a run that has ended makes room for the next one
+            if task.finished:
+                bar.update(task.id, visible=False)
+        self.task = bar.add_task(name, total=rounds + 1, state="getting ready", left="")
+
+    def __call__(self, progress: Progress) -> None:
+        """Advance the bar; the last round's figures stay as a line above the bars."""
+        now = time.monotonic() - self.began
+        if progress.client is not None:
+            self.answers += 1
+            of = max(progress.clients, 1)
+            nth = (self.answers - 1) % of + 1  # some methods ask twice in a round
+            self.clock.answered(now, min(self.answers / of, 1.0))
+            done = progress.round + 0.9 * min(self.answers / of, 1.0)
+            self._show(done, progress.rounds + 1)
+            self.tell(
+                f"round {progress.round}/{progress.rounds}, {visible(progress.client)} answered ({nth} of {of})"
+            )
+            return
+        self.answers = 0
+        self.clock.finished(now, progress.round)
+        self.figures = "  ".join(part.replace(" ", NBSP) for part in figures(progress))
+        self._show(progress.round + 1, progress.rounds + 1)
+        self.notes(progress)
+        if progress.round == progress.rounds:
+            self.out.print(wrapped(f"{self.name}  {self.figures}", self.out.width))
+            self.figures = ""
+        self.tell(f"round {progress.round}/{progress.rounds} is over")
+
+    def tell(self, text: str) -> None:
+        """Show what is being done, and the last finished round's figures below."""
+        state = "\n".join(line for line in (text, self.figures) if line)
+        self.bar.update(self.task, state=state, left=self.clock.left(time.monotonic() - self.began))
+
+    def _show(self, done: float, total: int) -> None:
+        self.bar.update(self.task, completed=done, total=total)
+
+
+class Remaining:
+    """The time that a run still takes, by its finished rounds, or by the answers in its first one."""
+
+    def __init__(self, rounds: int) -> None:
+        self.rounds, self.round, self.first = rounds, 0, 0
+        self.start: float | None = None
+        self.round_began, self.each = 0.0, 0.0
+
+    def finished(self, now: float, round: int) -> None:
+        """Note the end of a round; round 0, or the first one after a resume, begins the measurement."""
+        if self.start is None:
+            self.start, self.first = now, round
+        elif round > self.first:
+            self.each = (now - self.start) / (round - self.first)
+        self.round, self.round_began = round, now
+
+    def answered(self, now: float, share: float) -> None:
+        """Note that this share of the clients has answered; an estimate until the first round is over."""
+        if self.start is not None and self.round == self.first and share > 0:
+            self.each = (now - self.round_began) / share
+
+    def left(self, now: float) -> str:
+        """In words: "12 s left"; empty before anything is measured, at the end, and below a second."""
+        seconds = self.each * (self.rounds - self.round) - (now - self.round_began)
+        if not self.each or self.round >= self.rounds or seconds < 1:
+            return ""
+        return f"{show(round(seconds), 'seconds') if seconds >= 120 else f'{seconds:.0f} s'} left"
 
 
 def label(experiment: Experiment) -> str:
@@ -117,6 +187,11 @@ def label(experiment: Experiment) -> str:
 
 def describe(progress: Progress) -> str:
     """One line for a finished round: training loss, headline accuracies, total bytes and seconds so far."""
+    return "  ".join(figures(progress))
+
+
+def figures(progress: Progress) -> list[str]:
+    """The parts of `describe`."""
     parts = [f"round {progress.round}/{progress.rounds}"]
     if "train/loss" in progress.metrics:
         parts.append(f"loss {progress.metrics['train/loss']:.3f}")
@@ -127,5 +202,6 @@ def describe(progress: Progress) -> str:
         elif name in titled():
             parts.append(f"{titled()[name]} {value:.1%}")
     parts.append(human_bytes(progress.totals.bytes_up + progress.totals.bytes_down))
-    parts.append(f"{progress.totals.seconds:.0f} s")
-    return "  ".join(parts)
+    seconds = progress.totals.seconds
+    parts.append("<0.1 s" if seconds < 0.05 else show(seconds, "seconds"))
+    return parts

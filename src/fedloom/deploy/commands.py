@@ -2,17 +2,18 @@
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.table import Table
+from rich.console import Group
 from rich.text import Text
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.terminal import console
+from fedloom.core.terminal_tables import fitted
 
 app = typer.Typer(
     no_args_is_help=True, help="Real silos: a server and its sites, over TLS, on Flower (docs/deploy.md)."
@@ -197,10 +198,5 @@ def _free(folder: Path) -> Path:
     return free
 
 
-def _table(rows: list[tuple[str, str]]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name, value in rows:
-        table.add_row(Text(name, style="bold"), Text(value))
-    return table
+def _table(rows: Sequence[tuple[str, str]]) -> Group:
+    return fitted(("", ""), rows, out.width, rule=False)

@@ -5,6 +5,7 @@ from itertools import islice
 
 import torch
 
+from fedloom.core.activity import tell
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Scope, group_of
 from fedloom.core.shares import at_least
@@ -43,6 +44,7 @@ def load_clients(experiment: Experiment) -> list[ClientData]:
     torch.set_flush_denormal(True)
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
+    tell("reading the data")
     clients = experiment.task.clients(experiment.setup)
     experiment.data.check_read(clients)
     return clients
@@ -59,6 +61,7 @@ def build_from(
     at_hand = experiment.engine
     loader = Loader(at_hand.workers, at_hand.cache * 10**6, at_hand.memory * 10**6)
     loader.expect(s for source in sources for part in (source.train, source.test) for s in part)
+    tell("loading the model")
     model = task.model(holds, setup)
     model.loader = loader
     model.doubts = task.doubts(model, [s for s in sources if experiment.data.trains(s.name)])
@@ -69,6 +72,7 @@ def build_from(
         raise ExperimentError(
             'no client has a test sample; mark some with "split": "test" or raise data.test_share'
         )
+    tell("preparing the test samples")
     attack = experiment.attack
     trigger = Trigger(attack.answer, attack.patch) if isinstance(attack, Backdoor) else None
     evaluator = task.evaluator({name: tested[name] for name in names}, model, setup, tools, trigger)

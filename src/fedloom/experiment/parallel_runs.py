@@ -11,6 +11,7 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+from fedloom.core.activity import told_to
 from fedloom.core.hf_logging import quiet_process
 from fedloom.data.media import Checking, checking, mode
 from fedloom.experiment.run import Result, run
@@ -34,14 +35,15 @@ class RunJob:
     accept_changes: bool = False
 
     def run(self, observe: Observer) -> Result:
-        """Run it in this process."""
-        return run(
-            self.experiment,
-            self.folder,
-            resume=self.resume,
-            accept_changes=self.accept_changes,
-            observe=observe,
-        )
+        """Run it in this process; an observer with a method `tell` also learns what is being done."""
+        with told_to(getattr(observe, "tell", None)):
+            return run(
+                self.experiment,
+                self.folder,
+                resume=self.resume,
+                accept_changes=self.accept_changes,
+                observe=observe,
+            )
 
 
 def cores() -> int:
@@ -88,7 +90,10 @@ def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observ
             return False
         if number not in observers:
             observers[number] = watch(number)
-        observers[number](progress)
+        if not isinstance(progress, str):
+            observers[number](progress)
+        elif (tell := getattr(observers[number], "tell", None)) is not None:
+            tell(progress)
         return True
 
     pool = ProcessPoolExecutor(min(workers, len(jobs)), context, _start_worker, (queue, mode().quick))
@@ -120,11 +125,21 @@ def _start_worker(queue: Any, quick: bool) -> None:
 
 
 def _run_job(number: int, job: RunJob) -> Result:
-    def observe(progress: Progress) -> None:
+    with checking(Checking(_quick)):
+        return job.run(_ToParent(number))
+
+
+@dataclass(frozen=True)
+class _ToParent:
+    """The observer of run `number` in a worker: sends everything to the parent process."""
+
+    number: int
+
+    def __call__(self, progress: Progress) -> None:
         parent = parent_process()
         if parent is not None and not parent.is_alive():
             os._exit(1)  # an orphan must not write to a run that is being resumed
-        _progress.put((number, replace(progress, totals=copy.copy(progress.totals))))
+        _progress.put((self.number, replace(progress, totals=copy.copy(progress.totals))))
 
-    with checking(Checking(_quick)):
-        return job.run(observe)
+    def tell(self, text: str) -> None:
+        _progress.put((self.number, text))

@@ -9,6 +9,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from fedloom.core.activity import stage, tell
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.files import disk_fault, write_atomic
 from fedloom.core.folder_lock import locked
@@ -119,7 +120,8 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     settings, evaluator = experiment.evaluation, federation.evaluator
     metrics = dict(federation.last_metrics)
     if settings.controls:
-        metrics |= evaluator.controls(common)
+        with stage("controls"):
+            metrics |= evaluator.controls(common)
     summary = {
         "name": experiment.name,
         "row": experiment.row or experiment.method.title,
@@ -145,6 +147,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         summary["accepted_changes"] = list(federation.totals.accepted)
     if folder is None:
         return Result(summary, None)
+    tell("writing model, samples and report")
     controls = [
         {"round": federation.round, "name": n, "value": v}
         for n, v in metrics.items()
@@ -162,7 +165,7 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     write_gallery(folder, evaluator.tests, settings.samples)
     text = json.dumps(summary, indent=2, ensure_ascii=False)
     write_atomic(folder.path / "summary.json", (text + "\n").encode())
-    write_checksums(folder.path, _results(folder.path))
+    write_checksums(folder.path, results(folder.path))
     from fedloom.experiment.report import write_report
 
     write_report(folder.path)
@@ -256,7 +259,7 @@ def read_experiment(folder: Path) -> Experiment:
     return Experiment.from_record(read_yaml(file), str(file))
 
 
-def _results(folder: Path) -> list[Path]:
+def results(folder: Path) -> list[Path]:
     """The files that reports and later commands read."""
     parts = [p for name in ("model", "samples") for p in (folder / name).rglob("*") if p.is_file()]
     names = ("experiment.yaml", "summary.json", "metrics.jsonl", "ledger.jsonl")

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedloom.core.activity import stage, tell
 from fedloom.core.errors import ExperimentError
 from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, Reply, group_of, not_finite
@@ -139,6 +140,7 @@ class Federation:
             method = self.experiment.method_in(number)
             entries: list[dict[str, Any]] = []
             before = self.state
+            tell(f"round {number}/{self.rounds}, training")
             after, failure = self._computed(method, number, entries)
             if failure is not None:
                 self.totals.failed_rounds += 1
@@ -336,7 +338,9 @@ class Federation:
         metrics = dict(measured or {})
         ends = number in (0, self.rounds)
         if ends or number % self.experiment.evaluation.every == 0:
-            metrics |= self._assess(number, generate=ends and self.experiment.evaluation.generate)
+            with stage(f"round {number}/{self.rounds}" if number else "before training"):
+                tell("evaluating")
+                metrics |= self._assess(number, generate=ends and self.experiment.evaluation.generate)
         self.round, self.last_metrics = number, metrics
         self.first_metrics = metrics if number == 0 else self.first_metrics
         self.totals.seconds += time.perf_counter() - began

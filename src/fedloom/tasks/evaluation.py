@@ -10,6 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
+from fedloom.core.activity import tell
 from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
@@ -152,6 +153,7 @@ def evaluate(
     version = model.feature_version() if tests.whole and model.store.on and model.has_features else None
     ranks = _ranks(model, tests, settings, version) if generate and settings.ranking is not None else {}
     for start in range(0, len(tests.examples), settings.batch_size):
+        tell(f"evaluating, {start} of {len(tests.examples)} samples")
         part = slice(start, start + settings.batch_size)
         batch = tests.examples[part]
         features = _features(model, tests, range(len(tests.examples))[part], version)

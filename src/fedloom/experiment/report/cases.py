@@ -5,18 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import rich.box
-import rich.console
-import rich.table
+from rich.console import Group
 from rich.text import Text
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.terminal_tables import fitted
 from fedloom.data.sources import SOURCES
 from fedloom.experiment.report.load_study import gather
 from fedloom.experiment.report.predictions import Prediction, predictions
 from fedloom.experiment.report.read import Run, SampleRecord
 from fedloom.experiment.report.samples import is_right
-from fedloom.experiment.report.table import BEFORE, markdown_cell
+from fedloom.experiment.report.table import BEFORE, WIDTH, markdown_cell
 from fedloom.models.base import Trainable
 from fedloom.tasks.frozen_llm import WORLD, embedder_of, judge_of
 from fedloom.tasks.metrics import Embedder, GPTScore, bert_score
@@ -41,15 +40,10 @@ class Case:
     header: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
 
-    def rich(self) -> rich.console.Group:
+    def rich(self, width: int = WIDTH) -> Group:
         """The case for the terminal; text from data is not parsed as markup."""
         head = Text(f"{self.title}\nQ: {self.question}\nreference: {self.reference}\n")
-        out = rich.table.Table(box=rich.box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        for title in self.header:
-            out.add_column(title, overflow="fold")
-        for line in self.lines:
-            out.add_row(*map(Text, line))
-        return rich.console.Group(head, out)
+        return Group(head, fitted(self.header, self.lines, width))
 
     def markdown(self) -> str:
         """A heading, question and reference, and a GitHub-flavoured table."""

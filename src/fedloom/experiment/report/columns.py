@@ -85,6 +85,16 @@ def keys_of(study: Study, keys: Sequence[str] | None) -> list[str]:
     return first if study.across else defaults  # one figure suffices with a column for every part
 
 
+def known_columns(study: Study) -> list[Column]:
+    """Every column that some run of a study has a figure for: metrics, means over clients, summary fields."""
+    of_clients = dict.fromkeys(
+        f"{CLIENTS}{n}" for run in study.runs for client in run.summary.clients for n in client.metrics
+    )
+    keys = [*study.names(), *of_clients, *FIELDS, *DERIVED]
+    found = [key for key in keys if any(figure_of(run, key) is not None for run in study.runs)]
+    return [Column(key, title_of(key), unit_of(key)) for key in found]
+
+
 def resolved(key: str, names: Sequence[str]) -> str:
     """The full metric name of a key: `.../bertscore_f` gets the embedder in brackets, `meteor` may become `meteor_exact`."""
     if key in names:

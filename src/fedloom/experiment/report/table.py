@@ -4,14 +4,11 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from textwrap import fill
-from typing import Literal
 
-import rich.box
-import rich.table
 from rich.console import Group
 from rich.text import Text
 
+from fedloom.core.terminal_tables import NBSP, fitted
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report.columns import (
     AVERAGED,
@@ -29,14 +26,20 @@ from fedloom.experiment.report.read import Run
 from fedloom.experiment.report.sample_values import SampleValues
 from fedloom.experiment.report.units import Spread, show, show_interval
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
+from fedloom.tasks.metrics.metric import metric_of
 
 BEFORE = "before training"
 WIDE = 9
 """Largest number of columns of one table in a terminal; wider tables are split by part."""
 WIDTH = 80
 """Characters of a line in a terminal, unless it says otherwise."""
-LABEL = 20
-"""Characters of the longest row label that is not folded."""
+SHORT = {
+    "trainable parameters": "trained",
+    "shared parameters": "shared",
+    ", clients' mean": " by client",
+    " %": f"{NBSP}%",
+}
+"""Parts of titles with what a terminal shows in their place."""
 UNUSED = "the ledger holds clients that were not used"
 
 
@@ -102,16 +105,12 @@ class Table:
             text += f" {show_interval(inside.low, inside.high, column.unit)}"
         return f"{text} (of {spread.n})" if spread is not None and spread.n < row.seeds else text
 
-    def rich(self, width: int = WIDTH) -> Group | rich.table.Table:
+    def rich(self, width: int = WIDTH) -> Group:
         """The table for a terminal, split by part and by columns if it is too wide; text from data is not parsed as markup."""
         parts = list(dict.fromkeys(c.across for c in self.columns))
         by_part = len(parts) > 1 and len(self.columns) > WIDE
         tables = [_part(self, across) for across in parts] if by_part else [self]
-        tables = [narrow for table in tables for narrow in _narrow(table, width)]
-        notes = [Text("\n".join(lines))] if (lines := self.grid()[2]) else []
-        if len(tables) == 1:
-            return _terminal(tables[0], width, *notes)
-        return Group(*(_terminal(table, width) for table in tables), *notes)
+        return Group(*(_terminal(table, width) for table in tables), *map(Text, self.grid()[2]))
 
     def markdown(self) -> str:
         """A GitHub-flavoured table; pipes, line breaks and angle brackets in labels are escaped."""
@@ -226,54 +225,27 @@ def _part(table: Table, across: str | None) -> Table:
     return Table(f"{table.title}, {across}", plain, table.rows, table.notes)
 
 
-def _narrow(table: Table, width: int) -> list[Table]:
-    """The table in pieces that fit into `width` characters; each has at least one column."""
-    header, lines, _ = table.grid()
-    widths = _widths(header, lines)
-    first = len(header) - len(table.columns)  # the label, and the seeds if they differ
-    pieces: list[list[Column]] = []
-    room = 0
-    for wide, column in zip(widths[first:], table.columns, strict=True):
-        if not pieces or wide > room:
-            pieces.append([])
-            room = width - sum(widths[:first])
-        pieces[-1].append(column)
-        room -= wide
-    return [replace(table, columns=tuple(piece)) for piece in pieces]
-
-
-def _widths(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[int]:
-    """Characters of the label, and of every other column's longest word or figure, each with the space before it."""
-    label = min(max((len(line[0]) for line in lines), default=0), LABEL)
-    figures = [
-        [part for line in lines for part in _terminal_cell(line[i]).split("\n")] for i in range(len(header))
-    ]
-    longest = [max(map(len, [*header[i].split(), *figures[i]]), default=0) + 1 for i in range(1, len(header))]
-    return [label, *longest]
-
-
 def _terminal_cell(text: str) -> str:
     """A figure as a terminal shows it: its interval on a line of its own."""
     return text.replace(" ± ", "±").replace(" [", "\n[").replace(" *", "*")
 
 
-def _terminal(table: Table, width: int, caption: Text | None = None) -> rich.table.Table:
+def _terminal_title(title: str, column: Column) -> str:
+    """A short title with an arrow in the direction of better figures."""
+    for long, short in SHORT.items():
+        title = title.replace(long, short)
+    metric = metric_of(column.key)
+    return title if metric is None else f"{title}{NBSP}{'↓' if metric.lower_is_better else '↑'}"
+
+
+def _terminal(table: Table, width: int) -> Group:
     header, lines, _ = table.grid()
-    widths = _widths(header, lines)
-    spare = max(0, width - sum(widths)) // max(1, len(header) - 1)
-    whole_titles = sum(map(max, widths, [len(title) + 1 for title in header])) <= width
-    out = rich.table.Table(title=Text(table.title), caption=caption, caption_justify="left")
-    out.box, out.padding = rich.box.SIMPLE_HEAD, 0
-    out.show_edge, out.pad_edge = False, False
-    for i, title in enumerate(header):
-        side: Literal["left", "right"] = "left" if i == 0 else "right"
-        whole = i == 0 and max((len(line[0]) for line in lines), default=0) <= LABEL
-        # Broken here, because rich would take the room for long titles from the figures of other columns.
-        broken = title if i == 0 or whole_titles else fill(title, widths[i] - 1 + spare)
-        out.add_column(Text(broken), justify=side, overflow="fold", no_wrap=whole)
-    for line in lines:
-        out.add_row(Text(line[0]), *(Text(_terminal_cell(text)) for text in line[1:]))
-    return out
+    shown = [[line[0], *map(_terminal_cell, line[1:])] for line in lines]
+    keep = len(header) - len(table.columns)  # the label, and the seeds if they differ
+    titles = [_terminal_title(t, c) for t, c in zip(header[keep:], table.columns, strict=True)]
+    header = [*header[:keep], *titles]
+    grid = fitted(header, shown, width, gap=1, keep=keep, figures=True)
+    return Group(Text(table.title, style="bold"), grid)
 
 
 def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
