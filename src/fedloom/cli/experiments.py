@@ -25,8 +25,11 @@ def experiments(context: typer.Context) -> None:
     listed = experiment_files()
     width = max(map(len, listed))
     for name, file in listed.items():
-        line = Text(f"{name:<{width}}  {sentence(file)}", no_wrap=True, overflow="ellipsis")
-        out.print(line, soft_wrap=not out.is_terminal)
+        line = Text(f"{name:<{width}}  {sentence(file)}")
+        if out.is_terminal:
+            out.print(line, no_wrap=True, overflow="ellipsis")
+        else:
+            out.print(line, soft_wrap=True)
 
 
 @app.command(epilog="Example: fedloom experiments copy uniflow/quickstart")

@@ -1,6 +1,6 @@
 """Questions to a run's model: what its task reads, and its clients held, is checked and answered."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ MOST_NEW_TOKENS = 32
 
 @dataclass(frozen=True)
 class RunAsker:
-    """Answers questions by a run's model; `held`: the modalities of its clients. Faults name the options of `fedloom ask`."""
+    """Answers questions by a run's model; `held` gives the modalities of its clients. Faults name the options of `fedloom ask`."""
 
     task: Task[Any]
     model: Trainable
-    held: Collection[str]
+    held: Callable[[], Collection[str]]
     media: MediaSettings
 
     def __call__(self, asked: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -41,7 +41,7 @@ class RunAsker:
                     f"leave {option(part)} out"
                 )
         inputs = self._media({m: source for m, source in asked.items() if m in KINDS})
-        if unseen := [modality for modality in inputs if modality not in self.held]:
+        if inputs and (unseen := sorted(set(inputs) - set(self.held()))):
             raise ExperimentError(
                 f"no client of the run held data of the kind {unseen[0]}, so that its model was not trained on it; "
                 f"leave --{unseen[0]} out"
@@ -74,7 +74,7 @@ def option(part: str) -> str:
     return "--" + ("question" if part == "text" else part.replace("_", "-"))
 
 
-def askable(model: Trainable, experiment: Experiment, held: Collection[str]) -> Trainable:
+def askable(model: Trainable, experiment: Experiment, held: Callable[[], Collection[str]]) -> Trainable:
     """The model, connected with the task of its run, so that `ask` answers."""
     media = getattr(experiment.data, "media", MediaSettings())
     model.asker = RunAsker(experiment.task, model, held, media)

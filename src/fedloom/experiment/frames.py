@@ -1,7 +1,10 @@
 """A run's figures and predictions as pandas' DataFrames."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
+
+from fedloom.tasks.metrics import EvaluationRecord
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -25,4 +28,4 @@ def predictions_frame(records: Iterable[Mapping[str, Any]]) -> "DataFrame":
     """A row for each test sample: client, kind, uid, reference, prediction, and the counts of its evaluation."""
     from pandas import DataFrame
 
-    return DataFrame(list(records))
+    return DataFrame(list(records), columns=[field.name for field in fields(EvaluationRecord)])

@@ -72,7 +72,7 @@ class Result:
             save_models(self.kept, self.kept.global_model(), Path(folder))
             adapters = _model_folder(Path(folder), client, run="the run")
             model = experiment.task.load(adapters, experiment.setup)
-        return askable(model, experiment, _held(self.summary))
+        return askable(model, experiment, lambda: _held(self.summary))
 
     @property
     def _in_folder(self) -> RunFolder:
@@ -278,7 +278,7 @@ def load_as(run_dir: str | Path, client: str | None = None, **changes: Any) -> T
     experiment = read_experiment(folder)
     try:
         model = experiment.task.load(adapters, replace(experiment.setup, **changes))
-        return askable(model, experiment, held(folder))
+        return askable(model, experiment, lambda: held(folder))
     except (SafetensorError, KeyError, FileNotFoundError) as error:
         raise damaged(adapters) from error
 
