@@ -19,7 +19,7 @@ MOST_NEW_TOKENS = 32
 
 @dataclass(frozen=True)
 class RunAsker:
-    """Answers questions by a run's model; `held` gives the modalities of its clients. Faults name the options of `fedloom ask`."""
+    """Answers questions by a run's model; `held` gives its clients' modalities. Faults name the options of `fedloom ask`."""
 
     task: Task[Any]
     model: Trainable

@@ -1,7 +1,7 @@
 """Pictures and sounds given in Python as the files that would hold them, so that they pass the checks of files.
 
-A picture: PIL, uint8 array (H, W), (H, W, 1 | 3 | 4) or (1 | 3 | 4, H, W). A sound: int16 array, or floats in [-1, 1], (T,), (T, C)
-or (C, T), with its rate. Either may be a file's path or content. Every function raises ValueError with a clause.
+A picture: PIL, uint8 array (H, W), (H, W, 1 | 3 | 4) or (1 | 3 | 4, H, W). A sound: int16 array, or floats in [-1, 1], (T,),
+(T, C) or (C, T), with its rate. Either may be a file's path or content. Every function raises ValueError with a clause.
 """
 
 import io
