@@ -234,9 +234,9 @@ def save_models(
         federation.tools.save(federation.state.tensors, folder / "model")
 
 
-def _called(callbacks: Sequence[Observer], observe: Observer) -> Observer:
+def _called(callbacks: Any, observe: Observer) -> Observer:
     """The observer that also calls the callbacks, at the end of every round. Raises ExperimentError for what is none."""
-    listed = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    listed: list[Any] = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
     if wrong := [one for one in listed if not callable(one)]:
         raise ExperimentError(f"run: callbacks should be a list of functions, and {wrong[0]!r} is none")
 
