@@ -1,28 +1,51 @@
 """fedloom: federated fine-tuning, personalisation, transfer and pre-training of multimodal foundation models.
 
-result = fedloom.run(fedloom.Experiment.load("experiments/uniflow/quickstart.yaml"), "runs/q")
-model = fedloom.load("runs/q")
+import fedloom as fl
+
+experiment = fl.Experiment(method="feda2-lora", rounds=4, data={"clients": {"image": 2, "audio": 2}})
+result = fl.run(experiment)
+result.metrics().plot()
+answer = result.model().ask("what colour is the cube?", image="scene.png")
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedloom.core.errors import ExperimentError
+    from fedloom.data.sources import clients
     from fedloom.experiment.registry import register
     from fedloom.experiment.run import Result, load, run
     from fedloom.experiment.settings import Experiment
+    from fedloom.federation.progress import Progress
 
 __version__ = "0.1.0"
-__all__ = ["Experiment", "ExperimentError", "Result", "__version__", "load", "register", "run"]
+__all__ = [
+    "Experiment",
+    "ExperimentError",
+    "Progress",
+    "Result",
+    "__version__",
+    "clients",
+    "load",
+    "register",
+    "run",
+]
 
 _HOMES = {
     "Experiment": "fedloom.experiment.settings",
     "ExperimentError": "fedloom.core.errors",
+    "Progress": "fedloom.federation.progress",
     "Result": "fedloom.experiment.run",
+    "clients": "fedloom.data.sources",
     "register": "fedloom.experiment.registry",
     "load": "fedloom.experiment.run",
     "run": "fedloom.experiment.run",
 }
+
+
+def __dir__() -> list[str]:
+    """The public names, for tab completion."""
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

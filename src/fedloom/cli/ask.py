@@ -1,13 +1,11 @@
 """`fedloom ask`: one question to a finished run's model."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from fedloom.cli.output import echo
-from fedloom.core.errors import ExperimentError
 
 
 def ask(
@@ -31,49 +29,11 @@ def ask(
     ] = None,
 ) -> None:
     """Ask the trained model about a picture, a sound or another file, or a text."""
-    from fedloom.data.media import MediaSettings
-    from fedloom.experiment.run import held, load, read_experiment
-    from fedloom.tasks.base import Question
+    from fedloom.experiment.run import load
 
-    paths = {"image": image, "audio": audio, "video": video, "depth": depth, "thermal": thermal, "imu": imu}
     model = load(run_dir, client)
-    experiment = read_experiment(run_dir)
-    task, settings = experiment.task, getattr(experiment.data, "media", MediaSettings())
-    asked = {**paths, "text": question, "pair": pair, "max_new_tokens": max_new_tokens}
-    for part, value in asked.items():
-        if value is not None and part not in task.inputs:
-            option = "question" if part == "text" else part.replace("_", "-")
-            raise ExperimentError(
-                f"the run trained {task.title}, which reads {_options(task.inputs)}; leave --{option} out"
-            )
-    inputs = _media({name: path for name, path in paths.items() if path is not None}, settings)
-    if unseen := [modality for modality in inputs if modality not in held(run_dir)]:
-        raise ExperimentError(
-            f"no client of the run held data of the kind {unseen[0]}, so that its model was not trained on it; "
-            f"leave --{unseen[0]} out"
-        )
-    echo(task.answer(model, Question(inputs, question, pair, max_new_tokens or 32)))
-
-
-def _options(inputs: Sequence[str]) -> str:
-    """The options for these parts of a question."""
-    return ", ".join("--" + ("question" if part == "text" else part.replace("_", "-")) for part in inputs)
-
-
-def _media(paths: Mapping[str, Path], settings: Any) -> Any:
-    """The files given on the command line, checked and decoded as the run's files were. Raises ExperimentError."""
-    from fedloom.data.media import Media, check_media
-    from fedloom.data.media.sample_files import MediaFiles
-
-    def fault(media: Media, says: object) -> ExperimentError:
-        return ExperimentError(f"--{media.modality}: {media.source} cannot be read: {says}")
-
-    media = {modality: Media(modality, path, settings) for modality, path in paths.items()}
-    for modality, path in paths.items():
-        if not path.is_file():
-            raise ExperimentError(f"--{modality}: there is no file {path}")
-        try:
-            check_media(modality, path, settings)
-        except Exception as error:  # decoders raise anything; the user needs the file and the reason
-            raise fault(media[modality], error) from error
-    return MediaFiles(media, fault)
+    asked = {"image": image, "audio": audio, "video": video, "depth": depth, "thermal": thermal, "imu": imu}
+    texts = {"text": question, "pair": pair, "max_new_tokens": max_new_tokens}
+    given = {name: value for name, value in {**asked, **texts}.items() if value is not None}
+    assert model.asker is not None  # noqa: S101 - `load` connects it
+    echo(model.asker([given])[0])

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from fedloom.cli.ask import ask
 from fedloom.cli.compare import compare
 from fedloom.cli.data import data
+from fedloom.cli.experiments import app as experiments_app
 from fedloom.cli.export import export
 from fedloom.cli.foundation import app as foundation_app
 from fedloom.cli.init import init
@@ -42,6 +43,7 @@ app = typer.Typer(
 app.add_typer(foundation_app, name="foundation")
 app.add_typer(deploy_app, name="deploy")
 app.add_typer(ledger_app, name="ledger")
+app.add_typer(experiments_app, name="experiments")
 
 
 def main() -> None:
@@ -87,7 +89,9 @@ def demo(
 
 @app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml method.ridge=0.1 --out runs/q")
 def run(
-    experiment: Annotated[Path | None, typer.Argument(help="the experiment's YAML file")] = None,
+    experiment: Annotated[
+        Path | None, typer.Argument(help="the experiment's YAML file, or a name of `fedloom experiments`")
+    ] = None,
     overrides: Overrides = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="folder for the results; a new one in runs/ if none")
@@ -129,6 +133,10 @@ def run(
         raise ExperimentError(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
         )
+    from fedloom.experiment.shipped import experiment_files
+
+    if not experiment.exists():  # a file goes before a shipped one of its name
+        experiment = experiment_files().get(experiment.as_posix(), experiment)
     rows = load_rows(experiment, overrides or (), only=row or ())
     _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
 

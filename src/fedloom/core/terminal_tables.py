@@ -44,7 +44,8 @@ def fitted(
     tables = []
     for piece in _pieces(least, width, gap, keep):
         room = width - gap * (len(piece) - 1)
-        widths = _widths(*([sizes[i] for i in piece] for sizes in (least, words, natural)), room)
+        own_least, own_words, own_natural = ([sizes[i] for i in piece] for sizes in (least, words, natural))
+        widths = _widths(own_least, own_words, own_natural, room)
         tables.append(
             _table([columns[i] for i in piece], widths, [right[i] for i in piece], rule=rule, gap=gap)
         )

@@ -112,10 +112,11 @@ def _write(run: Run, new: Mapping[int, Mapping[str, float]], end: Summary | None
     summary["metrics"].setdefault("start", {}).update(new.get(0, {}))
     if end is not None and "local" in scopes_of(run.names()) - scopes_of(end.metrics):
         end = None  # the clients' own figures are those of their personal models
+    rows = () if end is None else end.clients
     for client in summary.get("clients", []) if end is not None else ():
         own = {
             f"{row['kind']}/{name}": value
-            for row in end.clients
+            for row in rows
             if row["client"] == client["client"]
             for name, value in row.items()
             if isinstance(value, float) and math.isfinite(value)

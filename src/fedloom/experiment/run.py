@@ -3,11 +3,13 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal
 
 from safetensors import SafetensorError
+from torch import Tensor
 
 from fedloom.core.activity import stage, tell
 from fedloom.core.errors import DiskError, ExperimentError
@@ -18,23 +20,66 @@ from fedloom.data.client_data import ClientData
 from fedloom.data.deal_counts import by_kind, by_label
 from fedloom.data.sample import modality_of
 from fedloom.experiment import provenance
+from fedloom.experiment.asking import askable
 from fedloom.experiment.build import build, build_from, load_clients
+from fedloom.experiment.frames import metrics_frame, predictions_frame
 from fedloom.experiment.sample_gallery import write_gallery
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.loop import Federation
-from fedloom.federation.progress import Observer
+from fedloom.federation.progress import Observer, Progress
 from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
 from fedloom.tasks.base import Task
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 
 @dataclass(frozen=True)
 class Result:
-    """A run's result. `summary` is the content of summary.json; `folder` is None for a run without a folder."""
+    """A run's result. `summary` is the content of summary.json; `folder` is None for a run without a folder.
+
+    `kept`: the federation of a run without a folder, which holds its figures and models.
+    """
 
     summary: Mapping[str, Any]
     folder: Path | None
+    kept: Federation | None = field(default=None, repr=False, compare=False)
+
+    def metrics(self) -> "DataFrame":
+        """Every round's figures, as in `metrics.jsonl`: rounds by figures; round 0 is before training."""
+        return metrics_frame(
+            self._in_folder.history("metrics.jsonl") if self.kept is None else self.kept.history
+        )
+
+    def predictions(self, moment: Literal["start", "end"] = "end") -> "DataFrame":
+        """Test samples with their reference and generated answer, before or after training; empty if none was generated."""
+        if moment not in ("start", "end"):
+            raise ExperimentError(f"predictions: the moment should be start or end, not {moment!r}")
+        if self.kept is not None:
+            return predictions_frame(asdict(record) for record in self.kept.records.get(moment, ()))
+        return predictions_frame(self._in_folder.records(moment))
+
+    def model(self, client: str | None = None) -> Trainable:
+        """The trained model, loaded anew; with `client`, that client's personal model. Raises ExperimentError without one."""
+        if self.folder is not None:
+            return load(self.folder, client)
+        if self.kept is None:
+            raise ExperimentError("the result holds neither a folder nor models")
+        experiment = self.kept.experiment
+        assert isinstance(experiment, Experiment)  # noqa: S101
+        with TemporaryDirectory() as folder:
+            save_models(self.kept, self.kept.global_model(), Path(folder))
+            adapters = _model_folder(Path(folder), client, run="the run")
+            model = experiment.task.load(adapters, experiment.setup)
+        return askable(model, experiment, lambda: _held(self.summary))
+
+    @property
+    def _in_folder(self) -> RunFolder:
+        if self.folder is None:
+            raise ExperimentError("the result holds neither a folder nor figures")
+        return RunFolder(self.folder)
 
 
 def run(
@@ -44,13 +89,23 @@ def run(
     resume: bool = False,
     accept_changes: bool = False,
     observe: Observer = lambda progress: None,
+    callbacks: Sequence[Observer] = (),
 ) -> Result:
     """Run an experiment, writing to the folder `out` if there is one; with `resume`, continue the run in it.
+
+    A callback is called at the end of every round, and before the first one, with a `Progress`: round, figures, totals and
+    ledger. By then the round is on the disk: what a callback raises ends the run, which can be resumed. `observe` is called
+    with every client's answer, too.
 
     A resume refuses settings, data, threads, device and versions other than those that the run was begun with; with
     `accept_changes` it goes on, and the run's status names them. Faults in the user's input raise ExperimentError before training
     starts, errors of the disk raise DiskError; one process at a time can work in a folder.
     """
+    if not isinstance(experiment, Experiment):
+        raise ExperimentError(
+            f"run: needs an Experiment, not a {type(experiment).__name__}; Experiment.load reads a file"
+        )
+    observe = _called(callbacks, observe)
     if accept_changes and not resume:
         raise ExperimentError("accept_changes goes with resume: a run that begins has nothing to differ from")
     if out is None:
@@ -145,23 +200,17 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     }
     if federation.totals.accepted:
         summary["accepted_changes"] = list(federation.totals.accepted)
-    if folder is None:
-        return Result(summary, None)
-    tell("writing model, samples and report")
     controls = [
         {"round": federation.round, "name": n, "value": v}
         for n, v in metrics.items()
         if n.startswith("control/")
     ]
+    if folder is None:
+        federation.history += controls
+        return Result(summary, None, federation)
+    tell("writing model, samples and report")
     folder.append("metrics.jsonl", controls)
-    if model.one_model:
-        model.save_adapters(folder.path / "model")
-    for client in federation.clients.values() if rows is None else ():
-        if own := federation.client_model(client):
-            model.load(own.tensors, own.ratios)
-            model.save_adapters(folder.path / "model" / "clients" / client.name)
-    if federation.tools is not None:
-        federation.tools.save(federation.state.tensors, folder.path / "model")
+    save_models(federation, common, folder.path, own=rows is None)
     write_gallery(folder, evaluator.tests, settings.samples)
     text = json.dumps(summary, indent=2, ensure_ascii=False)
     write_atomic(folder.path / "summary.json", (text + "\n").encode())
@@ -170,6 +219,36 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
 
     write_report(folder.path)
     return Result(summary, folder.path)
+
+
+def save_models(
+    federation: Federation, common: Mapping[str, Tensor], folder: Path, *, own: bool = True
+) -> None:
+    """Write the `common` model, with `own` the clients' personal models, and the server's own below `folder`/model."""
+    model = federation.engine.model
+    model.load(common)
+    if model.one_model:
+        model.save_adapters(folder / "model")
+    for client in federation.clients.values() if own else ():
+        if personal := federation.client_model(client):
+            model.load(personal.tensors, personal.ratios)
+            model.save_adapters(folder / "model" / "clients" / client.name)
+    if federation.tools is not None:
+        federation.tools.save(federation.state.tensors, folder / "model")
+
+
+def _called(callbacks: Any, observe: Observer) -> Observer:
+    """The observer that also calls the callbacks, at the end of every round. Raises ExperimentError for what is none."""
+    listed: list[Any] = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
+    if wrong := [one for one in listed if not callable(one)]:
+        raise ExperimentError(f"run: callbacks should be a list of functions, and {wrong[0]!r} is none")
+
+    def observed(progress: Progress) -> None:
+        observe(progress)
+        for callback in listed if progress.client is None else ():
+            callback(progress)
+
+    return observed if listed else observe
 
 
 def privacy_summary(federation: Federation) -> dict[str, Any] | None:
@@ -201,36 +280,46 @@ def load_as(run_dir: str | Path, client: str | None = None, **changes: Any) -> T
     adapters = model_folder(folder, client)
     experiment = read_experiment(folder)
     try:
-        return experiment.task.load(adapters, replace(experiment.setup, **changes))
+        model = experiment.task.load(adapters, replace(experiment.setup, **changes))
+        return askable(model, experiment, lambda: held(folder))
     except (SafetensorError, KeyError, FileNotFoundError) as error:
         raise damaged(adapters) from error
 
 
 def model_folder(folder: Path, client: str | None = None) -> Path:
     """The folder of a finished run's model, or of that client's personal one, its files checked. Raises ExperimentError."""
+    adapters = _model_folder(folder, client, finished=(folder / "summary.json").is_file())
+    check_files(folder, "experiment.yaml", f"{adapters.relative_to(folder).as_posix()}/")
+    return adapters
+
+
+def _model_folder(folder: Path, client: str | None, *, finished: bool = True, run: str = "") -> Path:
+    """`model_folder` before its files are checked; `run`: the run in words, its folder if none."""
+    run = run or str(folder)
     adapters = folder / "model" if client is None else folder / "model" / "clients" / client
     own = sorted(p.parent.name for p in (folder / "model" / "clients").glob("*/fedloom.json"))
-    finished = (folder / "summary.json").is_file()
     if client is not None and client not in own and finished:
         known = (
             f"clients with one are {', '.join(own)}"
             if own
             else "the run has the common model alone; leave the client out"
         )
-        raise ExperimentError(f"{folder} has no personal model of a client {client!r}; {known}")
+        raise ExperimentError(f"{run} has no personal model of a client {client!r}; {known}")
     if not (adapters / "fedloom.json").is_file():
         if own and client is None:
             raise ExperimentError(
-                f"{folder} has no common model; name a client with a model of its own, such as {own[0]}"
+                f"{run} has no common model; name a client with a model of its own, such as {own[0]}"
             )
         raise ExperimentError(f"{adapters} holds no finished model; name the folder of a run that has ended")
-    check_files(folder, "experiment.yaml", f"{adapters.relative_to(folder).as_posix()}/")
     return adapters
 
 
 def held(run_dir: Path) -> set[str]:
     """The modalities of the clients of a finished run."""
-    summary = json.loads((run_dir / "summary.json").read_text(encoding="utf-8"))
+    return _held(json.loads((run_dir / "summary.json").read_text(encoding="utf-8")))
+
+
+def _held(summary: Mapping[str, Any]) -> set[str]:
     return {modality for client in summary["clients"] for modality in client["holds"]}
 
 

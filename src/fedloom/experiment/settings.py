@@ -25,6 +25,7 @@ from fedloom.core.settings_tree import unread
 from fedloom.core.validation import validated
 from fedloom.data.sources import SOURCES, Source, parse_source
 from fedloom.data.sources.tabletop import TabletopSource
+from fedloom.experiment.layers import layer, merged, places
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.yaml_rows import Size, of_record, read_rows
 from fedloom.federation.settings import RunSettings
@@ -64,6 +65,42 @@ class Experiment(RunSettings):
     )
     data: SerializeAsAny[Source] = TabletopSource()
     model: Foundation = Foundation()
+
+    def __init__(self, **settings: Any) -> None:
+        """The settings of an experiment file as keywords: plain values, mappings, or objects such as `fedloom.clients(...)`.
+
+        A dot leads into a group, as in `**{"training.lr": 0.1}`. Raises ExperimentError.
+        """
+        origin = "the experiment"
+        tree = layer(settings.items(), origin)
+        parsed = type(self).parse(merged(type(self), {}, tree, origin), origin)
+        super().__init__(**{name: getattr(parsed, name) for name in parsed.model_fields_set})
+
+    # Pydantic calls `__init__` of a class while it validates a mapping, unless it bears this mark; `parse` would call itself.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def replace(self, **changes: Any) -> "Experiment":
+        """A copy with other settings, by the rules of overrides (docs/experiments.md): `replace(**{"method.ridge": 0.1})`.
+
+        Raises ExperimentError, also for a change that the copy does not read.
+        """
+        origin = "replace"
+        tree = layer(changes.items(), origin)
+        if "size" in tree:
+            raise ExperimentError(
+                "replace: size chooses among the sizes of a file; read it as Experiment.load(path, ['size=small'])"
+            )
+        experiment = self._parsed(merged(type(self), self._given(), tree, origin), origin)
+        _check_read([experiment], [dict.fromkeys(places(tree), origin)], origin)
+        return experiment
+
+    def _given(self) -> dict[str, Any]:
+        """The settings that were given, as plain values; samples from Python stay what they are."""
+        plain = self.model_dump(mode="json", exclude_unset=True, exclude={"method"})
+        method = self.method.model_dump(mode="json", exclude_unset=True)
+        kept = {n: getattr(self.data, n) for n, f in type(self.data).model_fields.items() if f.exclude}
+        data = {**plain.get("data", {}), "source": self.data.source_name(), **kept}
+        return {**plain, "data": data, "method": {"name": self.method.name, **method}}
 
     @property
     def task(self) -> Task[Any]:

@@ -40,6 +40,7 @@ from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.robust.attacks import described
 from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
 from fedloom.tasks.evaluation import ClientModel
+from fedloom.tasks.metrics import EvaluationRecord
 
 
 @dataclass
@@ -86,6 +87,10 @@ class Federation:
         self.first_metrics: Mapping[str, float] = {}
         self.last_metrics: Mapping[str, float] = {}
         self.client_metrics: Mapping[str, Mapping[str, float]] = {}
+        self.history: list[dict[str, Any]] = []
+        """The lines of `metrics.jsonl`, where there is no folder."""
+        self.records: dict[str, Sequence[EvaluationRecord]] = {}
+        """The predictions at the start and the end, where there is no folder."""
 
     @cached_property
     def accountant(self) -> Accountant | None:
@@ -344,15 +349,17 @@ class Federation:
         self.round, self.last_metrics = number, metrics
         self.first_metrics = metrics if number == 0 else self.first_metrics
         self.totals.seconds += time.perf_counter() - began
-        if self.folder is not None:
-            lines = ({"round": number, "name": n, "value": v} for n, v in metrics.items() if math.isfinite(v))
+        lines = [{"round": number, "name": n, "value": v} for n, v in metrics.items() if math.isfinite(v)]
+        if self.folder is None:
+            self.history += lines
+        else:
             self.folder.append("metrics.jsonl", lines)
             self.folder.append("ledger.jsonl", entries)
             index = self.client_states.record(number)
             self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index))
         self.client_states.forget_replaced()
         notes = self.engine.model.notes if number == 0 else ()
-        self.observe(Progress(number, self.rounds, metrics, self.totals, notes=notes))
+        self.observe(Progress(number, self.rounds, metrics, self.totals, notes=notes, ledger=entries))
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         """Evaluate the round's models, and write the predictions if answers were generated."""
@@ -369,8 +376,12 @@ class Federation:
         assessment = self.evaluator.assess(snapshot)
         if not model.store.constant:  # the encoder changes in the next round
             model.store.clear()
-        if self.folder is not None and generate and assessment.records:
-            self.folder.write_predictions("start" if number == 0 else "end", assessment.records)
+        if generate and assessment.records:
+            moment = "start" if number == 0 else "end"
+            if self.folder is None:
+                self.records[moment] = assessment.records
+            else:
+                self.folder.write_predictions(moment, assessment.records)
         self.client_metrics = assessment.clients
         return dict(assessment.metrics)
 

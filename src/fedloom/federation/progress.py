@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -64,6 +65,8 @@ class Progress:
     """Number of clients asked in this round."""
     notes: Sequence[str] = ()
     """Sentences about the model, with the report of round 0."""
+    ledger: Sequence[Mapping[str, Any]] = ()
+    """With the report of a round's end, its requests as in `ledger.jsonl`: who was asked, answered and refused, and bytes."""
 
 
 Observer = Callable[[Progress], None]

@@ -110,11 +110,14 @@ class RunFolder:
         write_atomic(self.path / name, text.encode())
         self._predictions[name] = seal_of(self.path / name)
 
+    def records(self, moment: str) -> list[dict[str, Any]]:
+        """The lines of the predictions at the start or the end; none where there is no such file."""
+        path = self.path / PREDICTIONS.format(moment=moment)
+        return [json.loads(line) for line in text_lines(path) if line] if path.exists() else []
+
     def predictions(self, moment: str) -> dict[str, str]:
         """Generated answers by sample uid."""
-        path = self.path / PREDICTIONS.format(moment=moment)
-        lines = [line for line in text_lines(path) if line] if path.exists() else []
-        return {r["uid"]: r["prediction"] for r in map(json.loads, lines)}
+        return {record["uid"]: record["prediction"] for record in self.records(moment)}
 
     def history(self, history: str) -> list[dict[str, Any]]:
         """The complete lines of a history. Raises DiskError for a line that is no JSON."""

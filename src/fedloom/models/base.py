@@ -16,6 +16,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
 from fedloom.core.tensor_files import bytes_of
 from fedloom.data.sample import Sample
+from fedloom.models.asking import Asked
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.checkpointing import Replay, enable_checkpointing
 from fedloom.models.feature_cache import FeatureCache
@@ -46,7 +47,7 @@ class ReadsWords(Protocol):
         """Share of the texts' words that the tokenizer does not know."""
 
 
-class Trainable(ABC):
+class Trainable(Asked, ABC):
     """A foundation and its adapters: the model interface of clients, engines and the federation.
 
     Subclasses prepare samples, compute losses and generate answers; this class manages the trainable tensors. `tensors` maps

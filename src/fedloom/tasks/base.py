@@ -224,6 +224,10 @@ class Task(ABC, Generic[S]):
     def answer(self, model: Trainable, question: Question) -> str:
         """The answer to one question, for `fedloom ask`. Raises ExperimentError for a question that the model cannot read."""
 
+    def answers(self, model: Trainable, questions: Sequence[Question]) -> list[str]:
+        """The answers to several questions. Default: one after another."""
+        return [self.answer(model, question) for question in questions]
+
     def tools(self, model: Trainable, holds: Mapping[str, Sequence[str]], setup: Setup) -> ServerTools | None:
         """The server's own models, or None for a method without any."""
         return None

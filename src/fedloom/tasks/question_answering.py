@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 MOSTLY_UNREAD = 0.5
 """Share of the answers' words that a tokenizer may not know before a run's status says so."""
+ASKED_TOGETHER = 16
+"""Questions that are answered in one batch."""
 Control = Literal["removed", "zeroed", "shuffled"]
 
 
@@ -161,12 +163,21 @@ class QuestionAnswering(Task[Source]):
 
     def answer(self, model: Trainable, question: Question) -> str:
         """The generated answer. Raises ExperimentError without a question, spoken or in words."""
-        if question.pair is not None:
-            raise ExperimentError("a multimodal LLM reads one question; leave --pair out")
-        if not (question.text or "").strip() and "audio" not in question.inputs:
-            raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
-        sample = Sample("asked", question.inputs, question.text or ANSWER_SPOKEN, "")
-        return model.generate([model.prepare(sample)], question.max_new_tokens)[0]
+        return self.answers(model, [question])[0]
+
+    def answers(self, model: Trainable, questions: Sequence[Question]) -> list[str]:
+        """The generated answers, some questions at a time."""
+        samples = [Sample("asked", q.inputs, _words(q), "") for q in questions]
+        found: list[str] = []
+        for start in range(0, len(samples), ASKED_TOGETHER):
+            part = slice(start, start + ASKED_TOGETHER)
+            limits = [q.max_new_tokens for q in questions[part]]
+            examples = [model.prepare(sample) for sample in samples[part]]
+            if len(set(limits)) == 1:
+                found += model.generate(examples, limits[0])
+            else:
+                found += [model.generate([e], n)[0] for e, n in zip(examples, limits, strict=True)]
+        return found
 
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """Refuses methods for other models."""
@@ -212,6 +223,15 @@ class AnswerEvaluator:
         return (
             measure_controls(self.model, self.tests, self.settings) if common and self.tests.samples else {}
         )
+
+
+def _words(question: Question) -> str:
+    """The question in words. Raises ExperimentError without one, spoken or in words."""
+    if question.pair is not None:
+        raise ExperimentError("a multimodal LLM reads one question; leave --pair out")
+    if not (question.text or "").strip() and "audio" not in question.inputs:
+        raise ExperimentError("there is no question; give --question, or --audio with a spoken one")
+    return question.text or ANSWER_SPOKEN
 
 
 def _loaded(modalities: Sequence[str], setup: Setup) -> "AdaptedMLLM | NativeMLLM":
