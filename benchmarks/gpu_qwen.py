@@ -76,7 +76,7 @@ class RandomPrompts:
     def __init__(self, config: Any, side: int, work: Work) -> None:
         self.family, self.source = FAMILIES["qwen2_5_vl"], "random weights"
         self.config, self.side, self.work = config, side, work
-        self.placeholders = {"image": config.image_token_id}
+        self.reads, self.placeholders = ("image",), {"image": config.image_token_id}
         self.pad, self.stops = 0, [1]
         self.generator = torch_stream(0, "prompts")
 

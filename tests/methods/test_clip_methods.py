@@ -136,7 +136,7 @@ def test_13_the_released_preset_runs_two_rounds(name, quick, federate) -> None:
         ({"cohort": {"start": "own"}}, "set cohort.start: common"),
         ({"method": {"name": "pfedmoap", "personal": ["prompt"]}}, "leave method.personal out"),
         (
-            {"method": {"name": "pfedmma", "blocks": 2, "warm_start": {"method": "pfedmma", "rounds": 1}}},
+            {"method": {"name": "pfedmma", "warm_start": {"method": "promptfl", "rounds": 1}}},
             "do not share the same tensors",
         ),
         ({"data": {"source": "tabletop"}}, "method pfedmma trains a part of CLIP; set data.source: classes"),

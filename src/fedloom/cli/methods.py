@@ -22,6 +22,7 @@ IN_WORDS = {
     "*.lambda_d": "",  # VeRA's factors stand in the place of A and B
     "*.lora_B": "B",
     "*.lambda_b": "",
+    "*.lora_R": "R",
     "projector*": "projector",
     "*.local_*": "own A, B",
     "anchors/prompts": "prompts",

@@ -22,8 +22,9 @@ def bank(mean: float = 0.5) -> ModelBank:
     for name in CLIENTS.values():
         modality = "audio" if name == "tiny-ast" else "image"
         made.append(load_architecture(name, modality, 2, 8, (), 0))
-    pixels = Pixels((SIDE, SIDE), None, mean=(mean,) * 3, std=(0.5,) * 3)
-    made[1] = replace(made[1], read=PictureReader(pixels))
+    for place, own in enumerate((0.5, mean)):
+        pixels = Pixels((SIDE, SIDE), None, mean=(own,) * 3, std=(0.5,) * 3)
+        made[place] = replace(made[place], read=PictureReader(pixels))
     return ModelBank(made, CLIENTS, ("ant", "bee"))
 
 
