@@ -65,7 +65,7 @@ class HetLoRA(Method):
         known = {n.removesuffix(RANK): int(t) for n, t in trainer.personal.items() if n.endswith(RANK)}
         ranks = {n: known.get(n, len(t)) for n, t in payload.tensors.items() if n.endswith("lora_A")}
         tails = {n: at_most(self.kept, r) for n, r in ranks.items()}
-        start = _up_to(ranks, {**payload.tensors, **self.client_model(State({}), trainer.personal)})
+        start = _up_to(ranks, {**payload.tensors, **_without_ranks(trainer.personal)})
         trained, numbers = trainer.train(start, penalty=partial(_tail_norms, tails, self.gamma))
         if self.prune:
             ranks |= {n: t for n, t in tails.items() if t > 0 and _tail(n, t, trained) < _tail(n, t, start)}
@@ -75,13 +75,18 @@ class HetLoRA(Method):
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The personal tensors without the ranks."""
-        return {n: t for n, t in personal.items() if not n.endswith(RANK)}
+        return _without_ranks(personal)
 
     def client_weights(self, replies: Sequence[Reply]) -> list[float]:
         """p_k ∝ ||s_k B_k A_k||_F over all layers; equal while every product is zero."""
         norms = [math.sqrt(_square(reply)) for reply in replies]
         total = sum(norms)
         return [n / total for n in norms] if total > 0 else [1 / len(norms)] * len(norms)
+
+
+def _without_ranks(personal: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that the model knows."""
+    return {n: t for n, t in personal.items() if not n.endswith(RANK)}
 
 
 def _square(reply: Reply) -> float:

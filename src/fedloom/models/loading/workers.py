@@ -17,6 +17,7 @@ from fedloom.models.loading import worker
 from fedloom.models.loading.reading import Reading
 
 PRELOADED = (
+    "fedloom.models.loading.quiet_server",
     *("fedloom.models.loading.worker", "fedloom.models.encoders.readers", "PIL.Image", "soundfile"),
     *("transformers.image_processing_backends", "transformers.processing_utils"),
 )

@@ -1,0 +1,5 @@
+"""The first import of the workers' server: no notes of libraries that a user cannot act on from it and its workers."""
+
+from fedloom.core.hf_logging import quiet_process
+
+quiet_process()
