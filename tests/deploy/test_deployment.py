@@ -18,6 +18,7 @@ from fedloom.deploy.demo import Loopback, largest_difference, loopback
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Deployment, Site, read_settings, write_settings
 from fedloom.experiment.run import run
+from tests.deploy.nginx import REFUSED, nginx, status_of
 from tests.deploy.real import experiment, has_trained, kill_part, trained
 from tests.processes import command, kill, processes_below
 
@@ -81,6 +82,37 @@ def test_strangers_are_turned_away_and_a_site_that_stays_away_is_named_and_rejoi
     assert "certificate verify failed" in without_ca.lower() or "connection" in without_ca.lower()
     assert missed["answered"] == ["image-01", "image-03"]
     assert list(missed["refused"]) == ["image-02"]
+
+
+def test_sites_work_through_nginx_and_nobody_else_does(tmp_path) -> None:
+    chosen = experiment(2)
+    with loopback(tmp_path / "d", chosen, SITES) as deployment:
+        settings = read_settings(Deployment, deployment.server / "deployment.yaml")
+        for site in SITES:
+            file = deployment.folder / "sites" / site / "site.yaml"
+            through = {"server": f"localhost:{settings.proxy_port}"}
+            write_settings(read_settings(Site, file).model_copy(update=through), file)
+        path = current.begin(deployment.server, "run")
+        ca = deployment.server / "tls" / "ca.pem"
+        with nginx(deployment.server, settings.proxy_port):
+            deployment.start()
+            deployment.wait(path)
+            assert status_of(settings.port, ca, "POST", "/v1/control/list-runs") not in (403, 404), (
+                "it is there"
+            )
+            codes = {
+                p: status_of(settings.proxy_port, ca, *p)
+                for p in [*REFUSED, ("POST", "/v1/control/list-runs")]
+            }
+            without_ca, without_key = strangers(deployment, tmp_path)
+            log = (deployment.server / "nginx-access.log").read_text()
+    run(chosen, tmp_path / "local")
+    assert largest_difference(path, tmp_path / "local") == 0
+    assert [(e["answered"], e["refused"]) for e in trained(path)] == [(list(SITES), {})] * 2
+    assert 'POST /v1/fleet/push-object HTTP/1.1" 200' in log, "the answers came through the proxy"
+    assert {path: code for path, code in codes.items() if code not in (400, 403)} == {}
+    assert "Exit Code: 305" in without_key
+    assert "certificate verify failed" in without_ca.lower()
 
 
 def strangers(deployment: Loopback, folder: Path) -> tuple[str, str]:

@@ -137,16 +137,6 @@ def test_flower_reads_the_nodes_keys(kit) -> None:
     assert private.public_key().public_numbers() == public.public_numbers()
 
 
-def test_the_proxy_lets_the_fleet_api_through_and_nothing_else(kit) -> None:
-    text = (kit / "server/nginx.conf").read_text()
-    passed = [line.split()[-2] for line in text.splitlines() if line.strip().startswith("location")]
-    assert passed == ["/v1/fleet/", "/health", "/"]
-    assert text.count("proxy_pass https://127.0.0.1:8123;") == 2
-    assert text.split("location / {")[1].split("}")[0].strip() == "return 403;"
-    assert "$host" not in text
-    assert "$port" not in text
-
-
 def test_server_and_sites_mean_the_same_experiment_on_whatever_machines(kit) -> None:
     one = read_experiment(kit / "server")
     other = read_experiment(kit / "sites/south")

@@ -40,6 +40,9 @@ def init(
     ] = None,
     host: Annotated[str, typer.Option(help="the name under which the sites reach the server")] = "localhost",
     port: Annotated[int, typer.Option(help="the SuperLink's port on the server", min=1, max=65534)] = 8000,
+    proxy_port: Annotated[
+        int, typer.Option(help="the proxy's port, which the sites reach", min=1, max=65535)
+    ] = 443,
     direct: Annotated[
         bool, typer.Option("--direct", help="sites speak to the SuperLink itself: for one machine only")
     ] = False,
@@ -54,7 +57,7 @@ def init(
     if len(set(names)) < len(names):
         raise ExperimentError("two sites have one name; give each --site a name of its own")
     try:
-        deployment = Deployment(sites=tuple(names), host=host, port=port)
+        deployment = Deployment(sites=tuple(names), host=host, port=port, proxy_port=proxy_port)
     except ValidationError as error:
         raise ExperimentError(_option_error(error)) from error
     write_kit(folder, chosen, deployment, direct=direct)

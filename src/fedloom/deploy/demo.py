@@ -30,9 +30,11 @@ class Loopback:
 
     def __init__(self, folder: Path, experiment: Experiment, sites: tuple[str, ...]) -> None:
         self.folder, self.sites = folder, sites
-        first, *others = free_ports(len(sites) + 1)
+        first, proxy, *others = free_ports(len(sites) + 2)
         # Generous timeouts: every round starts three Flower processes, which is slow on a small machine.
-        deployment = Deployment(sites=sites, port=first, round_timeout=600.0, join_timeout=600.0)
+        deployment = Deployment(
+            sites=sites, port=first, proxy_port=proxy, round_timeout=600.0, join_timeout=600.0
+        )
         ports = dict(zip(sites, others, strict=True))
         write_kit(folder, experiment, deployment, direct=True, node_ports=ports)
         for name in sites:

@@ -32,6 +32,7 @@ class Deployment(BaseModel):
         description="the SuperLink's listening address; any other than the default exposes its control API",
     )
     port: int = Field(8000, ge=1, le=65534, description="the SuperLink's port")
+    proxy_port: int = Field(443, ge=1, le=65535, description="the proxy's port, to which the sites connect")
     round_timeout: float = Field(
         3600.0,
         gt=0,

@@ -13,8 +13,6 @@ from fedloom.deploy.settings import Deployment, Site, check_deployable, requests
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
 
-PROXY_PORT = 443
-
 
 @private_files()
 def write_kit(
@@ -34,7 +32,7 @@ def write_kit(
     if out.exists() and any(out.iterdir()):
         raise ExperimentError(f"{out} is not empty; name a new folder, so that no key is overwritten")
     server = out / "server"
-    for folder in (server / "tls", server / "nodes", server / "app"):
+    for folder in (server / "tls", server / "nodes", server / "app", server / "nginx-temporary"):
         folder.mkdir(parents=True)
     write_tls(server / "tls", out / "ca.key", deployment.host)
     write_settings(deployment, server / "deployment.yaml")
@@ -43,12 +41,14 @@ def write_kit(
         "host": in_url(deployment.host),
         "port": str(deployment.port),
         "upstream": "127.0.0.1",
+        "listen": f"{'[::]:' if ':' in deployment.host else ''}{deployment.proxy_port}",
+        "proxy_port": str(deployment.proxy_port),
     }
     write_template(server / "app" / "pyproject.toml", "pyproject.toml", values)
     write_template(server / "app" / "README.md", "app-readme.md", values)
     write_template(server / "nginx.conf", "nginx.conf", values)
     write_template(server / "compose.yaml", "compose-server.yaml", values)
-    address = f"{in_url(deployment.host)}:{deployment.port if direct else PROXY_PORT}"
+    address = f"{in_url(deployment.host)}:{deployment.port if direct else deployment.proxy_port}"
     for name in deployment.sites:
         folder = out / "sites" / name
         folder.mkdir(parents=True)
