@@ -28,6 +28,7 @@ from fedloom.models.mllm.media import MediaReading, is_cut
 from fedloom.models.mllm.pieces import Pieces
 from fedloom.models.mllm.projector import new_projector
 from fedloom.models.mllm.prompt import assemble, sentences
+from fedloom.models.output_layer import feed_contiguous
 from fedloom.models.plain_tokenizer import PlainTokenizer
 from fedloom.models.precision import arithmetic, moved
 from fedloom.models.weights import Weights
@@ -81,6 +82,7 @@ class MLLM(nn.Module):
         self.encoder: Encoder = encoder
         self.projector, self.llm = projector, llm
         self.tokenizer, self.config = tokenizer, config
+        feed_contiguous(llm)
         self.vocabulary: int = llm.get_input_embeddings().weight.shape[0]  # type: ignore[operator]
         for name in ("bos", "eos"):
             self._check_ids([getattr(tokenizer, f"{name}_token_id")], f"the {name} token")

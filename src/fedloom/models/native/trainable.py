@@ -42,6 +42,7 @@ from fedloom.models.native.prompt import NativeExample, Reader
 from fedloom.models.native.reading import NativeReading, example_of
 from fedloom.models.native.rows import RowHooks
 from fedloom.models.native.whole import save_whole
+from fedloom.models.output_layer import feed_contiguous
 from fedloom.models.precision import arithmetic, in_precision
 
 
@@ -73,6 +74,7 @@ class NativeMLLM(Trainable):
             )
         model.requires_grad_(False)
         model.eval()
+        feed_contiguous(model)
         self.model, self.reader, self.family = model, reader, family
         self.precision = precision
         towers = set(map(tower_of, modalities))
