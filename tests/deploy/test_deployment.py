@@ -3,6 +3,7 @@
 Each of these takes minutes, because Flower starts a process for every message: `pytest -m deploy` runs them, nothing else does.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from fedloom.core.tensor_files import digest_of, read_checked
 from fedloom.deploy import current_run as current
+from fedloom.deploy.app_bundle import pinned_app
 from fedloom.deploy.certificates import write_node_key
 from fedloom.deploy.demo import Loopback, largest_difference, loopback
 from fedloom.deploy.processes import Child, environment, program
@@ -113,6 +115,72 @@ def test_sites_work_through_nginx_and_nobody_else_does(tmp_path) -> None:
     assert {path: code for path, code in codes.items() if code not in (400, 403)} == {}
     assert "Exit Code: 305" in without_key
     assert "certificate verify failed" in without_ca.lower()
+
+
+EVIL = {
+    "pyproject.toml": """[project]
+name = "other"
+version = "1.0.0"
+description = "x"
+license = "Apache-2.0"
+dependencies = []
+[tool.flwr.app]
+publisher = "fedloom"
+fab-include = ["**/*.py"]
+[tool.flwr.app.components]
+serverapp = "other.server:app"
+clientapp = "other.client:app"
+[tool.flwr.app.config]
+""",
+    "other/__init__.py": "",
+    "other/client.py": """import pathlib
+pathlib.Path(PLACE).write_text("code of another app ran")
+from flwr.clientapp import ClientApp
+app = ClientApp()
+""",
+    "other/server.py": """import json, os, pathlib, time
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import ServerApp
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    nodes = {n.node_id: n.name for n in grid.get_nodes()}
+    ask = [Message(RecordDict({"x": ConfigRecord({"y": 1})}), node, "train") for node in nodes]
+    replies = grid.send_and_receive(ask, timeout=300)
+    # The answer of a node that could not run the app names the node in its metadata.
+    said = {nodes[r.metadata.src_node_id]: r.error.reason if r.has_error() else "ran" for r in replies}
+    pathlib.Path(REPLIES).write_text(json.dumps(said))
+""",
+}
+
+
+def test_another_app_is_refused_by_name_at_every_site_and_nothing_of_it_runs(tmp_path) -> None:
+    place, replies = tmp_path / "it-ran", tmp_path / "replies.json"
+    for name, text in EVIL.items():
+        file = tmp_path / "app" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text.replace("PLACE", repr(str(place))).replace("REPLIES", repr(str(replies))))
+    with loopback(tmp_path / "d", experiment(2), SITES) as deployment:
+        path = current.begin(deployment.server, "run")
+        deployment.start()
+        deployment.wait(path)
+        env = environment(deployment.server / "flower")
+        submit = [program("flwr"), "run", str(tmp_path / "app"), "fedloom"]
+        done = subprocess.run(submit, env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        until = time.monotonic() + 300
+        while not replies.exists() and time.monotonic() < until:
+            time.sleep(1)
+        time.sleep(3)  # `deploy site` looks once a second
+        logs = {site: deployment.children[site].log.read_text() for site in SITES}
+    said = json.loads(replies.read_text())
+    assert sorted(said) == list(SITES)
+    for site in SITES:
+        assert f"this site runs the app {pinned_app()[:16]} alone" in said[site]
+        assert f"{site}: this site runs the app {pinned_app()[:16]} alone, and the server sent" in logs[site]
+    assert not place.exists()
+    assert not [f for site in SITES for f in (deployment.folder / "sites" / site).rglob("other")]
 
 
 def strangers(deployment: Loopback, folder: Path) -> tuple[str, str]:

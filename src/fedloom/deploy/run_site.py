@@ -1,6 +1,7 @@
 """`fedloom deploy site`: the warm trainer and the SuperNode, started once the site has accepted its terms."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -8,6 +9,8 @@ from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.deploy.app_bundle import pinned_app, write_gates
+from fedloom.deploy.app_gate import APP, TRAINER, TURNED_AWAY
 from fedloom.deploy.flower_key import ask_for_key
 from fedloom.deploy.keeping import Keeper, Log
 from fedloom.deploy.private_files import private_files
@@ -16,7 +19,6 @@ from fedloom.deploy.settings import Site, experiment_digest, read_settings
 from fedloom.experiment.run import read_experiment
 from fedloom.privacy.settings import Privacy
 
-TRAINER = "FEDLOOM_TRAINER"
 CERTIFICATE, SIGNATURE, REFUSED = "certificate verify failed", "401 Unauthorized", "[code: 2004]"
 """Log messages of a rejected SuperNode; its exit code does not identify the cause."""
 MISTAKE = 2
@@ -35,6 +37,7 @@ def terms(folder: Path) -> dict[str, str]:
         "method": f"{experiment.method.title} ({experiment.method.paper}), {experiment.rounds} rounds",
         "data that are read": str(site.data or getattr(experiment.data, "path", None) or "generated here"),
         "requests that are done": ", ".join(site.requests),
+        "code that runs": f"the fedloom installed here, called by its own Flower app ({pinned_app()[:16]}) and no other",
         "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{protection}; counts, losses and figures",
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
@@ -75,7 +78,11 @@ def accept(folder: Path) -> None:
 
 def _terms_record(folder: Path) -> dict[str, object]:
     site = read_settings(Site, folder / "site.yaml")
-    return {"experiment": experiment_digest(read_experiment(folder)), "requests": list(site.requests)}
+    return {
+        "experiment": experiment_digest(read_experiment(folder)),
+        "requests": list(site.requests),
+        "app": pinned_app(),
+    }
 
 
 @private_files()
@@ -93,7 +100,9 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
         )
     address = folder / "trainer.json"
     address.unlink(missing_ok=True)
-    env = environment(folder / "flower", {TRAINER: str(address)})
+    env = environment(folder / "flower", {TRAINER: str(address), APP: pinned_app()})
+    env["PATH"] = f"{write_gates(folder / 'programs')}{os.pathsep}{env['PATH']}"
+    turned_away = folder / TURNED_AWAY
     trainer = Child(_trainer(folder), env, folder / "logs" / "trainer.log")
     node = Child(_supernode(folder, site), env, folder / "logs" / "supernode.log")
 
@@ -110,6 +119,10 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
             kept_trainer.tend()
             if address.is_file() and kept_node.tend():
                 log(f"{site.name}: joins {site.server}")
+            if turned_away.is_file():
+                for line in sorted(set(turned_away.read_text(encoding="utf-8").splitlines())):
+                    log(f"{site.name}: {line}")
+                turned_away.unlink()
             time.sleep(1.0)
     finally:
         node.stop()

@@ -7,6 +7,7 @@ from string import Template
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.addresses import in_url
+from fedloom.deploy.app_bundle import write_app
 from fedloom.deploy.certificates import write_node_key, write_tls
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.settings import Deployment, Site, check_deployable, requests_of, write_settings
@@ -44,8 +45,7 @@ def write_kit(
         "listen": f"{'[::]:' if ':' in deployment.host else ''}{deployment.proxy_port}",
         "proxy_port": str(deployment.proxy_port),
     }
-    write_template(server / "app" / "pyproject.toml", "pyproject.toml", values)
-    write_template(server / "app" / "README.md", "app-readme.md", values)
+    write_app(server / "app")
     write_template(server / "nginx.conf", "nginx.conf", values)
     write_template(server / "compose.yaml", "compose-server.yaml", values)
     address = f"{in_url(deployment.host)}:{deployment.port if direct else deployment.proxy_port}"
