@@ -52,8 +52,9 @@ def guard(flower: Any, pin: str, note: Callable[[str], None]) -> None:
 
     def install_the_pinned(content: bytes, *args: Any, **options: Any) -> Any:
         _, _, run, bundle = task
-        if (sent := hashlib.sha256(content).hexdigest()) != pin or bundle.hash_str != pin:
-            why = f"this site runs the app {pin[:16]} alone, and the server sent {(sent if sent != pin else bundle.hash_str)[:16]}"
+        sent = [h for h in (hashlib.sha256(content).hexdigest(), str(bundle.hash_str)) if h != pin]
+        if sent:
+            why = f"this site runs the app {pin[:16]} alone, and the server sent {sent[0][:16]}"
             note(why)
             raise AnotherApp(why)
         if (run.fab_id, run.fab_version) != _name_and_version(content):
