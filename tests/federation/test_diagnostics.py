@@ -86,7 +86,7 @@ def test_the_aggregation_is_measured_when_it_is_due_and_in_the_last_round(
     chosen = quick("feda2-lora", data=data, rounds=3, training={"steps": 1}, evaluation=evaluation)
     build(chosen, None, lambda progress: found.update({progress.round: set(progress.metrics)})).run()
     assert [n for n, names in found.items() if {"restoration_error", "angle"} <= names] == measured
-    assert [n for n, names in found.items() if "update_norm" in names] == [1, 2, 3]
+    assert [n for n, names in found.items() if "change_norm" in names] == [1, 2, 3]
 
 
 def test_off_is_read_as_written_and_other_values_are_refused() -> None:
