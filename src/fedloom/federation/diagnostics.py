@@ -122,9 +122,9 @@ def change_norm(
 ) -> float:
     """Frobenius norm of the shared model's change: of the products B A, and of every other tensor.
 
-    Factors alone would not do: B / 2 and 2 A are the same model. A factor that is never trained comes from `frozen`; a pair that is
-    only in `after` began at zero; where one factor stays with the clients, the other one's change counts. Adapters are taken
-    without their scale. No d_out x d_in matrix is formed.
+    The change of factors would not do: B / 2 and 2 A are the same model. A factor that is never trained comes from `frozen`; a
+    pair that is only in `after` began at zero; where one factor stays with the clients, the other one's change counts.
+    Adapters are taken without their scale. No d_out x d_in matrix is formed.
     """
     old, new = {**frozen, **before}, {**frozen, **after}
     squares, seen = 0.0, set[str]()

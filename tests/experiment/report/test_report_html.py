@@ -151,7 +151,7 @@ def test_rows_that_share_a_sample_share_its_media(rows_page: tuple[Path, Page]) 
 def test_controls_stand_beside_the_intact_figure(run_page: tuple[Path, Page]) -> None:
     text = run_page[1].text
     assert "row input metric intact zeroed shuffled removed" in text
-    assert "FedAvg-LoRA image token accuracy 60.0 % 25.0 % 26.0 % 27.0 %" in text
+    assert "FedAvg-LoRA image token accuracy ↑ 60.0 % 25.0 % 26.0 % 27.0 %" in text
     assert "shows that the model answers without that input" in text
 
 

@@ -35,7 +35,7 @@ def least_span(low: float, high: float, unit: Unit) -> Span:
         return Span(low, high)
     middle = (low + high) / 2
     start, end = middle - least / 2, middle + least / 2
-    if unit == "percent" and 0 <= low and high <= 100:
+    if unit == "percent" and low >= 0 and high <= 100:
         shift = max(-start, 0.0) - max(end - 100, 0.0)
         start, end = start + shift, end + shift
     return Span(start, end, f"narrow range: this axis spans {words.replace('%', ' %')}")

@@ -20,7 +20,10 @@ def of_curves(lines: Mapping[str, Mapping[int, Spread]], x_axis: str = "round") 
 def of_bars(groups: Mapping[str, Mapping[str, Spread | None]]) -> str:
     """A line per label and series that has a bar."""
     records = [
-        (label, name, *_spread(s)) for label, bars in groups.items() for name, s in bars.items() if s is not None
+        (label, name, *_spread(s))
+        for label, bars in groups.items()
+        for name, s in bars.items()
+        if s is not None
     ]
     return text(("label", "series", *SPREAD), records)
 
@@ -57,4 +60,8 @@ def _cell(value: object) -> object:
     """A value for the file; a name that a spreadsheet would take for a formula gets an apostrophe before it."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    return (
+        f"'{value}"
+        if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+        else value
+    )

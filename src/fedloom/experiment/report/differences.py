@@ -78,7 +78,9 @@ def compared(
     gaps = list(by_seed.values())
     if not gaps or not all(map(math.isfinite, gaps)):
         return None
-    a, b = (samples.of_runs([r for r in runs if r.summary.seed in by_seed], column) for runs in (row, against))
+    a, b = (
+        samples.of_runs([r for r in runs if r.summary.seed in by_seed], column) for runs in (row, against)
+    )
     interval = None
     if a is not None and b is not None and a.keys() == b.keys():
         interval = paired_difference([a[unit] for unit in a], [b[unit] for unit in a])

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from urllib.parse import quote
 
 from fedloom.experiment.report import csv_text, plots
@@ -33,16 +34,23 @@ class File:
 
 @dataclass(frozen=True)
 class Plot:
-    """A titled inline SVG (our own markup, escaped where it holds text), and its figures as CSV, if any."""
+    """A titled inline SVG (our own markup, escaped where it holds text), and its figures as CSV, if any.
+
+    `legend`: names of the series in the order of their colours, which a saved plot shows; `bars`: whether they are bars.
+    """
 
     title: str
     svg: str
     csv: str = ""
+    legend: Sequence[str] = ()
+    bars: bool = False
 
     @property
     def files(self) -> list[File]:
         """The plot to save, as SVG and, with its figures, as CSV."""
-        drawn = File(f"{_slug(self.title)}.svg", _link(standalone(self.svg), "image/svg+xml"))
+        named = [(_swatch(i, self.bars), name) for i, name in enumerate(self.legend)]
+        text = standalone(self.svg, self.title, named)
+        drawn = File(f"{_slug(self.title)}.svg", _link(text, "image/svg+xml"))
         return [drawn, csv_file(self.title, self.csv)] if self.csv else [drawn]
 
 
@@ -63,7 +71,7 @@ def curves(
 ) -> Plot:
     """`plots.curves` with its figures; `name` stands above the plot, else the title."""
     svg = plots.curves(title, lines, unit, key, x_axis, group)
-    return Plot(name or title, svg, csv_text.of_curves(lines, x_axis))
+    return Plot(name or title, svg, csv_text.of_curves(lines, x_axis), list(lines))
 
 
 def bars(
@@ -76,7 +84,9 @@ def bars(
     name: str | None = None,
 ) -> Plot:
     """`plots.bars` with its figures."""
-    return Plot(name or title, plots.bars(title, groups, unit, key, series), csv_text.of_bars(groups))
+    names = list(series or dict.fromkeys(name for group in groups.values() for name in group))
+    svg = plots.bars(title, groups, unit, key, names)
+    return Plot(name or title, svg, csv_text.of_bars(groups), names if len(names) > 1 else (), bars=True)
 
 
 def points(
@@ -88,7 +98,12 @@ def points(
 ) -> Plot:
     """`plots.points` with its figures."""
     svg = plots.points(title, positions, x_axis, y_axis, key)
-    return Plot(title, svg, csv_text.of_points(positions, x_axis[0], y_axis[0]))
+    return Plot(title, svg, csv_text.of_points(positions, x_axis[0], y_axis[0]), list(positions))
+
+
+@cache
+def _swatch(index: int, bar: bool) -> str:
+    return plots.swatch(index, f"saved{index}", bar)
 
 
 def _slug(title: str) -> str:

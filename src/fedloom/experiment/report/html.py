@@ -55,6 +55,7 @@ def render(study: Study) -> str:
     legend = [(row, plots.swatch(i, f"swatch{i}")) for i, row in enumerate(study.rows)]
     return template.render(
         row_css=row_css(len(legend)),
+        norm_of_factors="update_norm" in study.names(),
         most_bands=plots.MOST_BANDS,
         own_plots=own_plots,
         own=own_grid,

@@ -54,7 +54,9 @@ def layers(study: Study) -> list[Layers]:
             continue
         measures = [m for m in MEASURES if any(_of(runs, place, m) for place in places)]
         lines = [[place, *(show(_of(runs, place, m), "number") for m in measures)] for place in places]
-        grid = Grid(f"Layers of {row}, last round", ["layer", *(words(m) + arrow(m) for m in measures)], lines)
+        grid = Grid(
+            f"Layers of {row}, last round", ["layer", *(words(m) + arrow(m) for m in measures)], lines
+        )
         charts = similarity(runs, places, f"layers{number}") if len(flat.rows) <= DRAWN else []
         rows.append(Layers(row, grid, charts))
     return rows

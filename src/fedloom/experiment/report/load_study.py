@@ -6,12 +6,22 @@ from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import check_files
-from fedloom.experiment.report.read import LAYER, RELIABILITY, MeasureRecord, Record, Run, inside, parse, read_run
-
+from fedloom.experiment.report.read import (
+    LAYER,
+    RELIABILITY,
+    MeasureRecord,
+    Record,
+    Run,
+    inside,
+    parse,
+    read_run,
+)
 
 SCOPES = frozenset(
-    (*("global", "local", "worst_client", "mean_client", "base", "novel", "domain", "held_out", "control"),)
-    + ("train", "attack", "update", "clients")
+    [
+        *("global", "local", "worst_client", "mean_client", "base", "novel", "domain", "held_out"),
+        *("clients", "control", "train", "attack", "update"),
+    ]
 )
 """First parts of the names of figures that no method measures itself: evaluations, losses, attacks, agreement."""
 

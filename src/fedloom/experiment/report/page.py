@@ -23,15 +23,22 @@ from fedloom.tasks.metrics.summary import COUNTS
 
 CONDITIONS = ("zeroed", "shuffled", "removed")
 
+WIDEST = 8
+"""Largest number of figures in one table of clients; beyond, it shows the headline figures, and tables by modality the rest."""
+
 
 @dataclass(frozen=True)
 class Clients:
-    """The clients of one row; `series` names the bars of the plots, in colour order."""
+    """The clients of one row; `series` names the bars of the plots, in colour order.
+
+    `more`: all figures by modality, where they are too many for one table.
+    """
 
     row: str
     grid: Grid
     plots: Sequence[Plot]
     series: Sequence[str]
+    more: Sequence[Grid] = ()
 
 
 def by_round(runs: Sequence[Run], name: str) -> dict[int, Spread]:
@@ -109,17 +116,24 @@ def clients(study: Study) -> list[Clients]:
         if not members:
             continue
         names = list(dict.fromkeys(n for group in members.values() for c in group for n in c.metrics))
-        lines = [
-            [
-                client,
+        wide = len(names) > WIDEST
+        shown = [n for n in names if not wide or n.rsplit("/", 1)[-1] in HEADLINE]
+        about = {
+            client: [
                 ", ".join(dict.fromkeys(h for c in group for h in c.holds)) or "text",
                 "–".join(sorted({str(c.train) for c in group}, key=int)),
                 "–".join(sorted({str(c.test) for c in group}, key=int)),
-                *(show(_client_figure(group, n), unit_of(n)) for n in names),
             ]
             for client, group in members.items()
+        }
+        grid = _of_clients(f"Clients of {row}", members, shown, about)
+        parts = dict.fromkeys(n.rpartition("/")[0] for n in names) if wide else {}
+        more = [
+            _of_clients(
+                f"Clients of {row}: {part}", members, [n for n in names if n.rpartition("/")[0] == part]
+            )
+            for part in parts
         ]
-        header = ["client", "holds", "train", "test", *(words(n) + arrow(n) for n in names)]
         charts = []
         series = list(dict.fromkeys(n.split("/")[0] for n in names))
         for metric in HEADLINE:
@@ -131,8 +145,28 @@ def clients(study: Study) -> list[Clients]:
             if any(groups.values()):
                 title, key = f"{words(metric)} by client", f"client{number}{metric}"
                 charts.append(figures.bars(title, groups, "percent", key, series, name=words(metric)))
-        out.append(Clients(row, Grid(f"Clients of {row}", header, lines), charts, series))
+        out.append(Clients(row, grid, charts, series, more))
     return out
+
+
+def _of_clients(
+    caption: str,
+    members: Mapping[str, Sequence[ClientSummary]],
+    names: Sequence[str],
+    about: Mapping[str, Sequence[str]] | None = None,
+) -> Grid:
+    """A line per client with these figures, after what it holds; without `about`, of those clients that have any of them."""
+    header = ["client", *(("holds", "train", "test") if about else ()), *(words(n) + arrow(n) for n in names)]
+    lines = [
+        [
+            client,
+            *(about[client] if about else ()),
+            *(show(_client_figure(group, n), unit_of(n)) for n in names),
+        ]
+        for client, group in members.items()
+        if about or any(n in c.metrics for c in group for n in names)
+    ]
+    return Grid(caption, header, lines)
 
 
 def traffic(study: Study) -> tuple[list[Plot], Grid]:

@@ -25,6 +25,8 @@ FEWEST_JOINED = 3
 """Least number of measured rounds that are joined by a line: two say nothing of the way between them."""
 MOST_BANDS = 4
 """Largest number of rows with bands in sight; beyond, a band appears when its row is picked in the legend."""
+SHIFTED = 0.14
+"""Largest share of the axis over which marks of one round are spread."""
 MANY_ROUNDS = 30
 """Number of measured rounds above which their marks are smaller."""
 
@@ -37,7 +39,7 @@ def curves(
     x_axis: str = "round",
     group: str = "row",
 ) -> str:
-    """One SVG: marks per row where it was measured, joined from three rounds on, with a band of one standard deviation over seeds.
+    """One SVG: marks where a row was measured, joined from three rounds on, with a band of one standard deviation over seeds.
 
     `lines` maps a row to its mean and spread by round; values that are not finite are omitted. `key` makes the
     ids of several plots on one page unique. `x_axis` names the whole numbers on it. `group`: class of a row's marks, `row` where
@@ -50,8 +52,9 @@ def curves(
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDTH, 2.5))
         axes = figure.add_axes((0.155, 0.17, 0.825, 0.79 if span.note is None else 0.73))
+        shifts = _shifts(finite)
         for i, points in enumerate(finite):
-            x, y = list(points), [s.mean / divisor for s in points.values()]
+            x, y = [r + shifts[i] for r in points], [s.mean / divisor for s in points.values()]
             axes.plot(
                 x,
                 y,
@@ -240,6 +243,15 @@ def _scale(lines: Iterable[Mapping[int, Spread]], unit: Unit) -> tuple[float, st
 
 def _short(label: str, length: int = 22) -> str:
     return label if len(label) <= length else label[: length - 1] + "…"
+
+
+def _shifts(lines: Sequence[Mapping[int, Spread]]) -> list[float]:
+    """Small shifts of rows along the rounds, so that marks without lines do not cover each other; zero where there are lines."""
+    rounds = [r for points in lines for r in points]
+    if not rounds or any(len(points) >= FEWEST_JOINED for points in lines):
+        return [0.0] * len(lines)
+    step = min(0.02, SHIFTED / len(lines)) * (max(rounds) - min(rounds))
+    return [(i - (len(lines) - 1) / 2) * step for i in range(len(lines))]
 
 
 def _ends(spread: Spread, divisor: float) -> tuple[float, float]:

@@ -32,7 +32,9 @@ def updates(study: Study) -> tuple[list[Plot], Grid | None]:
     ]
     measured = [line for line in lines if any(cell != "—" for cell in line[1:])]
     caption = "Agreement of the clients' changes, last round"
-    return charts, Grid(caption, ["row", *(words(n) + arrow(n) for n in names)], measured) if measured else None
+    return charts, Grid(
+        caption, ["row", *(words(n) + arrow(n) for n in names)], measured
+    ) if measured else None
 
 
 def heat(study: Study) -> list[Plot]:

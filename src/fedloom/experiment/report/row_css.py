@@ -14,4 +14,3 @@ def row_css(rows: int) -> str:
         one = f".legend:has(.pick-{i}:checked, .key-{i}:hover, .pick-{i}:focus-visible) ~ *"
         rules.append(f"{one} :is(.row-{i}, .band-{i}) {{ opacity: 1; }}")
     return "\n".join(rules)
-

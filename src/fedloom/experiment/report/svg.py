@@ -19,7 +19,7 @@ INK = "#010203"
 COLOURS = [f"#0{i}0b0c" for i in range(SERIES)]
 """Placeholders, which become `currentColor` and `var(--series-N)`."""
 MARKERS = "os^DvPX*<"
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
+DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 2, 1, 2)))
 """Line styles of the first eight series, the next eight and so on."""
 WIDTH = 3.9  # inches: a phone's width, so that letters stay readable there
 STYLE = {
@@ -38,6 +38,8 @@ STYLE = {
     "axes.formatter.useoffset": False,
 }
 
+_COLUMNS, _LINE = 2, 16
+"""Columns and height of a saved plot's legend."""
 _NUMBERS = re.compile(r'(?<= )(?:d|x|y|transform|width|height)="[^"]*"')
 _GROUP = re.compile(r'<g id="((row|band|factor)-\d+)(-hidden)?">')
 
@@ -52,9 +54,9 @@ def marker(index: int) -> str:
     return MARKERS[(index + index // SERIES) % len(MARKERS)]
 
 
-def dashes(index: int) -> str | tuple[int, Sequence[float]]:
+def dashes(index: int) -> str | tuple[int, tuple[float, ...]]:
     """The line style of a series; the ninth is the first dashed one."""
-    return DASHES[index // SERIES % len(DASHES)]  # type: ignore[return-value]
+    return DASHES[index // SERIES % len(DASHES)]
 
 
 def inline(figure: Figure, key: str, label: str | None, titles: Mapping[str, str] | None = None) -> str:
@@ -87,19 +89,34 @@ def inline(figure: Figure, key: str, label: str | None, titles: Mapping[str, str
     return tag + text[text.index(">") + 1 :]
 
 
-def standalone(svg: str) -> str:
-    """An inline <svg> of ours as a file: the light scheme's colours on white, text in a plain font."""
+def standalone(svg: str, title: str = "", legend: Sequence[tuple[str, str]] = ()) -> str:
+    """An inline <svg> of ours as a file: the light scheme's colours on white, with a title above and a legend below.
+
+    `legend` has swatches (inline <svg>, too) with their names.
+    """
+    width, height = _size(svg)
+    lines = -(-len(legend) // _COLUMNS)
+    total = _LINE + height + _LINE * lines
+    parts = [f'<rect y="-{_LINE}" width="{width:g}" height="{total:g}" fill="#ffffff"/>']
+    parts.append(f'<text x="4" y="-5" font-size="10" font-weight="bold">{html.escape(title)}</text>')
+    parts.append(svg.replace("<svg ", f'<svg width="{width:g}" height="{height:g}" ', 1))
+    for i, (mark, name) in enumerate(legend):
+        x, y = i % _COLUMNS * width / _COLUMNS + 4, height + _LINE * (i // _COLUMNS)
+        parts.append(mark.replace("<svg ", f'<svg x="{x:g}" y="{y:g}" width="24" height="11" ', 1))
+        parts.append(f'<text x="{x + 29:g}" y="{y + 9:g}" font-size="9">{html.escape(name)}</text>')
     colours = _light_colours()
-    text = re.sub(r"var\((--series-\d)\)", lambda m: colours[m.group(1)], svg)
+    text = re.sub(r"var\((--series-\d)\)", lambda m: colours[m.group(1)], "".join(parts))
     text = text.replace("currentColor", colours["--ink"]).replace("role=img", 'role="img"')
-    view = re.search(r'viewBox="([^"]*)"', text)
-    box = view.group(1) if view else "0 0 1 1"
-    _, _, width, height = map(float, box.split())
-    paper = f'<rect width="{width:g}" height="{height:g}" fill="#ffffff"/>'
-    opening, _, rest = text.partition(">")
-    opening = re.sub(r' style="[^"]*"', "", opening.removeprefix("<svg"))
-    size = f'xmlns="http://www.w3.org/2000/svg" width="{width * 2:g}" height="{height * 2:g}"'
-    return f'<svg {size}{opening} font-family="sans-serif">{paper}{rest}'
+    text = text.replace("aria-hidden=true", 'aria-hidden="true"')
+    box = f'viewBox="0 -{_LINE} {width:g} {total:g}" width="{2 * width:g}" height="{2 * total:g}"'
+    plain = f'xmlns="http://www.w3.org/2000/svg" {box} font-family="sans-serif" fill="{colours["--ink"]}"'
+    return f"<svg {plain}>{text}</svg>"
+
+
+def _size(svg: str) -> tuple[float, float]:
+    box = re.search(r'viewBox="([^"]*)"', svg)
+    _, _, width, height = map(float, (box.group(1) if box else "0 0 1 1").split())
+    return width, height
 
 
 @cache
@@ -111,7 +128,9 @@ def _light_colours() -> dict[str, str]:
 
 def _shorter(attribute: str) -> str:
     """An attribute's numbers with at most two decimals, on one line."""
-    rounded = re.sub(r"-?\d+\.\d{3,}", lambda m: f"{float(m.group(0)):.2f}".rstrip("0").rstrip("."), attribute)
+    rounded = re.sub(
+        r"-?\d+\.\d{3,}", lambda m: f"{float(m.group(0)):.2f}".rstrip("0").rstrip("."), attribute
+    )
     return " ".join(rounded.split()).replace(' "', '"')
 
 

@@ -119,7 +119,7 @@ class Table:
         return markdown_table(header, lines) + "\n" + "".join(f"\n{markdown_cell(note)}\n" for note in notes)
 
     def csv(self) -> str:
-        """A line per row and column: mean, standard deviation and number of seeds, and the interval's ends; plain numbers in full."""
+        """A line per row and column: mean, standard deviation, number of seeds, and the interval's ends."""
         records = []
         for row in self.rows:
             for column in self.columns:
@@ -148,7 +148,7 @@ class Table:
         )
         notes = [*notes, ARROWS] if any(arrows) else notes
         foot = "".join(f"<p class=note>{html.escape(note)}</p>" for note in notes)
-        caption = f"<caption>{html.escape(self.title)}</caption>"
+        caption = f"<caption><span>{html.escape(self.title)}</span></caption>"
         table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         region = f'<div class=scroll role=region tabindex=0 aria-label="{html.escape(self.title)}">'
         return f"{region}{table}</div>{foot}"

@@ -134,8 +134,9 @@ def weights(study: Study) -> list[Plot]:
             groups[client] = {"first": spread_of(first), "last": spread_of(last)}
         if groups:
             title = f"Weights of {row}, first and last round of fusion"
-            series = ["first", "last"]
-            charts.append(figures.bars(title, groups, "percent", f"weights{number}", series, name=row))
+            charts.append(
+                figures.bars(title, groups, "percent", f"weights{number}", ["first", "last"], name=row)
+            )
     return charts if len(charts) <= DRAWN else []
 
 

@@ -89,7 +89,7 @@ def unit_of(name: str) -> Unit:
 
 
 def arrow(name: str) -> str:
-    """" ↑" where a higher value is better, " ↓" where a lower one is, with a non-breaking space; empty where neither is."""
+    """ " ↑" where a higher value is better, " ↓" where a lower one is, with a non-breaking space; empty where neither is."""
     known = next((sign for pattern, sign in _BETTER.items() if fnmatchcase(name, pattern)), None)
     metric = metric_of(name)
     if known is None and metric is not None:
@@ -111,7 +111,8 @@ def scale_of(value: float, unit: Unit) -> tuple[float, str]:
     return 1.0, ""
 
 
-def _digits(value: float, unit: Unit, sign: str) -> str:
+def _digits(value: float, unit: Unit, sign: str, like: float | None = None) -> str:
+    """A number without its unit; a plain one in powers of ten if it, or the mean beside it (`like`), is small or large."""
     if unit == "percent":
         return f"{value:.1f}"
     if unit == "bytes":
@@ -119,8 +120,11 @@ def _digits(value: float, unit: Unit, sign: str) -> str:
     if unit == "seconds":
         return f"{value:.1f}"
     if unit == "count":
-        return f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"  # a mean over seeds may lie between
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return (
+            f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+        )  # a mean over seeds may lie between
+    size = abs(value if like is None else like)
+    if size and (size < 1e-3 or size >= 1e6):
         return f"{value:.2e}"
     return f"{value:,.4f}"
 
@@ -137,7 +141,7 @@ def show(spread: Spread | float | None, unit: Unit) -> str:
     text = _digits(spread.mean / divisor, unit, sign)
     # bytes and counts usually agree over seeds: a zero spread is omitted
     if spread.sd is not None and not (unit in ("bytes", "count") and spread.sd == 0):
-        text += f" ± {_digits(spread.sd / divisor, unit, sign)}"
+        text += f" ± {_digits(spread.sd / divisor, unit, sign, spread.mean / divisor)}"
     return f"{text} {sign}".strip()
 
 
