@@ -24,9 +24,7 @@ def measured(folder: Path, **measures: object) -> Path:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for r in (1, 2, 3):
         own = {"mine/projector/energy": 0.9 + r / 100, "mine/projector/rank": 12.0, "mine/gap": 1.5 / r}
-        lines += [
-            {"round": r, "name": n, "value": v} for n, v in {**own, "odd/some_thing": 0.25 * r}.items()
-        ]
+        lines += [{"round": r, "name": n, "value": v} for n, v in {**own, "odd/some_thing": 0.25 * r}.items()]
     write_lines(folder / "metrics.jsonl", lines)
     change(folder / "summary.json", **measures)
     return folder
