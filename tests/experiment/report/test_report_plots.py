@@ -156,6 +156,14 @@ def test_bars_and_points_have_their_figures_too() -> None:
     assert points.csv.splitlines()[1] == "a,0.5,0.1,2,0.7,,1"
 
 
+def test_bytes_that_are_far_apart_have_plain_numbers_at_their_axis() -> None:
+    far = {f"m{i}": (Spread(10.0 ** (5 + i), None, 1), Spread(0.7, None, 1)) for i in range(3)}
+    svg = plots.points("t", far, ("sent", "bytes"), ("accuracy", "percent"), "k")
+    assert {"0.1", "1", "10"} <= set(re.findall(r">([\d.]+)</text>", svg))
+    assert "math" not in svg
+    assert "narrow range: the y axis spans 5 points" in svg
+
+
 def test_a_name_is_no_formula_in_a_spreadsheet() -> None:
     assert text(("row", "n"), [("=HYPERLINK(1)", -1.0), ("a,b", float("nan"))]).splitlines() == [
         "row,n",

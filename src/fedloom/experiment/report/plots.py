@@ -5,7 +5,7 @@ the dark scheme. pyplot's global state is not used.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -178,6 +178,7 @@ def points(
                 sent = [v / scales[i][0] for v in values[i] if v > 0]
                 if sent and max(sent) > SPREAD_OUT * min(sent):
                     (axes.set_xscale if i == 0 else axes.set_yscale)("symlog", linthresh=min(sent) / 2)
+                    axis.set_major_formatter(_from(min(sent)))
                 (axes.set_xlim if i == 0 else axes.set_ylim)(0, 1.3 * max(sent, default=1.0))
             elif unit == "percent":
                 axis.set_major_locator(MaxNLocator(nbins=5))
@@ -252,6 +253,11 @@ def _shifts(lines: Sequence[Mapping[int, Spread]]) -> list[float]:
         return [0.0] * len(lines)
     step = min(0.02, SHIFTED / len(lines)) * (max(rounds) - min(rounds))
     return [(i - (len(lines) - 1) / 2) * step for i in range(len(lines))]
+
+
+def _from(least: float) -> Callable[[float, int | None], str]:
+    """Labels of zero and of values from `least` on; a logarithmic scale's own are TeX, and too close below."""
+    return lambda value, _: f"{value:g}" if value == 0 or value >= least else ""
 
 
 def _ends(spread: Spread, divisor: float) -> tuple[float, float]:
