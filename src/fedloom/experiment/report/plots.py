@@ -255,7 +255,7 @@ def _shifts(lines: Sequence[Mapping[int, Spread]]) -> list[float]:
     return [(i - (len(lines) - 1) / 2) * step for i in range(len(lines))]
 
 
-def _from(least: float) -> Callable[[float, int | None], str]:
+def _from(least: float) -> Callable[[float, float], str]:
     """Labels of zero and of values from `least` on; a logarithmic scale's own are TeX, and too close below."""
     return lambda value, _: f"{value:g}" if value == 0 or value >= least else ""
 
