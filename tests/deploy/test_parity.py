@@ -44,7 +44,7 @@ def test_a_deployed_run_ends_in_the_bits_of_a_local_one(method, quick, tmp_path)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[n], two[n]) for n in one)
     assert result.summary["status"] == "complete"
-    figures = ("global/", "local/", "worst_client/", "mean_client/", "train/", "restoration", "update_norm")
+    figures = ("global/", "local/", "worst_client/", "mean_client/", "train/", "restoration", "change_norm")
     here, there = metrics(tmp_path / "local", figures), metrics(tmp_path / "far", figures)
     unjoined = {k for k in here if k[1].endswith("sample_median") and k[1].startswith(("global/", "local/"))}
     everywhere = {k for k in here if k[1].startswith("global/")} if method == "fedsa-lora" else set()

@@ -94,7 +94,7 @@ def test_glue_files_deal_whole_sets_and_give_vera_the_rates_of_its_release(name:
 def test_the_ridge_study_shows_every_mode_and_what_it_does_to_the_norm() -> None:
     for name in ("table12", "fig3a"):
         runs = rows_of(name, "tiny")
-        assert {"norm_ratio", "restoration_error", "restoration_error_before", "update_norm"} <= {
+        assert {"norm_ratio", "restoration_error", "restoration_error_before", "change_norm"} <= {
             *runs[0].columns
         }
         found = {(r.method.mode, r.method.ridge) for r in runs if r.method.name == "feda2-lora"}  # type: ignore[attr-defined]

@@ -10,7 +10,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply
 from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
-from fedloom.federation.diagnostics import SIMILARITIES, agreement, similarities, turn
+from fedloom.federation.diagnostics import SIMILARITIES, agreement, change_norm, similarities, turn
 from fedloom.methods.base.combine import Pair
 
 
@@ -76,6 +76,46 @@ def test_turning_back_is_below_zero() -> None:
     assert turn({"a": torch.tensor([0.0, 3.0])}, {}) == {}
 
 
+def factors(rank: int, seed: int) -> dict[str, torch.Tensor]:
+    g = torch.Generator().manual_seed(seed)
+    return {
+        "llm/q.lora_A": torch.randn(rank, 7, generator=g),
+        "llm/q.lora_B": torch.randn(5, rank, generator=g),
+    }
+
+
+def dense(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return tensors["llm/q.lora_B"].double() @ tensors["llm/q.lora_A"].double()
+
+
+@pytest.mark.parametrize("rank", [2, 3])
+def test_the_change_is_that_of_the_products_and_of_all_other_tensors(rank: int) -> None:
+    before, after = factors(2, 0), factors(rank, 1)  # also where the server's rank has changed
+    size = float((dense(after) - dense(before)).norm())
+    assert change_norm(before, after, {}) == pytest.approx(size, rel=1e-6)
+    projector = {"projector": torch.zeros(3)}, {"projector": torch.full((3,), 2.0)}
+    found = change_norm({**before, **projector[0]}, {**after, **projector[1]}, {})
+    assert found == pytest.approx((size**2 + 12) ** 0.5, rel=1e-6)
+
+
+def test_the_same_model_in_other_factors_has_not_changed() -> None:
+    before = factors(2, 0)
+    after = {"llm/q.lora_A": 2 * before["llm/q.lora_A"], "llm/q.lora_B": before["llm/q.lora_B"] / 2}
+    assert change_norm(before, after, {}) == pytest.approx(0.0, abs=1e-6)
+    assert change_norm(before, dict(before), {}) == 0.0
+
+
+def test_factors_that_stay_begin_at_zero_or_do_not_travel() -> None:
+    one, other = factors(2, 0), factors(2, 1)
+    A, B = "llm/q.lora_A", "llm/q.lora_B"
+    frozen = {A: one[A]}  # FFA-LoRA: B alone travels
+    moved = (other[B] - one[B]).double() @ one[A].double()
+    assert change_norm({B: one[B]}, {B: other[B]}, frozen) == pytest.approx(float(moved.norm()), rel=1e-6)
+    assert change_norm({}, one, {}) == pytest.approx(float(dense(one).norm()), rel=1e-6)  # FLoRA's stack
+    alone = float((other[A] - one[A]).norm())  # FedSA-LoRA: B stays with the clients
+    assert change_norm({A: one[A]}, {A: other[A]}, {}) == pytest.approx(alone, rel=1e-6)
+
+
 @pytest.mark.parametrize(("every", "measured"), [(1, [1, 2, 3]), (2, [2, 3]), ("off", [])])
 def test_the_aggregation_is_measured_when_it_is_due_and_in_the_last_round(
     quick: Any, every: Any, measured: list[int]
@@ -86,7 +126,7 @@ def test_the_aggregation_is_measured_when_it_is_due_and_in_the_last_round(
     chosen = quick("feda2-lora", data=data, rounds=3, training={"steps": 1}, evaluation=evaluation)
     build(chosen, None, lambda progress: found.update({progress.round: set(progress.metrics)})).run()
     assert [n for n, names in found.items() if {"restoration_error", "angle"} <= names] == measured
-    assert [n for n, names in found.items() if "update_norm" in names] == [1, 2, 3]
+    assert [n for n, names in found.items() if "change_norm" in names] == [1, 2, 3]
 
 
 def test_off_is_read_as_written_and_other_values_are_refused() -> None:

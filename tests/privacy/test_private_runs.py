@@ -58,7 +58,7 @@ def test_a_secure_run_gives_the_plain_model_within_the_fixed_point_error(method,
     assert_near(plain, secure, 1e-7)
     assert secure.last_metrics["train/loss"] == pytest.approx(plain.last_metrics["train/loss"], abs=1e-6)
     assert not any("/loss" in n and n != "train/loss" for n in secure.last_metrics if n.startswith("train/"))
-    assert secure.last_metrics["update_norm"] == pytest.approx(plain.last_metrics["update_norm"], rel=1e-4)
+    assert secure.last_metrics["change_norm"] == pytest.approx(plain.last_metrics["change_norm"], rel=1e-4)
     assert "restoration_error" not in secure.last_metrics
     up = [sum(e["bytes_up"] for e in f.folder.history("ledger.jsonl")) for f in (plain, secure)]
     asks = len(secure.folder.history("ledger.jsonl"))

@@ -198,6 +198,8 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         "privacy": privacy_summary(federation),
         "clients": _client_rows(federation) if rows is None else list(rows),
     }
+    if experiment.method.measures:
+        summary["measures"] = [asdict(measure) for measure in experiment.method.measures]
     if federation.totals.accepted:
         summary["accepted_changes"] = list(federation.totals.accepted)
     controls = [

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedloom.aggregation import lora
 from fedloom.aggregation.mean import squared_distance
+from fedloom.aggregation.stack import wide
 from fedloom.core.payload import Reply, group_of
 from fedloom.methods.base.combine import Pair, pairs
 
@@ -116,9 +117,39 @@ def _mean_cosine(gram: Tensor) -> float | None:
     return float(cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1))
 
 
-def update_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
-    """Frobenius norm of the change of all shared tensors."""
-    return sqrt(sum(squared_distance(after[n], before[n]) for n in before))
+def change_norm(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], frozen: Mapping[str, Tensor]
+) -> float:
+    """Frobenius norm of the shared model's change: of the products B A, and of every other tensor.
+
+    The change of factors would not do: B / 2 and 2 A are the same model. A factor that is never trained comes from `frozen`; a
+    pair that is only in `after` began at zero; where one factor stays with the clients, the other one's change counts.
+    Adapters are taken without their scale. No d_out x d_in matrix is formed.
+    """
+    old, new = {**frozen, **before}, {**frozen, **after}
+    squares, seen = 0.0, set[str]()
+    for place in sorted({n[: -len("lora_A")] for n in after if n.endswith(("lora_A", "lora_B"))}):
+        names = (place + "lora_A", place + "lora_B")
+        if all(n in new for n in names):
+            seen.update(names)
+            known = all(n in old for n in names)
+            squares += _squared_change(new, old if known else None, *names)
+    others = [n for n in before if n not in seen and n in after]
+    return sqrt(squares + sum(squared_distance(after[n], before[n]) for n in others))
+
+
+def _squared_change(
+    new: Mapping[str, Tensor], old: Mapping[str, Tensor] | None, name_A: str, name_B: str
+) -> float:
+    """||B' A' - B A||^2 = tr(G_B G_A), with the Gram matrices of [B', -B] and of [A'; A]; B A = 0 if `old` is None."""
+    A, B = new[name_A], new[name_B]
+    if old is not None and A is old[name_A] and B is old[name_B]:
+        return 0.0
+    rows, columns = wide(A), wide(B)
+    if old is not None:
+        rows = torch.cat([rows, wide(old[name_A]).to(rows.device)])
+        columns = torch.cat([columns, -wide(old[name_B]).to(columns.device)], dim=1)
+    return max(float(((columns.T @ columns) * (rows @ rows.T)).sum()), 0.0)
 
 
 def agreement(replies: Sequence[Reply], before: Mapping[str, Tensor]) -> dict[str, float]:

@@ -23,7 +23,7 @@ from fedloom.federation import Engine
 from fedloom.federation.ask import RoundAsk
 from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
-from fedloom.federation.diagnostics import aggregation, agreement, turn, update_norm
+from fedloom.federation.diagnostics import aggregation, agreement, change_norm, turn
 from fedloom.federation.exchange import Exchange, NoReplies
 from fedloom.federation.progress import Observer, Progress, Totals
 from fedloom.federation.run_folder import Checkpoint, RunFolder
@@ -311,12 +311,13 @@ class Federation:
         summed = self.experiment.privacy.sums
         if (self.replies or summed) and self.state is not before and before.shared:
             every = self.experiment.evaluation.diagnostics
+            frozen = method.scope.pick(self.engine.model.start, "frozen")
             if not summed and every != "off" and (number == self.rounds or number % every == 0):
                 weights = method.client_weights(self.replies)
-                frozen = method.scope.pick(self.engine.model.start, "frozen")
                 known, began = ({**frozen, **t} for t in (before.shared, method.began(before)))
                 metrics |= aggregation(self.replies, weights, method.product(self.state), known, began)
-            metrics["update_norm"] = update_norm(before.shared, self.state.shared)
+            after = {**self.state.shared, **method.product(self.state)}
+            metrics["change_norm"] = change_norm(method.began(before), after, frozen)
             if self.experiment.evaluation.updates:
                 metrics |= self._update_metrics(before)
         if self.state is not before:

@@ -20,6 +20,7 @@ from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.linear_layers import Layer, layers
+from fedloom.methods.base.measure import Measure
 from fedloom.methods.base.method import Ask, Combination, Method, State
 
 BASIS, VELOCITY = ".basis", ".velocity"
@@ -36,6 +37,11 @@ class FedCMP(Method):
     linear: ClassVar[bool] = False
     shares: ClassVar[Scope] = Scope(shared=("*",))
     combination: ClassVar[Combination] = "individual"
+    measures: ClassVar[tuple[Measure, ...]] = (
+        Measure("rank", "rank of the basis", "count"),
+        Measure("energy", "energy held by the basis", "percent"),
+        Measure("effective_clients", "effective clients"),
+    )
 
     beta: float = Field(0.2, ge=0, lt=1, description="momentum of the basis (OPM); 0 = CRA alone")
     gamma: float = Field(1.0, ge=0, description="strength of the reliability weights (CRA); 0 = OPM alone")

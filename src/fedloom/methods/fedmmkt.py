@@ -33,6 +33,7 @@ from fedloom.methods.base.distillation import (
     Loss,
     server_of,
 )
+from fedloom.methods.base.measure import Measure
 from fedloom.methods.base.method import Ask, State
 from fedloom.models.generation.public_set import Public
 from fedloom.models.own.model_bank import KNOWLEDGE
@@ -107,6 +108,9 @@ class FedMMKT(DistillationMethod):
     name: ClassVar[str] = "fedmmkt"
     title: ClassVar[str] = "FedMMKT (reconstruction)"
     paper: ClassVar[str] = "FedMMKT (2025), our reconstruction"
+    measures: ClassVar[tuple[Measure, ...]] = (
+        Measure("masked_names", "class names taken out of captions", "count"),
+    )
 
     vote: LabVote = Field(LabVote(), description="M2: one label for every item")
     fusion: Fusing = Field(Fusing(), description="M3: one vector for every item")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from fedloom.experiment.report import write_report
 from fedloom.tasks.image_grid import write_grid
@@ -40,7 +41,21 @@ const look = () => {
   if (sounds.some(e => e.readyState < 1 && !e.error)) { setTimeout(look, 50); return; }
   const wide = [...document.querySelectorAll("body *")].filter(
     e => e.getBoundingClientRect().right > innerWidth + 1 && !e.closest(".scroll, pre, svg"));
+  const style = e => getComputedStyle(e);
+  const ground = scheme => {
+    document.getElementById("scheme-" + scheme).click();
+    return style(document.body).backgroundColor;
+  };
+  const schemes = ["dark", "light", "system"].map(ground);
+  const opacities = () => [...document.querySelectorAll("#curves figure:first-child :is(.row, .band)")]
+    .map(e => [e.getAttribute("class").split(" ")[1], style(e).opacity]);
+  const before = opacities();
+  document.querySelector("#curves .pick-1").click();
   parent.postMessage(JSON.stringify({
+    schemes: schemes,
+    before: Object.fromEntries(before),
+    picked: Object.fromEntries(opacities()),
+    saved: [...document.querySelectorAll("a[download]")].map(e => e.href.split(",")[0]),
     inner: innerWidth,
     scroll: document.documentElement.scrollWidth,
     wide: wide.map(e => e.outerHTML.slice(0, 150)),
@@ -88,7 +103,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(demo)
 
 
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [360, 390, 1280])
 def test_the_page_is_sound_at_phone_and_desktop_width(page: Path, tmp_path: Path, width: int) -> None:
     text = page.read_text(encoding="utf-8")
     # the page's own policy forbids scripts, the probe's too: the probed copy goes without it
@@ -108,12 +123,22 @@ def test_the_page_is_sound_at_phone_and_desktop_width(page: Path, tmp_path: Path
     assert found["sounds"] == [0.5, 0.5]  # seconds
     assert found["letters"] >= 9  # pixels: the plots' smallest letters are readable on a phone, too
     assert found["requests"] == []
+    assert found["schemes"] == ["rgb(21, 24, 28)", "rgb(255, 255, 255)", "rgb(255, 255, 255)"]
+    assert found["before"] == {"row-0": "1", "band-0": "1", "row-1": "1"}
+    assert found["picked"] == {"row-0": "0.13", "band-0": "0", "row-1": "1"}
+    assert set(found["saved"]) == {"data:image/svg+xml", "data:text/csv;charset=utf-8"}
 
 
 def test_the_page_as_it_is_leaves_the_console_empty(page: Path, tmp_path: Path) -> None:
     done = chromium(tmp_path, "--dump-dom", page.as_uri())
     assert "Reproduce" in done.stdout
     assert not [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def test_the_page_is_dark_where_the_system_is(page: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "dark.png"
+    chromium(tmp_path, "--blink-settings=preferredColorScheme=0", f"--screenshot={picture}", page.as_uri())
+    assert Image.open(picture).convert("RGB").getpixel((2, 2)) == (21, 24, 28)
 
 
 def test_the_console_test_would_see_an_error(page: Path, tmp_path: Path) -> None:

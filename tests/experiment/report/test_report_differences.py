@@ -1,7 +1,10 @@
 """Intervals over test samples, and paired differences between rows."""
 
+import csv
+import io
 import json
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from fedloom.experiment.report import comparison
 from fedloom.experiment.report.columns import Column
 from fedloom.experiment.report.differences import best_row, compared
 from fedloom.experiment.report.load_study import read
+from fedloom.experiment.report.paired import paired
 from fedloom.experiment.report.read import read_run
 from fedloom.experiment.report.sample_values import SampleValues
 from tests.experiment.report.report_folders import change, make_rows, make_run, write_lines
@@ -183,6 +187,42 @@ def test_a_table_with_intervals_fits_eighty_columns(tmp_path: Path) -> None:
     assert max(map(len, text.splitlines())) <= 80
     assert "FedA²-LoRA II-stage" in text
     assert "90.0±0.0*" in text
+
+
+def test_every_seeds_difference_stands_beside_the_mean(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"a": [BAD, BAD, GOOD], "b": [GOOD, BAD, BAD]})
+    found = compared(read(folder).rows["b"], read(folder).rows["a"], MATCH, SampleValues())
+    assert found is not None
+    assert found.by_seed == pytest.approx({0: 0.6, 1: 0.0, 2: -0.6})
+    pairs, notes = paired(read(folder))
+    match = next(
+        pair for pair in pairs if "exact match" in pair.grid.caption and "image" in pair.grid.caption
+    )
+    assert list(match.grid.header)[:5] == ["row", "difference\u00a0↑", "seed 0", "seed 1", "seed 2"]
+    assert list(match.grid.lines[0])[:5] == ["b", "0.0", "+60.0", "0.0", "-60.0"]
+    assert match.grid.lines[0][-1] == "within"
+    assert any("seeds p" in note for note in notes)
+    saved = list(csv.DictReader(io.StringIO(match.plot.csv)))
+    assert [float(saved[0][f"seed {s}"]) for s in range(3)] == pytest.approx([0.6, 0.0, -0.6])
+
+
+def test_a_seed_that_one_row_lacks_has_no_difference(tmp_path: Path) -> None:
+    pairs, _ = paired(read(study(tmp_path / "s", {"a": [BAD, BAD], "b": [GOOD, BAD], "c": [GOOD]})))
+    match = next(
+        pair for pair in pairs if "exact match" in pair.grid.caption and "image" in pair.grid.caption
+    )
+    assert [list(line)[:4] for line in match.grid.lines] == [
+        ["b", "+30.0", "+60.0", "0.0"],
+        ["c", "+60.0", "+60.0", "—"],
+    ]
+    assert paired(read(make_run(tmp_path / "one"))) == ([], [])
+
+
+def test_the_page_marks_the_best_value_only_where_the_interval_leaves_out_zero(tmp_path: Path) -> None:
+    clear = comparison(study(tmp_path / "s", {"a": [GOOD] * 2, "b": [BAD] * 2}), [KEY], intervals=True)
+    assert re.findall(r"<td class=best>([\d.]+)", clear.html()) == ["90.0"]
+    close = comparison(study(tmp_path / "t", {"a": [GOOD] * 2, "c": [NEAR] * 2}), [KEY], intervals=True)
+    assert "class=best" not in close.html()
 
 
 def test_compare_against_a_row_prints_difference_interval_and_verdict(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -151,7 +152,7 @@ def test_rows_that_share_a_sample_share_its_media(rows_page: tuple[Path, Page]) 
 def test_controls_stand_beside_the_intact_figure(run_page: tuple[Path, Page]) -> None:
     text = run_page[1].text
     assert "row input metric intact zeroed shuffled removed" in text
-    assert "FedAvg-LoRA image token accuracy 60.0 % 25.0 % 26.0 % 27.0 %" in text
+    assert "FedAvg-LoRA image token accuracy ↑ 60.0 % 25.0 % 26.0 % 27.0 %" in text
     assert "shows that the model answers without that input" in text
 
 
@@ -175,6 +176,56 @@ def test_the_page_can_be_read_aloud(rows_page: tuple[Path, Page]) -> None:
     assert len(ids) == len(set(ids))
     targets = {str(a["href"])[1:] for _, a in page.tags if str(a.get("href", "")).startswith("#")}
     assert targets <= set(ids)
+
+
+def test_headings_go_down_by_one(rows_page: tuple[Path, Page]) -> None:
+    _, page = rows_page
+    levels = [int(tag[1]) for tag, _ in page.tags if tag in ("h1", "h2", "h3", "h4")]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b <= a + 1 for a, b in pairwise(levels))
+    assert next(a["lang"] for tag, a in page.tags if tag == "html") == "en"
+
+
+def test_every_box_has_a_name_and_a_row_to_pick(rows_page: tuple[Path, Page]) -> None:
+    rows, page = rows_page
+    boxes = [str(a["class"]) for tag, a in page.tags if tag == "input" and a["type"] == "checkbox"]
+    assert boxes[:2] == ["pick pick-0", "pick pick-1"]
+    assert [a["id"] for tag, a in page.tags if tag == "input" and a["type"] == "radio"] == [
+        "scheme-system",
+        "scheme-light",
+        "scheme-dark",
+    ]
+    text = (rows / "report.html").read_text(encoding="utf-8")
+    assert len(re.findall(r"<label><input", text)) == len([tag for tag, _ in page.tags if tag == "input"])
+    assert ".legend:has(.pick-1:checked" in text
+
+
+def test_figures_and_the_table_can_be_saved(rows_page: tuple[Path, Page]) -> None:
+    _, page = rows_page
+    saved = [a for tag, a in page.tags if tag == "a" and "download" in a]
+    assert {str(a["download"]).rsplit(".", 1)[1] for a in saved} == {"svg", "csv"}
+    assert all(a.get("aria-label", "").startswith("Save ") for a in saved)
+    plots = [a for tag, a in page.tags if tag == "svg" and a.get("role") == "img"]
+    assert len([a for a in saved if str(a["download"]).endswith(".svg")]) == len(plots)
+
+
+def test_differences_by_seed_are_in_sight(rows_page: tuple[Path, Page]) -> None:
+    text = rows_page[1].text
+    assert "Paired differences" in text
+    # FedA² less FedAvg: 0.7 - 0.5 and 0.72 - 0.6
+    assert "FedA²-LoRA +16.0 +20.0 +12.0 —" in text
+
+
+def test_a_run_of_an_earlier_version_says_that_its_norm_is_of_the_factors(tmp_path: Path) -> None:
+    old, new = make_run(tmp_path / "old"), make_run(tmp_path / "new")
+    for run, name in ((old, "update_norm"), (new, "change_norm")):
+        with (run / "metrics.jsonl").open("a") as file:
+            file.writelines(json.dumps({"round": t, "name": name, "value": 0.5}) + "\n" for t in (1, 2, 3))
+    texts = page_of(old).text, page_of(new).text
+    assert ["update norm of the factors" in text for text in texts] == [True, False]
+    assert ["in runs of earlier versions" in text for text in texts] == [True, False]
+    assert "update norm" in texts[1]
 
 
 def test_the_same_run_gives_the_same_page(run: Path) -> None:
@@ -232,7 +283,8 @@ def test_more_rows_than_colours_still_have_a_page(tmp_path: Path) -> None:
         metrics.write_text("".join(line for line in lines if "global/image/token_accuracy" in line))
     page = page_of(folder)
     assert all(f"method {i} {40 + i}.0" in page.text for i in range(10))
-    curve = next(str(a["aria-label"]) for tag, a in page.tags if tag == "svg" and a.get("aria-label"))
+    labels = [str(a["aria-label"]) for tag, a in page.tags if tag == "svg" and a.get("aria-label")]
+    curve = next(label for label in labels if "over rounds" in label)
     assert "method 9 49.0 %" in curve
 
 

@@ -1,3 +1,5 @@
+import csv
+import io
 import math
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import rich.console
 from fedloom.experiment.report import comparison
 from fedloom.experiment.report.load_study import read
 from fedloom.experiment.report.table import BEFORE, table_of
-from fedloom.experiment.report.units import Spread, human_bytes, show, unit_of, words
+from fedloom.experiment.report.units import Spread, arrow, human_bytes, show, unit_of, words
 from tests.experiment.report.report_folders import change, make_rows, make_run
 
 
@@ -137,8 +139,68 @@ def test_shares_are_shown_in_percent(metric: str) -> None:
     assert show(0.5, unit_of(f"local/image/{metric}")) == "50.0 %"
 
 
+@pytest.mark.parametrize(
+    "name", ["update/opposed", "vote/coverage", "fusion/image/max_weight", "fusion/image-00/weight"]
+)
+def test_other_shares_are_in_percent_too(name: str) -> None:
+    assert unit_of(name) == "percent"
+
+
+@pytest.mark.parametrize("name", ["global/image/samples", "tokens", "local/text/generated", "fusion/rank99"])
+def test_counts_are_whole_numbers(name: str) -> None:
+    assert show(132.0, unit_of(name)) == "132"
+    assert show(Spread(132.0, 0.0, 2), unit_of(name)) == "132"
+    assert (
+        show(Spread(132.5, 0.70710678, 2), unit_of(name)) == "132.5 ± 0.7"
+    )  # a mean over seeds may lie between
+
+
+def test_a_deviation_is_written_as_its_mean_is() -> None:
+    assert show(Spread(0.0349, 9.96e-4, 2), "number") == "0.0349 ± 0.0010"
+    assert show(Spread(3.3e-8, 1.08e-9, 2), "number") == "3.30e-08 ± 1.08e-09"
+
+
+@pytest.mark.parametrize(
+    ("name", "sign"),
+    [
+        ("global/image/exact_match", "↑"),
+        ("control/image/zeroed/token_accuracy", "↑"),
+        ("train/loss", "↓"),
+        ("restoration_error/llm", "↓"),
+        ("generator/fid", "↓"),
+        ("attack/success", "↓"),  # the attacker's
+        ("bytes_up", ""),
+        ("update/turn", ""),
+        ("global/image/samples", ""),
+    ],
+)
+def test_the_arrow_points_to_better_values(name: str, sign: str) -> None:
+    assert arrow(name).strip() == sign
+
+
+def test_the_page_has_arrows_at_its_columns_and_says_what_they_mean(rows: Path) -> None:
+    text = comparison(rows).html()
+    assert '<th scope="col">image: exact match\u00a0%\u00a0↑</th>' in text
+    assert '<th scope="col">bytes up</th>' in text
+    assert "↑: higher is better; ↓: lower is better" in text
+    assert "↑" not in comparison(rows, ["bytes_up"]).html()
+
+
+def test_the_table_as_csv_has_plain_numbers_in_full(rows: Path) -> None:
+    records = list(csv.DictReader(io.StringIO(comparison(rows).csv())))
+    first = records[0]
+    assert (first["row"], first["column"], first["seeds"]) == (
+        "FedAvg-LoRA",
+        "global/image/token_accuracy",
+        "2",
+    )
+    assert float(first["mean"]) == pytest.approx(0.55)
+    assert float(first["sd"]) == pytest.approx(0.0707106781)
+    assert len(records) == 14  # two rows, seven columns
+
+
 def test_a_loss_and_a_count_are_no_percent() -> None:
-    assert (unit_of("global/image/loss"), unit_of("global/image/samples")) == ("number", "number")
+    assert (unit_of("global/image/loss"), unit_of("global/image/samples")) == ("number", "count")
     assert [words(f"global/image/{m}") for m in ("f1", "sentence_bleu")] == [
         "image: F1",
         "image: sentence BLEU",

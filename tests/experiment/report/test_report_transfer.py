@@ -67,14 +67,14 @@ def test_figures_by_group_with_their_units(tmp_path) -> None:
     study = read(told(tmp_path / "run"))
     generator, vote, fusion = parts(study)
     assert (generator.title, vote.title, fusion.title) == ("Generator", "Vote", "Fusion")
-    assert generator.grid.header == ["row", "agreement", "FID"]
+    assert generator.grid.header == ["row", "agreement\u00a0↑", "FID\u00a0↓"]
     assert generator.grid.lines == [["FedMMKT", "75.0 %", "2.5000"]]
     assert vote.grid.lines == [["FedMMKT", "50.0 %", "87.5 %"]]
     assert fusion.grid.header == ["row", "image: effective clients"]
     assert fusion.grid.lines == [["FedMMKT", "1.1000"]]
     assert [len(p.plots) for p in (generator, vote, fusion)] == [2, 2, 1]
     (bars,) = weights(study)
-    assert "image-00: first 0.6500, last 0.4500; image-01: first 0.3500, last 0.5500" in bars.svg
+    assert "image-00: first 65.0 %, last 45.0 %; image-01: first 35.0 %, last 55.0 %" in bars.svg
     assert not any(k.startswith(("vote", "fusion", "generator")) for k in default_columns(study))
 
 

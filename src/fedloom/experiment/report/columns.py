@@ -6,7 +6,7 @@ from statistics import fmean
 
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.predictions import rounds_above_majority
-from fedloom.experiment.report.read import LAYER, Run
+from fedloom.experiment.report.read import LAYER, MeasureRecord, Run
 from fedloom.experiment.report.units import Spread, unit_of, words
 from fedloom.federation.diagnostics import SIMILARITIES
 from fedloom.tasks.metrics.metric import Unit
@@ -53,7 +53,8 @@ MEASURES = ("restoration_error_before", "restoration_error", "norm_ratio", "cond
 UPDATES = ("update/cosine", "update/cosine_min", "update/opposed", "update/turn")
 """Agreement between the clients' updates, and between the updates of successive rounds."""
 
-DIAGNOSTICS = (*MEASURES, "update_norm")
+DIAGNOSTICS = (*MEASURES, "change_norm", "update_norm")
+"""Diagnostics of a round; `update_norm` stands in runs of earlier versions, which measured the factors."""
 
 OWN_SECTION = ("update", "canonical", "vote", "fusion", "generator")
 """Prefixes of metrics with a section of their own in the report."""
@@ -92,7 +93,7 @@ def known_columns(study: Study) -> list[Column]:
     )
     keys = [*study.names(), *of_clients, *FIELDS, *DERIVED]
     found = [key for key in keys if any(figure_of(run, key) is not None for run in study.runs)]
-    return [Column(key, title_of(key), unit_of(key)) for key in found]
+    return [_column(study, key) for key in found]
 
 
 def resolved(key: str, names: Sequence[str]) -> str:
@@ -123,8 +124,8 @@ def columns_of(study: Study, keys: Sequence[str]) -> tuple[Column, ...]:
     averaged = [k[len(AVERAGED) :] for k in keys if k.startswith(AVERAGED)]
     if not study.across:
         keys = [k.removeprefix(AVERAGED) for k in keys]
-        return tuple(Column(key, title_of(key), unit_of(key)) for key in keys)
-    plain = [Column(key, title_of(key), unit_of(key)) for key in keys if not key.startswith(AVERAGED)]
+        return tuple(_column(study, key) for key in keys)
+    plain = [_column(study, key) for key in keys if not key.startswith(AVERAGED)]
     if averaged:
         count = len(study.across)
         each = [Column(c.key, f"{part}, {c.title}", c.unit, part) for part in study.across for c in plain]
@@ -134,6 +135,21 @@ def columns_of(study: Study, keys: Sequence[str]) -> tuple[Column, ...]:
         parts = len(study.across)
         return tuple(Column(key, part, unit, part, parts) for part in (*study.across, AVERAGE))
     return tuple(Column(c.key, f"{part}, {c.title}", c.unit, part) for part in study.across for c in plain)
+
+
+def _column(study: Study, key: str) -> Column:
+    """A column without a part; a method's own figure has the title and unit that the method declares."""
+    if (measure := study.measure(key)) is None:
+        return Column(key, title_of(key), unit_of(key))
+    return Column(key, measure_title(key, measure), measure.unit)
+
+
+def measure_title(name: str, measure: MeasureRecord | None) -> str:
+    """A figure's title as its method declares it, after its place, such as a layer."""
+    place = name.rpartition("/")[0].partition("/")[2]
+    if measure is None:
+        return title_of(name)
+    return f"{place.replace('_', ' ')}: {measure.title}" if place else measure.title
 
 
 def title_of(key: str) -> str:

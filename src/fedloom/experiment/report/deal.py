@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedloom.data.deal_counts import ordered_labels
-from fedloom.experiment.report import plots
+from fedloom.experiment.report import csv_text, plots
+from fedloom.experiment.report.figures import Grid, Plot
 from fedloom.experiment.report.load_study import Study
-from fedloom.experiment.report.page import Grid, Plot
 
 CLIENTS, LABELS = 60, 24
 """The most clients and labels of a picture and its table."""
@@ -51,4 +51,6 @@ def _part(what: str, counts: Mapping[str, Mapping[str, int]], key: str) -> tuple
     title = f"samples by {what}, darkest: {most}" + ("; the first clients and labels" if left_out else "")
     lines = [[name, *(str(counts[name].get(label, 0)) for label in labels)] for name in names]
     grid = Grid(f"Samples by {what}, training and test", ["client", *labels], lines)
-    return Plot(title, plots.heat(title, names, values, key)), grid
+    counted = [[float(counts[name].get(label, 0)) for label in labels] for name in names]
+    figures = csv_text.of_heat(names, counted, labels)
+    return Plot(title, plots.heat(title, names, values, key), figures), grid

@@ -5,7 +5,7 @@ A row is ahead of another, or behind it, only where the interval of their differ
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -38,6 +38,7 @@ class Difference:
     """A row's figure less another row's, over the seeds that both have.
 
     `interval` with its p is None where the runs kept no samples that give both figures; `p_seeds` for fewer than three seeds.
+    `by_seed`: each seed's difference.
     """
 
     mean: float
@@ -45,6 +46,7 @@ class Difference:
     interval: Interval | None
     p_seeds: float | None
     lower_is_better: bool = False
+    by_seed: dict[int, float] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict | None:
@@ -58,11 +60,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Differences:
-    """All rows against one in one column, as text."""
+    """All rows against one in one column, as text and as they are."""
 
     title: str
     header: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
+    column: Column
+    found: dict[str, Difference]
 
 
 def compared(
@@ -70,11 +74,13 @@ def compared(
 ) -> Difference | None:
     """The difference of two rows in a column; None without a common seed or with a figure that is not finite."""
     first, second = figures_by_seed(row, column), figures_by_seed(against, column)
-    seeds = [seed for seed in first if seed in second]
-    gaps = [first[seed] - second[seed] for seed in seeds]
+    by_seed = {seed: first[seed] - second[seed] for seed in first if seed in second}
+    gaps = list(by_seed.values())
     if not gaps or not all(map(math.isfinite, gaps)):
         return None
-    a, b = (samples.of_runs([r for r in runs if r.summary.seed in seeds], column) for runs in (row, against))
+    a, b = (
+        samples.of_runs([r for r in runs if r.summary.seed in by_seed], column) for runs in (row, against)
+    )
     interval = None
     if a is not None and b is not None and a.keys() == b.keys():
         interval = paired_difference([a[unit] for unit in a], [b[unit] for unit in a])
@@ -86,6 +92,7 @@ def compared(
         interval,
         seed_sign_flip(gaps) if tested else None,
         metric is not None and metric.lower_is_better,
+        by_seed,
     )
 
 
@@ -127,16 +134,17 @@ def of_study(
     for column in columns:
         if metric_of(column.key) is None:  # bytes, seconds, diagnostics: no better and no worse
             continue
-        lines = []
-        for row, runs in study.rows.items():
-            found = None if row == base else compared(runs, study.rows[base], column, samples)
-            if found is not None:
-                lines.append((row, *described(found, column)))
+        found = {
+            row: difference
+            for row, runs in study.rows.items()
+            if row != base and (difference := compared(runs, study.rows[base], column, samples)) is not None
+        }
+        lines = tuple((row, *described(difference, column)) for row, difference in found.items())
         if lines:
             part = f"{column.across}, " if column.across and column.across not in column.title else ""
             unit = " (points of %)" if column.unit == "percent" else ""
             title = f"{part}{column.title}: against {base}{unit}"
-            tables.append(Differences(title, HEADER, tuple(lines)))
+            tables.append(Differences(title, HEADER, lines, column, found))
     notes = []
     if any(line[2] != "—" for table in tables for line in table.lines):
         notes.append(SAMPLES_NOTE)

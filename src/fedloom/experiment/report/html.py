@@ -12,7 +12,11 @@ from fedloom.core.terminal import visible
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report import layers, page, plots, reliability, tradeoff, transfer
 from fedloom.experiment.report.deal import deals
+from fedloom.experiment.report.figures import csv_file
 from fedloom.experiment.report.load_study import Study, read
+from fedloom.experiment.report.own_figures import own_figures
+from fedloom.experiment.report.paired import paired
+from fedloom.experiment.report.row_css import row_css
 from fedloom.experiment.report.samples import kinds_of
 from fedloom.experiment.report.table import remark_of, table_of
 
@@ -46,8 +50,15 @@ def render(study: Study) -> str:
     aggregation_plots, aggregation_grid = layers.rounds(study)
     traffic_plots, traffic_grid = page.traffic(flat)
     update_plots, update_grid = reliability.updates(study)
+    table = table_of(study, before=True, intervals=True)
+    own_plots, own_grid = own_figures(study)
     legend = [(row, plots.swatch(i, f"swatch{i}")) for i, row in enumerate(study.rows)]
     return template.render(
+        row_css=row_css(len(legend)),
+        norm_of_factors="update_norm" in study.names(),
+        most_bands=plots.MOST_BANDS,
+        own_plots=own_plots,
+        own=own_grid,
         css=(files / "report.css").read_text(encoding="utf-8"),
         study=study,
         facts=page.facts(study),
@@ -55,8 +66,9 @@ def render(study: Study) -> str:
         statuses=[(row, remark_of(runs)) for row, runs in flat.rows.items()],
         refusals=page.refusals(flat),
         notes=page.notes(flat),
-        headline=table_of(study, before=True, intervals=True).html(),
-        differences=page.differences(study),
+        headline=table.html(),
+        headline_csv=csv_file(study.name, table.csv()),
+        differences=paired(study),
         legend=legend if len(legend) > 1 else [],
         curves=head,
         more_curves=more,

@@ -4,12 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedloom.experiment.report import plots
+from fedloom.experiment.report import figures
 from fedloom.experiment.report.columns import DIAGNOSTICS, MEASURES, spread_of
+from fedloom.experiment.report.figures import Grid, Plot
 from fedloom.experiment.report.load_study import Study
-from fedloom.experiment.report.page import Grid, Plot, curve
+from fedloom.experiment.report.page import curve
 from fedloom.experiment.report.read import LAYER, Run
-from fedloom.experiment.report.units import Spread, show, words
+from fedloom.experiment.report.units import Spread, arrow, show, words
 
 DRAWN = 4
 """Largest number of rows with a Figure 4; in larger studies only each run's own report has it."""
@@ -53,7 +54,9 @@ def layers(study: Study) -> list[Layers]:
             continue
         measures = [m for m in MEASURES if any(_of(runs, place, m) for place in places)]
         lines = [[place, *(show(_of(runs, place, m), "number") for m in measures)] for place in places]
-        grid = Grid(f"Layers of {row}, last round", ["layer", *map(words, measures)], lines)
+        grid = Grid(
+            f"Layers of {row}, last round", ["layer", *(words(m) + arrow(m) for m in measures)], lines
+        )
         charts = similarity(runs, places, f"layers{number}") if len(flat.rows) <= DRAWN else []
         rows.append(Layers(row, grid, charts))
     return rows
@@ -79,8 +82,8 @@ def similarity(runs: Sequence[Run], places: Sequence[str], key: str) -> list[Plo
             }
             if any(lines.values()):
                 title = f"{words(group)}: {what}"
-                svg = plots.curves(title, lines, "number", f"{key}{group}{what[:3]}", "adapted layer")
-                charts.append(Plot(title, svg))
+                name = f"{key}{group}{what[:3]}"
+                charts.append(figures.curves(title, lines, "number", name, "adapted layer", "factor"))
     return charts
 
 
@@ -104,4 +107,4 @@ def _grid(study: Study, names: Sequence[str], caption: str) -> Grid | None:
         [row, *(show(spread_of([run.final(n) for run in runs]), "number") for n in names)]
         for row, runs in study.rows.items()
     ]
-    return Grid(caption, ["row", *map(words, names)], lines) if names else None
+    return Grid(caption, ["row", *(words(n) + arrow(n) for n in names)], lines) if names else None

@@ -6,7 +6,24 @@ from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import check_files
-from fedloom.experiment.report.read import LAYER, RELIABILITY, Record, Run, inside, parse, read_run
+from fedloom.experiment.report.read import (
+    LAYER,
+    RELIABILITY,
+    MeasureRecord,
+    Record,
+    Run,
+    inside,
+    parse,
+    read_run,
+)
+
+SCOPES = frozenset(
+    [
+        *("global", "local", "worst_client", "mean_client", "base", "novel", "domain", "held_out"),
+        *("clients", "control", "train", "attack", "update"),
+    ]
+)
+"""First parts of the names of figures that no method measures itself: evaluations, losses, attacks, agreement."""
 
 
 class RowEntry(Record):
@@ -46,6 +63,14 @@ class Study:
         """The table columns named by the experiment; empty if it names none."""
         choices = (run.experiment.get("columns") for run in self.runs)
         return tuple(next((map(str, c) for c in choices if isinstance(c, list | tuple) and c), ()))
+
+    def measure(self, name: str) -> MeasureRecord | None:
+        """The declaration of a figure by the method that measured it; None for all others."""
+        if name.split("/")[0] in SCOPES:
+            return None
+        last = name.rsplit("/", 1)[-1]
+        declared = (m for run in self.runs for m in run.summary.measures if m.name == last)
+        return next(declared, None)
 
     def parts(self) -> "dict[str | None, Study]":
         """One study per column, each with all rows (maybe without runs); under None the study itself if it has no columns."""

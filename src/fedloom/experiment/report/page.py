@@ -4,52 +4,41 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedloom.experiment.report import plots
+from fedloom.experiment.report import figures
 from fedloom.experiment.report.columns import (
     HEADLINE,
-    columns_of,
     figure_of,
     is_diagnostic,
-    keys_of,
     spread_of,
     title_of,
     titled,
 )
-from fedloom.experiment.report.differences import of_study
+from fedloom.experiment.report.figures import Grid as Grid  # also for those who import them from here
+from fedloom.experiment.report.figures import Plot as Plot
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.read import ClientSummary, Run
-from fedloom.experiment.report.units import Spread, show, unit_of, words
+from fedloom.experiment.report.units import Spread, arrow, show, unit_of, words
 from fedloom.tasks.metrics.metric import Unit
 from fedloom.tasks.metrics.summary import COUNTS
 
 CONDITIONS = ("zeroed", "shuffled", "removed")
 
-
-@dataclass(frozen=True)
-class Grid:
-    """A table of text; the first field of each line is its header."""
-
-    caption: str
-    header: Sequence[str]
-    lines: Sequence[Sequence[str]]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A titled inline SVG (our own markup, escaped where it holds text)."""
-
-    title: str
-    svg: str
+WIDEST = 8
+"""Largest number of figures in one table of clients; beyond, it shows the headline figures, and tables by modality the rest."""
 
 
 @dataclass(frozen=True)
 class Clients:
-    """The clients of one row; `series` names the bars of the plots, in colour order."""
+    """The clients of one row; `series` names the bars of the plots, in colour order.
+
+    `more`: all figures by modality, where they are too many for one table.
+    """
 
     row: str
     grid: Grid
     plots: Sequence[Plot]
     series: Sequence[str]
+    more: Sequence[Grid] = ()
 
 
 def by_round(runs: Sequence[Run], name: str) -> dict[int, Spread]:
@@ -65,7 +54,7 @@ def curve(study: Study, name: str, key: str, across: str | None = None) -> Plot 
     if not any(len(points) > 1 for points in lines.values()):
         return None
     title = title_of(name) if across is None else f"{across}, {title_of(name)}"
-    return Plot(title, plots.curves(title, lines, unit_of(name), key))
+    return figures.curves(title, lines, unit_of(name), key)
 
 
 def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
@@ -79,7 +68,7 @@ def curves(study: Study) -> tuple[list[Plot], list[Plot]]:
     classes = [n for n in titled() if n in names]
     first = [*(["hm"] if study.across and "hm" in classes else classes), *first]
     first.sort(key=lambda n: n == "train/loss")
-    prefixes = ("global/" if any(n.startswith("global/") for n in names) else "local/", "update_norm")
+    prefixes = ("global/" if any(n.startswith("global/") for n in names) else "local/", "attack/")
     rest = [
         n for n in names if n not in first and n.startswith(prefixes) and n.rsplit("/", 1)[-1] not in COUNTS
     ]
@@ -110,19 +99,10 @@ def modalities(study: Study) -> list[Grid]:
         lines = []
         for name in names:
             scope, _, metric = name.split("/")
-            figures = [_last(runs, name, unit_of(name)) for runs in study.rows.values()]
-            lines.append([f"{words(metric)} ({words(scope)})", *figures])
+            last = [_last(runs, name, unit_of(name)) for runs in study.rows.values()]
+            lines.append([f"{words(metric)} ({words(scope)}){arrow(name)}", *last])
         grids.append(Grid(f"Test questions with {kind}, last round", header, lines))
     return grids
-
-
-def differences(study: Study) -> tuple[list[Grid], list[str]]:
-    """Every row against the first, a table per metric, where the runs kept their samples; and the notes on them."""
-    if len(study.rows) < 2:
-        return [], []
-    tables, notes = of_study(study, None, columns_of(study, keys_of(study, None)))
-    kept = [table for table in tables if any(line[2] != "—" for line in table.lines)]
-    return [Grid(table.title, table.header, table.lines) for table in kept], notes if kept else []
 
 
 def clients(study: Study) -> list[Clients]:
@@ -136,17 +116,24 @@ def clients(study: Study) -> list[Clients]:
         if not members:
             continue
         names = list(dict.fromkeys(n for group in members.values() for c in group for n in c.metrics))
-        lines = [
-            [
-                client,
+        wide = len(names) > WIDEST
+        shown = [n for n in names if not wide or n.rsplit("/", 1)[-1] in HEADLINE]
+        about = {
+            client: [
                 ", ".join(dict.fromkeys(h for c in group for h in c.holds)) or "text",
                 "–".join(sorted({str(c.train) for c in group}, key=int)),
                 "–".join(sorted({str(c.test) for c in group}, key=int)),
-                *(show(_client_figure(group, n), unit_of(n)) for n in names),
             ]
             for client, group in members.items()
+        }
+        grid = _of_clients(f"Clients of {row}", members, shown, about)
+        parts = dict.fromkeys(n.rpartition("/")[0] for n in names) if wide else {}
+        more = [
+            _of_clients(
+                f"Clients of {row}: {part}", members, [n for n in names if n.rpartition("/")[0] == part]
+            )
+            for part in parts
         ]
-        header = ["client", "holds", "train", "test", *map(words, names)]
         charts = []
         series = list(dict.fromkeys(n.split("/")[0] for n in names))
         for metric in HEADLINE:
@@ -157,10 +144,29 @@ def clients(study: Study) -> list[Clients]:
             }
             if any(groups.values()):
                 title, key = f"{words(metric)} by client", f"client{number}{metric}"
-                svg = plots.bars(title, groups, "percent", key, series)
-                charts.append(Plot(words(metric), svg))
-        out.append(Clients(row, Grid(f"Clients of {row}", header, lines), charts, series))
+                charts.append(figures.bars(title, groups, "percent", key, series, name=words(metric)))
+        out.append(Clients(row, grid, charts, series, more))
     return out
+
+
+def _of_clients(
+    caption: str,
+    members: Mapping[str, Sequence[ClientSummary]],
+    names: Sequence[str],
+    about: Mapping[str, Sequence[str]] | None = None,
+) -> Grid:
+    """A line per client with these figures, after what it holds; without `about`, of those clients that have any of them."""
+    header = ["client", *(("holds", "train", "test") if about else ()), *(words(n) + arrow(n) for n in names)]
+    lines = [
+        [
+            client,
+            *(about[client] if about else ()),
+            *(show(_client_figure(group, n), unit_of(n)) for n in names),
+        ]
+        for client, group in members.items()
+        if about or any(n in c.metrics for c in group for n in names)
+    ]
+    return Grid(caption, header, lines)
 
 
 def traffic(study: Study) -> tuple[list[Plot], Grid]:
@@ -181,7 +187,7 @@ def traffic(study: Study) -> tuple[list[Plot], Grid]:
             lines.append([row, group, show(up, "bytes"), show(down, "bytes")])
         total = groups[row]
         lines.append([row, "everything", show(total["up"], "bytes"), show(total["down"], "bytes")])
-    plot = Plot("bytes in the whole run", plots.bars("Bytes in the whole run", groups, "bytes", "bytes"))
+    plot = figures.bars("bytes in the whole run", groups, "bytes", "bytes")
     header = ["row", "group", "up (client to server)", "down (server to client)"]
     return [plot], Grid("Bytes by group and direction, whole run", header, lines)
 
@@ -203,9 +209,9 @@ def controls(study: Study) -> Grid | None:
         for kind, metric in measured:
             unit = unit_of(metric)
             intact = f"global/{kind}/{metric}"
-            figures = [_last(runs, f"control/{kind}/{c}/{metric}", unit) for c in conditions]
-            if any(figure != "—" for figure in figures):
-                lines.append([row, kind, words(metric), _last(runs, intact, unit), *figures])
+            last = [_last(runs, f"control/{kind}/{c}/{metric}", unit) for c in conditions]
+            if any(figure != "—" for figure in last):
+                lines.append([row, kind, words(metric) + arrow(metric), _last(runs, intact, unit), *last])
     return Grid("Controls, last round", ["row", "input", "metric", "intact", *conditions], lines)
 
 

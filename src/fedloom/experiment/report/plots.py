@@ -4,77 +4,87 @@ Lines and text take their colours from the page (`currentColor`, `var(--series-N
 the dark scheme. pyplot's global state is not used.
 """
 
-import html
-import io
 import math
-import re
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from fedloom.experiment.report.axis import Span, least_span
+from fedloom.experiment.report.svg import INK, SERIES, STYLE, WIDTH, colour, dashes, inline, marker
 from fedloom.experiment.report.units import Spread, scale_of, show
 from fedloom.tasks.metrics.metric import Unit
 
-SERIES = 8
-"""Number of colours in the style sheet (`--series-0` to `--series-7`)."""
+__all__ = ["SERIES", "bars", "curves", "heat", "points", "swatch"]
 
 SPREAD_OUT = 20
 """Ratio of the most to the fewest bytes above which their axis is logarithmic."""
-
-_INK = "#010203"
-_COLOURS = [f"#0{i}0b0c" for i in range(SERIES)]
-_MARKERS = "os^DvPX*<"
-_WIDTH = 3.9  # inches: a phone's width, so that letters stay readable there
-_STYLE = {
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "svg.fonttype": "none",  # real text: small, readable aloud, in the page's own font
-    "text.parse_math": False,  # a dollar sign in a label is a dollar sign
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.formatter.useoffset": False,
-}
+FEWEST_JOINED = 3
+"""Least number of measured rounds that are joined by a line: two say nothing of the way between them."""
+MOST_BANDS = 4
+"""Largest number of rows with bands in sight; beyond, a band appears when its row is picked in the legend."""
+SHIFTED = 0.14
+"""Largest share of the axis over which marks of one round are spread."""
+MANY_ROUNDS = 30
+"""Number of measured rounds above which their marks are smaller."""
 
 
 def curves(
-    title: str, lines: Mapping[str, Mapping[int, Spread]], unit: Unit, key: str, x_axis: str = "round"
+    title: str,
+    lines: Mapping[str, Mapping[int, Spread]],
+    unit: Unit,
+    key: str,
+    x_axis: str = "round",
+    group: str = "row",
 ) -> str:
-    """One SVG: a line per row over rounds, with a band of one standard deviation over seeds.
+    """One SVG: marks where a row was measured, joined from three rounds on, with a band of one standard deviation over seeds.
 
     `lines` maps a row to its mean and spread by round; values that are not finite are omitted. `key` makes the
-    ids of several plots on one page unique. `x_axis` names the whole numbers on it.
+    ids of several plots on one page unique. `x_axis` names the whole numbers on it. `group`: class of a row's marks, `row` where
+    the legend picks rows, else `factor`.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 2.5))
-        axes = figure.add_axes((0.155, 0.17, 0.825, 0.79))
-        divisor, sign = _scale(lines.values(), unit)
-        for i, points in enumerate(lines.values()):
-            colour, marker = _COLOURS[i % SERIES], _marker(i)
-            finite = {r: s for r, s in points.items() if math.isfinite(s.mean)}
-            x, y = list(finite), [s.mean / divisor for s in finite.values()]
-            axes.plot(x, y, color=colour, marker=marker, markersize=4, linewidth=1.6)
-            if any(s.sd for s in finite.values()):
-                sd = [(s.sd or 0.0) / divisor for s in finite.values()]
-                low = [a - b for a, b in zip(y, sd, strict=True)]
-                high = [a + b for a, b in zip(y, sd, strict=True)]
-                axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    finite = [{r: s for r, s in points.items() if math.isfinite(s.mean)} for points in lines.values()]
+    hidden = "-hidden" * (sum(any(s.sd for s in points.values()) for points in finite) > MOST_BANDS)
+    divisor, sign = _scale(lines.values(), unit)
+    span = _span([v for points in finite for s in points.values() for v in _ends(s, divisor)], unit)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.5))
+        axes = figure.add_axes((0.155, 0.17, 0.825, 0.79 if span.note is None else 0.73))
+        shifts = _shifts(finite)
+        for i, points in enumerate(finite):
+            x, y = [r + shifts[i] for r in points], [s.mean / divisor for s in points.values()]
+            axes.plot(
+                x,
+                y,
+                color=colour(i),
+                marker=marker(i),
+                markersize=4 if len(x) <= MANY_ROUNDS else 2,
+                linestyle=dashes(i) if len(x) >= FEWEST_JOINED else "none",
+                linewidth=1.6,
+                gid=f"{group}-{i}",
+            )
+            if any(s.sd for s in points.values()):
+                low, high = zip(*(_ends(s, divisor) for s in points.values()), strict=True)
+                gid = f"band-{i}{hidden}" if group == "row" else None
+                band: dict[str, Any] = {"color": colour(i), "gid": gid}
+                if len(x) >= FEWEST_JOINED:
+                    axes.fill_between(x, low, high, alpha=0.18, linewidth=0, **band)
+                else:
+                    axes.vlines(x, low, high, alpha=0.5, linewidth=3, **band)
+        if span.note is not None:
+            axes.set_ylim(span.low, span.high)
+            figure.text(0.155, 0.975, span.note, va="top", fontsize=8)
         axes.set_xlabel(x_axis)
         axes.set_ylabel(sign)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.grid(axis="y", color=_INK, alpha=0.15, linewidth=0.6)
-        last = [f"{row} {show(points[max(points)], unit)}" for row, points in lines.items() if points]
-        return _svg(figure, key, f"{title} over {x_axis}s; last {x_axis}: {'; '.join(last)}")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=unit == "count"))
+        axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.6)
+        ends = [f"{row} {show(points[max(points)], unit)}" for row, points in lines.items() if points]
+        titles = dict(zip((f"{group}-{i}" for i, p in enumerate(lines.values()) if p), ends, strict=True))
+        label = f"{title} over {x_axis}s; last {x_axis}: {'; '.join(ends)}"
+        return inline(figure, key, label, titles)
 
 
 def bars(
@@ -92,20 +102,20 @@ def bars(
     shown = {label: {n: s for n, s in group.items() if s is not None} for label, group in groups.items()}
     means = [s.mean for group in shown.values() for s in group.values() if math.isfinite(s.mean)]
     top = 1.0 if unit == "percent" else max(means, default=0.0) or 1.0
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         height = 0.2 * sum(max(len(group), 1) + 0.5 for group in shown.values())
         names = [_short(label) for label in groups]
         # room for the labels on the left and for the figures beside the bars, both known before drawing
         left = 0.15 + 0.075 * max(map(len, names), default=0)
         right = 0.1 + 0.065 * max((len(show(s, unit)) for g in shown.values() for s in g.values()), default=0)
-        figure = Figure(figsize=(_WIDTH, height))
-        axes = figure.add_axes((left / _WIDTH, 0, 1 - (left + right) / _WIDTH, 1))
+        figure = Figure(figsize=(WIDTH, height))
+        axes = figure.add_axes((left / WIDTH, 0, 1 - (left + right) / WIDTH, 1))
         y, ticks = 0.0, []
         for group in shown.values():
             ticks.append(y + (max(len(group), 1) - 1) / 2)
             for name, spread in group.items():
                 length = spread.mean / top if math.isfinite(spread.mean) else 0.0
-                axes.barh(y, length, height=0.85, color=_COLOURS[order.index(name) % SERIES])
+                axes.barh(y, length, height=0.85, color=colour(order.index(name)))
                 axes.text(length + 0.02, y, show(spread, unit), va="center", fontsize=8)
                 y += 1
             y += 0.5 + (not group)
@@ -118,7 +128,7 @@ def bars(
             f"{label}: " + ", ".join(f"{name} {show(spread, unit)}" for name, spread in group.items())
             for label, group in shown.items()
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
+        return inline(figure, key, f"{title}. {'; '.join(texts)}")
 
 
 def points(
@@ -133,9 +143,10 @@ def points(
     `positions` maps a row to its (x, y); an axis is (title, unit). Axes of bytes begin at zero and are logarithmic if the values
     are far apart.
     """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 2.9))
-        axes = figure.add_axes((0.155, 0.16, 0.815, 0.8))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH, 2.9))
+        axes = figure.add_axes((0.155, 0.16, 0.815, 0.76))
+        notes = []
         values = [
             [pair[i].mean for pair in positions.values() if math.isfinite(pair[i].mean)] for i in (0, 1)
         ]
@@ -147,16 +158,18 @@ def points(
                 (s.mean / divisor, (s.sd or 0.0) / divisor)
                 for s, (divisor, _) in zip(pair, scales, strict=True)
             )
-            axes.errorbar(
+            drawn, caps, spreads = axes.errorbar(
                 [x],
                 [y],
                 xerr=[dx] if dx else None,
                 yerr=[dy] if dy else None,
-                color=_COLOURS[i % SERIES],
-                marker=_marker(i),
+                color=colour(i),
+                marker=marker(i),
                 markersize=7,
                 linewidth=1.2,
             )
+            for artist in (drawn, *caps, *spreads):
+                artist.set_gid(f"row-{i}")
         for i, (axis, (name, unit)) in enumerate(
             zip((axes.xaxis, axes.yaxis), (x_axis, y_axis), strict=True)
         ):
@@ -165,28 +178,36 @@ def points(
                 sent = [v / scales[i][0] for v in values[i] if v > 0]
                 if sent and max(sent) > SPREAD_OUT * min(sent):
                     (axes.set_xscale if i == 0 else axes.set_yscale)("symlog", linthresh=min(sent) / 2)
+                    axis.set_major_formatter(_from(min(sent)))
                 (axes.set_xlim if i == 0 else axes.set_ylim)(0, 1.3 * max(sent, default=1.0))
             elif unit == "percent":
                 axis.set_major_locator(MaxNLocator(nbins=5))
-        axes.grid(color=_INK, alpha=0.15, linewidth=0.6)
+                ends = [e for pair in positions.values() for e in _ends(pair[i], scales[i][0])]
+                span = _span([e for e in ends if math.isfinite(e)], unit)
+                if span.note is not None:
+                    (axes.set_xlim if i == 0 else axes.set_ylim)(span.low, span.high)
+                    notes.append(span.note.replace("this axis", f"the {'xy'[i]} axis"))
+        figure.text(0.155, 0.98, "\n".join(notes), va="top", fontsize=8)
+        axes.grid(color=INK, alpha=0.15, linewidth=0.6)
         texts = [
             f"{row}: {x_axis[0]} {show(x, x_axis[1])}, {y_axis[0]} {show(y, y_axis[1])}"
             for row, (x, y) in positions.items()
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
+        titles = {f"row-{i}": text for i, text in enumerate(texts)}
+        return inline(figure, key, f"{title}. {'; '.join(texts)}", titles)
 
 
 def heat(title: str, labels: Sequence[str], values: Sequence[Sequence[float]], key: str) -> str:
     """One SVG: a row of squares per label, in the first series' colour, from pale (0) to saturated (2 and more)."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         names = [_short(label) for label in labels]
         left = 0.15 + 0.075 * max(map(len, names), default=0)
-        figure = Figure(figsize=(_WIDTH, 0.2 * len(labels) + 0.1))
-        axes = figure.add_axes((left / _WIDTH, 0, 1 - left / _WIDTH - 0.02, 1))
+        figure = Figure(figsize=(WIDTH, 0.2 * len(labels) + 0.1))
+        axes = figure.add_axes((left / WIDTH, 0, 1 - left / WIDTH - 0.02, 1))
         for y, row in enumerate(values):
             for x, value in enumerate(row):
                 strength = min(max(value / 2, 0.0), 1.0)
-                axes.barh(y, 0.94, left=x, height=0.9, color=_COLOURS[0], alpha=0.06 + 0.94 * strength)
+                axes.barh(y, 0.94, left=x, height=0.9, color=colour(0), alpha=0.06 + 0.94 * strength)
         axes.set_yticks(range(len(names)), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(0, max(map(len, values), default=1))
@@ -197,29 +218,23 @@ def heat(title: str, labels: Sequence[str], values: Sequence[Sequence[float]], k
             f"{label}: {', '.join(f'{v:.2f}' for v in row)}"
             for label, row in zip(labels, values, strict=True)
         ]
-        return _svg(figure, key, f"{title}. {'; '.join(texts)}")
+        return inline(figure, key, f"{title}. {'; '.join(texts)}")
 
 
 def swatch(index: int, key: str, bar: bool = False) -> str:
     """The line and marker (or the bar's colour) of series number `index`, for a legend outside the plots."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(0.34, 0.16))
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set_axis_off()
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
-        colour = _COLOURS[index % SERIES]
         if bar:
-            axes.barh(0.5, 1, height=1, color=colour)
+            axes.barh(0.5, 1, height=1, color=colour(index))
         else:
-            axes.plot([0.05, 0.5, 0.95], [0.5] * 3, color=colour, linewidth=1.6)
-            axes.plot([0.5], [0.5], color=colour, marker=_marker(index), markersize=5)
-        return _svg(figure, key, None)
-
-
-def _marker(index: int) -> str:
-    """The marker of a series; the ninth has the first one's colour and a different marker."""
-    return _MARKERS[(index + index // SERIES) % len(_MARKERS)]
+            axes.plot([0.05, 0.95], [0.5, 0.5], color=colour(index), linewidth=1.6, linestyle=dashes(index))
+            axes.plot([0.5], [0.5], color=colour(index), marker=marker(index), markersize=5)
+        return inline(figure, key, None)
 
 
 def _scale(lines: Iterable[Mapping[int, Spread]], unit: Unit) -> tuple[float, str]:
@@ -231,25 +246,26 @@ def _short(label: str, length: int = 22) -> str:
     return label if len(label) <= length else label[: length - 1] + "…"
 
 
-def _svg(figure: Figure, key: str, label: str | None) -> str:
-    """The figure as an inline <svg>; `label` is its alternative text (None: decoration)."""
-    canvas, buffer = FigureCanvasSVG(figure), io.StringIO()
-    # a salt makes the ids, and so the page, the same every time
-    with warnings.catch_warnings(), matplotlib.rc_context({"svg.hashsalt": key}):
-        warnings.simplefilter("ignore", UserWarning)  # matplotlib lacks a glyph: the browser draws it
-        canvas.print_svg(buffer, metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    aimed = set(re.findall(r'(?:xlink:href="|url\()#([\w-]+)', text))
-    text = re.sub(r' id="([^"]*)"', lambda m: m.group(0) if m.group(1) in aimed else "", text)
-    text = re.sub(r' (id|xlink:href|clip-path)="(url\()?(#?)', rf' \1="\2\3{key}-', text)
-    text = text.replace("xlink:href", "href").replace(_INK, "currentColor")
-    for i, colour in enumerate(_COLOURS):
-        text = text.replace(colour, f"var(--series-{i})")
-    view = re.search(r'viewBox="([^"]*)"', text)
-    box = view.group(1) if view else "0 0 1 1"
-    role = "aria-hidden=true" if label is None else f'role=img aria-label="{html.escape(label)}"'
-    width = float(box.split()[2])
-    tag = f'<svg {role} viewBox="{box}" style="max-width:{width * 1.35:.0f}px">'
-    return tag + text[text.index(">") + 1 :]
+def _shifts(lines: Sequence[Mapping[int, Spread]]) -> list[float]:
+    """Small shifts of rows along the rounds, so that marks without lines do not cover each other; zero where there are lines."""
+    rounds = [r for points in lines for r in points]
+    if not rounds or any(len(points) >= FEWEST_JOINED for points in lines):
+        return [0.0] * len(lines)
+    step = min(0.02, SHIFTED / len(lines)) * (max(rounds) - min(rounds))
+    return [(i - (len(lines) - 1) / 2) * step for i in range(len(lines))]
+
+
+def _from(least: float) -> Callable[[float, float], str]:
+    """Labels of zero and of values from `least` on; a logarithmic scale's own are TeX, and too close below."""
+    return lambda value, _: f"{value:g}" if value == 0 or value >= least else ""
+
+
+def _ends(spread: Spread, divisor: float) -> tuple[float, float]:
+    """Mean less and plus one standard deviation, in the displayed unit."""
+    sd = spread.sd or 0.0
+    return (spread.mean - sd) / divisor, (spread.mean + sd) / divisor
+
+
+def _span(values: Sequence[float], unit: Unit) -> Span:
+    """The span of an axis for these displayed values."""
+    return least_span(min(values, default=0.0), max(values, default=1.0), unit)

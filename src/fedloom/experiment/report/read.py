@@ -5,13 +5,14 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import check_files
+from fedloom.core.unit import Unit
 
 # A value that could not be computed is null on disk; it stays visible as "not finite".
 Number = Annotated[float, BeforeValidator(lambda value: math.nan if value is None else value)]
@@ -79,6 +80,15 @@ class ClientSummary(Record):
     labels: dict[str, int] = {}
 
 
+class MeasureRecord(Record):
+    """Name, unit and direction of a figure that the method measured itself, as it declared them."""
+
+    name: str
+    title: str
+    unit: Unit = "number"
+    better: Literal["higher", "lower"] | None = None
+
+
 class Summary(Record):
     """`summary.json`. `metrics` maps a name to its last-round value, and "start" to the round-0 values."""
 
@@ -97,6 +107,7 @@ class Summary(Record):
     bytes_down: int = 0
     restoration_error: float | None = None
     clients: tuple[ClientSummary, ...] = ()
+    measures: tuple[MeasureRecord, ...] = ()
 
 
 class SampleRecord(Record):

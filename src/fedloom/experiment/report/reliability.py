@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from fedloom.experiment.report import plots
+from fedloom.experiment.report import csv_text, plots
 from fedloom.experiment.report.columns import UPDATES
+from fedloom.experiment.report.figures import Grid, Plot
 from fedloom.experiment.report.load_study import Study
-from fedloom.experiment.report.page import Grid, Plot, curve
+from fedloom.experiment.report.page import curve
 from fedloom.experiment.report.read import RELIABILITY, Run
-from fedloom.experiment.report.units import show, words
+from fedloom.experiment.report.units import arrow, show, unit_of, words
 
 SHOWN = 8
 """Largest number of rows (methods and columns) with heat maps; in larger studies each run's own report has them."""
@@ -26,12 +27,14 @@ def updates(study: Study) -> tuple[list[Plot], Grid | None]:
     ]
     flat = study.flat()
     lines = [
-        [row, *(show(_mean([run.final(n) for run in runs]), "number") for n in names)]
+        [row, *(show(_mean([run.final(n) for run in runs]), unit_of(n)) for n in names)]
         for row, runs in flat.rows.items()
     ]
     measured = [line for line in lines if any(cell != "—" for cell in line[1:])]
     caption = "Agreement of the clients' changes, last round"
-    return charts, Grid(caption, ["row", *map(words, names)], measured) if measured else None
+    return charts, Grid(
+        caption, ["row", *(words(n) + arrow(n) for n in names)], measured
+    ) if measured else None
 
 
 def heat(study: Study) -> list[Plot]:
@@ -45,7 +48,8 @@ def heat(study: Study) -> list[Plot]:
             groups = sorted({g for p, _, g in cells if p == place})
             values = [[cells.get((place, c, g), 1.0) for g in groups] for c in clients]
             title = f"{row}, {place}"
-            maps.append(Plot(title, plots.heat(title, clients, values, f"heat{number}{place}")))
+            svg = plots.heat(title, clients, values, f"heat{number}{place}")
+            maps.append(Plot(title, svg, csv_text.of_heat(clients, values, groups)))
     return maps if len({title.title.split(", projector")[0] for title in maps}) <= SHOWN else []
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fedloom.core.terminal_tables import NBSP, fitted
 from fedloom.experiment.registry import load_entry_points
+from fedloom.experiment.report import csv_text
 from fedloom.experiment.report.columns import (
     AVERAGED,
     Column,
@@ -24,9 +25,8 @@ from fedloom.experiment.report.differences import best_row
 from fedloom.experiment.report.load_study import Study, gather
 from fedloom.experiment.report.read import Run
 from fedloom.experiment.report.sample_values import SampleValues
-from fedloom.experiment.report.units import Spread, show, show_interval
+from fedloom.experiment.report.units import Spread, arrow, show, show_interval
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
-from fedloom.tasks.metrics.metric import metric_of
 
 BEFORE = "before training"
 WIDE = 9
@@ -40,6 +40,7 @@ SHORT = {
     " %": f"{NBSP}%",
 }
 """Parts of titles with what a terminal shows in their place."""
+ARROWS = "↑: higher is better; ↓: lower is better"
 UNUSED = "the ledger holds clients that were not used"
 
 
@@ -117,18 +118,37 @@ class Table:
         header, lines, notes = self.grid()
         return markdown_table(header, lines) + "\n" + "".join(f"\n{markdown_cell(note)}\n" for note in notes)
 
+    def csv(self) -> str:
+        """A line per row and column: mean, standard deviation, number of seeds, and the interval's ends."""
+        records = []
+        for row in self.rows:
+            for column in self.columns:
+                if (spread := row.cells[column.name]) is not None:
+                    inside = row.intervals.get(column.name)
+                    ends = (None, None) if inside is None else (inside.low, inside.high)
+                    records.append((row.label, column.name, spread.mean, spread.sd, spread.n, *ends))
+        return csv_text.text(("row", "column", *csv_text.SPREAD, "low", "high"), records)
+
     def html(self) -> str:
         """A <table> with header cells and a caption; every text is escaped."""
         header, lines, notes = self.grid()
-        head = "".join(f'<th scope="col">{html.escape(_joined(h)) or "row"}</th>' for h in header)
+        keep = len(header) - len(self.columns)  # the label, and the seeds if they differ
+        arrows = [*([""] * keep), *(arrow(column.key) for column in self.columns)]
+        titles = [_joined(h) + a for h, a in zip(header, arrows, strict=True)]
+        head = "".join(f'<th scope="col">{html.escape(title) or "row"}</th>' for title in titles)
+        best = [[False] * keep + [c.name in row.best for c in self.columns] for row in self.rows]
         body = "".join(
             f'<tr><th scope="row">{html.escape(line[0])}</th>'
-            + "".join(f"<td>{html.escape(field)}</td>" for field in line[1:])
+            + "".join(
+                f"<td{' class=best' * first}>{html.escape(field)}</td>"
+                for field, first in zip(line[1:], marks[1:], strict=True)
+            )
             + "</tr>"
-            for line in lines
+            for line, marks in zip(lines, best, strict=True)
         )
+        notes = [*notes, ARROWS] if any(arrows) else notes
         foot = "".join(f"<p class=note>{html.escape(note)}</p>" for note in notes)
-        caption = f"<caption>{html.escape(self.title)}</caption>"
+        caption = f"<caption><span>{html.escape(self.title)}</span></caption>"
         table = f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         region = f'<div class=scroll role=region tabindex=0 aria-label="{html.escape(self.title)}">'
         return f"{region}{table}</div>{foot}"
@@ -234,8 +254,7 @@ def _terminal_title(title: str, column: Column) -> str:
     """A short title with an arrow in the direction of better figures."""
     for long, short in SHORT.items():
         title = title.replace(long, short)
-    metric = metric_of(column.key)
-    return title if metric is None else f"{title}{NBSP}{'↓' if metric.lower_is_better else '↑'}"
+    return title + arrow(column.key)
 
 
 def _terminal(table: Table, width: int) -> Group:

@@ -1,9 +1,9 @@
 """Trade-offs, one point per row: local against novel accuracy, and accuracy against bytes."""
 
-from fedloom.experiment.report import plots
+from fedloom.experiment.report import figures
 from fedloom.experiment.report.columns import AVERAGED, titled
+from fedloom.experiment.report.figures import Plot
 from fedloom.experiment.report.load_study import Study
-from fedloom.experiment.report.page import Plot
 from fedloom.experiment.report.table import Table, table_of
 from fedloom.experiment.report.units import Spread
 from fedloom.tasks.metrics.metric import Unit
@@ -26,9 +26,7 @@ def tradeoffs(study: Study) -> list[Plot]:
         accuracies = _points(table, NOVEL, LOCAL)
         title = "local against novel accuracy"
         charts.append(
-            Plot(
-                title, plots.points(title, accuracies, ("novel", "percent"), ("local", "percent"), "tradeoff")
-            )
+            figures.points(title, accuracies, ("novel", "percent"), ("local", "percent"), "tradeoff")
         )
     sent = {
         row: (Spread.of([up.mean + down.mean]), value)
@@ -37,9 +35,7 @@ def tradeoffs(study: Study) -> list[Plot]:
     }
     title = f"{titled()[quality]} against bytes"
     both: tuple[str, Unit] = ("bytes up and down in the whole run", "bytes")
-    charts.append(
-        Plot(title, plots.points(title, sent, both, (titled()[quality], "percent"), "against-bytes"))
-    )
+    charts.append(figures.points(title, sent, both, (titled()[quality], "percent"), "against-bytes"))
     return charts
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from fedloom.aggregation.fusion_measures import ALIKE, FEW
 from fedloom.core.errors import ExperimentError
-from fedloom.experiment.report import plots
+from fedloom.experiment.report import figures
 from fedloom.experiment.report.columns import spread_of
+from fedloom.experiment.report.figures import Grid, Plot
 from fedloom.experiment.report.load_study import Study
-from fedloom.experiment.report.page import Grid, Plot, curve, spans
+from fedloom.experiment.report.page import curve, spans
 from fedloom.experiment.report.read import Run, inside, parse
-from fedloom.experiment.report.units import Spread, show, unit_of, words
+from fedloom.experiment.report.units import Spread, arrow, show, unit_of, words
 
 GENERATOR = ("agreement", "fid", "kid", "clip_score", "diversity", "loss")
 VOTE = ("coverage", "precision", "prompt_accuracy", "relabelled")
@@ -133,8 +134,9 @@ def weights(study: Study) -> list[Plot]:
             groups[client] = {"first": spread_of(first), "last": spread_of(last)}
         if groups:
             title = f"Weights of {row}, first and last round of fusion"
-            svg = plots.bars(title, groups, "number", f"weights{number}", ["first", "last"])
-            charts.append(Plot(row, svg))
+            charts.append(
+                figures.bars(title, groups, "percent", f"weights{number}", ["first", "last"], name=row)
+            )
     return charts if len(charts) <= DRAWN else []
 
 
@@ -175,9 +177,15 @@ def _part(study: Study, group: str) -> Part | None:
         for row, runs in study.flat().rows.items()
     ]
     lines = [line for line in lines if any(field != "—" for field in line[1:])]
-    header = ["row", *(words(n.split("/", 1)[1]) for n in names)]
+    header = ["row", *(words(n.split("/", 1)[1]) + arrow(n) for n in names)]
     title = group.capitalize()
     return Part(title, note, charts, Grid(f"{title}, last round", header, lines))
+
+
+def is_shown(name: str) -> bool:
+    """Whether a figure stands in one of the parts, or among the weights."""
+    group, _, rest = name.partition("/")
+    return group in GROUPS and (rest.rsplit("/", 1)[-1] in GROUPS[group][0] or _is_weight(name))
 
 
 def _rounds(runs: Sequence[Run], measure: str, bad: Callable[[float], bool]) -> dict[int, float]:

@@ -1,11 +1,14 @@
-"""Formatting of figures: units (percent, bytes, seconds), mean and spread over seeds, and metric names in words."""
+"""Formatting of figures: units (percent, bytes, seconds), direction, mean and spread over seeds, and metric names in words."""
 
 import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
+from fedloom.core.terminal_tables import NBSP
 from fedloom.tasks.metrics.metric import Unit, metric_of
+from fedloom.tasks.metrics.summary import COUNTS
 
 _WORDS = {
     "cosine_A": "similarity of A",
@@ -23,7 +26,39 @@ _WORDS = {
     "clip_score": "CLIP score",
     "rank99": "rank",
     "max_weight": "largest weight",
+    "update_norm": "update norm of the factors",
+    "change_norm": "update norm",
+    "cosine_min": "lowest cosine",
+    "opposed": "opposed pairs",
 }
+
+_UNITS: dict[str, Unit] = {
+    "bytes_up": "bytes",
+    "bytes_down": "bytes",
+    "seconds": "seconds",
+    "rounds": "count",
+    "trainable_parameters": "count",
+    "shared_parameters": "count",
+    "above_majority": "count",
+    "fusion/*rank99": "count",
+    "fusion/*weight": "percent",
+    "vote/*": "percent",
+    "generator/agreement": "percent",
+    "update/opposed": "percent",
+}
+"""Units of figures that are no metrics of models, by pattern."""
+
+_BETTER = {
+    "generator/agreement": "↑",
+    "generator/clip_score": "↑",
+    "generator/fid": "↓",
+    "generator/kid": "↓",
+    "vote/precision": "↑",
+    "vote/prompt_accuracy": "↑",
+    "fusion/*alignment_error": "↓",
+    "restoration_error*": "↓",
+}
+"""Direction of better values of figures that are no metrics of models, by pattern; costs and the others have none."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +81,20 @@ class Spread:
 
 def unit_of(name: str) -> Unit:
     """The unit in which a metric or a summary field is shown."""
-    if name in ("bytes_up", "bytes_down"):
-        return "bytes"
-    if name == "seconds":
-        return "seconds"
-    if name in ("rounds", "trainable_parameters", "shared_parameters", "above_majority"):
+    if name.rsplit("/", 1)[-1] in COUNTS:
         return "count"
-    if name.startswith("vote/") or name == "generator/agreement":
-        return "percent"
     metric = metric_of(name.removesuffix("_sd"))
-    return "number" if metric is None else metric.unit
+    known = next((unit for pattern, unit in _UNITS.items() if fnmatchcase(name, pattern)), None)
+    return known or ("number" if metric is None else metric.unit)
+
+
+def arrow(name: str) -> str:
+    """ " ↑" where a higher value is better, " ↓" where a lower one is, with a non-breaking space; empty where neither is."""
+    known = next((sign for pattern, sign in _BETTER.items() if fnmatchcase(name, pattern)), None)
+    metric = metric_of(name)
+    if known is None and metric is not None:
+        known = "↓" if metric.lower_is_better else "↑"
+    return "" if known is None else f"{NBSP}{known}"
 
 
 def scale_of(value: float, unit: Unit) -> tuple[float, str]:
@@ -72,7 +111,8 @@ def scale_of(value: float, unit: Unit) -> tuple[float, str]:
     return 1.0, ""
 
 
-def _digits(value: float, unit: Unit, sign: str) -> str:
+def _digits(value: float, unit: Unit, sign: str, like: float | None = None) -> str:
+    """A number without its unit; a plain one in powers of ten if it, or the mean beside it (`like`), is small or large."""
     if unit == "percent":
         return f"{value:.1f}"
     if unit == "bytes":
@@ -80,8 +120,11 @@ def _digits(value: float, unit: Unit, sign: str) -> str:
     if unit == "seconds":
         return f"{value:.1f}"
     if unit == "count":
-        return f"{value:,.0f}"
-    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return (
+            f"{value:,.0f}" if value == round(value) else f"{value:,.1f}"
+        )  # a mean over seeds may lie between
+    size = abs(value if like is None else like)
+    if size and (size < 1e-3 or size >= 1e6):
         return f"{value:.2e}"
     return f"{value:,.4f}"
 
@@ -98,7 +141,7 @@ def show(spread: Spread | float | None, unit: Unit) -> str:
     text = _digits(spread.mean / divisor, unit, sign)
     # bytes and counts usually agree over seeds: a zero spread is omitted
     if spread.sd is not None and not (unit in ("bytes", "count") and spread.sd == 0):
-        text += f" ± {_digits(spread.sd / divisor, unit, sign)}"
+        text += f" ± {_digits(spread.sd / divisor, unit, sign, spread.mean / divisor)}"
     return f"{text} {sign}".strip()
 
 

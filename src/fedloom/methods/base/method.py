@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor
 
 from fedloom.core.payload import EVERYTHING, Check, Payload, Reply, Scope
+from fedloom.methods.base.measure import Measure
 from fedloom.methods.base.server_optimizer import ServerStep
 from fedloom.models.base import Trainable
 from fedloom.models.clip.adapter import CLIPAdapter
@@ -204,6 +205,8 @@ class Method(BaseModel):
     """Patterns of settings outside `method` that this method has read, beside those of its task, such as model.synthesis.*."""
     linear: ClassVar[bool] = True
     """Whether the server function is linear in the weighted replies, so that a robust stage may precede it."""
+    measures: ClassVar[tuple[Measure, ...]] = ()
+    """Names and units of the figures that `measured` returns; undeclared ones are shown under their own names, as numbers."""
     presets: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Field values by preset name, for a method with a field `preset`; explicit values take precedence."""
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Unit = Literal["percent", "bytes", "seconds", "count", "number"]
+from fedloom.core.unit import Unit as Unit
+
 Merge = Literal["tokens", "samples", "generated"]
 """The counts that weigh the figures of several sites in their mean."""
 
@@ -51,7 +52,7 @@ METRICS: dict[str, Metric] = by_name(
         Metric("bertscore_f", title="BERTScore F", unit="percent"),
         Metric("hm", title="HM", unit="percent", merge=None),
         Metric("hm2", title="HM2", unit="percent", merge=None),
-        Metric("success", unit="percent", merge=None),
+        Metric("success", unit="percent", merge=None, lower_is_better=True),  # an attack's
     )
 )
 """Every metric of models by its name; counts and diagnostics are none."""
