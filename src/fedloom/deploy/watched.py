@@ -56,7 +56,7 @@ class ServerView:
         return max(places, key=lambda p: p.stat().st_mtime).name if places else None
 
     def _nothing(self) -> dict[str, Any]:
-        status = Status("waiting", "Waiting: no run is current; `fedloom deploy run` begins one")
+        status = Status("waiting", "Waiting: no run is current; fedloom deploy run begins one")
         lines = [[site, "not asked yet"] for site in self.sites]
         return {
             "title": self.folder.resolve().name,
@@ -74,7 +74,7 @@ class ServerView:
         if (why := current_run.failure(path)) is not None:
             return replace(found, state="failed", headline=f"Failed {at}: {why} ({of_run})")
         if current_run.current(self.folder) != name:
-            text = f"Stopped {at}; `fedloom deploy run` goes on with {of_run}"
+            text = f"Stopped {at}; fedloom deploy run goes on with {of_run}"
             return replace(found, state="stopped", headline=text)
         if found.state == "running":
             return replace(found, headline=f"{found.headline} ({of_run})")
@@ -82,9 +82,9 @@ class ServerView:
             text = f"Waiting for the sites ({of_run})"
             return replace(found, state="preparing", headline=text)
         if found.rounds:
-            text = f"The server does not work on {of_run} now, {at}; `fedloom deploy server` goes on with it"
+            text = f"The server does not work on {of_run} now, {at}; fedloom deploy server goes on with it"
             return replace(found, state="killed", headline=text)
-        text = f"Waiting for the server: {of_run} begins once `fedloom deploy server` runs"
+        text = f"Waiting for the server: {of_run} begins once fedloom deploy server runs"
         return replace(found, state="waiting", headline=text)
 
 
@@ -121,11 +121,13 @@ class SiteView:
     def _fields(self, answers: list[tuple[str, int, float]], *, up: bool, agreed: bool) -> dict[str, Any]:
         last = f"last answer in round {answers[0][1]}" if answers else "nothing asked yet"
         if not agreed:
-            status = Status("waiting", "Waiting: the terms are not accepted; `fedloom deploy site --accept` does")
+            status = Status(
+                "waiting", "Waiting: the terms are not accepted; fedloom deploy site --accept does"
+            )
         elif up:
             status = Status("running", f"At work: {last}")
         else:
-            status = Status("stopped", f"Not running: {last}; `fedloom deploy site` joins the server")
+            status = Status("stopped", f"Not running: {last}; fedloom deploy site joins the server")
         lines = [
             [run, str(number), time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))]
             for run, number, when in answers

@@ -62,7 +62,13 @@ class Page:
                 self.requests.append(said["request"]["url"])
 
     def open(self, address: str, width: int, height: int = 900, *, dark: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 500)
+        self.call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=width < 500,
+        )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call("Page.navigate", url=address)
@@ -86,7 +92,9 @@ class Page:
         for kind in ("keyDown", "keyUp"):
             extra = {"text": "\r"} if key == "Enter" and kind == "keyDown" else {}
             code = {"Tab": 9, "Enter": 13}[key]
-            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **extra)
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **extra
+            )
 
     def picture(self, path: Path) -> None:
         """A screenshot of the whole page."""
@@ -112,7 +120,9 @@ def browser(profile: Path) -> Iterator[Callable[[], Page]]:
 
         def page() -> Page:
             with connect(root + path, max_size=None) as control:
-                control.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
+                control.send(
+                    json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}})
+                )
                 target = json.loads(control.recv(timeout=PATIENCE))["result"]["targetId"]
             sockets.append(connect(f"{root}/devtools/page/{target}", max_size=None))
             return Page(sockets[-1])

@@ -95,7 +95,9 @@ def _losses(series: Series) -> list[Chart]:
     return [Chart("training loss", "number", lines)] if lines else []
 
 
-def _headline(by_place: Mapping[tuple[str, str], Chart], scopes: Sequence[str]) -> dict[tuple[str, str], Chart]:
+def _headline(
+    by_place: Mapping[tuple[str, str], Chart], scopes: Sequence[str]
+) -> dict[tuple[str, str], Chart]:
     return {p: c for p, c in by_place.items() if p[0] in scopes and p[1] in HEADLINE}
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from fedloom.core.folder_lock import is_locked
 from fedloom.core.seals import read_sealed
@@ -40,7 +40,7 @@ class Event(Record):
     round: int = 0
     rounds: int = 0
     why: str = ""
-    clients: dict[str, Held] = {}
+    clients: dict[str, Held] = Field(default_factory=dict)
 
 
 class Doing(Record):
@@ -124,7 +124,7 @@ class RunFiles:
 
     def unreadable(self) -> list[str]:
         """A sentence per file with lines of another form."""
-        files = (self.metrics, self.ledger, self.events, *self.predictions)
+        files: Sequence[Lines[Any]] = (self.metrics, self.ledger, self.events, *self.predictions)
         return [f"{f.bad} lines of {f.path.name} cannot be read." for f in files if f.bad]
 
 

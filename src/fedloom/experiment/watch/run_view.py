@@ -89,7 +89,9 @@ class RunView:
             return [self._card(s, before, after) for s in _per_kind(bare)]
         return [self._card(s, before, after) for s in _per_kind(self.files.samples.value)]
 
-    def _card(self, sample: SampleRecord, before: Mapping[Any, Any], after: Mapping[Any, Any]) -> dict[str, Any]:
+    def _card(
+        self, sample: SampleRecord, before: Mapping[Any, Any], after: Mapping[Any, Any]
+    ) -> dict[str, Any]:
         key = sample.client, sample.uid
         answers = {"before": before.get(key, sample.before), "after": after.get(key, sample.after)}
         return {

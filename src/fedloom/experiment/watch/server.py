@@ -70,7 +70,9 @@ class Server(ThreadingHTTPServer):
             super().__init__((LOOPBACK, port), _Handler)
         except (OSError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
-            raise ExperimentError(f"--port: {port} cannot be had ({why}); leave it out for a free one") from error
+            raise ExperimentError(
+                f"--port: {port} cannot be had ({why}); leave it out for a free one"
+            ) from error
 
     @property
     def address(self) -> str:
@@ -149,7 +151,7 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 60
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         if not _is_here(self.headers.get_all("Host", [])):
             self._send(Answer(HTTPStatus.MISDIRECTED_REQUEST, b"This server answers to 127.0.0.1 alone.\n"))
             return

@@ -10,6 +10,7 @@ from fedloom.experiment.watch.files import Event, RunFiles
 
 State = Literal["waiting", "preparing", "running", "ended", "stopped", "killed", "failed"]
 STARTS, ENDS = ("begun", "resumed"), ("ended", "stopped", "failed")
+WAY_ON = "fedloom run --resume goes on from there"
 RECENT = 20
 """Rounds whose mean time stands for the rounds to come."""
 
@@ -57,7 +58,9 @@ def status_of(files: RunFiles) -> Status:
     spent = [_last_sign(sitting, files) - sitting[0].time for sitting in sittings]
     running = state == "running"
     summary = files.summary.value
-    worked = summary.seconds if summary is not None and not sittings else sum(spent[:-1] if running else spent)
+    worked = (
+        summary.seconds if summary is not None and not sittings else sum(spent[:-1] if running else spent)
+    )
     last = next((e.time for e in reversed(events) if e.event == "round"), None)
     seams = [e.after for e in events if e.event == "resumed"]
     return Status(
@@ -98,19 +101,21 @@ def _headline(state: State, files: RunFiles, done: int, rounds: int, seams: Sequ
     elif state == "failed":
         text = f"Failed {at}: {why}"
     elif state == "stopped":
-        text = f"Stopped {at} ({why})"
+        text = f"Stopped {at} ({why}); {WAY_ON}"
     elif state == "killed":
-        text = f"Killed {at}: its process is gone and said no word"
+        text = f"Killed {at}: its process is gone without a word; {WAY_ON}"
     elif state == "preparing":
         text = f"Getting ready to go on {at}"
     elif done < 0:
         text = f"Running: before training, {rounds} rounds to come"
     else:
-        text = f"Running: round {min(done + 1, rounds)} of {rounds}" if done < rounds else "Running: at its end"
+        text = (
+            f"Running: round {min(done + 1, rounds)} of {rounds}" if done < rounds else "Running: at its end"
+        )
     if not seams:
         return text
-    times = "once" if len(seams) == 1 else f"{len(seams)} times"
-    return f"{text}; resumed {times}, last {_after(seams[-1])}"
+    times = "once, " if len(seams) == 1 else f"{len(seams)} times, last "
+    return f"{text}; resumed {times}{_after(seams[-1])}"
 
 
 def _sittings(events: Sequence[Event]) -> list[list[Event]]:
@@ -136,7 +141,9 @@ def _each(sitting: Sequence[Event]) -> float | None:
     return fmean(b - a for a, b in pairwise(ends)) if len(ends) > 1 else None
 
 
-def _history(sittings: Sequence[Sequence[Event]], files: RunFiles, *, running: bool) -> list[tuple[float, str]]:
+def _history(
+    sittings: Sequence[Sequence[Event]], files: RunFiles, *, running: bool
+) -> list[tuple[float, str]]:
     lines: list[tuple[float, str]] = []
     for number, sitting in enumerate(sittings):
         first, last = sitting[0], sitting[-1]

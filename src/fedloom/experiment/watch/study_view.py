@@ -107,9 +107,7 @@ class StudyView:
         seeds = sorted({entry.seed for entry in self.entries})
         name = next((name for of_run in series for name in of_run), None)
         by_row: dict[str, dict[int, dict[str, Any]]] = {}
-        for number, (entry, run, of_run) in enumerate(
-            zip(self.entries, self.runs, series, strict=True)
-        ):
+        for number, (entry, run, of_run) in enumerate(zip(self.entries, self.runs, series, strict=True)):
             text = _cell(run.status)
             if name is not None and (values := of_run.get(name)):
                 figure = values[max(values)]
@@ -160,7 +158,7 @@ def _status(runs: Sequence[RunView], *, working: bool) -> Status:
         text = f"Running: {ended} of {count} runs have ended, {now}"
         return Status("running", text, ended, count, worked=worked, notes=notes)
     gone = "failed" if "failed" in states else "stopped" if "stopped" in states else "killed"
-    text = f"{gone.capitalize()}: {ended} of {count} runs had ended; `fedloom run --resume` goes on"
+    text = f"{gone.capitalize()}: {ended} of {count} runs had ended; fedloom run --resume goes on"
     return Status("failed" if gone == "failed" else "stopped", text, ended, count, worked=worked, notes=notes)
 
 
@@ -177,5 +175,7 @@ def _found(folder: Path) -> list[RowEntry]:
         row, *across, seed = place.relative_to(folder).parts
         number = seed.removeprefix("seed-")
         if number.isdecimal() and len(across) < 2:
-            entries.append(RowEntry(row=row, across=across[0] if across else None, seed=int(number), path=str(place.relative_to(folder))))
+            path = place.relative_to(folder).as_posix()
+            part = across[0] if across else None
+            entries.append(RowEntry(row=row, across=part, seed=int(number), path=path))
     return entries

@@ -24,7 +24,7 @@ async function ask() {
     note(`Up to date at ${clock(Date.now())}; new figures appear by themselves.`, false);
   } catch {
     failures += 1;
-    if (failures > 1) note("The page's server does not answer: has `fedloom watch` ended? What is shown is no longer new.", true);
+    if (failures > 1) note("The page's server does not answer: has fedloom watch ended? What is shown is no longer new.", true);
   }
   const slow = failures > 1 || document.hidden || (status && ["ended", "failed", "stopped", "killed"].includes(status.state));
   setTimeout(ask, slow ? 3 * PAUSE : PAUSE);
