@@ -89,7 +89,7 @@ def test_fewer_updates_than_asked_are_said_while_it_runs(tmp_path: Path) -> None
     assert "Used fewer updates than asked: 1 of 3 were refused." in notes
     assert "Used fewer updates than asked: 1 of 3 were not sent: their clients did not answer." in notes
     run.add("metrics.jsonl", {"round": "x"})
-    assert "1 lines of metrics.jsonl cannot be read." in status(run).notes
+    assert "1 line of metrics.jsonl cannot be read." in status(run).notes
 
 
 def test_a_run_without_events_is_shown_as_far_as_its_files_go(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ class RunFiles:
     def unreadable(self) -> list[str]:
         """A sentence per file with lines of another form."""
         files: Sequence[Lines[Any]] = (self.metrics, self.ledger, self.events, *self.predictions)
-        return [f"{f.bad} lines of {f.path.name} cannot be read." for f in files if f.bad]
+        return [
+            f"{f.bad} line{'s' * (f.bad > 1)} of {f.path.name} cannot be read." for f in files if f.bad
+        ]
 
 
 MOMENTS = ("start", "end")

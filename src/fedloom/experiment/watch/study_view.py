@@ -99,8 +99,7 @@ class StudyView:
             for round, value in of_run.get(name, {}).items():
                 rounds.setdefault(round, []).append(value)
         for row, rounds in by_row.items():
-            if rounds:
-                chart.lines[row] = {round: fmean(values) for round, values in rounds.items()}
+            chart.lines[row] = {round: fmean(values) for round, values in rounds.items()}
         return chart
 
     def _table(self, series: Sequence[Mapping[str, Mapping[int, float]]]) -> dict[str, Any]:
@@ -116,7 +115,7 @@ class StudyView:
             cell = {"text": text, "href": f"run/{number}/", "state": state}
             by_row.setdefault(_row(entry), {})[entry.seed] = cell
         lines = [[row, *(cells.get(seed, "—") for seed in seeds)] for row, cells in by_row.items()]
-        measured = "" if name is None else f"; the last {title_of(name)} of each"
+        measured = "" if name is None else f", each with its last {title_of(name).replace(':', ',')}"
         return table("runs", f"Runs{measured}", ["row", *(f"seed {seed}" for seed in seeds)], lines)
 
 
@@ -154,8 +153,8 @@ def _status(runs: Sequence[RunView], *, working: bool) -> Status:
     if ended == count:
         return Status("ended", f"Ended: all {count} runs", ended, count, worked=worked, notes=notes)
     if working or "running" in states:
-        now = f"{states.count('running') + states.count('preparing')} at work"
-        text = f"Running: {ended} of {count} runs have ended, {now}"
+        now = states.count("running") + states.count("preparing")
+        text = f"Running: {ended} of {count} runs have ended{f', {now} at work' * (now > 0)}"
         return Status("running", text, ended, count, worked=worked, notes=notes)
     gone = "failed" if "failed" in states else "stopped" if "stopped" in states else "killed"
     text = f"{gone.capitalize()}: {ended} of {count} runs had ended; fedloom run --resume goes on"

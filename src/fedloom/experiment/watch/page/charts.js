@@ -25,11 +25,12 @@ function fill(element, attributes, children) {
 
 // A figure: title, chart, legend with the last values, and the values as a table to open.
 export function figure(chart, seams) {
-  const lines = chart.lines.filter((line) => line.points.length);
+  // a row keeps its colour where others have no points
+  const lines = chart.lines.map((line, i) => ({ ...line, i })).filter((line) => line.points.length);
   const last = (line) => line.points[line.points.length - 1];
   const words = lines.map((line) => `${line.name} ${last(line)[2]}`.trim()).join("; ");
-  const legend = lines.map((line, i) =>
-    make("li", {}, swatch(i), ...(line.name ? [line.name] : []), make("b", {}, last(line)[2])));
+  const legend = lines.map((line) =>
+    make("li", {}, swatch(line.i), ...(line.name ? [line.name] : []), make("b", {}, last(line)[2])));
   return make("figure", {},
     make("figcaption", {}, chart.title),
     svg(chart, lines, seams, `${chart.title} by round; last: ${words}`),
@@ -40,7 +41,7 @@ export function figure(chart, seams) {
 function svg(chart, lines, seams, label) {
   const points = lines.flatMap((line) => line.points);
   const [first, final] = span(points.map((p) => p[0]), 1);
-  const [low, high] = span(points.map((p) => p[1]), least(chart.unit, points));
+  const [low, high] = range(chart.unit, points.map((p) => p[1]));
   const ticks = steps(low, high, 5);
   const bottom = Math.min(low, ticks[0]), top = Math.max(high, ticks[ticks.length - 1]);
   const x = (round) => LEFT + (WIDTH - LEFT - RIGHT) * (round - first) / (final - first);
@@ -60,11 +61,12 @@ function svg(chart, lines, seams, label) {
       return [draw("line", { class: "seam", x1: at, x2: at, y1: TOP, y2: base }),
         draw("text", { class: "seam", x: at, y: TOP - 4, "text-anchor": at > WIDTH / 2 ? "end" : "start" }, "resumed")];
     }),
-    ...lines.map((line, i) => curve(line, i, x, y)));
+    ...lines.map((line) => curve(line, x, y)));
 }
 
 // Points where something was measured; joined where there are more than two.
-function curve(line, i, x, y) {
+function curve(line, x, y) {
+  const i = line.i;
   const places = line.points.map((p) => [x(p[0]), y(p[1])]);
   const path = places.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join(" ");
   const crowded = places.length > 60;
@@ -108,10 +110,6 @@ function values(chart, lines) {
   return box;
 }
 
-function least(unit, points) {
-  return LEAST[unit] ?? (0.05 * Math.max(...points.map((p) => Math.abs(p[1])), 0) || 1);
-}
-
 // The range of some numbers, widened around its middle to at least `width`.
 function span(numbers, width) {
   let low = Infinity, high = -Infinity;
@@ -120,6 +118,14 @@ function span(numbers, width) {
   if (width === 1 && Number.isInteger(low) && high - low < 1) return [low, low + 1]; // rounds
   const missing = Math.max(0, width - (high - low)) / 2;
   return [low - missing, high + missing];
+}
+
+// The span of some values; that of shares is moved rather than reach beyond 0 or 100 %.
+function range(unit, values) {
+  const [low, high] = span(values, LEAST[unit] ?? (0.05 * Math.max(...values.map(Math.abs)) || 1));
+  const shares = unit === "percent" && Math.min(...values) >= 0 && Math.max(...values) <= 1;
+  const moved = shares ? Math.min(0, 1 - high) + Math.max(0, -low) : 0;
+  return [low + moved, high + moved];
 }
 
 // About `count` round numbers that cover a range.

@@ -48,8 +48,10 @@ function show(found) {
   redraw("status", [status, page.report], () => statusBox(status, page.report));
   redraw("facts", page.facts, () => [make("dl", { class: "facts" }, ...page.facts.map(([name, value]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, value))))]);
+  const [runs, tables] = [true, false].map((first) => page.tables.filter((t) => (t.key === "runs") === first));
+  redraw("runs", runs, () => runs.flatMap(tableBox));
   redraw("charts", [page.charts, seams], () => [heading("Figures"), grid(page.charts.map((c) => figure(c, seams)))]);
-  redraw("tables", page.tables, () => page.tables.flatMap(tableBox));
+  redraw("tables", tables, () => tables.flatMap(tableBox));
   redraw("samples", page.samples, () => [heading("Samples so far"), grid(page.samples.map(card))]);
   redraw("more", [page.more, seams], () => [later("more", `More figures (${page.more.length})`,
     () => grid(page.more.map((c) => figure(c, seams))))]);
@@ -93,7 +95,7 @@ function statusBox(s, report) {
     make("p", { class: "soft", id: "time" }),
     notes.length ? make("ul", { class: "notes" }, ...notes) : null,
     history.length ? make("ul", { class: "history" }, ...history) : null,
-    report ? make("p", { class: "soft" }, "The report is written: report.html in the run's folder.") : null,
+    report ? make("p", { class: "soft" }, "The report is written: report.html in this folder.") : null,
   ].filter((child) => child !== null);
 }
 
