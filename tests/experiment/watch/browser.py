@@ -26,6 +26,7 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 PATIENCE = 90.0  # seconds
+SOCKET: dict[str, Any] = {"max_size": None, "ping_interval": None, "close_timeout": 0.1}
 
 
 class Page:
@@ -79,14 +80,13 @@ class Page:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def wait(self, expression: str) -> Any:
-        """The value of an expression once it is true; the page may still be loading."""
-        expression = f"(() => {{ try {{ return {expression} }} catch {{ return null }} }})()"
+    def wait(self, expression: str) -> None:
+        """Wait until an expression is true; the page may still be loading."""
+        expression = f"(() => {{ try {{ return !!({expression}) }} catch {{ return null }} }})()"
         until = time.monotonic() + PATIENCE
-        while not (value := self.find(expression)):
+        while not self.find(expression):
             assert time.monotonic() < until, (expression, self.find("document.body.innerText"))
             time.sleep(0.1)
-        return value
 
     def press(self, key: str) -> None:
         for kind in ("keyDown", "keyUp"):
@@ -119,12 +119,12 @@ def browser(profile: Path) -> Iterator[Callable[[], Page]]:
         root = f"ws://127.0.0.1:{number}"
 
         def page() -> Page:
-            with connect(root + path, max_size=None) as control:
+            with connect(root + path, **SOCKET) as control:
                 control.send(
                     json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}})
                 )
                 target = json.loads(control.recv(timeout=PATIENCE))["result"]["targetId"]
-            sockets.append(connect(f"{root}/devtools/page/{target}", max_size=None))
+            sockets.append(connect(f"{root}/devtools/page/{target}", **SOCKET))
             return Page(sockets[-1])
 
         yield page

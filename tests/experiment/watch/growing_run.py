@@ -25,7 +25,7 @@ class GrowingRun:
 
     def __init__(self, folder: Path, clients: tuple[str, ...] = CLIENTS, rounds: int = 5) -> None:
         self.folder, self.clients, self.rounds = folder, clients, rounds
-        self.clock = time.time() - 1000.0
+        self.clock = time.time()  # events lie ahead of the lock, which is taken before them
 
     def begin(self, event: str = "begun", after: int = -1) -> None:
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,9 @@ class GrowingRun:
         if number:
             figures |= {"train/loss": 1 / number, **{f"train/{c}/loss": 2 / number for c in self.clients}}
             usual = {"round": number, "request": "train", "asked": self.clients, "answered": self.clients}
-            self.add("ledger.jsonl", usual | {"bytes_up": 1500, "bytes_down": 2_000_000, "seconds": 1.5} | entry)
+            self.add(
+                "ledger.jsonl", usual | {"bytes_up": 1500, "bytes_down": 2_000_000, "seconds": 1.5} | entry
+            )
         self.add("metrics.jsonl", *({"round": number, "name": n, "value": v} for n, v in figures.items()))
         self.event("round", round=number, rounds=self.rounds)
 

@@ -28,7 +28,9 @@ def test_a_folder_without_a_run_is_waited_for(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no run")
-    with pytest.raises(ExperimentError, match=r"holds no run, study or deployment, but 1 other files, such as notes.txt"):
+    with pytest.raises(
+        ExperimentError, match=r"holds no run, study or deployment, but 1 other files, such as notes.txt"
+    ):
         FolderView(tmp_path)
     with pytest.raises(ExperimentError, match=r"notes.txt is no folder"):
         FolderView(tmp_path / "notes.txt")
@@ -36,7 +38,9 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
 
 def test_a_study_is_a_table_of_rows_and_seeds(tmp_path: Path) -> None:
     entries = [
-        {"row": row, "seed": seed, "path": f"{row.lower()}/seed-{seed}"} for row in ("A", "B") for seed in (0, 1)
+        {"row": row, "seed": seed, "path": f"{row.lower()}/seed-{seed}"}
+        for row in ("A", "B")
+        for seed in (0, 1)
     ]
     write_sealed(tmp_path / "plan.json", {"experiments": [], "runs": entries})
     first, second, third = (GrowingRun(tmp_path / e["path"]) for e in entries[:3])
@@ -63,7 +67,9 @@ def test_a_study_is_a_table_of_rows_and_seeds(tmp_path: Path) -> None:
             assert get(server, "run/4/data").status == 404
         assert data(server)["tables"][0]["lines"][0][2]["text"] == "killed after round 0 of 5, 25.0 %"
     with served(tmp_path) as server:
-        assert data(server)["status"]["headline"].startswith("Killed: 1 of 4 runs had ended; fedloom run --resume")
+        assert data(server)["status"]["headline"].startswith(
+            "Killed: 1 of 4 runs had ended; fedloom run --resume"
+        )
 
 
 def test_a_finished_study_and_its_samples(tmp_path: Path) -> None:

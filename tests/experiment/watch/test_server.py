@@ -96,12 +96,36 @@ def test_only_what_the_page_lists_is_served(run: GrowingRun, tmp_path: Path) -> 
         page = data(server)
         assert [s["media"] for s in page["samples"][2:]] == [[]] * len(names)
         ways = (
-            *("summary.json", "experiment.yaml", "media/", "media/2", "media/-1", "media/²", "media/000-image.png"),
-            *("../", "..%2f", "media/../../state/events.jsonl", "run/0/", "run/0/data", "run/x/data", "page.html"),
+            *(
+                "summary.json",
+                "experiment.yaml",
+                "media/",
+                "media/2",
+                "media/-1",
+                "media/²",
+                "media/000-image.png",
+            ),
+            *(
+                "../",
+                "..%2f",
+                "media/../../state/events.jsonl",
+                "run/0/",
+                "run/0/data",
+                "run/x/data",
+                "page.html",
+            ),
         )
         for way in ways:
             assert get(server, way.replace("²", "%C2%B2")).status == 404, way
-        for whole in ("/", "/data", "/wrong/data", f"/{server.word}", "//", "/../etc/passwd", f"/{server.word}x/"):
+        for whole in (
+            "/",
+            "/data",
+            "/wrong/data",
+            f"/{server.word}",
+            "//",
+            "/../etc/passwd",
+            f"/{server.word}x/",
+        ):
             assert get(server, whole, whole=True).status == 404, whole
         assert get(server, f"http://evil.example/{server.word}/data", whole=True).status == 421
 

@@ -1,5 +1,6 @@
 """A run's status from its files and its lock."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -67,8 +68,20 @@ def test_a_killed_run_and_a_resumed_one(tmp_path: Path) -> None:
         assert files.series()["global/image/token_accuracy"][2] == 0.75
         run.event("stopped", why="interrupted")
     assert status(run, files).headline.startswith("Stopped after round 2 of 5 (interrupted)")
+
+
+def test_a_process_that_loads_to_go_on_is_no_running_one(tmp_path: Path) -> None:
+    run = GrowingRun(tmp_path / "r")
+    run.clock -= 1000
+    run.begin()
+    run.round(0)
+    run.round(1)
     with locked(run.folder):
-        assert status(run, files).state == "preparing"
+        found = status(run)
+        assert (found.state, found.headline) == ("preparing", "Getting ready to go on after round 1 of 5")
+        run.clock = time.time()
+        run.begin("resumed", after=1)
+        assert status(run).state == "running"
 
 
 def test_a_failed_run_says_why(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, FiniteFloat
 
-from fedloom.core.folder_lock import is_locked
+from fedloom.core.folder_lock import LOCK, is_locked
 from fedloom.core.seals import read_sealed
 from fedloom.experiment.report.predictions import Prediction
 from fedloom.experiment.report.read import (
@@ -18,7 +18,7 @@ from fedloom.experiment.report.read import (
     SampleRecord,
     Summary,
 )
-from fedloom.experiment.watch.growing import Document, Lines, of_kind
+from fedloom.experiment.watch.growing import Document, Lines, of_kind, stamp
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.run_events import DOING, EVENTS
 
@@ -96,6 +96,13 @@ class RunFiles:
         """Whether the run has begun: its experiment is written once data and model are loaded."""
         return self.experiment.value is not None
 
+    @property
+    def lock_is_new(self) -> bool:
+        """Whether the process that holds the lock has not yet said that it goes on with the run."""
+        taken = stamp(self.folder / LOCK)
+        events = self.events.records
+        return self.locked and taken is not None and bool(events) and taken[2] > 1e9 * events[-1].time + 1e7
+
     def settings(self) -> dict[str, Any]:
         """The experiment's fields; empty where they are none."""
         fields = self.experiment.value
@@ -125,9 +132,7 @@ class RunFiles:
     def unreadable(self) -> list[str]:
         """A sentence per file with lines of another form."""
         files: Sequence[Lines[Any]] = (self.metrics, self.ledger, self.events, *self.predictions)
-        return [
-            f"{f.bad} line{'s' * (f.bad > 1)} of {f.path.name} cannot be read." for f in files if f.bad
-        ]
+        return [f"{f.bad} line{'s' * (f.bad > 1)} of {f.path.name} cannot be read." for f in files if f.bad]
 
 
 MOMENTS = ("start", "end")

@@ -40,6 +40,7 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
+    "Connection": "close",
 }
 RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
 MOST = 64 * 10**6
@@ -160,7 +161,6 @@ class _Handler(BaseHTTPRequestHandler):
         )
 
     def _refuse(self) -> None:
-        self.close_connection = True  # a body, if there is one, is not read
         self._send(Answer(HTTPStatus.METHOD_NOT_ALLOWED, b"GET alone.\n", more=(("Allow", "GET"),)))
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = _refuse  # noqa: N815

@@ -81,7 +81,7 @@ def status_of(files: RunFiles) -> Status:
 
 def _state(files: RunFiles, events: Sequence[Event]) -> State:
     last = events[-1].event if events else ""
-    if files.locked and last in ("failed", "stopped"):
+    if files.lock_is_new and files.summary.value is None:
         return "preparing"
     if last == "failed":
         return "failed"
