@@ -98,7 +98,8 @@ def _losses(series: Series) -> list[Chart]:
 def _headline(
     by_place: Mapping[tuple[str, str], Chart], scopes: Sequence[str]
 ) -> dict[tuple[str, str], Chart]:
-    return {p: c for p, c in by_place.items() if p[0] in scopes and p[1] in HEADLINE}
+    found = [(p, c) for p, c in by_place.items() if p[0] in scopes and p[1] in HEADLINE]
+    return dict(sorted(found, key=lambda one: (scopes.index(one[0][0]), HEADLINE.index(one[0][1]))))
 
 
 def _parts(name: str) -> tuple[str, str, str]:

@@ -67,6 +67,8 @@ class RunFiles:
         self.provenance = Document(state / "provenance.json", read_sealed)
         self.locked = False
         self._resumes = 0
+        self._series: dict[str, dict[int, float]] = {}
+        self._placed, self._beginning = 0, 0
 
     def read_on(self) -> bool:
         """Read what is new; True if anything is."""
@@ -110,10 +112,12 @@ class RunFiles:
 
     def series(self) -> dict[str, dict[int, float]]:
         """Values by round of every figure, in order of first appearance; a repeated line overrides earlier ones."""
-        by_name: dict[str, dict[int, float]] = {}
-        for metric in self.metrics.records:
-            by_name.setdefault(metric.name, {})[metric.round] = metric.value
-        return by_name
+        if self._beginning != self.metrics.beginnings:
+            self._series, self._placed, self._beginning = {}, 0, self.metrics.beginnings
+        for metric in self.metrics.records[self._placed :]:
+            self._series.setdefault(metric.name, {})[metric.round] = metric.value
+        self._placed = len(self.metrics.records)
+        return self._series
 
     def held(self) -> dict[str, Held]:
         """Every client's modalities and sample counts: from the run's end, its beginning, or the sites."""

@@ -28,6 +28,8 @@ class Lines(Generic[T]):
         self.path, self.keep = path, keep
         self._adapter: TypeAdapter[T] = TypeAdapter(kind)
         self._stamp: Stamp = None
+        self.beginnings = 0
+        """How often the file was begun anew."""
         self.forget()
 
     def forget(self) -> None:
@@ -35,6 +37,7 @@ class Lines(Generic[T]):
         self.records: list[T] = []
         self.bad, self._read = 0, 0
         self._stamp = None
+        self.beginnings += 1
 
     def read_on(self) -> bool:
         """Read the complete lines that are new; True if the file has changed. A half-written last line waits for its end."""

@@ -173,7 +173,7 @@ def _ledger(entries: Sequence[LedgerEntry]) -> Iterable[dict[str, Any]]:
                 {"text": str(len(entry.answered)), "state": "bad" if entry.refused or entry.silent else ""},
                 human_bytes(entry.bytes_up),
                 human_bytes(entry.bytes_down),
-                show(entry.seconds, "seconds"),
+                "<0.1 s" if entry.seconds < 0.05 else show(entry.seconds, "seconds"),
                 {"text": "; ".join(faults) or "—", "long": True},
             ]
         )
@@ -188,14 +188,7 @@ def _clients(
 ) -> Iterable[dict[str, Any]]:
     """Every client: modalities, samples, last answer, last training loss."""
     held = files.held()
-    last: dict[str, dict[str, Any]] = {}
-    for entry in files.ledger.records:
-        last |= {c: {"text": f"no answer in round {entry.round}", "state": "bad"} for c in entry.silent}
-        last |= {c: {"text": f"round {entry.round}"} for c in entry.answered}
-        last |= {
-            c: {"text": f"round {entry.round}: refused: {why}", "state": "bad", "long": True}
-            for c, why in entry.refused.items()
-        }
+    last = _last_answers(files.ledger.records, set(held))
     names = sorted({*held, *last, *losses, *sites})
     lines = []
     for name in names[:CLIENTS]:
@@ -214,6 +207,24 @@ def _clients(
         left = f"; the first {CLIENTS} of {len(names)}" if len(names) > CLIENTS else ""
         header = ("client", "holds", "training samples", "test samples", "last answer", "last training loss")
         yield table("clients", f"Clients{left}", header, lines)
+
+
+def _last_answers(entries: Sequence[LedgerEntry], clients: set[str]) -> dict[str, dict[str, Any]]:
+    """How each client answered last; the newest entries suffice once all of these clients are among them."""
+    last: dict[str, dict[str, Any]] = {}
+    for entry in reversed(entries):
+        answers: dict[str, dict[str, Any]] = {
+            c: {"text": f"no answer in round {entry.round}", "state": "bad"} for c in entry.asked
+        }
+        answers |= {c: {"text": f"round {entry.round}"} for c in entry.answered}
+        answers |= {
+            c: {"text": f"round {entry.round}: refused: {why}", "state": "bad", "long": True}
+            for c, why in entry.refused.items()
+        }
+        last = answers | last
+        if clients and clients <= last.keys():
+            break
+    return last
 
 
 def _per_kind(samples: Sequence[SampleRecord]) -> list[SampleRecord]:

@@ -51,8 +51,8 @@ def status_of(files: RunFiles) -> Status:
         return Status("waiting", "No run has begun in this folder yet")
     events, entries = files.events.records, files.ledger.records
     rounds = _whole(files.settings().get("rounds"))
-    measured = [m.round for m in files.metrics.records]
-    done = max([*measured, *(e.round for e in entries)], default=-1)
+    measured = [max(values) for values in files.series().values()]
+    done = max([*measured, *(e.round for e in entries[-1:])], default=-1)
     state = _state(files, events)
     sittings = _sittings(events)
     spent = [_last_sign(sitting, files) - sitting[0].time for sitting in sittings]
@@ -169,7 +169,9 @@ def _shortfalls(files: RunFiles) -> list[str]:
     counts = {
         "refused": sum(len(e.refused) for e in entries),
         "left out, wholly or in part, by the robust stage": sum(len(e.left_out) for e in entries),
-        "not sent: their clients did not answer": sum(len(e.silent) for e in entries),
+        "not sent: their clients did not answer": sum(
+            len({*e.asked} - {*e.answered, *e.refused}) for e in entries
+        ),
     }
     return [f"Used fewer updates than asked: {n} of {asked} were {what}." for what, n in counts.items() if n]
 

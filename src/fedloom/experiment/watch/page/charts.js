@@ -23,24 +23,25 @@ function fill(element, attributes, children) {
   return element;
 }
 
-// A figure: title, chart, legend with the last values, and the values as a table to open.
-export function figure(chart, seams) {
+// A figure: title, chart up to the newest round of the page, legend with the last values, and the values as a table to open.
+export function figure(chart, seams, newest) {
   // a row keeps its colour where others have no points
   const lines = chart.lines.map((line, i) => ({ ...line, i })).filter((line) => line.points.length);
   const last = (line) => line.points[line.points.length - 1];
-  const words = lines.map((line) => `${line.name} ${last(line)[2]}`.trim()).join("; ");
+  const value = (line) => last(line)[2] + (last(line)[0] < newest ? ` (round ${last(line)[0]})` : "");
+  const words = lines.map((line) => `${line.name} ${value(line)}`.trim()).join("; ");
   const legend = lines.map((line) =>
-    make("li", {}, swatch(line.i), ...(line.name ? [line.name] : []), make("b", {}, last(line)[2])));
+    make("li", {}, swatch(line.i), ...(line.name ? [line.name] : []), make("b", {}, value(line))));
   return make("figure", {},
     make("figcaption", {}, chart.title),
-    svg(chart, lines, seams, `${chart.title} by round; last: ${words}`),
+    svg(chart, lines, seams, newest, `${chart.title} by round; last: ${words}`),
     make("ul", { class: "legend" }, ...legend),
     values(chart, lines));
 }
 
-function svg(chart, lines, seams, label) {
+function svg(chart, lines, seams, newest, label) {
   const points = lines.flatMap((line) => line.points);
-  const [first, final] = span(points.map((p) => p[0]), 1);
+  const [first, final] = span([...points.map((p) => p[0]), newest], 1);
   const [low, high] = range(chart.unit, points.map((p) => p[1]));
   const ticks = steps(low, high, 5);
   const bottom = Math.min(low, ticks[0]), top = Math.max(high, ticks[ticks.length - 1]);

@@ -44,19 +44,24 @@ function show(found) {
   document.title = `${page.title}: ${status.state}`;
   part("title").textContent = page.title;
   part("description").textContent = page.description;
-  const seams = status.seams;
+  const seams = status.seams, newest = newestRound([...page.charts, ...page.more]);
+  const drawAll = (charts) => grid(charts.map((chart) => figure(chart, seams, newest)));
   redraw("status", [status, page.report], () => statusBox(status, page.report));
   redraw("facts", page.facts, () => [make("dl", { class: "facts" }, ...page.facts.map(([name, value]) =>
     make("div", {}, make("dt", {}, name), make("dd", {}, value))))]);
   const [runs, tables] = [true, false].map((first) => page.tables.filter((t) => (t.key === "runs") === first));
   redraw("runs", runs, () => runs.flatMap(tableBox));
-  redraw("charts", [page.charts, seams], () => [heading("Figures"), grid(page.charts.map((c) => figure(c, seams)))]);
+  redraw("charts", [page.charts, seams, newest], () => [heading("Figures"), drawAll(page.charts)]);
   redraw("tables", tables, () => tables.flatMap(tableBox));
   redraw("samples", page.samples, () => [heading("Samples so far"), grid(page.samples.map(card))]);
-  redraw("more", [page.more, seams], () => [later("more", `More figures (${page.more.length})`,
-    () => grid(page.more.map((c) => figure(c, seams))))]);
+  redraw("more", [page.more, seams, newest], () => [later("more", `More figures (${page.more.length})`, () => drawAll(page.more))]);
   redraw("settings", page.settings, () => [later("settings", "All settings", () => make("pre", { tabindex: 0 }, page.settings))]);
   tickTime();
+}
+
+function newestRound(charts) {
+  const rounds = charts.flatMap((chart) => chart.lines.flatMap((line) => line.points.slice(-1).map((p) => p[0])));
+  return rounds.reduce((a, b) => Math.max(a, b), 0);
 }
 
 // Draws a part anew if its values have changed; what is open stays open, and the focus stays.
@@ -64,7 +69,7 @@ function redraw(id, values, draw) {
   const text = JSON.stringify(values ?? null), place = part(id);
   if (drawn.get(id) === text) return;
   drawn.set(id, text);
-  const empty = !values || values.length === 0 || (Array.isArray(values[0]) && values[0].length === 0 && values.length === 2);
+  const empty = !values || values.length === 0 || (Array.isArray(values[0]) && values[0].length === 0);
   const focused = place.contains(document.activeElement) ? keyOf(document.activeElement) : null;
   const scrolled = new Map([...place.querySelectorAll(".scroll")].map((box) => [box.dataset.key, [box.scrollLeft, box.scrollTop]]));
   place.replaceChildren(...(empty ? [] : draw()));
