@@ -27,9 +27,10 @@ class GrowingRun:
         self.folder, self.clients, self.rounds = folder, clients, rounds
         self.clock = time.time()  # events lie ahead of the lock, which is taken before them
 
-    def begin(self, event: str = "begun", after: int = -1) -> None:
+    def begin(self, event: str = "begun", after: int = -1, **settings: Any) -> None:
         (self.folder / "state").mkdir(parents=True, exist_ok=True)
         fields = {"name": "growing", "rounds": self.rounds, "seed": 3, "method": {"name": "fedsa-lora"}}
+        fields |= settings
         (self.folder / "experiment.yaml").write_text(yaml.safe_dump(fields))
         held = {name: {"holds": ["image"], "train": 10, "test": 4} for name in self.clients}
         self.event(event, after=after, clients=held)

@@ -45,7 +45,7 @@ def test_a_study_is_a_table_of_rows_and_seeds(tmp_path: Path) -> None:
     write_sealed(tmp_path / "plan.json", {"experiments": [], "runs": entries})
     first, second, third = (GrowingRun(tmp_path / e["path"]) for e in entries[:3])
     for run in (first, second):
-        run.begin()
+        run.begin(row="A")
         run.round(0, accuracy=0.25)
     first.round(1, accuracy=0.5)
     first.end("complete, but 1 of 2 updates refused")
@@ -62,7 +62,8 @@ def test_a_study_is_a_table_of_rows_and_seeds(tmp_path: Path) -> None:
             [chart] = page["charts"]
             assert [p[:2] for p in chart["lines"][0]["points"]] == [[0, 0.25], [1, 0.5]]
             assert chart["lines"][1] == {"name": "B", "points": []}
-            assert data(server, "run/1/data")["status"]["state"] == "running"
+            one = data(server, "run/1/data")
+            assert (one["title"], one["status"]["state"]) == ("growing: A, seed 3", "running")
             assert get(server, "run/1/").status == get(server, "run/1/watch.js").status == 200
             assert get(server, "run/4/data").status == 404
         assert data(server)["tables"][0]["lines"][0][2]["text"] == "killed after round 0 of 5, 25.0 %"

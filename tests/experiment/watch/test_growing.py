@@ -3,8 +3,9 @@
 import os
 from pathlib import Path
 
+from fedloom.core.seals import write_sealed
 from fedloom.experiment.report.read import Metric
-from fedloom.experiment.watch.growing import Document, Lines, of_kind
+from fedloom.experiment.watch.growing import Document, Lines, of_kind, sealed
 
 LINE = '{"round": %d, "name": "a", "value": 0.5}\n'
 
@@ -58,5 +59,19 @@ def test_a_document_of_another_form_is_none(tmp_path: Path) -> None:
     assert one.read_on()
     assert one.value == {"a": 1}
     path.write_text('{"a": "<b>"}')
+    assert one.read_on()
+    assert one.value is None
+
+
+def test_a_sealed_file_without_fields_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    one = Document(path, sealed)
+    write_sealed(path, {"runs": [1]})
+    one.read_on()
+    assert one.value == {"runs": [1]}
+    write_sealed(path, [1])  # type: ignore[arg-type]
+    one.read_on()
+    assert one.value is None
+    path.write_text(path.read_text().replace("1", "2"))
     assert one.read_on()
     assert one.value is None

@@ -7,7 +7,6 @@ from typing import Any
 from pydantic import Field, FiniteFloat
 
 from fedloom.core.folder_lock import LOCK, is_locked
-from fedloom.core.seals import read_sealed
 from fedloom.experiment.report.predictions import Prediction
 from fedloom.experiment.report.read import (
     LAYER,
@@ -18,7 +17,7 @@ from fedloom.experiment.report.read import (
     SampleRecord,
     Summary,
 )
-from fedloom.experiment.watch.growing import Document, Lines, of_kind, stamp
+from fedloom.experiment.watch.growing import Document, Lines, of_kind, sealed, stamp
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.run_events import DOING, EVENTS
 
@@ -64,7 +63,7 @@ class RunFiles:
         self.doing = Document(state / DOING, of_kind(Doing))
         self.samples = Document(folder / "samples" / "samples.json", of_kind(tuple[SampleRecord, ...]))
         self.sites = Document(folder / "sites.json", of_kind(dict[str, Held]))
-        self.provenance = Document(state / "provenance.json", read_sealed)
+        self.provenance = Document(state / "provenance.json", sealed)
         self.locked = False
         self._resumes = 0
         self._series: dict[str, dict[int, float]] = {}

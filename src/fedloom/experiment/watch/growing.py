@@ -3,9 +3,11 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+
+from fedloom.core.seals import read_sealed
 
 T = TypeVar("T")
 Stamp = tuple[int, int, int] | None
@@ -95,3 +97,8 @@ def of_kind(kind: type[T]) -> Callable[[Path], T]:
     """A reader of JSON files that are validated as `kind`."""
     adapter = TypeAdapter(kind)
     return lambda path: adapter.validate_json(path.read_bytes())
+
+
+def sealed(path: Path) -> dict[str, Any]:
+    """A sealed file's fields. Raises ValueError where it is damaged, or holds none."""
+    return TypeAdapter(dict[str, Any]).validate_python(read_sealed(path))

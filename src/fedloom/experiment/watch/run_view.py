@@ -64,7 +64,7 @@ class RunView:
             *_clients(files, client_losses(series), self._sites),
         ]
         return {
-            "title": str(settings.get("name") or self.folder.name),
+            "title": _title(settings) or self.folder.name,
             "description": str(settings.get("description") or ""),
             "status": self.status.fields(),
             "facts": facts(files),
@@ -150,6 +150,12 @@ def facts(files: RunFiles) -> list[tuple[str, str]]:
         "down, all clients": human_bytes(down) if entries else None,
     }
     return [(name, str(value)) for name, value in named.items() if value is not None]
+
+
+def _title(settings: Mapping[str, Any]) -> str:
+    """The experiment's name, and the row and seed of a run in a study."""
+    name, row = str(settings.get("name") or ""), settings.get("row")
+    return name if row is None else f"{name}: {row}, seed {settings.get('seed', 0)}"
 
 
 def _ledger(entries: Sequence[LedgerEntry]) -> Iterable[dict[str, Any]]:

@@ -10,14 +10,13 @@ from pydantic import TypeAdapter
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.folder_lock import is_locked
-from fedloom.core.seals import read_sealed
 from fedloom.experiment.report.columns import title_of
 from fedloom.experiment.report.load_study import RowEntry
 from fedloom.experiment.report.read import inside
 from fedloom.experiment.report.units import show, unit_of
 from fedloom.experiment.study import PLAN
 from fedloom.experiment.watch.curves import Chart, headline
-from fedloom.experiment.watch.growing import Document, of_kind
+from fedloom.experiment.watch.growing import Document, of_kind, sealed
 from fedloom.experiment.watch.run_view import RunView, table
 from fedloom.experiment.watch.status import Status
 
@@ -162,8 +161,8 @@ def _status(runs: Sequence[RunView], *, working: bool) -> Status:
 
 
 def _planned(path: Path) -> tuple[RowEntry, ...]:
-    """The runs that a study's plan names; none in a plan of a version before 0.1."""
-    return TypeAdapter(tuple[RowEntry, ...]).validate_python(read_sealed(path).get("runs", ()))
+    """The runs that a study's plan names; none in a plan of an earlier version."""
+    return TypeAdapter(tuple[RowEntry, ...]).validate_python(sealed(path).get("runs", ()))
 
 
 def _found(folder: Path) -> list[RowEntry]:
