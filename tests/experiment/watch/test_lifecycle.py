@@ -4,6 +4,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.cli.test_going_on import started, wait_for
 from tests.experiment.watch.growing_run import data, served
 
@@ -17,6 +19,7 @@ evaluation: {generate: false, controls: false, samples: 1, diagnostics: off}
 """
 
 
+@pytest.mark.slow
 def test_a_run_is_watched_through_kill_and_resume_to_its_end(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(RUN)
     with served(tmp_path / "out") as server:

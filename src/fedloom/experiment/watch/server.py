@@ -7,7 +7,6 @@ another host are refused: a foreign page could otherwise lead its own name here.
 import hashlib
 import json
 import math
-import mimetypes
 import re
 import secrets
 import sys
@@ -17,10 +16,10 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.terminal import visible
+from fedloom.experiment.report.samples import PICTURES, SOUNDS
 from fedloom.experiment.watch.folder_view import FolderView, View
 
 LOOPBACK = "127.0.0.1"
@@ -42,7 +41,8 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Connection": "close",
 }
-RANGE = re.compile(r"bytes=(\d+)-(\d*)$")
+RANGE = re.compile(r"bytes=(\d{1,12})-(\d{0,12})$")
+MEDIA = {**PICTURES, **SOUNDS}
 MOST = 64 * 10**6
 """Bytes of a picture or sound that is still served."""
 
@@ -87,7 +87,8 @@ class Server(ThreadingHTTPServer):
 
     def answer(self, path: str, known: str | None, part: str | None) -> Answer:
         """The answer to a GET of `path`; `known` is the tag that the page has, `part` a range of bytes."""
-        first, *rest = urlsplit(path).path.removeprefix("/").split("/")
+        path = path.partition("?")[0]
+        first, *rest = path.removeprefix("/").split("/")
         if not secrets.compare_digest(first.encode(), self.word.encode()) or not rest:
             return _NOT_HERE
         view: View | None = self.view
@@ -100,7 +101,7 @@ class Server(ThreadingHTTPServer):
             return _NOT_HERE
         match rest:
             case ["data"]:
-                return self._data(view, urlsplit(path).path, known)
+                return self._data(view, path, known)
             case ["media", number]:
                 return self._medium(view, _number(number), part)
             case [name] if name in STATIC:
@@ -129,7 +130,7 @@ class Server(ThreadingHTTPServer):
             body = file.read_bytes()
         except OSError:
             return _NOT_HERE
-        kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
+        kind = MEDIA[file.suffix.lower()]
         accepts = ("Accept-Ranges", "bytes")
         asked = RANGE.match(part or "")
         if asked is None:
