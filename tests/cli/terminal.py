@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from typer.testing import CliRunner
 
-from fedloom.cli import compare, data, deal_picture, main, methods, output, plan, plan_tables
+from fedloom.cli import compare, data, deal_picture, main, methods, output, plan, plan_tables, watch
 from fedloom.core.terminal import console
 from fedloom.deploy import commands
 
@@ -21,7 +21,18 @@ def capture(monkeypatch: pytest.MonkeyPatch, width: int, *arguments: object, ter
     stream = io.StringIO()
     with monkeypatch.context() as patch:
         out = console(file=stream, width=width, force_terminal=terminal)
-        for module in (compare, data, deal_picture, main, methods, output, plan, plan_tables, commands):
+        for module in (
+            compare,
+            data,
+            deal_picture,
+            main,
+            methods,
+            output,
+            plan,
+            plan_tables,
+            watch,
+            commands,
+        ):
             patch.setattr(module, "out", out)
         result = CliRunner().invoke(main.app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0, result.output

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -33,12 +34,14 @@ evaluation: {generate: false, controls: false, samples: 0, every: 100000}
 
 
 @contextmanager
-def started(*arguments: object, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def started(
+    *arguments: object, cwd: Path, stdout: Any = subprocess.DEVNULL
+) -> Iterator[subprocess.Popen[str]]:
     """The command in a process of its own: it heeds Ctrl-C even where the tests ignore it, and never outlives them."""
     process = subprocess.Popen(
         [sys.executable, "-m", "fedloom", *map(str, arguments)],
         cwd=cwd,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),

@@ -26,6 +26,8 @@ rows:
 """
 
 DOING = ("reading the data", "loading the model", "before training, evaluating", "round 1/1, training")
+SCREEN = 24
+"""Lines of the smallest usual terminal."""
 LABEL = "FedAvg-LoRA with a long name of its own (seed 123456789)"
 
 
@@ -99,9 +101,15 @@ def test_methods_fit_one_screen(width: int, monkeypatch: pytest.MonkeyPatch) -> 
     from fedloom.methods import METHODS
 
     text = capture(monkeypatch, width, "methods")
-    assert len(text.splitlines()) <= len(METHODS) + 4  # a line each
-    assert max(map(len, text.splitlines())) <= width
-    assert "*" not in text
+    assert len(text.splitlines()) <= SCREEN
+    assert {word.strip("(),") for word in text.split()} >= set(METHODS)
+    assert "(fedcmp)" in text, "not with privacy"
+    assert "(fedavg" not in text
+    every = capture(monkeypatch, width, "methods", "--all")
+    assert len(every.splitlines()) <= len(METHODS) + 4  # a line each
+    for listed in (text, every):
+        assert max(map(len, listed.splitlines())) <= width
+        assert "*" not in listed
     own = [m for m in METHODS.values() if m.__module__.startswith("fedloom.")]
     assert {p for m in own for p in (*m.shares.shared, *m.shares.personal)} <= IN_WORDS.keys()
     one = capture(monkeypatch, width, "methods", "feda2-lora")

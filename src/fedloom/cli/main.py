@@ -28,6 +28,7 @@ from fedloom.cli.options import Jobs, Overrides, Quick
 from fedloom.cli.output import errors, out, plain_table
 from fedloom.cli.plan import plan
 from fedloom.cli.stop import stoppable
+from fedloom.cli.watch import watch
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.files import disk_fault
 from fedloom.core.hf_logging import quiet_process
@@ -142,6 +143,9 @@ def run(
 
 
 app.command(epilog="Example: fedloom plan experiments/uniflow/quickstart.yaml training.batch_size=8")(plan)
+
+
+app.command(epilog="Example: fedloom watch runs/q --open")(watch)
 
 
 app.command(epilog="Example: fedloom compare runs/table3 --against LoRA")(compare)

@@ -28,7 +28,7 @@ IN_WORDS = {
     "anchors/prompts": "prompts",
     "*.own_control": "control variate",
     "adapter/shared.*": "shared layer",
-    "adapter/text.*": "text layers",
+    "adapter/text.*": "text",
     "adapter/vision.*": "vision layers",
     "adapter": "adapters",
     "prompt": "prompt",
@@ -52,9 +52,12 @@ def methods(
         ),
     ] = None,
     clients: Annotated[int, typer.Option(help="clients in a round, for --cost", min=1)] = 3,
+    every: Annotated[
+        bool, typer.Option("--all", help="a line per method, with its paper if there is room")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
-    """List the methods and what each shares; with a name, its settings; with --cost, what it costs."""
+    """List the methods by what they share; with a name, its settings; with --cost, what it costs."""
     from fedloom.experiment.registry import load_entry_points
     from fedloom.methods import METHODS
     from fedloom.privacy.compatibility import private, why_not
@@ -81,6 +84,29 @@ def methods(
         out.print(f"privacy: {'secure, dp' if private(method) else f'none, because it {why_not(method)}'}")
         out.print(plain_table(("setting", "default", "meaning"), list(_settings(method, "method."))))
         return
+    if every:
+        _list_all(list(METHODS.values()))
+    else:
+        _list_groups(list(METHODS.values()))
+
+
+def _list_groups(known: "Sequence[type[Method]]") -> None:
+    """Print the methods that share the same in one line, so that all of them fit one screen."""
+    from fedloom.privacy.compatibility import private
+
+    groups: dict[tuple[str, str], list[str]] = {}
+    for m in known:
+        place = shared_in_words(m), kept_in_words(m)
+        groups.setdefault(place, []).append(m.name if private(m) else f"({m.name})")
+    rows = [(*place, ", ".join(names)) for place, names in groups.items()]
+    out.print(plain_table(("shared", "kept by each client", "methods"), rows))
+    out.print(Text("In brackets: not with privacy. answers: on public items. More: --all, or NAME"))
+
+
+def _list_all(known: "Sequence[type[Method]]") -> None:
+    """Print a line per method, with its paper where there is room."""
+    from fedloom.privacy.compatibility import private
+
     rows = [
         (
             m.name,
@@ -89,7 +115,7 @@ def methods(
             "yes" if private(m) else "no",
             *([m.paper.partition(";")[0]] if out.width >= WIDE else []),
         )
-        for m in METHODS.values()
+        for m in known
     ]
     header = ("method", "shared", "kept by each client", "private", *(["paper"] if out.width >= WIDE else []))
     out.print(plain_table(header, rows))
@@ -101,7 +127,7 @@ def methods(
 
 
 WIDE = 110
-"""Columns of a terminal from which the list names the papers."""
+"""Columns of a terminal from which the list of all methods names the papers."""
 
 
 def shared_in_words(method: "type[Method]") -> str:

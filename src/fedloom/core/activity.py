@@ -35,3 +35,17 @@ def told_to(listener: Listener | None) -> Iterator[None]:
         yield
     finally:
         _listener.reset(token)
+
+
+@contextmanager
+def also_told_to(listener: Listener) -> Iterator[None]:
+    """Tell this listener, too, inside."""
+    before = _listener.get()
+
+    def both(text: str) -> None:
+        if before is not None:
+            before(text)
+        listener(text)
+
+    with told_to(both):
+        yield

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from fedloom.core.errors import DiskError, ExperimentError
 
 LOCK = ".lock"
 """The locked file. It stays in the folder and holds the number of the process that locked it last."""
+PAUSES = (0.02, 0.05, 0.1, 0.0)
+"""Seconds after each try to lock: `is_locked` holds the lock for microseconds."""
 
 
 @contextmanager
@@ -43,17 +46,39 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder's lock; nothing is written. False if the lock cannot be seen."""
+    try:
+        handle = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return False
+
+
 def _open(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _acquire(handle: int, folder: Path) -> bool:
-    """Lock without waiting. Raises DiskError on a file system without locks."""
+    """Lock, waiting only for whoever looks at the lock in this moment. Raises DiskError on a file system without locks."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        for pause in PAUSES:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(pause)
+        else:
+            return False
     except OSError as error:
         raise DiskError(
             f"{folder} lies on a file system without file locks ({error.strerror}); choose a folder on another one"

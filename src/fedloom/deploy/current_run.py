@@ -11,7 +11,7 @@ from typing import Protocol
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.core.folder_lock import try_lock
+from fedloom.core.folder_lock import is_locked, try_lock
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
@@ -89,8 +89,7 @@ def fail(path: Path, why: str) -> None:
 
 def worked_on(path: Path) -> bool:
     """Whether a process is executing a run."""
-    with try_lock(path) as free:
-        return not free
+    return is_locked(path)
 
 
 def serve_current(folder: Path, carrier: Callable[[Deployment], Waiting]) -> None:

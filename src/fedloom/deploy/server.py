@@ -31,6 +31,7 @@ from fedloom.experiment.settings import Experiment
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
+from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
 
 Short = Annotated[str, Field(max_length=100)]
@@ -89,8 +90,9 @@ def go_on(
         federation.resume(folder.last())
     else:
         folder.write_experiment(experiment.as_dict() | {"versions": versions()})
-    federation.run()
-    return finish(federation, [_row(federation, name, site) for name, site in sorted(described.items())])
+    with recorded(federation, resumed=begun):
+        federation.run()
+        return finish(federation, [_row(federation, name, site) for name, site in sorted(described.items())])
 
 
 def build_server(

@@ -28,6 +28,7 @@ from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer, Progress
+from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
 from fedloom.tasks.base import Task
@@ -139,8 +140,11 @@ def run(
         if (commit := provenance.commit()) is not None:
             made_with["commit"] = commit
         folder.write_experiment(federation.experiment.located().as_dict() | {"versions": made_with})
-        federation.run()
-        return finish(federation)
+        with recorded(federation, resumed=resume):
+            # with its questions from the start on; the answers follow
+            write_gallery(folder, federation.evaluator.tests, federation.experiment.evaluation.samples)
+            federation.run()
+            return finish(federation)
 
 
 @contextmanager

@@ -57,7 +57,11 @@ def run_rows(
             {"row": e.row or e.method.title, "across": e.across, "seed": e.seed, "path": p}
             for e, p in zip(experiments, paths, strict=True)
         ]
-        plan = {"directory": str(Path.cwd()), "experiments": [e.as_dict() for e in experiments]}
+        plan = {
+            "directory": str(Path.cwd()),
+            "experiments": [e.as_dict() for e in experiments],
+            "runs": entries,
+        }
         write_sealed(out / PLAN, plan)
         due = [n for n, path in enumerate(paths) if not (out / path / "summary.json").exists()]
         begun = {n: RunFolder(out / paths[n]).begun for n in due}

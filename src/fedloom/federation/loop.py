@@ -82,7 +82,7 @@ class Federation:
             client.states, client.example_cache, client.begin = self.client_states, example_cache, begin
         self.replies: list[Reply] = []
         self.noted_metrics: dict[str, float] = {}
-        self._resumed = False
+        self.resumed = False
         self.change: Mapping[str, Tensor] = {}
         self.first_metrics: Mapping[str, float] = {}
         self.last_metrics: Mapping[str, float] = {}
@@ -133,7 +133,7 @@ class Federation:
 
     def run(self) -> None:
         """Run the remaining rounds; each ends with a checkpoint, if there is a folder."""
-        if self.round == 0 and not self._resumed:
+        if self.round == 0 and not self.resumed:
             self._finish_round(0, time.perf_counter(), [])
         if self.rounds < self.experiment.rounds and self.experiment.privacy.dp is not None:
             self.totals.budget = (
@@ -214,7 +214,7 @@ class Federation:
             self.folder.restore(checkpoint)
         if checkpoint is None:
             return
-        self._resumed = True
+        self.resumed = True
         self.round = checkpoint.round
         self.state = self._on_device(checkpoint.state)
         self.totals = Totals(**checkpoint.totals)
