@@ -7,7 +7,6 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 WORDS = {
     "integer": "whole number",
@@ -72,8 +71,7 @@ def _either(parts: list[str]) -> str:
 
 def default_in_words(field: FieldInfo) -> str:
     """The default as an experiment file spells it; "required" where there is none."""
-    value = field.get_default(call_default_factory=True)
-    return "required" if value is PydanticUndefined else spelt(value)
+    return "required" if field.is_required() else spelt(field.get_default(call_default_factory=True))
 
 
 def spelt(value: Any) -> str:

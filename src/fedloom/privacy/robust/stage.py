@@ -49,6 +49,7 @@ class RobustRule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     TAG: ClassVar[str] = "kind"
+    """The field that names the rule."""
 
     claims: float = Field(
         3.0,
@@ -57,6 +58,7 @@ class RobustRule(BaseModel):
     )
 
     kind: str
+    """Name in experiment files."""
 
     @classmethod
     def rule_name(cls) -> str:
