@@ -40,8 +40,8 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
     "Models": (
-        "`fl.load(...)` and `Result.model()` give a `Trainable`. Its method `ask` answers questions.",
-        ("fedloom.models.asking.Asked",),
+        "`fl.load(...)` and `Result.model()` give a model, which answers questions.",
+        ("fedloom.models.asking.Asked.ask",),
     ),
     "Methods": (
         "What a [method](your-method.md) imports. `fl.register(Mine)` makes it known.",
@@ -88,7 +88,6 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 BELOW: dict[str, tuple[str, ...]] = {
     "Experiment": ("load", "replace", "parse", "as_dict"),
-    "Asked": ("ask",),
 }
 """Methods of classes that have others for the package itself."""
 SETTINGS = "Its settings are those of [the reference](settings.md)."
@@ -106,6 +105,10 @@ def page() -> str:
 
 def entry(name: str) -> Iterator[str]:
     """The lines of one function or class."""
+    if name.endswith(".Asked.ask"):  # the class is a part of every model
+        yield "### model.ask\n"
+        yield from function(loaded(name.rpartition(".")[0])[1]["ask"], "model.ask")
+        return
     thing, found = loaded(name)
     yield f"### {name if name.startswith('fl.') else found.name}\n"
     if not name.startswith("fl."):

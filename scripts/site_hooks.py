@@ -17,6 +17,8 @@ PAGES = {"README.md": "overview.md", "CONTRIBUTING.md": "contributing.md", "CHAN
 """Pages of the site by the file of the repository that they are made of."""
 COPIES = "files"
 LINK = re.compile(r"(?<=\]\()(?!\w+:|[#/])([^)#\s]+)(?=[)#])")
+NOTE = re.compile(r"\A(?:<!--.*?-->\s*)+", re.S)
+"""A comment above the title, which would hide the title from the navigation."""
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 
 
@@ -52,6 +54,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Point links at the pages and copies of the site."""
     from mkdocs.structure.files import File
 
+    markdown = NOTE.sub("", markdown)
     sources = {page_uri: source for source, page_uri in PAGES.items()}
     uri = page.file.src_uri
     here = PurePosixPath(sources.get(uri, f"docs/{uri}")).parent

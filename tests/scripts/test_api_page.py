@@ -33,4 +33,4 @@ def test_an_entry_has_signature_meaning_and_parameters() -> None:
     scope = PAGE.partition("### Scope\n")[2].partition("### ")[0]
     assert "`from fedloom.core.payload import Scope`" in scope
     assert "| `personal` | `tuple[str, ...]` | Tensors that every client trains and keeps. |" in scope
-    assert "- `image`: PIL's picture" in PAGE.partition("#### Asked.ask\n")[2].partition("### ")[0]
+    assert "- `image`: PIL's picture" in PAGE.partition("### model.ask\n")[2].partition("### ")[0]

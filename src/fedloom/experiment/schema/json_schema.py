@@ -91,6 +91,10 @@ class _Builder:
         if not is_group(field.annotation):
             return _described(leaf(field), field)
         members = [_plain(TypeAdapter(plain).json_schema()) for plain in plain_types(field.annotation)]
+        for group in groups_in(field.annotation):
+            if hasattr(group, "spelt"):  # the names of its parts stand for them
+                names = {"enum": list(group.model_fields)}
+                members += [names, {"type": "array", "items": names}]
         return _described(_any([_ref(self._group(field.annotation)), *members]), field)
 
     def _group(self, annotation: Any) -> str:

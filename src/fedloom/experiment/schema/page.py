@@ -50,9 +50,17 @@ def page() -> str:
     fields = Experiment.model_fields
     lines += _table(Experiment, "", [n for n, f in fields.items() if not is_group(f.annotation)])
     lines += ["## `method`\n", *_methods(), "## `data`\n", *_sources()]
-    for name in ("model", "training", "cohort", "engine", "evaluation", "firewall", "privacy", "attack"):
+    named = ("method", "data")
+    for name in (
+        n for n, f in sorted(fields.items(), key=_rank) if is_group(f.annotation) and n not in named
+    ):
         lines += [f"## `{name}`\n", *_below(name, fields[name], "##")]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _rank(item: tuple[str, FieldInfo]) -> bool:
+    """The model goes before the groups of the round loop."""
+    return item[0] != "model"
 
 
 def _methods() -> Iterator[str]:
