@@ -36,6 +36,12 @@ class Block:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
 
+def executed() -> list[Path]:
+    """The pages that a test of their own runs word by word, with the files and methods that they write on the way."""
+    test = ROOT / "tests" / "test_tutorial_pages.py"
+    return [ROOT / "docs" / n for n in ("tutorial.md", "your-method.md")] if test.exists() else []
+
+
 def blocks(page: Path) -> list[Block]:
     """The page's blocks of code."""
     text = page.read_text("utf-8")

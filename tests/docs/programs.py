@@ -123,7 +123,9 @@ class Shell:
             if not mention:
                 self.needs(path)
             return
-        rows = [name for name in values.get("row") or () if not (mention and name.isupper())]
+        chosen = values.get("row") or ()
+        named = [chosen] if isinstance(chosen, str) else chosen
+        rows = [name for name in named if not (mention and name.isupper())]
         load_rows(file, values.get("overrides") or (), only=rows)
 
     def make(self, arguments: list[str]) -> None:

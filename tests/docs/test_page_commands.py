@@ -17,11 +17,9 @@ from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.core.yaml_text import load_yaml
 from fedloom.experiment.settings import Experiment
-from tests.docs.pages import PAGES, ROOT, TYPED, blocks, commands, given, spans
+from tests.docs.pages import PAGES, ROOT, TYPED, blocks, commands, executed, given, spans
 from tests.docs.programs import Shell, without_redirection
 
-EXECUTED = {"docs/tutorial.md": "tests/test_tutorial_pages.py"}
-"""Pages whose commands a test of their own runs word by word."""
 HISTORY = {"CHANGELOG.md": "names commands of former versions, too"}
 OUTDATED = {
     (
@@ -39,10 +37,7 @@ QUICK = (
 )
 """Commands that are run in full."""
 CHECKED = [
-    page
-    for page in PAGES
-    if page.relative_to(ROOT).as_posix() not in HISTORY
-    and not (ROOT / EXECUTED.get(page.relative_to(ROOT).as_posix(), "nothing")).exists()
+    page for page in PAGES if page.relative_to(ROOT).as_posix() not in HISTORY and page not in executed()
 ]
 
 

@@ -5,10 +5,11 @@ from jsonschema import Draft7Validator
 
 from fedloom.core.yaml_text import load_yaml
 from fedloom.experiment.schema.json_schema import json_schema
-from tests.docs.pages import PAGES, Block, blocks
+from tests.docs.pages import PAGES, ROOT, Block, blocks, executed
 
-BLOCKS = [b for page in PAGES for b in blocks(page) if b.language == "yaml" and page.name != "deploy.md"]
-"""All but a site's own settings in deploy.md."""
+APART = [ROOT / "docs" / "deploy.md", *executed()]
+"""A site's own settings, and experiments with a method that their page writes."""
+BLOCKS = [b for page in PAGES if page not in APART for b in blocks(page) if b.language == "yaml"]
 
 
 @pytest.fixture(scope="module")
