@@ -118,7 +118,7 @@ def _expanded(nav: Any, free: list[str]) -> Any:
     listed: list[Any] = []
     for part in nav:
         if isinstance(part, str) and "*" in part:
-            listed += [_page(page) for page in free if fnmatch(page, part)]
+            listed += [_page(p) for p in free if fnmatch(p, part) and p.count("/") == part.count("/")]
         else:
             listed.append(_expanded(part, free))
     return listed

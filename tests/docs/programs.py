@@ -1,6 +1,7 @@
 """Checks of single commands without running what takes long: options exist, files exist or were made, experiments are read."""
 
 import importlib
+import importlib.util
 import inspect
 import re
 import sys

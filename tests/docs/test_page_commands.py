@@ -92,6 +92,14 @@ def test_every_command_can_be_typed(page: Path) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_first_line_of_every_experiment_is_its_command() -> None:
+    for file in sorted(ROOT.glob("experiments/*/*.yaml")):
+        first = file.read_text("utf-8").partition("\n")[0]
+        assert first.startswith(f"# fedloom run experiments/{file.parent.name}/{file.name}"), file
+        for words in commands(first.removeprefix("# ").partition("  ")[0]):  # a remark may follow
+            assert fault(Shell(set()), words, mention=True) is None, first
+
+
 def quick() -> list[str]:
     """The quick commands of all pages, each once."""
     typed = [

@@ -33,9 +33,9 @@ def test_a_notebook_becomes_a_page_with_its_pictures(tmp_path: Path) -> None:
 
 
 def test_a_pattern_stands_for_the_pages_that_are_not_named(tmp_path: Path) -> None:
-    for name in ("a.md", "b/README.md", "b/2.md", "b/1.md", "c/x.ipynb"):
+    for name in ("a.md", "new.md", "b/README.md", "b/2.md", "b/1.md", "c/x.ipynb"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    nav = ["a.md", {"B": ["b/README.md", "b/*"]}, "c/*", "none/*"]
+    nav = ["a.md", {"B": ["b/README.md", "b/*"]}, "c/*", "none/*", "*.md"]
     config = on_config(SimpleNamespace(nav=nav, docs_dir=str(tmp_path)))
-    assert config.nav == ["a.md", {"B": ["b/README.md", "b/1.md", "b/2.md"]}, "c/x.md"]
+    assert config.nav == ["a.md", {"B": ["b/README.md", "b/1.md", "b/2.md"]}, "c/x.md", "new.md"]
