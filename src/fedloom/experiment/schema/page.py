@@ -23,9 +23,9 @@ HEAD = """\
 # Settings
 
 Every setting of an experiment file: type and range, default, meaning. A dot leads into a group: `training.lr: 0.1` and
-`training: {lr: 0.1}` mean the same. In a file "none" is written `null`. A setting that no part of a run reads is refused;
-the last column says who reads it. [Experiment files](experiments.md) says how rows, sizes and overrides are laid over one
-another, and how an editor completes settings.
+`training: {lr: 0.1}` mean the same. In a file "none" is written `null`, or `[]` for a list. A setting that no part of a run
+reads is refused; the last column says who reads it. [Experiment files](experiments.md) says how rows, sizes and overrides
+are laid over one another, and how an editor completes settings.
 
 ## The file itself
 
@@ -77,7 +77,7 @@ def _methods() -> Iterator[str]:
         yield f"{method.title} ({method.paper}). {sentence(method)}\n"
         if own:
             yield from _table(method, "method", own, OWN)
-            yield from _groups_in(method, "method", own, "###")
+            yield from _groups_in(method, "method", own, "###", OWN)
         else:
             yield "It has no settings of its own.\n"
 
@@ -121,7 +121,8 @@ def _below(place: str, field: FieldInfo, level: str, header: Sequence[str] = ALL
             names = " or ".join(f"`{n}`" for n, g in found.items() if g is group)
             yield f"{level}# {place}.{tag}: {names.replace('`', '')}\n"
         yield f"{sentence(group)}\n"
-        own = [n for n in group.model_fields if n != tag or len({*found.values()}) != len(found)]
+        several = sum(g is group for g in found.values()) > 1
+        own = [n for n in group.model_fields if n != tag or several]
         yield from _table(group, place, own, header)
         yield from _groups_in(group, place, own, level, header)
 
@@ -171,7 +172,7 @@ def _default(field: FieldInfo) -> str:
 def _first(field: FieldInfo) -> str:
     """The meaning of a group without a description of its own: its docstring's."""
     groups = list(dict.fromkeys(kinds(field.annotation).values()))
-    return sentence(groups[0]).rstrip(".") if len(groups) == 1 else "see below"
+    return sentence(groups[0]).rstrip(".") if len(groups) == 1 else "see below" if groups else "the kind"
 
 
 def _capital(text: str) -> str:

@@ -92,5 +92,5 @@ def spelt(value: Any) -> str:
 
 
 def _number(value: float) -> str:
-    """A number as people write it: 0.001, 2/3 to three digits, 1e-08."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    """A number as people write it: 0.001, 0.666667, 1e-08."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
