@@ -88,14 +88,15 @@ class _Builder:
 
     def _value(self, field: FieldInfo) -> Schema:
         """The schema of one setting, with its meaning."""
-        if not is_group(field.annotation):
+        annotation: Any = field.annotation
+        if not is_group(annotation):
             return _described(leaf(field), field)
-        members = [_plain(TypeAdapter(plain).json_schema()) for plain in plain_types(field.annotation)]
-        for group in groups_in(field.annotation):
+        members = [_plain(TypeAdapter(plain).json_schema()) for plain in plain_types(annotation)]
+        for group in groups_in(annotation):
             if hasattr(group, "spelt"):  # the names of its parts stand for them
                 names = {"enum": list(group.model_fields)}
                 members += [names, {"type": "array", "items": names}]
-        return _described(_any([_ref(self._group(field.annotation)), *members]), field)
+        return _described(_any([_ref(self._group(annotation)), *members]), field)
 
     def _group(self, annotation: Any) -> str:
         """The name of the definition of a group at a place; of several kinds, one for each name."""
