@@ -86,6 +86,8 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
         ),
     ),
 }
+SHORT = ("fedloom.methods", "fedloom.data.sources")
+"""Packages that give the names which others import most."""
 BELOW: dict[str, tuple[str, ...]] = {
     "Experiment": ("load", "replace", "parse", "as_dict"),
 }
@@ -112,7 +114,7 @@ def entry(name: str) -> Iterator[str]:
     thing, found = loaded(name)
     yield f"### {name if name.startswith('fl.') else found.name}\n"
     if not name.startswith("fl."):
-        yield f"`from {thing.__module__} import {found.name}`\n"
+        yield f"`from {home(thing, found.name)} import {found.name}`\n"
     if found.is_function:
         yield from function(found, name)
         return
@@ -131,6 +133,12 @@ def entry(name: str) -> Iterator[str]:
     for method in methods(found):
         yield f"#### {found.name}.{method.name}\n"
         yield from function(method, f"{found.name}.{method.name}")
+
+
+def home(thing: Any, name: str) -> str:
+    """The shortest module that gives a name."""
+    short = (m for m in SHORT if getattr(import_module(m), name, None) is thing)
+    return next(short, str(thing.__module__))
 
 
 def loaded(name: str) -> tuple[Any, Any]:

@@ -60,7 +60,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     here = PurePosixPath(sources.get(uri, f"docs/{uri}")).parent
 
     def link(match: re.Match[str]) -> str:
-        path = os.path.normpath(here / match[1])
+        path = _in_folder(os.path.normpath(here / match[1]))
         target = PAGES.get(path) or (_page(path[5:]) if path.startswith("docs/") else None)
         if target is None and (ROOT / path).is_file():
             target = f"{COPIES}/{path}"
@@ -95,6 +95,15 @@ def notebook(path: Path, stem: str) -> tuple[str, dict[str, bytes]]:
             elif shown := "".join(output.get("text", data.get("text/plain", ""))).rstrip():
                 parts.append(f"```text\n{shown}\n```")
     return "\n\n".join(parts) + "\n", pictures
+
+
+def _in_folder(path: str) -> str:
+    """The page that stands for a folder of pages: its README, else the first one; any other path as it is."""
+    folder = ROOT / path
+    if not folder.is_dir() or ROOT / "docs" not in folder.parents:
+        return path
+    pages = sorted(p.name for p in folder.iterdir() if p.suffix in (".md", ".ipynb"))
+    return f"{path}/{'README.md' if 'README.md' in pages else pages[0]}" if pages else path
 
 
 def _page(path: str) -> str:

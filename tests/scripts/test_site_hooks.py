@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
-from scripts.site_hooks import notebook, on_config
+from scripts.site_hooks import notebook, on_config, on_page_markdown
 
 
 def test_a_notebook_becomes_a_page_with_its_pictures(tmp_path: Path) -> None:
@@ -39,3 +39,17 @@ def test_a_pattern_stands_for_the_pages_that_are_not_named(tmp_path: Path) -> No
     nav = ["a.md", {"B": ["b/README.md", "b/*"]}, "c/*", "none/*", "*.md"]
     config = on_config(SimpleNamespace(nav=nav, docs_dir=str(tmp_path)))
     assert config.nav == ["a.md", {"B": ["b/README.md", "b/1.md", "b/2.md"]}, "c/x.md", "new.md"]
+
+
+def test_links_mean_in_the_site_what_they_mean_in_the_repository() -> None:
+    def shown(text: str, uri: str) -> str:
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=uri))
+        return on_page_markdown(text, page, None, None)
+
+    text = "<!-- note -->\n\n# A\n[a](docs/python.md#data) [b](docs/decisions/) [c](CONTRIBUTING.md)\n```\n[x](docs/y.md)\n```\n"
+    assert shown(text, "overview.md") == (
+        "# A\n[a](python.md#data) [b](decisions/README.md) [c](contributing.md)\n```\n[x](docs/y.md)\n```\n"
+    )
+    assert shown("[a](../../README.md#two) [b](../python.md) [c](https://x.org)", "methods/uniflow.md") == (
+        "[a](../overview.md#two) [b](../python.md) [c](https://x.org)"
+    )
