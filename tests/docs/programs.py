@@ -39,7 +39,6 @@ OTHERS = {
     ".ci/run": "make lint and make test",
     ".venv/bin/pre-commit": "an optional tool of contributors",
     "export": "of the shell",
-    "code": "VS Code",
 }
 """Programs that are not checked."""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]

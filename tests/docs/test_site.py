@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tests.docs.pages import ROOT
 
 pytest.importorskip("material")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REQUEST = re.compile(
     r"<(?:script|link|img|iframe|source|video|audio)\b[^>]*\b(?:src|href)=\"?(?:https?:)?//[^>]*>"
 )
@@ -67,3 +69,21 @@ def test_links_out_of_docs_lead_to_pages_and_copies_of_the_site(site: Path) -> N
     )
     assert 'href="files/LICENSE"' in found["contributing.html"]
     assert (site / "files" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+def test_the_search_answers_from_a_file(site: Path, tmp_path: Path) -> None:
+    address = f"{(site / 'index.html').as_uri()}?q=lr_schedule"
+    options = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={tmp_path}",
+        "--virtual-time-budget=20000",
+    ]
+    done = subprocess.run(
+        [CHROMIUM, *options, "--dump-dom", address], capture_output=True, text=True, timeout=120
+    )
+    assert "settings.html?h=lr_schedule#training" in done.stdout
+    assert re.search(r"\d+ matching document", done.stdout)
