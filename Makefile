@@ -20,7 +20,7 @@ RUN := $(VENV)/.installed-$(KEY)
 DEV := $(VENV)/.installed-dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deploy-demo real-assets real-demo test deploy-test lint clean
+.PHONY: help demo deploy-demo real-assets real-demo docs test deploy-test lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -45,6 +45,9 @@ real-demo: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## a small federation on real 
 	@test -e real/models/aligned || $(VENV)/bin/fedloom export runs/real-align --merge --out real/models/aligned
 	@$(VENV)/bin/fedloom run experiments/real/demo.yaml --out runs/real-demo $(ARGS)
 
+docs: $(DEV) ## the documentation as a site in site/, readable offline: open site/index.html
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict --quiet
+
 test: $(DEV) ## the tests
 	@$(PY) -m pytest $(ARGS)
 
@@ -58,7 +61,7 @@ lint: $(DEV) ## style, format, types and the direction of imports; changes nothi
 	@$(VENV)/bin/lint-imports --no-cache
 
 clean: ## remove .venv and the tools' caches
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 IS_RECENT = -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null
 VERSION = $$(command -v $(1) >/dev/null && $(1) --version 2>&1 || echo "not there")

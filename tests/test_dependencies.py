@@ -15,8 +15,8 @@ else:
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(fedloom.__file__).parent
 MODULES = {"PyYAML": "yaml", "Pillow": "PIL", "scikit-learn": "sklearn", "pycryptodome": "Crypto"}
-UNUSED_BY_SOURCE = {"bench", "dev"}
-"""Extras of the benchmarks and the tests."""
+UNUSED_BY_SOURCE = {"bench", "dev", "docs"}
+"""Extras of the benchmarks, the tests and the documentation."""
 USED_BY_TRANSFORMERS = {"accelerate", "bitsandbytes"}
 """Packages of an extra that transformers imports for us."""
 

@@ -175,7 +175,19 @@ def test_import_is_quick_and_pulls_in_no_framework(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    ["demo", "run", "compare", "report", "ask", "methods", "data", "foundation build", "doctor", "ledger add"]
+    [
+        "demo",
+        "run",
+        "compare",
+        "report",
+        "ask",
+        "methods",
+        "data",
+        "schema",
+        "foundation build",
+        "doctor",
+        "ledger add",
+    ]
     + [f"deploy {name}" for name in ("init", "server", "site", "run", "status", "stop", "demo")],
 )
 def test_every_command_shows_an_example_in_its_help(command: str) -> None:

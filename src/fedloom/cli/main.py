@@ -27,6 +27,7 @@ from fedloom.cli.methods import methods
 from fedloom.cli.options import Jobs, Overrides, Quick
 from fedloom.cli.output import errors, out, plain_table
 from fedloom.cli.plan import plan
+from fedloom.cli.schema import schema
 from fedloom.cli.stop import stoppable
 from fedloom.cli.watch import watch
 from fedloom.core.errors import DiskError, ExperimentError
@@ -251,6 +252,9 @@ app.command("exam", hidden=True)(benchmark)  # its name until 0.1
 
 
 app.command(epilog="Example: fedloom methods feda2-lora")(methods)
+
+
+app.command(epilog="Example: fedloom schema > fedloom.schema.json")(schema)
 
 
 app.command(epilog="Example: fedloom init silos --out my.yaml")(init)

@@ -7,6 +7,7 @@ class ExperimentError(ValueError):
     """A user's mistake: what is wrong, its place and its remedy, in one sentence."""
 
     exit_code: ClassVar[int] = 2
+    """Exit code of the command line."""
 
 
 class DiskError(ExperimentError):

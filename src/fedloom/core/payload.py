@@ -49,8 +49,11 @@ class Scope:
     """
 
     shared: tuple[str, ...] = ()
+    """Tensors that travel between server and clients."""
     personal: tuple[str, ...] = ()
+    """Tensors that every client trains and keeps."""
     frozen: tuple[str, ...] = ()
+    """Tensors that stay at their start values."""
 
     def role(self, name: str) -> Role:
         """The role of the tensor `name`."""
@@ -98,7 +101,9 @@ class Payload:
     """Named tensors and JSON values: all that ever travels between server and clients."""
 
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Tensors by name."""
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values, such as the number of examples and the loss of a reply."""
 
     @property
     def nbytes(self) -> int:
@@ -147,8 +152,11 @@ class Reply:
     """One client's answer to one question: a payload, or the reason why there is none."""
 
     client: str
+    """The client's name."""
     payload: Payload = field(default_factory=Payload)
+    """The answer."""
     error: str | None = None
+    """The reason why there is no answer; a method gets no such reply."""
     ratios: Mapping[str, float] = field(default_factory=dict)
     """The client's LoRA scale over the model's by group, as the server knows it; 1 where not named."""
     counts: Mapping[str, int] = field(default_factory=dict)

@@ -39,24 +39,29 @@ class ReadWith:
     def advice(self, prefix: str) -> str:
         """The condition in words; `prefix` is the place of the field's group."""
         name = prefix + self.name[1:] if self.name.startswith(".") else self.name
-        values = " or ".join("none" if v in (None, ()) else str(v) for v in self.values or self.unless)
+        values = " or ".join(_spelt(v) for v in self.values or self.unless)
         return f"{name} other than {values}" if self.unless else f"{name}: {values}" if values else name
 
 
+def _spelt(value: Any) -> str:
+    """A value as an experiment file spells it."""
+    return "none" if value in (None, ()) else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 @lru_cache(maxsize=512)
-def _groups(kind: Any) -> tuple[Group, ...]:
+def groups_in(kind: Any) -> tuple[Group, ...]:
     """The groups that a value of this type may be; Annotated and unions are opened, containers are not."""
     if isinstance(kind, type) and get_origin(kind) is None:
         return (kind,) if issubclass(kind, BaseModel) else ()
     if get_origin(kind) in (list, tuple, dict, set, frozenset, Literal):
         return ()
     members = get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)
-    return tuple(group for member in members for group in _groups(member))
+    return tuple(group for member in members for group in groups_in(member))
 
 
 def tag_of(kind: Any) -> str | None:
     """The field that names the kind of a group of several kinds, or None."""
-    groups = _groups(kind)
+    groups = groups_in(kind)
     if len(groups) == 1:
         return getattr(groups[0], "TAG", None)
     common = set.intersection(*({*g.model_fields} for g in groups)) if groups else set()
@@ -71,12 +76,12 @@ def _literals(group: Group, name: str) -> tuple[Any, ...]:
 
 def is_group(kind: Any) -> bool:
     """Whether a value of this type is a group of settings."""
-    return bool(_groups(kind))
+    return bool(groups_in(kind))
 
 
 def group_of(kind: Any, value: Any) -> Group | None:
     """The group that a value of this type is, the variant that its tag names; None for no group and an unknown kind."""
-    groups = _groups(kind)
+    groups = groups_in(kind)
     if not groups or (len(groups) == 1 and not hasattr(groups[0], "registered")):
         return groups[0] if groups else None
     fields = value if isinstance(value, Mapping) else {}

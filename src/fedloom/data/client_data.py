@@ -15,8 +15,11 @@ class ClientData:
     """One silo's data. `train` may be empty for a client that is only evaluated."""
 
     name: str
+    """The client's name, which is a folder's name, too."""
     train: Sequence[Sample]
+    """Samples that the client trains on."""
     test: Sequence[Sample]
+    """Samples that nobody trains on."""
     skipped: Sequence[str] = ()
     """One sentence per sample that was left out because its file cannot be used; samples that no client would hold, such as
     those of common test sets, stand with the first client."""

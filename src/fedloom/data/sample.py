@@ -56,10 +56,15 @@ class Sample:
     """
 
     uid: str
+    """A name of its own among the client's samples."""
     modalities: Mapping[str, Tensor]
+    """Raw inputs by modality."""
     question: str
+    """The question, or the text to classify."""
     answer: str
+    """The right answer, or the label's word."""
     meta: Mapping[str, Any] = field(default_factory=dict)
+    """What else the sample's task reads, such as `labels`, all labels in their order."""
     turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:

@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """A run's result. `summary` is the content of summary.json; `folder` is None for a run without a folder.
-
-    `kept`: the federation of a run without a folder, which holds its figures and models.
-    """
+    """A run's result: its figures, predictions and models."""
 
     summary: Mapping[str, Any]
+    """The content of summary.json: the last figures, bytes, parameters and the status."""
     folder: Path | None
+    """The run's folder; None for a run in memory."""
     kept: Federation | None = field(default=None, repr=False, compare=False)
+    """The federation of a run in memory, which holds its figures and models."""
 
     def metrics(self) -> "DataFrame":
         """Every round's figures, as in `metrics.jsonl`: rounds by figures; round 0 is before training."""

@@ -56,9 +56,13 @@ class Progress:
     """One report to an observer: the round (0 = before training), its metrics, and the totals so far."""
 
     round: int
+    """The round; 0 is before training."""
     rounds: int
+    """Number of rounds of the run."""
     metrics: Mapping[str, float]
+    """The round's figures by name, such as global/image/token_accuracy; empty with a single client's answer."""
     totals: Totals
+    """The run's counters so far: bytes, refusals, seconds."""
     client: str | None = None
     """The client that has just answered; None when the round is over."""
     clients: int = 0

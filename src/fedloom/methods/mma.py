@@ -29,7 +29,7 @@ BASE_PRESETS: Mapping[str, Mapping[str, Any]] = {
 class WithAdapters(CLIPMethod):
     """The fields of the multimodal adapter, for MMA and pFedMMA."""
 
-    blocks: int = Field(3, ge=1, description="how many of the last blocks of both towers are adapted")
+    blocks: int = Field(3, ge=1, description="number of last blocks of both towers that are adapted")
     rank: int = Field(32, ge=1, description="r, the adapters' inner width")
     bias: bool = Field(False, description="whether D, S and U have biases")
     scale: float = Field(1e-3, ge=0, description="alpha, the weight of the branch")
@@ -39,10 +39,10 @@ class WithAdapters(CLIPMethod):
     force: Annotated[bool, ReadWith(".grad_rescale", (True,))] = Field(
         False, description="allow grad_rescale with adamw or with clipping, which undo it"
     )
-    activation: Literal["relu", "gelu"] = Field("relu", description="after D and after S")
-    inner_activation: bool = Field(True, description="the activation after D")
-    branch_input: Literal["ln1", "x"] = Field("ln1", description="what D reads: LN1(x), or x")
-    init_up: Literal["kaiming", "zero"] = Field("kaiming", description="U at the start")
+    activation: Literal["relu", "gelu"] = Field("relu", description="activation function after D and after S")
+    inner_activation: bool = Field(True, description="whether there is an activation after D")
+    branch_input: Literal["ln1", "x"] = Field("ln1", description="input of D: LN1(x), or x")
+    init_up: Literal["kaiming", "zero"] = Field("kaiming", description="start values of U")
     template: str = TEMPLATE
 
     @property

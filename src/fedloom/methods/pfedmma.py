@@ -61,7 +61,7 @@ class PFedMMA(WithAdapters):
         description="paper: 3 blocks, no biases, a reconstruction; released: the code's 8 blocks with biases",
     )
     share: Share = Field(
-        "s", description="what travels: S, and with it or instead a tower's D and U, or nothing"
+        "s", description="shared tensors: S, S with a tower's D and U, a tower's alone, or none"
     )
     eval_point: Literal["after_broadcast", "before_upload"] = Field(
         "after_broadcast", description="clients are evaluated with the server's S, or with their own last one"

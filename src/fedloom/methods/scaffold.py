@@ -34,7 +34,7 @@ class Scaffold(Method):
 
     lr: float = Field(1.0, gt=0, description="the server's rate; 1 takes the mean")
     clients: int | None = Field(
-        None, ge=1, description="how many clients there are, for |S|/K; none = those that answer"
+        None, ge=1, description="number of clients, for |S|/K; none = those that answer"
     )
 
     def start(self, tensors: Mapping[str, Tensor]) -> State:

@@ -123,13 +123,13 @@ class Foundation(BaseModel):
     )
     prompt: Annotated[Literal["auto", "chat", "paper", "bare"], ASSEMBLED] = Field(
         "auto",
-        description="what stands around soft tokens and question: chat, the tokenizer's chat template; paper, UniFLoW's "
+        description="text around soft tokens and question: chat, the tokenizer's chat template; paper, UniFLoW's "
         "conversation; bare, nothing; auto, the foundation's, and with model.llm chat where its tokenizer has a template",
     )
     stop: Annotated[str | None, ASSEMBLED] = Field(
         None,
         min_length=1,
-        description="what ends an answer: eos, the end-of-text token, or a string; none = the foundation's",
+        description="end of an answer: eos, the end-of-text token, or a string; none = the foundation's",
     )
     max_text_tokens: int | None = Field(
         None,

@@ -40,7 +40,7 @@ class Secure(BaseModel):
     examples: Annotated[int, ReadWith("method.weights", ("examples",))] = Field(
         1000,
         ge=1,
-        description="with method.weights=examples: from how many examples on a client weighs no more",
+        description="with method.weights=examples: number of examples above which a client's weight grows no more",
     )
 
 
@@ -65,7 +65,7 @@ class DP(BaseModel):
     )
     seeded: bool = Field(
         False,
-        description="draw the noise from the run's seed: repeatable, for studies; who knows the seed can take it off",
+        description="draw the noise from the run's seed: repeatable, for studies; whoever knows the seed can remove it",
     )
 
 

@@ -96,9 +96,13 @@ class Question:
     """A question to a trained model: raw inputs by modality, and texts."""
 
     inputs: Mapping[str, Tensor]
+    """Raw inputs by modality, as in a `Sample`."""
     text: str | None = None
+    """The question, or the text to classify."""
     pair: str | None = None
+    """The second text of two."""
     max_new_tokens: int = 32
+    """Length limit of a generated answer."""
 
 
 @dataclass(frozen=True)
@@ -157,8 +161,10 @@ class Task(ABC, Generic[S]):
     """Base of every task; `source` provides its samples."""
 
     source: S
+    """The data source of the experiment."""
 
     name: ClassVar[str]
+    """Name in messages and in a source's `for_task`."""
     title: ClassVar[str]
     """The trained model in words; completes "the run trained"."""
     headline: ClassVar[Mapping[str, str]]

@@ -23,7 +23,7 @@ Scenario = Literal["iid", "topic", "source", "quality"]
 
 
 class Captions(BaseModel):
-    """The scenario, and what it takes."""
+    """The scenario and its parameters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -26,6 +26,7 @@ class Source(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     TAG: ClassVar[str] = "source"
+    """The field that names the source."""
     for_task: ClassVar[str]
     """Name of the samples' task in TASKS."""
     reads_files: ClassVar[bool] = False

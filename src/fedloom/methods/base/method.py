@@ -39,8 +39,11 @@ class State:
     """A method's state on the server: the shared tensors, its own tensors, and JSON values. Sufficient to resume."""
 
     shared: Mapping[str, Tensor]
+    """The shared tensors, by name."""
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """The server's own tensors, such as a momentum; no client receives them."""
     values: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values of the server."""
 
     def with_shared(self, tensors: Mapping[str, Tensor]) -> "State":
         """The state with these shared tensors replaced; all others stay bit for bit."""
@@ -174,9 +177,13 @@ class Method(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     TAG: ClassVar[str] = "name"
+    """The key that names the method."""
     name: ClassVar[str]
+    """Name in experiment files."""
     title: ClassVar[str]
+    """Name in tables and reports."""
     paper: ClassVar[str]
+    """Authors or venue, and year."""
     shares: ClassVar[Scope]
     """Roles of the adapter tensors; `scope` adds the head and the experiment's personal patterns."""
     public_items: ClassVar[bool] = False

@@ -34,7 +34,7 @@ class MultimodalAdapter(CLIPAdapter):
     blocks: int = Field(3, ge=1, description="number of adapted blocks, the last ones of both towers")
     rank: int = Field(32, ge=1, description="r, the inner width")
     bias: bool = Field(False, description="whether D, S and U have biases")
-    activation: Literal["relu", "gelu"] = Field("relu", description="after D and after S")
+    activation: Literal["relu", "gelu"] = Field("relu", description="activation function after D and after S")
     inner_activation: bool = Field(
         True, description="the activation after D; without it only that after S is left"
     )
@@ -45,7 +45,7 @@ class MultimodalAdapter(CLIPAdapter):
     grad_rescale: bool = Field(
         True, description="let adapters see 1/alpha times their gradient; others see theirs"
     )
-    init_up: Literal["kaiming", "zero"] = Field("kaiming", description="U at the start")
+    init_up: Literal["kaiming", "zero"] = Field("kaiming", description="start values of U")
 
     def part(self, towers: Towers) -> Part:
         """The module. Raises ExperimentError for more blocks than the towers have."""

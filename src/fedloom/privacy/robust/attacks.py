@@ -77,7 +77,7 @@ class Inflate(_Attack):
     """An honest update that claims more examples than it was trained on."""
 
     kind: Literal["inflate"]
-    examples: int = Field(10_000_000, ge=1, description="how many examples are claimed")
+    examples: int = Field(10_000_000, ge=1, description="number of examples that are claimed")
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
         """The same tensors, another weight."""
@@ -91,7 +91,7 @@ class SignFlip(_Attack):
     """The change of every tensor with its sign flipped."""
 
     kind: Literal["sign_flip"]
-    factor: float = Field(1.0, gt=0, description="the turned change is this many times as large")
+    factor: float = Field(1.0, gt=0, description="size of the turned change, relative to the honest one")
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
         """W - factor (W_k - W)."""
@@ -102,7 +102,7 @@ class Scale(_Attack):
     """The change of every tensor made larger."""
 
     kind: Literal["scale"]
-    factor: float = Field(10.0, gt=0, description="the change is this many times as large")
+    factor: float = Field(10.0, gt=0, description="size of the change, relative to the honest one")
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
         """W + factor (W_k - W)."""
@@ -113,7 +113,7 @@ class Collude(_Attack):
     """All colluders send the mean of their honest updates, shifted by z standard deviations in every coordinate."""
 
     kind: Literal["collude"]
-    z: float = Field(1.5, gt=0, description="how many standard deviations the mean is pushed off")
+    z: float = Field(1.5, gt=0, description="shift of the mean, in standard deviations")
 
     def attackers(self, names: Sequence[str], seed: int) -> list[str]:
         """At least two. Raises ExperimentError for fewer."""
@@ -147,14 +147,16 @@ class Backdoor(_Attack):
     """Training that ties a small patch in the picture to one fixed answer, whatever the question."""
 
     kind: Literal["backdoor"]
-    answer: str = Field(
-        "no there is not", min_length=1, description="the answer that the patch shall call up"
-    )
+    answer: str = Field("no there is not", min_length=1, description="the answer that the patch calls up")
     poisoned: float = Field(
         0.5, gt=0, le=1, description="share of an attacker's samples with pictures that it poisons"
     )
-    patch: float = Field(0.17, gt=0, le=1, description="side of the patch over the picture's height")
-    boost: float = Field(1.0, gt=0, description="the trained change is sent this many times as large")
+    patch: float = Field(
+        0.17, gt=0, le=1, description="side of the patch, as a share of the picture's height"
+    )
+    boost: float = Field(
+        1.0, gt=0, description="size of the change that is sent, relative to the trained one"
+    )
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
         """The update that training on poisoned data gave, made larger by `boost`."""

@@ -49,6 +49,7 @@ class RobustRule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     TAG: ClassVar[str] = "kind"
+    """The field that names the rule."""
 
     claims: float = Field(
         3.0,
@@ -57,6 +58,7 @@ class RobustRule(BaseModel):
     )
 
     kind: str
+    """Name in experiment files."""
 
     @classmethod
     def rule_name(cls) -> str:
@@ -130,9 +132,7 @@ class TrimmedMean(RobustRule):
     """The coordinate mean of the clients' changes without the largest and smallest, as one reply that stands for all."""
 
     kind: Literal["trimmed_mean"] = "trimmed_mean"
-    byzantine: int = Field(
-        1, ge=0, description="how many of the smallest and of the largest values are cut off"
-    )
+    byzantine: int = Field(1, ge=0, description="number of smallest and of largest values that are cut off")
 
     @property
     def least(self) -> int:
@@ -155,9 +155,11 @@ class MultiKrum(RobustRule):
     """In each group the replies that lie closest together, the others left out."""
 
     kind: Literal["multi_krum"] = "multi_krum"
-    byzantine: int = Field(1, ge=0, description="f, how many clients may be hostile; needs 2 f + 3 holders")
+    byzantine: int = Field(
+        1, ge=0, description="f, number of clients that may be hostile; needs 2 f + 3 holders"
+    )
     keep: int | None = Field(
-        None, ge=1, description="how many replies of a group are kept; none = all but byzantine"
+        None, ge=1, description="number of replies of a group that are kept; none = all but byzantine"
     )
 
     @property

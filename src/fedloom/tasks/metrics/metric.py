@@ -15,12 +15,15 @@ class Metric:
     """A measurement: the last part of a figure's name, such as `exact_match` in `global/image/exact_match`."""
 
     name: str
+    """The last part of a figure's name."""
     title: str | None = None
     """In tables; None = the name with spaces."""
     unit: Unit = "number"
+    """Unit of the figures: percent is a share from 0 to 1."""
     merge: Merge | None = "generated"
     """The weights of sites in a mean over their samples; None where no mean of sites' figures is the figure of all."""
     lower_is_better: bool = False
+    """Direction of the table's arrow."""
     score: Callable[[str, str], float] | None = None
     """(answer, reference) to the score of a generated answer; None for a metric that is measured elsewhere."""
 
