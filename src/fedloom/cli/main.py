@@ -87,7 +87,7 @@ def demo(
     _run(rows, out_dir or _free(Path("runs/demo")), resume=False, jobs=jobs)
 
 
-@app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml method.ridge=0.1 --out runs/q")
+@app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml training.lr=0.002 --out runs/q")
 def run(
     experiment: Annotated[
         Path | None, typer.Argument(help="the experiment's YAML file, or a name of `fedloom experiments`")

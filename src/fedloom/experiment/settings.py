@@ -137,12 +137,16 @@ class Experiment(RunSettings):
         return plain | {"method": {"name": self.method.name, **self.method.model_dump(mode="json")}}
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Experiment":
-        """The only experiment of a YAML file. Raises ExperimentError, also if the file describes several rows."""
-        rows = load_rows(path, overrides)
-        if len(rows) != 1:
-            raise ExperimentError(f"{path} describes {len(rows)} rows; load_rows reads all of them")
-        return rows[0]
+    def load(
+        cls, path: str | Path, overrides: Sequence[str] = (), *, row: str | None = None
+    ) -> "Experiment":
+        """The only experiment of a YAML file, or the one of a row. Raises ExperimentError, also if there are several."""
+        rows = load_rows(path, overrides, only=() if row is None else (row,))
+        if len(rows) == 1:
+            return rows[0]
+        names = list(dict.fromkeys(r.row for r in rows if r.row))
+        name_one = f"name one of its rows: {', '.join(names)}" if len(names) > 1 else "give it one seed and one column"
+        raise ExperimentError(f"{path} describes {len(rows)} runs; {name_one}")
 
     @classmethod
     def from_record(cls, fields: Mapping[str, Any], origin: str) -> "Experiment":
