@@ -44,10 +44,10 @@ def fences(page: Path) -> list[Fence]:
     return found
 
 
-def environment(folder: Path, overrides: str = "") -> dict[str, str]:
+def environment(folder: Path, smaller: str = "") -> dict[str, str]:
     """A fresh virtual environment that sees this checkout and the tests' packages, as variables of a shell.
 
-    `pip install` there takes what the tests have, and no index. `overrides` are added to every `fedloom run` of a file.
+    `pip install` there takes what the tests have, and no index. `smaller`: settings that are added to every `fedloom run` of a shipped experiment.
     """
     venv.create(folder / "venv")
     bin_folder = folder / "venv" / "bin"
@@ -59,7 +59,7 @@ def environment(folder: Path, overrides: str = "") -> dict[str, str]:
     offline = "--quiet --no-index --no-deps --no-build-isolation"
     scripts = {
         "pip": f'verb="$1"; shift; exec {pip} "$verb" {offline} "$@"',
-        "fedloom": f'if [ "$1" = run ] && [ "$2" != --resume ]; then set -- "$@" {overrides}; fi\n'
+        "fedloom": f'if [ "$1" = run ] && [ "${{2%%/*}}" = uniflow ]; then set -- "$@" {smaller}; fi\n'
         f'exec {shlex.quote(str(python))} -m fedloom "$@"',
     }
     for name, body in scripts.items():
@@ -78,10 +78,12 @@ def environment(folder: Path, overrides: str = "") -> dict[str, str]:
     }
 
 
-def run_page(page: Path, folder: Path, overrides: str = "") -> list[str]:
+def run_page(page: Path, folder: Path, smaller: str = "") -> list[str]:
     """Run a page's fences; returns the excerpts that did not come out, each with what did. Fails where a command fails."""
     script = ["set -e"]
-    steps = [f for f in fences(page) if not f.skipped and (f.file or f.language in ("bash", "python", "text"))]
+    steps = [
+        f for f in fences(page) if not f.skipped and (f.file or f.language in ("bash", "python", "text"))
+    ]
     for number, fence in enumerate(steps):
         if fence.file is not None:
             script.append(f"cat > {fence.file} <<'{MARK}'\n{fence.text}{MARK}")
@@ -92,7 +94,7 @@ def run_page(page: Path, folder: Path, overrides: str = "") -> list[str]:
     done = subprocess.run(
         ["bash", "-c", "\n".join(script)],
         cwd=folder,
-        env=environment(folder, overrides),
+        env=environment(folder, smaller),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -8,7 +8,7 @@ nbformat = pytest.importorskip("nbformat")
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "docs/notebooks").glob("*.ipynb"))
 SHOWS = {
     "first_federation": "'together':",
-    "your_silos": "('green', 'green')",
+    "your_silos": "'green': 'green'",
     "your_method": "privacy.secure cannot work",
 }
 """A piece of the output of each."""
@@ -18,7 +18,9 @@ def test_there_are_three_and_none_holds_outputs() -> None:
     assert {path.stem for path in NOTEBOOKS} == set(SHOWS)
     for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
-            assert cell.cell_type != "code" or (cell.outputs == [] and cell.execution_count is None), path.name
+            assert cell.cell_type != "code" or (cell.outputs == [] and cell.execution_count is None), (
+                path.name
+            )
 
 
 @pytest.mark.slow

@@ -133,10 +133,6 @@ def run(
         raise ExperimentError(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
         )
-    from fedloom.experiment.shipped import experiment_files
-
-    if not experiment.exists():  # a file goes before a shipped one of its name
-        experiment = experiment_files().get(experiment.as_posix(), experiment)
     rows = load_rows(experiment, overrides or (), only=row or ())
     _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
 

@@ -89,7 +89,9 @@ def _secure(name: str, start: Mapping[str, Tensor], whole: Mapping[str, Tensor])
     federation.run()
     summed = _everything(federation)
     if summed.keys() != whole.keys():
-        return Finding(promise, f"{sorted(summed.keys() ^ whole.keys())[0]} exists in one of the two runs alone")
+        return Finding(
+            promise, f"{sorted(summed.keys() ^ whole.keys())[0]} exists in one of the two runs alone"
+        )
     shared = [n for n in whole if n in start and not torch.equal(whole[n], start[n])]
     moved = sum(_squares(whole[n] - start[n]) for n in shared)
     apart = sum(_squares(whole[n] - summed[n]) for n in shared)
