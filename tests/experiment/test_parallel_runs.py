@@ -62,6 +62,7 @@ def test_cores_are_shared_out_and_written_down(tmp_path) -> None:
     assert threads == {max(1, len(os.sched_getaffinity(0)) // 2)}
 
 
+@pytest.mark.slow
 def test_what_was_begun_one_by_one_goes_on_beside_others(tmp_path) -> None:
     """A begun run keeps its threads; rows that follow share the cores."""
 
