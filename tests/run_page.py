@@ -47,7 +47,8 @@ def fences(page: Path) -> list[Fence]:
 def environment(folder: Path, smaller: str = "") -> dict[str, str]:
     """A fresh virtual environment that sees this checkout and the tests' packages, as variables of a shell.
 
-    `pip install` there takes what the tests have, and no index. `smaller`: settings that are added to every `fedloom run` of a shipped experiment.
+    `pip install` there takes what the tests have, and no index. `smaller`: settings that are added to every `fedloom run` of a
+    shipped experiment.
     """
     venv.create(folder / "venv")
     bin_folder = folder / "venv" / "bin"
