@@ -16,7 +16,10 @@ TUTORIAL, METHOD = ROOT / "docs/tutorial.md", ROOT / "docs/your-method.md"
     ("page", "smaller"),
     [
         # The quickstart's four rows take a minute of two cores; everything else is run as large as the page has it.
-        (TUTORIAL, "rounds=1 data.train=8 data.test=6 evaluation.samples=1"),
+        (
+            TUTORIAL,
+            "--jobs 1 rounds=1 'data.clients={image: 1, audio: 1}' data.train=8 data.test=4 evaluation.samples=1",
+        ),
         (METHOD, ""),
     ],
     ids=["tutorial", "your-method"],
