@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 EXPERIMENTS: tuple[tuple[str, ...], ...] = (
-    ("experiments/uniflow/quickstart.yaml",),
+    ("experiments/uniflow/quickstart.yaml", "FedA²-LoRA"),
     ("experiments/uniflow/table4.yaml", "FedSA-LoRA"),
     ("experiments/pfedmma/main.yaml", "pFedMMA"),
     ("experiments/fedma/scenarios.yaml", "Fed-CMP"),

@@ -1,5 +1,9 @@
 import pytest
 
+from fedloom.experiment.registry import load_entry_points
+
+load_entry_points()  # installed methods from outside the package pass the same matrix; before the tests list them
+
 
 @pytest.fixture(autouse=True)
 def _no_report(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,3 +221,13 @@ def test_what_is_set_last_holds_or_is_refused(tmp_path: Path, number: int, row: 
 def test_every_method_has_the_fields_that_pass_from_one_to_another() -> None:
     for kind in METHODS.values():
         assert {n for n in kind.model_fields if kind.carries(n)} == {*Method.model_fields}
+
+
+def test_one_row_of_a_file_is_loaded_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text("method: fedavg\nrows: {a: {rounds: 1}, b: {rounds: 2}}\n")
+    assert Experiment.load(tmp_path / "e.yaml", row="b").rounds == 2
+    with pytest.raises(ExperimentError, match="describes 2 runs; name one of its rows: a, b"):
+        Experiment.load(tmp_path / "e.yaml")
+    (tmp_path / "e.yaml").write_text("method: fedavg\nseeds: [0, 1]\n")
+    with pytest.raises(ExperimentError, match="describes 2 runs; give it one seed"):
+        Experiment.load(tmp_path / "e.yaml")

@@ -62,6 +62,29 @@ def test_cores_are_shared_out_and_written_down(tmp_path) -> None:
     assert threads == {max(1, len(os.sched_getaffinity(0)) // 2)}
 
 
+@pytest.mark.slow
+def test_what_was_begun_one_by_one_goes_on_beside_others(tmp_path) -> None:
+    """A begun run keeps its threads; rows that follow share the cores."""
+
+    class Killed(BaseException):
+        pass
+
+    def killed(experiment, number, count):
+        def observe(told) -> None:
+            if told.client is not None:
+                raise Killed
+
+        return observe
+
+    with pytest.raises(Killed):
+        run_rows(rows(tmp_path, engine={}), tmp_path / "out", killed, jobs=1)
+    done = run_rows(
+        planned(tmp_path / "out"), tmp_path / "out", lambda *_: lambda told: None, resume=True, jobs=2
+    )
+    assert [result.summary["status"] for result in done] == ["complete", "complete"]
+    assert [e.engine.threads is None for e in planned(tmp_path / "out")] == [True, False]
+
+
 def test_a_workers_error_arrives_in_one_sentence(tmp_path) -> None:
     broken = {"one": {"data.source": "folder", "data.path": str(tmp_path / "nowhere")}, "two": {}}
     with pytest.raises(ExperimentError, match="nowhere"):

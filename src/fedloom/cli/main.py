@@ -89,7 +89,7 @@ def demo(
     _run(rows, out_dir or _free(Path("runs/demo")), resume=False, jobs=jobs)
 
 
-@app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml method.ridge=0.1 --out runs/q")
+@app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml training.lr=0.002 --out runs/q")
 def run(
     experiment: Annotated[
         Path | None, typer.Argument(help="the experiment's YAML file, or a name of `fedloom experiments`")
@@ -135,10 +135,6 @@ def run(
         raise ExperimentError(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
         )
-    from fedloom.experiment.shipped import experiment_files
-
-    if not experiment.exists():  # a file goes before a shipped one of its name
-        experiment = experiment_files().get(experiment.as_posix(), experiment)
     rows = load_rows(experiment, overrides or (), only=row or ())
     _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
 

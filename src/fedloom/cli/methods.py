@@ -56,6 +56,10 @@ def methods(
         bool, typer.Option("--all", help="a line per method, with its paper if there is room")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="try by small runs what every method promises; half a minute"),
+    ] = False,
 ) -> None:
     """List the methods by what they share; with a name, its settings; with --cost, what it costs."""
     from fedloom.experiment.registry import load_entry_points
@@ -68,6 +72,11 @@ def methods(
         near = get_close_matches(name, METHODS, n=3)
         known = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(METHODS))}"
         raise ExperimentError(f"unknown method {name}; {known}")
+    if check:
+        if name is None or cost is not None or as_json:
+            raise ExperimentError("--check goes with a name alone, such as fedloom methods fedavg --check")
+        _check(name)
+        return
     if cost is not None:
         _costs(name, cost, clients, as_json=as_json)
         return
@@ -124,6 +133,20 @@ def _list_all(known: "Sequence[type[Method]]") -> None:
             "answers: on public items; private: works with privacy.secure and dp; more: fedloom methods NAME"
         )
     )
+
+
+def _check(name: str) -> None:
+    """Print each promise as soon as a run has tried it. Raises ExperimentError at the end if one is not kept."""
+    from fedloom.experiment.contract import findings
+
+    broken = []
+    for finding in findings(name):
+        word = "FAULT" if finding.fault else "--" if finding.unchecked else "ok"
+        reason = finding.fault or finding.unchecked
+        out.print(Text(f"{word:<6} {finding.promise}{f': {reason}' if reason else ''}"), soft_wrap=True)
+        broken += [finding.promise] if finding.fault else []
+    if broken:
+        raise ExperimentError(f"method {name} does not keep {len(broken)} of its promises")
 
 
 WIDE = 110

@@ -25,8 +25,8 @@ RunName = Annotated[str, typer.Option("--run", help="the run's name; its folder 
 
 
 @app.command(
-    epilog="Example: fedloom deploy init hospitals experiments/uniflow/quickstart.yaml --site north --site south "
-    "--host fl.example.org data.source=folder data.path=silos"
+    epilog="Example: fedloom deploy init hospitals experiments/uniflow/quickstart.yaml --row FedA²-LoRA --site north "
+    "--site south --host fl.example.org data.source=folder data.path=silos"
 )
 def init(
     folder: Annotated[Path, typer.Argument(help="a new folder for everything that server and sites need")],
@@ -34,6 +34,7 @@ def init(
     overrides: Annotated[
         list[str] | None, typer.Argument(help="settings that win over the file, such as rounds=10")
     ] = None,
+    row: Annotated[str | None, typer.Option(help="this row of the file")] = None,
     site: Annotated[
         list[str] | None,
         typer.Option(help="a site's name; repeat it. None: the experiment's generated clients"),
@@ -52,7 +53,7 @@ def init(
     from fedloom.deploy.site_kit import write_kit
     from fedloom.experiment.settings import Experiment
 
-    chosen = Experiment.load(experiment, overrides or ())
+    chosen = Experiment.load(experiment, overrides or (), row=row)
     names = site or [client.name for client in chosen.data.load(chosen.seed)]
     if len(set(names)) < len(names):
         raise ExperimentError("two sites have one name; give each --site a name of its own")

@@ -27,6 +27,7 @@ from fedloom.data.sources import SOURCES, Source, parse_source
 from fedloom.data.sources.tabletop import TabletopSource
 from fedloom.experiment.layers import layer, merged, places
 from fedloom.experiment.registry import load_entry_points
+from fedloom.experiment.shipped import experiment_files
 from fedloom.experiment.yaml_rows import Size, of_record, read_rows
 from fedloom.federation.settings import RunSettings
 from fedloom.methods import METHODS, Method
@@ -137,12 +138,18 @@ class Experiment(RunSettings):
         return plain | {"method": {"name": self.method.name, **self.method.model_dump(mode="json")}}
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> "Experiment":
-        """The only experiment of a YAML file. Raises ExperimentError, also if the file describes several rows."""
-        rows = load_rows(path, overrides)
-        if len(rows) != 1:
-            raise ExperimentError(f"{path} describes {len(rows)} rows; load_rows reads all of them")
-        return rows[0]
+    def load(cls, path: str | Path, overrides: Sequence[str] = (), *, row: str | None = None) -> "Experiment":
+        """The only experiment of a YAML file, or the one of a row. Raises ExperimentError, also if there are several."""
+        rows = load_rows(path, overrides, only=() if row is None else (row,))
+        if len(rows) == 1:
+            return rows[0]
+        names = list(dict.fromkeys(r.row for r in rows if r.row))
+        name_one = (
+            f"name one of its rows: {', '.join(names)}"
+            if len(names) > 1
+            else "give it one seed and one column"
+        )
+        raise ExperimentError(f"{path} describes {len(rows)} runs; {name_one}")
 
     @classmethod
     def from_record(cls, fields: Mapping[str, Any], origin: str) -> "Experiment":
@@ -288,8 +295,13 @@ def _method(value: Any, origin: str) -> Method:
 def load_rows(
     path: str | Path, overrides: Sequence[str] = (), *, only: Sequence[str] = ()
 ) -> list[Experiment]:
-    """Every run that a YAML file describes (see `yaml_rows.read_rows`). Raises ExperimentError."""
+    """Every run that a YAML file describes (see `yaml_rows.read_rows`); where there is none, a shipped one's of that name.
+
+    Raises ExperimentError.
+    """
     load_entry_points()
+    if not Path(path).exists():
+        path = experiment_files().get(Path(path).as_posix(), path)
     rows = read_rows(path, overrides, Experiment, only=only)
     experiments = [Experiment._parsed(row.fields, str(path)) for row in rows]
     _check_read(experiments, [row.overrides for row in rows], "the overrides")

@@ -52,7 +52,10 @@ def run_rows(
                 )
             folder.create()
         _check_own_files(experiments)
-        experiments = shared_out(experiments, jobs) if jobs > 1 else experiments
+        if jobs > 1:  # what was begun keeps its number of threads
+            begun_rows = [RunFolder(out / p).begun for p in paths]
+            shared = shared_out(experiments, jobs)
+            experiments = [e if b else s for e, s, b in zip(experiments, shared, begun_rows, strict=True)]
         entries = [
             {"row": e.row or e.method.title, "across": e.across, "seed": e.seed, "path": p}
             for e, p in zip(experiments, paths, strict=True)

@@ -1,8 +1,13 @@
-"""One file per published method; reading it is reading the paper's algorithm box."""
+"""One file per published method; reading it is reading the paper's algorithm box.
+
+Here stands, too, all that most methods import: `from fedloom.methods import Ask, Method, Payload, Scope, State, mean_of`.
+"""
 
 from collections.abc import Callable
 
-from fedloom.methods.base.method import Ask, Method, State, Trainer
+from fedloom.core.payload import Payload, Reply, Scope
+from fedloom.methods.base.combine import combine_pairs, mean_of
+from fedloom.methods.base.method import Ask, Combination, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
 from fedloom.methods.creamfl import CreamFL
@@ -89,4 +94,17 @@ def lora_methods(condition: Callable[[type[Method]], bool]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
-__all__ = ["METHODS", "Ask", "Method", "State", "Trainer", "lora_methods"]
+__all__ = [
+    "METHODS",
+    "Ask",
+    "Combination",
+    "Method",
+    "Payload",
+    "Reply",
+    "Scope",
+    "State",
+    "Trainer",
+    "combine_pairs",
+    "lora_methods",
+    "mean_of",
+]

@@ -72,6 +72,7 @@ def test_channels_are_averaged_on_either_side_and_other_rates_resampled() -> Non
         (WAVE, None, "needs its rate"),
         (WAVE, 0, "has the rate 0"),
         (WAVE, 16000.5, "has the rate 16000.5"),
+        (WAVE, 1 << 32, "has the rate 4294967296"),
         (WAVE * 3000, 16000, "floats lie in"),
         (WAVE.astype(np.int32), 16000, "is an array of int32; give int16"),
         (WAVE[:16].reshape(4, 4), 16000, "does not tell time from channels"),

@@ -57,7 +57,7 @@ def sound_source(value: Any, rate: Any = None) -> Source:
     array = _array(value, "a sound")
     if rate is None:
         raise ValueError("is an array, and needs its rate, the samples per second, such as 16000")
-    if isinstance(rate, bool) or not isinstance(rate, Integral) or rate < 1:
+    if isinstance(rate, bool) or not isinstance(rate, Integral) or not 0 < int(rate) < 1 << 31:
         raise ValueError(f"has the rate {rate!r}, which should be a whole number of samples per second")
     if array.ndim not in (1, 2) or not array.size:
         raise ValueError(f"has the shape {array.shape}, and a sound has (T,), (T, channels) or (channels, T)")
