@@ -51,6 +51,8 @@ def run_rows(
                     f"{out} already holds runs; choose another --out, or go on with --resume {out}"
                 )
             folder.create()
+        for experiment in experiments:
+            experiment.track.check(has_folder=True)
         _check_own_files(experiments)
         experiments = shared_out(experiments, jobs) if jobs > 1 else experiments
         entries = [
