@@ -30,6 +30,7 @@ from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer, Progress
 from fedloom.federation.run_folder import RunFolder
+from fedloom.models.adapter_folder import NOTE
 from fedloom.models.base import Trainable
 from fedloom.tasks.base import Task
 
@@ -387,8 +388,9 @@ def read_experiment(folder: Path) -> Experiment:
 
 
 def results(folder: Path) -> list[Path]:
-    """The files that reports and later commands read."""
-    parts = [p for name in ("model", "samples") for p in (folder / name).rglob("*") if p.is_file()]
+    """The files that reports and later commands read; model cards are their readers' to edit."""
+    found = (p for name in ("model", "samples") for p in (folder / name).rglob("*") if p.is_file())
+    parts = [p for p in found if p.name != NOTE]
     names = ("experiment.yaml", "summary.json", "metrics.jsonl", "ledger.jsonl")
     return [
         *parts,

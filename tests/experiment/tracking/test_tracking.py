@@ -18,6 +18,10 @@ from tests.experiment.small_run import SETTINGS, kill_in_round_two, quick_runs
 from tests.experiment.tracking import stores
 
 ALL = ["tensorboard", "wandb", "mlflow"]
+CONTROLLED: dict[str, Any] = {
+    "method": {"name": "fedsa-lora", "unseen": "mean_b"},  # which has a common model, and so controls
+    "evaluation": {"controls": True, "samples": 1},
+}
 
 
 def experiment(track: Any, **settings: Any) -> Experiment:
@@ -34,7 +38,7 @@ def quick() -> Any:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run without trackers."""
     folder = tmp_path_factory.mktemp("plain") / "r"
-    fedloom.run(experiment([]), folder)
+    fedloom.run(experiment([], **CONTROLLED), folder)
     return folder
 
 
@@ -62,8 +66,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory, reached: list[Any]) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", connected)
         patch.setattr(socket, "getaddrinfo", looked_up)
-        kill_in_round_two(lambda: fedloom.run(experiment(ALL), folder))
-        fedloom.run(experiment(ALL), folder, resume=True)
+        kill_in_round_two(lambda: fedloom.run(experiment(ALL, **CONTROLLED), folder))
+        fedloom.run(experiment(ALL, **CONTROLLED), folder, resume=True)
     return folder
 
 
@@ -106,6 +110,9 @@ def close(found: stores.Points, right: stores.Points) -> None:
 def test_every_round_stands_once_in_the_store_after_a_kill_and_a_resume(tracked: Path, tracker: str) -> None:
     found, right = points_of(tracked, tracker), wanted(tracked)
     assert [step for step, _ in right["train/loss"]] == [1, 2]
+    assert [step for step, _ in right["control/image/removed/token_accuracy"]] == [2]
+    if tracker == "wandb":  # which holds them in its summary
+        right = {name: points for name, points in right.items() if not name.startswith("control/")}
     close(found, right)
     own = {name for name in found if name.startswith("client/")}
     assert "client/image-01/image/token_accuracy" in own
@@ -127,6 +134,8 @@ def test_an_offline_wandb_run_goes_on_under_its_id(tracked: Path) -> None:
     assert (first["config"]["training.batch_size"], first["config"]["method.name"]) == (4, "fedsa-lora")
     assert (first["exit"], first["summary"]["status"]) == (1, "stopped after round 1")
     assert (second["exit"], second["summary"]["status"]) == (0, "complete")
+    [[(_, removed)]] = (p for n, p in wanted(tracked).items() if n == "control/image/removed/token_accuracy")
+    assert second["summary"]["control/image/removed/token_accuracy"] == pytest.approx(removed, rel=1e-5)
     assert not list(tracked.glob("wandb/offline-run-*/files/requirements.txt"))
 
 
@@ -150,9 +159,9 @@ def test_nothing_outside_is_reached_and_no_figure_changes(
 def test_a_store_that_is_lost_is_filled_again_on_resume(tracked: Path, tmp_path: Path) -> None:
     shutil.copytree(tracked, tmp_path / "r", symlinks=True)
     shutil.rmtree(tmp_path / "r" / "tensorboard")
-    fedloom.run(experiment(["tensorboard"]), tmp_path / "r", resume=True)  # other trackers are no change
-    right = {name: points for name, points in wanted(tmp_path / "r").items() if "control" not in name}
-    close(points_of(tmp_path / "r", "tensorboard"), right)
+    other = experiment(["tensorboard"], **CONTROLLED)  # other trackers are no change of the run
+    fedloom.run(other, tmp_path / "r", resume=True)
+    close(points_of(tmp_path / "r", "tensorboard"), wanted(tmp_path / "r"))
 
 
 def test_a_tracker_that_fails_in_the_middle_is_said_once_and_the_run_goes_on(
@@ -169,7 +178,7 @@ def test_a_tracker_that_fails_in_the_middle_is_said_once_and_the_run_goes_on(
     track = {"tensorboard": {"folder": str(tmp_path / "events")}}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        result = fedloom.run(experiment(track), tmp_path / "r", observe=watch)
+        result = fedloom.run(experiment(track, **CONTROLLED), tmp_path / "r", observe=watch)
     [(round, note)] = notes
     assert round == 1
     assert note.startswith("the tracker tensorboard stopped in round 1 (")

@@ -79,6 +79,10 @@ class MLflow:
         for some in _parts(metrics, MOST_METRICS):
             self._client.log_batch(self._id, metrics=some)
 
+    def log_end(self, round: int, figures: Mapping[str, float]) -> None:
+        """The same."""
+        self.log(round, figures)
+
     def close(self, ending: Ending, status: str) -> None:
         """End the run as finished, killed or failed."""
         self._client.set_tag(self._id, "status", status)

@@ -64,6 +64,10 @@ class TensorBoard:
         values = [Summary.Value(tag=name, simple_value=value) for name, value in figures.items()]
         self._write(summary=Summary(value=values))
 
+    def log_end(self, round: int, figures: Mapping[str, float]) -> None:
+        """The same."""
+        self.log(round, figures)
+
     def close(self, ending: Ending, status: str) -> None:
         """Write the status, and close the file."""
         self._text("status", status)

@@ -38,5 +38,8 @@ class Tracker(Protocol):
     def log(self, round: int, figures: Mapping[str, float]) -> None:
         """Write the figures of a round to disk, or send them."""
 
+    def log_end(self, round: int, figures: Mapping[str, float]) -> None:
+        """The same for further figures of the last round, which only the run's end gives."""
+
     def close(self, ending: Ending, status: str) -> None:
         """End the tracker's run, with the run's status in words."""

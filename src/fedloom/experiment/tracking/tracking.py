@@ -109,7 +109,7 @@ class Tracking:
             if one.round < OVER:
                 with self._safe(one, "at the end"):
                     self._mark(one, OVER)
-                    one.tracker.log(round, of_end(metrics, privacy))
+                    one.tracker.log_end(round, of_end(metrics, privacy))
 
     def _send(
         self,

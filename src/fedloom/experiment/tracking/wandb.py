@@ -54,6 +54,10 @@ class WandB:
         """Hand the figures to W&B's own process, which writes or sends them."""
         self._run.log(dict(figures), step=round, commit=True)
 
+    def log_end(self, round: int, figures: Mapping[str, float]) -> None:
+        """Put the figures into the run's summary: W&B takes no more for a step that is over."""
+        self._run.summary.update(dict(figures))
+
     def close(self, ending: Ending, status: str) -> None:
         """End the run; what is not finished counts as failed there."""
         self._run.summary["status"] = status
