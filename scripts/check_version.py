@@ -1,6 +1,6 @@
 """Checks that one version stands everywhere: pyproject.toml, the package, CITATION.cff, CHANGELOG.md; and the tag, if given.
 
-    python scripts/check_version.py [v0.2.0]
+python scripts/check_version.py [v0.2.0]
 """
 
 import re
