@@ -128,3 +128,13 @@ def test_links_of_the_security_page_lead_somewhere() -> None:
     for name in ("SECURITY.md", ".github/pull_request_template.md"):
         for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
             assert (ROOT / link).is_file(), link
+
+
+def test_the_tests_can_be_installed_where_flower_cannot() -> None:
+    """Flower needs Python 3.11: by itself in `dev`, since hatchling drops the marker of an extra within an extra."""
+    extras = project()["optional-dependencies"]
+    [flower] = [r for r in extras["dev"] if r.startswith("flwr")]
+    name, _, marker = flower.partition("; ")
+    assert marker == "python_version >= '3.11'"
+    assert name in extras["flower"]
+    assert not [r for r in extras["dev"] if r.startswith("fedloom[") and ("flower" in r or ";" in r)]
