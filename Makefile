@@ -20,7 +20,7 @@ RUN := $(VENV)/.installed-$(KEY)
 DEV := $(VENV)/.installed-dev-$(KEY)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo deploy-demo real-assets real-demo docs test deploy-test lint clean
+.PHONY: help demo deploy-demo real-assets real-demo docs test deploy-test wheel-test lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile
@@ -53,6 +53,9 @@ test: $(DEV) ## the tests
 
 deploy-test: $(DEV) ## the tests that start Flower and kill it; a quarter of an hour
 	@$(PY) -m pytest -n 0 -m deploy $(ARGS)
+
+wheel-test: ## sdist and wheel; the wheel alone in a fresh environment; a small run there
+	@TORCH='$(TORCH)' scripts/check_wheel.sh '$(PYTHON)'
 
 lint: $(DEV) ## style, format, types and the direction of imports; changes nothing
 	@$(PY) -m ruff check .

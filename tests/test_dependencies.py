@@ -14,11 +14,17 @@ else:
 
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(fedloom.__file__).parent
-MODULES = {"PyYAML": "yaml", "Pillow": "PIL", "scikit-learn": "sklearn", "pycryptodome": "Crypto"}
+MODULES = {
+    "PyYAML": "yaml",
+    "Pillow": "PIL",
+    "scikit-learn": "sklearn",
+    "pycryptodome": "Crypto",
+    "mlflow-skinny": "mlflow",
+}
 UNUSED_BY_SOURCE = {"bench", "dev", "docs"}
 """Extras of the benchmarks, the tests and the documentation."""
-USED_BY_TRANSFORMERS = {"accelerate", "bitsandbytes"}
-"""Packages of an extra that transformers imports for us."""
+USED_BY_OTHERS = {"accelerate", "bitsandbytes", "sqlalchemy", "alembic"}
+"""Packages of an extra that transformers and MLflow import for us."""
 
 
 def modules(requirements: list[str]) -> set[str]:
@@ -55,7 +61,7 @@ def test_declared_and_imported_packages_are_the_same() -> None:
     base, optional = declared()
     used = third_party(n for f in SOURCE.rglob("*.py") for n in ast.walk(ast.parse(f.read_text("utf-8"))))
     assert sorted(used - base - optional) == [], "imported, not declared"
-    assert sorted((base | optional) - used - USED_BY_TRANSFORMERS) == [], "declared, not imported"
+    assert sorted((base | optional) - used - USED_BY_OTHERS) == [], "declared, not imported"
 
 
 def test_without_extras_the_extras_modules_load_lazily() -> None:

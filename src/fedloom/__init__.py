@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedloom.experiment.settings import Experiment
     from fedloom.federation.progress import Progress
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Experiment",
     "ExperimentError",

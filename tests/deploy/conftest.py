@@ -65,7 +65,7 @@ def sites(experiment, warm, tmp_path, monkeypatch) -> Silos:
         trainer.folder, trainer._states = tmp_path / "sites" / name, {}
         silos.trainers[name] = trainer
     monkeypatch.setattr(server, "build_server", _with_one_model(server.build_server))
-    monkeypatch.setattr(server, "finish", lambda federation, rows: federation)
+    monkeypatch.setattr(server, "finish", lambda federation, rows, tracking: federation)
     return silos
 
 

@@ -11,6 +11,7 @@ from fedloom.deploy.server import go_on
 from fedloom.experiment.run import run
 from fedloom.federation.run_folder import RunFolder
 from tests.deploy.silos import Silos
+from tests.experiment.tracking import stores
 
 NAMES = ("audio-01", "both-01", "image-01")
 OFF = {"cohort": "off"}
@@ -39,7 +40,11 @@ def metrics(path: Path, prefix: tuple[str, ...]) -> dict[tuple[int, str], float]
 def test_a_deployed_run_ends_in_the_bits_of_a_local_one(method, quick, tmp_path) -> None:
     experiment = quick(method, engine=OFF)
     run(experiment, tmp_path / "local")
-    result = go_on(experiment, NAMES, tmp_path / "far", Silos(experiment, NAMES, tmp_path / "sites"))
+    tracked = experiment.replace(track=["tensorboard"])  # of which the sites know nothing
+    result = go_on(tracked, NAMES, tmp_path / "far", Silos(experiment, NAMES, tmp_path / "sites"))
+    points, texts = stores.tensorboard(tmp_path / "far" / "tensorboard")
+    assert [step for step, _ in points["train/loss"]] == [1, 2]
+    assert texts["status"] == "complete"
     one, two = shared(tmp_path / "local"), shared(tmp_path / "far")
     assert one.keys() == two.keys()
     assert all(torch.equal(one[n], two[n]) for n in one)

@@ -7,7 +7,6 @@ import shutil
 import sys
 import tempfile
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import torch
 
@@ -41,6 +40,9 @@ def examine() -> list[Check]:
         _package("pillow-heif", 'HEIC pictures; pip install "fedloom[media]"'),
         _package("pydicom", 'DICOM pictures; pip install "fedloom[media]"'),
         _package("flwr", 'deployments; pip install "fedloom[flower]"'),
+        _package("tensorboard", 'a tracker; pip install "fedloom[tensorboard]"'),
+        _package("wandb", 'a tracker; pip install "fedloom[wandb]"'),
+        _package("mlflow-skinny", 'a tracker; pip install "fedloom[mlflow]"'),
         _wordnet(),
         Check(
             "chromium",
@@ -94,13 +96,10 @@ def _writable() -> Check:
 
 
 def _package(name: str, use: str) -> Check:
-    installed = find_spec(name.replace("-", "_")) is not None
-    return Check(
-        name,
-        installed,
-        importlib.metadata.version(name) if installed else f"not installed; {use}",
-        optional=True,
-    )
+    try:
+        return Check(name, True, importlib.metadata.version(name), optional=True)
+    except importlib.metadata.PackageNotFoundError:
+        return Check(name, False, f"not installed; {use}", optional=True)
 
 
 def _wordnet() -> Check:

@@ -28,6 +28,9 @@ def export(
     push: Annotated[
         str | None, typer.Option(help="upload to this model of the Hugging Face hub, ORG/NAME; private")
     ] = None,
+    license: Annotated[
+        str | None, typer.Option("--license", help="of the published model, for its card: apache-2.0")
+    ] = None,
     public: Annotated[bool, typer.Option("--public", help="with --push: a public model")] = False,
 ) -> None:
     """Write a run's model for others: adapters for PEFT, uniform ones, or the whole model; with a model card."""
@@ -52,7 +55,7 @@ def export(
     if dtype not in (None, *get_args(DType)):
         raise ExperimentError(f"--dtype: {dtype} is none of {', '.join(get_args(DType))}")
     form = "merged" if merge else "uniform" if uniform else "adapters"
-    write(run_dir, folder, client=client, form=form, dtype=dtype)  # type: ignore[arg-type]
+    write(run_dir, folder, client=client, form=form, dtype=dtype, license=license)  # type: ignore[arg-type]
     out.print(Text(f"model {folder}"), soft_wrap=True)
     if push is not None:
         out.print(Text(f"pushed {upload(folder, push, public=public)}"), soft_wrap=True)

@@ -16,6 +16,7 @@ from rich.text import Text
 from safetensors import SafetensorError
 
 from fedloom.cli.ask import ask
+from fedloom.cli.card import card
 from fedloom.cli.compare import compare
 from fedloom.cli.data import data
 from fedloom.cli.experiments import app as experiments_app
@@ -74,6 +75,7 @@ def _end(sentence: str, code: int) -> NoReturn:
 
 @app.command(epilog="Example: fedloom demo --out runs/demo")
 def demo(
+    overrides: Overrides = None,
     out_dir: Annotated[
         Path | None, typer.Option("--out", help="folder for the results; a new one in runs/ if none")
     ] = None,
@@ -85,7 +87,7 @@ def demo(
         _refuse_used(out_dir)
     from fedloom.experiment.settings import load_rows
 
-    rows = load_rows(Path(str(files("fedloom"))) / "cli" / "demo.yaml", [f"seed={seed}"])
+    rows = load_rows(Path(str(files("fedloom"))) / "cli" / "demo.yaml", [f"seed={seed}", *(overrides or ())])
     _run(rows, out_dir or _free(Path("runs/demo")), resume=False, jobs=jobs)
 
 
@@ -185,6 +187,9 @@ app.command(epilog='Example: fedloom ask runs/q --image scene.png --question "wh
 
 
 app.command(epilog="Example: fedloom export runs/q --merge --out models/q")(export)
+
+
+app.command(epilog="Example: fedloom card runs/q --license apache-2.0")(card)
 
 
 @app.command(epilog='Example: fedloom generate tiny-t2i "a seven" "a two" --count 8 --out grid.png')

@@ -147,6 +147,15 @@ def check_files(folder: Path, *names: str) -> None:
                 )
 
 
+def forget(folder: Path, file: Path) -> None:
+    """Take a file out of a folder's `checksums.json`, where it is in it."""
+    if not (folder / CHECKSUMS).exists():
+        return
+    seals = read_sealed(folder / CHECKSUMS)
+    if seals.pop(file.relative_to(folder).as_posix(), None) is not None:
+        write_sealed(folder / CHECKSUMS, seals)
+
+
 def _feed(digest: Any, file: IO[bytes], limit: int | None) -> int:
     """Hash a file from its position, up to `limit` bytes; returns the number of bytes."""
     length = 0

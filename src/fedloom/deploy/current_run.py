@@ -17,13 +17,9 @@ from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.experiment.run import read_experiment
-from fedloom.federation.progress import Progress
+from fedloom.federation.progress import Progress, Stopped
 
 FAILURE = "failure.txt"
-
-
-class Stopped(Exception):  # noqa: N818 - a request, not an error
-    """The run is no longer the current one."""
 
 
 class Waiting(Carrier, Protocol):

@@ -26,8 +26,9 @@ from fedloom.deploy.settings import check_deployable, experiment_digest
 from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
 from fedloom.experiment.build import check_clients, client_shapes
 from fedloom.experiment.provenance import versions
-from fedloom.experiment.run import Result, finish, read_experiment
+from fedloom.experiment.run import Result, finish, read_experiment, track
 from fedloom.experiment.settings import Experiment
+from fedloom.experiment.tracking import Tracking
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
@@ -74,6 +75,7 @@ def go_on(
     Raises ExperimentError for a site that does not, for another experiment's folder and for a damaged checkpoint.
     """
     check_deployable(experiment)
+    tracking = Tracking(experiment.track, RunFolder(path))
     torch.set_flush_denormal(True)  # as in experiment.build
     if experiment.engine.threads is not None:
         torch.set_num_threads(experiment.engine.threads)
@@ -85,14 +87,20 @@ def go_on(
         folder.create()
     run = _run_name(path)
     described = _described(path, carrier, run, digest, sites)
-    federation = build_server(experiment, described, carrier, folder, run, observe)
+    federation = build_server(
+        experiment, described, carrier, folder, run, lambda progress: observe(tracking(progress))
+    )
+    checkpoint = folder.last() if begun else None
     if begun:
-        federation.resume(folder.last())
+        federation.resume(checkpoint)
     else:
         folder.write_experiment(experiment.as_dict() | {"versions": versions()})
-    with recorded(federation, resumed=begun):
+    folder.state.mkdir(exist_ok=True)
+    with tracking.watching(), recorded(federation, resumed=begun):
+        track(federation, tracking, resumed=checkpoint is not None)
         federation.run()
-        return finish(federation, [_row(federation, name, site) for name, site in sorted(described.items())])
+        rows = [_row(federation, name, site) for name, site in sorted(described.items())]
+        return finish(federation, rows, tracking)
 
 
 def build_server(

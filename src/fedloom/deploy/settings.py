@@ -91,9 +91,10 @@ def write_settings(settings: BaseModel, file: Path) -> None:
 
 
 def experiment_digest(experiment: Experiment) -> str:
-    """SHA-256 of the experiment without its engine settings, 64 hex digits: equal on every machine of a deployment."""
+    """SHA-256 of the experiment without engine and trackers, 64 hex digits: equal on every machine of a deployment."""
     fields: dict[str, Any] = experiment.as_dict()
     fields.pop("engine")
+    fields.pop("track")
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 

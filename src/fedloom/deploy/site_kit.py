@@ -59,7 +59,7 @@ def write_kit(
             name=name, server=address, sites=deployment.sites, requests=requests_of(experiment), port=port
         )
         write_settings(site, folder / "site.yaml")
-        RunFolder(folder).write_experiment(experiment.as_dict())
+        RunFolder(folder).write_experiment(experiment.as_dict() | {"track": {}})  # the server's alone
         write_template(folder / "compose.yaml", "compose-site.yaml", values)
 
 

@@ -68,6 +68,8 @@ def merged(kind: Any, below: Any, above: Any, origin: str, place: str = "") -> A
     below, above = _spelt(tag, below, origin, place), _spelt(tag, above, origin, place)
     if not isinstance(above, Mapping):
         return above
+    if (spelt := getattr(group_of(kind, below), "spelt", None)) is not None:
+        below = spelt(below)  # names alone, such as `track: [tensorboard]`
     if not (is_group(kind) or isinstance(above, Entries)):
         below = {}
     if isinstance(above, Entries) and not isinstance(below, Mapping) and below is not None:

@@ -139,7 +139,7 @@ class _ToParent:
         parent = parent_process()
         if parent is not None and not parent.is_alive():
             os._exit(1)  # an orphan must not write to a run that is being resumed
-        _progress.put((self.number, replace(progress, totals=copy.copy(progress.totals))))
+        _progress.put((self.number, replace(progress, totals=copy.copy(progress.totals), client_metrics={})))
 
     def tell(self, text: str) -> None:
         _progress.put((self.number, text))

@@ -93,7 +93,7 @@ def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainab
     device = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else f"CPU with {cpu}"
     fields = {
         "directory": str(Path.cwd()),
-        "experiment": experiment.located().as_dict(),
+        "experiment": {n: v for n, v in experiment.located().as_dict().items() if n != "track"},
         "data": _data(parts, media=experiment.data.has_own_files),
         "model": digest_of(plain_tensors(tensors) | dict(model.start)),
         "threads": torch.get_num_threads(),

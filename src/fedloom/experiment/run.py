@@ -25,11 +25,13 @@ from fedloom.experiment.build import build, build_from, load_clients
 from fedloom.experiment.frames import metrics_frame, predictions_frame
 from fedloom.experiment.sample_gallery import write_gallery
 from fedloom.experiment.settings import Experiment
+from fedloom.experiment.tracking import TrackedRun, Tracking
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer, Progress
 from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
+from fedloom.models.adapter_folder import NOTE
 from fedloom.models.base import Trainable
 from fedloom.tasks.base import Task
 
@@ -106,16 +108,20 @@ def run(
         raise ExperimentError(
             f"run: needs an Experiment, not a {type(experiment).__name__}; Experiment.load reads a file"
         )
-    observe = _called(callbacks, observe)
     if accept_changes and not resume:
         raise ExperimentError("accept_changes goes with resume: a run that begins has nothing to differ from")
     if out is None:
         if resume:
             raise ExperimentError("there is no run to resume without a folder; name it in out")
-        federation = build(experiment, None, observe)
-        federation.run()
-        return finish(federation)
+        tracking = Tracking(experiment.track, None)
+        federation = build(experiment, None, _called(callbacks, observe, tracking))
+        with tracking.watching():
+            track(federation, tracking)
+            federation.run()
+            return finish(federation, tracking=tracking)
     folder = RunFolder(Path(out))
+    tracking = Tracking(experiment.track, folder)
+    observe = _called(callbacks, observe, tracking)
     if resume and not folder.begun:
         raise ExperimentError(f"there is no run to resume in {out}; its experiment.yaml is missing")
     with locked(folder.path), disk_faults(folder):
@@ -140,11 +146,30 @@ def run(
         if (commit := provenance.commit()) is not None:
             made_with["commit"] = commit
         folder.write_experiment(federation.experiment.located().as_dict() | {"versions": made_with})
-        with recorded(federation, resumed=resume):
+        with tracking.watching(), recorded(federation, resumed=resume):
+            track(federation, tracking, resumed=checkpoint is not None)
             # with its questions from the start on; the answers follow
             write_gallery(folder, federation.evaluator.tests, federation.experiment.evaluation.samples)
             federation.run()
-            return finish(federation)
+            return finish(federation, tracking=tracking)
+
+
+def track(federation: Federation, tracking: Tracking, *, resumed: bool = False) -> None:
+    """Open the trackers of a built federation, which is to go on after its last round if it is `resumed`."""
+    experiment = federation.experiment
+    assert isinstance(experiment, Experiment)  # noqa: S101
+    row = experiment.row or experiment.method.name
+    tracking.begin(
+        TrackedRun(
+            experiment.name,
+            "-".join([experiment.name, row, *filter(None, [experiment.across]), f"seed-{experiment.seed}"]),
+            provenance.flat(experiment.located().as_dict()),
+            None if federation.folder is None else federation.folder.path,
+        ),
+        sorted({*federation.clients, *federation.evaluator.tests.of}),
+        federation.totals,
+        federation.round if resumed else None,
+    )
 
 
 @contextmanager
@@ -167,8 +192,12 @@ def way_on(folder: Path) -> str:
     return "begin the run again"
 
 
-def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = None) -> Result:
-    """Summarise a finished run; with a folder, also write the model, the samples and the report.
+def finish(
+    federation: Federation,
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    tracking: Tracking | None = None,
+) -> Result:
+    """Summarise a finished run, also for its trackers; with a folder, also write the model, the samples and the report.
 
     `rows`: the client rows of a deployment, whose samples and personal models stay at the sites.
     """
@@ -181,6 +210,9 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
     if settings.controls:
         with stage("controls"):
             metrics |= evaluator.controls(common)
+    privacy = privacy_summary(federation)
+    if tracking is not None:
+        tracking.finish(federation.round, metrics, privacy)
     summary = {
         "name": experiment.name,
         "row": experiment.row or experiment.method.title,
@@ -199,11 +231,13 @@ def finish(federation: Federation, rows: Sequence[Mapping[str, Any]] | None = No
         "bytes_up": federation.totals.bytes_up,
         "bytes_down": federation.totals.bytes_down,
         "restoration_error": metrics.get("restoration_error"),
-        "privacy": privacy_summary(federation),
+        "privacy": privacy,
         "clients": _client_rows(federation) if rows is None else list(rows),
     }
     if experiment.method.measures:
         summary["measures"] = [asdict(measure) for measure in experiment.method.measures]
+    if tracking is not None:
+        tracking.status = federation.status()
     if federation.totals.accepted:
         summary["accepted_changes"] = list(federation.totals.accepted)
     controls = [
@@ -243,18 +277,22 @@ def save_models(
         federation.tools.save(federation.state.tensors, folder / "model")
 
 
-def _called(callbacks: Any, observe: Observer) -> Observer:
-    """The observer that also calls the callbacks, at the end of every round. Raises ExperimentError for what is none."""
+def _called(callbacks: Any, observe: Observer, tracking: Tracking) -> Observer:
+    """The observer that also calls the trackers and the callbacks, at the end of every round.
+
+    Raises ExperimentError for a callback that is none.
+    """
     listed: list[Any] = list(callbacks) if isinstance(callbacks, list | tuple) else [callbacks]
     if wrong := [one for one in listed if not callable(one)]:
         raise ExperimentError(f"run: callbacks should be a list of functions, and {wrong[0]!r} is none")
 
     def observed(progress: Progress) -> None:
+        progress = tracking(progress)
         observe(progress)
         for callback in listed if progress.client is None else ():
             callback(progress)
 
-    return observed if listed else observe
+    return observed
 
 
 def privacy_summary(federation: Federation) -> dict[str, Any] | None:
@@ -355,8 +393,9 @@ def read_experiment(folder: Path) -> Experiment:
 
 
 def results(folder: Path) -> list[Path]:
-    """The files that reports and later commands read."""
-    parts = [p for name in ("model", "samples") for p in (folder / name).rglob("*") if p.is_file()]
+    """The files that reports and later commands read; model cards are their readers' to edit."""
+    found = (p for name in ("model", "samples") for p in (folder / name).rglob("*") if p.is_file())
+    parts = [p for p in found if p.name != NOTE]
     names = ("experiment.yaml", "summary.json", "metrics.jsonl", "ledger.jsonl")
     return [
         *parts,

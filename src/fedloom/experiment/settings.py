@@ -28,6 +28,7 @@ from fedloom.data.sources.tabletop import TabletopSource
 from fedloom.experiment.layers import layer, merged, places
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.shipped import experiment_files
+from fedloom.experiment.tracking import Track
 from fedloom.experiment.yaml_rows import Size, of_record, read_rows
 from fedloom.federation.settings import RunSettings
 from fedloom.methods import METHODS, Method
@@ -66,6 +67,10 @@ class Experiment(RunSettings):
     )
     data: SerializeAsAny[Source] = TabletopSource()
     model: Foundation = Foundation()
+    track: Track = Field(
+        Track(),
+        description="trackers of the run, such as [tensorboard, mlflow], or a mapping with their settings",
+    )
 
     def __init__(self, **settings: Any) -> None:
         """The settings of an experiment file as keywords: plain values, mappings, or objects such as `fedloom.clients(...)`.

@@ -51,6 +51,8 @@ def run_rows(
                     f"{out} already holds runs; choose another --out, or go on with --resume {out}"
                 )
             folder.create()
+        for experiment in experiments:
+            experiment.track.check(has_folder=True)
         _check_own_files(experiments)
         if jobs > 1:  # what was begun keeps its number of threads
             begun_rows = [RunFolder(out / p).begun for p in paths]

@@ -343,7 +343,7 @@ class Federation:
         """Evaluate if it is due, write the histories, then the checkpoint, which completes the round."""
         metrics = dict(measured or {})
         ends = number in (0, self.rounds)
-        if ends or number % self.experiment.evaluation.every == 0:
+        if due := ends or number % self.experiment.evaluation.every == 0:
             with stage(f"round {number}/{self.rounds}" if number else "before training"):
                 tell("evaluating")
                 metrics |= self._assess(number, generate=ends and self.experiment.evaluation.generate)
@@ -360,7 +360,12 @@ class Federation:
             self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index))
         self.client_states.forget_replaced()
         notes = self.engine.model.notes if number == 0 else ()
-        self.observe(Progress(number, self.rounds, metrics, self.totals, notes=notes, ledger=entries))
+        own = self.client_metrics if due else {}
+        self.observe(
+            Progress(
+                number, self.rounds, metrics, self.totals, notes=notes, ledger=entries, client_metrics=own
+            )
+        )
 
     def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
         """Evaluate the round's models, and write the predictions if answers were generated."""

@@ -24,6 +24,8 @@ class Totals:
     """A sentence if the privacy budget ended the run early; else empty."""
     accepted: list[str] = field(default_factory=list)
     """Changes of the run's inputs that were accepted on resume, a clause each."""
+    untracked: list[str] = field(default_factory=list)
+    """Trackers that stopped before the run did, a clause each."""
 
     def status(self, attack: str | None = None, skipped: str = "", doubts: Sequence[str] = ()) -> str:
         """`complete`, with reservations if there are any.
@@ -45,6 +47,7 @@ class Totals:
             faults.append(
                 f"{self.closed_sums} sums over a group that too few clients trained were not opened"
             )
+        faults += dict.fromkeys(self.untracked)
         if self.accepted:
             more = f" and {len(self.accepted) - 3} more" if len(self.accepted) > 3 else ""
             faults.append(f"changes were accepted on resume: {'; '.join(self.accepted[:3])}{more}")
@@ -68,9 +71,15 @@ class Progress:
     clients: int = 0
     """Number of clients asked in this round."""
     notes: Sequence[str] = ()
-    """Sentences about the model, with the report of round 0."""
+    """Sentences about the model, with the report of round 0, and about trackers that stopped."""
     ledger: Sequence[Mapping[str, Any]] = ()
     """With the report of a round's end, its requests as in `ledger.jsonl`: who was asked, answered and refused, and bytes."""
+    client_metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """With the report of a round that was evaluated, the figures of each client's own test samples."""
+
+
+class Stopped(Exception):  # noqa: N818 - a request, not an error
+    """An observer raises it to stop the run, which can be resumed."""
 
 
 Observer = Callable[[Progress], None]

@@ -67,6 +67,11 @@ class RunFolder:
         return self.state / "provenance.json"
 
     @property
+    def tracking(self) -> Path:
+        """The file of the trackers' ids and last rounds (see `experiment.tracking`)."""
+        return self.state / "tracking.json"
+
+    @property
     def begun(self) -> bool:
         """Whether the folder holds a run."""
         return (self.path / "experiment.yaml").exists()

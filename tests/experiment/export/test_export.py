@@ -134,8 +134,8 @@ def test_the_card_is_what_the_hub_reads_and_tells_no_name_and_no_path(fedex, tmp
     text = (tmp_path / "plain" / "README.md").read_text()
     card = ModelCard(text)
     assert card.data.library_name == "peft"
-    assert card.data.license is None
-    assert "# license: to be stated by whoever publishes" in text
+    assert card.data.license == "apache-2.0"  # the shipped base's
+    assert "to be stated by whoever publishes" in text
     assert card.data.base_model is None  # it lies on this machine
     for told in (
         "FedEx-LoRA",
@@ -155,14 +155,19 @@ def test_a_base_of_the_hub_is_named(fedex, tmp_path) -> None:
     record = yaml.safe_load((fedex / "experiment.yaml").read_text())
     experiment = Experiment.from_record(record, "here")
     model = experiment.model.model_copy(update={"llm": "org/llm", "encoder": {"image": "org/sight"}})
-    from fedloom.experiment.export.card import write_card
+    from fedloom.experiment.export.card import Card, card_text
     from fedloom.experiment.export.export import _name_bases
+    from fedloom.experiment.export.finished import Finished
 
     exported(fedex, "--out", tmp_path / "plain")
     there = experiment.model_copy(update={"model": model})
     _name_bases(tmp_path / "plain", there)
-    write_card(tmp_path / "plain", there, json.loads((fedex / "summary.json").read_text()), None, "adapters")
-    card = ModelCard((tmp_path / "plain" / "README.md").read_text())
+    summary = json.loads((fedex / "summary.json").read_text())
+    text = card_text(tmp_path / "plain", Finished(there, summary), Card())
+    (tmp_path / "plain" / "README.md").write_text(text)
+    card = ModelCard(text)
+    assert card.data.license == "unknown"
+    assert "| base, llm | org/llm | unknown; see https://huggingface.co/org/llm |" in text
     assert card.data.base_model == ["org/llm", "org/sight"]
     named = {
         p.parent.name: json.loads(p.read_text())["base_model_name_or_path"]
@@ -321,7 +326,7 @@ def test_a_folder_appears_whole_or_not_at_all(fedex, tmp_path, monkeypatch) -> N
     with pytest.raises(ExperimentError, match="file is no folder"):
         exported(fedex, "--out", tmp_path / "file")
     monkeypatch.setattr(
-        "fedloom.experiment.export.export.write_card",
+        "fedloom.experiment.export.export.card_text",
         lambda *told: (_ for _ in ()).throw(OSError(28, "full")),
     )
     with pytest.raises(OSError, match="full"):

@@ -85,6 +85,13 @@ class ImageClassSource(FileSource):
         return classes_of(self.pictures(0).names, self.partition)
 
     @property
+    def published(self) -> tuple[str, ...]:
+        """A known data set that is on the hub, or the one named as on the hub."""
+        hub = KNOWN[self.dataset].hub if self.dataset in KNOWN else None
+        named = self.dataset if self.path is None and "/" in self.dataset else None
+        return tuple(filter(None, (hub, named)))
+
+    @property
     def reads_media(self) -> bool:
         """Whether the pictures are not generated: from a folder, or from the hub."""
         return not _is_generated(self.dataset)

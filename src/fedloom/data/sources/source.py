@@ -74,6 +74,11 @@ class Source(BaseModel):
         return self
 
     @property
+    def published(self) -> tuple[str, ...]:
+        """The hub's names of the data sets that the samples come from. Default: none is known."""
+        return ()
+
+    @property
     def has_own_files(self) -> bool:
         """Whether the samples come from the user's own files, which may be faulty."""
         return self.reads_files or getattr(self, "path", None) is not None

@@ -85,6 +85,11 @@ class TableSource(OwnData):
         """The tables' files, folders or names."""
         return self.path if isinstance(self.path, tuple) else (str(self.path),)
 
+    @property
+    def published(self) -> tuple[str, ...]:
+        """The names of data sets whose settings only the hub's have; any other name may be a folder's."""
+        return self.paths if self.streaming or self.config is not None else ()
+
     def columns_seen(self) -> tuple[Columns, ...]:
         """Those of all tables; none where a table cannot be read."""
         by_path = [seen(Path(path), self._reading(self.unread_if_set)) for path in self.paths]

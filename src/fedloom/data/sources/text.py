@@ -63,6 +63,11 @@ class TextSource(Source):
         0.5, gt=0, description="Dirichlet parameter of the clients' label mixes; none = all clients alike"
     )
 
+    @property
+    def published(self) -> tuple[str, ...]:
+        """GLUE, for its tasks."""
+        return (glue.REPOSITORY,) if self.task in glue.TASKS else ()
+
     @field_validator("clients")
     @classmethod
     def _counts(cls, value: dict[Holding, int]) -> dict[Holding, int]:

@@ -11,10 +11,12 @@ from torch import Tensor
 from fedloom.core.errors import ExperimentError
 from fedloom.core.new_folder import new_folder
 from fedloom.core.payload import group_of
-from fedloom.experiment.export.card import write_card
-from fedloom.experiment.run import load_as, model_folder, read_experiment, read_summary
+from fedloom.experiment.export import signature
+from fedloom.experiment.export.card import Card, card_text
+from fedloom.experiment.export.finished import read_finished
+from fedloom.experiment.run import load_as, model_folder
 from fedloom.experiment.settings import Experiment
-from fedloom.models.adapter_folder import LISTING, PROMPTS, place_of, read_listing
+from fedloom.models.adapter_folder import LISTING, NOTE, PROMPTS, place_of, read_listing
 from fedloom.models.lora.peft_files import CONFIG, read_json, write_json
 from fedloom.models.lora.uniform import make_uniform
 from fedloom.models.merged import stored_dtype
@@ -34,14 +36,17 @@ def export(
     client: str | None = None,
     form: Form = "adapters",
     dtype: DType | None = None,
+    license: str | None = None,
 ) -> None:
     """Write the common model of a finished run, or that client's own, to the folder `out`, which appears whole or not at all.
 
-    `dtype`: of the stored weights; None keeps the base's for a merged model, float32 for uniform adapters. Raises
-    ExperimentError for a folder that is not empty, a run without a model, and a model that has no such form.
+    `dtype`: of the stored weights; None keeps the base's for a merged model, float32 for uniform adapters. `license`: that of the
+    published model. A card that was edited by hand goes with the adapters that it was written for. Raises ExperimentError for a
+    folder that is not empty, a run without a model, and a model that has no such form.
     """
     source = model_folder(run, client)
-    experiment, summary = read_experiment(run), read_summary(run)
+    finished = read_finished(run)
+    experiment = finished.experiment
     if form != "adapters":
         _check(source, form)
     with new_folder(out) as part:
@@ -52,7 +57,8 @@ def export(
             if form == "uniform":
                 _make_uniform(run, client, part, dtype)
             _name_bases(part, experiment)
-        write_card(part, experiment, summary, client, form)
+        if form != "adapters" or not signature.edited(part / NOTE):
+            signature.write(part / NOTE, card_text(part, finished, Card(client, form, license)), force=True)
 
 
 def _check(source: Path, form: Form) -> None:

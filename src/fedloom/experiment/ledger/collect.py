@@ -151,7 +151,8 @@ def _check_settings(run: Run, expected: Experiment, file: ExperimentFile) -> Non
         own = expected.data.has_own_files and name.startswith(
             "data."
         )  # read from the files when the run began
-        if name not in WITHOUT_EFFECT and not own and old.get(name) != new.get(name):
+        silent = name in WITHOUT_EFFECT or name.partition(".")[0] == "track"
+        if not silent and not own and old.get(name) != new.get(name):
             raise ExperimentError(
                 f"{run.folder} was run with {name}={_plain(old.get(name))}, and {file.path} gives {_plain(new.get(name))}: "
                 "name the overrides of the run by --with, or run it again"

@@ -27,7 +27,7 @@ RELIABILITY = "reliability/"
 READ = ("experiment.yaml", "metrics.jsonl", "ledger.jsonl", "summary.json", "samples/")
 """Files of a run that are read with it; a trailing slash means all below."""
 
-NOT_THE_EXPERIMENT = ("seed", "versions", "commit", "out")
+NOT_THE_EXPERIMENT = ("seed", "versions", "commit", "out", "track")
 """Keys of `experiment.yaml` that may differ between two runs of the same experiment."""
 
 
