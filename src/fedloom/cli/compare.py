@@ -34,8 +34,13 @@ def compare(
 
     With --against, also how far each row is ahead of or behind another; with --cases, the rows' answers.
     """
+    from fedloom.cli.compare_grid import show_grids
+    from fedloom.experiment.registry import load_entry_points
+    from fedloom.experiment.report.grid_cells import has_grid
+    from fedloom.experiment.report.load_study import gather
     from fedloom.experiment.report.table import comparison
 
+    load_entry_points()
     if columns:
         _list_columns(folders)
         return
@@ -47,6 +52,10 @@ def compare(
         return
     if column:
         _check_columns(column, folders)
+    study = gather(folders)
+    if has_grid(study):
+        show_grids(study, column, against, markdown=markdown)
+        return
     table = comparison(folders, column, intervals=True)
     if markdown:
         echo(table.markdown())

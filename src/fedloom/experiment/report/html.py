@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from fedloom.core.terminal import visible
 from fedloom.experiment.registry import load_entry_points
-from fedloom.experiment.report import layers, page, plots, reliability, tradeoff, transfer
+from fedloom.experiment.report import heat_map, layers, page, plots, reliability, tradeoff, transfer
 from fedloom.experiment.report.deal import deals
 from fedloom.experiment.report.load_study import Study, read
 from fedloom.experiment.report.samples import kinds_of
@@ -41,6 +41,7 @@ def render(study: Study) -> str:
     environment.filters["ours"] = Markup  # style sheet, plots and tables: they escape their own texts
     template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
     flat = study.flat()  # one line per row and task (or other column)
+    maps = heat_map.section(study)  # in place of a table with a column for every cell
     kinds = kinds_of(flat)
     head, more = page.curves(study)
     aggregation_plots, aggregation_grid = layers.rounds(study)
@@ -55,8 +56,8 @@ def render(study: Study) -> str:
         statuses=[(row, remark_of(runs)) for row, runs in flat.rows.items()],
         refusals=page.refusals(flat),
         notes=page.notes(flat),
-        headline=table_of(study, before=True, intervals=True).html(),
-        differences=page.differences(study),
+        headline=maps or table_of(study, before=True, intervals=True).html(),
+        differences=([], []) if maps else page.differences(study),
         legend=legend if len(legend) > 1 else [],
         curves=head,
         more_curves=more,

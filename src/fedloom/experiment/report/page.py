@@ -16,6 +16,7 @@ from fedloom.experiment.report.columns import (
     titled,
 )
 from fedloom.experiment.report.differences import of_study
+from fedloom.experiment.report.grid_cells import has_grid
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.read import ClientSummary, Run
 from fedloom.experiment.report.units import Spread, show, unit_of, words
@@ -275,6 +276,7 @@ def facts(study: Study) -> Mapping[str, str]:
     runs = study.runs
     seeds = sorted({run.summary.seed for run in runs})
     parts = {"columns": ", ".join(study.across)} if study.across else {}
+    parts = {"cells": str(len(study.across))} if has_grid(study) else parts
     return {
         "rows": ", ".join(study.rows),
         **parts,
