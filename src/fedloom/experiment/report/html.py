@@ -10,7 +10,16 @@ from markupsafe import Markup
 
 from fedloom.core.terminal import visible
 from fedloom.experiment.registry import load_entry_points
-from fedloom.experiment.report import heat_map, layers, page, plots, reliability, tradeoff, transfer
+from fedloom.experiment.report import (
+    accuracy_paths,
+    heat_map,
+    layers,
+    page,
+    plots,
+    reliability,
+    tradeoff,
+    transfer,
+)
 from fedloom.experiment.report.deal import deals
 from fedloom.experiment.report.load_study import Study, read
 from fedloom.experiment.report.samples import kinds_of
@@ -62,6 +71,7 @@ def render(study: Study) -> str:
         curves=head,
         more_curves=more,
         tradeoffs=tradeoff.tradeoffs(study),
+        paths=accuracy_paths.section(study),
         modalities=page.modalities(flat),
         clients=page.clients(flat),
         deals=deals(flat),
