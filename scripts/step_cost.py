@@ -6,8 +6,6 @@ PyTorch counts whole runs of one round, forward and backward; the difference of 
 """
 
 import sys
-import tempfile
-from pathlib import Path
 
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,8 +25,8 @@ def operations(experiment: Experiment, steps: int) -> int:
     """Floating-point operations of a run of one round with so many local steps."""
     settings = {"rounds": 1, "training.steps": steps, "engine.reuse": False, "engine.cohort": "off"}
     quiet = {"evaluation": {"every": 1, "generate": False, "controls": False, "samples": 1}}
-    with tempfile.TemporaryDirectory() as folder, FlopCounterMode(display=False) as counter:
-        run(experiment.replace(**settings, **quiet), Path(folder) / "run")
+    with FlopCounterMode(display=False) as counter:
+        run(experiment.replace(**settings, **quiet))
     return int(counter.get_total_flops())
 
 

@@ -61,6 +61,9 @@ def compare(
         echo(table.markdown())
     else:
         out.print(table.rich(out.width))
+    if any(c.key.startswith("generator/") for c in table.columns):
+        note = "generator/…: no interval, for runs do not keep the features of generated items"
+        echo(f"\n{note}") if markdown else out.print(Text(note))
     if against is not None:
         _differences(folders, against, column, markdown=markdown)
 
