@@ -1,7 +1,7 @@
 """Results of pure computations that several runs of one process repeat, such as a study's rows of one seed.
 
-A key names everything that a result depends on, the number of threads included, which may change the last bits: a shared result has
-the bits of one computed anew.
+A key names everything that a result depends on, also the number of threads, which may change the last bits: a shared result
+has the bits of one computed anew.
 """
 
 from collections import OrderedDict

@@ -58,11 +58,6 @@ class Pixels:
         if self._twice:  # EfficientNet divides by the deviation once more
             self.std = tuple(s * float(d) for s, d in zip(self.std, self._processor.image_std, strict=True))
 
-    @property
-    def settings(self) -> str:
-        """Everything that the two steps depend on, as text."""
-        return repr(sorted(self._processor.to_dict().items(), key=lambda item: item[0]))
-
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Pixels":
         """From the content of a CLIP's preprocessor_config.json; CLIP's defaults for missing keys."""

@@ -18,9 +18,9 @@ RUNS, PAPERS, INDEX, OTHERS = "runs", "papers.yaml", "README.md", "others"
 WRITTEN = "<!-- Written by `fedloom ledger` from runs/*.json, papers.yaml and the experiment files. Do not edit. -->\n"
 HOW_TO_READ = f"""\
 **paper**: the figure printed in the paper. **ours**: mean ± sample standard deviation over the seeds, last round; in brackets
-the 95 % bootstrap interval over the test samples, where a run keeps samples that give the figure (FID never has one). An empty cell has no run yet,
-or the paper has no such figure. **against**: the paired difference from one row. "ahead" and "behind" stand only where its
-interval excludes zero, else "within"; p in brackets is that of the seeds.
+the 95 % bootstrap interval over the test samples, where a run keeps samples that give the figure; FID has none. An empty cell
+has no run yet, or the paper has no such figure. **against**: the paired difference from one row. "ahead" and "behind" stand
+only where its interval excludes zero, else "within"; p in brackets is that of the seeds.
 
 * {SAMPLES_NOTE}.
 * {SEEDS_NOTE}.
