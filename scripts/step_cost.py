@@ -6,6 +6,7 @@ PyTorch counts whole runs of one round, forward and backward; the difference of 
 """
 
 import sys
+from typing import Any
 
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -23,10 +24,15 @@ STAGES = {
 
 def operations(experiment: Experiment, steps: int) -> int:
     """Floating-point operations of a run of one round with so many local steps."""
-    settings = {"rounds": 1, "training.steps": steps, "engine.reuse": False, "engine.cohort": "off"}
-    quiet = {"evaluation": {"every": 1, "generate": False, "controls": False, "samples": 1}}
+    settings: dict[str, Any] = {
+        "rounds": 1,
+        "training.steps": steps,
+        "engine.reuse": False,
+        "engine.cohort": "off",
+        "evaluation": {"every": 1, "generate": False, "controls": False, "samples": 1},
+    }
     with FlopCounterMode(display=False) as counter:
-        run(experiment.replace(**settings, **quiet))
+        run(experiment.replace(**settings))
     return int(counter.get_total_flops())
 
 
@@ -42,7 +48,7 @@ def step_costs(experiment: Experiment) -> dict[str, float]:
 if __name__ == "__main__":
     first = load_rows(sys.argv[1])[0]
     costs = step_costs(first)
-    print(f"one local step of {sum(first.data.clients.values())} clients, relative to one stage")
+    print("one local step of all clients, relative to one stage")
     for name, cost in costs.items():
         print(f"  {name:<10} {cost / 1e6:>10,.0f} MFLOP  {cost / costs['one stage']:.3f}")
     whole = first.training.steps or 0

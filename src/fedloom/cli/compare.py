@@ -38,7 +38,7 @@ def compare(
     from fedloom.experiment.registry import load_entry_points
     from fedloom.experiment.report.grid_cells import has_grid
     from fedloom.experiment.report.load_study import gather
-    from fedloom.experiment.report.table import comparison
+    from fedloom.experiment.report.table import table_of
 
     load_entry_points()
     if columns:
@@ -56,7 +56,7 @@ def compare(
     if has_grid(study):
         show_grids(study, column, against, markdown=markdown)
         return
-    table = comparison(folders, column, intervals=True)
+    table = table_of(study, column, intervals=True)
     if markdown:
         echo(table.markdown())
     else:

@@ -81,13 +81,13 @@ class FDLoRA(Method):
 
     @torch.no_grad()
     def _search(self, tensors: Mapping[str, Tensor], trainer: Trainer) -> Tensor:
-        """The pair of scalars with the lowest loss; the first of equals. Both 1 where no loss is finite."""
+        """The pair of scalars with the lowest loss; of equals the larger ones, so both 1 where no loss is finite."""
         model, examples = trainer.model, trainer.examples
         rng = numpy_stream(trainer.seed, "fusion", trainer.round, trainer.client)
         count = min(self.samples, len(examples))
         few = [examples[int(i)] for i in sorted(rng.choice(len(examples), size=count, replace=False))]
         best, least = (1.0, 1.0), float("inf")
-        values = [i / (self.points - 1) for i in range(self.points)]
+        values = [i / (self.points - 1) for i in reversed(range(self.points))]
         for pair in product(values, values):
             trainer.load(fused(tensors, *pair), local=None)
             loss = float(model.losses(few, [0] * count, 1)[0])
