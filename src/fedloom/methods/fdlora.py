@@ -9,14 +9,13 @@ without gradients on a few of its samples.
 Deliberate differences:
 - Only the LoRA pairs are two; a head and a projector are shared and take the outer step, too.
 - Every round is synchronised, with the outer rate and momentum of DiLoCo (0.7 and 0.9).
-- The scalars are searched in every round, on a grid from 0 to 1, with the personal adapter just trained and the shared one that
-  came: one round older than the one that they are then used with, for no further traffic.
+- The scalars are searched in every round, one after the other from 0 to 1, with the personal adapter just trained and the
+  shared one that came: one round older than the one that they are then used with, for no further traffic.
 - They are searched on training samples: clients here set none aside.
 - Outputs are fused, never factors (the product of fused factors has cross terms): a scalar multiplies its B.
 """
 
 from collections.abc import Mapping
-from itertools import product
 from typing import ClassVar
 
 import torch
@@ -81,18 +80,21 @@ class FDLoRA(Method):
 
     @torch.no_grad()
     def _search(self, tensors: Mapping[str, Tensor], trainer: Trainer) -> Tensor:
-        """The pair of scalars with the lowest loss; of equals the larger ones, so both 1 where no loss is finite."""
+        """The personal adapter's scalar of lowest loss, then the shared one's; of equals the larger. Both 1 without a finite loss."""
         model, examples = trainer.model, trainer.examples
         rng = numpy_stream(trainer.seed, "fusion", trainer.round, trainer.client)
         count = min(self.samples, len(examples))
         few = [examples[int(i)] for i in sorted(rng.choice(len(examples), size=count, replace=False))]
         best, least = (1.0, 1.0), float("inf")
         values = [i / (self.points - 1) for i in reversed(range(self.points))]
-        for pair in product(values, values):
-            trainer.load(fused(tensors, *pair), local=None)
-            loss = float(model.losses(few, [0] * count, 1)[0])
-            if loss < least:
-                best, least = pair, loss
+        for place in (0, 1):
+            start = best
+            for value in values:
+                pair = (value, start[1]) if place == 0 else (start[0], value)
+                trainer.load(fused(tensors, *pair), local=None)
+                loss = float(model.losses(few, [0] * count, 1)[0])
+                if loss < least:
+                    best, least = pair, loss
         return torch.tensor(best)
 
 
