@@ -80,7 +80,7 @@ class FDLoRA(Method):
 
     @torch.no_grad()
     def _search(self, tensors: Mapping[str, Tensor], trainer: Trainer) -> Tensor:
-        """The personal adapter's scalar of lowest loss, then the shared one's; of equals the larger. Both 1 without a finite loss."""
+        """The personal adapter's scalar of lowest loss, then the shared one's; of equals the larger (1 if none is finite)."""
         model, examples = trainer.model, trainer.examples
         rng = numpy_stream(trainer.seed, "fusion", trainer.round, trainer.client)
         count = min(self.samples, len(examples))
