@@ -15,7 +15,7 @@ from fedloom.experiment.settings import Experiment, load_rows
 
 TAUS = (0.1, 0.25, 0.5, 0.75, 0.9)
 FEW, MANY = 2, 4
-STAGES = {
+STAGES: dict[str, dict[str, Any]] = {
     "one stage": {"training.schedule": "simultaneous"},
     "encoder": {"training.schedule": "two_stage", "training.tau": 1.0},
     "LLM": {"training.schedule": "two_stage", "training.tau": 0.0},
