@@ -84,7 +84,8 @@ def section(study: Study) -> str:
             parts.append(heading + row + _legend(paths) + verdict(paths) + _table(paths, across))
     note = (
         '<p class="note">A point per evaluated round, from the hollow one before training to the large one at the end; means '
-        "over seeds. Thin lines join points of equal harmonic mean of the two accuracies.</p>"
+        "over seeds. Thin lines join points of equal harmonic mean of the two accuracies. A row that has not begun to move stays "
+        "within a point, too.</p>"
     )
     return "".join([*parts, note]) if parts else ""
 
@@ -171,7 +172,10 @@ def _contour(mean: float, low: float, high: float, at: At) -> str:
     if len(points) < 2:
         return ""
     line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-opacity="0.25" stroke-width="0.8"/>'
+    x, y = at(mean, mean)
+    label = f'<text x="{x + 3:.1f}" y="{y - 3:.1f}" font-size="9" fill="currentColor" fill-opacity="0.6">HM {mean:g}</text>'
+    inside = label if low < mean < high else ""
+    return f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-opacity="0.25" stroke-width="0.8"/>{inside}'
 
 
 def _mark(index: int, size: float, colour: str, hollow: bool, place: str) -> str:
