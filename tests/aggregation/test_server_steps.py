@@ -33,3 +33,14 @@ def test_adam_by_hand_over_two_rounds() -> None:
     assert kept["w.first"].tolist() == pytest.approx([a])
     assert kept["w.second"].tolist() == pytest.approx([b])
     assert (again["w"] - moved["w"]).tolist() == pytest.approx([0.1 * a / (b**0.5 + 0.001)])
+
+
+def test_nesterovs_step_is_that_of_sgd_with_the_negative_change_as_gradient() -> None:
+    weight = torch.nn.Parameter(t(1, 2))
+    sgd = torch.optim.SGD([weight], lr=0.7, momentum=0.9, nesterov=True)
+    now, kept = {"w": t(1, 2)}, {}
+    for change in (t(0.5, -1), t(0.25, 0.5), t(-1, 2)):
+        weight.grad = -change
+        sgd.step()
+        now, kept = server.nesterov(now, {"w": now["w"] + change}, kept, 0.9, 0.7)
+        torch.testing.assert_close(now["w"], weight.detach())

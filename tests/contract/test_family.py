@@ -383,4 +383,4 @@ def test_a_rank_above_the_layers_size_is_refused_before_training(quick, federate
 
 def test_every_method_names_its_paper_and_title() -> None:
     assert all(m.title and m.paper and m.__doc__ for m in METHODS.values())
-    assert {m for m in METHODS if METHODS[m].second} == {"feddpa-lora"}
+    assert {m for m in METHODS if METHODS[m].second} == {"feddpa-lora", "fdlora"}

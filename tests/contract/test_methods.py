@@ -86,7 +86,8 @@ def test_one_seed_gives_one_result_whatever_the_clients_order_and_the_wire(metho
     assert_same_bits(everything(runs[0]), everything(runs[1]))
     assert_same_bits(everything(runs[0]), everything(runs[2]))
     moved = [n for n, t in everything(runs[0]).items() if n not in start or not torch.equal(t, start[n])]
-    groups = {group_of(n.rpartition(":")[2]) for n in moved} - {"anchors", "experts", "mine", "last", *SAID}
+    aside = {"anchors", "experts", "mine", "last", "fusion", *SAID}
+    groups = {group_of(n.rpartition(":")[2]) for n in moved} - aside
     assert groups == GROUPS.get(method, trained_groups(runs[0]))
     if not groups:
         return

@@ -50,7 +50,7 @@ def rows_of(name: str, size: str) -> list[Experiment]:
 
 
 def test_every_table_and_figure_has_its_file() -> None:
-    assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, "quickstart", "attacks"}
+    assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, "quickstart", "attacks", "regimes", "stages"}
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "paper"])
@@ -99,6 +99,31 @@ def test_the_ridge_study_shows_every_mode_and_what_it_does_to_the_norm() -> None
         }
         found = {(r.method.mode, r.method.ridge) for r in runs if r.method.name == "feda2-lora"}  # type: ignore[attr-defined]
         assert {(mode, ridge) for mode in MODES for ridge in (0.1, 1.0)} <= found
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "paper"])
+def test_the_map_of_regimes_has_every_method_in_every_cell(size: str) -> None:
+    runs = rows_of("regimes", size)
+    methods = {"fedavg-lora", "feda2-lora", "fedex-lora", "flexlora"}
+    cells: dict[str, set[str]] = {}
+    for run in runs:
+        cells.setdefault(str(run.across), set()).add(run.method.name)
+        assert run.coordinates is not None
+        lora = run.model.body_lora
+        assert run.data.source_name() != "text" or lora.alpha / lora.rank == 2
+    assert all(found == methods for found in cells.values())
+    assert len(cells) == {"tiny": 36, "small": 36, "paper": 30}[size]
+    assert len({place(run) for run in runs}) == len(runs)
+
+
+def test_two_stages_have_one_budget_in_steps_and_one_in_operations() -> None:
+    one, *rest = rows_of("stages", "tiny")
+    steps = {(run.training.tau, str(run.row).endswith("compute")): run.training.steps for run in rest}
+    assert {steps[tau, False] for tau, _ in steps} == {one.training.steps} == {40}
+    costs = {"encoder": 0.984, "LLM": 0.884}  # scripts/step_cost.py
+    for (tau, by_compute), count in steps.items():
+        share = tau * costs["encoder"] + (1 - tau) * costs["LLM"]
+        assert not by_compute or abs(count * share - 40) <= 0.5
 
 
 def test_the_number_of_clients_is_split_between_images_and_speech() -> None:

@@ -12,6 +12,7 @@ PFEDMMA = Path("experiments/pfedmma")
 MAIN = ["zero-shot", "promptfl", "cocoop-fedavg", "fedpgp", "fedotp", "pfedmoap", "pfedmma", "mma"]
 METHODS = {
     "main": MAIN,
+    "curves": MAIN,
     "domains": [m for m in MAIN if m not in ("fedotp", "mma")],
     "cifar": [m for m in MAIN if m not in ("cocoop-fedavg", "mma")],
     "leave_one_out": ["zero-shot", "promptfl", "pfedmma"],

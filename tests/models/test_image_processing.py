@@ -139,6 +139,22 @@ def test_shipped_preprocessing_is_resize_bicubic_then_centre_crop() -> None:
         assert torch.equal(plain.sized(image), square)
 
 
+def test_a_picture_of_the_final_size_is_resized_once_and_then_taken_as_it_is(monkeypatch) -> None:
+    """The processor's own bits, of every picture; one that changes pictures of its size is always asked."""
+    for pixels, shape, asked in (
+        (Pixels((16, 16), None), (16, 16), 2),
+        (Pixels((16, 16), None), (16, 24), 3),
+        (Pixels((24, 24), (16, 16)), (16, 16), 4),
+    ):
+        calls, resize = [], pixels._resized
+        images = [picture(3, *shape)] * 3
+        images = [image.roll(n, -1) for n, image in enumerate(images)]
+        want = [resize(image) for image in images]
+        monkeypatch.setattr(pixels, "_resized", lambda x, r=resize, c=calls: c.append(1) or r(x))
+        assert all(torch.equal(pixels.sized(x), y) for x, y in zip(images, want, strict=True))
+        assert len(calls) == asked
+
+
 @pytest.mark.parametrize(
     ("size", "says"),
     [

@@ -1,5 +1,6 @@
 """The judge of the generator and of the votes, which sees what no server sees."""
 
+import dataclasses
 import json
 from functools import partial
 from typing import Any
@@ -82,3 +83,34 @@ def test_votes_are_judged_by_the_oracles_labels(small, synthesis) -> None:
 def test_pictures_of_another_size_are_brought_to_the_generators() -> None:
     pool = Pool([torch.zeros(3, 40, 20, dtype=torch.uint8)], [0], ("a", "b"))
     assert judge.GeneratorEvaluator.of(pool, 0, None, 16).pictures.shape == (1, 3, 16, 16)
+
+
+def test_what_one_run_drew_and_learned_the_next_run_of_the_process_shares(
+    small, synthesis, monkeypatch
+) -> None:
+    """The bits of results computed anew, in half of the draws."""
+    from fedloom.models.generation import public_set
+    from fedloom.tasks import generator_evaluation
+
+    stores = (public_set._PICTURES, public_set._CAPTIONS, generator_evaluation._ORACLES)
+    drawn, trained = [], []
+    sample, train = synthesis.generator.sample, generator_evaluation.train_oracle
+    monkeypatch.setattr(synthesis.generator, "sample", lambda *a, **k: drawn.append(1) or sample(*a, **k))
+    monkeypatch.setattr(
+        generator_evaluation, "train_oracle", lambda *a, **k: trained.append(1) or train(*a, **k)
+    )
+    figures = []
+    for shared in (False, True, True):
+        if not shared:
+            for store in stores:
+                store.clear()
+        evaluator = dataclasses.replace(small)
+        found = evaluator.assess(synthesis, State({}), 0, None)
+        public = synthesis.public({}, 5, 1)
+        figures.append((found, public.captions, public.items["image"].tolist()))
+        public.items["image"].zero_()  # a caller's own copy
+    assert figures[0] == figures[1] == figures[2]
+    assert (len(drawn), len(trained)) == (2, 1)
+    synthesis.public({}, 6, 1)
+    synthesis.public({}, 5, 2)
+    assert len(drawn) == 4, "another seed and another round have pictures of their own"

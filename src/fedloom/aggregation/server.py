@@ -25,6 +25,14 @@ def momentum(
     return {n: old[n] + lr * v[f"{n}.momentum"] for n in new}, v
 
 
+def nesterov(
+    old: Tensors, new: Tensors, kept: Tensors, beta: float, lr: float
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """v' = beta v + Delta; w' = w + lr (Delta + beta v'). Paper: Douillard et al., 2023, Algorithm 1 (DiLoCo)."""
+    _, v = momentum(old, new, kept, beta)
+    return {n: old[n] + lr * (t - old[n] + beta * v[f"{n}.momentum"]) for n, t in new.items()}, v
+
+
 def adam(
     old: Tensors, new: Tensors, kept: Tensors, lr: float, beta1: float, beta2: float, tau: float
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

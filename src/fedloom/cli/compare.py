@@ -34,8 +34,13 @@ def compare(
 
     With --against, also how far each row is ahead of or behind another; with --cases, the rows' answers.
     """
-    from fedloom.experiment.report.table import comparison
+    from fedloom.cli.compare_grid import show_grids
+    from fedloom.experiment.registry import load_entry_points
+    from fedloom.experiment.report.grid_cells import has_grid
+    from fedloom.experiment.report.load_study import gather
+    from fedloom.experiment.report.table import table_of
 
+    load_entry_points()
     if columns:
         _list_columns(folders)
         return
@@ -47,11 +52,18 @@ def compare(
         return
     if column:
         _check_columns(column, folders)
-    table = comparison(folders, column, intervals=True)
+    study = gather(folders)
+    if has_grid(study):
+        show_grids(study, column, against, markdown=markdown)
+        return
+    table = table_of(study, column, intervals=True)
     if markdown:
         echo(table.markdown())
     else:
         out.print(table.rich(out.width))
+    if any(c.key.startswith("generator/") for c in table.columns):
+        note = "generator/…: no interval, for runs do not keep the features of generated items"
+        echo(f"\n{note}") if markdown else out.print(Text(note))
     if against is not None:
         _differences(folders, against, column, markdown=markdown)
 

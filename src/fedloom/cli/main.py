@@ -286,9 +286,12 @@ def _run(
     accept_changes: bool = False,
 ) -> None:
     """Run one or several experiments into a folder, then print the table and the paths of the results."""
+    from fedloom.cli.compare_grid import show_grids
     from fedloom.cli.progress import file_checks, watching
     from fedloom.experiment.parallel_runs import RunJob, suggested
-    from fedloom.experiment.report.table import comparison
+    from fedloom.experiment.report.grid_cells import has_grid
+    from fedloom.experiment.report.load_study import read
+    from fedloom.experiment.report.table import table_of
     from fedloom.experiment.study import run_rows
 
     with (
@@ -304,7 +307,11 @@ def _run(
             finished = run_rows(
                 experiments, folder, watch, resume=resume, accept_changes=accept_changes, jobs=side_by_side
             )
-    out.print(comparison(folder).rich(out.width))
+    study = read(folder)
+    if has_grid(study):
+        show_grids(study, None, None)
+    else:
+        out.print(table_of(study).rich(out.width))
     for result in finished:
         if result.summary["status"] != "complete":
             errors.print(Text(f"{result.summary['row']}: {result.summary['status']}"), style="yellow")

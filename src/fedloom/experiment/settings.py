@@ -57,6 +57,9 @@ class Experiment(RunSettings):
     description: str | None = Field(None, description="a sentence or two for the report")
     row: str | None = Field(None, description="row of the run in a table")
     across: str | None = Field(None, description="column of the run in a table, such as a task")
+    coordinates: dict[str, str] | None = Field(
+        None, description="place of the run in its file's grid: the label on every axis"
+    )
     columns: tuple[str, ...] = Field(
         (),
         description="columns of `compare` and of the report's table, such as global/image/token_accuracy; "

@@ -1,7 +1,7 @@
 """Experiment files: YAML with overrides, and the rows, parts and seeds that one file describes.
 
-Layers, later wins: the file, its `sizes` entry for the chosen size, `across`, the row, the overrides such as `method.ridge=0.1`.
-`layers` says how one is laid over the other.
+Layers, later wins: the file, its `sizes` entry for the chosen size, `across` or the cell of `grid`, the row, the overrides such
+as `method.ridge=0.1`. `layers` says how one is laid over the other.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 from fedloom.core.errors import ExperimentError
 from fedloom.core.yaml_text import load_yaml
 from fedloom.data.sources import read_by, source_named
+from fedloom.experiment.grid import COORDINATES, Cell, cells_of
 from fedloom.experiment.layers import layer, merged, places
 
 Size = Literal["tiny", "small", "paper"]
@@ -22,8 +23,11 @@ OF_THE_FILE = {
     "size": "name it at the top of the file, or as an override",
     "row": "a row has its name from the file",
     "across": "a column has its name from the file",
+    COORDINATES: "a cell has its coordinates from grid",
 }
 """Settings that a row, a column or an entry of `sizes` cannot change."""
+Layers = Mapping[str, tuple[Mapping[str, Any] | None, str]]
+"""Settings with their place for messages, by layer."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,10 @@ def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
 def read_rows(
     path: str | Path, overrides: Sequence[str], kind: type, *, only: Sequence[str] = ()
 ) -> list[RowFields]:
-    """Every run of a YAML file of experiments of type `kind`: its rows times `across` times its seeds, in the file's order.
+    """Every run of a YAML file of experiments of type `kind`: its rows by `across` or `grid` by its seeds, in the file's order.
 
-    A `sizes` entry may hold `rows`, `across` and `seeds` of its own, which replace the file's; the override `seed` stands for all
-    seeds. `only` restricts the rows to these names. Raises ExperimentError.
+    A `sizes` entry may hold `rows`, `across`, `grid` and `seeds` of its own, which replace the file's; the override `seed` stands
+    for all seeds. `only` restricts the rows to these names. Raises ExperimentError.
     """
     origin = str(path)
     fields = read_yaml(Path(path))
@@ -76,41 +80,51 @@ def read_rows(
     if record:
         fields = of_record(fields)
     sized = _sized(sizes, options.get("size", fields.get("size", "tiny")), origin)
-    axes = {axis: fields.pop(axis, None) for axis in ("rows", "across", "seeds")}
+    axes = {axis: fields.pop(axis, None) for axis in ("rows", "across", "grid", "seeds")}
     axes |= {axis: sized.pop(axis) for axis in axes if axis in sized}
-    if isinstance(axes["across"], str):  # a run's own experiment.yaml holds its single column
+    resolved = isinstance(axes["across"], str)
+    if resolved:  # a run's own experiment.yaml holds its single column
         fields["across"], axes["across"] = axes["across"], None
     rows = _axis(axes["rows"], path, "rows", "a row's name", "'FedAvg: {method.name: fedavg-lora}'")
+    cells = {} if axes["grid"] is None else cells_of(axes["grid"], origin)
     across = _axis(axes["across"], path, "across", "a column's name", "'MNLI: {data.task: mnli}'")
+    if cells and None not in across:
+        raise ExperimentError(f"{origin} has both across and grid; make across an axis of the grid")
+    columns = _cell_layers(cells, origin) if cells else _column_layers(across, origin)
     seeds = _seeds(axes["seeds"], options, origin)
     if missing := [name for name in only if name not in rows]:
         known = "it has " + ", ".join(rows) if None not in rows else "it has no rows; leave --row out"
         raise ExperimentError(f"{origin} has no row {missing[0]!r}; {known}")
-    for axis, entries in (("row", rows), ("across", across)):
+    for axis, entries in (("row", rows), ("across", columns)):
         if axis in options and None not in entries:  # a run that stands alone may be given a label
             raise ExperimentError(
                 f"the override {axis}={options[axis]}: {OF_THE_FILE[axis]}; choose with --row"
             )
+    if COORDINATES in options:
+        raise ExperimentError(f"the overrides set {COORDINATES}: {OF_THE_FILE[COORDINATES]}; leave it out")
     chosen = [row for row in rows if not only or row in only]
     runs = []
-    for row, column, seed in product(chosen, across, seeds if seeds is not None else (None,)):
+    for row, column, seed in product(chosen, columns, seeds if seeds is not None else (None,)):
         layers = {
             FILE: (fields, origin),
             "sizes": (sized, f"{origin}: sizes"),
-            f"across {column}": (across[column], f"{origin}: across: {column}"),
+            **columns[column],
             f"rows {row}": (rows[row], f"{origin}: rows: {row}"),
         }
         whole: dict[str, Any] = {}
         given: dict[str, str] = {}
         for name, (settings, place) in layers.items():
             tree = layer((settings or {}).items(), place)
-            _check_layer(tree, place, seeded=seeds is not None, is_file=name == FILE)
+            _check_layer(
+                tree, place, seeded=seeds is not None, is_file=name == FILE, may_place=record or resolved
+            )
             whole = merged(kind, whole, tree, place)
             # Settings shared by rows and sizes are judged with all rows, in the size without an entry; a record's, when it began.
             skipped = record or (only and not name.startswith("rows")) or (sized and name == FILE)
             given |= {} if skipped else dict.fromkeys(places(tree), name)
         names = {"row": row, "across": column, "seed": seed}
         names = {key: value for key, value in names.items() if value is not None}
+        names |= {COORDINATES: dict(cells[column].coordinates)} if column in cells else {}
         fields_of_run = merged(kind, whole, options, "the overrides") | names
         runs.append(
             RowFields(fields_of_run, whole | names, given, dict.fromkeys(places(options), "overrides"))
@@ -147,12 +161,27 @@ def _seeds(seeds: Any, options: dict[str, Any], origin: str) -> list[int] | None
     return seeds
 
 
-def _check_layer(tree: Mapping[str, Any], place: str, *, seeded: bool, is_file: bool) -> None:
+def _column_layers(across: Mapping[Any, Any], origin: str) -> dict[Any, Layers]:
+    return {c: {f"across {c}": (settings, f"{origin}: across: {c}")} for c, settings in across.items()}
+
+
+def _cell_layers(cells: Mapping[str, Cell], origin: str) -> dict[Any, Layers]:
+    return {
+        name: {f"grid {entry}": (s, f"{origin}: grid: {entry}") for entry, s in cell.settings.items()}
+        for name, cell in cells.items()
+    }
+
+
+def _check_layer(
+    tree: Mapping[str, Any], place: str, *, seeded: bool, is_file: bool, may_place: bool
+) -> None:
     """Raise ExperimentError for a setting that would have no effect in this layer."""
     if seeded and "seed" in tree:
         raise ExperimentError(
             f"{place} sets seed, and the runs have their seeds from seeds; leave one of them out"
         )
+    if is_file and not may_place and tree.get(COORDINATES) is not None:
+        raise ExperimentError(f"{place} sets {COORDINATES}: {OF_THE_FILE[COORDINATES]}; leave it out")
     for name, advice in {} if is_file else OF_THE_FILE.items():
         if name in tree:
             raise ExperimentError(f"{place} sets {name}, which it cannot change: {advice}")

@@ -388,6 +388,8 @@ class Federation:
                 self.records[moment] = assessment.records
             else:
                 self.folder.write_predictions(moment, assessment.records)
+                if assessment.common:
+                    self.folder.write_common(moment, assessment.common)
         self.client_metrics = assessment.clients
         return dict(assessment.metrics)
 

@@ -26,6 +26,7 @@ from fedloom.tasks.metrics import EvaluationRecord
 CHANGE = "change"
 HISTORIES = ("metrics.jsonl", "ledger.jsonl")
 PREDICTIONS = "predictions-{moment}.jsonl"
+COMMON = "predictions-common-{moment}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,19 @@ class RunFolder:
 
     def write_predictions(self, moment: str, records: Iterable[EvaluationRecord]) -> None:
         """`predictions-start.jsonl`, `predictions-end.jsonl`: every test sample's reference and generated answer."""
-        text = "".join(json.dumps(asdict(r), sort_keys=True, ensure_ascii=False) + "\n" for r in records)
-        name = PREDICTIONS.format(moment=moment)
+        self._write_lines(PREDICTIONS.format(moment=moment), map(_plain, records))
+
+    def write_common(self, moment: str, common: Mapping[str, Mapping[str, float]]) -> None:
+        """`predictions-common-end.jsonl` and so on: every sample of the common test sets, and its share of right clients."""
+        lines = (
+            {"set": name, "uid": uid, "right": share}
+            for name, of in common.items()
+            for uid, share in of.items()
+        )
+        self._write_lines(COMMON.format(moment=moment), lines)
+
+    def _write_lines(self, name: str, lines: Iterable[Mapping[str, Any]]) -> None:
+        text = "".join(json.dumps(line, sort_keys=True, ensure_ascii=False) + "\n" for line in lines)
         write_atomic(self.path / name, text.encode())
         self._predictions[name] = seal_of(self.path / name)
 
@@ -228,3 +240,9 @@ class RunFolder:
         for old in self.state.glob("round-*"):
             if old.name < f"round-{round:06d}":
                 shutil.rmtree(old, ignore_errors=True)
+
+
+def _plain(record: EvaluationRecord) -> dict[str, Any]:
+    """A record as it is written; without scores where it has none."""
+    fields = asdict(record)
+    return fields if fields["scores"] else {k: v for k, v in fields.items() if k != "scores"}

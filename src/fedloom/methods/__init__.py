@@ -11,6 +11,7 @@ from fedloom.methods.base.method import Ask, Combination, Method, State, Trainer
 from fedloom.methods.centralised import Centralised
 from fedloom.methods.cocoop_fedavg import CoCoOpFedAvg
 from fedloom.methods.creamfl import CreamFL
+from fedloom.methods.fdlora import FDLoRA
 from fedloom.methods.fed_sb import FedSB
 from fedloom.methods.feda2_lora import FedA2LoRA
 from fedloom.methods.fedadam import FedAdam
@@ -53,6 +54,7 @@ METHODS: dict[str, type[Method]] = {
         FedSALoRA,
         FedExLoRA,
         FedDPALoRA,
+        FDLoRA,
         FLoRA,
         FlexLoRA,
         HetLoRA,

@@ -48,6 +48,7 @@ class Pixels:
             image_std=std,
             **{k: {"height": v[0], "width": v[1]} for k, v in sides.items() if v is not None},
         )
+        self._keeps: dict[tuple[int, int], bool] = {}
         rescale, normalise = self._processor.do_rescale, self._processor.do_normalize
         self.factor = float(self._processor.rescale_factor) if rescale else 1.0
         self.mean = tuple(map(float, self._processor.image_mean)) if normalise else (0.0,) * 3
@@ -74,7 +75,24 @@ class Pixels:
         return repr((type(self._processor).__name__, self._processor.to_json_string()))
 
     def sized(self, image: Tensor) -> Tensor:
-        """uint8 (3, H, W) resized and cropped: uint8 (3, S, S)."""
+        """uint8 (3, H, W) resized and cropped: uint8 (3, S, S). A picture that has its size already is not resized."""
+        shape = (int(image.shape[-2]), int(image.shape[-1]))
+        keeps = self._keeps.get(shape)
+        if keeps:
+            return image.contiguous()
+        done = self._resized(image)
+        if keeps is None:
+            self._keeps[shape] = done.shape == image.shape and self._leaves(shape)
+        return done
+
+    def _leaves(self, shape: tuple[int, int]) -> bool:
+        """Whether the processor leaves pictures of this shape as they are: one of noise shows every change."""
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randint(256, (3, *shape), generator=generator, dtype=torch.uint8)
+        return torch.equal(self._resized(noise), noise)
+
+    def _resized(self, image: Tensor) -> Tensor:
+        """`sized` by the processor."""
         rows = (
             self._shortened(image).permute(1, 2, 0).contiguous()
         )  # as Pillow has them: one copy less on the way to it

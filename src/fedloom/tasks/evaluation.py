@@ -220,6 +220,8 @@ class Assessment:
     clients: Mapping[str, Mapping[str, float]]
     """Per client, on its own test samples, `<kind>/<metric>`: of its personal model, else of the common one."""
     records: Sequence[EvaluationRecord]
+    common: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """By common test set and sample, the share of the clients whose model answers it right."""
 
 
 def assess(
@@ -240,16 +242,20 @@ def assess(
     embedder = embedder_of(settings.bertscore, model) if generate else None
     metrics: dict[str, float] = {}
     records: list[EvaluationRecord] = []
+    summary = summarise([])
     if common:
         model.load(common)
-        records = evaluate(model, tests, settings, generate=generate)
-        metrics |= summarise(records, "global", embedder).metrics
+        summary = summarise(evaluate(model, tests, settings, generate=generate), "global", embedder)
+        records = summary.records
+        metrics |= summary.metrics
     local: list[EvaluationRecord] = []
     for client in sorted(own):
         model.load(own[client].tensors, own[client].ratios)
         local += evaluate(model, tests.only(client), settings, generate=generate)
     if local:
-        metrics |= summarise(local, "local", embedder).metrics
+        summary = summarise(local, "local", embedder)
+        local = summary.records
+        metrics |= summary.metrics
     if own and not common and everywhere:
         per_client = []
         for client in sorted(own):
@@ -258,14 +264,13 @@ def assess(
                 summarise(evaluate(model, tests, settings, generate=generate), "global", embedder).metrics
             )
         metrics |= {n: fmean(f[n] for f in per_client) for n in per_client[0] if n.startswith("global/")}
-    summary = summarise(local or records, "local" if local else "global")
     return Assessment(metrics, client_figures(summary), records or local)
 
 
 def client_figures(summary: Summary) -> dict[str, dict[str, float]]:
-    """Per client, `<kind>/<metric>`, of a summary's rows."""
+    """Per client, `<kind>/<metric>`, of a summary's rows; without the metrics of an embedder, named in brackets."""
     figures: dict[str, dict[str, float]] = {}
     for row in summary.clients:
-        own = {f"{row['kind']}/{n}": v for n, v in row.items() if isinstance(v, float)}
+        own = {f"{row['kind']}/{n}": v for n, v in row.items() if isinstance(v, float) and "[" not in n}
         figures.setdefault(str(row["client"]), {}).update(own)
     return figures

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedloom.core.files import write_atomic
+from fedloom.core.shared_results import SharedResults, key_of, tensor_bytes
 from fedloom.data.sources.pool import Pool
 from fedloom.methods import State
 from fedloom.models.generation.public_set import DENOISER, Synthesis
@@ -27,6 +28,10 @@ from fedloom.tasks.metrics.oracle import Oracle, train_oracle
 
 ORACLE_SEED = 0
 """One oracle for all seeds of a run, so that seeds are comparable."""
+
+_ORACLES: SharedResults[Oracle] = SharedResults(
+    lambda oracle: sum(tensor_bytes(p) for p in (*oracle.body.parameters(), *oracle.head.parameters()))
+)
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,10 @@ class GeneratorEvaluator:
 
     @cached_property
     def oracle(self) -> Oracle:
-        """The trained classifier."""
-        return train_oracle(self.pictures, self.labels, len(self.classes), ORACLE_SEED)
+        """The trained classifier; runs of one process on the same pictures share it."""
+        count = len(self.classes)
+        key = key_of({"pictures": self.pictures, "labels": self.labels}, count)
+        return _ORACLES.of(key, lambda: train_oracle(self.pictures, self.labels, count, ORACLE_SEED))
 
     @cached_property
     def _towers(self) -> Any:

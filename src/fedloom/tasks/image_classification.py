@@ -245,6 +245,7 @@ def assess_classes(
     clients, having_own = sorted(set(tests.of)), set(own)
     figures: dict[str, dict[str, float]] = {}
     records: list[EvaluationRecord] = []
+    shares: dict[str, dict[str, float]] = {name: {} for name in sets.common}
     sharing = [c for c in clients if c not in having_own]
     for group in [*([sharing] if sharing else []), *([c] for c in clients if c in having_own)]:
         if group[0] in having_own:
@@ -253,10 +254,13 @@ def assess_classes(
         else:
             model.load(common)
         answered: dict[int, str] = {}  # by place: examples in several sets are answered once
-        everywhere = {
-            name: fmean(_hits(test, _predict(model, sets, test, settings, answered)))
-            for name, test in sets.common.items()
-        }
+        everywhere = {}
+        for name, test in sets.common.items():
+            hits = _hits(test, _predict(model, sets, test, settings, answered))
+            everywhere[name] = fmean(hits)
+            for sample, hit in zip(test.samples, hits, strict=True):
+                known = shares[name].get(sample.uid, 0.0)
+                shares[name][sample.uid] = known + hit * len(group) / len(clients)
         local = tests.part(group)
         answers = _predict(model, sets, local, settings, answered)
         group_records = [
@@ -273,7 +277,7 @@ def assess_classes(
             for client, s, answer in zip(local.of, local.samples, answers, strict=True)
         ]
         restricted = None if sets.own_classes is None else sets.own_classes.part(group)
-        hits: list[int] = []
+        hits = []
         if restricted is not None:
             hits = _hits(restricted, _predict(model, sets, restricted, settings, answered))
         for client in group:
@@ -291,7 +295,7 @@ def assess_classes(
         }
         for client, figure in figures.items()
     }
-    return Assessment(_means(figures, sets.domains), by_client, records)
+    return Assessment(_means(figures, sets.domains), by_client, records, shares)
 
 
 def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str]) -> dict[str, float]:

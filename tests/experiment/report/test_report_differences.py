@@ -20,6 +20,7 @@ from fedloom.experiment.report.load_study import read
 from fedloom.experiment.report.paired import paired
 from fedloom.experiment.report.read import read_run
 from fedloom.experiment.report.sample_values import SampleValues
+from fedloom.tasks.metrics.text import bleu
 from tests.experiment.report.report_folders import change, make_rows, make_run, write_lines
 
 KEY = "global/image/exact_match"
@@ -241,3 +242,93 @@ def test_a_row_that_there_is_not_is_named_with_those_that_there_are(tmp_path: Pa
     folder = study(tmp_path / "s", {"a": [GOOD], "b": [BAD]})
     result = CliRunner().invoke(app, ["compare", str(folder), "--against", "c"])
     assert str(result.exception) == "--against: there is no row 'c'; there are a, b"
+
+
+def test_corpus_bleu_has_an_interval_from_the_answers(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"a": [GOOD], "b": [GOOD]})
+    texts = [
+        (f"the red cube is {w} the green ball", f"the {w} cube is on the green ball") for w in "abcdefgh"
+    ]
+    for row, changed in (("a", 0), ("b", 5)):
+        records = [
+            {
+                "client": "c0",
+                "kind": "image",
+                "uid": str(i),
+                "reference": r,
+                "prediction": r if i >= changed else p,
+            }
+            for i, (p, r) in enumerate(texts)
+        ]
+        figure = bleu([str(r["prediction"]) for r in records], [str(r["reference"]) for r in records]).score
+        keep(folder / f"{row}/seed-0", records, **{"global/image/bleu": figure})
+    column = Column("global/image/bleu", "BLEU", "percent")
+    rows, samples = read(folder).rows, SampleValues()
+    perfect, worse = (samples.of_runs(rows[row], column) for row in "ab")
+    assert perfect is not None
+    assert worse is not None
+    assert set(perfect.values()) == {1.0}
+    assert len(worse) == 8
+    found = compared(rows["a"], rows["b"], column, samples)
+    assert found is not None
+    assert found.verdict == "ahead"
+    keep(folder / "b/seed-0", records, **{"global/image/bleu": figure + 0.01})
+    assert SampleValues().of_runs(read(folder).rows["b"], column) is None, "another model's answers"
+
+
+def test_bertscores_interval_rests_on_the_kept_scores(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"a": [GOOD]})
+    name = "bertscore_f[org/embedder:6]"
+    records = [r | {"scores": {name: 0.5 + 0.01 * i}} for i, r in enumerate(answers(GOOD))]
+    del records[3]["scores"]
+    mean = sum(r["scores"][name] for r in records if "scores" in r) / 39
+    keep(folder / "a/seed-0", records, **{f"global/image/{name}": mean})
+    values = SampleValues().of_runs(read(folder).rows["a"], Column(f"global/image/{name}", "F", "percent"))
+    assert values is not None
+    assert sorted(values.values()) == pytest.approx(sorted(0.5 + 0.01 * i for i in range(40) if i != 3))
+
+
+def test_base_novel_and_their_harmonic_means_have_intervals_over_pictures(tmp_path: Path) -> None:
+    folder = study(tmp_path / "s", {"a": [GOOD]})
+    run = folder / "a/seed-0"
+    local = [
+        {
+            "client": "c0",
+            "kind": "image",
+            "uid": f"p{i}",
+            "reference": "x",
+            "tokens": 1,
+            "correct": int(i < 6),
+            "labelled": True,
+        }
+        for i in range(8)
+    ]
+    base = {f"p{i}": (1.0 if i < 4 else 0.5) for i in range(8)}
+    novel = {f"n{i}": float(i < 1) for i in range(4)}
+    lines = [
+        {"set": s, "uid": u, "right": v}
+        for s, of in (("base", base), ("novel", novel))
+        for u, v in of.items()
+    ]
+    write_lines(run / "predictions-common-end.jsonl", lines)
+    home, novels = 0.75, 0.25
+    hm = 3 / (1 / home + 1 / home + 1 / novels)
+    figures = {
+        "local/image/accuracy": home,
+        "base/image/accuracy": home,
+        "novel/image/accuracy": novels,
+        "hm": hm,
+    }
+    keep(run, local, **figures)
+    client = {"client": "c0", "metrics": {"image/accuracy": home}}
+    change(run / "summary.json", clients=[client])
+    rows, samples = read(folder).rows["a"], SampleValues()
+    found = {key: samples.of_runs(rows, Column(key, key, "percent")) for key in figures}
+    assert {key: len(values or {}) for key, values in found.items()} == dict(
+        zip(figures, (8, 8, 4, 12), strict=True)
+    )
+    values = found["hm"] or {}
+    assert sum(values.values()) / 12 == pytest.approx(hm)
+    slope = {m: hm**2 / (3 * m**2) for m in (home, novels)}
+    assert values[None, "", "p0"] - hm == pytest.approx(12 * slope[home] * (0.25 / 8 + 0.25 / 8))
+    assert values[None, "", "n3"] - hm == pytest.approx(12 * slope[novels] * (-0.25 / 4))

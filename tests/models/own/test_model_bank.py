@@ -53,3 +53,21 @@ def test_a_copy_of_the_reading_makes_the_inputs_of_every_architecture(mean, read
 
 def test_the_key_changes_with_a_processor() -> None:
     assert len({reading_key(bank(mean).reading) for mean in (0.5, 0.5, 0.25)}) == 2
+
+
+@pytest.mark.parametrize(("mean", "reads"), [(0.5, 1), (0.25, 2)])
+def test_a_test_sample_is_read_once_for_all_evaluations_of_equal_architectures(
+    mean, reads, monkeypatch
+) -> None:
+    model = bank(mean)
+    picture = torch.arange(3 * 20 * 24, dtype=torch.uint8).reshape(3, 20, 24)
+    samples = [Sample("i", {"image": x}, "", "bee", {"label": 1}) for x in (picture, 255 - picture)]
+    calls, read = [], PictureReader.__call__
+    monkeypatch.setattr(PictureReader, "__call__", lambda self, raw: calls.append(1) or read(self, raw))
+    for name, made in (("tiny-vit", 1), ("tiny-resnet", reads), ("tiny-vit", reads)):
+        model.current = model.architectures[name]
+        found = model.read(samples)
+        assert len(calls) == 2 * made, "one uid, two pictures"
+        for example, sample in zip(found, samples, strict=True):
+            want = read(model.current.read, sample.modalities["image"])["pixel_values"]
+            assert torch.equal(example.inputs[model._reader_of[name]]["pixel_values"], want)

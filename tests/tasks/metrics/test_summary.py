@@ -1,6 +1,7 @@
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,6 +101,12 @@ def test_bertscore_is_per_sample_and_in_every_table() -> None:
     assert 0 < f <= (p + r) / 2
     assert summary.worst[f"worst_client/image/{name}"] == "c2"
     assert "letters:0" in summary.notes["bertscore"]
+    kept = [r.scores.get(name) for r in summary.records]
+    assert kept == [row.get(name) for row in summary.samples], (
+        "the records carry what their texts do not give again"
+    )
+    assert [replace(r, scores={}) for r in summary.records] == list(RECORDS)
+    assert summarise(RECORDS).records == list(RECORDS)
     assert "tok:13a" in summary.notes["bleu"]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
+from fedloom.experiment.grid import cells_of
 from fedloom.experiment.yaml_rows import read_yaml
 
 OUT = re.compile(r"--out (\S+)")
@@ -12,7 +13,10 @@ OUT = re.compile(r"--out (\S+)")
 
 @dataclass(frozen=True)
 class ExperimentFile:
-    """One file: `path` below `root`, rows and parts (`across`) at size tiny, and the output folder of its first line."""
+    """One file: `path` below `root`, rows and parts at size tiny, and the output folder of its first line.
+
+    Parts are the entries of `across`, or the cells of `grid`.
+    """
 
     name: str
     path: Path
@@ -21,6 +25,7 @@ class ExperimentFile:
     columns: tuple[str, ...]
     out: str
     description: str = ""
+    grid: bool = False
 
     @property
     def command(self) -> str:
@@ -44,6 +49,7 @@ def experiment_files(folder: Path) -> dict[str, ExperimentFile]:
         with path.open(encoding="utf-8") as lines:
             out = OUT.search(lines.readline())
         rows, across, columns = (fields.get(key) or () for key in ("rows", "across", "columns"))
+        across = cells_of(fields["grid"], str(path)) if fields.get("grid") else across
         files[name] = ExperimentFile(
             name,
             Path(folder.name) / path.relative_to(folder),
@@ -52,6 +58,7 @@ def experiment_files(folder: Path) -> dict[str, ExperimentFile]:
             tuple(map(str, columns)),
             f"runs/{name}" if out is None else out[1],
             " ".join(str(fields.get("description") or "").split()),
+            bool(fields.get("grid")),
         )
     return files
 

@@ -8,7 +8,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.experiment.ledger.entry import Entry, Figure, read_entries
 from fedloom.experiment.ledger.experiments import ExperimentFile, experiment_files
 from fedloom.experiment.ledger.papers import Paper, Papers, PaperTable, plain_name, read_papers
-from fedloom.experiment.report.columns import Column
+from fedloom.experiment.report.columns import Column, title_of
 from fedloom.experiment.report.differences import FEWEST_SEEDS, SAMPLES_NOTE, SEEDS_NOTE, show_p, shown
 from fedloom.experiment.report.table import markdown_table
 from fedloom.experiment.report.units import show, show_interval
@@ -18,9 +18,9 @@ RUNS, PAPERS, INDEX, OTHERS = "runs", "papers.yaml", "README.md", "others"
 WRITTEN = "<!-- Written by `fedloom ledger` from runs/*.json, papers.yaml and the experiment files. Do not edit. -->\n"
 HOW_TO_READ = f"""\
 **paper**: the figure printed in the paper. **ours**: mean ± sample standard deviation over the seeds, last round; in brackets
-the 95 % bootstrap interval over the test samples, where a run keeps samples that give the figure. An empty cell has no run yet,
-or the paper has no such figure. **against**: the paired difference from one row. "ahead" and "behind" stand only where its
-interval excludes zero, else "within"; p in brackets is that of the seeds.
+the 95 % bootstrap interval over the test samples, where a run keeps samples that give the figure; FID has none. An empty cell
+has no run yet, or the paper has no such figure. **against**: the paired difference from one row. "ahead" and "behind" stand
+only where its interval excludes zero, else "within"; p in brackets is that of the seeds.
 
 * {SAMPLES_NOTE}.
 * {SEEDS_NOTE}.
@@ -149,9 +149,11 @@ def _table(table: PaperTable, sources: Sources) -> str:
         blocks.append(f"Our run: {table.differs.strip()}")
     elif file is not None and file.description:
         blocks.append(file.description)
-    if (grid := _grid(table, entry, file)) is not None:
+    if file is not None and file.grid:
+        blocks += [] if entry is None else _by_cell(entry)
+    elif (grid := _grid(table, entry, file)) is not None:
         blocks.append(grid)
-    if entry is not None and (gaps := _gaps(entry)) is not None:
+    if entry is not None and not (file and file.grid) and (gaps := _gaps(entry)) is not None:
         blocks.append(f"Against {entry.against}:\n\n{gaps}")
     blocks.append(_provenance(table, entry, file))
     blocks += [f"† {row}: {r.remark}" for row, r in entry.rows.items() if r.remark] if entry else []
@@ -197,6 +199,29 @@ def _cell(column: Column | None, figures: Mapping[str, Figure]) -> str:
     if figure.interval is not None:
         text += f" {show_interval(figure.interval.low, figure.interval.high, column.unit)}"
     return text
+
+
+def _by_cell(entry: Entry) -> list[str]:
+    """For a study over a grid: a table per figure, a line per cell, the rows in columns with their differences."""
+    blocks = []
+    for key in dict.fromkeys(column.key for column in entry.shown.values()):
+        columns = [
+            (name, c)
+            for name, c in entry.shown.items()
+            if c.key == key and any(name in row.figures for row in entry.rows.values())
+        ]
+        if not columns:
+            continue
+        unit = " %" if columns[0][1].unit == "percent" else ""
+        others = [label for label in entry.rows if label != entry.against]
+        header = ["cell", *entry.rows, *(f"{o} less {entry.against}" for o in others if entry.against)]
+        lines = []
+        for name, column in columns:
+            figures = [_cell(column, row.figures) for row in entry.rows.values()]
+            gaps = [_gap(entry.rows[o].figures.get(name), column) for o in others if entry.against]
+            lines.append([column.across or "", *figures, *gaps])
+        blocks.append(f"{title_of(key)}{unit}:\n\n{markdown_table(header, lines)}")
+    return blocks
 
 
 def _gaps(entry: Entry) -> str | None:

@@ -10,7 +10,16 @@ from markupsafe import Markup
 
 from fedloom.core.terminal import visible
 from fedloom.experiment.registry import load_entry_points
-from fedloom.experiment.report import layers, page, plots, reliability, tradeoff, transfer
+from fedloom.experiment.report import (
+    accuracy_paths,
+    heat_map,
+    layers,
+    page,
+    plots,
+    reliability,
+    tradeoff,
+    transfer,
+)
 from fedloom.experiment.report.deal import deals
 from fedloom.experiment.report.figures import csv_file
 from fedloom.experiment.report.load_study import Study, read
@@ -45,6 +54,7 @@ def render(study: Study) -> str:
     environment.filters["ours"] = Markup  # style sheet, plots and tables: they escape their own texts
     template = environment.from_string((files / "report.html.j2").read_text(encoding="utf-8"))
     flat = study.flat()  # one line per row and task (or other column)
+    maps = heat_map.section(study)  # in place of a table with a column for every cell
     kinds = kinds_of(flat)
     head, more = page.curves(study)
     aggregation_plots, aggregation_grid = layers.rounds(study)
@@ -66,13 +76,14 @@ def render(study: Study) -> str:
         statuses=[(row, remark_of(runs)) for row, runs in flat.rows.items()],
         refusals=page.refusals(flat),
         notes=page.notes(flat),
-        headline=table.html(),
+        headline=maps or table.html(),
         headline_csv=csv_file(study.name, table.csv()),
-        differences=paired(study),
+        differences=([], []) if maps else paired(study),
         legend=legend if len(legend) > 1 else [],
         curves=head,
         more_curves=more,
         tradeoffs=tradeoff.tradeoffs(study),
+        paths=accuracy_paths.section(study),
         modalities=page.modalities(flat),
         clients=page.clients(flat),
         deals=deals(flat),

@@ -15,6 +15,7 @@ from fedloom.experiment.report.columns import (
 )
 from fedloom.experiment.report.figures import Grid as Grid  # also for those who import them from here
 from fedloom.experiment.report.figures import Plot as Plot
+from fedloom.experiment.report.grid_cells import has_grid
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.read import ClientSummary, Run
 from fedloom.experiment.report.units import Spread, arrow, show, unit_of, words
@@ -281,6 +282,7 @@ def facts(study: Study) -> Mapping[str, str]:
     runs = study.runs
     seeds = sorted({run.summary.seed for run in runs})
     parts = {"columns": ", ".join(study.across)} if study.across else {}
+    parts = {"cells": str(len(study.across))} if has_grid(study) else parts
     return {
         "rows": ", ".join(study.rows),
         **parts,

@@ -16,7 +16,7 @@ CLIENTS_MEANS = ("local/mean_client/text/accuracy", "mean_client/text/accuracy",
 class Prediction(Record):
     """One test sample's reference and its answer; None if nothing was generated.
 
-    `tokens`, `correct`, `labelled` and `loss` as in `EvaluationRecord`.
+    `tokens`, `correct`, `labelled`, `loss` and `scores` as in `EvaluationRecord`.
     """
 
     uid: str
@@ -28,6 +28,15 @@ class Prediction(Record):
     correct: int = Field(0, ge=0)
     labelled: bool = False
     loss: float | None = None
+    scores: dict[str, float] = Field(default_factory=dict)
+
+
+class CommonPrediction(Record):
+    """One sample of a common test set, and the share of the clients whose model answers it right."""
+
+    set: str
+    uid: str
+    right: float = Field(ge=0, le=1 + 1e-9)
 
 
 def predictions(folder: Path, moment: str) -> dict[tuple[str, str], Prediction]:
@@ -36,6 +45,16 @@ def predictions(folder: Path, moment: str) -> dict[tuple[str, str], Prediction]:
     check_files(folder, path.name)
     records = lines(path, Prediction) if path.is_file() else ()
     return {(record.client, record.uid): record for record in records}
+
+
+def common_predictions(folder: Path, moment: str) -> dict[str, dict[str, float]]:
+    """By common test set (base, novel) and uid, the share of clients that are right; empty if the run wrote none."""
+    path = folder / f"predictions-common-{moment}.jsonl"
+    check_files(folder, path.name)
+    sets: dict[str, dict[str, float]] = {}
+    for record in lines(path, CommonPrediction) if path.is_file() else ():
+        sets.setdefault(record.set, {})[record.uid] = record.right
+    return sets
 
 
 def majority(run: Run) -> float | None:

@@ -2,7 +2,7 @@
 
 A figure that is no plain mean over samples (token accuracy is one over tokens, `clients/...` one over clients) is linearised:
 each sample gets the figure plus its influence on it, so that the mean of the values is the figure and their spread is its spread
-to first order.
+to first order. BLEU and harmonic means are in `linearised.py`.
 """
 
 import math
@@ -13,7 +13,8 @@ from pathlib import Path
 from statistics import fmean
 
 from fedloom.experiment.report.columns import AVERAGE, CLIENTS, Column, figure_of
-from fedloom.experiment.report.predictions import Prediction, predictions
+from fedloom.experiment.report.linearised import bleu_values, harmonic_values
+from fedloom.experiment.report.predictions import Prediction, common_predictions, predictions
 from fedloom.experiment.report.read import Run
 from fedloom.tasks.metrics.metric import METRICS
 from fedloom.tasks.metrics.text import exact_match, meteor, rouge_l, sentence_bleu, token_f1
@@ -27,6 +28,11 @@ Unit = tuple[str | None, str, str]
 """The same with the study's part before it."""
 Weighed = Mapping[Sample, tuple[float, float]]
 """A sample's score and its weight in the mean."""
+
+COMMON = {"base/image/accuracy": "base", "novel/image/accuracy": "novel"}
+"""Figures over the common test sets, whose samples are the same for every client: no client is part of their unit."""
+HARMONIC = {"hm": ("local/image/accuracy", *COMMON), "hm2": tuple(COMMON)}
+"""Harmonic means, with the accuracies of which they are made."""
 
 TEXT: Mapping[str, Callable[[Sequence[str], Sequence[str]], Sequence[float]]] = {
     "exact_match": exact_match,
@@ -42,6 +48,7 @@ class SampleValues:
 
     def __init__(self) -> None:
         self._records: dict[Path, Mapping[Sample, Prediction]] = {}
+        self._commons: dict[Path, Mapping[str, Mapping[str, float]]] = {}
         self._values: dict[tuple[Path, str], dict[Sample, float] | None] = {}
 
     def of_runs(self, runs: Sequence[Run], column: Column) -> dict[Unit, float] | None:
@@ -74,11 +81,21 @@ class SampleValues:
         return self._values[place]
 
     def _of_run(self, run: Run, key: str) -> dict[Sample, float] | None:
-        scope, _, rest = key.partition("/")
+        plain, bracket, embedder = key.partition("[")
+        scope, _, rest = plain.partition("/")
         kind, _, metric = rest.rpartition("/")
+        metric += bracket + embedder
         figure = figure_of(run, key)
+        if figure is not None and (key in COMMON or key in HARMONIC):
+            found = self._common(run, key) if key in COMMON else self._harmonic(run, HARMONIC[key])
+            return found if found and abs(fmean(found.values()) - figure) <= TOLERANCE else None
         if scope not in ("global", "local", CLIENTS[:-1]) or figure is None or not math.isfinite(figure):
             return None
+        if metric == "bleu":
+            answered = {s: r for s, r in self._read(run).items() if r.kind == kind and not r.labelled}
+            found = bleu_values({s: (r.prediction, r.reference) for s, r in answered.items()})
+            near = found and abs(fmean(found.values()) - figure) <= TOLERANCE
+            return found if near and scope != CLIENTS[:-1] else None
         scored = _scored({s: r for s, r in self._read(run).items() if r.kind == kind}, metric)
         if not scored or (scope != "global" and not _are_the_clients(scored, run, f"{kind}/{metric}")):
             return None
@@ -89,11 +106,28 @@ class SampleValues:
                 return values
         return None
 
+    def _common(self, run: Run, key: str) -> dict[Sample, float] | None:
+        """The share of clients that are right, by picture of a common set."""
+        if run.folder not in self._commons:
+            self._commons[run.folder] = common_predictions(run.folder, _moment(run))
+        return {("", uid): share for uid, share in self._commons[run.folder].get(COMMON[key], {}).items()}
+
+    def _harmonic(self, run: Run, keys: Sequence[str]) -> dict[Sample, float] | None:
+        parts = [self.of_run(run, key) for key in keys]
+        if any(not part for part in parts):
+            return None
+        # One picture may stand in a client's own and in a common set: it is drawn once for both.
+        return harmonic_values([{("", uid): v for (_, uid), v in part.items()} for part in parts if part])
+
     def _read(self, run: Run) -> Mapping[Sample, Prediction]:
-        moment = "end" if run.summary.rounds else "start"
         if run.folder not in self._records:
-            self._records[run.folder] = predictions(run.folder, moment)
+            self._records[run.folder] = predictions(run.folder, _moment(run))
         return self._records[run.folder]
+
+
+def _moment(run: Run) -> str:
+    """The moment of the run's last figures."""
+    return "end" if run.summary.rounds else "start"
 
 
 def _scored(records: Mapping[Sample, Prediction], metric: str) -> Weighed:
@@ -108,6 +142,8 @@ def _scored(records: Mapping[Sample, Prediction], metric: str) -> Weighed:
         }
     if metric == "loss":
         return {s: (r.loss, float(r.tokens)) for s, r in records.items() if r.loss is not None and r.tokens}
+    if metric.startswith("bertscore_"):
+        return {s: (r.scores[metric], 1.0) for s, r in records.items() if metric in r.scores}
     answered = {s: r for s, r in records.items() if r.prediction is not None and not r.labelled}
     scores = _of_answers(
         metric, [r.prediction or "" for r in answered.values()], [r.reference for r in answered.values()]

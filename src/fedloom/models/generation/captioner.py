@@ -1,6 +1,7 @@
 """The captioner of FedMMKT's server: BLIP describes pictures, and embeds pictures and texts as unit vectors."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch.nn.functional import normalize
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_errors import reason
 from fedloom.core.hf_logging import quiet_hf
+from fedloom.core.shared_results import key_of
 from fedloom.models.image_processing import Pixels, read_pixels
 from fedloom.models.plain_tokenizer import PlainTokenizer
 
@@ -38,6 +40,12 @@ class Captioner:
         self.tokenizer, self.pixels = tokenizer, pixels
         self.writer = writer.to(self.device).eval().requires_grad_(False)
         self.matcher = None if matcher is None else matcher.to(self.device).eval().requires_grad_(False)
+
+    @cached_property
+    def frozen_key(self) -> bytes:
+        """A digest of the weights that write captions, of the words, and of the pictures' preparation."""
+        words = sorted(self.tokenizer.get_vocab().items())
+        return key_of(self.writer.state_dict(), words, self.pixels.settings)
 
     @classmethod
     def load(

@@ -6,6 +6,7 @@ frozen.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import Parameter
 
+from fedloom.core.shared_results import key_of
 from fedloom.models.generation import checkpoint as generator_io
 from fedloom.models.plain_tokenizer import PlainTokenizer
 
@@ -43,6 +45,15 @@ class Generator:
             self.denoiser if self.autoencoder is None else self.autoencoder
         ).config.in_channels
         self.size: int = self.denoiser.config.sample_size * scale
+
+    @cached_property
+    def frozen_key(self) -> bytes:
+        """A digest of all that a picture depends on beside denoiser, prompts and noise."""
+        frozen = {f"text/{n}": t for n, t in self.text_encoder.state_dict().items()}
+        if self.autoencoder is not None:
+            frozen |= {f"pictures/{n}": t for n, t in self.autoencoder.state_dict().items()}
+        words = sorted(self.parts.tokenizer.get_vocab().items())
+        return key_of(frozen, sorted(self.parts.scheduler.config.items()), words, self.size)
 
     @classmethod
     def load(cls, name: str | Path, device: torch.device | str = "cpu") -> "Generator":

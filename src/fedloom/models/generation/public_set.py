@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from fedloom.core.shared_results import LIMIT, SharedResults, key_of, tensor_bytes
 from fedloom.core.streams import torch_stream
 from fedloom.data.sources.labelled import as_tensor, as_texts
 from fedloom.models.generation.captioner import Captioner
@@ -16,6 +17,8 @@ from fedloom.models.generation.generator import Generator
 from fedloom.models.generation.settings import SynthesisSettings
 
 DENOISER = "denoiser/"
+_PICTURES: SharedResults[Tensor] = SharedResults(tensor_bytes)
+_CAPTIONS: SharedResults[list[str]] = SharedResults(lambda texts: sum(map(len, texts)))
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,25 @@ class Synthesis:
     def draw(
         self, denoiser: Mapping[str, Tensor], labels: Sequence[int], seed: int, *stream: str | int
     ) -> Tensor:
-        """One picture per label, uint8 (N, 3, H, W), from the named stream."""
+        """One picture per label, uint8 (N, 3, H, W), from the named stream; what a run before drew is not drawn again."""
         self.generator.load_tensors(denoiser)
         prompts = [self.settings.template.format(self.names[label]) for label in labels]
-        rng = torch_stream(seed, "synthesis", *stream)
-        return self.generator.sample(prompts, rng, guidance=self.settings.guidance, steps=self.settings.steps)
+        s, own = self.settings, self.generator
+
+        def sample() -> Tensor:
+            rng = torch_stream(seed, "synthesis", *stream)
+            return own.sample(prompts, rng, guidance=s.guidance, steps=s.steps)
+
+        if len(prompts) * own.channels * own.size**2 > LIMIT:
+            return sample()
+        key = key_of(own.tensors, own.frozen_key, prompts, seed, stream, s.guidance, s.steps)
+        return _PICTURES.of(key, sample).clone()
+
+    def caption(self, pictures: Tensor) -> list[str]:
+        """The captioner's sentence for each picture, as `draw`."""
+        most, own = self.settings.caption_tokens, self.captioner
+        key = key_of({"pictures": pictures}, own.frozen_key, most, str(own.device))
+        return list(_CAPTIONS.of(key, lambda: own.caption(pictures, max_new_tokens=most)))
 
     def public(self, denoiser: Mapping[str, Tensor], seed: int, round: int) -> Public:
         """M0: pictures of every class, their captions without class names, and the other modalities."""
@@ -82,8 +99,7 @@ class Synthesis:
             shift = torch.randint(1, max(count, 2), prompted.shape, generator=rng)
             shown = torch.where(wrong, (prompted + shift) % count, prompted)
         pictures = self.draw(denoiser, shown.tolist(), seed, round)
-        captions = self.captioner.caption(pictures, max_new_tokens=self.settings.caption_tokens)
-        masked = [mask_names(caption, self.names) for caption in captions]
+        masked = [mask_names(caption, self.names) for caption in self.caption(pictures)]
         items = {"image": pictures, "text": as_tensor([text for text, _ in masked])}
         if "audio" in self.modalities:
             items["audio"] = torch.stack([sonify(p) for p in pictures])

@@ -19,6 +19,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.hf_logging import quiet_hf
 from fedloom.core.payload import group_of
+from fedloom.core.shared_results import SharedResults, tensor_bytes
 from fedloom.data.sample import Sample, modality_of
 from fedloom.data.sources.labelled import as_texts
 from fedloom.models.base import Trainable, means
@@ -38,6 +39,10 @@ class OwnExample:
     label: int
 
 
+def _bytes(example: OwnExample) -> int:
+    return sum(tensor_bytes(t) for own in example.inputs.values() for t in own.values())
+
+
 class ModelBank(Trainable):
     """The architectures of a run; `of_client` names each client's. The architecture loaded last is active."""
 
@@ -53,6 +58,7 @@ class ModelBank(Trainable):
         self.of_client = {client: group_name(name) for client, name in of_client.items()}
         self._root = nn.ModuleDict({g.replace(".", "_"): a.net for g, a in self.architectures.items()})
         self.current = next(iter(self.architectures.values()))
+        self._inputs: SharedResults[tuple[Sample, OwnExample]] = SharedResults(lambda kept: _bytes(kept[1]))
         self._readers: dict[str, Reader] = {}
         self._reader_of: dict[str, str] = {}
         for group, architecture in self.architectures.items():
@@ -144,8 +150,17 @@ class ModelBank(Trainable):
         return OwnExample({self._reader_of[group_name(architecture.name)]: architecture.read(raw)}, label)
 
     def read(self, examples: Sequence[Sample | OwnExample]) -> list[OwnExample]:
-        """The examples, samples among them as inputs of the active architecture."""
-        return [e if isinstance(e, OwnExample) else self._read(self.current, e) for e in examples]
+        """The examples, samples among them as inputs of the active architecture; equal architectures read a sample once."""
+        return [e if isinstance(e, OwnExample) else self._kept(e) for e in examples]
+
+    def _kept(self, sample: Sample) -> OwnExample:
+        """A test sample's inputs, which every evaluation of every client's model needs again."""
+        reader = self._reader_of[group_name(self.current.name)]
+        key = (
+            f"{reader} {id(sample)}".encode()
+        )  # the store holds the sample, so that no other one gets its id
+        _, example = self._inputs.of(key, lambda: (sample, self._read(self.current, sample)))
+        return example
 
     def read_items(self, items: Tensor, client: str) -> list[OwnExample]:
         """Inputs of a client's architecture for public items (see `models.generation.public_set`)."""

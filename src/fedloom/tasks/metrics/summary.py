@@ -1,7 +1,7 @@
 """Aggregates records of test samples to metrics: per modality, per client, worst and mean client."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import fsum, isfinite, isnan
 from typing import Literal
 
@@ -27,7 +27,8 @@ class EvaluationRecord:
     generated (the sample then counts for token accuracy only). `tokens` and `correct`: answer tokens and how many of them are
     predicted, teacher forced; 0 and 0 if not measured. `loss`: mean negative log-likelihood of an answer token, None if not
     measured. `ranked`: 1 where the true answer is ranked first, less in a tie, 0 elsewhere; None if not ranked. `labelled`: marks
-    a classification (`accuracy`, `macro_f1`); `tokens` and `correct` are then 1 and 0 or 1.
+    a classification (`accuracy`, `macro_f1`); `tokens` and `correct` are then 1 and 0 or 1. `scores`: metrics by name that the
+    texts alone do not give again, such as BERTScore's, which needs its embedder.
     """
 
     client: str
@@ -40,6 +41,7 @@ class EvaluationRecord:
     labelled: bool = False
     loss: float | None = None
     ranked: float | None = None
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Summary:
 
     `metrics`: flat, by name. `clients`: one row per client and kind (`client`, `kind`, then its metrics). `worst`: the client of
     each `worst_client/...` number. `samples`: one row per record (`client`, `kind`, `uid`, then its metrics), in the records'
-    order. `notes`: details for reproducing a number, such as BLEU's signature.
+    order. `notes`: details for reproducing a number, such as BLEU's signature. `records`: the records with their `scores`.
     """
 
     metrics: Mapping[str, float]
@@ -56,6 +58,7 @@ class Summary:
     worst: Mapping[str, str]
     samples: Sequence[Mapping[str, str | float]]
     notes: Mapping[str, str] = field(default_factory=dict)
+    records: list[EvaluationRecord] = field(default_factory=list)
 
 
 def score_samples(
@@ -154,7 +157,13 @@ def summarise(
     table: list[Mapping[str, str | float]] = [
         {"client": r.client, "kind": r.kind, "uid": r.uid, **s} for r, s in zip(records, samples, strict=True)
     ]
-    return Summary(metrics, rows, worst, table, notes)
+    kept = list(records) if embedder is None else list(map(_with_scores, records, samples))
+    return Summary(metrics, rows, worst, table, notes, kept)
+
+
+def _with_scores(record: EvaluationRecord, sample: Mapping[str, float]) -> EvaluationRecord:
+    scores = {name: value for name, value in sample.items() if name.startswith("bertscore_")}
+    return replace(record, scores=scores) if scores else record
 
 
 def _corpus(

@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fedloom.tasks.metrics.words import normalise, spaced, words
 
 
@@ -72,6 +75,16 @@ def bleu(predictions: Sequence[str], references: Sequence[str]) -> Bleu:
     score = float(metric.corpus_score([p for p, _ in pairs], [[r for _, r in pairs]]).score)
     longest = max(len(metric.tokenizer(r).split()) for _, r in pairs)
     return Bleu(min(score / 100, 1.0) if longest >= 4 else math.nan, str(metric.get_signature()))
+
+
+def bleu_statistics(predictions: Sequence[str], references: Sequence[str]) -> NDArray[np.float64]:
+    """The sums behind corpus BLEU, a line per pair: the lengths of answer and reference, matches and n-grams of orders 1 to 4."""
+    from sacrebleu.metrics import BLEU
+
+    metric = BLEU(effective_order=True)
+    scores = [metric.sentence_score(p, [r]) for p, r in _spaced_pairs(predictions, references)]
+    lines = [[s.sys_len, s.ref_len, *s.counts, *s.totals] for s in scores]
+    return np.array(lines, dtype=np.float64).reshape(-1, 10)
 
 
 def sentence_bleu(predictions: Sequence[str], references: Sequence[str]) -> list[float]:
