@@ -31,6 +31,6 @@ def test_an_entry_has_signature_meaning_and_parameters() -> None:
     assert "    experiment: Experiment,\n    out: str | Path | None = None,\n    *,\n" in entry
     assert ") -> Result\n```\n\nRun an experiment" in entry
     scope = PAGE.partition("### Scope\n")[2].partition("### ")[0]
-    assert "`from fedloom.core.payload import Scope`" in scope
+    assert "`from fedloom.methods import Scope`" in scope
     assert "| `personal` | `tuple[str, ...]` | Tensors that every client trains and keeps. |" in scope
     assert "- `image`: PIL's picture" in PAGE.partition("### model.ask\n")[2].partition("### ")[0]

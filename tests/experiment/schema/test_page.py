@@ -66,4 +66,4 @@ def test_readers_in_words() -> None:
     clip = read_by("model.clip", Foundation.model_fields["clip"])
     assert clip == "image-classification; methods `fedmmkt`, `fedmd`, `feddf`, `creamfl`"
     lr = read_by("method.server.lr", ServerStep.model_fields["lr"])
-    assert lr.startswith("every run, but not with the method `local-only`")
+    assert lr.startswith("every run, but not with the method `fdlora`, the method `local-only`")

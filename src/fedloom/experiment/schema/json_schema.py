@@ -47,7 +47,7 @@ class _Builder:
         shared = {k: v for k, v in layer["properties"].items() if k not in OF_THE_FILE}
         dotted = layer["patternProperties"]
         self.defs["layer"] = _object("Settings that are laid over those of the file.", shared, dotted)
-        axes = {
+        axes: dict[str, Any] = {
             "rows": _entries("One run for each entry: a row's name and its settings."),
             "across": _entries("Every row once for each entry: a column's name and its settings."),
             "seeds": {
@@ -56,6 +56,14 @@ class _Builder:
                 "minItems": 1,
                 "description": "Every run once for each seed.",
             },
+        }
+        cells = {
+            "type": "object",
+            "additionalProperties": _entries("Entries of one axis: a label and its settings."),
+        }
+        axes["grid"] = {
+            "anyOf": [{"type": "null"}, cells, {"type": "array", "items": cells}],
+            "description": "Every row in every cell: one entry of each axis; a list holds several grids.",
         }
         self.defs["size"] = _object(
             "Settings of one size, over those of the file; rows, across and seeds replace the file's.",
