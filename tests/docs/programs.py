@@ -24,7 +24,7 @@ else:
 
 OUTPUTS = {
     *("out_dir", "picture", "file"),
-    *("deploy init folder", "deploy demo folder", "experiments copy folder", "export folder"),
+    *("card out", "deploy init folder", "deploy demo folder", "experiments copy folder", "export folder"),
     "foundation import-imagebind folder",
 }
 """Parameters of paths that a command writes, by their name, or by command and name."""
@@ -39,6 +39,9 @@ OTHERS = {
     ".ci/run": "make lint and make test",
     ".venv/bin/pre-commit": "an optional tool of contributors",
     "export": "of the shell",
+    "git": "the repository's own",
+    "ssh": "a way to another machine",
+    "tensorboard": "of the extra",
 }
 """Programs that are not checked."""
 EXTRAS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
@@ -170,6 +173,8 @@ class Shell:
         elif name == "by_question":
             for folder in arguments if not mention else ():
                 self.needs(folder)
+        elif name == "step_cost":
+            load_rows(ROOT / arguments[0])
         elif arguments:
             inspect.signature(module.main).bind(*arguments)
             if name == "one_batch":

@@ -26,7 +26,7 @@ IN_WORDS = {
     "projector*": "projector",
     "*.local_*": "own A, B",
     "anchors/prompts": "prompts",
-    "fusion/scalars": "two scalars",
+    "fusion/scalars": "scalars",
     "*.own_control": "control variate",
     "adapter/shared.*": "shared layer",
     "adapter/text.*": "text",

@@ -28,4 +28,6 @@ def predictions_frame(records: Iterable[Mapping[str, Any]]) -> "DataFrame":
     """A row for each test sample: client, kind, uid, reference, prediction, and the counts of its evaluation."""
     from pandas import DataFrame
 
-    return DataFrame(list(records), columns=[field.name for field in fields(EvaluationRecord)])
+    # a file leaves out scores that nobody computed
+    rows = [{**record, "scores": record.get("scores") or {}} for record in records]
+    return DataFrame(rows, columns=[field.name for field in fields(EvaluationRecord)])

@@ -53,7 +53,9 @@ def test_a_run_is_watched_through_kill_and_resume_to_its_end(tmp_path: Path) -> 
             assert process.wait(timeout=240) == 0
         ended = page()
         assert ended["status"]["headline"] == f"Ended: complete; resumed once, after round {after}"
-        assert states == ["waiting", "preparing", "running", "killed", "preparing", "running", "ended"]
+        # preparing may be over between two looks
+        without = [state for state in states if state != "preparing"]
+        assert without == ["waiting", "running", "killed", "running", "ended"]
         assert _points(ended)[: after + 1] == points[: after + 1]
         assert [p[0] for p in _points(ended)] == list(range(21))
         assert ended["report"]
