@@ -24,7 +24,7 @@ else:
 
 OUTPUTS = {
     *("out_dir", "picture", "file"),
-    *("card out", "deploy init folder", "deploy demo folder", "experiments copy folder", "export folder"),
+    *("card target", "deploy init folder", "deploy demo folder", "experiments copy folder", "export folder"),
     "foundation import-imagebind folder",
 }
 """Parameters of paths that a command writes, by their name, or by command and name."""

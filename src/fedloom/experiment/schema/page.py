@@ -33,7 +33,7 @@ are laid over one another, and how an editor completes settings.
 |---|---|---|
 | `rows` | mapping: name to settings | one run for each entry: a row of the table |
 | `across` | mapping: name to settings | every row once for each entry: a column, such as a task |
-| `grid` | mapping: axis to mapping: label to settings; or a list of such | every row in every cell, a combination of one entry of each axis |
+| `grid` | mapping: axis to labels with settings; or a list of them | every row in every cell, one entry of each axis |
 | `seeds` | list: whole number | every run once for each seed; without it `seed` |
 | `sizes` | mapping: `tiny`, `small` or `paper` to settings | settings of one size, and its own `rows`, `across` and `seeds` |
 | overrides | `name=value` behind the file's name | settings that win over the file; `Experiment.load` takes them, too |
