@@ -34,6 +34,8 @@ MADE_BY_MAKE = {
     "real-demo": "runs/real-demo",
     "docs": "site",
 }
+NEVER_HELD = ("runs", "real", "site")
+"""Folders that commands make: in this checkout they may be there, in a fresh clone they are not."""
 OTHERS = {
     "nginx": "the web server of a deployment",
     ".ci/run": "make lint and make test",
@@ -88,7 +90,8 @@ class Shell:
     def there(self, path: str) -> bool:
         """Whether a path is in the repository, or was made."""
         plain = path.rstrip("/").rstrip("*").rstrip("/")
-        return (ROOT / plain).exists() or any(plain == m or plain.startswith(f"{m}/") for m in self.made)
+        held = Path(plain).parts[:1] not in [(name,) for name in NEVER_HELD] and (ROOT / plain).exists()
+        return held or any(plain == m or plain.startswith(f"{m}/") for m in self.made)
 
     def needs(self, path: str) -> None:
         assert self.there(path), f"{path} does not exist in a fresh clone, and no command above makes it"
