@@ -24,7 +24,7 @@ def stoppable(folder: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as stop:
-        from fedloom.experiment.run import way_on
+        from fedloom.experiment.interruptions import way_on
 
         number = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         word = "terminated" if isinstance(stop, Terminated) else "interrupted"

@@ -26,8 +26,9 @@ from fedloom.deploy.settings import check_deployable, experiment_digest
 from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
 from fedloom.experiment.build import check_clients, client_shapes
 from fedloom.experiment.provenance import versions
-from fedloom.experiment.run import Result, finish, read_experiment, track
+from fedloom.experiment.run import Result, finish, read_experiment
 from fedloom.experiment.settings import Experiment
+from fedloom.experiment.tracked_run import track
 from fedloom.experiment.tracking import Tracking
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation

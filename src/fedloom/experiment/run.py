@@ -1,8 +1,7 @@
 """Runs an experiment: builds the federation, runs it, and writes summary, model, samples and report."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,8 +11,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from fedloom.core.activity import stage, tell
-from fedloom.core.errors import DiskError, ExperimentError
-from fedloom.core.files import disk_fault, write_atomic
+from fedloom.core.errors import ExperimentError
+from fedloom.core.files import write_atomic
 from fedloom.core.folder_lock import locked
 from fedloom.core.seals import CHECKSUMS, check_files, damaged, write_checksums, write_sealed
 from fedloom.data.client_data import ClientData
@@ -23,9 +22,11 @@ from fedloom.experiment import provenance
 from fedloom.experiment.asking import askable
 from fedloom.experiment.build import build, build_from, load_clients
 from fedloom.experiment.frames import metrics_frame, predictions_frame
+from fedloom.experiment.interruptions import disk_faults
 from fedloom.experiment.sample_gallery import write_gallery
 from fedloom.experiment.settings import Experiment
-from fedloom.experiment.tracking import TrackedRun, Tracking
+from fedloom.experiment.tracked_run import track
+from fedloom.experiment.tracking import Tracking
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer, Progress
@@ -152,44 +153,6 @@ def run(
             write_gallery(folder, federation.evaluator.tests, federation.experiment.evaluation.samples)
             federation.run()
             return finish(federation, tracking=tracking)
-
-
-def track(federation: Federation, tracking: Tracking, *, resumed: bool = False) -> None:
-    """Open the trackers of a built federation, which is to go on after its last round if it is `resumed`."""
-    experiment = federation.experiment
-    assert isinstance(experiment, Experiment)  # noqa: S101
-    row = experiment.row or experiment.method.name
-    tracking.begin(
-        TrackedRun(
-            experiment.name,
-            "-".join([experiment.name, row, *filter(None, [experiment.across]), f"seed-{experiment.seed}"]),
-            provenance.flat(experiment.located().as_dict()),
-            None if federation.folder is None else federation.folder.path,
-        ),
-        sorted({*federation.clients, *federation.evaluator.tests.of}),
-        federation.totals,
-        federation.round if resumed else None,
-    )
-
-
-@contextmanager
-def disk_faults(folder: RunFolder) -> Iterator[None]:
-    """Raise an error of the disk, or of safetensors, as one sentence that says how to go on."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        if (fault := disk_fault(error)) is None:
-            raise ExperimentError(f"a file of tensors cannot be used: {error}") from error
-        raise DiskError(
-            f"the run in {folder.path} stopped ({fault}); once that is mended, {way_on(folder.path)}"
-        ) from error
-
-
-def way_on(folder: Path) -> str:
-    """The way to go on with an interrupted run or study, as the end of a sentence."""
-    if any((folder / name).exists() for name in ("experiment.yaml", "plan.json")):
-        return f"`fedloom run --resume {folder}` goes on from the last finished round"
-    return "begin the run again"
 
 
 def finish(

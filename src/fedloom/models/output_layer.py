@@ -9,7 +9,7 @@ def feed_contiguous(llm: nn.Module) -> None:
     """Give the output layer contiguous states; the logits are the same.
 
     A search hands over the last position of each row, a view with gaps. For a frozen weight PyTorch on the CPU then copies the
-    weight once per row: 64 rows of SmolLM2-135M take 3.3 GB and 10 s instead of 12 MB and 0.02 s.
+    weight once per row: gigabytes and seconds for a batch of 64 (docs/real.md).
     """
     get = getattr(llm, "get_output_embeddings", None)
     head = get() if get is not None else None
