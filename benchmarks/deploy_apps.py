@@ -6,11 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+from fedloom.deploy.flower_site import bytes_in, record_of
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedloom.deploy.flower_site import bytes_in, record_of
 from fedloom.deploy.trainer_link import serve
 
 server = ServerApp()

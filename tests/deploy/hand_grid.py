@@ -1,22 +1,21 @@
-"""A Flower Grid in this process: it drives a ClientApp's handlers itself, through Flower's own wire format.
+"""A Flower Grid in this process: it answers as a site's node does, through Flower's own wire format.
 
 It uses a few private parts of Flower, all of them here: the message's identity, and the objects that a message is sent as.
 """
 
-import os
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Message
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedloom.deploy.flower_site import TRAINER, app
+from fedloom.deploy.flower_node import answered
 
 
 class HandGrid(Grid):
@@ -56,18 +55,7 @@ class HandGrid(Grid):
         self.sent += 1
         arrived = through_the_wire(message)
         arrived.metadata.__dict__["_message_id"] = number
-        before = os.environ.get(TRAINER)
-        os.environ[TRAINER] = str(self.places[site])
-        try:
-            answer: Any = app(arrived, Context(7, message.metadata.dst_node_id, {}, RecordDict(), {}))
-            reply = through_the_wire(answer)
-        except Exception as error:  # as Flower's own process tells of it
-            reply = Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=arrived)
-        finally:
-            if before is None:
-                del os.environ[TRAINER]
-            else:
-                os.environ[TRAINER] = before
+        reply = through_the_wire(answered(arrived, self.places[site]))
         self.site_of[number] = site
         self.replies += self.spoil(site, reply)
         return number

@@ -1,6 +1,6 @@
-"""A real deployment on this machine: SuperLink, SuperNodes, TLS and keys; strangers turned away; SIGKILL of a part and of all.
+"""A real deployment on this machine: SuperLink, sites, TLS and keys; strangers turned away; SIGKILL of a part and of all.
 
-Each of these takes minutes, because Flower starts a process for every message: `pytest -m deploy` runs them, nothing else does.
+Each of these takes a minute or more: `pytest -m deploy` runs them, nothing else does.
 """
 
 import json
@@ -16,7 +16,7 @@ from fedloom.core.tensor_files import digest_of, read_checked
 from fedloom.deploy import current_run as current
 from fedloom.deploy.app_bundle import pinned_app
 from fedloom.deploy.certificates import write_node_key
-from fedloom.deploy.demo import Loopback, largest_difference, loopback
+from fedloom.deploy.demo import Loopback, free_ports, largest_difference, loopback
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Deployment, Site, read_settings, write_settings
 from fedloom.experiment.run import run
@@ -177,8 +177,11 @@ def test_another_app_is_refused_by_name_at_every_site_and_nothing_of_it_runs(tmp
     said = json.loads(replies.read_text())
     assert sorted(said) == list(SITES)
     for site in SITES:
-        assert f"this site runs the app {pinned_app()[:16]} alone" in said[site]
-        assert f"{site}: this site runs the app {pinned_app()[:16]} alone, and the server sent" in logs[site]
+        assert f"this site works for the app {pinned_app()[:16]} alone" in said[site]
+        assert (
+            f"{site}: this site works for the app {pinned_app()[:16]} alone, and the server runs"
+            in logs[site]
+        )
     assert not place.exists()
     assert not [f for site in SITES for f in (deployment.folder / "sites" / site).rglob("other")]
 
@@ -203,8 +206,8 @@ def strangers(deployment: Loopback, folder: Path) -> tuple[str, str]:
     trusted = Path("/etc/ssl/certs/ca-certificates.crt")
     others = ["--root-certificates", str(trusted)] if trusted.exists() else []
     for number, more in enumerate((others, ["--root-certificates", str(folder / "ca.pem")])):
-        port = str(site.port + 100 + number)
-        key = ["--auth-supernode-private-key", str(folder / "stranger.key"), "--port", port]
+        [port] = free_ports(1)
+        key = ["--auth-supernode-private-key", str(folder / "stranger.key"), "--port", str(port)]
         node = Child([*usual, *more, *key], env, folder / f"stranger-{number}.log")
         node.start()
         assert node.process is not None

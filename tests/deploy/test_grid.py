@@ -199,9 +199,9 @@ def test_silence_ends_with_the_timeout_and_late_and_double_replies_are_nobodys(l
     assert list(carrier.exchange({"audio-01": b"ab"})) == [("audio-01", b"ba")]
 
 
-def test_a_stub_without_its_trainer_is_an_error_reply(listening, monkeypatch) -> None:
+def test_a_node_without_its_trainer_sends_an_error(listening, monkeypatch) -> None:
     monkeypatch.setattr(
-        "fedloom.deploy.flower_site.ask", lambda place, data, patience: ask(place, data, patience=0.1)
+        "fedloom.deploy.flower_node.ask", lambda place, data, patience: ask(place, data, patience=0.1)
     )
     grid = HandGrid({**listening, "south": Path("/nowhere/trainer.json")})
     answers = dict(flower.GridCarrier(grid, timeout=5, poll=0.01).exchange({"south": b"x"}))

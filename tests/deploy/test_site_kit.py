@@ -82,7 +82,7 @@ def test_what_a_site_and_a_server_write_while_they_run_is_their_owners_alone(
     run_site.accept(folder)
     writes = shell("mkdir runs; echo x > runs/state; echo loaded; exec sleep 60")
     monkeypatch.setattr(run_site, "_trainer", lambda f: ["/bin/sh", "-c", f"cd {f} && {writes[2]}"])
-    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("exec sleep 60"))
+    monkeypatch.setattr(run_site, "_node", lambda f, s: shell("exec sleep 60"))
     run_site.run_site(folder, print, lambda: not (folder / "runs/state").exists())
     current_run.begin(kit / "server", "first")
     SiteState(folder / "runs" / ("a" * 32))
@@ -253,7 +253,7 @@ def test_a_site_whose_data_cannot_be_used_says_so_and_tries_no_more(kit, monkeyp
     monkeypatch.setattr(
         run_site, "_trainer", lambda f: shell("echo 'fedloom: the data hold nothing' ; exit 2")
     )
-    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell("sleep 60"))
+    monkeypatch.setattr(run_site, "_node", lambda f, s: shell("sleep 60"))
     with pytest.raises(ExperimentError, match=r"^the data hold nothing$"):
         run_site.run_site(folder, print)
 
@@ -280,7 +280,7 @@ def test_a_trainer_that_dies_is_started_again_and_again(kit, monkeypatch, at_onc
     folder, log = kit / "sites/north", []
     run_site.accept(folder)
     monkeypatch.setattr(run_site, "_trainer", lambda f: shell("echo out of memory; exit 1"))
-    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell(f"touch {f}/joined"))
+    monkeypatch.setattr(run_site, "_node", lambda f, s: shell(f"touch {f}/joined"))
     run_site.run_site(folder, log.append, lambda: len(log) < 12)
     place = folder.resolve() / "logs/trainer.log"
     assert set(log) == {f"north: trainer ended with 1 (out of memory); see {place}; started again in 0 s"}
@@ -295,7 +295,7 @@ def test_a_site_that_is_turned_away_never_gives_up(sign, kit, monkeypatch, at_on
     run_site.accept(folder)
     monkeypatch.setattr(run_site, "ask_for_key", lambda *_: None)
     monkeypatch.setattr(run_site, "_trainer", lambda f: shell(f"touch {f}/trainer.json; exec sleep 60"))
-    monkeypatch.setattr(run_site, "_supernode", lambda f, s: shell(f"echo '{sign}'; exit 1"))
+    monkeypatch.setattr(run_site, "_node", lambda f, s: shell(f"echo '{sign}'; exit 1"))
     run_site.run_site(folder, log.append, lambda: len(log) < 16)
     joined = "north: joins fl.example.org:443"
     assert log[0] == joined

@@ -11,11 +11,13 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid, ServerApp
 
-from fedloom.deploy.flower_site import bytes_in, record_of
+from fedloom.deploy.flower_message import bytes_in, record_of
 from fedloom.deploy.keeping import Pauses
+from fedloom.deploy.pace import pause
 from fedloom.deploy.remote_engine import Lost
 
 SERVER = "FEDLOOM_SERVER"
@@ -26,20 +28,24 @@ ON_THE_WAY = (3, 4, NODE_LOST)
 """Codes of a question or an answer that was lost because a process or a connection ended."""
 PULLS = 16
 """Answers that are fetched at one time."""
+LONGEST = 1.0
+"""Longest pause between two looks for answers, in seconds."""
 
 app = ServerApp()
+no_client = ClientApp()
+"""Flower wants an app to name one; no site runs it (`deploy.flower_node`)."""
 
 
 class GridCarrier:
     """Transports bytes over a Flower Grid. Nodes are identified by the name under which the server registered their key.
 
-    Flower lists a dead node as connected until its heartbeats are overdue (a minute), and a SuperNode that is started again
+    Flower lists a dead node as connected until its heartbeats are overdue (a minute), and a node that is started again
     has forgotten what it was asked. So a site that is gone is waited for, and asked again as soon as it is back; it answers a
     repeated question from what it has kept.
     """
 
-    def __init__(self, grid: Grid, *, timeout: float, rejoin: float = 0.0, poll: float = 0.5) -> None:
-        """Seconds: `timeout` for a phase, `rejoin` for which a site may be gone, `poll` between looks at the Grid."""
+    def __init__(self, grid: Grid, *, timeout: float, rejoin: float = 0.0, poll: float = 0.1) -> None:
+        """Seconds: `timeout` for a phase, `rejoin` for which a site may be gone, `poll` at least between looks at the Grid."""
         self.grid, self.timeout, self.rejoin, self.poll = grid, timeout, rejoin, poll
         self._gone: dict[str, float] = {}  # since when each missing site has been so; it outlives a phase
 
@@ -70,7 +76,7 @@ class GridCarrier:
                         refused = time.monotonic() - self._gone[site] >= self.rejoin
                     if refused:
                         yield site, Lost(phase.faults.pop(site))
-                yield from phase.answers(self.poll)
+                yield from phase.answers(pause(phase.lasted, self.poll, LONGEST))
             for site, why in phase.faults.items():
                 yield site, Lost(why)
 
@@ -108,6 +114,11 @@ class _Phase:
 
     def __exit__(self, *error: object) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    @property
+    def lasted(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() + self.timeout - self.until
 
     @property
     def over(self) -> bool:

@@ -1,7 +1,6 @@
-"""`fedloom deploy site`: the warm trainer and the SuperNode, started once the site has accepted its terms."""
+"""`fedloom deploy site`: the warm trainer and the node, started once the site has accepted its terms."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -9,18 +8,18 @@ from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.deploy.app_bundle import pinned_app, write_gates
-from fedloom.deploy.app_gate import APP, TRAINER, TURNED_AWAY
+from fedloom.deploy.app_bundle import TURNED_AWAY, pinned_app
 from fedloom.deploy.flower_key import ask_for_key
 from fedloom.deploy.keeping import Keeper, Log
 from fedloom.deploy.private_files import private_files
-from fedloom.deploy.processes import Child, environment, program
+from fedloom.deploy.processes import Child, environment
 from fedloom.deploy.settings import Site, experiment_digest, read_settings
+from fedloom.deploy.trainer_link import ADDRESS
 from fedloom.experiment.run import read_experiment
 from fedloom.privacy.settings import Privacy
 
 CERTIFICATE, SIGNATURE, REFUSED = "certificate verify failed", "401 Unauthorized", "[code: 2004]"
-"""Log messages of a rejected SuperNode; its exit code does not identify the cause."""
+"""Log messages of a rejected node; its exit code does not identify the cause."""
 MISTAKE = 2
 """The trainer's exit code for unusable settings or data of the site."""
 
@@ -37,7 +36,7 @@ def terms(folder: Path) -> dict[str, str]:
         "method": f"{experiment.method.title} ({experiment.method.paper}), {experiment.rounds} rounds",
         "data that are read": str(site.data or getattr(experiment.data, "path", None) or "generated here"),
         "requests that are done": ", ".join(site.requests),
-        "code that runs": f"the fedloom installed here, called by its own Flower app ({pinned_app()[:16]}) and no other",
+        "code that runs": f"the fedloom installed here and nothing from the server; it answers the app {pinned_app()[:16]}",
         "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{protection}; counts, losses and figures",
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
@@ -87,7 +86,7 @@ def _terms_record(folder: Path) -> dict[str, object]:
 
 @private_files()
 def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -> None:
-    """Keep trainer and SuperNode running; the SuperNode joins once the trainer has loaded.
+    """Keep trainer and node running; the node joins once the trainer has loaded.
 
     Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, and for data that
     cannot be used at a site that has not answered yet; at any other, a disk may only be late.
@@ -98,13 +97,12 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
         raise ExperimentError(
             f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
         )
-    address = folder / "trainer.json"
+    address = folder / ADDRESS
     address.unlink(missing_ok=True)
-    env = environment(folder / "flower", {TRAINER: str(address), APP: pinned_app()})
-    env["PATH"] = f"{write_gates(folder / 'programs')}{os.pathsep}{env['PATH']}"
+    env = environment(folder / "flower")
     turned_away = folder / TURNED_AWAY
     trainer = Child(_trainer(folder), env, folder / "logs" / "trainer.log")
-    node = Child(_supernode(folder, site), env, folder / "logs" / "supernode.log")
+    node = Child(_node(folder, site), env, folder / "logs" / "node.log")
 
     def key_known() -> bool | None:
         return ask_for_key(site.server, folder / "ca.pem", folder / "node.key", env)
@@ -131,7 +129,7 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
 
 
 def refusal(node: Child, key_known: Callable[[], bool | None]) -> str | None:
-    """The reason for which the server rejected a SuperNode, or None for any other end.
+    """The reason for which the server rejected a node, or None for any other end.
 
     Flower has one code for an unknown key and for one that is connected already; `key_known` tells them apart, or returns None.
     """
@@ -163,11 +161,5 @@ def _trainer(folder: Path) -> list[str]:
     return [sys.executable, "-m", "fedloom.deploy.trainer_process", str(folder)]
 
 
-def _supernode(folder: Path, site: Site) -> list[str]:
-    return [
-        program("flower-supernode"),
-        *("--root-certificates", str(folder / "ca.pem")),
-        *("--superlink", site.server),
-        *("--auth-supernode-private-key", str(folder / "node.key")),
-        *("--host", "127.0.0.1", "--port", str(site.port)),
-    ]
+def _node(folder: Path, site: Site) -> list[str]:
+    return [sys.executable, "-m", "fedloom.deploy.flower_node", str(folder), site.server, pinned_app()]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
@@ -47,7 +47,11 @@ class Deployment(BaseModel):
         description="seconds that a site may be gone, in a round or after the server's own restart, before the run "
         "continues without it",
     )
-    poll: float = Field(0.5, gt=0, description="polling interval for answers, in seconds")
+    poll: float = Field(
+        0.1,
+        gt=0,
+        description="shortest pause between two looks for answers, in seconds; it grows with the wait",
+    )
 
     @field_validator("sites")
     @classmethod
@@ -74,7 +78,12 @@ class Site(BaseModel):
         validation_alias=AliasChoices("requests", "tasks"),  # tasks: in kits until 0.1
     )
     engine: EngineSettings = Field(EngineSettings(), description="device, threads and memory of this machine")
-    port: int = Field(9094, ge=1, le=65535, description="a local port of the SuperNode")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_port(cls, value: Any) -> Any:
+        """Drop `port`, of Flower's SuperNode, from kits until 0.2."""
+        return {n: v for n, v in value.items() if n != "port"} if isinstance(value, dict) else value
 
 
 def read_settings(kind: type[S], file: Path) -> S:

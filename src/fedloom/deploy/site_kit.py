@@ -22,12 +22,11 @@ def write_kit(
     deployment: Deployment,
     *,
     direct: bool = False,
-    node_ports: dict[str, int] | None = None,
 ) -> None:
     """Write all files of server and sites below `out`, readable by their owner alone (0600, folders 0700).
 
     With `direct`, sites connect to the SuperLink itself, for a deployment on one machine; otherwise to the proxy's port.
-    `node_ports` are the SuperNodes' local ports if several run on one machine. Raises ExperimentError.
+    Raises ExperimentError.
     """
     check_deployable(experiment)
     if out.exists() and any(out.iterdir()):
@@ -54,10 +53,7 @@ def write_kit(
         folder.mkdir(parents=True)
         write_node_key(folder / "node.key", server / "nodes" / f"{name}.pub")
         (folder / "ca.pem").write_bytes((server / "tls" / "ca.pem").read_bytes())
-        port = (node_ports or {}).get(name, 9094)
-        site = Site(
-            name=name, server=address, sites=deployment.sites, requests=requests_of(experiment), port=port
-        )
+        site = Site(name=name, server=address, sites=deployment.sites, requests=requests_of(experiment))
         write_settings(site, folder / "site.yaml")
         RunFolder(folder).write_experiment(experiment.as_dict() | {"track": {}})  # the server's alone
         write_template(folder / "compose.yaml", "compose-site.yaml", values)

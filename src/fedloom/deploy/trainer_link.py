@@ -1,8 +1,8 @@
-"""The link between Flower's process and the warm trainer: messages over a loopback socket, authenticated by a shared secret.
+"""The link between a site's node and its trainer: messages over a loopback socket, authenticated by a shared secret.
 
 `multiprocessing.connection` of the standard library does the mutual authentication (HMAC of a random challenge) and frames the
 bytes; `send_bytes` and `recv_bytes` pickle nothing. The trainer writes its port and secret to a file with mode 0600. This
-module imports no framework, because Flower starts a process for every message.
+module imports no framework, so that the node stays small.
 """
 
 import contextlib
@@ -19,6 +19,8 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 
+ADDRESS = "trainer.json"
+"""File in a site's folder with the trainer's port and secret."""
 LARGEST = 2**33
 """Largest accepted message, in bytes."""
 HANDSHAKE = 10.0
