@@ -1,4 +1,4 @@
-"""The programs of `benchmarks.deploy`: a ServerApp that times exchanges, a cold ClientApp, and a trainer that echoes."""
+"""The programs of `benchmarks.deploy`: a ServerApp that times exchanges, two ClientApps, and a trainer that echoes."""
 
 import json
 import os
@@ -6,20 +6,25 @@ import sys
 import time
 from pathlib import Path
 
-from fedloom.deploy.flower_site import bytes_in, record_of
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedloom.deploy.trainer_link import serve
+from fedloom.deploy.flower_message import bytes_in, record_of
+from fedloom.deploy.flower_node import answered
+from fedloom.deploy.trainer_link import ADDRESS, serve
 
 server = ServerApp()
+stub = ClientApp()
 cold = ClientApp()
+TRAINER = "FEDLOOM_BENCH_TRAINER"
+TIMES = "times.jsonl"
+"""In a site's folder: when the trainer had each question and when it had its answer, Unix seconds."""
 
 
 @server.main()
 def measure(grid: Grid, context: Context) -> None:
-    """Exchange each payload with every site, with one uncounted repetition."""
+    """Exchange each payload with every site, with one uncounted repetition; when each was sent and answered."""
     from benchmarks.deploy import PLAN, SITES, payload
     from fedloom.core.files import write_atomic
     from fedloom.deploy.flower_server import GridCarrier
@@ -28,16 +33,30 @@ def measure(grid: Grid, context: Context) -> None:
     carrier = GridCarrier(grid, timeout=600)
     if missing := carrier.wait_for(SITES, 300):
         raise SystemExit(f"{missing} did not come")
-    seconds: dict[str, list[float]] = {}
+    phases = []
     for size in plan["sizes"]:
         data = payload(size).encode()
         for _ in range(plan["rounds"] + 1):
-            began = time.perf_counter()
-            answers = dict(carrier.exchange(dict.fromkeys(SITES, data)))
-            seconds.setdefault(str(size), []).append(time.perf_counter() - began)
-            if any(answers[site] != data for site in SITES):
-                raise SystemExit("an echo is not what was sent")
-    write_atomic(Path(plan["out"]) / "seconds.json", json.dumps(seconds).encode())
+            began, ended = time.time(), {}
+            for site, answer in carrier.exchange(dict.fromkeys(SITES, data)):
+                ended[site] = time.time()
+                if answer != data:
+                    raise SystemExit(f"the echo of {site} is not what was sent")
+            phases.append({"size": size, "began": began, "ended": ended})
+    write_atomic(Path(plan["out"]) / "phases.json", json.dumps(phases).encode())
+
+
+@stub.train()
+def forward(message: Message, context: Context) -> Message:
+    """The trainer's answer, as a process of its own for every message."""
+    return answered(message, Path(os.environ[TRAINER]))
+
+
+@cold.train()
+def echo(message: Message, context: Context) -> Message:
+    """Load everything, then return the message's bytes."""
+    load()
+    return Message(record_of(bytes_in(message.content)), reply_to=message)
 
 
 def load() -> None:
@@ -49,13 +68,17 @@ def load() -> None:
     load_model(chosen.model, ["image"], "cpu", 0)
 
 
-@cold.train()
-def echo(message: Message, context: Context) -> Message:
-    """Load everything, then return the message's bytes."""
+def train(folder: Path) -> None:
+    """A trainer that echoes, and notes when."""
     load()
-    return Message(record_of(bytes_in(message.content)), reply_to=message)
+
+    def answer(data: bytes) -> bytes:
+        with (folder / TIMES).open("a") as file:
+            file.write(json.dumps(time.time()) + "\n")
+        return data
+
+    serve(folder / ADDRESS, answer)
 
 
 if __name__ == "__main__":
-    load()
-    serve(Path(sys.argv[1]), lambda data: data)
+    train(Path(sys.argv[1]))
