@@ -5,7 +5,7 @@ lock on its folder, which the system releases when the process dies: a run is ac
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -124,4 +124,11 @@ def _serve(folder: Path, path: Path, name: str, carrier: Callable[[Deployment], 
         raise ExperimentError(
             f"site {missing[0]} has not joined within {seconds:g} s; start it, then run again"
         )
-    go_on(experiment, deployment.sites, path, sites, observe)
+
+    def wanted(known: Collection[str]) -> list[str]:
+        listed = read_settings(Deployment, folder / "deployment.yaml").sites
+        new = tuple(site for site in listed if site not in known)
+        away = sites.wait_for(new, 0.0) if new else []
+        return [site for site in listed if site not in away]
+
+    go_on(experiment, deployment.sites, path, sites, observe, wanted)
