@@ -8,9 +8,10 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.addresses import in_url
 from fedloom.deploy.app_bundle import write_app
-from fedloom.deploy.certificates import write_node_key, write_tls
+from fedloom.deploy.certificates import write_node_key, write_signing_key, write_tls
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.settings import Deployment, Site, check_deployable, requests_of, write_settings
+from fedloom.deploy.site_list import LIST, SIGNING_KEY, signed
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
 
@@ -49,9 +50,11 @@ def write_kit(
     write_template(server / "nginx.conf", "nginx.conf", values)
     write_template(server / "compose.yaml", "compose-server.yaml", values)
     address = f"{in_url(deployment.host)}:{deployment.port if direct else deployment.proxy_port}"
+    keys: dict[str, str] = {}
     for name in deployment.sites:
         folder = out / "sites" / name
         folder.mkdir(parents=True)
+        keys[name] = write_signing_key(folder / SIGNING_KEY)
         write_node_key(folder / "node.key", server / "nodes" / f"{name}.pub")
         (folder / "ca.pem").write_bytes((server / "tls" / "ca.pem").read_bytes())
         port = (node_ports or {}).get(name, 9094)
@@ -61,6 +64,9 @@ def write_kit(
         write_settings(site, folder / "site.yaml")
         RunFolder(folder).write_experiment(experiment.as_dict() | {"track": {}})  # the server's alone
         write_template(folder / "compose.yaml", "compose-site.yaml", values)
+    listed = signed(keys, 1, out / "ca.key").text.encode()
+    for folder in (server, *(out / "sites" / name for name in deployment.sites)):
+        write_atomic(folder / LIST, listed)
 
 
 def write_template(path: Path, template: str, values: dict[str, str]) -> None:
