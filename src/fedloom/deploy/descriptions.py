@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from fedloom import __version__
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.payload import Payload, PayloadError
@@ -54,6 +55,10 @@ def ask_descriptions(
         except (PayloadError, ValidationError) as error:
             faults[site] = f"unreadable: {type(error).__name__}"
             continue
+        if (version := described[site].versions.get("fedloom")) not in (None, __version__):
+            raise ExperimentError(
+                f"site {site} runs fedloom {shown(version)}, and the server {__version__}; install the same version at both"
+            )
         if unknown := [m for m in described[site].holds if m not in MODALITIES]:
             raise ExperimentError(f"site {site} holds {shown(unknown[0])}, which is no modality")
     for site in sites:

@@ -137,6 +137,7 @@ class Joining:
             "asked": sorted([*joined, *refused]),
             "answered": joined,
             "refused": {name: plain(why) for name, why in refused.items()},
+            "left": gone,
             "bytes_up": 0,
             "bytes_down": 0,
             "seconds": round(time.perf_counter() - began, 4),

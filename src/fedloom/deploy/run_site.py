@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
@@ -12,7 +13,9 @@ from fedloom.core.files import write_atomic
 from fedloom.deploy.app_bundle import pinned_app, write_gates
 from fedloom.deploy.app_gate import APP, TRAINER, TURNED_AWAY
 from fedloom.deploy.flower_key import ask_for_key
-from fedloom.deploy.keeping import Keeper, Log
+from fedloom.deploy.keeping import Keeper
+from fedloom.deploy.kit_version import check_version
+from fedloom.deploy.logs import Log
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Site, experiment_digest, read_settings
@@ -86,14 +89,20 @@ def _terms_record(folder: Path) -> dict[str, object]:
 
 
 @private_files()
-def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -> None:
-    """Keep trainer and SuperNode running; the SuperNode joins once the trainer has loaded.
+def run_site(
+    folder: Path,
+    log: Log,
+    go_on: Callable[[], bool] = lambda: True,
+    around: Callable[[Child, Child], AbstractContextManager[None]] = lambda trainer, node: nullcontext(),
+) -> None:
+    """Keep trainer and SuperNode running, inside `around(trainer, node)`; the SuperNode joins once the trainer has loaded.
 
     Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, and for data that
     cannot be used at a site that has not answered yet; at any other, a disk may only be late.
     """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
+    check_version(site, folder)
     if not accepted(folder):
         raise ExperimentError(
             f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
@@ -113,17 +122,18 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
     kept_node = Keeper(node, lambda: f"{site.name}: {refusal(node, key_known) or _ending(node)}", log)
     has_answered = (folder / "runs").is_dir()
     try:
-        while go_on():
-            if trainer.code == MISTAKE and not has_answered:
-                raise ExperimentError(trainer.last_words(1).removeprefix("fedloom: "))
-            kept_trainer.tend()
-            if address.is_file() and kept_node.tend():
-                log(f"{site.name}: joins {site.server}")
-            if turned_away.is_file():
-                for line in sorted(set(turned_away.read_text(encoding="utf-8").splitlines())):
-                    log(f"{site.name}: {line}")
-                turned_away.unlink()
-            time.sleep(1.0)
+        with around(trainer, node):
+            while go_on():
+                if trainer.code == MISTAKE and not has_answered:
+                    raise ExperimentError(trainer.last_words(1).removeprefix("fedloom: "))
+                kept_trainer.tend()
+                if address.is_file() and kept_node.tend():
+                    log(f"{site.name}: joins {site.server}", "joins", server=site.server)
+                if turned_away.is_file():
+                    for line in sorted(set(turned_away.read_text(encoding="utf-8").splitlines())):
+                        log(f"{site.name}: {line}", "app_refused", "error")
+                    turned_away.unlink()
+                time.sleep(1.0)
     finally:
         node.stop()
         trainer.stop()

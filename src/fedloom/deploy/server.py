@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedloom import __version__
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.data.client_data import ClientData
@@ -27,6 +28,7 @@ from fedloom.experiment.run import Result, finish, read_experiment
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.tracked_run import track
 from fedloom.experiment.tracking import Tracking
+from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
@@ -72,6 +74,11 @@ def go_on(
     begun = (path / "experiment.yaml").exists()
     if begun and experiment_digest(read_experiment(path)) != digest:
         raise ExperimentError(f"{path} holds a run of another experiment; name another run")
+    if begun and (version := _begun_with(path)) not in (None, __version__):
+        raise ExperimentError(
+            f"{path} was begun with fedloom {version}, and {__version__} is installed; finish it with the former, or name "
+            "another run"
+        )
     if not begun:
         folder.create()
     run = _run_name(path)
@@ -179,6 +186,13 @@ def _stranger(experiment: Experiment, model: Trainable, held: Collection[str], s
     if strange := sorted({*site.holds}.difference(held)):
         return f"no site of the run's beginning holds {strange[0]}, so that its model does not read it; begin another run"
     return None
+
+
+def _begun_with(path: Path) -> str | None:
+    """The version of fedloom that began a run."""
+    fields = read_yaml(path / "experiment.yaml")
+    found = fields.get("versions") if isinstance(fields, dict) else None
+    return str(found["fedloom"]) if isinstance(found, dict) and "fedloom" in found else None
 
 
 def _run_name(path: Path) -> str:

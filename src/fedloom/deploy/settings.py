@@ -48,6 +48,9 @@ class Deployment(BaseModel):
         "continues without it",
     )
     poll: float = Field(0.5, gt=0, description="polling interval for answers, in seconds")
+    version: str | None = Field(
+        None, max_length=50, description="the version of fedloom that the folder is of"
+    )
 
     @field_validator("sites")
     @classmethod
@@ -75,6 +78,9 @@ class Site(BaseModel):
     )
     engine: EngineSettings = Field(EngineSettings(), description="device, threads and memory of this machine")
     port: int = Field(9094, ge=1, le=65535, description="a local port of the SuperNode")
+    version: str | None = Field(
+        None, max_length=50, description="the version of fedloom that the folder is of"
+    )
 
 
 def read_settings(kind: type[S], file: Path) -> S:
