@@ -16,6 +16,7 @@ from fedloom.deploy.private_files import private_files
 from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Deployment, read_settings
+from fedloom.deploy.site_list import server_list
 from fedloom.experiment.run import read_experiment
 from fedloom.federation.progress import Progress, Stopped
 
@@ -124,4 +125,4 @@ def _serve(folder: Path, path: Path, name: str, carrier: Callable[[Deployment], 
         raise ExperimentError(
             f"site {missing[0]} has not joined within {seconds:g} s; start it, then run again"
         )
-    go_on(experiment, deployment.sites, path, sites, observe)
+    go_on(experiment, deployment.sites, path, sites, observe, lambda: server_list(folder))

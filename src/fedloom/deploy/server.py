@@ -6,7 +6,7 @@ round. The sites identify the run by the id in `run.json`.
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from fedloom.data.sample import MODALITIES
 from fedloom.deploy.evaluation import SiteEvaluator
 from fedloom.deploy.remote_engine import Carrier, Lost, RemoteEngine
 from fedloom.deploy.settings import check_deployable, experiment_digest
+from fedloom.deploy.site_list import LIST, MISSING, SiteList
 from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
 from fedloom.experiment.build import check_clients, client_shapes
 from fedloom.experiment.provenance import versions
@@ -35,6 +36,7 @@ from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
+from fedloom.privacy.secure.signatures import PublicKeys
 
 Short = Annotated[str, Field(max_length=100)]
 
@@ -70,12 +72,16 @@ def go_on(
     path: Path,
     carrier: Carrier,
     observe: Observer = lambda progress: None,
+    site_list: Callable[[], SiteList | None] = lambda: None,
 ) -> Result:
     """Start the run in `path` or resume it; every site must describe itself before round 0.
 
-    Raises ExperimentError for a site that does not, for another experiment's folder and for a damaged checkpoint.
+    `site_list` reads the server's signed list of sites. Raises ExperimentError for a site that does not describe itself, for
+    another experiment's folder, for a damaged checkpoint and for secure sums without a list.
     """
     check_deployable(experiment)
+    if experiment.privacy.secure is not None and site_list() is None:
+        raise ExperimentError(MISSING.format(folder="the server's folder", file=LIST))
     tracking = Tracking(experiment.track, RunFolder(path))
     torch.set_flush_denormal(True)  # as in experiment.build
     if experiment.engine.threads is not None:
@@ -89,7 +95,7 @@ def go_on(
     run = _run_name(path)
     described = _described(path, carrier, run, digest, sites)
     federation = build_server(
-        experiment, described, carrier, folder, run, lambda progress: observe(tracking(progress))
+        experiment, described, carrier, folder, run, lambda progress: observe(tracking(progress)), site_list
     )
     checkpoint = folder.last() if begun else None
     if begun:
@@ -111,6 +117,7 @@ def build_server(
     folder: RunFolder | None,
     run: str,
     observe: Observer = lambda progress: None,
+    site_list: Callable[[], SiteList | None] = lambda: None,
 ) -> Federation:
     """A federation whose clients are remote sites, before its first round."""
     model = experiment.task.model({name: site.holds for name, site in described.items()}, experiment.setup)
@@ -123,9 +130,15 @@ def build_server(
     }
     check_clients(experiment, model, clients)
     digest = experiment_digest(experiment)
-    engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
+    engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall, site_list)
     evaluator = SiteEvaluator()
     federation = Federation(experiment, engine, evaluator, folder, observe)
+
+    def public_keys() -> PublicKeys | None:
+        listed = site_list()
+        return None if listed is None else listed.keys
+
+    federation.public_keys = public_keys
     evaluator.federation = federation
     for client in federation.clients.values():
         client.states = Elsewhere()

@@ -3,11 +3,11 @@
 import math
 import time
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -42,6 +42,9 @@ from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
 from fedloom.tasks.evaluation import ClientModel
 from fedloom.tasks.metrics import EvaluationRecord
 
+if TYPE_CHECKING:
+    from fedloom.privacy.secure.signatures import PublicKeys
+
 
 @dataclass
 class Federation:
@@ -60,6 +63,8 @@ class Federation:
     """The clients that carry out the experiment's simulated attack."""
     skipped: str = ""
     """The number of samples left out because their files cannot be used, as a clause; empty for none."""
+    public_keys: Callable[[], "PublicKeys | None"] = lambda: None
+    """The clients' signing keys, under which secure sums are signed; none where all clients live in this process."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
