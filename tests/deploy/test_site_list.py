@@ -25,7 +25,7 @@ def test_a_kit_has_one_list_and_each_site_the_private_half_of_its_own_key(kit) -
         folder = kit / "sites" / name
         lists.append(read_list(folder / "sites.json", folder / "ca.pem"))
         identity = read_identity(folder)
-        identity.known().check(name, b"text", identity.sign(b"text"))
+        identity.known().check(name, b"text", identity.sign(b"text"), "")
         assert stat.S_IMODE((folder / "signing.key").stat().st_mode) == 0o600
     assert lists[0] == lists[1] == lists[2]
     assert lists[0].version == 1

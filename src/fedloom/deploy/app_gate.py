@@ -76,7 +76,12 @@ def _name_and_version(content: bytes) -> tuple[str, str]:
 
 def _note(line: str) -> None:
     """Keep the line where `deploy site` finds it and says it."""
-    with (Path(os.environ[TRAINER]).parent / TURNED_AWAY).open("a", encoding="utf-8") as file:
+    turned_away(Path(os.environ[TRAINER]).parent, line)
+
+
+def turned_away(folder: Path, line: str) -> None:
+    """Add a line to what was refused at a site."""
+    with (folder / TURNED_AWAY).open("a", encoding="utf-8") as file:
         file.write(line.replace("\n", " ")[:300] + "\n")
 
 

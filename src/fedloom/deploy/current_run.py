@@ -16,6 +16,7 @@ from fedloom.deploy.private_files import private_files
 from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Deployment, read_settings
+from fedloom.deploy.site_list import server_list
 from fedloom.experiment.run import read_experiment
 from fedloom.federation.progress import Progress, Stopped
 
@@ -131,4 +132,4 @@ def _serve(folder: Path, path: Path, name: str, carrier: Callable[[Deployment], 
         away = sites.wait_for(new, 0.0) if new else []
         return [site for site in listed if site not in away]
 
-    go_on(experiment, deployment.sites, path, sites, observe, wanted)
+    go_on(experiment, deployment.sites, path, sites, observe, lambda: server_list(folder), wanted)

@@ -17,6 +17,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.plain_text import plain
 from fedloom.core.seals import damaged, read_sealed, write_sealed
 from fedloom.deploy.descriptions import Described
+from fedloom.deploy.site_list import SiteList
 from fedloom.federation.client import Client
 
 FILE = "members.json"
@@ -25,6 +26,29 @@ REQUEST = "members"
 
 Wanted = Callable[[Collection[str]], Collection[str]]
 """The sites that are to take part from now on, given those that do; of others only those that are connected."""
+
+
+class HeldList:
+    """The signed list of sites, held for a round: the phases of a secure sum have to go by one version."""
+
+    def __init__(self, read: Callable[[], SiteList | None]) -> None:
+        """Read the list for the first time."""
+        self._read = read
+        self._held = read()
+
+    def __call__(self) -> SiteList | None:
+        """The list of this round."""
+        return self._held
+
+    def on_it(self, wanted: Wanted) -> Wanted:
+        """`wanted`, of those on the list, which is read anew."""
+
+        def listed(known: Collection[str]) -> Collection[str]:
+            self._held = self._read()
+            names = wanted(known)
+            return names if self._held is None else [name for name in names if name in self._held.sites]
+
+        return listed
 
 
 class Change(BaseModel):

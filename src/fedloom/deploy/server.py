@@ -6,7 +6,7 @@ round. The sites identify the run by the id in `run.json`.
 
 import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from fedloom.core.files import write_atomic
 from fedloom.data.client_data import ClientData
 from fedloom.deploy.descriptions import Described, ask_descriptions, read_descriptions, write_descriptions
 from fedloom.deploy.evaluation import SiteEvaluator
-from fedloom.deploy.members import Joining, Members, Wanted
+from fedloom.deploy.members import HeldList, Joining, Members, Wanted
 from fedloom.deploy.remote_engine import Carrier, RemoteEngine
 from fedloom.deploy.settings import check_deployable, experiment_digest
+from fedloom.deploy.site_list import LIST, MISSING, SiteList
 from fedloom.experiment.build import check_clients, client_shapes
 from fedloom.experiment.provenance import versions
 from fedloom.experiment.run import Result, finish, read_experiment
@@ -36,6 +37,7 @@ from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
 from fedloom.models.lora.ranks import Shapes
+from fedloom.privacy.secure.signatures import PublicKeys
 
 
 class Elsewhere:
@@ -58,14 +60,18 @@ def go_on(
     path: Path,
     carrier: Carrier,
     observe: Observer = lambda progress: None,
+    site_list: Callable[[], SiteList | None] = lambda: None,
     wanted: Wanted | None = None,
 ) -> Result:
     """Start the run in `path` or resume it; every site must describe itself before round 0.
 
-    `wanted` says before every round who is to take part; None: whoever did at the beginning. Raises ExperimentError for a site
-    that does not describe itself, for another experiment's folder and for a damaged checkpoint.
+    `site_list` reads the server's signed list of sites. `wanted` says before every round who is to take part, of those on the
+    list; None: whoever did at the beginning. Raises ExperimentError for a site that does not describe itself, for another
+    experiment's folder, for a damaged checkpoint and for secure sums without a list.
     """
     check_deployable(experiment)
+    if experiment.privacy.secure is not None and site_list() is None:
+        raise ExperimentError(MISSING.format(folder="the server's folder", file=LIST))
     tracking = Tracking(experiment.track, RunFolder(path))
     torch.set_flush_denormal(True)  # as in experiment.build
     if experiment.engine.threads is not None:
@@ -83,6 +89,7 @@ def go_on(
         folder.create()
     run = _run_name(path)
     described = _described(path, carrier, run, digest, sites)
+    held = HeldList(site_list)
     checkpoint = folder.last() if begun else None
     members = Members.of(folder.state, described, -1 if checkpoint is None else checkpoint.round)
     federation = build_server(
@@ -92,8 +99,11 @@ def go_on(
         folder,
         run,
         lambda progress: observe(tracking(progress)),
+        held,
     )
-    joining = _joining(federation, experiment, members, described, path, carrier, run, wanted)
+    joining = _joining(
+        federation, experiment, members, described, path, carrier, run, held.on_it(wanted or set)
+    )
     joining.restore(described)
     if begun:
         federation.resume(checkpoint)
@@ -114,6 +124,7 @@ def build_server(
     folder: RunFolder | None,
     run: str,
     observe: Observer = lambda progress: None,
+    site_list: Callable[[], SiteList | None] = lambda: None,
 ) -> Federation:
     """A federation whose clients are remote sites, before its first round."""
     model = experiment.task.model({name: site.holds for name, site in described.items()}, experiment.setup)
@@ -121,9 +132,15 @@ def build_server(
     clients = {name: _client(experiment, model, name, site, shapes[name]) for name, site in described.items()}
     check_clients(experiment, model, clients)
     digest = experiment_digest(experiment)
-    engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
+    engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall, site_list)
     evaluator = SiteEvaluator()
     federation = Federation(experiment, engine, evaluator, folder, observe)
+
+    def public_keys() -> PublicKeys | None:
+        listed = site_list()
+        return None if listed is None else listed.keys
+
+    federation.public_keys = public_keys
     evaluator.federation = federation
     for client in federation.clients.values():
         client.states = Elsewhere()
@@ -145,7 +162,7 @@ def _joining(
     path: Path,
     carrier: Carrier,
     run: str,
-    wanted: Wanted | None,
+    wanted: Wanted,
 ) -> Joining:
     """Who joins and leaves a run before a round, set as the federation's `before_round`."""
     engine = federation.engine
@@ -166,7 +183,7 @@ def _joining(
     joining = Joining(
         members,
         engine.clients,
-        wanted or set,
+        wanted,
         describe,
         keep,
         client,

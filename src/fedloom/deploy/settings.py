@@ -107,9 +107,9 @@ def experiment_digest(experiment: Experiment) -> str:
 def requests_of(experiment: Experiment) -> tuple[str, ...]:
     """The names of all requests to a site in this experiment."""
     if experiment.privacy.secure is not None:  # the phases wrap the method's own requests
-        from fedloom.privacy.secure.client import PHASES
+        from fedloom.privacy.secure.messages import SIGNED_PHASES
 
-        return tuple(sorted({*ALWAYS, *PHASES}))
+        return tuple(sorted({*ALWAYS, *SIGNED_PHASES}))
     methods = {experiment.method_in(round) for round in (1, experiment.rounds)} | {experiment.method}
     return tuple(sorted({*ALWAYS, *(request for m in methods for request in m.requests)}))
 

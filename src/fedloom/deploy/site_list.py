@@ -111,6 +111,11 @@ def read_list(file: Path, ca: Path) -> SiteList:
     return verified(text, ca, str(file))
 
 
+def server_list(server: Path) -> SiteList | None:
+    """The list of a server's folder; None in one of an older kit. Raises ExperimentError for a list that does not verify."""
+    return read_list(server / LIST, server / "tls" / CA) if (server / LIST).is_file() else None
+
+
 @private_files()
 def change_list(
     server: Path, ca_key: Path, add: Mapping[str, str] | None = None, remove: Collection[str] = ()

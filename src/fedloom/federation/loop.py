@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,6 +40,9 @@ from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
 from fedloom.tasks.evaluation import ClientModel
 from fedloom.tasks.metrics import EvaluationRecord
 
+if TYPE_CHECKING:
+    from fedloom.privacy.secure.signatures import PublicKeys
+
 
 @dataclass
 class Federation:
@@ -60,6 +63,8 @@ class Federation:
     """The number of samples left out because their files cannot be used, as a clause; empty for none."""
     before_round: Callable[[int], Sequence[Mapping[str, Any]]] = lambda number: ()
     """Called before a round; it may change the clients, and returns lines for the ledger."""
+    public_keys: Callable[[], "PublicKeys | None"] = lambda: None
+    """The clients' signing keys, under which secure sums are signed; none where all clients live in this process."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -221,7 +226,8 @@ class Federation:
             return
         self.resumed = True
         self.round = checkpoint.round
-        self.state = self._on_device(checkpoint.state)
+        # What was read is mapped from a file that the next round removes.
+        self.state = checkpoint.state.copied(self.client_states.device)
         self.totals = Totals(**checkpoint.totals)
         self.change = {n: t.to(self.client_states.device, copy=True) for n, t in checkpoint.change.items()}
         self.client_states.restore(checkpoint.round, checkpoint.seals)
@@ -229,14 +235,6 @@ class Federation:
             lines = self.folder.history("metrics.jsonl")
             self.first_metrics = {x["name"]: x["value"] for x in lines if x["round"] == 0}
             self.last_metrics = {x["name"]: x["value"] for x in lines if x["round"] == self.round}
-
-    def _on_device(self, state: State) -> State:
-        """A copy of the state on the model's device: the one that was read is mapped from a file that the next round removes."""
-        device = self.client_states.device
-        shared, own = (
-            {n: t.to(device, copy=True) for n, t in x.items()} for x in (state.shared, state.tensors)
-        )
-        return State(shared, own, state.values)
 
     def cohort(self, number: int) -> list[str]:
         """The clients of a round: a seeded draw from the sorted names; Poisson sampling with differential privacy."""
