@@ -13,14 +13,17 @@ import pytest
 
 from fedloom.deploy import server
 from fedloom.deploy.certificates import write_signing_key
+from fedloom.deploy.demands import Budget, Spending
 from fedloom.deploy.server import Described, ask_descriptions
 from fedloom.deploy.settings import experiment_digest
 from fedloom.deploy.site_list import change_list
 from fedloom.deploy.wire import Request
 from fedloom.experiment.settings import Experiment
+from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.secure.masks import public_key
 from fedloom.privacy.secure.messages import CONSISTENCY, KEYS, MASKED, OURS, SHARES, SIGNED_PHASES, UNMASK
 from fedloom.privacy.secure.messages import to_tensor as tensor
+from fedloom.privacy.settings import DP
 from tests.deploy.mallory import Mallory, with_numbers, with_tensors
 from tests.deploy.silos import Silos
 
@@ -263,3 +266,30 @@ def test_a_newer_list_reaches_every_site_with_the_next_question_and_an_older_one
         )
     )
     assert_found_out(mallory, entry, "is not signed by this federation's CA", *NAMES)
+
+
+def test_a_sum_with_fewer_fellows_than_a_site_demands_is_refused_before_any_share_leaves(
+    summed, mallory, monkeypatch
+) -> None:
+    client = mallory.silos.trainers[NORTH].client
+    monkeypatch.setattr(client, "safeguards", dataclasses.replace(client.safeguards, fellows=2))
+    entry = summed()
+    said = "could be opened with 1 others in it, and image-01 demands 2; 3 clients take part"
+    assert said in entry["refused"][NORTH]
+    assert said in (mallory.silos.folder / NORTH / "turned-away").read_text()
+    assert NORTH not in mallory.answered(SHARES)
+    assert entry["answered"] == [SOUTH, WEST], "the others lose nothing"
+
+
+def test_a_site_whose_budget_is_spent_takes_part_in_no_further_sum(summed, mallory, monkeypatch) -> None:
+    folder, dp = mallory.silos.folder / NORTH, DP(noise_multiplier=2.0)
+    epsilon = Accountant.of(dp, 1.0).epsilon(2) + 0.01
+    monkeypatch.setattr(
+        mallory.silos.trainers[NORTH], "spending", Spending(folder, Budget(epsilon=epsilon), dp)
+    )
+    for _ in range(2):  # each a run of its own
+        assert summed()["answered"] == list(NAMES)
+    entry = summed()
+    assert entry["answered"] == [SOUTH, WEST]
+    assert "it has spent" in entry["refused"][NORTH]
+    assert NORTH not in mallory.answered(KEYS), "nothing is trained for it, either"

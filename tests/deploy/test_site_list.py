@@ -106,9 +106,9 @@ def test_secure_sums_without_a_list_are_refused_before_anything_is_loaded(quick,
     folder = kit / "sites/north"
     (folder / "signing.key").unlink()
     site = read_settings(Site, folder / "site.yaml")
-    with pytest.raises(ExperimentError, match="has no signing.key; it comes from an older kit"):
+    with pytest.raises(ExperimentError, match=r"has no signing\.key; it comes from an older kit"):
         SiteTrainer(site, experiment, folder)
-    with pytest.raises(ExperimentError, match="has no sites.json; it comes from an older kit"):
+    with pytest.raises(ExperimentError, match=r"has no sites\.json; it comes from an older kit"):
         go_on(experiment, ("north", "south"), tmp_path / "run", Nobody())
     assert not (tmp_path / "run").exists()
 

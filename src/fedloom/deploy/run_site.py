@@ -11,11 +11,13 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.app_bundle import pinned_app, write_gates
 from fedloom.deploy.app_gate import APP, TRAINER, TURNED_AWAY
+from fedloom.deploy.demands import unmet
 from fedloom.deploy.flower_key import ask_for_key
 from fedloom.deploy.keeping import Keeper, Log
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Site, experiment_digest, read_settings
+from fedloom.deploy.site_list import site_count
 from fedloom.experiment.run import read_experiment
 from fedloom.privacy.settings import Privacy
 
@@ -39,6 +41,7 @@ def terms(folder: Path) -> dict[str, str]:
         "requests that are done": ", ".join(site.requests),
         "code that runs": f"the fedloom installed here, called by its own Flower app ({pinned_app()[:16]}) and no other",
         "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{protection}; counts, losses and figures",
+        "this site demands": site.demands.sentence,
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
     }
@@ -94,6 +97,8 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
     """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
+    if reason := unmet(site.demands, read_experiment(folder), site_count(site, folder)):
+        raise ExperimentError(f"{site.name} does not join: {reason}")
     if not accepted(folder):
         raise ExperimentError(
             f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"

@@ -12,6 +12,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.validation import validated
 from fedloom.deploy.addresses import Endpoint, Host, SiteName
+from fedloom.deploy.demands import Demands
 from fedloom.deploy.wire import ALWAYS
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
@@ -75,6 +76,9 @@ class Site(BaseModel):
     )
     engine: EngineSettings = Field(EngineSettings(), description="device, threads and memory of this machine")
     port: int = Field(9094, ge=1, le=65535, description="a local port of the SuperNode")
+    demands: Demands = Field(
+        Demands(), description="what the experiment and the server have to keep; otherwise the site refuses"
+    )
 
 
 def read_settings(kind: type[S], file: Path) -> S:

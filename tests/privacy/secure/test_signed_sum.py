@@ -18,7 +18,7 @@ from tests.privacy.secure.sums import drawn
 
 CLIENTS = ("a", "b", "c", "d", "e")
 VIEWS = {"a": "abc", "b": "abd", "c": "abc", "d": "abd", "e": "abe"}
-"""Who is left, as a lying server tells each client: three, itself among them. a and b are in all lists, c, d, e in two at most."""
+"""Who is left, as a lying server tells each client: three, itself among them. a and b are in all, c, d and e in two at most."""
 SESSION = b"a session's salt"
 
 
