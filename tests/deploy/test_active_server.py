@@ -274,7 +274,7 @@ def test_a_sum_with_fewer_fellows_than_a_site_demands_is_refused_before_any_shar
     client = mallory.silos.trainers[NORTH].client
     monkeypatch.setattr(client, "safeguards", dataclasses.replace(client.safeguards, fellows=2))
     entry = summed()
-    said = "could be opened with 1 others in it, and image-01 demands 2; 3 clients take part"
+    said = "could be opened with 1, and image-01 demands 2 (3 clients take part)"
     assert said in entry["refused"][NORTH]
     assert said in (mallory.silos.folder / NORTH / "turned-away").read_text()
     assert NORTH not in mallory.answered(SHARES)

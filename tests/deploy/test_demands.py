@@ -88,7 +88,7 @@ def test_a_site_whose_demands_are_not_met_starts_nothing(kit, monkeypatch) -> No
     run_site.accept(folder)
     demand(folder, secure=True, fellows=9)
     monkeypatch.setattr(run_site, "Child", lambda *_: pytest.fail("nothing is started"))
-    with pytest.raises(ExperimentError, match="^north does not join: site.yaml demands 9 fellows"):
+    with pytest.raises(ExperimentError, match=r"^north does not join: site\.yaml demands 9 fellows"):
         run_site.run_site(folder, print)
     experiment, site = run_site.read_experiment(folder), read_settings(Site, folder / "site.yaml")
     with pytest.raises(ExperimentError, match="demands 9 fellows"):

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,16 @@ app = typer.Typer(
 out = console()
 
 Server = Annotated[Path, typer.Argument(help="the server's folder, as init wrote it")]
+
+
+class SitePart(str, Enum):
+    """The half of a site that a process keeps running."""
+
+    both = "both"
+    trainer = "trainer"
+    node = "node"
+
+
 RunName = Annotated[str, typer.Option("--run", help="the run's name; its folder is runs/<name>")]
 
 
@@ -80,14 +91,41 @@ def site(
     accept: Annotated[
         bool, typer.Option("--accept", help="agree to what is shown; asked once for each experiment")
     ] = False,
+    trainer_user: Annotated[
+        str | None, typer.Option(help="as root: the user that holds data and keys, by name or number")
+    ] = None,
+    node_user: Annotated[
+        str | None, typer.Option(help="as root: the user that speaks to the server, by name or number")
+    ] = None,
+    hand_over: Annotated[
+        bool, typer.Option("--hand-over", help="as root: give the folder to the two users, and start nothing")
+    ] = False,
+    part: Annotated[
+        SitePart, typer.Option(help="run this half alone, as its user; the node in its own folder")
+    ] = SitePart.both,
 ) -> None:
     """Show what this site is asked for; once that is accepted, join and stay, until interrupted."""
-    from fedloom.deploy import run_site
+    from fedloom.deploy import run_site, site_users
 
+    if part is SitePart.node:  # it has no experiment, and joins once the trainer has started
+        run_site.run_site(folder, _say, _until_signalled(), "node")
+        return
     out.print(_table(list(run_site.terms(folder).items())))
-    if accept:
+    users = [site_users.User.of(name) for name in (trainer_user, node_user) if name is not None]
+    if len(users) == 1 or (hand_over and not users) or (users and part is not SitePart.both):
+        raise ExperimentError(
+            "--trainer-user and --node-user stand together, and without --part; --hand-over needs both"
+        )
+    divided = (folder / "node").is_dir()
+    if accept and not (users and divided):  # a folder that is another user's is written by that user alone
         run_site.accept(folder)
-    run_site.run_site(folder, _say, _until_signalled())
+    if not users:
+        run_site.run_site(folder, _say, _until_signalled(), part.value)
+        return
+    trainer, node = users
+    site_users.hand_over(folder, trainer, node)
+    if not hand_over:
+        site_users.run_halves(folder.resolve(), trainer, node, _until_signalled(), accept=accept and divided)
 
 
 @app.command(epilog="Example: fedloom deploy run hospitals/server --run first")

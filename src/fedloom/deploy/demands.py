@@ -112,7 +112,8 @@ class Spending:
 
     def __init__(self, folder: Path, budget: Budget, dp: DP) -> None:
         """Read what has been spent. Raises ExperimentError for a damaged file."""
-        self.file, self.budget, self.dp = folder / SPENT, budget, dp
+        self.file, self.budget, self.kind = folder / SPENT, budget, dp.accountant
+        self._one = 1 / Accountant.of(dp, 1.0).noise_multiplier ** 2
         self.sums, self.inverse = 0, 0.0
         if not self.file.is_file():
             return
@@ -129,10 +130,10 @@ class Spending:
 
     def epsilon(self, more: int = 0) -> float:
         """ε at the demanded δ of the sums so far and `more` of this experiment's."""
-        inverse = self.inverse + more / self.dp.noise_multiplier**2
+        inverse = self.inverse + more * self._one
         if not inverse:
             return 0.0
-        return Accountant(1 / math.sqrt(inverse), 1.0, self.budget.delta, self.dp.accountant).epsilon(1)
+        return Accountant(1 / math.sqrt(inverse), 1.0, self.budget.delta, self.kind).epsilon(1)
 
     def refusal(self) -> str | None:
         """The sentence that refuses one more sum, or None."""
@@ -145,5 +146,5 @@ class Spending:
 
     def take(self) -> None:
         """Count one more sum, on the disk, before it is answered."""
-        self.sums, self.inverse = self.sums + 1, self.inverse + 1 / self.dp.noise_multiplier**2
+        self.sums, self.inverse = self.sums + 1, self.inverse + self._one
         write_atomic(self.file, json.dumps({"sums": self.sums, "inverse_square": self.inverse}).encode())

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
@@ -18,11 +19,14 @@ from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Site, experiment_digest, read_settings
 from fedloom.deploy.site_list import site_count
+from fedloom.deploy.trainer_link import ADDRESS, NODE, endpoint
 from fedloom.experiment.run import read_experiment
 from fedloom.privacy.settings import Privacy
 
 CERTIFICATE, SIGNATURE, REFUSED = "certificate verify failed", "401 Unauthorized", "[code: 2004]"
 """Log messages of a rejected SuperNode; its exit code does not identify the cause."""
+Part = Literal["both", "trainer", "node"]
+"""The half of a site that a process keeps running."""
 MISTAKE = 2
 """The trainer's exit code for unusable settings or data of the site."""
 
@@ -89,22 +93,20 @@ def _terms_record(folder: Path) -> dict[str, object]:
 
 
 @private_files()
-def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -> None:
-    """Keep trainer and SuperNode running; the SuperNode joins once the trainer has loaded.
+def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True, part: Part = "both") -> None:
+    """Keep trainer and SuperNode running, or one of them; the SuperNode joins once the trainer has loaded.
+
+    `folder` is the site's, or for the SuperNode alone its own (see `deploy.site_users`).
 
     Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, and for data that
     cannot be used at a site that has not answered yet; at any other, a disk may only be late.
     """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
-    if reason := unmet(site.demands, read_experiment(folder), site_count(site, folder)):
-        raise ExperimentError(f"{site.name} does not join: {reason}")
-    if not accepted(folder):
-        raise ExperimentError(
-            f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
-        )
-    address = folder / "trainer.json"
-    address.unlink(missing_ok=True)
+    address = folder / ADDRESS if part == "node" else endpoint(folder)
+    if part != "node":
+        _check(folder, site, part)
+        address.unlink(missing_ok=True)
     env = environment(folder / "flower", {TRAINER: str(address), APP: pinned_app()})
     env["PATH"] = f"{write_gates(folder / 'programs')}{os.pathsep}{env['PATH']}"
     turned_away = folder / TURNED_AWAY
@@ -121,8 +123,9 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
         while go_on():
             if trainer.code == MISTAKE and not has_answered:
                 raise ExperimentError(trainer.last_words(1).removeprefix("fedloom: "))
-            kept_trainer.tend()
-            if address.is_file() and kept_node.tend():
+            if part != "node":
+                kept_trainer.tend()
+            if part != "trainer" and address.is_file() and kept_node.tend():
                 log(f"{site.name}: joins {site.server}")
             if turned_away.is_file():
                 for line in sorted(set(turned_away.read_text(encoding="utf-8").splitlines())):
@@ -132,7 +135,23 @@ def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -
     finally:
         node.stop()
         trainer.stop()
-        address.unlink(missing_ok=True)
+        if part != "node":
+            address.unlink(missing_ok=True)
+
+
+def _check(folder: Path, site: Site, part: Part) -> None:
+    """Raise ExperimentError where the site must not start."""
+    if part == "both" and (folder / NODE).is_dir():
+        raise ExperimentError(
+            f"{folder} is divided between two users; start it as root with --trainer-user and --node-user, or its halves by "
+            "themselves with --part"
+        )
+    if reason := unmet(site.demands, read_experiment(folder), site_count(site, folder)):
+        raise ExperimentError(f"{site.name} does not join: {reason}")
+    if not accepted(folder):
+        raise ExperimentError(
+            f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
+        )
 
 
 def refusal(node: Child, key_known: Callable[[], bool | None]) -> str | None:

@@ -11,7 +11,7 @@ from fedloom.core.hf_logging import quiet_process
 from fedloom.core.terminal import visible
 from fedloom.deploy.settings import Site, read_settings
 from fedloom.deploy.trainer import SiteTrainer
-from fedloom.deploy.trainer_link import serve
+from fedloom.deploy.trainer_link import endpoint, serve
 from fedloom.experiment.run import read_experiment
 
 
@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
         torch.set_num_threads(site.engine.threads)
     trainer = SiteTrainer(site, read_experiment(folder), folder)
     parent = os.getppid()
-    serve(folder / "trainer.json", trainer.answer, lambda: os.getppid() == parent)
+    serve(endpoint(folder), trainer.answer, lambda: os.getppid() == parent)
 
 
 if __name__ == "__main__":
