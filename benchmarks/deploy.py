@@ -138,7 +138,8 @@ class Kit:
         server = f"localhost:{self.port}"
         if kind == "node":
             pin = hashlib.sha256(build_fab_from_disk(self.folder / kind)).hexdigest()
-            return [sys.executable, "-m", "fedloom.deploy.flower_node", str(place), server, pin]
+            trainer = str(place / "trainer.json")
+            return [sys.executable, "-m", "fedloom.deploy.flower_node", str(place), server, pin, trainer]
         options = {
             "--root-certificates": str(place / "ca.pem"),
             "--superlink": server,

@@ -4,8 +4,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from fedloom.core.tensor_files import digest_of
+from fedloom.deploy.certificates import write_signing_key, write_tls
+from fedloom.deploy.logs import Log
 from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.settings import Site, requests_of
+from fedloom.deploy.site_list import SiteList, server_list, signed
 from fedloom.deploy.trainer import SiteTrainer
 from fedloom.deploy.wire import Request
 from fedloom.experiment.settings import Experiment
@@ -23,6 +26,26 @@ class Silos:
         self.trainers: dict[str, SiteTrainer] = {}
         self.asked: list[str] = []
         self.between: Between | None = None
+        if experiment.privacy.secure is not None:
+            self.write_kit()
+
+    def write_kit(self) -> None:
+        """What a kit holds for secure sums: the CA, its signed list of sites, and each site's signing key."""
+        server = self.folder / "server"
+        (server / "tls").mkdir(parents=True)
+        write_tls(server / "tls", server / "ca.key", "localhost")
+        keys = {}
+        for name in self.names:
+            (self.folder / name).mkdir()
+            (self.folder / name / "ca.pem").write_bytes((server / "tls" / "ca.pem").read_bytes())
+            keys[name] = write_signing_key(self.folder / name / "signing.key")
+        listed = signed(keys, 1, server / "ca.key")
+        for folder in (server, *(self.folder / name for name in self.names)):
+            (folder / "sites.json").write_text(listed.text)
+
+    def site_list(self) -> SiteList | None:
+        """The server's list of sites."""
+        return server_list(self.folder / "server")
 
     def trainer(self, name: str) -> SiteTrainer:
         """The site's trainer, started where it is not running."""
@@ -45,6 +68,16 @@ class Silos:
                 yield name, self.trainer(name).answer(question)
             else:
                 yield from self.between(name, question)
+
+
+def said_into(lines: list[str]) -> Log:
+    """A log that keeps the lines for people alone."""
+
+    def log(line: str, *event: str, **fields: object) -> None:
+        if line:
+            lines.append(line)
+
+    return log
 
 
 class Killed(BaseException):

@@ -17,7 +17,7 @@ from fedloom.deploy.commands import app
 from fedloom.deploy.settings import Deployment, Site, read_settings
 from fedloom.deploy.site_kit import write_kit
 from fedloom.federation.run_folder import RunFolder
-from tests.deploy.silos import Silos
+from tests.deploy.silos import Silos, said_into
 
 NAMES = ("image-01", "image-02")
 
@@ -167,7 +167,7 @@ def watch(kit, monkeypatch) -> Any:
     run_server = pytest.importorskip("fedloom.deploy.run_server")
     monkeypatch.setattr(run_server, "program", lambda name: f"/bin/{name}")
     said: list[str] = []
-    watchdog = run_server.Server(kit, said.append)
+    watchdog = run_server.Server(kit, said_into(said))
     watchdog.said, watchdog.done, watchdog.fails, now = said, [], [], [1000.0]
 
     def flower(*arguments: str) -> str:
@@ -184,14 +184,14 @@ def watch(kit, monkeypatch) -> Any:
 
 def test_every_key_is_let_in_once_also_after_a_kill_in_between(watch, kit) -> None:
     watch.fails = ["flwr supernode failed: │ The public key is already in │ │ use. │"]
-    watch._register()
+    watch._registration.match(NAMES)
     assert [a[-1] for a in watch.done] == list(NAMES)
-    watch._register()
+    watch._registration.match(NAMES)
     assert len(watch.done) == 2
     (kit / "state" / "registered.json").unlink()
     watch.fails = ["flwr supernode failed: no connection"]
     with pytest.raises(ExperimentError, match="no connection"):
-        watch._register()
+        watch._registration.match(NAMES)
 
 
 def test_the_watch_starts_the_current_run_and_starts_it_again_when_nobody_is_at_work(watch, kit) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedloom.deploy.keeping import FACTOR, FIRST, LONGEST, SETTLED, SPREAD, Keeper, Pauses
+from tests.deploy.silos import said_into
 
 
 class Stub:
@@ -34,7 +35,7 @@ class Stub:
 def kept(lasts: list[float], hours: float) -> tuple[Stub, list[str]]:
     now, said = [0.0], []
     child: Any = Stub(now, lasts)
-    keeper = Keeper(child, lambda: "refused", said.append, Pauses(lambda low, high: 1.0), lambda: now[0])
+    keeper = Keeper(child, lambda: "refused", said_into(said), Pauses(lambda low, high: 1.0), lambda: now[0])
     while now[0] < hours * 3600:
         keeper.tend()
         now[0] += 1.0
@@ -94,7 +95,7 @@ def test_the_pause_begins_when_the_reason_is_known() -> None:
         now[0] += 30.0  # the server takes its time to answer
         return "refused"
 
-    keeper = Keeper(child, why, lambda line: None, Pauses(lambda low, high: 1.0), lambda: now[0])
+    keeper = Keeper(child, why, said_into([]), Pauses(lambda low, high: 1.0), lambda: now[0])
     keeper.tend()
     now[0] += 2.0
     keeper.tend()

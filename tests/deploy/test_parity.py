@@ -95,12 +95,13 @@ def test_what_cannot_be_deployed_says_so_before_anything_is_asked(settings, name
 
 
 def test_a_secure_sum_between_sites_is_the_plain_models(quick, tmp_path) -> None:
-    """FedA²'s two asks, each in four phases, through wire and trainers; fixed point is all that differs."""
+    """FedA²'s two asks, each in five phases, through wire and trainers; fixed point is all that differs."""
     names = tuple(f"image-0{i}" for i in (1, 2, 3))
     settings = {"data": {"clients": {"image": 3}, "train": 6, "test": 1}, "engine": OFF}
     run(quick("feda2-lora", **settings), tmp_path / "plain")
     secret = quick("feda2-lora", **settings, privacy={"secure": {}})
-    result = go_on(secret, names, tmp_path / "far", Silos(secret, names, tmp_path / "sites"))
+    silos = Silos(secret, names, tmp_path / "sites")
+    result = go_on(secret, names, tmp_path / "far", silos, site_list=silos.site_list)
     assert result.summary["status"] == "complete"
     one, two = shared(tmp_path / "plain"), shared(tmp_path / "far")
     assert one.keys() == two.keys()

@@ -19,6 +19,7 @@ from fedloom.deploy.settings import Deployment, Site, experiment_digest, read_se
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.state import SiteState
 from fedloom.experiment.run import read_experiment
+from tests.deploy.silos import said_into
 from tests.processes import running
 
 
@@ -82,8 +83,8 @@ def test_what_a_site_and_a_server_write_while_they_run_is_their_owners_alone(
     run_site.accept(folder)
     writes = shell("mkdir runs; echo x > runs/state; echo loaded; exec sleep 60")
     monkeypatch.setattr(run_site, "_trainer", lambda f: ["/bin/sh", "-c", f"cd {f} && {writes[2]}"])
-    monkeypatch.setattr(run_site, "_node", lambda f, s: shell("exec sleep 60"))
-    run_site.run_site(folder, print, lambda: not (folder / "runs/state").exists())
+    monkeypatch.setattr(run_site, "_node", lambda f, s, t: shell("exec sleep 60"))
+    run_site.run_site(folder, said_into([]), lambda: not (folder / "runs/state").exists())
     current_run.begin(kit / "server", "first")
     SiteState(folder / "runs" / ("a" * 32))
     assert open_to_others(kit) == []
@@ -160,13 +161,13 @@ def test_a_site_sees_its_terms_and_runs_nothing_before_it_accepts_them(kit) -> N
     assert "FedSA" in shown["method"]
     assert "lora_B" in shown["stays at this site"]
     with pytest.raises(ExperimentError, match="before its terms are accepted"):
-        run_site.run_site(folder, print, lambda: False)
+        run_site.run_site(folder, said_into([]), lambda: False)
     run_site.accept(folder)
-    run_site.run_site(folder, print, lambda: False)
+    run_site.run_site(folder, said_into([]), lambda: False)
     text = (folder / "experiment.yaml").read_text()
     (folder / "experiment.yaml").write_text(text.replace("rounds: 2", "rounds: 99"))
     with pytest.raises(ExperimentError, match="before its terms are accepted"):
-        run_site.run_site(folder, print, lambda: False)
+        run_site.run_site(folder, said_into([]), lambda: False)
 
 
 def test_a_second_kit_overwrites_no_key(kit, quick) -> None:
@@ -253,9 +254,9 @@ def test_a_site_whose_data_cannot_be_used_says_so_and_tries_no_more(kit, monkeyp
     monkeypatch.setattr(
         run_site, "_trainer", lambda f: shell("echo 'fedloom: the data hold nothing' ; exit 2")
     )
-    monkeypatch.setattr(run_site, "_node", lambda f, s: shell("sleep 60"))
+    monkeypatch.setattr(run_site, "_node", lambda f, s, t: shell("sleep 60"))
     with pytest.raises(ExperimentError, match=r"^the data hold nothing$"):
-        run_site.run_site(folder, print)
+        run_site.run_site(folder, said_into([]))
 
 
 @pytest.fixture
@@ -272,7 +273,7 @@ def test_a_site_that_answered_before_waits_for_its_data(kit, monkeypatch, at_onc
     monkeypatch.setattr(
         run_site, "_trainer", lambda f: shell("echo 'fedloom: there is no /srv/north' ; exit 2")
     )
-    run_site.run_site(folder, log.append, lambda: len(log) < 7)
+    run_site.run_site(folder, said_into(log), lambda: len(log) < 7)
     assert all("there is no /srv/north" in line and "started again in" in line for line in log)
 
 
@@ -280,8 +281,8 @@ def test_a_trainer_that_dies_is_started_again_and_again(kit, monkeypatch, at_onc
     folder, log = kit / "sites/north", []
     run_site.accept(folder)
     monkeypatch.setattr(run_site, "_trainer", lambda f: shell("echo out of memory; exit 1"))
-    monkeypatch.setattr(run_site, "_node", lambda f, s: shell(f"touch {f}/joined"))
-    run_site.run_site(folder, log.append, lambda: len(log) < 12)
+    monkeypatch.setattr(run_site, "_node", lambda f, s, t: shell(f"touch {f}/joined"))
+    run_site.run_site(folder, said_into(log), lambda: len(log) < 12)
     place = folder.resolve() / "logs/trainer.log"
     assert set(log) == {f"north: trainer ended with 1 (out of memory); see {place}; started again in 0 s"}
     assert not (folder / "joined").exists(), "it joins once a trainer has loaded"
@@ -295,8 +296,8 @@ def test_a_site_that_is_turned_away_never_gives_up(sign, kit, monkeypatch, at_on
     run_site.accept(folder)
     monkeypatch.setattr(run_site, "ask_for_key", lambda *_: None)
     monkeypatch.setattr(run_site, "_trainer", lambda f: shell(f"touch {f}/trainer.json; exec sleep 60"))
-    monkeypatch.setattr(run_site, "_node", lambda f, s: shell(f"echo '{sign}'; exit 1"))
-    run_site.run_site(folder, log.append, lambda: len(log) < 16)
+    monkeypatch.setattr(run_site, "_node", lambda f, s, t: shell(f"echo '{sign}'; exit 1"))
+    run_site.run_site(folder, said_into(log), lambda: len(log) < 16)
     joined = "north: joins fl.example.org:443"
     assert log[0] == joined
     refusals = {line for line in log if line != joined}

@@ -1,5 +1,7 @@
-"""The exceptions that the command line prints as a single sentence, each with its exit code."""
+"""The exceptions that the command line prints as a single sentence, each with its exit code, and the place of others."""
 
+import traceback
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -14,3 +16,9 @@ class DiskError(ExperimentError):
     """A full or unwritable disk, or a damaged file of a run, in one sentence."""
 
     exit_code: ClassVar[int] = 3
+
+
+def with_place(error: Exception) -> str:
+    """An error with the file and line that raised it."""
+    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
+    return f"{type(error).__name__}: {error} ({Path(frame.f_code.co_filename).name}, line {line})"

@@ -14,9 +14,6 @@ from pathlib import Path
 from fedloom.core.files import write_atomic
 from fedloom.deploy.processes import QUIET
 
-TURNED_AWAY = "turned-away"
-"""File in a site's folder: the runs of other apps that were refused, a line each."""
-
 
 def write_app(folder: Path) -> None:
     """Write the app's files; the folder may be new."""

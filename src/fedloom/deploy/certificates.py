@@ -1,6 +1,7 @@
 """Keys and certificates of a deployment: a private CA, the server's certificate, and a key per site.
 
-TLS authenticates the server to a site; each site signs its requests with its own key, which authenticates it to the server.
+TLS authenticates the server to a site; each site signs its requests with its node key, which authenticates it to the server, and
+its keys of secure sums with its signing key, which authenticates it to the other sites.
 """
 
 import datetime
@@ -11,6 +12,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -75,6 +77,13 @@ def write_node_key(private: Path, public: Path) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
     write_secret(private, key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     public.write_bytes(key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b"\n")
+
+
+def write_signing_key(file: Path) -> str:
+    """Write a site's private signing key (Ed25519, PEM); returns the public one as 64 hex digits, for the list of sites."""
+    key = Ed25519PrivateKey.generate()
+    write_secret(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return key.public_key().public_bytes_raw().hex()
 
 
 def _names(host: str) -> list[x509.GeneralName]:

@@ -5,7 +5,7 @@ lock on its folder, which the system releases when the process dies: a run is ac
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from fedloom.deploy.private_files import private_files
 from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Deployment, read_settings
+from fedloom.deploy.site_list import server_list
 from fedloom.experiment.run import read_experiment
 from fedloom.federation.progress import Progress, Stopped
 
@@ -31,8 +32,12 @@ class Waiting(Carrier, Protocol):
 
 @private_files()
 def begin(folder: Path, name: str) -> Path:
-    """Make `name` the current run, new or resumed; returns its folder."""
-    path = run_path(folder, name)
+    """Make `name` the current run, new or resumed; returns its folder. Raises ExperimentError while another one goes on."""
+    path, other = run_path(folder, name), current(folder)
+    if other not in (None, name) and not _over(run_path(folder, other)):
+        raise ExperimentError(
+            f"run {other} is not finished; wait for its end, or stop it with `fedloom deploy stop {folder}`"
+        )
     path.mkdir(parents=True, exist_ok=True)
     (path / FAILURE).unlink(missing_ok=True)
     write_atomic(folder / "current.json", json.dumps({"run": name}).encode())
@@ -83,6 +88,10 @@ def fail(path: Path, why: str) -> None:
     write_atomic(path / FAILURE, (why + "\n").encode())
 
 
+def _over(path: Path) -> bool:
+    return finished(path) or failure(path) is not None
+
+
 def worked_on(path: Path) -> bool:
     """Whether a process is executing a run."""
     return is_locked(path)
@@ -124,4 +133,11 @@ def _serve(folder: Path, path: Path, name: str, carrier: Callable[[Deployment], 
         raise ExperimentError(
             f"site {missing[0]} has not joined within {seconds:g} s; start it, then run again"
         )
-    go_on(experiment, deployment.sites, path, sites, observe)
+
+    def wanted(known: Collection[str]) -> list[str]:
+        listed = read_settings(Deployment, folder / "deployment.yaml").sites
+        new = tuple(site for site in listed if site not in known)
+        away = sites.wait_for(new, 0.0) if new else []
+        return [site for site in listed if site not in away]
+
+    go_on(experiment, deployment.sites, path, sites, observe, lambda: server_list(folder), wanted)

@@ -1,4 +1,4 @@
-"""`python -m fedloom.deploy.flower_node FOLDER SERVER PIN`: a site's node, which carries messages between server and trainer.
+"""`python -m fedloom.deploy.flower_node FOLDER SERVER PIN TRAINER`: a site's node, between the server and the trainer.
 
 Flower's own SuperNode fetches the app that the server submits and starts a process of it for every message. This node speaks the
 same protocol through Flower's own connection (its keys, signatures, heartbeats and retries), fetches no app and starts no
@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,10 @@ from flwr.supercore.inflatable.inflatable_utils import (
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from fedloom.deploy.app_bundle import TURNED_AWAY
+from fedloom.deploy import refusals
 from fedloom.deploy.flower_message import bytes_in, record_of
 from fedloom.deploy.pace import pause
-from fedloom.deploy.trainer_link import ADDRESS, Unreachable, ask
+from fedloom.deploy.trainer_link import Unreachable, ask
 
 
 class Node:
@@ -110,21 +111,18 @@ def answered(message: Message, trainer: Path) -> Message:
     return Message(record_of(data), reply_to=message)
 
 
-def main(folder: Path, server: str, pin: str) -> None:
-    """Join the server (host:port) with the folder's key, and answer until SIGTERM or a failed connection."""
-    signal.signal(
-        signal.SIGTERM, lambda number, frame: sys.exit(0)
-    )  # leaves, so that the server need not wait
+def main(folder: Path, server: str, pin: str, trainer: Path) -> None:
+    """Join the server (host:port) with the folder's key, and answer until SIGTERM or a failed connection.
+
+    `trainer`: the file with its port and secret.
+    """
+    # An exit, and no sudden end: the node leaves the server, which then need not wait for its heartbeats.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     key: Any = load_ssh_private_key((folder / "node.key").read_bytes(), None)
-
-    def note(line: str) -> None:
-        with (folder / TURNED_AWAY).open("a", encoding="utf-8") as file:
-            file.write(line.replace("\n", " ")[:300] + "\n")
-
     keys = (key, key.public_key())
     with http_request_response(server, False, str(folder / "ca.pem"), keys) as connection:
-        Node(connection, folder / ADDRESS, pin, note).work()
+        Node(connection, trainer, pin, partial(refusals.note, folder)).work()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:4])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], Path(sys.argv[4]))

@@ -7,6 +7,7 @@ import random
 import time
 from collections.abc import Callable
 
+from fedloom.deploy.logs import Log
 from fedloom.deploy.processes import Child
 
 FIRST, FACTOR, LONGEST = 2.0, 1.5, 300.0
@@ -16,7 +17,6 @@ SPREAD = 0.25
 SETTLED = 60.0
 """Seconds after which a process that ran so long starts again with the first pause."""
 
-Log = Callable[[str], None]
 Clock = Callable[[], float]
 
 
@@ -63,6 +63,7 @@ class Keeper:
             return False
         self._due = None
         self.child.start()
+        self.log("", "process_started", child=self.child.log.stem, starts=len(self.child.starts))
         return True
 
     def _after_end(self) -> float:
@@ -70,5 +71,7 @@ class Keeper:
         if self.child.lasted >= SETTLED:
             self.pauses.reset()
         pause, why = self.pauses.next(), self.why()
-        self.log(f"{why}; started again in {pause:.0f} s")
+        self.log(
+            f"{why}; started again in {pause:.0f} s", "process_ended", "error", child=self.child.log.stem
+        )
         return self.clock() + pause

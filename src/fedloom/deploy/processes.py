@@ -23,6 +23,9 @@ QUIET = {
 }
 """Environment variables that disable telemetry, update checks and installations of Flower and its dependencies."""
 
+LARGEST_LOG = 10_000_000
+"""Bytes of a process's own output beyond which it is put aside when the process is started again."""
+
 
 def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, str]:
     """This process's environment for a Flower program: telemetry off, `home` as FLWR_HOME, its programs on the PATH."""
@@ -53,6 +56,8 @@ class Child:
     def start(self) -> None:
         """Start or restart the process."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        if self.log.exists() and self.log.stat().st_size > LARGEST_LOG:
+            self.log.replace(self.log.with_name(f"{self.log.name}.1"))
         self.starts.append(time.monotonic())
         self._from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
@@ -64,7 +69,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 umask=UMASK,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
 
     @property
@@ -116,7 +121,7 @@ def _signal_group(pid: int, sign: signal.Signals) -> None:
         return
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Linux: end the child when its parent dies, for whatever reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -7,7 +7,7 @@ sites' names, so that sums over clients do not depend on the order of arrival.
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from fedloom.core.payload import Limits, Payload, PayloadError, Reply
 from fedloom.deploy.wire import Answer, Request, fingerprint
@@ -15,6 +15,9 @@ from fedloom.federation.client import Client
 from fedloom.federation.settings import Round
 from fedloom.methods import Method
 from fedloom.models.base import Trainable
+
+if TYPE_CHECKING:
+    from fedloom.deploy.site_list import SiteList
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Carrier(Protocol):
 
 class RemoteEngine:
     """Sends requests to sites through a carrier. `run` and `experiment` identify every request (see `deploy.wire`);
-    `limits` bound what an answer may hold."""
+    `limits` bound what an answer may hold. `site_list` gives the signed list of sites, which travels with every request."""
 
     def __init__(
         self,
@@ -43,11 +46,13 @@ class RemoteEngine:
         run: str,
         experiment: str,
         limits: Limits = Limits(),  # noqa: B008 - frozen
+        site_list: Callable[[], "SiteList | None"] = lambda: None,
     ) -> None:
         self.model = model
         self.clients = dict(clients)
         self.carrier = carrier
         self.run, self.experiment, self.limits = run, experiment, limits
+        self.site_list = site_list
         self._at = (0, 0)
 
     def ask(
@@ -87,11 +92,19 @@ class _Requests(Mapping[str, bytes]):
     ) -> None:
         self.engine, self.request, self.payloads = engine, request, payloads
         self.round, self.step, self.fingerprints = round, step, fingerprints
+        listed = engine.site_list()
+        self.sites = "" if listed is None else listed.text
 
     def __getitem__(self, site: str) -> bytes:
         engine = self.engine
         request = Request(
-            engine.run, engine.experiment, self.request, self.round, self.step, self.payloads[site]
+            engine.run,
+            engine.experiment,
+            self.request,
+            self.round,
+            self.step,
+            self.payloads[site],
+            self.sites,
         )
         data = request.encode()
         self.fingerprints[site] = fingerprint(data)

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import re
 import socket
 import ssl
 import subprocess
@@ -12,13 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.files import write_atomic
 from fedloom.deploy.current_run import current, fail, failure, finished, last_round, run_path, worked_on
-from fedloom.deploy.keeping import Keeper, Log, Pauses
+from fedloom.deploy.keeping import Keeper, Pauses
+from fedloom.deploy.kit_version import check_version
+from fedloom.deploy.logs import Log
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
+from fedloom.deploy.registration import Registration
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.deploy.site_kit import write_template
+from fedloom.experiment.watch.growing import Document
 
 SERVER = "FEDLOOM_SERVER"
 PATIENCE = 120.0
@@ -34,6 +36,9 @@ class Server:
     def __init__(self, folder: Path, log: Log) -> None:
         self.folder, self.log = folder.resolve(), log
         self.deployment = read_settings(Deployment, folder / "deployment.yaml")
+        check_version(self.deployment, folder)
+        self._settings = Document(self.folder / "deployment.yaml", _deployment)
+        self._settings.read_on()
         (self.folder / "state").mkdir(exist_ok=True)
         self.env = environment(self.folder / "flower", {SERVER: str(self.folder)})
         # A TOML string is escaped as a JSON string is.
@@ -42,11 +47,14 @@ class Server:
         write_template(self.folder / "flower" / "config.toml", "config.toml", values)
         self.link = Child(self._superlink(), self.env, self.folder / "logs" / "superlink.log")
         self._kept_link = Keeper(self.link, self._link_ending, log)
+        self._registration = Registration(self.folder, lambda *words: self.flower(*words), log)
         self._ready = self._was_ready = False
         self._told = ""
         self._pauses, self._next = Pauses(), 0.0
         self._ended: list[int] = []  # the last finished round, each time that a ServerApp ended by itself
         self._seen = False
+        self.each_second: Callable[[], None] = lambda: None
+        """Called once a second while the server runs."""
 
     @private_files()
     def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
@@ -56,6 +64,7 @@ class Server:
                 self._tend_link()
                 if self._ready:
                     self._supervise()
+                self.each_second()
                 time.sleep(1.0)
         finally:
             self.link.stop()
@@ -85,8 +94,22 @@ class Server:
                 self._tell(f"waits until port {self.deployment.port} is free")
             else:
                 self._kept_link.tend()
-        elif not self._ready and time.monotonic() >= self._next:
+        elif self._is_listed_anew() or (not self._ready and time.monotonic() >= self._next):
             self._make_ready()
+
+    def _is_listed_anew(self) -> bool:
+        """Whether `deployment.yaml` has other sites than before; they hold from then on, all else from the next start on."""
+        if not self._settings.read_on():
+            return False
+        found = self._settings.value
+        if found is None:
+            self.log(
+                "deployment.yaml cannot be read; the sites stay as they are", "settings_unreadable", "error"
+            )
+            return False
+        changed = found.sites != self.deployment.sites
+        self.deployment = self.deployment.model_copy(update={"sites": found.sites})
+        return changed
 
     def _make_ready(self) -> None:
         if not self._healthy():
@@ -96,22 +119,24 @@ class Server:
                 )
             return
         try:
-            self._register()
+            self._registration.match(self.deployment.sites)
         except ExperimentError as error:
             pause = self._pauses.next()
-            self.log(f"{error}; tried again in {pause:.0f} s")
-            self._next = time.monotonic() + pause
+            self.log(f"{error}; tried again in {pause:.0f} s", "not_registered", "error")
+            self._ready, self._next = False, time.monotonic() + pause
             return
-        self._ready = self._was_ready = True
+        first, self._ready = not self._ready, True
+        self._was_ready = True
         self._pauses.reset()
         self._next = 0.0
-        self._tell(f"server ready on {self.deployment.bind}:{self.deployment.port}")
+        if first:
+            self._tell(f"server ready on {self.deployment.bind}:{self.deployment.port}", "ready")
         self._told = ""
 
-    def _tell(self, line: str) -> None:
+    def _tell(self, line: str, event: str = "waiting") -> None:
         """Log a line, once while it stays true."""
         if line != self._told:
-            self.log(line)
+            self.log(line, event)
         self._told = line
 
     def _link_ending(self) -> str:
@@ -125,21 +150,6 @@ class Server:
                 return bool(answer.status == 200)
         except OSError:
             return False
-
-    def _register(self) -> None:
-        """Register the sites' public keys, each once."""
-        file = self.folder / "state" / "registered.json"
-        registered = json.loads(file.read_text()) if file.is_file() else []
-        for site in self.deployment.sites:
-            if site not in registered:
-                key = str(self.folder / "nodes" / f"{site}.pub")
-                try:
-                    self.flower("supernode", "register", key, "fedloom", "--name", site)
-                except ExperimentError as error:  # registered just before a previous server was killed
-                    if "alreadyinuse" not in re.sub("[^a-z]", "", str(error).lower()):
-                        raise
-                registered.append(site)
-                write_atomic(file, json.dumps(registered).encode())
 
     def flower(self, *arguments: str) -> str:
         """Run a `flwr` command and return its output. Raises ExperimentError if it fails."""
@@ -176,14 +186,20 @@ class Server:
             self._next = now if len(self._ended) == 1 else now + self._pauses.next()
         if now < self._next:
             return
-        self.log(f"run {name}: {'goes on' if rounds >= 0 else 'begins'}")
+        self.log(
+            f"run {name}: {'goes on' if rounds >= 0 else 'begins'}", "run_submitted", run=name, round=rounds
+        )
         try:
             self.flower("run", str(self.folder / "app"), "fedloom")
             self._next = time.monotonic() + PATIENCE + self._pauses.next()
         except ExperimentError as error:
             pause = self._pauses.next()
-            self.log(f"run {name}: {error}; tried again in {pause:.0f} s")
+            self.log(f"run {name}: {error}; tried again in {pause:.0f} s", "not_submitted", "error", run=name)
             self._next = time.monotonic() + pause
+
+
+def _deployment(file: Path) -> Deployment:
+    return read_settings(Deployment, file)
 
 
 def _in_use(host: str, port: int) -> bool:

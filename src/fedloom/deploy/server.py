@@ -6,48 +6,38 @@ round. The sites identify the run by the id in `run.json`.
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from fedloom import __version__
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
-from fedloom.core.payload import Payload, PayloadError
-from fedloom.core.plain_text import plain, shown
 from fedloom.data.client_data import ClientData
-from fedloom.data.sample import MODALITIES
+from fedloom.deploy.descriptions import Described, ask_descriptions, read_descriptions, write_descriptions
 from fedloom.deploy.evaluation import SiteEvaluator
-from fedloom.deploy.remote_engine import Carrier, Lost, RemoteEngine
+from fedloom.deploy.members import HeldList, Joining, Members, Wanted
+from fedloom.deploy.remote_engine import Carrier, RemoteEngine
 from fedloom.deploy.settings import check_deployable, experiment_digest
-from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
+from fedloom.deploy.site_list import LIST, MISSING, SiteList
 from fedloom.experiment.build import check_clients, client_shapes
 from fedloom.experiment.provenance import versions
 from fedloom.experiment.run import Result, finish, read_experiment
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.tracked_run import track
 from fedloom.experiment.tracking import Tracking
+from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
-
-Short = Annotated[str, Field(max_length=100)]
-
-
-class Described(BaseModel):
-    """A site's description: modalities, sample counts, package versions."""
-
-    model_config = ConfigDict(extra="ignore", frozen=True)
-
-    holds: tuple[Short, ...] = Field(max_length=100)
-    train: int = Field(ge=0, le=10**12)
-    test: int = Field(ge=0, le=10**12)
-    versions: dict[Short, Short] = Field({}, max_length=100)
+from fedloom.models.base import Trainable
+from fedloom.models.lora.ranks import Shapes
+from fedloom.privacy.secure.signatures import PublicKeys
 
 
 class Elsewhere:
@@ -70,12 +60,18 @@ def go_on(
     path: Path,
     carrier: Carrier,
     observe: Observer = lambda progress: None,
+    site_list: Callable[[], SiteList | None] = lambda: None,
+    wanted: Wanted | None = None,
 ) -> Result:
     """Start the run in `path` or resume it; every site must describe itself before round 0.
 
-    Raises ExperimentError for a site that does not, for another experiment's folder and for a damaged checkpoint.
+    `site_list` reads the server's signed list of sites. `wanted` says before every round who is to take part, of those on the
+    list; None: whoever did at the beginning. Raises ExperimentError for a site that does not describe itself, for another
+    experiment's folder, for a damaged checkpoint and for secure sums without a list.
     """
     check_deployable(experiment)
+    if experiment.privacy.secure is not None and site_list() is None:
+        raise ExperimentError(MISSING.format(folder="the server's folder", file=LIST))
     tracking = Tracking(experiment.track, RunFolder(path))
     torch.set_flush_denormal(True)  # as in experiment.build
     if experiment.engine.threads is not None:
@@ -84,23 +80,40 @@ def go_on(
     begun = (path / "experiment.yaml").exists()
     if begun and experiment_digest(read_experiment(path)) != digest:
         raise ExperimentError(f"{path} holds a run of another experiment; name another run")
+    if begun and (version := _begun_with(path)) not in (None, __version__):
+        raise ExperimentError(
+            f"{path} was begun with fedloom {version}, and {__version__} is installed; finish it with the former, or name "
+            "another run"
+        )
     if not begun:
         folder.create()
     run = _run_name(path)
     described = _described(path, carrier, run, digest, sites)
-    federation = build_server(
-        experiment, described, carrier, folder, run, lambda progress: observe(tracking(progress))
-    )
+    held = HeldList(site_list)
     checkpoint = folder.last() if begun else None
+    members = Members.of(folder.state, described, -1 if checkpoint is None else checkpoint.round)
+    federation = build_server(
+        experiment,
+        {name: described[name] for name in members.first},
+        carrier,
+        folder,
+        run,
+        lambda progress: observe(tracking(progress)),
+        held,
+    )
+    joining = _joining(
+        federation, experiment, members, described, path, carrier, run, held.on_it(wanted or set)
+    )
+    joining.restore(described)
     if begun:
         federation.resume(checkpoint)
     else:
         folder.write_experiment(experiment.as_dict() | {"versions": versions()})
-    folder.state.mkdir(exist_ok=True)
     with tracking.watching(), recorded(federation, resumed=begun):
         track(federation, tracking, resumed=checkpoint is not None)
         federation.run()
-        rows = [_row(federation, name, site) for name, site in sorted(described.items())]
+        known = read_descriptions(path) or {}
+        rows = [_row(federation, name, known[name]) for name in sorted(members.ever)]
         return finish(federation, rows, tracking)
 
 
@@ -111,21 +124,23 @@ def build_server(
     folder: RunFolder | None,
     run: str,
     observe: Observer = lambda progress: None,
+    site_list: Callable[[], SiteList | None] = lambda: None,
 ) -> Federation:
     """A federation whose clients are remote sites, before its first round."""
     model = experiment.task.model({name: site.holds for name, site in described.items()}, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
-    clients = {
-        name: Client(
-            ClientData(name, (), ()), model.groups(site.holds, name), shapes[name], experiment.cohort.start
-        )
-        for name, site in described.items()
-    }
+    clients = {name: _client(experiment, model, name, site, shapes[name]) for name, site in described.items()}
     check_clients(experiment, model, clients)
     digest = experiment_digest(experiment)
-    engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
+    engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall, site_list)
     evaluator = SiteEvaluator()
     federation = Federation(experiment, engine, evaluator, folder, observe)
+
+    def public_keys() -> PublicKeys | None:
+        listed = site_list()
+        return None if listed is None else listed.keys
+
+    federation.public_keys = public_keys
     evaluator.federation = federation
     for client in federation.clients.values():
         client.states = Elsewhere()
@@ -133,32 +148,68 @@ def build_server(
     return federation
 
 
-def ask_descriptions(
-    carrier: Carrier, run: str, experiment: str, sites: tuple[str, ...]
-) -> dict[str, Described]:
-    """Every site's description, by name. Raises ExperimentError naming the first site without a valid one."""
-    request = Request(run, experiment, DESCRIBE, 0, 0, Payload()).encode()
-    described: dict[str, Described] = {}
-    faults = dict.fromkeys(sites, "no answer")
-    for site, data in carrier.exchange(dict.fromkeys(sites, request)):
-        if isinstance(data, Lost):
-            faults[site] = data.why
-            continue
-        try:
-            answer = Answer.decode(data)
-            if answer.site != site or answer.to != fingerprint(request) or answer.error is not None:
-                faults[site] = plain(answer.error or "answers another question")
-                continue
-            described[site] = Described.model_validate(dict(answer.payload.numbers))
-        except (PayloadError, ValidationError) as error:
-            faults[site] = f"unreadable: {type(error).__name__}"
-            continue
-        if unknown := [m for m in described[site].holds if m not in MODALITIES]:
-            raise ExperimentError(f"site {site} holds {shown(unknown[0])}, which is no modality")
-    for site in sites:
-        if site not in described:
-            raise ExperimentError(f"site {site} has not joined ({faults[site]}); start it, then run again")
-    return {site: described[site] for site in sorted(described)}
+def _client(experiment: Experiment, model: Trainable, name: str, site: Described, shapes: Shapes) -> Client:
+    """A remote site as the round loop sees it: its groups and shapes, without data."""
+    groups = model.groups(site.holds, name)
+    return Client(ClientData(name, (), ()), groups, shapes, experiment.cohort.start, states=Elsewhere())
+
+
+def _joining(
+    federation: Federation,
+    experiment: Experiment,
+    members: Members,
+    described: Mapping[str, Described],
+    path: Path,
+    carrier: Carrier,
+    run: str,
+    wanted: Wanted,
+) -> Joining:
+    """Who joins and leaves a run before a round, set as the federation's `before_round`."""
+    engine = federation.engine
+    assert isinstance(engine, RemoteEngine)  # noqa: S101
+    held = {m for name in members.first for m in described[name].holds}
+
+    def client(name: str, site: Described) -> Client:
+        if reason := _stranger(experiment, engine.model, held, site):
+            raise ExperimentError(reason)
+        return _client(experiment, engine.model, name, site, {})
+
+    def describe(name: str) -> Described:
+        return ask_descriptions(carrier, run, engine.experiment, (name,))[name]
+
+    def keep(new: Mapping[str, Described]) -> None:
+        write_descriptions(path, {**(read_descriptions(path) or {}), **new})
+
+    joining = Joining(
+        members,
+        engine.clients,
+        wanted,
+        describe,
+        keep,
+        client,
+        lambda clients: check_clients(experiment, engine.model, clients),
+        federation.clients_changed,
+    )
+    federation.before_round = joining
+    return joining
+
+
+def _stranger(experiment: Experiment, model: Trainable, held: Collection[str], site: Described) -> str | None:
+    """The reason why a site cannot join a run that began with these modalities, or None."""
+    if experiment.cohort.ranks:
+        return "cohort.ranks deals the ranks by all sites' names, which would change every site's; begin another run"
+    if not model.one_model:
+        return "its sites have models of their own, dealt by all sites' names; begin another run"
+    if strange := sorted({*site.holds}.difference(held)):
+        return f"no site of the run's beginning holds {strange[0]}, so that its model does not read it; begin another run"
+    return None
+
+
+def _begun_with(path: Path) -> str | None:
+    """The version of fedloom that began a run."""
+    fields = read_yaml(path / "experiment.yaml")
+    found = fields.get("versions") if isinstance(fields, dict) else None
+    return str(found["fedloom"]) if isinstance(found, dict) and "fedloom" in found else None
 
 
 def _run_name(path: Path) -> str:
@@ -173,14 +224,12 @@ def _run_name(path: Path) -> str:
 def _described(
     path: Path, carrier: Carrier, run: str, experiment: str, sites: tuple[str, ...]
 ) -> dict[str, Described]:
-    """The sites' descriptions, cached in `sites.json`: a restarted server need not wait for an absent site."""
-    file = path / "sites.json"
-    if not file.is_file():
+    """The descriptions of all sites that take part or did; asked for before round 0, when every site has to be there."""
+    described = read_descriptions(path)
+    if described is None:
         described = ask_descriptions(carrier, run, experiment, sites)
-        text = json.dumps({name: site.model_dump() for name, site in described.items()}, indent=1)
-        write_atomic(file, text.encode())
-    cached = json.loads(file.read_text(encoding="utf-8"))
-    return {name: Described.model_validate(fields) for name, fields in sorted(cached.items())}
+        write_descriptions(path, described)
+    return described
 
 
 def _row(federation: Federation, name: str, site: Described) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.validation import validated
 from fedloom.deploy.addresses import Endpoint, Host, SiteName
+from fedloom.deploy.demands import Demands
 from fedloom.deploy.wire import ALWAYS
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
@@ -47,10 +48,9 @@ class Deployment(BaseModel):
         description="seconds that a site may be gone, in a round or after the server's own restart, before the run "
         "continues without it",
     )
-    poll: float = Field(
-        0.1,
-        gt=0,
-        description="shortest pause between two looks for answers, in seconds; it grows with the wait",
+    poll: float = Field(0.5, gt=0, description="polling interval for answers, in seconds")
+    version: str | None = Field(
+        None, max_length=50, description="the version of fedloom that the folder is of"
     )
 
     @field_validator("sites")
@@ -78,6 +78,12 @@ class Site(BaseModel):
         validation_alias=AliasChoices("requests", "tasks"),  # tasks: in kits until 0.1
     )
     engine: EngineSettings = Field(EngineSettings(), description="device, threads and memory of this machine")
+    version: str | None = Field(
+        None, max_length=50, description="the version of fedloom that the folder is of"
+    )
+    demands: Demands = Field(
+        Demands(), description="what the experiment and the server have to keep; otherwise the site refuses"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -110,9 +116,9 @@ def experiment_digest(experiment: Experiment) -> str:
 def requests_of(experiment: Experiment) -> tuple[str, ...]:
     """The names of all requests to a site in this experiment."""
     if experiment.privacy.secure is not None:  # the phases wrap the method's own requests
-        from fedloom.privacy.secure.client import PHASES
+        from fedloom.privacy.secure.messages import SIGNED_PHASES
 
-        return tuple(sorted({*ALWAYS, *PHASES}))
+        return tuple(sorted({*ALWAYS, *SIGNED_PHASES}))
     methods = {experiment.method_in(round) for round in (1, experiment.rounds)} | {experiment.method}
     return tuple(sorted({*ALWAYS, *(request for m in methods for request in m.requests)}))
 

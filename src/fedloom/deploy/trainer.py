@@ -13,7 +13,11 @@ from typing import Any
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, PayloadError
+from fedloom.core.plain_text import plain
+from fedloom.deploy import refusals
+from fedloom.deploy.demands import Spending, unmet
 from fedloom.deploy.settings import Site, check_deployable, experiment_digest
+from fedloom.deploy.site_list import read_identity, site_count, take_list
 from fedloom.deploy.state import SiteState
 from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
 from fedloom.experiment.build import build_from, client_shapes
@@ -23,6 +27,8 @@ from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
 from fedloom.methods import State
+from fedloom.privacy.secure.messages import KEYS, MASKED
+from fedloom.privacy.secure.terms import Safeguards
 from fedloom.privacy.settings import Privacy
 from fedloom.tasks.base import Snapshot
 
@@ -31,13 +37,19 @@ class SiteTrainer:
     """Answers the server's requests for one site; its state is kept in `folder/runs/<run>`."""
 
     def __init__(self, site: Site, experiment: Experiment, folder: Path) -> None:
-        """Load data and foundation. Raises ExperimentError for unusable data or an unusable model."""
+        """Load data and foundation. Raises ExperimentError for unusable data, an unusable model, or a kit that is too old."""
         check_deployable(experiment)
+        if reason := unmet(site.demands, experiment, site_count(site, folder)):
+            raise ExperimentError(reason)
+        identity = None if experiment.privacy.secure is None else read_identity(folder)
+        budget, dp = site.demands.dp, experiment.privacy.dp
+        self.spending = None if budget is None or dp is None else Spending(folder, budget, dp)
         self.site, self.folder = site, folder
         self.experiment = experiment
         self.digest = experiment_digest(experiment)
         self.federation = build_client(site, experiment)
         self.client: Client = self.federation.clients[site.name]
+        self.client.safeguards = Safeguards(identity, site.demands.fellows, self._report)
         self._states: dict[str, SiteState] = {}
 
     def answer(self, data: bytes) -> bytes:
@@ -54,7 +66,13 @@ class SiteTrainer:
 
     def _answer(self, request: Request, question: str) -> bytes:
         if reason := self._refusal(request):
-            return Answer(self.site.name, question, error=f"refused: {reason}").encode()
+            return self._refused(question, reason)
+        if request.sites:
+            try:
+                take_list(self.folder, request.sites)
+            except ExperimentError as error:
+                self._report(str(error))
+                return self._refused(question, str(error))
         state = self._state(request.run)
         if request.name == DESCRIBE:
             return Answer(self.site.name, question, Payload({}, self.described())).encode()
@@ -66,6 +84,9 @@ class SiteTrainer:
             return Answer(self.site.name, question, error=stale).encode()
         if (kept := state.kept(request.round, request.step, question)) is not None:
             return kept
+        if self.spending is not None and (reason := self._spend(self.spending, request.name)):
+            self._report(reason)
+            return self._refused(question, reason)
         state.stand_before(request.round, request.step)
         self.client.states = state
         at = Round(request.round, self.experiment.rounds, self.experiment.seed)
@@ -96,6 +117,23 @@ class SiteTrainer:
         if request.name not in ALWAYS and not 1 <= request.round <= self.experiment.rounds:
             return f"round {request.round} is none of the experiment's {self.experiment.rounds}"
         return None
+
+    def _refused(self, question: str, reason: str) -> bytes:
+        return Answer(self.site.name, question, error=f"refused: {reason}").encode()
+
+    def _report(self, sentence: str) -> None:
+        """Tell the site's own people what the server was refused, through its log and `deploy site`."""
+        refusals.note(self.folder, plain(f"refused the server: {sentence}"))
+
+    def _spend(self, spending: Spending, request: str) -> str | None:
+        """Count a sum in which this site's change leaves it; the reason where the budget does not allow another."""
+        secure = self.experiment.privacy.secure is not None
+        if secure and request not in (KEYS, MASKED):
+            return None
+        reason = spending.refusal()
+        if reason is None and (not secure or request == MASKED):
+            spending.take()
+        return reason
 
     def _state(self, run: str) -> SiteState:
         if run not in self._states:

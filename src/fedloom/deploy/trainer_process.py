@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -9,9 +10,11 @@ import torch
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_logging import quiet_process
 from fedloom.core.terminal import visible
+from fedloom.deploy.logs import EventLog
 from fedloom.deploy.settings import Site, read_settings
 from fedloom.deploy.trainer import SiteTrainer
-from fedloom.deploy.trainer_link import ADDRESS, serve
+from fedloom.deploy.trainer_link import endpoint, serve
+from fedloom.deploy.trainer_log import noted
 from fedloom.experiment.run import read_experiment
 
 
@@ -23,9 +26,14 @@ def main(folder: Path) -> None:
     site = read_settings(Site, folder / "site.yaml")
     if site.engine.threads is not None:
         torch.set_num_threads(site.engine.threads)
-    trainer = SiteTrainer(site, read_experiment(folder), folder)
+    log = EventLog(folder / "logs" / "trainer.jsonl", "trainer", site=site.name)
+    experiment = read_experiment(folder)
+    began = time.perf_counter()
+    trainer = SiteTrainer(site, experiment, folder)
+    log("", "loaded", seconds=round(time.perf_counter() - began, 2))
     parent = os.getppid()
-    serve(folder / ADDRESS, trainer.answer, lambda: os.getppid() == parent)
+    answer = noted(trainer.answer, folder, log, experiment.firewall)
+    serve(endpoint(folder), answer, lambda: os.getppid() == parent)
 
 
 if __name__ == "__main__":

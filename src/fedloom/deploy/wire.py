@@ -33,6 +33,7 @@ class _RequestHeader(BaseModel):
     name: Annotated[str, Field(min_length=1, max_length=100)]
     round: Annotated[int, Field(ge=0, lt=10**6)]
     step: Annotated[int, Field(ge=0, lt=10**3)]
+    sites: str = ""
     numbers: dict[str, Any]
 
 
@@ -49,7 +50,8 @@ class _AnswerHeader(BaseModel):
 class Request:
     """A request to one site: run id (32 hex digits), experiment digest (64), the request's name, round and step.
 
-    `step` counts the requests of a round from 0 and distinguishes a repeated request from the next one.
+    `step` counts the requests of a round from 0 and distinguishes a repeated request from the next one. `sites` is the text of
+    the signed list of sites that the server goes by (see `deploy.site_list`), or empty.
     """
 
     run: str
@@ -58,10 +60,11 @@ class Request:
     round: int
     step: int
     payload: Payload
+    sites: str = ""
 
     def encode(self) -> bytes:
         """Serialise to bytes."""
-        header = {n: getattr(self, n) for n in ("run", "experiment", "name", "round", "step")}
+        header = {n: getattr(self, n) for n in ("run", "experiment", "name", "round", "step", "sites")}
         return Payload(self.payload.tensors, {**header, "numbers": dict(self.payload.numbers)}).encode()
 
     @classmethod

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -23,6 +23,9 @@ from fedloom.models.lora.ranks import Shapes, cut, ratios, to_client
 from fedloom.models.training.loop import LocalJob, Outcome
 from fedloom.models.training.settings import Penalty, Training, proximal
 from fedloom.privacy.settings import Privacy
+
+if TYPE_CHECKING:
+    from fedloom.privacy.secure.terms import Safeguards
 
 SUM = "secure/"
 """Prefix of the requests that are phases of a secure sum; all others belong to the method."""
@@ -52,6 +55,8 @@ class Client:
     """The training samples from files, read as they are used."""
     sums: dict[str, Any] = field(default_factory=dict)
     """The client's secrets between the phases of a secure sum."""
+    safeguards: "Safeguards | None" = None
+    """What it does in a secure sum against a server that does not follow the protocol."""
 
     @property
     def name(self) -> str:
@@ -125,11 +130,13 @@ class Client:
         self, method: Method, request: str, payload: Payload, at: Round, do: Callable[[str, Payload], Payload]
     ) -> Payload:
         """One phase of a secure sum; one of the phases runs the method's own request."""
-        from fedloom.privacy.secure.client import Terms, answer  # needs the extra `privacy`
+        from fedloom.privacy.secure.client import answer  # needs the extra `privacy`
+        from fedloom.privacy.secure.terms import Safeguards, Terms
 
         dp = self.privacy.dp
         stream = (at.seed, ("dp", at.number)) if dp is not None and dp.seeded else None
-        terms = Terms(self.privacy, method.weights == "examples", stream)
+        safeguards = self.safeguards or Safeguards()
+        terms = Terms(self.privacy, method.weights == "examples", stream, at.number, safeguards)
         return answer(self.name, self.sums, request, payload, do, terms)
 
 

@@ -2,9 +2,9 @@
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
@@ -24,6 +24,9 @@ from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.firewall import Firewall, inspect
 from fedloom.tasks.base import ServerTools
 
+if TYPE_CHECKING:
+    from fedloom.privacy.secure.signatures import PublicKeys
+
 
 class Server(Protocol):
     """The run, as an exchange and a round's ask see it; `federation.loop.Federation` is one."""
@@ -37,6 +40,10 @@ class Server(Protocol):
     attackers: Sequence[str]
     replies: list[Reply]
     noted_metrics: dict[str, float]
+
+    @property
+    def public_keys(self) -> Callable[[], "PublicKeys | None"]:
+        """The clients' signing keys, under which secure sums are signed; none where all clients live in this process."""
 
     @property
     def clients(self) -> Mapping[str, Client]:

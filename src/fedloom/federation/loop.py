@@ -2,18 +2,16 @@
 
 import math
 import time
-import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from fedloom.core.activity import stage, tell
-from fedloom.core.errors import ExperimentError
+from fedloom.core.errors import ExperimentError, with_place
 from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, Reply, group_of, not_finite
 from fedloom.core.plain_text import plain
@@ -42,6 +40,9 @@ from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
 from fedloom.tasks.evaluation import ClientModel
 from fedloom.tasks.metrics import EvaluationRecord
 
+if TYPE_CHECKING:
+    from fedloom.privacy.secure.signatures import PublicKeys
+
 
 @dataclass
 class Federation:
@@ -60,6 +61,10 @@ class Federation:
     """The clients that carry out the experiment's simulated attack."""
     skipped: str = ""
     """The number of samples left out because their files cannot be used, as a clause; empty for none."""
+    before_round: Callable[[int], Sequence[Mapping[str, Any]]] = lambda number: ()
+    """Called before a round; it may change the clients, and returns lines for the ledger."""
+    public_keys: Callable[[], "PublicKeys | None"] = lambda: None
+    """The clients' signing keys, under which secure sums are signed; none where all clients live in this process."""
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
@@ -125,6 +130,10 @@ class Federation:
         """Whether clients' ranks or scales differ."""
         return any(client.shapes for client in self.clients.values())
 
+    def clients_changed(self) -> None:
+        """Forget what was derived from the clients before some joined or left."""
+        self.__dict__ = {k: v for k, v in self.__dict__.items() if k not in ("names", "unequal")}
+
     def status(self) -> str:
         """`complete`, with reservations if there are any; see `Totals.status`."""
         attack = self.experiment.attack
@@ -142,6 +151,7 @@ class Federation:
             )
         for number in range(self.round + 1, self.rounds + 1):
             began = time.perf_counter()
+            changes = self.before_round(number)
             method = self.experiment.method_in(number)
             entries: list[dict[str, Any]] = []
             before = self.state
@@ -158,7 +168,7 @@ class Federation:
             measured = self._round_metrics(method, number, before, entries)
             self.replies, self.noted_metrics = [], {}
             self.uploads.clear()
-            self._finish_round(number, began, entries, measured)
+            self._finish_round(number, began, [*changes, *entries], measured)
         if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
             self._assess(self.round, generate=self.experiment.evaluation.generate)
 
@@ -202,7 +212,7 @@ class Federation:
         except Exception as error:
             if not any(entry["answered"] for entry in entries):  # no client's doing
                 raise
-            return before, f"the server function raised {_with_place(error)}"
+            return before, f"the server function raised {with_place(error)}"
         new = {n: t for n, t in after.shared.items() if t is not before.shared.get(n)}
         new |= {n: t for n, t in after.tensors.items() if t is not before.tensors.get(n)}
         bad = not_finite(new)
@@ -216,7 +226,8 @@ class Federation:
             return
         self.resumed = True
         self.round = checkpoint.round
-        self.state = self._on_device(checkpoint.state)
+        # What was read is mapped from a file that the next round removes.
+        self.state = checkpoint.state.copied(self.client_states.device)
         self.totals = Totals(**checkpoint.totals)
         self.change = {n: t.to(self.client_states.device, copy=True) for n, t in checkpoint.change.items()}
         self.client_states.restore(checkpoint.round, checkpoint.seals)
@@ -224,14 +235,6 @@ class Federation:
             lines = self.folder.history("metrics.jsonl")
             self.first_metrics = {x["name"]: x["value"] for x in lines if x["round"] == 0}
             self.last_metrics = {x["name"]: x["value"] for x in lines if x["round"] == self.round}
-
-    def _on_device(self, state: State) -> State:
-        """A copy of the state on the model's device: the one that was read is mapped from a file that the next round removes."""
-        device = self.client_states.device
-        shared, own = (
-            {n: t.to(device, copy=True) for n, t in x.items()} for x in (state.shared, state.tensors)
-        )
-        return State(shared, own, state.values)
 
     def cohort(self, number: int) -> list[str]:
         """The clients of a round: a seeded draw from the sorted names; Poisson sampling with differential privacy."""
@@ -302,7 +305,7 @@ class Federation:
         try:
             metrics |= self._diagnostics(method, number, before)
         except (ArithmeticError, RuntimeError, ValueError) as error:
-            entries[-1]["notes"].append(plain(f"diagnostics are left out: raised {_with_place(error)}"))
+            entries[-1]["notes"].append(plain(f"diagnostics are left out: raised {with_place(error)}"))
         return metrics
 
     def _diagnostics(self, method: Method, number: int, before: State) -> dict[str, float]:
@@ -392,9 +395,3 @@ class Federation:
                     self.folder.write_common(moment, assessment.common)
         self.client_metrics = assessment.clients
         return dict(assessment.metrics)
-
-
-def _with_place(error: Exception) -> str:
-    """An error with the file and line that raised it."""
-    frame, line = list(traceback.walk_tb(error.__traceback__))[-1]
-    return f"{type(error).__name__}: {error} ({Path(frame.f_code.co_filename).name}, line {line})"

@@ -54,6 +54,7 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
         layouts,
         expected,
         lambda client: any(exchange.idle(client, layouts[client], steps) for steps in ANY_STEPS),
+        exchange.federation.public_keys(),
     )
     reply: Reply | None = None
     try:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from fedloom.core.payload import Payload, Reply
-from fedloom.privacy.secure.client import Session, Terms, answer
+from fedloom.privacy.secure.client import Session, answer
 from fedloom.privacy.secure.server import SecureSum
+from fedloom.privacy.secure.terms import Terms
 from fedloom.privacy.settings import Privacy
 
 
@@ -24,7 +25,7 @@ class Parties:
     ) -> None:
         self.replies, self.lost, self.change = replies, lost or {}, change
         self.terms = Terms(privacy, by_examples, stream)
-        self.sessions: dict[str, dict[str, Session]] = {c: {} for c in replies}
+        self.sessions: dict[str, dict[str, Session | None]] = {c: {} for c in replies}
         self.seen: dict[str, dict[str, Payload]] = {}
 
     def __call__(

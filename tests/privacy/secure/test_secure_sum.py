@@ -7,8 +7,8 @@ import torch
 
 from fedloom.aggregation.mean import weighted_mean
 from fedloom.core.payload import Payload, Reply
-from fedloom.privacy.secure.client import KEYS, MASKED, PHASES, SHARES, UNMASK
 from fedloom.privacy.secure.contribution import Codec
+from fedloom.privacy.secure.messages import KEYS, MASKED, PHASES, SHARES, UNMASK
 from fedloom.privacy.secure.protocol import Abandoned
 from fedloom.privacy.secure.server import SecureSum
 from fedloom.privacy.settings import DP, Privacy, Secure

@@ -61,6 +61,10 @@ class LedgerEntry(Record):
     groups_down: dict[str, int] = {}
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    epsilon: float | None = None
+    """The privacy budget spent up to this round."""
+    left: tuple[str, ...] = ()
+    """Sites that left a deployment before this round."""
 
     @property
     def silent(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Protocol
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor
 
@@ -48,6 +49,13 @@ class State:
     def with_shared(self, tensors: Mapping[str, Tensor]) -> "State":
         """The state with these shared tensors replaced; all others stay bit for bit."""
         return replace(self, shared={**self.shared, **tensors})
+
+    def copied(self, device: torch.device | str) -> "State":
+        """A copy on a device that shares no memory with this state."""
+        shared, own = (
+            {n: t.to(device, copy=True) for n, t in part.items()} for part in (self.shared, self.tensors)
+        )
+        return State(shared, own, self.values)
 
 
 class Ask(Protocol):

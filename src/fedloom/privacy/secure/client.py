@@ -15,36 +15,25 @@ from torch import Tensor
 
 from fedloom.core.payload import Payload
 from fedloom.privacy.clipping import Layout, by_group, change, clipped
-from fedloom.privacy.differential.noise import Stream, gaussian, within
+from fedloom.privacy.differential.noise import gaussian, within
+from fedloom.privacy.secure.authentication import Signer
 from fedloom.privacy.secure.contribution import NUMBERS, Codec
 from fedloom.privacy.secure.fixed_point import Words
 from fedloom.privacy.secure.fixed_point import to_tensor as from_words
 from fedloom.privacy.secure.member import Member
-from fedloom.privacy.secure.protocol import ProtocolError, Roster, threshold_of
-from fedloom.privacy.settings import Privacy
-
-OURS = "secure/"
-KEYS, SHARES, MASKED, UNMASK = (OURS + phase for phase in ("keys", "shares", "masked", "unmask"))
-PHASES = (KEYS, SHARES, MASKED, UNMASK)
-"""The requests of a secure sum, in order."""
-
-
-def to_tensor(data: bytes) -> Tensor:
-    """Bytes as a tensor that can travel."""
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.zeros(0, dtype=torch.uint8)
-
-
-def to_bytes(tensor: Tensor) -> bytes:
-    """The bytes of a tensor made by `to_tensor`. Raises ProtocolError on any other."""
-    if tensor.dtype != torch.uint8 or tensor.ndim != 1:
-        raise ProtocolError("a message of the protocol must be bytes")
-    return tensor.cpu().numpy().tobytes()
-
-
-def addressed(payload: Payload, kind: str) -> dict[str, bytes]:
-    """The protocol's messages `secure/<kind>/<client>` in a payload, by client."""
-    start = f"{OURS}{kind}/"
-    return {n[len(start) :]: to_bytes(t) for n, t in payload.tensors.items() if n.startswith(start)}
+from fedloom.privacy.secure.messages import (
+    CONSISTENCY,
+    KEYS,
+    MASKED,
+    OURS,
+    SHARES,
+    SIGNATURE,
+    UNMASK,
+    addressed,
+    to_tensor,
+)
+from fedloom.privacy.secure.protocol import ProtocolError, Roster
+from fedloom.privacy.secure.terms import Terms
 
 
 @dataclass
@@ -57,7 +46,9 @@ class Session:
     """The method's answer, which never leaves unmasked."""
     reference: Mapping[str, Tensor]
     layout: Layout
-    terms: "Terms"
+    terms: Terms
+    signer: Signer | None
+    """With signatures: this client's part in them."""
     roster: Roster | None = None
 
     @cached_property
@@ -73,71 +64,98 @@ class Session:
         return zeros | clipped(changes, dp.clip)
 
 
-@dataclass(frozen=True)
-class Terms:
-    """The least terms on which a client takes part in a sum, from its own experiment."""
-
-    privacy: Privacy
-    by_examples: bool
-    stream: Stream
-
-    def check(self, roster: Roster) -> None:
-        """Raise ProtocolError where the server offers less."""
-        secure = self.privacy.secure
-        if secure is None:
-            raise ProtocolError("this client's experiment knows of no secure sum")
-        if (
-            roster.threshold < threshold_of(secure.threshold, len(roster.clients))
-            or roster.least < secure.least
-        ):
-            raise ProtocolError("the server's threshold is below that of this client's experiment")
-
-
 def answer(
     client: str,
-    sessions: dict[str, Session],
+    sessions: dict[str, Session | None],
     request: str,
     payload: Payload,
     do: Callable[[str, Payload], Payload],
     terms: Terms,
 ) -> Payload:
-    """The reply to one phase. `do` is the method's client function; `sessions` holds the client's secrets."""
+    """The reply to one phase. `do` is the method's client function; `sessions` holds the client's secrets.
+
+    Raises ProtocolError for whatever the protocol or the terms do not allow, and reports it.
+    """
+    try:
+        if request == KEYS:
+            return _begun(client, sessions, payload, do, terms)
+        name = payload.numbers[OURS]["session"]
+        session = sessions.get(name)
+        if session is None:
+            raise ProtocolError("this sum is not known here; was the client started anew?")
+        reply = _gone_on(client, session, request, payload)
+        if request == UNMASK:
+            sessions[name] = None
+        return reply
+    except ProtocolError as error:
+        terms.safeguards.report(str(error))
+        raise
+
+
+def _begun(
+    client: str,
+    sessions: dict[str, Session | None],
+    payload: Payload,
+    do: Callable[[str, Payload], Payload],
+    terms: Terms,
+) -> Payload:
+    """Phase 1: the method's request is done, and fresh keys are sent."""
     instructions: Mapping[str, Any] = payload.numbers[OURS]
-    name = instructions["session"]
-    if request == KEYS:
-        sessions.clear()  # one sum at a time: an abandoned one's secrets go
-        own = {n: v for n, v in payload.numbers.items() if n != OURS}
-        reply = do(instructions["request"], Payload(payload.tensors, own))
-        session = sessions[name] = Session(
-            Member(client), instructions["request"], reply, payload.tensors, instructions["layout"], terms
-        )
-        sealing, masking = session.member.keys()
-        keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
-        return Payload(keys, {"groups": sorted({*session.changes, NUMBERS})})
-    if name not in sessions:
-        raise ProtocolError("this sum is not known here; was the client started anew?")
-    session = sessions[name]
+    name, identity = instructions["session"], terms.safeguards.identity
+    if name in sessions:
+        raise ProtocolError("this session was begun before, and a session is for one sum")
+    for other in sessions:  # one sum at a time: an abandoned one's secrets go
+        sessions[other] = None
+    signer = None if identity is None else Signer(identity, client, name, terms.round)
+    own = {n: v for n, v in payload.numbers.items() if n != OURS}
+    reply = do(instructions["request"], Payload(payload.tensors, own))
+    session = sessions[name] = Session(
+        Member(client), instructions["request"], reply, payload.tensors, instructions["layout"], terms, signer
+    )
+    sealing, masking = session.member.keys()
+    groups = sorted({*session.changes, NUMBERS})
+    tensors = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
+    if signer is None:
+        return Payload(tensors, {"groups": groups})
+    tensors[SIGNATURE] = to_tensor(signer.keys(sealing, masking, groups))
+    return Payload(tensors, {"groups": groups, "list": signer.known.version})
+
+
+def _gone_on(client: str, session: Session, request: str, payload: Payload) -> Payload:
+    """Phase 2 and those after it."""
+    instructions: Mapping[str, Any] = payload.numbers[OURS]
+    signer, roster = session.signer, session.roster
+    signatures = addressed(payload, "signature")
     if request == SHARES:
-        session.roster = roster = Roster(
-            bytes.fromhex(name),
+        roster = Roster(
+            bytes.fromhex(instructions["session"]),
             addressed(payload, "sealing"),
             addressed(payload, "masking"),
             {c: tuple(groups) for c, groups in instructions["groups"].items()},
             instructions["threshold"],
             instructions["least"],
         )
-        terms.check(roster)
+        roster.check(client)
+        session.terms.check(client, roster)
         if set(roster.groups.get(client, ())) != {*session.changes, NUMBERS}:
             raise ProtocolError("the groups of the roster are not those that this client adds to")
+        signed = {} if signer is None else {SIGNATURE: to_tensor(signer.roster(roster, signatures))}
         shares = session.member.shares(roster)
-        return Payload({f"{OURS}to/{peer}": to_tensor(sealed) for peer, sealed in shares.items()})
-    if request == MASKED and session.roster is not None:
-        words = _words(client, session, session.roster)
-        masked = session.member.masked(addressed(payload, "from"), words)
+        session.roster = roster
+        return Payload({f"{OURS}to/{peer}": to_tensor(sealed) for peer, sealed in shares.items()} | signed)
+    if request == MASKED and roster is not None:
+        sealed = addressed(payload, "from")
+        if signer is not None:
+            signer.check_roster(roster, sorted(sealed), signatures)
+        masked = session.member.masked(sealed, _words(client, session, roster))
         return Payload({f"{group}/masked": from_words(w) for group, w in masked.items()})
-    if request == UNMASK:
-        revealed = session.member.unmask(instructions["survivors"])
-        sessions.clear()
+    if request == CONSISTENCY and signer is not None and roster is not None:
+        return Payload({SIGNATURE: to_tensor(signer.survivors(roster, instructions["survivors"]))})
+    if request == UNMASK and roster is not None:
+        survivors = instructions["survivors"]
+        if signer is not None:
+            signer.check_survivors(roster, survivors, signatures)
+        revealed = session.member.unmask(survivors)
         return Payload({f"{OURS}share/{peer}": to_tensor(share) for peer, share in revealed.items()})
     raise ProtocolError(f"{request} is no phase of a secure sum, or comes too early")
 

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -14,12 +14,25 @@ from fedloom.core.payload import Payload, Reply
 from fedloom.core.plain_text import plain, shown
 from fedloom.privacy.clipping import Layout, by_group, restored
 from fedloom.privacy.keystream import KEY
-from fedloom.privacy.secure.client import KEYS, MASKED, OURS, SHARES, UNMASK, addressed, to_bytes, to_tensor
+from fedloom.privacy.secure.authentication import Witness
 from fedloom.privacy.secure.collector import Collector
 from fedloom.privacy.secure.contribution import NUMBERS, Codec
 from fedloom.privacy.secure.fixed_point import Words, from_tensor
 from fedloom.privacy.secure.masks import agree
+from fedloom.privacy.secure.messages import (
+    CONSISTENCY,
+    KEYS,
+    MASKED,
+    OURS,
+    SHARES,
+    SIGNATURE,
+    UNMASK,
+    addressed,
+    to_bytes,
+    to_tensor,
+)
 from fedloom.privacy.secure.protocol import Abandoned, ProtocolError, Roster
+from fedloom.privacy.secure.signatures import PublicKeys
 from fedloom.privacy.settings import Secure
 
 Exchange = Callable[[str, Mapping[str, Payload]], tuple[list[Reply], Counter[str], Counter[str]]]
@@ -52,6 +65,8 @@ class SecureSum:
     """With differential privacy: the fixed number of clients by which each group's sum is divided."""
     idle: Callable[[str], bool] = lambda client: False
     """Whether a client may have nothing to train in this round; every other one adds to a group."""
+    public_keys: PublicKeys | None = None
+    """The clients' signing keys, where they have some: then all of them sign (see `authentication`)."""
     record: Record = field(default_factory=Record)
 
     def mean(self, request: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
@@ -62,27 +77,43 @@ class SecureSum:
         settings, session = self.settings, os.urandom(16)
         header: dict[str, Any] = {"session": session.hex()}
         server = Collector(session, list(views), settings.threshold, settings.least)
+        witness = None if self.public_keys is None else Witness(self.public_keys, session.hex(), self.round)
 
         requests = {
             c: self._with_request(view, request, self.layouts[c], header) for c, view in views.items()
         }
-        keys = self._phase(KEYS, requests, self._keys)
+        keys = self._phase(KEYS, requests, partial(self._keys, witness))
         roster = server.keys({c: k[:2] for c, k in keys.items()}, {c: k[2] for c, k in keys.items()})
 
-        public = _public(roster, header)
-        shares = self._phase(SHARES, dict.fromkeys(roster.clients, public), partial(_shares, roster))
+        public = _public(roster, header, witness)
+        shares = self._phase(SHARES, dict.fromkeys(roster.clients, public), partial(_shares, roster, witness))
         sealed = server.shares(shares)
 
         due = {c: self._sizes(c, roster, sorted(sealed)) for c in sealed}
-        letters = {c: _letters(from_others, header) for c, from_others in sealed.items()}
+        letters = {c: _letters(from_others, header, witness) for c, from_others in sealed.items()}
         survivors = server.masked(self._phase(MASKED, letters, lambda c, p: _words(p, settings.bits, due[c])))
         self.record.inside[:] = survivors
 
         last = Payload({}, {OURS: {**header, "survivors": survivors}})
+        if witness is not None:
+            last = Payload(self._consistency(witness, roster, survivors, last), last.numbers)
         answers = self._phase(
             UNMASK, dict.fromkeys(survivors, last), lambda c, p: addressed(p, "share"), lost=False
         )
         return self._decoded(server.opened(answers), roster, survivors, reference)
+
+    def _consistency(
+        self, witness: Witness, roster: Roster, survivors: Sequence[str], told: Payload
+    ) -> dict[str, Tensor]:
+        """The survivors' signatures of who survived, as they are passed on. Raises Abandoned."""
+        signed = self._phase(
+            CONSISTENCY,
+            dict.fromkeys(survivors, told),
+            lambda c, p: witness.survivors(c, p, roster, survivors),
+            lost=False,
+        )
+        witness.enough(signed, roster)
+        return _passed_on(signed, survivors)
 
     def _phase(
         self,
@@ -136,7 +167,7 @@ class SecureSum:
         shapes = {name: list(shape) for name, shape in layout.items()}
         return Payload(view.tensors, {**view.numbers, OURS: {**header, "request": request, "layout": shapes}})
 
-    def _keys(self, client: str, payload: Payload) -> tuple[bytes, bytes, list[str]]:
+    def _keys(self, witness: Witness | None, client: str, payload: Payload) -> tuple[bytes, bytes, list[str]]:
         """A client's public keys, and the groups that it adds to."""
         sealing, masking = (to_bytes(payload.tensors[OURS + name]) for name in ("sealing", "masking"))
         groups = payload.numbers["groups"]
@@ -152,6 +183,8 @@ class SecureSum:
             raise ProtocolError(f"the groups of a client are each named once, {NUMBERS} among them")
         if self.layouts[client] and self.expected is None and groups == [NUMBERS] and not self.idle(client):
             raise ProtocolError("sent no tensors")
+        if witness is not None:
+            witness.keys(client, payload, sealing, masking, groups)
         return sealing, masking, groups
 
     def _sizes(self, client: str, roster: Roster, present: Sequence[str]) -> dict[str, int]:
@@ -205,24 +238,36 @@ def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, ProtocolError | ValueError) else f"{type(error).__name__}: {error}"
 
 
-def _public(roster: Roster, header: Mapping[str, Any]) -> Payload:
+def _passed_on(signatures: Mapping[str, bytes], clients: Iterable[str]) -> dict[str, Tensor]:
+    """The clients' signatures, as the server passes them on."""
+    return {f"{SIGNATURE}/{c}": to_tensor(signatures[c]) for c in clients if c in signatures}
+
+
+def _public(roster: Roster, header: Mapping[str, Any], witness: Witness | None) -> Payload:
     """The roster as it travels."""
     keys = {f"{OURS}sealing/{c}": to_tensor(k) for c, k in roster.sealing.items()}
     keys |= {f"{OURS}masking/{c}": to_tensor(k) for c, k in roster.masking.items()}
+    if witness is not None:
+        keys |= _passed_on(witness.of_keys, roster.clients)
     groups = {c: list(g) for c, g in roster.groups.items()}
     numbers = {**header, "groups": groups, "threshold": roster.threshold, "least": roster.least}
     return Payload(keys, {OURS: numbers})
 
 
-def _shares(roster: Roster, client: str, payload: Payload) -> dict[str, bytes]:
+def _shares(roster: Roster, witness: Witness | None, client: str, payload: Payload) -> dict[str, bytes]:
     shares = addressed(payload, "to")
     if set(shares) != set(roster.clients) - {client}:
         raise ProtocolError("shares are missing, or for clients that are not in the sum")
+    if witness is not None:
+        witness.roster(client, payload, roster)
     return shares
 
 
-def _letters(sealed: Mapping[str, bytes], header: Mapping[str, Any]) -> Payload:
-    return Payload({f"{OURS}from/{peer}": to_tensor(data) for peer, data in sealed.items()}, {OURS: header})
+def _letters(sealed: Mapping[str, bytes], header: Mapping[str, Any], witness: Witness | None) -> Payload:
+    letters = {f"{OURS}from/{peer}": to_tensor(data) for peer, data in sealed.items()}
+    if witness is not None:
+        letters |= _passed_on(witness.of_roster, sealed)
+    return Payload(letters, {OURS: header})
 
 
 def _words(payload: Payload, bits: int, sizes: Mapping[str, int]) -> dict[str, Words]:

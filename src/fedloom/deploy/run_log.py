@@ -1,0 +1,106 @@
+"""What the log of `fedloom deploy server` says of the current run, read from the run's own files as they grow."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedloom.deploy import current_run
+from fedloom.deploy.logs import Level, Log
+from fedloom.experiment.report.read import LedgerEntry
+from fedloom.experiment.watch.files import Event, RunFiles
+
+ENDS: dict[str, Level] = {"failed": "error", "stopped": "warning"}
+
+
+class RunLog:
+    """Logs the current run's events and every site's answers, from the time at which it is made."""
+
+    def __init__(self, folder: Path, log: Log) -> None:
+        self.folder, self.log = folder, log
+        self._files: RunFiles | None = None
+        self._events = self._entries = self._beginnings = 0
+        self._id = ""
+        self._follow(new=False)
+
+    def __call__(self) -> None:
+        """Log what is new; called again and again."""
+        self._follow(new=True)
+        if self._files is None or not self._files.read_on():
+            return
+        files = self._files
+        events, entries = files.events.records, files.ledger.records
+        if (
+            files.ledger.beginnings != self._beginnings
+        ):  # a resume has cut it: what was said up to there stays said
+            self._beginnings = files.ledger.beginnings
+            after = next((e.after for e in reversed(events) if e.event == "resumed"), -1)
+            self._entries = sum(entry.round <= after for entry in entries)
+        for entry in entries[self._entries :]:
+            self._answers(entry)
+        for event in events[self._events :]:
+            self._event(event)
+        self._entries, self._events = len(entries), len(events)
+
+    def _follow(self, *, new: bool) -> None:
+        """Take up the current run; one that was there before this process is not told again."""
+        name = current_run.current(self.folder)
+        path = None if name is None else current_run.run_path(self.folder, name)
+        if path == (None if self._files is None else self._files.folder):
+            return
+        self._files, self._events, self._entries = None if path is None else RunFiles(path), 0, 0
+        self._beginnings, self._id = 0, ""
+        if self._files is not None:
+            self._beginnings = self._files.ledger.beginnings
+        if self._files is not None and not new:
+            self._files.read_on()
+            self._beginnings = self._files.ledger.beginnings
+            self._events, self._entries = len(self._files.events.records), len(self._files.ledger.records)
+
+    def _event(self, event: Event) -> None:
+        fields = {"round": event.round, "rounds": event.rounds} if event.event == "round" else {}
+        kind = f"run_{event.event}" if event.event != "round" else "round_finished"
+        self.log("", kind, ENDS.get(event.event, "info"), run=self._run(), name=self._name(), **fields)
+
+    def _answers(self, entry: LedgerEntry) -> None:
+        """A line for the phase and one for each site. Of a refusal its kind is logged; the ledger has the whole reason."""
+        silent: Sequence[tuple[str, str | None]] = [(site, "missing") for site in entry.silent]
+        refused = [(site, why.split(":")[0][:40]) for site, why in entry.refused.items()]
+        for site, why in [*((site, None) for site in entry.answered), *refused, *silent]:
+            self.log(
+                "",
+                "site_answered" if why is None else "site_refused",
+                "info" if why is None else "warning",
+                run=self._run(),
+                site=site,
+                request=entry.request,
+                round=entry.round,
+                why=why,
+            )
+        self.log(
+            "",
+            "phase_finished",
+            run=self._run(),
+            request=entry.request,
+            round=entry.round,
+            asked=len(entry.asked),
+            answered=len(entry.answered),
+            refused=len(entry.refused),
+            bytes_up=entry.bytes_up,
+            bytes_down=entry.bytes_down,
+            seconds=entry.seconds,
+            epsilon=entry.epsilon,
+        )
+
+    def _name(self) -> str:
+        return "" if self._files is None else self._files.folder.name
+
+    def _run(self) -> str:
+        """The run's id, which the sites' logs have, too; its name before there is one."""
+        if not self._id and self._files is not None:
+            try:
+                self._id = str(
+                    json.loads((self._files.folder / "run.json").read_text(encoding="utf-8"))["run"]
+                )
+            except (OSError, ValueError, KeyError, TypeError):
+                return self._name()
+        return self._id

@@ -1,0 +1,239 @@
+"""Sites that join and leave while a run is under way, over a hand-made Grid, with kits changed by the commands' functions."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedloom.core.errors import DiskError, ExperimentError
+from fedloom.core.tensor_files import digest_of
+from fedloom.deploy import current_run as current
+from fedloom.deploy.descriptions import Described, read_descriptions
+from fedloom.deploy.kit_changes import add_site, remove_site
+from fedloom.deploy.members import Change, Joining, Members
+from fedloom.deploy.settings import Deployment, Site, read_settings
+from fedloom.deploy.site_kit import write_kit
+from fedloom.deploy.site_list import read_list
+from fedloom.deploy.trainer import SiteTrainer
+from fedloom.deploy.trainer_link import serve
+from fedloom.deploy.wire import Request
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.run_folder import RunFolder
+from tests.deploy.silos import Killed
+
+flower = pytest.importorskip("fedloom.deploy.flower_server", reason="Flower is not installed")
+from tests.deploy.hand_grid import HandGrid  # noqa: E402
+
+FIRST, NEW, OLD = ("image-01", "image-02"), "image-03", "image-02"
+
+
+@pytest.fixture(scope="module")
+def experiment() -> Experiment:
+    return Experiment.parse(
+        {
+            "rounds": 4,
+            "method": "fedsa-lora",
+            "data": {"clients": {"image": 3}, "train": 6, "test": 1},
+            "training": {"batch_size": 6},
+            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 4},
+            "engine": {"cohort": "off", "device": "cpu"},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trainers(experiment, tmp_path_factory) -> dict[str, SiteTrainer]:
+    """The three sites' trainers, loaded once; a scenario gives each the folder of its kit."""
+    kit = tmp_path_factory.mktemp("loaded") / "kit"
+    write_kit(kit, experiment, Deployment(sites=(*FIRST, NEW)))
+    settings = {n: read_settings(Site, kit / "sites" / n / "site.yaml") for n in (*FIRST, NEW)}
+    return {n: SiteTrainer(site, experiment, kit / "sites" / n) for n, site in settings.items()}
+
+
+class Scenario:
+    """A kit whose third site is added in round 1 and whose second one is removed in round 3, while its run goes on."""
+
+    def __init__(self, folder: Path, experiment: Experiment, trainers: dict[str, SiteTrainer]) -> None:
+        self.kit, self.trainers = folder / "kit", trainers
+        write_kit(self.kit, experiment, Deployment(sites=FIRST, rejoin_timeout=0.0))
+        self.places = {name: folder / f"{name}.json" for name in FIRST}
+        self.asked: list[tuple[int, str, str]] = []
+        self.kills: list[int] = []
+        self.over = threading.Event()
+        for name in FIRST:
+            self.start(name)
+        self.path = current.begin(self.kit / "server", "run")
+
+    def start(self, name: str) -> None:
+        """The site's trainer listens, with its folder of this kit."""
+        trainer = self.trainers[name]
+        trainer.folder, trainer._states = self.kit / "sites" / name, {}
+        place = self.places[name]
+
+        def answer(data: bytes) -> bytes:
+            request = Request.decode(data)
+            self.asked.append((request.round, request.name, name))
+            self.change(request.round)
+            return trainer.answer(data)
+
+        threading.Thread(
+            target=serve, args=(place, answer, lambda: not self.over.is_set()), daemon=True
+        ).start()
+
+    def change(self, round: int) -> None:
+        """What the federation's owner does while this round is under way, once."""
+        sites = read_settings(Deployment, self.kit / "server" / "deployment.yaml").sites
+        if round == 1 and NEW not in sites:
+            add_site(self.kit, NEW, self.kit / "ca.key")
+            self.places[NEW] = self.kit.parent / f"{NEW}.json"
+            self.start(NEW)
+        if round == 3 and OLD in sites:
+            remove_site(self.kit, OLD, self.kit / "ca.key")
+
+    def serve(self) -> None:
+        """The ServerApp, which is killed at the first answer in a round of `kills`."""
+        grid = HandGrid(self.places)
+
+        def spoil(site: str, reply: Any) -> list[Any]:
+            if self.kills and (self.asked[-1][:2]) == (self.kills[0], "train"):
+                self.kills.pop(0)
+                raise Killed
+            return [reply]
+
+        grid.spoil = spoil
+        current.serve_current(
+            self.kit / "server", lambda deployment: flower.GridCarrier(grid, timeout=60, poll=0.01)
+        )
+
+    def outcome(self) -> str:
+        """One hash of the server's tensors and of every site's own at the end."""
+        checkpoint = RunFolder(self.path).last()
+        assert checkpoint is not None
+        assert checkpoint.round == 4
+        tensors = dict(checkpoint.state.shared)
+        for name, trainer in self.trainers.items():
+            [state] = [trainer._state(folder.name) for folder in (trainer.folder / "runs").iterdir()]
+            state.look_at(4)
+            tensors |= {f"{name}:{n}": t for n, t in (state.read(name) or {}).items()}
+        return digest_of(tensors)
+
+
+@contextmanager
+def scenario(*arguments: Any) -> Iterator[Scenario]:
+    made = Scenario(*arguments)
+    try:
+        yield made
+    finally:
+        made.over.set()
+
+
+def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_killed(
+    experiment, trainers, tmp_path
+) -> None:
+    with scenario(tmp_path / "whole", experiment, trainers) as whole:
+        whole.serve()
+        expected, ledger = whole.outcome(), RunFolder(whole.path).history("ledger.jsonl")
+    trained = {e["round"]: e["answered"] for e in ledger if e["request"] == "train"}
+    assert trained == {
+        1: ["image-01", OLD],
+        2: ["image-01", OLD, NEW],
+        3: ["image-01", OLD, NEW],
+        4: ["image-01", NEW],
+    }
+    changes = [(e["round"], e["answered"], e["left"]) for e in ledger if e["request"] == "members"]
+    assert changes == [(2, [NEW], []), (4, [], [OLD])]
+    assert [a for a in whole.asked if a[2] == OLD and a[0] == 4] == []
+    lists = [
+        read_list(whole.kit / "sites" / n / "sites.json", whole.kit / "sites" / n / "ca.pem").version
+        for n in ("image-01", NEW)
+    ]
+    assert lists == [3, 3], "the new list travelled to the sites that stay"
+    with scenario(tmp_path / "killed", experiment, trainers) as killed:
+        killed.kills = [2, 4]
+        for _ in range(2):
+            with pytest.raises(Killed):
+                killed.serve()
+        killed.serve()
+        assert killed.kills == []
+        assert killed.outcome() == expected
+        again = RunFolder(killed.path).history("ledger.jsonl")
+    told = ("round", "request", "asked", "answered", "refused", "notes")
+    assert [[e.get(k) for k in told] for e in again] == [[e.get(k) for k in told] for e in ledger]
+    summary = (killed.path / "summary.json").read_text()
+    assert all(f'"client": "{name}"' in summary for name in (*FIRST, NEW))
+
+
+def joining(tmp_path: Path, wanted: list[str], **changes: Callable[..., Any]) -> Joining:
+    """Joining of a run that began with a and b; clients are their names."""
+    members = Members.of(tmp_path / "state", ("a", "b"), -1)
+    site = Described(holds=("image",), train=1, test=1)
+    options: dict[str, Any] = {
+        "describe": lambda name: site,
+        "keep": lambda described: None,
+        "client": lambda name, described: name,
+        "check": lambda clients: None,
+    } | changes
+    clients: Any = {"a": "a", "b": "b"}
+    return Joining(members, clients, lambda known: wanted, **options)
+
+
+def test_a_site_that_cannot_join_is_refused_by_name_and_the_others_go_on(tmp_path) -> None:
+    def client(name: str, described: Described) -> str:
+        if name == "d":
+            raise ExperimentError("no site of the run's beginning holds audio")
+        return name
+
+    join = joining(tmp_path, ["a", "b", "c", "d"], client=client)
+    [line] = join(3)
+    assert sorted(join.clients) == ["a", "b", "c"]
+    assert (line["answered"], line["refused"]) == (
+        ["c"],
+        {"d": "cannot join: no site of the run's beginning holds audio"},
+    )
+    assert join.members.changes == [Change(round=3, joined=("c",))]
+
+
+def test_a_round_that_is_repeated_keeps_its_sites(tmp_path) -> None:
+    join = joining(tmp_path, ["a", "c"])
+    [line] = join(2)
+    again = joining(tmp_path, ["a", "b", "c", "d"])
+    again.members = Members.of(tmp_path / "state", ("a", "b", "c"), 1)
+    again.restore({"c": Described(holds=(), train=0, test=0)})
+    assert sorted(again.clients) == ["a", "c"]
+    [repeated] = again(2)
+    assert {k: v for k, v in repeated.items() if k != "seconds"} == {
+        k: v for k, v in line.items() if k != "seconds"
+    }
+    assert sorted(again.clients) == ["a", "c"], "another change waits for the next round"
+    again(3)
+    assert sorted(again.clients) == ["a", "b", "c", "d"]
+    back = Members.of(tmp_path / "state", ("a", "b", "c", "d"), 0)
+    assert back.changes == [], "a checkpoint that was put back is from before the changes"
+
+
+def test_too_few_that_are_left_end_the_run_in_a_sentence_and_change_nothing(tmp_path) -> None:
+    def check(clients: Any) -> None:
+        if len(clients) < 2:
+            raise ExperimentError("privacy.secure opens no sum of fewer than 2 clients")
+
+    join = joining(tmp_path, ["a"], check=check)
+    with pytest.raises(ExperimentError, match=r"cannot go on without b: privacy\.secure opens no sum"):
+        join(2)
+    assert sorted(join.clients) == ["a", "b"]
+    assert Members.of(tmp_path / "state", ("a", "b"), 1).changes == []
+
+
+def test_a_damaged_record_of_members_is_one_sentence(tmp_path) -> None:
+    joining(tmp_path, ["a", "c"])(1)
+    file = tmp_path / "state" / "members.json"
+    with pytest.raises(ExperimentError, match=r"names the site c, which sites.json does not describe"):
+        Members.of(tmp_path / "state", ("a", "b"), 1)
+    file.write_text(file.read_text().replace("joined", "jained"))
+    with pytest.raises(DiskError, match="is damaged"):
+        Members.of(tmp_path / "state", ("a", "b", "c"), 1)
+    (tmp_path / "sites.json").write_text('{"a": {"holds": 3}}')
+    with pytest.raises(DiskError, match="is damaged"):
+        read_descriptions(tmp_path)
