@@ -37,14 +37,17 @@ from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
 
 Short = Annotated[str, Field(max_length=100)]
+Group = Annotated[str, Field(max_length=500)]
 
 
 class Described(BaseModel):
-    """A site's description: modalities, sample counts, package versions."""
+    """A site's description: modalities, groups of its model, sample counts, package versions."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     holds: tuple[Short, ...] = Field(max_length=100)
+    groups: tuple[Group, ...] | None = Field(None, max_length=10_000)
+    """The groups of the model as the site has built it; None from a kit of an earlier release."""
     train: int = Field(ge=0, le=10**12)
     test: int = Field(ge=0, le=10**12)
     versions: dict[Short, Short] = Field({}, max_length=100)
@@ -113,7 +116,8 @@ def build_server(
     observe: Observer = lambda progress: None,
 ) -> Federation:
     """A federation whose clients are remote sites, before its first round."""
-    model = experiment.task.model({name: site.holds for name, site in described.items()}, experiment.setup)
+    holds = {name: site.holds for name, site in described.items()}
+    model = experiment.task.model(holds, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
     clients = {
         name: Client(
@@ -122,15 +126,33 @@ def build_server(
         for name, site in described.items()
     }
     check_clients(experiment, model, clients)
+    _check_groups(described, clients)
     digest = experiment_digest(experiment)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
     evaluator = SiteEvaluator()
-    federation = Federation(experiment, engine, evaluator, folder, observe)
+    tools = experiment.task.tools(model, holds, experiment.setup)
+    federation = Federation(experiment, engine, evaluator, folder, observe, tools=tools)
     evaluator.federation = federation
     for client in federation.clients.values():
         client.states = Elsewhere()
     federation.check()
     return federation
+
+
+def _check_groups(described: Mapping[str, Described], clients: Mapping[str, Client]) -> None:
+    """Raise ExperimentError for a site whose model has other groups than the server expects of it."""
+    for name, site in described.items():
+        expected = clients[name].groups
+        if site.groups is None or set(site.groups) == expected:
+            continue
+        own, other = (
+            ", ".join(sorted(groups)[:3]) or "none"
+            for groups in (set(site.groups) - expected, expected - set(site.groups))
+        )
+        raise ExperimentError(
+            f"site {name} has built another model than the server expects of it: {shown(own)} where it should be {other}; "
+            "both must know the same sites and what each of them holds"
+        )
 
 
 def ask_descriptions(

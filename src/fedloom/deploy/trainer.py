@@ -79,10 +79,11 @@ class SiteTrainer:
         return answer
 
     def described(self) -> dict[str, Any]:
-        """This site's description for the server: modalities, sample counts, package versions."""
+        """This site's description for the server: modalities, groups of the model, sample counts, package versions."""
         data = self.client.data
         return {
             "holds": list(data.holds),
+            "groups": sorted(self.client.groups),
             "train": len(data.train),
             "test": len(data.test),
             "versions": versions(),
@@ -146,7 +147,9 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
         raise ExperimentError(
             f"the data hold nothing of a client called {site.name}; there is {', '.join(sorted(sources))}"
         )
-    federation = build_from(own, [sources[site.name]], None, lambda progress: None)
+    # Generated data are of all clients; of the sites' own files each site knows its own alone.
+    holds = {name: client.holds for name, client in sources.items() if name in {*site.sites, site.name}}
+    federation = build_from(own, [sources[site.name]], None, lambda progress: None, holds=holds)
     for sentence in sources[site.name].skipped:
         print(sentence, flush=True)  # into the site's own log
     shapes = client_shapes(own, site.sites, federation.engine.model.scales)

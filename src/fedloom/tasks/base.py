@@ -200,6 +200,13 @@ class Task(ABC, Generic[S]):
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> Trainable:
         """The trainable model; `holds` maps each client to its modalities. Raises ExperimentError."""
 
+    def model_at_site(self, client: str, holds: Mapping[str, Sequence[str]], setup: Setup) -> Trainable:
+        """One client's part of `model(holds, setup)`, for the site where it is alone. Raises ExperimentError.
+
+        `holds` maps every client that the site knows of. Default: the model of a run with this client only.
+        """
+        return self.model({client: holds[client]}, setup)
+
     @abstractmethod
     def load(self, folder: Path, setup: Setup) -> Trainable:
         """The trained model that `save_adapters` wrote to `folder`. Raises ExperimentError."""

@@ -55,17 +55,25 @@ class OwnModels(Task[LabelledSource]):
     )
     ignores: ClassVar[tuple[str, ...]] = ("method.head",)
     inputs: ClassVar[tuple[str, ...]] = ("image", "audio", "text")
-    not_deployable: ClassVar[str | None] = (
-        "clients with models of their own need the server's generator beside them; run them on the local engine"
-    )
 
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> ModelBank:
         """The architectures, assigned to the clients of each modality in turn."""
+        return self._bank(holds, setup)
+
+    def model_at_site(self, client: str, holds: Mapping[str, Sequence[str]], setup: Setup) -> ModelBank:
+        """The client's architecture alone, as the deal over all clients gives it."""
+        return self._bank(holds, setup, client)
+
+    def _bank(
+        self, holds: Mapping[str, Sequence[str]], setup: Setup, only: str | None = None
+    ) -> ModelBank:
+        """The bank of a deal over all these clients; with `only` the part of one of them."""
         from fedloom.models.own.load import load_model_bank
 
         modalities = {client: held[0] if held else "text" for client, held in holds.items()}
+        names = self.source.class_names()
         return setup.applied(
-            load_model_bank(setup.foundation, modalities, self.source.class_names(), setup.device, setup.seed)
+            load_model_bank(setup.foundation, modalities, names, setup.device, setup.seed, only)
         )
 
     def load(self, folder: Path, setup: Setup) -> ModelBank:
