@@ -113,7 +113,9 @@ def build_server(
     observe: Observer = lambda progress: None,
 ) -> Federation:
     """A federation whose clients are remote sites, before its first round."""
-    model = experiment.task.model({name: site.holds for name, site in described.items()}, experiment.setup)
+    task, holds = experiment.task, {name: site.holds for name, site in described.items()}
+    model = task.model(holds, experiment.setup)
+    tools = task.tools(model, holds, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
     clients = {
         name: Client(
@@ -124,8 +126,8 @@ def build_server(
     check_clients(experiment, model, clients)
     digest = experiment_digest(experiment)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
-    evaluator = SiteEvaluator()
-    federation = Federation(experiment, engine, evaluator, folder, observe)
+    evaluator = SiteEvaluator(task.site_figures(), task.server_evaluator(model, experiment.setup, tools))
+    federation = Federation(experiment, engine, evaluator, folder, observe, tools=tools)
     evaluator.federation = federation
     for client in federation.clients.values():
         client.states = Elsewhere()
