@@ -116,8 +116,9 @@ def build_server(
     observe: Observer = lambda progress: None,
 ) -> Federation:
     """A federation whose clients are remote sites, before its first round."""
-    holds = {name: site.holds for name, site in described.items()}
-    model = experiment.task.model(holds, experiment.setup)
+    task, holds = experiment.task, {name: site.holds for name, site in described.items()}
+    model = task.model(holds, experiment.setup)
+    tools = task.tools(model, holds, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
     clients = {
         name: Client(
@@ -129,8 +130,7 @@ def build_server(
     _check_groups(described, clients)
     digest = experiment_digest(experiment)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
-    evaluator = SiteEvaluator()
-    tools = experiment.task.tools(model, holds, experiment.setup)
+    evaluator = SiteEvaluator(task.site_figures(), task.server_evaluator(model, experiment.setup, tools))
     federation = Federation(experiment, engine, evaluator, folder, observe, tools=tools)
     evaluator.federation = federation
     for client in federation.clients.values():

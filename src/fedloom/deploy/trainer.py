@@ -6,7 +6,6 @@ a restarted server repeats, the site's state is rolled back (see `deploy.state`)
 """
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ class SiteTrainer:
         return self._states[run]
 
     def _figures(self, request: Request, state: SiteState) -> dict[str, Any]:
-        """`global/...` and `local/...` metrics on this site's test samples: counts and means, no sample and no answer."""
+        """The task's figures on this site's test samples: counts and means, no sample and no answer."""
         federation, model = self.federation, self.federation.engine.model
         tensors, numbers = request.payload.tensors, request.payload.numbers
         shared = self.experiment.method.scope.pick(tensors, "shared")
@@ -124,9 +123,8 @@ class SiteTrainer:
         if not model.store.constant:
             model.store.clear()
         model.rest()
-        measured = re.compile(r"(global|local)/(?!worst_client/|mean_client/)")
-        kept = {n: v for n, v in assessment.metrics.items() if measured.match(n) and math.isfinite(v)}
-        return {"figures": kept}
+        leaving = self.experiment.task.site_figures().leaving(assessment, self.site.name)
+        return {"figures": {n: v for n, v in leaving.items() if math.isfinite(v)}}
 
 
 def build_client(site: Site, experiment: Experiment) -> Federation:

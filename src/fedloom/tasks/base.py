@@ -22,6 +22,7 @@ from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
 from fedloom.models.weights import DeviceMap
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
+from fedloom.tasks.site_figures import SampleFigures, SiteFigures
 from fedloom.tasks.usage import tensors_code
 
 S = TypeVar("S", bound=Source)
@@ -248,6 +249,17 @@ class Task(ABC, Generic[S]):
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """The reason why this method or evaluation does not fit the task, in one sentence, or None."""
         return needs_no_other_model(method) or needs_no_text_metrics(self.title, evaluation)
+
+    def site_figures(self) -> SiteFigures:
+        """The rules for figures that sites measure in a deployment. Default: metrics over test samples."""
+        return SampleFigures()
+
+    def server_evaluator(self, model: Trainable, setup: Setup, tools: ServerTools | None) -> Evaluator | None:
+        """The evaluator of what a deployment's server can measure itself, without the sites' samples and personal models.
+
+        Its metrics are `at_server` in `SiteFigures.combined`. Default: none.
+        """
+        return None
 
     def undeployable(self) -> str | None:
         """The reason why this experiment cannot run between real silos, or None. Default: `not_deployable`."""

@@ -20,9 +20,11 @@ from fedloom.methods.base.distillation import DistillationServer
 from fedloom.models.base import Trainable
 from fedloom.models.loading.examples import part_of
 from fedloom.models.own.model_bank import ModelBank
+from fedloom.privacy.reply_schema import Range
 from fedloom.tasks.base import (
     READ_AHEAD,
     READ_FOR_EVERY_TASK,
+    Evaluator,
     Question,
     ServerTools,
     Setup,
@@ -35,6 +37,7 @@ from fedloom.tasks.base import (
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, client_figures
 from fedloom.tasks.generator_evaluation import GeneratorEvaluator
 from fedloom.tasks.metrics import EvaluationRecord, summarise
+from fedloom.tasks.site_figures import SampleFigures, SiteFigures
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,14 @@ class OwnModels(Task[LabelledSource]):
             )
         return OwnModelEvaluator(cast(ModelBank, model), tests, setup.evaluation, tools, judge)
 
+    def site_figures(self) -> SiteFigures:
+        """Accuracy of a site's model on its own samples."""
+        return OwnModelFigures()
+
+    def server_evaluator(self, model: Trainable, setup: Setup, tools: ServerTools | None) -> Evaluator | None:
+        """The generator's figures, which need no client's model; they need the pool at the server."""
+        return None if tools is None else self.evaluator({}, model, setup, tools)
+
     def answer(self, model: Trainable, question: Question) -> str:
         """The likeliest class of one input in the model's modality."""
         if question.pair is not None:
@@ -155,6 +166,18 @@ class OwnModelEvaluator:
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
         """Empty: there is no common model."""
         return {}
+
+
+class OwnModelFigures(SampleFigures):
+    """`local/...` alone: `global/...` measures every model on the samples of all clients of its modality, and neither travels."""
+
+    def leaving(self, assessment: Assessment, site: str) -> dict[str, float]:
+        """See SampleFigures, the local ones."""
+        return {n: v for n, v in super().leaving(assessment, site).items() if n.startswith("local/")}
+
+    def range_of(self, name: str) -> Range | None:
+        """See SampleFigures, the local ones."""
+        return super().range_of(name) if name.startswith("local/") else None
 
 
 def assess_own_models(
