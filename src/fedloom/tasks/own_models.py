@@ -67,9 +67,7 @@ class OwnModels(Task[LabelledSource]):
         """The client's architecture alone, as the deal over all clients gives it."""
         return self._bank(holds, setup, client)
 
-    def _bank(
-        self, holds: Mapping[str, Sequence[str]], setup: Setup, only: str | None = None
-    ) -> ModelBank:
+    def _bank(self, holds: Mapping[str, Sequence[str]], setup: Setup, only: str | None = None) -> ModelBank:
         """The bank of a deal over all these clients; with `only` the part of one of them."""
         from fedloom.models.own.load import load_model_bank
 
