@@ -48,8 +48,12 @@ class SiteEvaluator:
         measured: Figures = {}
         if self.server is not None:
             measured = self.server.assess(replace(snapshot, own=lambda names: {})).metrics
-        metrics = self.figures.combined(by_site, measured) | {"evaluated_sites": float(len(by_site))}
-        return Assessment(metrics, {site: self.figures.row(own) for site, own in by_site.items()}, [])
+        metrics = self.figures.combined(by_site, measured)
+        if by_site:
+            notes = self.federation.engine.model.notes
+            notes += [note for note in self.figures.missing(metrics) if note not in notes]
+        rows = {site: self.figures.row(own) for site, own in by_site.items()}
+        return Assessment({**metrics, "evaluated_sites": float(len(by_site))}, rows, [])
 
 
 def _ask_sites(federation: "Federation", snapshot: Snapshot, rules: SiteFigures) -> dict[str, Figures]:

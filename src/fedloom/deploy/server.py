@@ -22,7 +22,7 @@ from fedloom.data.client_data import ClientData
 from fedloom.data.sample import MODALITIES
 from fedloom.deploy.evaluation import SiteEvaluator
 from fedloom.deploy.remote_engine import Carrier, Lost, RemoteEngine
-from fedloom.deploy.settings import check_deployable, experiment_digest
+from fedloom.deploy.settings import check_deployable, classes_digest, experiment_digest
 from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
 from fedloom.experiment.build import check_clients, client_shapes
 from fedloom.experiment.provenance import versions
@@ -41,7 +41,7 @@ Group = Annotated[str, Field(max_length=500)]
 
 
 class Described(BaseModel):
-    """A site's description: modalities, groups of its model, sample counts, package versions."""
+    """A site's description: modalities, groups of its model, sample counts, versions, the digest of its class names."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
@@ -51,6 +51,7 @@ class Described(BaseModel):
     train: int = Field(ge=0, le=10**12)
     test: int = Field(ge=0, le=10**12)
     versions: dict[Short, Short] = Field({}, max_length=100)
+    classes: Short = ""
 
 
 class Elsewhere:
@@ -117,6 +118,7 @@ def build_server(
 ) -> Federation:
     """A federation whose clients are remote sites, before its first round."""
     task, holds = experiment.task, {name: site.holds for name, site in described.items()}
+    _check_classes(experiment, described)
     model = task.model(holds, experiment.setup)
     tools = task.tools(model, holds, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
@@ -203,6 +205,17 @@ def _described(
         write_atomic(file, text.encode())
     cached = json.loads(file.read_text(encoding="utf-8"))
     return {name: Described.model_validate(fields) for name, fields in sorted(cached.items())}
+
+
+def _check_classes(experiment: Experiment, described: Mapping[str, Described]) -> None:
+    """Raise ExperimentError naming the first site whose data have other classes than the server's."""
+    digest = classes_digest(experiment)
+    for name, site in described.items():
+        if site.classes != digest:
+            raise ExperimentError(
+                f"site {name} finds other classes in its data than the server; give all the same data set, or agree on the "
+                "classes in the experiment (docs/deploy.md)"
+            )
 
 
 def _row(federation: Federation, name: str, site: Described) -> dict[str, Any]:

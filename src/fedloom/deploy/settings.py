@@ -98,6 +98,12 @@ def experiment_digest(experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
+def classes_digest(experiment: Experiment) -> str:
+    """SHA-256 of the task's class names in order, 64 hex digits; empty for a task without. Raises ExperimentError."""
+    names = experiment.task.class_names()
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else ""
+
+
 def requests_of(experiment: Experiment) -> tuple[str, ...]:
     """The names of all requests to a site in this experiment."""
     if experiment.privacy.secure is not None:  # the phases wrap the method's own requests

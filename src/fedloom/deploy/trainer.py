@@ -12,7 +12,7 @@ from typing import Any
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, PayloadError
-from fedloom.deploy.settings import Site, check_deployable, experiment_digest
+from fedloom.deploy.settings import Site, check_deployable, classes_digest, experiment_digest
 from fedloom.deploy.state import SiteState
 from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
 from fedloom.experiment.build import build_from, client_shapes
@@ -78,14 +78,16 @@ class SiteTrainer:
         return answer
 
     def described(self) -> dict[str, Any]:
-        """This site's description for the server: modalities, groups of the model, sample counts, package versions."""
-        data = self.client.data
+        """This site's description for the server: modalities, groups of the model, counts, versions, digest of the class names."""
+        data, own = self.client.data, self.federation.experiment
+        assert isinstance(own, Experiment)  # noqa: S101 - `build_client` gave it one
         return {
             "holds": list(data.holds),
             "groups": sorted(self.client.groups),
             "train": len(data.train),
             "test": len(data.test),
             "versions": versions(),
+            "classes": classes_digest(own),
         }
 
     def _refusal(self, request: Request) -> str | None:

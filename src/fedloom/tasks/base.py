@@ -261,6 +261,10 @@ class Task(ABC, Generic[S]):
         """
         return None
 
+    def class_names(self) -> tuple[str, ...]:
+        """The class names, in the labels' order, that all sites and the server have to find in their data. Default: none."""
+        return ()
+
     def undeployable(self) -> str | None:
         """The reason why this experiment cannot run between real silos, or None. Default: `not_deployable`."""
         return self.not_deployable

@@ -37,7 +37,7 @@ from fedloom.tasks.base import (
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, client_figures
 from fedloom.tasks.generator_evaluation import GeneratorEvaluator
 from fedloom.tasks.metrics import EvaluationRecord, summarise
-from fedloom.tasks.site_figures import SampleFigures, SiteFigures
+from fedloom.tasks.site_figures import Figures, SampleFigures, SiteFigures
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class OwnModels(Task[LabelledSource]):
         from fedloom.models.own.load import load_model_bank
 
         modalities = {client: held[0] if held else "text" for client, held in holds.items()}
-        names = self.source.class_names()
+        names = self.class_names()
         return setup.applied(
             load_model_bank(setup.foundation, modalities, names, setup.device, setup.seed, only)
         )
@@ -92,9 +92,7 @@ class OwnModels(Task[LabelledSource]):
         from fedloom.models.generation.load import load_synthesis
 
         modalities = sorted({m for held in holds.values() for m in held})
-        synthesis = load_synthesis(
-            setup.foundation.synthesis, self.source.class_names(), modalities, setup.device
-        )
+        synthesis = load_synthesis(setup.foundation.synthesis, self.class_names(), modalities, setup.device)
         return DistillationServer(cast(ModelBank, model), synthesis)
 
     def evaluator(
@@ -113,6 +111,10 @@ class OwnModels(Task[LabelledSource]):
                 self.source.pool(setup.seed), setup.seed, setup.foundation.clip, side
             )
         return OwnModelEvaluator(cast(ModelBank, model), tests, setup.evaluation, tools, judge)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.source.class_names()
 
     def site_figures(self) -> SiteFigures:
         """Accuracy of a site's model on its own samples."""
@@ -176,6 +178,13 @@ class OwnModelFigures(SampleFigures):
     def range_of(self, name: str) -> Range | None:
         """See SampleFigures, the local ones."""
         return super().range_of(name) if name.startswith("local/") else None
+
+    def missing(self, metrics: Figures) -> list[str]:
+        """The figures of every model on the samples of several sites."""
+        return [
+            "global/<modality>/accuracy is not measured: neither models nor samples leave their sites; local/<modality>/accuracy "
+            "is each model on its own site's"
+        ]
 
 
 def assess_own_models(

@@ -45,6 +45,9 @@ class SiteFigures(Protocol):
     def combined(self, by_site: Mapping[str, Figures], at_server: Figures) -> dict[str, float]:
         """The run's metrics, from every answering site's figures and from what the server has measured itself."""
 
+    def missing(self, metrics: Figures) -> list[str]:
+        """Sentences on the task's metrics that neither a site nor the server has measured, for the run's notes."""
+
     def row(self, figures: Figures) -> dict[str, float]:
         """A site's row of the summary, `<kind>/<metric>`."""
 
@@ -93,6 +96,10 @@ class SampleFigures:
                 metrics[f"{prefix}worst_client/{kind}/{metric}"] = worst(own.values())
                 metrics[f"{prefix}mean_client/{kind}/{metric}"] = fsum(own.values()) / len(own)
         return metrics
+
+    def missing(self, metrics: Figures) -> list[str]:
+        """None: every site with test samples measures all metrics."""
+        return []
 
     def row(self, figures: Figures) -> dict[str, float]:
         """Metrics of the site's own model if it has one, else of the common model."""

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedloom.core.settings_tree import ReadWith
+from fedloom.data.pictures.class_names import class_words
 
 
 class FewShot(BaseModel):
@@ -54,7 +55,38 @@ class DomainShift(BaseModel):
     )
 
 
-Partition = Annotated[FewShot | LabelSkew | DomainShift, Field(discriminator="kind")]
+class ClassFolders(BaseModel):
+    """One client for each folder of `data.path`: `<path>/<client>/<class>/<image>`, with classes that all clients agree on.
+
+    `<path>/common/<class>/<image>` holds test pictures on which every client's model is evaluated, if there are any.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["folder"] = "folder"
+    base: tuple[str, ...] = Field(
+        min_length=2, max_length=10_000, description="the classes that clients train on, in the labels' order"
+    )
+    novel: tuple[str, ...] = Field(
+        (), max_length=10_000, description="classes that are tested alone, on pictures in <path>/common"
+    )
+
+    @field_validator("base", "novel")
+    @classmethod
+    def _words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [n for n in value if not n.strip() or len(n) > 100 or not n.isprintable()]:
+            raise ValueError(f"{wrong[0][:100]!r} is no class; a class has 1 to 100 printable characters")
+        return tuple(class_words(name) for name in value)
+
+    @model_validator(mode="after")
+    def _once(self) -> "ClassFolders":
+        names = (*self.base, *self.novel)
+        if twice := [n for i, n in enumerate(names) if n in names[:i]]:
+            raise ValueError(f"two classes are called {twice[0]!r}; name each once, in base or in novel")
+        return self
+
+
+Partition = Annotated[FewShot | LabelSkew | DomainShift | ClassFolders, Field(discriminator="kind")]
 """One of the partitions; `kind` discriminates."""
 
 
