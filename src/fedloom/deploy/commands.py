@@ -14,6 +14,7 @@ from rich.text import Text
 from fedloom.core.errors import ExperimentError
 from fedloom.core.terminal import console
 from fedloom.core.terminal_tables import fitted
+from fedloom.deploy.demo_command import demo
 
 app = typer.Typer(
     no_args_is_help=True, help="Real silos: a server and its sites, over TLS, on Flower (docs/deploy.md)."
@@ -161,18 +162,7 @@ def stop(folder: Server) -> None:
     )
 
 
-@app.command(epilog="Example: fedloom deploy demo --out runs/deploy-demo")
-def demo(
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="folder for everything; a new one in runs/ if none")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="communication rounds", min=1)] = 3,
-) -> None:
-    """A SuperLink and three SuperNodes on this machine, TLS and node keys on; the result beside the local engine's."""
-    from fedloom.deploy.demo import show
-
-    rows = show(folder or _free(Path("runs/deploy-demo")), rounds, _say)
-    out.print(_table(rows))
+app.command(epilog="Example: fedloom deploy demo --system fedmmkt --out runs/deploy-demo")(demo)
 
 
 def _until_signalled() -> Callable[[], bool]:
@@ -192,14 +182,6 @@ def _option_error(error: ValidationError) -> str:
     first = error.errors()[0]
     option = str(first["loc"][0]).removesuffix("s")  # sites come from --site
     return f"--{option}: {first['msg'].removeprefix('Value error, ')}"
-
-
-def _free(folder: Path) -> Path:
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> Group:

@@ -78,7 +78,7 @@ class SiteTrainer:
         return answer
 
     def described(self) -> dict[str, Any]:
-        """This site's description for the server: modalities, groups of the model, counts, versions, digest of the class names."""
+        """This site's description for the server: modalities, groups of the model, counts, versions, the class names' digest."""
         data, own = self.client.data, self.federation.experiment
         assert isinstance(own, Experiment)  # noqa: S101 - `build_client` gave it one
         return {
