@@ -13,9 +13,9 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, group_of
 from fedloom.core.shared_results import SharedResults
 from fedloom.core.tensor_files import digest_of, read_checked
-from fedloom.deploy import server
+from fedloom.deploy import run_site, server
 from fedloom.deploy.server import go_on
-from fedloom.deploy.settings import Site, requests_of
+from fedloom.deploy.settings import Site, requests_of, write_settings
 from fedloom.deploy.trainer import SiteTrainer, build_client
 from fedloom.deploy.wire import Answer
 from fedloom.experiment.run import build, run
@@ -130,6 +130,28 @@ def site(experiment: Experiment, name: str, sites: tuple[str, ...] = NAMES) -> S
     engine = EngineSettings(device="cpu")
     requests = requests_of(experiment)
     return Site(name=name, server="localhost:8000", sites=sites, requests=requests, engine=engine)
+
+
+@pytest.mark.parametrize(
+    ("method", "leaving"),
+    [
+        (
+            "fedmmkt",
+            "of each public item the likeliest class, the entropy and the representation; counts, losses",
+        ),
+        (
+            "fedmd",
+            "of each public item the probabilities, the entropy and the representation; counts, losses",
+        ),
+    ],
+)
+def test_the_terms_of_a_site_say_that_predictions_leave_and_no_tensor(
+    method, leaving, quick, tmp_path
+) -> None:
+    experiment = quick(method)
+    RunFolder(tmp_path).write_experiment(experiment.as_dict())
+    write_settings(site(experiment, "image-01"), tmp_path / "site.yaml")
+    assert run_site.terms(tmp_path)["leaves this site"].startswith(leaving)
 
 
 def test_a_site_that_knows_other_sites_than_the_server_is_refused_before_round_0(

@@ -38,7 +38,7 @@ def terms(folder: Path) -> dict[str, str]:
         "data that are read": str(site.data or getattr(experiment.data, "path", None) or "generated here"),
         "requests that are done": ", ".join(site.requests),
         "code that runs": f"the fedloom installed here, called by its own Flower app ({pinned_app()[:16]}) and no other",
-        "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{protection}; counts, losses and figures",
+        "leaves this site": f"{experiment.method.leaving}{protection}; counts, losses and figures",
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
     }
