@@ -147,8 +147,9 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
         raise ExperimentError(
             f"the data hold nothing of a client called {site.name}; there is {', '.join(sorted(sources))}"
         )
-    # Generated data are of all clients; of the sites' own files each site knows its own alone.
-    holds = {name: client.holds for name, client in sources.items() if name in {*site.sites, site.name}}
+    # Generated data are of all clients; of files of their own each site knows its own alone, beside what all agree on.
+    known = {**data.agreed_holdings(), **{name: client.holds for name, client in sources.items()}}
+    holds = {name: held for name, held in known.items() if name in {*site.sites, site.name}}
     federation = build_from(own, [sources[site.name]], None, lambda progress: None, holds=holds)
     for sentence in sources[site.name].skipped:
         print(sentence, flush=True)  # into the site's own log

@@ -106,10 +106,14 @@ class OwnModels(Task[LabelledSource]):
         """Accuracy of every client's model, and the generator's figures."""
         tests, judge = TestSet.prepare(tested, model), None
         if isinstance(tools, DistillationServer):
-            side = tools.synthesis.generator.size
-            judge = GeneratorEvaluator.of(
-                self.source.pool(setup.seed), setup.seed, setup.foundation.clip, side
-            )
+            pool = self.source.pool(setup.seed)
+            if pool is None:
+                model.notes.append(
+                    "generator/... is not measured: data.path has no folder common with pictures"
+                )
+            else:
+                side = tools.synthesis.generator.size
+                judge = GeneratorEvaluator.of(pool, setup.seed, setup.foundation.clip, side)
         return OwnModelEvaluator(cast(ModelBank, model), tests, setup.evaluation, tools, judge)
 
     def class_names(self) -> tuple[str, ...]:
