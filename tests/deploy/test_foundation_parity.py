@@ -66,4 +66,6 @@ def test_a_foundation_model_between_sites_ends_in_the_local_engines_bits(
     assert any(not torch.equal(t, before[n]) for n, t in far.state.shared.items() if n in before)
     figures = {n: v for n, v in far.last_metrics.items() if n.startswith(("global/", "local/"))}
     assert any(name.endswith("/loss") for name in figures)
-    assert figures == pytest.approx({n: local.last_metrics[n] for n in figures}, abs=1e-6)  # batches of test samples differ
+    assert figures == pytest.approx(
+        {n: local.last_metrics[n] for n in figures}, abs=1e-6
+    )  # batches of test samples differ
