@@ -39,14 +39,14 @@ def warm(experiment, tmp_path_factory) -> dict[str, Any]:
 def test_a_run_through_every_kill_ends_in_the_model_of_an_undisturbed_one(
     experiment, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
-    """A trainer is killed at every moment of round 1, the server at every point of round 2, and the sites each time with it."""
+    """A trainer is killed at every moment of a round, the server at every point of round 2, and the sites each time with it."""
     method: Method = experiment.method
     moments = [m for m in MOMENTS if m != "while writing its state" or method.scope.personal]
-    left = list(moments)
+    left = [(number, moment) for number in (1, 2) for moment in moments]
 
     def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:
-        while name == "image-02" and left and question_of(question, round=1):
-            kill_trainer(left.pop(0), sites, name, question, monkeypatch)
+        while name == "image-02" and left and question_of(question, round=left[0][0]):
+            kill_trainer(left.pop(0)[1], sites, name, question, monkeypatch)
         yield name, sites.trainer(name).answer(question)
 
     sites.between = between
