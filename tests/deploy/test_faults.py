@@ -17,7 +17,7 @@ from fedloom.methods import State
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.method import Ask
 from fedloom.methods.fedsa_lora import FedSALoRA
-from tests.deploy.kill_points import POINTS, kill_at
+from tests.deploy.kills import MOMENTS, POINTS, kill_at, kill_trainer
 from tests.deploy.silos import Killed, outcome, question_of, reboot
 
 NAMES = ("image-01", "image-02")
@@ -60,37 +60,22 @@ def test_a_site_and_the_server_killed_together_go_on_to_the_same_model(
     assert outcome(sites, tmp_path / "run") == undisturbed
 
 
-@pytest.mark.parametrize(
-    "moment", ["while training", "while writing its state", "before it keeps its answer"]
-)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_trainer_killed_in_a_round_is_asked_again_and_gives_the_same(
     moment, experiment, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
-    place = {
-        "while training": "fedloom.federation.local_engine.train_one",
-        "while writing its state": "fedloom.deploy.state.with_checksum",
-        "before it keeps its answer": "fedloom.deploy.state.SiteState.keep",
-    }[moment]
     struck: list[str] = []
 
     def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:
         if name == "image-02" and question_of(question, round=2) and not struck:
             struck.append(name)
-            with monkeypatch.context() as patch:
-                patch.setattr(place, _die)
-                with pytest.raises(Killed):
-                    sites.trainer(name).answer(question)
-            reboot(sites, name)
+            kill_trainer(moment, sites, name, question, monkeypatch)
         yield name, sites.trainer(name).answer(question)  # as the stub asks again
 
     sites.between = between
     go_on(experiment, NAMES, tmp_path / "run", sites)
     assert struck
     assert outcome(sites, tmp_path / "run") == undisturbed
-
-
-def _die(*arguments: Any) -> None:
-    raise Killed
 
 
 def test_a_site_that_is_lost_in_a_round_is_named_and_rejoins(experiment, sites, tmp_path) -> None:

@@ -24,7 +24,7 @@ from fedloom.federation.run_folder import RunFolder
 from fedloom.federation.settings import EngineSettings
 from fedloom.tasks import generator_evaluation
 from fedloom.tasks.generator_evaluation import GeneratorEvaluator
-from tests.deploy.kill_points import POINTS, kill_at
+from tests.deploy.kills import MOMENTS, POINTS, kill_at, kill_trainer
 from tests.deploy.silos import Killed, Silos, outcome, question_of, reboot
 
 NAMES = ("image-01", "image-02", "text-01")
@@ -240,8 +240,7 @@ def test_a_server_killed_at_any_point_goes_on_to_the_same_models(
     request_name, point, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
     with monkeypatch.context() as patch:
-        learn = "fedloom.methods.fedmmkt.FedMMKT.learn"
-        kill_at(point, sites, patch, request=request_name, aggregating=learn)
+        kill_at(point, sites, patch, request_name)
         with pytest.raises(Killed):
             go_on(sites.experiment, NAMES, tmp_path / "run", sites)
     sites.between = None
@@ -257,23 +256,23 @@ def test_a_server_killed_at_any_point_goes_on_to_the_same_models(
     ]
 
 
-@pytest.mark.parametrize("request_name", ["infer", "distil"])
-def test_a_trainer_killed_before_it_keeps_its_answer_gives_the_same_again(
-    request_name, sites, undisturbed, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("request_name", "moment"),
+    [
+        ("infer", "while writing its state"),
+        ("infer", "before it keeps its answer"),
+        *(("distil", m) for m in MOMENTS),
+    ],
+)
+def test_a_trainer_killed_in_a_round_is_asked_again_and_gives_the_same(
+    request_name, moment, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
     struck: list[str] = []
-
-    def die(*arguments: Any) -> None:
-        raise Killed
 
     def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:
         if name == "image-02" and question_of(question, request_name, round=2) and not struck:
             struck.append(name)
-            with monkeypatch.context() as patch:
-                patch.setattr("fedloom.deploy.state.SiteState.keep", die)
-                with pytest.raises(Killed):
-                    sites.trainer(name).answer(question)
-            reboot(sites, name)
+            kill_trainer(moment, sites, name, question, monkeypatch)
         yield name, sites.trainer(name).answer(question)
 
     sites.between = between

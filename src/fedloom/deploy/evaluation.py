@@ -61,7 +61,7 @@ def _ask_sites(federation: "Federation", snapshot: Snapshot, rules: SiteFigures)
     experiment, number, common = federation.experiment, snapshot.number, snapshot.common
     tensors = {**federation.state.shared, **common}
     sites = evaluated_clients(federation.names, experiment.evaluation, experiment.seed)
-    options = {"common": bool(common) or number == 0, "generate": snapshot.generate}
+    options = {"generate": snapshot.generate}
 
     def payload(site: str) -> Payload:
         groups = federation.clients[site].groups

@@ -15,7 +15,7 @@ from fedloom.deploy.flower_key import ask_for_key
 from fedloom.deploy.keeping import Keeper, Log
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
-from fedloom.deploy.settings import Site, experiment_digest, read_settings
+from fedloom.deploy.settings import Site, check_deployable, experiment_digest, read_settings
 from fedloom.experiment.run import read_experiment
 from fedloom.privacy.settings import Privacy
 
@@ -89,11 +89,12 @@ def _terms_record(folder: Path) -> dict[str, object]:
 def run_site(folder: Path, log: Log, go_on: Callable[[], bool] = lambda: True) -> None:
     """Keep trainer and SuperNode running; the SuperNode joins once the trainer has loaded.
 
-    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, and for data that
-    cannot be used at a site that has not answered yet; at any other, a disk may only be late.
+    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, for an experiment
+    that cannot be deployed, and for data that cannot be used at a site that has not answered yet; at another a disk may be late.
     """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
+    check_deployable(read_experiment(folder))
     if not accepted(folder):
         raise ExperimentError(
             f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"

@@ -122,6 +122,10 @@ def check_deployable(experiment: Experiment) -> None:
         )
     if (reason := experiment.task.undeployable()) is not None:
         raise ExperimentError(reason)
+    if experiment.attack is not None:
+        raise ExperimentError(
+            "attack simulates attackers, and a site trains on its own data; leave it out between sites"
+        )
     if experiment.data.test_only:
         raise ExperimentError("data.test_only has no meaning for sites; leave such clients out")
     if getattr(experiment.method, "unseen", "clients") != "clients":

@@ -6,7 +6,6 @@ a restarted server repeats, the site's state is rolled back (see `deploy.state`)
 """
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +111,7 @@ class SiteTrainer:
         shared = self.experiment.method.scope.pick(tensors, "shared")
         federation.state = State(shared, {n: t for n, t in tensors.items() if n not in shared})
         self.client.states = state
-        common: Mapping[str, Any] = (tensors or model.start) if numbers.get("common") is True else {}
+        common = federation.global_model() or (model.start if request.round == 0 else {})
         snapshot = Snapshot(
             request.round,
             False,

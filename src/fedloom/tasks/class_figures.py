@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from fedloom.privacy.reply_schema import Range
+from fedloom.core.number_range import Range
 from fedloom.tasks.evaluation import Assessment
 from fedloom.tasks.metrics import harmonic_mean
 from fedloom.tasks.site_figures import SHARE, Figures

@@ -13,6 +13,7 @@ from typing import ClassVar, cast
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.number_range import Range
 from fedloom.data.sample import Sample
 from fedloom.data.sources.labelled import LabelledSource
 from fedloom.methods import Method
@@ -20,7 +21,6 @@ from fedloom.methods.base.distillation import DistillationServer
 from fedloom.models.base import Trainable
 from fedloom.models.loading.examples import part_of
 from fedloom.models.own.model_bank import ModelBank
-from fedloom.privacy.reply_schema import Range
 from fedloom.tasks.base import (
     READ_AHEAD,
     READ_FOR_EVERY_TASK,

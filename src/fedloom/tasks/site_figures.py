@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import fsum
 from typing import Protocol
 
-from fedloom.privacy.reply_schema import Range
+from fedloom.core.number_range import Range
 from fedloom.tasks.evaluation import Assessment
 from fedloom.tasks.metrics.metric import Merge, metric_of
 from fedloom.tasks.metrics.summary import COUNTS

@@ -1,13 +1,15 @@
-"""The points of a round at which a test kills the server."""
+"""SIGKILL at named points: of the server in round 2, and of a site's trainer while it answers."""
 
 from collections.abc import Iterator
-from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedloom.federation import run_folder
 from fedloom.federation.loop import Federation
-from tests.deploy.silos import Killed, Silos, question_of
+from fedloom.federation.run_folder import RunFolder
+from tests.deploy.silos import Killed, Silos, question_of, reboot
 
 POINTS = (
     "before send",
@@ -18,21 +20,17 @@ POINTS = (
     "while writing the checkpoint",
     "before the checkpoint counts",
 )
+"""Points of the server."""
+MOMENTS = {
+    "while training": "fedloom.federation.local_engine.train_one",
+    "while writing its state": "fedloom.deploy.state.with_checksum",
+    "before it keeps its answer": "fedloom.deploy.state.SiteState.keep",
+}
+"""Moments of a trainer, and what is running then."""
 
 
-def kill_at(
-    point: str,
-    silos: Silos,
-    monkeypatch: pytest.MonkeyPatch,
-    *,
-    request: str = "train",
-    aggregating: str = "fedloom.methods.fedsa_lora.FedSALoRA.round",
-) -> None:
-    """Kill the server at a named point of round 2, once.
-
-    `request`: the request of this round whose messages count. `aggregating`: the method's function on the server; its last
-    argument is the ask.
-    """
+def kill_at(point: str, silos: Silos, monkeypatch: pytest.MonkeyPatch, request: str = "train") -> None:
+    """Kill the server at a named point of round 2, once; `request` is the one whose messages count."""
     due = [True]
 
     def strike() -> None:
@@ -53,22 +51,22 @@ def kill_at(
 
         silos.between = between
         return
-    place, _, name = {
-        "while aggregating": aggregating,
-        "while evaluating": "fedloom.federation.loop.Federation._assess",
-        "while writing the histories": "fedloom.federation.run_folder.RunFolder.append",
-        "while writing the checkpoint": "fedloom.federation.run_folder.save_checked",
-        "before the checkpoint counts": "pathlib.Path.rename",
-    }[point].rpartition(".")
-    owner: Any = _resolve(place)
+    places: dict[str, tuple[Any, str]] = {
+        "while aggregating": (type(silos.experiment.method), "round"),
+        "while evaluating": (Federation, "_assess"),
+        "while writing the histories": (RunFolder, "append"),
+        "while writing the checkpoint": (run_folder, "save_checked"),
+        "before the checkpoint counts": (Path, "rename"),
+    }
+    owner, name = places[point]
     original = getattr(owner, name)
 
     def struck(*arguments: Any, **options: Any) -> Any:
         at = [s for s in arguments if isinstance(s, Federation)]
-        where = repr(arguments) if "checkpoint" in point else ""
+        where = repr(arguments)
         if point == "while aggregating":
             result = original(*arguments, **options)
-            if arguments[-1].round == 2:
+            if arguments[2].round == 2:
                 strike()
             return result
         if point == "while evaluating" and at and arguments[1] == 2:
@@ -90,9 +88,16 @@ def kill_at(
     monkeypatch.setattr(owner, name, struck)
 
 
-def _resolve(place: str) -> Any:
-    try:
-        return import_module(place)
-    except ModuleNotFoundError:
-        module, _, name = place.rpartition(".")
-        return getattr(import_module(module), name)
+def kill_trainer(
+    moment: str, silos: Silos, name: str, question: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kill a site's trainer at a moment of its answer, and start it again."""
+
+    def die(*arguments: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MOMENTS[moment], die)
+        with pytest.raises(Killed):
+            silos.trainer(name).answer(question)
+    reboot(silos, name)
