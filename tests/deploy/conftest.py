@@ -7,12 +7,13 @@ import pytest
 
 from fedloom.deploy import server
 from fedloom.deploy.server import go_on
+from fedloom.deploy.settings import experiment_digest
 from fedloom.experiment.settings import Experiment
 from tests.deploy.silos import Silos, outcome
 
 NAMES = ("image-01", "image-02")
 DATA = {"clients": {"image": 2}, "train": 8, "test": 1}
-MODELS: list[Any] = []
+MODELS: dict[str, Any] = {}
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +47,10 @@ def _with_one_model(build: Callable[..., Any]) -> Callable[..., Any]:
         load = task.model
 
         def model(*options: Any) -> Any:
-            if not MODELS:
-                MODELS.append(load(*options))
-            return MODELS[0]
+            key = experiment_digest(experiment)
+            if key not in MODELS:
+                MODELS[key] = load(*options)
+            return MODELS[key]
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(task, "model", model)

@@ -3,8 +3,10 @@
 It uses a few private parts of Flower, all of them here: the message's identity, and the objects that a message is sent as.
 """
 
+import threading
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_conte
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedloom.deploy.flower_node import answered
+from fedloom.deploy.flower_server import GridCarrier
+from fedloom.deploy.trainer_link import Unreachable, ask, serve
+from tests.deploy.silos import Silos
 
 
 class HandGrid(Grid):
@@ -79,3 +84,23 @@ def through_the_wire(message: Message) -> Message:
     contents = {number: answer.deflate() for number, answer in get_all_nested_objects(message).items()}
     arrived: Any = inflate_object_from_contents(message.object_id, contents)
     return arrived
+
+
+@contextmanager
+def between(silos: Silos, folder: Path) -> Iterator[GridCarrier]:
+    """A carrier over a HandGrid to these silos' trainers, each behind its socket; places are files below `folder`."""
+    over = threading.Event()
+    places = {name: folder / f"{name}.json" for name in silos.names}
+    threads = []
+    for name, place in places.items():
+        options = (place, silos.trainer(name).answer, lambda: not over.is_set())
+        threads.append(threading.Thread(target=serve, args=options, daemon=True))
+        threads[-1].start()
+    try:
+        yield GridCarrier(HandGrid(places), timeout=60, poll=0.01)
+    finally:
+        over.set()
+        for place, thread in zip(places.values(), threads, strict=True):
+            with suppress(Unreachable):  # it may have seen that it is over by itself
+                ask(place, b"", patience=0.2)
+            thread.join(10)

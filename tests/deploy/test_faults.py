@@ -12,98 +12,18 @@ from fedloom.deploy import server
 from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.server import go_on
 from fedloom.deploy.wire import Request
-from fedloom.federation.loop import Federation
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import State
 from fedloom.methods.base.combine import mean_of
 from fedloom.methods.base.method import Ask
 from fedloom.methods.fedsa_lora import FedSALoRA
-from tests.deploy.silos import Killed, Silos, outcome, question_of, reboot
+from tests.deploy.kills import MOMENTS, POINTS, kill_at, kill_trainer
+from tests.deploy.silos import Killed, outcome, question_of, reboot
 
 NAMES = ("image-01", "image-02")
 
 
-def kill_at(point: str, silos: Silos, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kill the server at a named point of round 2, once."""
-    due = [True]
-
-    def strike() -> None:
-        if due:
-            due.clear()
-            raise Killed
-
-    if point in ("before send", "after the first upload"):
-
-        def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:
-            second = question_of(question, round=2)
-            if second and point == "before send":
-                strike()
-            answer = silos.trainer(name).answer(question)
-            if second and point == "after the first upload":
-                strike()
-            yield name, answer
-
-        silos.between = between
-        return
-    place, name = {
-        "while aggregating": ("fedloom.methods.fedsa_lora.FedSALoRA", "round"),
-        "while evaluating": ("fedloom.federation.loop.Federation", "_assess"),
-        "while writing the histories": ("fedloom.federation.run_folder.RunFolder", "append"),
-        "while writing the checkpoint": ("fedloom.federation.run_folder", "save_checked"),
-        "before the checkpoint counts": ("pathlib.Path", "rename"),
-    }[point]
-    owner: Any = _resolve(place)
-    original = getattr(owner, name)
-
-    def struck(*arguments: Any, **options: Any) -> Any:
-        at = [s for s in arguments if isinstance(s, Federation)]
-        where = repr(arguments)
-        if point == "while aggregating":
-            result = original(*arguments, **options)
-            if arguments[2].round == 2:
-                strike()
-            return result
-        if point == "while evaluating" and at and arguments[1] == 2:
-            strike()
-        if point == "while writing the histories" and arguments[1] == "ledger.jsonl":
-            lines = list(arguments[2])
-            if any(line["round"] == 2 and line["request"] == "train" for line in lines):
-                with (arguments[0].path / arguments[1]).open("a") as file:
-                    file.write('{"round": 2, "tas')
-                strike()
-            return original(arguments[0], arguments[1], lines)
-        if point == "while writing the checkpoint" and "round-000002" in where:
-            arguments[1].write_bytes(b"half a file")
-            strike()
-        if point == "before the checkpoint counts" and ".round-000002" in where:
-            strike()
-        return original(*arguments, **options)
-
-    monkeypatch.setattr(owner, name, struck)
-
-
-def _resolve(place: str) -> Any:
-    from importlib import import_module
-
-    try:
-        return import_module(place)
-    except ModuleNotFoundError:
-        module, _, name = place.rpartition(".")
-        return getattr(import_module(module), name)
-
-
-@pytest.mark.parametrize(
-    "point",
-    [
-        "before send",
-        "after the first upload",
-        "while aggregating",
-        "while evaluating",
-        "while writing the histories",
-        "while writing the checkpoint",
-        "before the checkpoint counts",
-    ],
-)
+@pytest.mark.parametrize("point", POINTS)
 def test_a_server_killed_at_any_point_goes_on_to_the_same_model(
     point, experiment, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
@@ -140,37 +60,22 @@ def test_a_site_and_the_server_killed_together_go_on_to_the_same_model(
     assert outcome(sites, tmp_path / "run") == undisturbed
 
 
-@pytest.mark.parametrize(
-    "moment", ["while training", "while writing its state", "before it keeps its answer"]
-)
+@pytest.mark.parametrize("moment", MOMENTS)
 def test_a_trainer_killed_in_a_round_is_asked_again_and_gives_the_same(
     moment, experiment, sites, undisturbed, tmp_path, monkeypatch
 ) -> None:
-    place = {
-        "while training": "fedloom.federation.local_engine.train_one",
-        "while writing its state": "fedloom.deploy.state.with_checksum",
-        "before it keeps its answer": "fedloom.deploy.state.SiteState.keep",
-    }[moment]
     struck: list[str] = []
 
     def between(name: str, question: bytes) -> Iterator[tuple[str, bytes]]:
         if name == "image-02" and question_of(question, round=2) and not struck:
             struck.append(name)
-            with monkeypatch.context() as patch:
-                patch.setattr(place, _die)
-                with pytest.raises(Killed):
-                    sites.trainer(name).answer(question)
-            reboot(sites, name)
+            kill_trainer(moment, sites, name, question, monkeypatch)
         yield name, sites.trainer(name).answer(question)  # as the stub asks again
 
     sites.between = between
     go_on(experiment, NAMES, tmp_path / "run", sites)
     assert struck
     assert outcome(sites, tmp_path / "run") == undisturbed
-
-
-def _die(*arguments: Any) -> None:
-    raise Killed
 
 
 def test_a_site_that_is_lost_in_a_round_is_named_and_rejoins(experiment, sites, tmp_path) -> None:

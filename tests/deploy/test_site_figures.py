@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.deploy.evaluation import combined, figure_fault
+from fedloom.deploy.evaluation import figure_fault
+from fedloom.tasks.site_figures import SampleFigures
 from tests.privacy.test_reply_schema import anything
 
+RULES = SampleFigures()
 names = st.sampled_from(
     [
         f"{scope}/image/{m}"
@@ -37,17 +39,19 @@ names = st.sampled_from(
     ],
 )
 def test_a_wrong_figure_is_refused_by_name(figures, fault) -> None:
-    assert str(figure_fault(figures)).startswith(fault)
+    assert str(figure_fault(figures, RULES)).startswith(fault)
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.dictionaries(names, anything, max_size=4)))
 def test_figures_of_any_sites_are_refused_or_combine_to_finite_numbers(sites: Any) -> None:
-    sound = {site: figures for site, figures in sites.items() if figure_fault(figures) is None}
-    assert all(math.isfinite(value) for value in combined(sound).values())
+    sound = {site: figures for site, figures in sites.items() if figure_fault(figures, RULES) is None}
+    assert all(math.isfinite(value) for value in RULES.combined(sound, {}).values())
 
 
 def test_the_largest_figures_of_many_sites_still_combine() -> None:
     largest = {"global/image/loss": 1e30, "global/image/tokens": 1e15, "global/image/token_accuracy": 100.0}
-    assert figure_fault(largest) is None
-    assert all(math.isfinite(v) for v in combined({f"site-{i}": largest for i in range(1000)}).values())
+    assert figure_fault(largest, RULES) is None
+    assert all(
+        math.isfinite(v) for v in RULES.combined({f"site-{i}": largest for i in range(1000)}, {}).values()
+    )

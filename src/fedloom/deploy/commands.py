@@ -10,6 +10,7 @@ import typer
 from rich.text import Text
 
 from fedloom.core.errors import ExperimentError
+from fedloom.deploy.demo_command import demo
 from fedloom.deploy.kit_commands import add_site, init, remove_site, upgrade
 from fedloom.deploy.processes import Child
 from fedloom.deploy.status_command import status
@@ -182,23 +183,4 @@ def stop(folder: ServerFolder) -> None:
     )
 
 
-@app.command(epilog="Example: fedloom deploy demo --out runs/deploy-demo")
-def demo(
-    folder: Annotated[
-        Path | None, typer.Option("--out", help="folder for everything; a new one in runs/ if none")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="communication rounds", min=1)] = 3,
-) -> None:
-    """A SuperLink and three SuperNodes on this machine, TLS and node keys on; the result beside the local engine's."""
-    from fedloom.deploy.demo import show
-
-    rows = show(folder or _free(Path("runs/deploy-demo")), rounds, say)
-    out.print(table(rows))
-
-
-def _free(folder: Path) -> Path:
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free
+app.command(epilog="Example: fedloom deploy demo --system fedmmkt --out runs/deploy-demo")(demo)

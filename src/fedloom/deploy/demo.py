@@ -1,28 +1,28 @@
-"""`fedloom deploy demo`: a complete deployment on this machine, compared with the local engine."""
+"""A complete deployment on this machine, and its difference to a run on the local engine."""
 
 import json
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.tensor_files import read_checked
 from fedloom.deploy import current_run as current
 from fedloom.deploy.processes import Child, environment
 from fedloom.deploy.settings import Deployment, Site, read_settings, write_settings
 from fedloom.deploy.site_kit import write_kit
-from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
-from fedloom.federation.run_folder import RunFolder
+from fedloom.federation.run_folder import Checkpoint, RunFolder
 from fedloom.federation.settings import EngineSettings
 
 LIMIT = 900.0
-"""Timeout of the demo, in seconds."""
+"""Timeout of a deployment, in seconds."""
 
 
 class Loopback:
@@ -116,58 +116,43 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def show(folder: Path, rounds: int, say: Callable[[str], None]) -> list[tuple[str, str]]:
-    """Run the demo below `folder`; returns its results as table rows. Raises ExperimentError."""
-    experiment = Experiment.load(Path(str(files("fedloom") / "deploy" / "demo.yaml")), [f"rounds={rounds}"])
-    sites = tuple(client.name for client in experiment.data.load(experiment.seed))
-    began = time.monotonic()
-    with loopback(folder, experiment, sites) as deployment:
-        path = current.begin(deployment.server, "demo")
-        deployment.start()
-        say(f"a server and {len(sites)} sites start: TLS, a key for each")
-        seen = -1
-
-        def report_progress() -> bool:
-            nonlocal seen
-            ledger = RunFolder(path).history("ledger.jsonl") if path.is_dir() else []
-            if (done := len(ledger)) != seen:
-                seen = done
-                for entry in ledger[-1:]:
-                    say(
-                        f"round {entry['round']}, {entry['request']}: {', '.join(entry['answered'])} answered"
-                    )
-            return False
-
-        deployment.wait(path, report_progress)
-    seconds = time.monotonic() - began
-    say("the same experiment on the local engine")
-    run(experiment, folder / "local")
-    difference = largest_difference(path, folder / "local")
-    summary = json.loads((path / "summary.json").read_text(encoding="utf-8"))
-    local = json.loads((folder / "local" / "summary.json").read_text(encoding="utf-8"))
-    trains = [e["seconds"] for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
-    return [
-        ("status", summary["status"]),
-        (
-            "largest difference to the local engine",
-            "none: equal bits" if difference == 0 else f"{difference:.2e}",
-        ),
-        ("seconds a round, Flower with warm trainers", f"{sum(trains) / len(trains):.1f}"),
-        ("seconds a round, local engine", f"{local['seconds'] / rounds:.1f}"),
-        ("seconds in all, starts and ends included", f"{seconds:.0f}"),
-        ("report", str(path / "report.html")),
-    ]
-
-
 def largest_difference(one: Path, other: Path) -> float:
     """Largest absolute difference between the shared tensors of two finished runs' last checkpoints."""
-    shared = []
-    for path in (one, other):
-        checkpoint = RunFolder(path).last()
-        if checkpoint is None:
-            raise ExperimentError(f"{path} holds no checkpoint")
-        shared.append(checkpoint.state.shared)
-    if shared[0].keys() != shared[1].keys():
+    return difference(*(_last(path).state.shared for path in (one, other)))
+
+
+def largest_difference_of_all(deployment: Path, run: Path, local: Path, sites: Sequence[str]) -> float:
+    """The same over the server's own tensors and every site's, too; `deployment` holds the folder `sites`.
+
+    Raises ExperimentError where the two runs have different tensors, or none.
+    """
+    far, near = _last(run).state, _last(local).state
+    pairs = [(far.shared, near.shared), (far.tensors, near.tensors)]
+    for site in sites:
+        kept = (deployment / "sites" / site).glob("runs/*/personal/*.safetensors")
+        own = (local / "state" / "clients" / site).glob("*.safetensors")
+        pairs.append((_newest(kept), _newest(own)))
+    if not any(one for one, _ in pairs):
+        raise ExperimentError("the two runs hold no tensors that could be compared")
+    return max(difference(one, other) for one, other in pairs)
+
+
+def difference(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> float:
+    """Largest absolute difference between tensors of the same names; 0 where all bits are equal. Raises ExperimentError."""
+    if one.keys() != other.keys():
         raise ExperimentError("the two runs do not share the same tensors")
-    pairs = [(shared[0][n], shared[1][n]) for n in shared[0] if not torch.equal(shared[0][n], shared[1][n])]
-    return max((float((a.double() - b.double()).abs().max()) for a, b in pairs), default=0.0)
+    unequal = [name for name in one if not torch.equal(one[name], other[name])]
+    return max((float((one[n].double() - other[n].double()).abs().max()) for n in unequal), default=0.0)
+
+
+def _newest(files: Iterable[Path]) -> Mapping[str, Tensor]:
+    """The tensors of the last file by name; none without files."""
+    last = max(files, default=None)
+    return {} if last is None else read_checked(last)
+
+
+def _last(path: Path) -> Checkpoint:
+    checkpoint = RunFolder(path).last()
+    if checkpoint is None:
+        raise ExperimentError(f"{path} holds no checkpoint")
+    return checkpoint

@@ -1,4 +1,4 @@
-"""Sites' descriptions of themselves: modalities, sample counts and package versions, kept in a run's `sites.json`."""
+"""Sites' descriptions of themselves: modalities, sample counts, package versions and more, kept in a run's `sites.json`."""
 
 import json
 from collections.abc import Mapping
@@ -19,17 +19,21 @@ from fedloom.deploy.wire import DESCRIBE, Answer, Request, fingerprint
 
 FILE = "sites.json"
 Short = Annotated[str, Field(max_length=100)]
+Group = Annotated[str, Field(max_length=500)]
 
 
 class Described(BaseModel):
-    """A site's description: modalities, sample counts, package versions."""
+    """A site's description: modalities, groups of its model, sample counts, versions, the digest of its class names."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
 
     holds: tuple[Short, ...] = Field(max_length=100)
+    groups: tuple[Group, ...] | None = Field(None, max_length=10_000)
+    """The groups of the model as the site has built it; None from a kit of an earlier release."""
     train: int = Field(ge=0, le=10**12)
     test: int = Field(ge=0, le=10**12)
     versions: dict[Short, Short] = Field({}, max_length=100)
+    classes: Short = ""
 
 
 _MANY = TypeAdapter(dict[str, Described])

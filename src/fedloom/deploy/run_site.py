@@ -46,7 +46,7 @@ def terms(folder: Path) -> dict[str, str]:
         "data that are read": str(site.data or getattr(experiment.data, "path", None) or "generated here"),
         "requests that are done": ", ".join(site.requests),
         "code that runs": f"the fedloom installed here and nothing from the server; it answers the app {pinned_app()[:16]}",
-        "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{protection}; counts, losses and figures",
+        "leaves this site": f"{experiment.method.leaving}{protection}; counts, losses and figures",
         "this site demands": site.demands.sentence,
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
@@ -107,8 +107,8 @@ def run_site(
     `folder` is the site's, or for the node alone its own (see `deploy.site_users`). `around(trainer, node)` is entered
     before either starts.
 
-    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, and for data that
-    cannot be used at a site that has not answered yet; at any other, a disk may only be late.
+    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, for an experiment
+    that cannot be deployed, and for data that cannot be used at a site that has not answered yet; at another a disk may be late.
     """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
@@ -153,7 +153,9 @@ def _check(folder: Path, site: Site, part: Part) -> None:
             f"{folder} is divided between two users; start it as root with --trainer-user and --node-user, or its halves by "
             "themselves with --part"
         )
-    if reason := unmet(site.demands, read_experiment(folder), site_count(site, folder)):
+    experiment = read_experiment(folder)
+    check_deployable(experiment)
+    if reason := unmet(site.demands, experiment, site_count(site, folder)):
         raise ExperimentError(f"{site.name} does not join: {reason}")
     if not accepted(folder):
         raise ExperimentError(

@@ -16,12 +16,13 @@ from torch import Tensor
 from fedloom import __version__
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.core.plain_text import shown
 from fedloom.data.client_data import ClientData
 from fedloom.deploy.descriptions import Described, ask_descriptions, read_descriptions, write_descriptions
 from fedloom.deploy.evaluation import SiteEvaluator
 from fedloom.deploy.members import HeldList, Joining, Members, Wanted
 from fedloom.deploy.remote_engine import Carrier, RemoteEngine
-from fedloom.deploy.settings import check_deployable, experiment_digest
+from fedloom.deploy.settings import check_deployable, classes_digest, experiment_digest
 from fedloom.deploy.site_list import LIST, MISSING, SiteList
 from fedloom.experiment.build import check_clients, client_shapes
 from fedloom.experiment.provenance import versions
@@ -127,14 +128,18 @@ def build_server(
     site_list: Callable[[], SiteList | None] = lambda: None,
 ) -> Federation:
     """A federation whose clients are remote sites, before its first round."""
-    model = experiment.task.model({name: site.holds for name, site in described.items()}, experiment.setup)
+    task, holds = experiment.task, {name: site.holds for name, site in described.items()}
+    _check_classes(experiment, described)
+    model = task.model(holds, experiment.setup)
+    tools = task.tools(model, holds, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
     clients = {name: _client(experiment, model, name, site, shapes[name]) for name, site in described.items()}
     check_clients(experiment, model, clients)
+    _check_groups(described, clients)
     digest = experiment_digest(experiment)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall, site_list)
-    evaluator = SiteEvaluator()
-    federation = Federation(experiment, engine, evaluator, folder, observe)
+    evaluator = SiteEvaluator(task.site_figures(), task.server_evaluator(model, experiment.setup, tools))
+    federation = Federation(experiment, engine, evaluator, folder, observe, tools=tools)
 
     def public_keys() -> PublicKeys | None:
         listed = site_list()
@@ -172,7 +177,10 @@ def _joining(
     def client(name: str, site: Described) -> Client:
         if reason := _stranger(experiment, engine.model, held, site):
             raise ExperimentError(reason)
-        return _client(experiment, engine.model, name, site, {})
+        _check_classes(experiment, {name: site})
+        new = _client(experiment, engine.model, name, site, {})
+        _check_groups({name: site}, {name: new})
+        return new
 
     def describe(name: str) -> Described:
         return ask_descriptions(carrier, run, engine.experiment, (name,))[name]
@@ -212,6 +220,22 @@ def _begun_with(path: Path) -> str | None:
     return str(found["fedloom"]) if isinstance(found, dict) and "fedloom" in found else None
 
 
+def _check_groups(described: Mapping[str, Described], clients: Mapping[str, Client]) -> None:
+    """Raise ExperimentError for a site whose model has other groups than the server expects of it."""
+    for name, site in described.items():
+        expected = clients[name].groups
+        if site.groups is None or set(site.groups) == expected:
+            continue
+        own, other = (
+            ", ".join(sorted(groups)[:3]) or "none"
+            for groups in (set(site.groups) - expected, expected - set(site.groups))
+        )
+        raise ExperimentError(
+            f"site {name} has built another model than the server expects of it: {shown(own)} where it should be {other}; "
+            "both must know the same sites and what each of them holds"
+        )
+
+
 def _run_name(path: Path) -> str:
     """The run's id, 32 hex digits: generated once and kept across restarts."""
     file = path / "run.json"
@@ -230,6 +254,17 @@ def _described(
         described = ask_descriptions(carrier, run, experiment, sites)
         write_descriptions(path, described)
     return described
+
+
+def _check_classes(experiment: Experiment, described: Mapping[str, Described]) -> None:
+    """Raise ExperimentError naming the first site whose data have other classes than the server's."""
+    digest = classes_digest(experiment)
+    for name, site in described.items():
+        if site.classes != digest:
+            raise ExperimentError(
+                f"site {name} finds other classes in its data than the server; give all the same data set, or agree on the "
+                "classes in the experiment (docs/deploy.md)"
+            )
 
 
 def _row(federation: Federation, name: str, site: Described) -> dict[str, Any]:

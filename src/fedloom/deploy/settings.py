@@ -113,6 +113,12 @@ def experiment_digest(experiment: Experiment) -> str:
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
+def classes_digest(experiment: Experiment) -> str:
+    """SHA-256 of the task's class names in order, 64 hex digits; empty for a task without. Raises ExperimentError."""
+    names = experiment.task.class_names()
+    return hashlib.sha256(json.dumps(names).encode()).hexdigest() if names else ""
+
+
 def requests_of(experiment: Experiment) -> tuple[str, ...]:
     """The names of all requests to a site in this experiment."""
     if experiment.privacy.secure is not None:  # the phases wrap the method's own requests
@@ -131,6 +137,10 @@ def check_deployable(experiment: Experiment) -> None:
         )
     if (reason := experiment.task.undeployable()) is not None:
         raise ExperimentError(reason)
+    if experiment.attack is not None:
+        raise ExperimentError(
+            "attack simulates attackers, and a site trains on its own data; leave it out between sites"
+        )
     if experiment.data.test_only:
         raise ExperimentError("data.test_only has no meaning for sites; leave such clients out")
     if getattr(experiment.method, "unseen", "clients") != "clients":

@@ -6,8 +6,6 @@ a restarted server repeats, the site's state is rolled back (see `deploy.state`)
 """
 
 import math
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from fedloom.core.payload import Payload, PayloadError
 from fedloom.core.plain_text import plain
 from fedloom.deploy import refusals
 from fedloom.deploy.demands import Spending, unmet
-from fedloom.deploy.settings import Site, check_deployable, experiment_digest
+from fedloom.deploy.settings import Site, check_deployable, classes_digest, experiment_digest
 from fedloom.deploy.site_list import read_identity, site_count, take_list
 from fedloom.deploy.state import SiteState
 from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
@@ -100,13 +98,16 @@ class SiteTrainer:
         return answer
 
     def described(self) -> dict[str, Any]:
-        """This site's description for the server: modalities, sample counts, package versions."""
-        data = self.client.data
+        """This site's description for the server: modalities, groups of the model, counts, versions, the class names' digest."""
+        data, own = self.client.data, self.federation.experiment
+        assert isinstance(own, Experiment)  # noqa: S101 - `build_client` gave it one
         return {
             "holds": list(data.holds),
+            "groups": sorted(self.client.groups),
             "train": len(data.train),
             "test": len(data.test),
             "versions": versions(),
+            "classes": classes_digest(own),
         }
 
     def _refusal(self, request: Request) -> str | None:
@@ -142,13 +143,13 @@ class SiteTrainer:
         return self._states[run]
 
     def _figures(self, request: Request, state: SiteState) -> dict[str, Any]:
-        """`global/...` and `local/...` metrics on this site's test samples: counts and means, no sample and no answer."""
+        """The task's figures on this site's test samples: counts and means, no sample and no answer."""
         federation, model = self.federation, self.federation.engine.model
         tensors, numbers = request.payload.tensors, request.payload.numbers
         shared = self.experiment.method.scope.pick(tensors, "shared")
         federation.state = State(shared, {n: t for n, t in tensors.items() if n not in shared})
         self.client.states = state
-        common: Mapping[str, Any] = (tensors or model.start) if numbers.get("common") is True else {}
+        common = federation.global_model() or (model.start if request.round == 0 else {})
         snapshot = Snapshot(
             request.round,
             False,
@@ -161,9 +162,8 @@ class SiteTrainer:
         if not model.store.constant:
             model.store.clear()
         model.rest()
-        measured = re.compile(r"(global|local)/(?!worst_client/|mean_client/)")
-        kept = {n: v for n, v in assessment.metrics.items() if measured.match(n) and math.isfinite(v)}
-        return {"figures": kept}
+        leaving = self.experiment.task.site_figures().leaving(assessment, self.site.name)
+        return {"figures": {n: v for n, v in leaving.items() if math.isfinite(v)}}
 
 
 def build_client(site: Site, experiment: Experiment) -> Federation:
@@ -184,7 +184,10 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
         raise ExperimentError(
             f"the data hold nothing of a client called {site.name}; there is {', '.join(sorted(sources))}"
         )
-    federation = build_from(own, [sources[site.name]], None, lambda progress: None)
+    # Generated data are of all clients; of files of their own each site knows its own alone, beside what all agree on.
+    known = {**data.agreed_holdings(), **{name: client.holds for name, client in sources.items()}}
+    holds = {name: held for name, held in known.items() if name in {*site.sites, site.name}}
+    federation = build_from(own, [sources[site.name]], None, lambda progress: None, holds=holds)
     for sentence in sources[site.name].skipped:
         print(sentence, flush=True)  # into the site's own log
     shapes = client_shapes(own, site.sites, federation.engine.model.scales)

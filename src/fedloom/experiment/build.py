@@ -23,7 +23,7 @@ from fedloom.models.loading.loader import Loader
 from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
 from fedloom.privacy.robust.attacks import Backdoor
-from fedloom.tasks.base import Evaluator, Trigger
+from fedloom.tasks.base import Evaluator, ServerTools, Trigger
 from fedloom.tasks.evaluation import TestSet, evaluated_clients
 
 POOLED = "pooled"
@@ -51,21 +51,35 @@ def load_clients(experiment: Experiment) -> list[ClientData]:
 
 
 def build_from(
-    experiment: Experiment, sources: Sequence[ClientData], folder: RunFolder | None, observe: Observer
+    experiment: Experiment,
+    sources: Sequence[ClientData],
+    folder: RunFolder | None,
+    observe: Observer,
+    *,
+    holds: Mapping[str, Sequence[str]] | None = None,
 ) -> Federation:
-    """`build` with clients that are already loaded, in name order."""
+    """`build` with clients that are already loaded, in name order.
+
+    `holds`: at a site, the modalities of every client that it knows of; `sources` is then its own client, and the server's own
+    models are not loaded.
+    """
     _check_samples(experiment, sources)
     experiment = experiment.model_copy(update={"data": experiment.data.settled(sources)})
     task, setup = experiment.task, experiment.setup
-    holds = {source.name: source.holds for source in sources}
     at_hand = experiment.engine
     loader = Loader(at_hand.workers, at_hand.cache * 10**6, at_hand.memory * 10**6)
     loader.expect(s for source in sources for part in (source.train, source.test) for s in part)
     tell("loading the model")
-    model = task.model(holds, setup)
+    tools: ServerTools | None = None
+    if holds is None:
+        held = {source.name: source.holds for source in sources}
+        model = task.model(held, setup)
+        tools = task.tools(model, held, setup)
+    else:
+        [site] = sources
+        model = task.model_at_site(site.name, holds, setup)
     model.loader = loader
     model.doubts = task.doubts(model, [s for s in sources if experiment.data.trains(s.name)])
-    tools = task.tools(model, holds, setup)
     tested = {s.name: s.test for s in sources if len(s.test)}
     names = evaluated_clients(list(tested), experiment.evaluation, experiment.seed)
     if not names:

@@ -5,34 +5,14 @@ A reply holds finite numbers and short texts by name. Known names have a range o
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from fedloom.core.number_range import Range
 from fedloom.core.plain_text import shown
 
-LARGEST = 1e30
-"""Largest size of a number: sums of a million of them are finite in float64."""
 MOST = 100
 """Largest number of values in a reply."""
 _NAME = 100
-
-
-@dataclass(frozen=True)
-class Range:
-    """The range of a number, both ends included."""
-
-    low: float = -LARGEST
-    high: float = LARGEST
-    whole: bool = False
-
-    def fault(self, value: object) -> str | None:
-        """The rule that a value breaks, or None."""
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
-            return f"a {'whole ' if self.whole else ''}number is right"
-        if not self.low <= value <= self.high:
-            return f"a number from {self.low:g} to {self.high:g} is right"
-        return None
-
 
 KNOWN: Mapping[str, Range] = {
     "loss": Range(),

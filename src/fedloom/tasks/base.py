@@ -22,6 +22,7 @@ from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
 from fedloom.models.weights import DeviceMap
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
+from fedloom.tasks.site_figures import SampleFigures, SiteFigures
 from fedloom.tasks.usage import tensors_code
 
 S = TypeVar("S", bound=Source)
@@ -200,6 +201,13 @@ class Task(ABC, Generic[S]):
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> Trainable:
         """The trainable model; `holds` maps each client to its modalities. Raises ExperimentError."""
 
+    def model_at_site(self, client: str, holds: Mapping[str, Sequence[str]], setup: Setup) -> Trainable:
+        """One client's part of `model(holds, setup)`, for the site where it is alone. Raises ExperimentError.
+
+        `holds` maps every client that the site knows of. Default: the model of a run with this client only.
+        """
+        return self.model({client: holds[client]}, setup)
+
     @abstractmethod
     def load(self, folder: Path, setup: Setup) -> Trainable:
         """The trained model that `save_adapters` wrote to `folder`. Raises ExperimentError."""
@@ -241,6 +249,21 @@ class Task(ABC, Generic[S]):
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """The reason why this method or evaluation does not fit the task, in one sentence, or None."""
         return needs_no_other_model(method) or needs_no_text_metrics(self.title, evaluation)
+
+    def site_figures(self) -> SiteFigures:
+        """The rules for figures that sites measure in a deployment. Default: metrics over test samples."""
+        return SampleFigures()
+
+    def server_evaluator(self, model: Trainable, setup: Setup, tools: ServerTools | None) -> Evaluator | None:
+        """The evaluator of what a deployment's server can measure itself, without the sites' samples and personal models.
+
+        Its metrics are `at_server` in `SiteFigures.combined`. Default: none.
+        """
+        return None
+
+    def class_names(self) -> tuple[str, ...]:
+        """The class names, in the labels' order, that all sites and the server have to find in their data. Default: none."""
+        return ()
 
     def undeployable(self) -> str | None:
         """The reason why this experiment cannot run between real silos, or None. Default: `not_deployable`."""

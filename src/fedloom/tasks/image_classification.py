@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
+from fedloom.data.partition.common_sets import common_names
 from fedloom.data.pictures.class_names import Classes
 from fedloom.data.sample import Sample
 from fedloom.data.sources.image_classes import ImageClassSource, domain_of
@@ -37,13 +38,21 @@ from fedloom.tasks.base import (
     methods_where,
     needs_no_text_metrics,
 )
+from fedloom.tasks.class_figures import (
+    ACCURACY,
+    LOCAL,
+    OWN_CLASSES,
+    ClassFigures,
+    client_row,
+    means,
+    metric_name,
+)
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet
-from fedloom.tasks.metrics import EvaluationRecord, harmonic_mean
+from fedloom.tasks.metrics import EvaluationRecord
 
 if TYPE_CHECKING:
     from fedloom.models.clip.trainable import AdaptedCLIP
 
-ACCURACY = "image/accuracy"
 PICTURES = ("test pictures",)
 """Owner of the test pictures' features in the cache; a tuple, which no client's name is."""
 
@@ -71,9 +80,6 @@ class ImageClassification(Task[ImageClassSource]):
     )
     ignores: ClassVar[tuple[str, ...]] = ("method.head",)
     inputs: ClassVar[tuple[str, ...]] = ("image",)
-    not_deployable: ClassVar[str | None] = (
-        "image classification by class is tested on common sets, which no site holds; run it on the local engine"
-    )
 
     def bases(self, foundation: Foundation) -> dict[str, str]:
         """CLIP."""
@@ -112,6 +118,23 @@ class ImageClassification(Task[ImageClassSource]):
         domains = domain_of(tested) if self.source.partition.kind == "domains" else {}
         sets = ClassTests.prepare(tested, self.source.load_common(setup.seed), domains, model)
         return ClassEvaluator(model, sets.local, setup.evaluation, sets)
+
+    def site_figures(self) -> ClassFigures:
+        """Accuracies, as unweighted means over the sites."""
+        return ClassFigures(common_names(self.source.partition))
+
+    def server_evaluator(
+        self, model: Trainable, setup: Setup, tools: ServerTools | None
+    ) -> "CommonSetEvaluator | None":
+        """Accuracy on the common test pictures that lie at the server, where sites read folders of their own."""
+        if self.source.partition.kind != "folder" or not (common := self.source.load_common(setup.seed)):
+            return None
+        return CommonSetEvaluator(model, setup.evaluation, ClassTests.prepare({}, common, {}, model))
+
+    def class_names(self) -> tuple[str, ...]:
+        """Base, then novel classes."""
+        classes = self.source.classes()
+        return (*classes.base, *classes.novel)
 
     def answer(self, model: Trainable, question: Question) -> str:
         """The likeliest class of a picture. Raises ExperimentError for anything but one picture."""
@@ -225,6 +248,39 @@ class ClassEvaluator:
         return {}
 
 
+@dataclass(frozen=True)
+class CommonSetEvaluator:
+    """Evaluates the common model, where the method has one, on the common test sets alone."""
+
+    model: Trainable
+    settings: Evaluation
+    sets: ClassTests
+
+    @property
+    def tests(self) -> TestSet:
+        """Empty: no client's test samples are here."""
+        return self.sets.local
+
+    @torch.no_grad()
+    def assess(self, snapshot: Snapshot) -> Assessment:
+        """The accuracy on each set; nothing without a common model."""
+        if not snapshot.common:
+            return Assessment({}, {}, [])
+        self.model.load(snapshot.common)
+        answered: dict[int, str] = {}
+        accuracies = {
+            metric_name(name): fmean(
+                _hits(test, _predict(self.model, self.sets, test, self.settings, answered))
+            )
+            for name, test in self.sets.common.items()
+        }
+        return Assessment(accuracies, {}, [])
+
+    def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
+        """Empty: there is no question without the picture."""
+        return {}
+
+
 @torch.no_grad()
 def assess_classes(
     model: Trainable,
@@ -282,48 +338,13 @@ def assess_classes(
             hits = _hits(restricted, _predict(model, sets, restricted, settings, answered))
         for client in group:
             correct = fmean(r.correct for r in group_records if r.client == client)
-            figures[client] = {"local": correct, **everywhere}
+            figures[client] = {LOCAL: correct, **everywhere}
             if restricted is not None:
                 own_hits = [hit for c, hit in zip(restricted.of, hits, strict=True) if c == client]
-                figures[client]["own classes"] = fmean(own_hits)
+                figures[client][OWN_CLASSES] = fmean(own_hits)
         records += group_records
-    by_client = {
-        client: {
-            ACCURACY: figure["local"],
-            **{f"{n}/accuracy": v for n, v in figure.items() if n not in ("local", "own classes")},
-            **({f"{ACCURACY}_own_classes": figure["own classes"]} if "own classes" in figure else {}),
-        }
-        for client, figure in figures.items()
-    }
-    return Assessment(_means(figures, sets.domains), by_client, records, shares)
-
-
-def _means(figures: Mapping[str, Mapping[str, float]], domains: Mapping[str, str]) -> dict[str, float]:
-    """A run's metrics: means over the clients' figures."""
-    names = next(iter(figures.values()))
-    mean = {name: fmean(own[name] for own in figures.values()) for name in names}
-    metrics = {
-        f"local/{ACCURACY}": mean["local"],
-        f"local/worst_client/{ACCURACY}": min(own["local"] for own in figures.values()),
-    }
-    if "own classes" in mean:
-        metrics[f"local/{ACCURACY}_own_classes"] = mean["own classes"]
-    metrics |= {f"{name}/{ACCURACY}": mean[name] for name in ("base", "novel") if name in mean}
-    if "base" in mean and "novel" in mean:
-        metrics["hm"] = harmonic_mean(mean["local"], mean["base"], mean["novel"])
-        metrics["hm2"] = harmonic_mean(mean["base"], mean["novel"])
-    groups: dict[str, list[float]] = {}
-    for client, domain in sorted(domains.items()):
-        groups.setdefault(f"domain/{domain}", []).append(figures[client]["local"])
-    for name in names:
-        if name.startswith("domain/"):
-            groups[name] = [own[name] for own in figures.values()]
-            metrics[f"held_out/{ACCURACY}"] = mean[name]
-    for name, values in groups.items():
-        metrics[f"{name}/accuracy"] = fmean(values)
-        if len(values) > 1:
-            metrics[f"{name}/accuracy_sd"] = stdev(values)
-    return metrics
+    by_client = {client: client_row(own) for client, own in figures.items()}
+    return Assessment(means(figures, sets.domains), by_client, records, shares)
 
 
 def _predict(

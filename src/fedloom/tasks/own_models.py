@@ -13,6 +13,7 @@ from typing import ClassVar, cast
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.number_range import Range
 from fedloom.data.sample import Sample
 from fedloom.data.sources.labelled import LabelledSource
 from fedloom.methods import Method
@@ -23,6 +24,7 @@ from fedloom.models.own.model_bank import ModelBank
 from fedloom.tasks.base import (
     READ_AHEAD,
     READ_FOR_EVERY_TASK,
+    Evaluator,
     Question,
     ServerTools,
     Setup,
@@ -35,6 +37,7 @@ from fedloom.tasks.base import (
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, client_figures
 from fedloom.tasks.generator_evaluation import GeneratorEvaluator
 from fedloom.tasks.metrics import EvaluationRecord, summarise
+from fedloom.tasks.site_figures import Figures, SampleFigures, SiteFigures
 
 
 @dataclass(frozen=True)
@@ -55,17 +58,23 @@ class OwnModels(Task[LabelledSource]):
     )
     ignores: ClassVar[tuple[str, ...]] = ("method.head",)
     inputs: ClassVar[tuple[str, ...]] = ("image", "audio", "text")
-    not_deployable: ClassVar[str | None] = (
-        "clients with models of their own need the server's generator beside them; run them on the local engine"
-    )
 
     def model(self, holds: Mapping[str, Sequence[str]], setup: Setup) -> ModelBank:
         """The architectures, assigned to the clients of each modality in turn."""
+        return self._bank(holds, setup)
+
+    def model_at_site(self, client: str, holds: Mapping[str, Sequence[str]], setup: Setup) -> ModelBank:
+        """The client's architecture alone, as the deal over all clients gives it."""
+        return self._bank(holds, setup, client)
+
+    def _bank(self, holds: Mapping[str, Sequence[str]], setup: Setup, only: str | None = None) -> ModelBank:
+        """The bank of a deal over all these clients; with `only` the part of one of them."""
         from fedloom.models.own.load import load_model_bank
 
         modalities = {client: held[0] if held else "text" for client, held in holds.items()}
+        names = self.class_names()
         return setup.applied(
-            load_model_bank(setup.foundation, modalities, self.source.class_names(), setup.device, setup.seed)
+            load_model_bank(setup.foundation, modalities, names, setup.device, setup.seed, only)
         )
 
     def load(self, folder: Path, setup: Setup) -> ModelBank:
@@ -83,9 +92,7 @@ class OwnModels(Task[LabelledSource]):
         from fedloom.models.generation.load import load_synthesis
 
         modalities = sorted({m for held in holds.values() for m in held})
-        synthesis = load_synthesis(
-            setup.foundation.synthesis, self.source.class_names(), modalities, setup.device
-        )
+        synthesis = load_synthesis(setup.foundation.synthesis, self.class_names(), modalities, setup.device)
         return DistillationServer(cast(ModelBank, model), synthesis)
 
     def evaluator(
@@ -99,11 +106,27 @@ class OwnModels(Task[LabelledSource]):
         """Accuracy of every client's model, and the generator's figures."""
         tests, judge = TestSet.prepare(tested, model), None
         if isinstance(tools, DistillationServer):
-            side = tools.synthesis.generator.size
-            judge = GeneratorEvaluator.of(
-                self.source.pool(setup.seed), setup.seed, setup.foundation.clip, side
-            )
+            pool = self.source.pool(setup.seed)
+            if pool is None:
+                model.notes.append(
+                    "generator/... is not measured: data.path has no folder common with pictures"
+                )
+            else:
+                side = tools.synthesis.generator.size
+                judge = GeneratorEvaluator.of(pool, setup.seed, setup.foundation.clip, side)
         return OwnModelEvaluator(cast(ModelBank, model), tests, setup.evaluation, tools, judge)
+
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in label order."""
+        return self.source.class_names()
+
+    def site_figures(self) -> SiteFigures:
+        """Accuracy of a site's model on its own samples."""
+        return OwnModelFigures()
+
+    def server_evaluator(self, model: Trainable, setup: Setup, tools: ServerTools | None) -> Evaluator | None:
+        """The generator's figures, which need no client's model; they need the pool at the server."""
+        return None if tools is None else self.evaluator({}, model, setup, tools)
 
     def answer(self, model: Trainable, question: Question) -> str:
         """The likeliest class of one input in the model's modality."""
@@ -147,6 +170,25 @@ class OwnModelEvaluator:
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
         """Empty: there is no common model."""
         return {}
+
+
+class OwnModelFigures(SampleFigures):
+    """`local/...` alone: `global/...` measures every model on the samples of all clients of its modality, and neither travels."""
+
+    def leaving(self, assessment: Assessment, site: str) -> dict[str, float]:
+        """See SampleFigures, the local ones."""
+        return {n: v for n, v in super().leaving(assessment, site).items() if n.startswith("local/")}
+
+    def range_of(self, name: str) -> Range | None:
+        """See SampleFigures, the local ones."""
+        return super().range_of(name) if name.startswith("local/") else None
+
+    def missing(self, metrics: Figures) -> list[str]:
+        """The figures of every model on the samples of several sites."""
+        return [
+            "global/<modality>/accuracy is not measured: neither models nor samples leave their sites; local/<modality>/accuracy "
+            "is each model on its own site's"
+        ]
 
 
 def assess_own_models(

@@ -116,7 +116,7 @@ def test_labelled_files_by_their_own_clients_and_columns(tmp_path: Path) -> None
         ({"kind": "column", "over": "ward"}, "no column 'ward'; known are client, label, style"),
         ({"kind": "column", "over": "style"}, "counts 3 clients, and the column 'style' names 2"),
         ({"kind": "domain"}, r"data\.partition\.over is missing"),
-        ({"kind": "folder"}, "is for a folder of each client; write each picture's client into metadata"),
+        ({"kind": "folder"}, "data.partition.classes is missing"),
         ({"kind": "dirichlet", "over": "colour"}, "no column 'colour'; known are client, label, style"),
     ],
 )

@@ -2,9 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedloom.core.settings_tree import ReadWith
+from fedloom.data.pictures.class_names import class_words
 
 
 class FewShot(BaseModel):
@@ -54,8 +55,44 @@ class DomainShift(BaseModel):
     )
 
 
-Partition = Annotated[FewShot | LabelSkew | DomainShift, Field(discriminator="kind")]
+class ClassFolders(BaseModel):
+    """One client for each folder of `data.path`: `<path>/<client>/<class>/<image>`, with classes that all clients agree on.
+
+    `<path>/common/<class>/<image>` holds test pictures on which every client's model is evaluated, if there are any.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["folder"] = "folder"
+    base: tuple[str, ...] = Field(
+        min_length=2, max_length=10_000, description="the classes that clients train on, in the labels' order"
+    )
+    novel: tuple[str, ...] = Field(
+        (), max_length=10_000, description="classes that are tested alone, on pictures in <path>/common"
+    )
+
+    @field_validator("base", "novel")
+    @classmethod
+    def _words(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _class_names(value)
+
+    @model_validator(mode="after")
+    def _once(self) -> "ClassFolders":
+        names = (*self.base, *self.novel)
+        if twice := [n for i, n in enumerate(names) if n in names[:i]]:
+            raise ValueError(f"two classes are called {twice[0]!r}; name each once, in base or in novel")
+        return self
+
+
+Partition = Annotated[FewShot | LabelSkew | DomainShift | ClassFolders, Field(discriminator="kind")]
 """One of the partitions; `kind` discriminates."""
+
+
+def _class_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    """Class names for a text encoder. Raises ValueError for one that is none."""
+    if wrong := [n for n in value if not n.strip() or len(n) > 100 or not n.isprintable()]:
+        raise ValueError(f"{wrong[0][:100]!r} is no class; a class has 1 to 100 printable characters")
+    return tuple(class_words(name) for name in value)
 
 
 class Column(BaseModel):
@@ -73,6 +110,34 @@ class Folders(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["folder"] = "folder"
+
+
+class LabelledFolders(BaseModel):
+    """One client for each folder of `data.path`, `<path>/<client>/metadata.jsonl`, and what all clients agree on.
+
+    `<path>/common/metadata.jsonl` lists pictures by which the server's generator is judged, if there are any.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["folder"] = "folder"
+    classes: tuple[str, ...] = Field(
+        min_length=2, max_length=10_000, description="the classes, in the labels' order"
+    )
+    holds: dict[str, Literal["image", "text", "audio"]] = Field(
+        min_length=1, max_length=10_000, description="every client's modality, as {north: image, south: text}"
+    )
+    test_share: float = Field(
+        0.2, gt=0, lt=1, description="share of each class that is held back where no line has a split"
+    )
+
+    @field_validator("classes")
+    @classmethod
+    def _classes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        names = _class_names(value)
+        if twice := [n for i, n in enumerate(names) if n in names[:i]]:
+            raise ValueError(f"two classes are called {twice[0]!r}; name each once")
+        return names
 
 
 class Iid(BaseModel):
@@ -144,6 +209,12 @@ RowPartition = Annotated[
     Field(discriminator="kind"),
 ]
 """One of the partitions of samples of any task; `kind` discriminates."""
+
+PoolPartition = Annotated[
+    Column | LabelledFolders | Iid | Dirichlet | Quantity | Domain | Modality | RowFewShot,
+    Field(discriminator="kind"),
+]
+"""The same for labelled samples of one modality per client."""
 
 OF_ONE_VALUE = (Column, Dirichlet, Domain, RowFewShot)
 """The kinds with a column, `over`."""

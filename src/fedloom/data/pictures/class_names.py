@@ -1,5 +1,6 @@
 """A data set's class names, base and novel."""
 
+import unicodedata
 from dataclasses import dataclass
 
 
@@ -9,3 +10,8 @@ class Classes:
 
     base: tuple[str, ...]
     novel: tuple[str, ...] = ()
+
+
+def class_words(name: str) -> str:
+    """A class name for a text encoder: underscores become spaces, accents one character with their letter."""
+    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())

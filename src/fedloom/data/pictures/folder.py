@@ -12,8 +12,9 @@ from pathlib import Path
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import find_file
 from fedloom.data.media import DEFAULT, KINDS, Media, MediaSettings
+from fedloom.data.pictures.class_names import class_words
 from fedloom.data.pictures.known_sets import Known
-from fedloom.data.pictures.pictures import Picture, Pictures, class_words, held_back
+from fedloom.data.pictures.pictures import Picture, Pictures, held_back
 
 
 def read_folder(
@@ -72,7 +73,7 @@ def _listed(
     """All pictures of all classes, sorted by name; hidden and other files are ignored."""
     pictures = []
     for label, folder in enumerate(folders):
-        files = sorted(p for p in _found(place, folder).rglob("*") if _is_picture(p))
+        files = sorted(p for p in _found(place, folder).rglob("*") if is_picture(p))
         if not files:
             raise ExperimentError(
                 f"data.path: {place / folder} holds no picture; leave the class out, or fill it"
@@ -91,7 +92,8 @@ def _found(folder: Path, name: str) -> Path:
         raise ExperimentError(f"data.path: {folder / name}: {error}") from error
 
 
-def _is_picture(path: Path) -> bool:
+def is_picture(path: Path) -> bool:
+    """Whether a path is a picture's file, and not hidden."""
     return path.suffix.lower() in KINDS["image"].suffixes and not path.name.startswith(".") and path.is_file()
 
 

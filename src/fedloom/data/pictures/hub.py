@@ -9,8 +9,9 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_errors import reason
 from fedloom.data.media import DEFAULT, Media, MediaSettings
 from fedloom.data.media.rows import encoded, row_content
+from fedloom.data.pictures.class_names import class_words
 from fedloom.data.pictures.known_sets import Known
-from fedloom.data.pictures.pictures import Picture, Pictures, class_words, held_back
+from fedloom.data.pictures.pictures import Picture, Pictures, held_back
 
 TESTS = ("test", "validation", "valid", "val")
 """Names of test splits; the first present one is used."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from fedloom.data.pictures.pictures import class_words
+from fedloom.data.pictures.class_names import class_words
 
 
 @dataclass(frozen=True)

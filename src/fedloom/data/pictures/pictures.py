@@ -1,6 +1,5 @@
 """Image classification data before partitioning: ordered class names, and lazily read pictures."""
 
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,11 +90,6 @@ def _modalities(picture: Picture) -> Mapping[str, Tensor]:
         {"image": picture.media},
         lambda _, fault: ExperimentError(f"data: the picture {picture.uid} cannot be read: {fault}"),
     )
-
-
-def class_words(name: str) -> str:
-    """A class name for a text encoder: underscores become spaces, accents one character with their letter."""
-    return " ".join(unicodedata.normalize("NFC", name).replace("_", " ").split())
 
 
 def rgb(picture: Any) -> Tensor:

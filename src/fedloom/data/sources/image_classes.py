@@ -11,18 +11,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.settings_tree import ReadWith
 from fedloom.data.client_data import ClientData, Holding
 from fedloom.data.media import DEFAULT, Media, MediaSettings
+from fedloom.data.partition.common_sets import common_sets, commonly_tested
 from fedloom.data.partition.dirichlet import Share, label_skew, pachinko
 from fedloom.data.partition.few_shot import base_and_novel, class_shares, draw_shots
-from fedloom.data.partition.settings import DomainShift, FewShot, LabelSkew, Partition
+from fedloom.data.partition.settings import ClassFolders, DomainShift, FewShot, LabelSkew, Partition
 from fedloom.data.pictures import folder as pictures_folder
 from fedloom.data.pictures import hub as pictures_hub
 from fedloom.data.pictures.class_names import Classes
+from fedloom.data.pictures.client_folders import read_client_folders, read_common
 from fedloom.data.pictures.known_sets import KNOWN, Known
 from fedloom.data.pictures.pictures import Picture, Pictures, sample
 from fedloom.data.sample import Sample
@@ -54,7 +56,9 @@ class ImageClassSource(FileSource):
         None,
         description="<path>/<class>/<image>, a folder with a split file or parquet files; none = generate or download",
     )
-    clients: dict[Holding, int] = Field({"image": 3}, description="number of clients, as {image: N}")
+    clients: Annotated[dict[Holding, int], ReadWith(".partition.kind", unless=("folder",))] = Field(
+        {"image": 3}, description="number of clients, as {image: N}"
+    )
     train: Annotated[int, ReadWith(".dataset", TABLETOP)] = Field(
         160, ge=1, description="data sets tabletop and tabletop48: training pictures per class"
     )
@@ -71,7 +75,7 @@ class ImageClassSource(FileSource):
     )
     partition: Partition = Field(
         FewShot(),
-        description="partition of the pictures over clients; kind: few-shot, labeldir, pachinko or domains",
+        description="partition of the pictures over clients; kind: few-shot, labeldir, pachinko, domains or folder",
     )
 
     @field_validator("clients")
@@ -80,8 +84,19 @@ class ImageClassSource(FileSource):
         checked_counts(value, "classes", ("image",), "{image: N}")
         return value
 
+    @model_validator(mode="after")
+    def _folders_need_a_path(self) -> "ImageClassSource":
+        if isinstance(self.partition, ClassFolders) and (self.path is None or _is_generated(self.dataset)):
+            raise ValueError(
+                "partition: kind folder reads <path>/<client>/<class>/<image>; name the folder in data.path, and the data set "
+                "as you like in data.dataset"
+            )
+        return self
+
     def classes(self) -> Classes:
         """The class names, without decoding pictures if the data set allows it. Raises ExperimentError."""
+        if isinstance(self.partition, ClassFolders):
+            return _agreed(self.partition)
         return classes_of(self.pictures(0).names, self.partition)
 
     @property
@@ -101,15 +116,19 @@ class ImageClassSource(FileSource):
 
         Pictures that cannot be used are left out if `skip_bad` says so.
         """
-        pictures = self.pictures(seed)
+        apart = isinstance(self.partition, ClassFolders)
+        pictures = self._common_folder() if apart else self.pictures(seed)
         sets = common_sets(pictures, self.partition)
         if not self.skip_bad:
             return sets
-        skipped = _unusable(_commonly_tested(pictures, self.partition), self.rules)
+        skipped = _unusable(commonly_tested(pictures, self.partition), self.rules)
         return {name: [s for s in samples if s.uid not in skipped] for name, samples in sets.items()}
 
     def pictures(self, seed: int) -> Pictures:
         """All pictures of the data set. Raises ExperimentError."""
+        if isinstance(self.partition, ClassFolders) and self.path is not None:
+            found = read_client_folders(self.path, _agreed(self.partition), self.test_share, seed, self.media)
+            return replace(found, test=(*found.test, *self._common_folder().test))
         by_domain = isinstance(self.partition, DomainShift)
         return open_pictures(
             self.dataset,
@@ -122,6 +141,13 @@ class ImageClassSource(FileSource):
             by_domain,
             self.media,
         )
+
+    def _common_folder(self) -> Pictures:
+        """The common test pictures beside the clients' folders."""
+        assert isinstance(self.partition, ClassFolders) and self.path is not None  # noqa: S101, PT018 - validated
+        classes = _agreed(self.partition)
+        common = read_common(self.path, classes, self.media)
+        return Pictures((*classes.base, *classes.novel), (), tuple(common))
 
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """Clients according to the partition."""
@@ -189,6 +215,10 @@ def classes_of(names: Sequence[str], partition: Partition) -> Classes:
     return Classes(tuple(names[i] for i in base), tuple(names[i] for i in novel))
 
 
+def _agreed(partition: ClassFolders) -> Classes:
+    return Classes(partition.base, partition.novel)
+
+
 def class_clients(
     pictures: Pictures, partition: Partition, clients: int, seed: int, rules: FileRules = STRICT
 ) -> list[ClientData]:
@@ -198,32 +228,18 @@ def class_clients(
     """
     if isinstance(partition, FewShot):
         parts_of = _few_shot(pictures, partition, clients, seed)
+    elif isinstance(partition, ClassFolders):
+        parts_of = _by_folder(pictures)
     elif isinstance(partition, LabelSkew):
         parts_of = _label_skew(pictures, partition, clients, seed)
     else:
         parts_of = _domains(pictures, partition, clients, seed)
     dealt = [p for client in parts_of.values() for p in (*client.train, *client.test)]
-    skipped = _unusable([*dealt, *_commonly_tested(pictures, partition)], rules)
+    skipped = _unusable([*dealt, *commonly_tested(pictures, partition)], rules)
     listed = [_client(name, parts_of[name], pictures.names, partition, skipped) for name in sorted(parts_of)]
     nobodys = [skipped[uid] for uid in skipped.keys() - {p.uid for p in dealt}]
     listed[0] = replace(listed[0], skipped=(*listed[0].skipped, *sorted(nobodys)))
     return listed
-
-
-def common_sets(pictures: Pictures, partition: Partition) -> dict[str, list[Sample]]:
-    """The common test sets: base and novel classes, or the held-out domain."""
-    names, sets = pictures.names, {}
-    if isinstance(partition, FewShot):
-        base, novel = base_and_novel(len(names))
-        for part, ids in (("base", base), ("novel", novel)):
-            index = {label: i for i, label in enumerate(ids)}
-            sets[part] = [sample(p, names, part, index[p.label]) for p in pictures.test if p.label in index]
-    if isinstance(partition, DomainShift) and partition.hold_out is not None:
-        held_out = [
-            sample(p, names, "base", p.label) for p in pictures.test if p.domain == partition.hold_out
-        ]
-        sets[f"domain/{partition.hold_out}"] = held_out
-    return sets
 
 
 @dataclass(frozen=True)
@@ -238,7 +254,7 @@ def _client(
     name: str, parts: _Parts, names: Sequence[str], partition: Partition, skipped: Mapping[str, str]
 ) -> ClientData:
     own: dict[str, tuple[int, ...]] = {}
-    if isinstance(partition, LabelSkew):
+    if isinstance(partition, LabelSkew | ClassFolders):
         own["own"] = tuple(sorted({p.label for p in (*parts.train, *parts.test)}))
     train, test = (
         [sample(p, names, "base", p.label, **own) for p in part if p.uid not in skipped]
@@ -285,6 +301,16 @@ def _label_skew(pictures: Pictures, partition: LabelSkew, clients: int, seed: in
     }
 
 
+def _by_folder(pictures: Pictures) -> dict[str, _Parts]:
+    clients = dict.fromkeys(p.domain for p in (*pictures.train, *pictures.test) if p.domain is not None)
+    return {
+        client: _Parts(
+            *(tuple(p for p in part if p.domain == client) for part in (pictures.train, pictures.test))
+        )
+        for client in clients
+    }
+
+
 def _domains(pictures: Pictures, partition: DomainShift, clients: int, seed: int) -> dict[str, _Parts]:
     out = partition.hold_out
     if out is not None and out not in pictures.domains:
@@ -326,12 +352,6 @@ def _select(train: Sequence[Picture], test: Sequence[Picture], share: Share) -> 
 
 def _client_name(stem: str, number: int, count: int) -> str:
     return f"{stem}-{number:0{max(len(str(count)), 2)}d}"
-
-
-def _commonly_tested(pictures: Pictures, partition: Partition) -> list[Picture]:
-    """The pictures of the common test sets."""
-    uids = {s.uid for samples in common_sets(pictures, partition).values() for s in samples}
-    return [p for p in pictures.test if p.uid in uids]
 
 
 def _unusable(pictures: Sequence[Picture], rules: FileRules) -> dict[str, str]:

@@ -23,7 +23,7 @@ KEYS = ("file_name", "label", "text")
 
 def read_names(path: Path) -> tuple[str, ...]:
     """The label words in alphabetical order. Raises ExperimentError."""
-    return tuple(sorted({str(line["label"]) for line in _lines(path)}))
+    return tuple(sorted({str(line["label"]) for line in read_lines(path)}))
 
 
 def read_pool(path: Path, rules: FileRules = STRICT) -> Pool:
@@ -31,7 +31,7 @@ def read_pool(path: Path, rules: FileRules = STRICT) -> Pool:
 
     Raises ExperimentError for an unusable line or picture.
     """
-    lines, names = _lines(path), read_names(path)
+    lines, names = read_lines(path), read_names(path)
     label_of = {name: i for i, name in enumerate(names)}
     media = {}
     for number, line in enumerate(lines):
@@ -68,11 +68,12 @@ def _columns(lines: Sequence[Mapping[str, object]]) -> dict[str, list[Value]]:
     }
 
 
-def _lines(path: Path) -> list[dict[str, object]]:
+def read_lines(path: Path, keys: Sequence[str] = KEYS) -> list[dict[str, object]]:
+    """The lines of `<path>/metadata.jsonl`, each with these keys. Raises ExperimentError."""
     file = path / "metadata.jsonl"
     if not file.is_file():
         raise ExperimentError(
-            f"data.path: {file} is missing; the source labelled reads one line per picture with {', '.join(KEYS)}"
+            f"data.path: {file} is missing; the source labelled reads one line per sample with {', '.join(keys)}"
         )
     lines = []
     for number, text in enumerate(text_lines(file, "utf-8-sig"), 1):
@@ -82,12 +83,12 @@ def _lines(path: Path) -> list[dict[str, object]]:
             line = json.loads(text)
         except ValueError as error:
             raise ExperimentError(f"{file}: line {number} is no JSON object: {error}") from error
-        if not isinstance(line, dict) or (missing := [k for k in KEYS if k not in line]):
-            lacking = missing[0] if isinstance(line, dict) else KEYS[0]
+        if not isinstance(line, dict) or (missing := [k for k in keys if k not in line]):
+            lacking = missing[0] if isinstance(line, dict) else keys[0]
             raise ExperimentError(
-                f"{file}: line {number} has no {lacking}; every line needs {', '.join(KEYS)}"
+                f"{file}: line {number} has no {lacking}; every line needs {', '.join(keys)}"
             )
         lines.append(line)
     if not lines:
-        raise ExperimentError(f"{file} is empty; every line names one picture")
+        raise ExperimentError(f"{file} is empty; every line names one sample")
     return lines

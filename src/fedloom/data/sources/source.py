@@ -95,6 +95,10 @@ class Source(BaseModel):
         `features` encodes pictures, for partitions by picture content; None if there is no encoder.
         """
 
+    def agreed_holdings(self) -> dict[str, tuple[str, ...]]:
+        """The modalities of clients that the settings name, wherever their data are. Default: none."""
+        return {}
+
     def load_common(self, seed: int) -> dict[str, list[Sample]]:
         """Test samples that belong to no client, by name of the set. Default: none."""
         return {}

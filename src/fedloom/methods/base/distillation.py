@@ -97,6 +97,12 @@ class DistillationMethod(Method):
         ask("distil", Payload(knowledge, {"set": self._item_set(state)}), cohort=[r.client for r in replies])
         return state
 
+    @property
+    def leaving(self) -> str:
+        """Predictions; no tensor of a model."""
+        kind = "probabilities" if self.soft else "likeliest class"
+        return f"of each public item the {kind}, the entropy and the representation"
+
     @abstractmethod
     def learn(
         self, state: State, public: Public, replies: Sequence[Reply], ask: Ask

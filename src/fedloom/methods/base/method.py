@@ -277,6 +277,11 @@ class Method(BaseModel):
         base = replace(base, **{self.head: (*getattr(base, self.head), "head")})
         return replace(base, personal=(*base.personal, *self.personal))
 
+    @property
+    def leaving(self) -> str:
+        """The tensors of a client's answers in words, for the terms of a site. Default: the shared patterns."""
+        return ", ".join(self.scope.shared) or "no tensors"
+
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
         """The first incompatible setting of the experiment, in one sentence, or None.
 

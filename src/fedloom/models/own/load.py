@@ -11,12 +11,22 @@ from fedloom.models.settings import Foundation
 
 
 def load_model_bank(
-    settings: Foundation, modalities: Mapping[str, str], names: Sequence[str], device: str, seed: int
+    settings: Foundation,
+    modalities: Mapping[str, str],
+    names: Sequence[str],
+    device: str,
+    seed: int,
+    only: str | None = None,
 ) -> ModelBank:
-    """A bank of the architectures, dealt in turn to the clients of each modality. Raises ExperimentError."""
+    """A bank of the architectures, dealt in turn to the clients of each modality. Raises ExperimentError.
+
+    `only`: load the architecture of this client alone; the deal is that of all clients.
+    """
     from fedloom.data.sources.labelled import vocabulary
 
     of_client = deal(modalities, {str(m): names for m, names in settings.architectures.items()})
+    if only is not None:
+        of_client = {only: of_client[only]}
     wanted = {name: modalities[client] for client, name in of_client.items()}
     architectures = [
         load_architecture(name, modality, len(names), settings.width, vocabulary(), seed)
