@@ -19,7 +19,7 @@ from fedloom.deploy.kit_version import check_version
 from fedloom.deploy.logs import Log
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment
-from fedloom.deploy.settings import Site, experiment_digest, read_settings
+from fedloom.deploy.settings import Site, check_deployable, experiment_digest, read_settings
 from fedloom.deploy.site_list import site_count
 from fedloom.deploy.trainer_link import ADDRESS, NODE, endpoint
 from fedloom.experiment.run import read_experiment
