@@ -102,7 +102,10 @@ def test_data_that_the_node_could_read_and_data_that_the_trainer_cannot_are_refu
 def test_both_halves_run_as_their_users_and_end_together(folder, users, monkeypatch) -> None:
     trainer, node = users
     hand_over(folder, trainer, node)
-    script = 'id -un > "$0/who"; cat "$1" > "$0/read" 2>/dev/null; trap "echo > $0/ended; exit" TERM; echo > "$0/ready"; sleep 60 & wait'
+    script = (
+        'id -un > "$0/who"; cat "$1" > "$0/read" 2>/dev/null; trap "echo > $0/ended; exit" TERM; echo > "$0/ready"; '
+        "sleep 60 & wait"
+    )
     others = {"trainer": folder / "node/node.key", "node": folder / "signing.key"}
     command = lambda place, part: ["/bin/sh", "-c", script, str(place), str(others[part])]  # noqa: E731
     monkeypatch.setattr(site_users, "_command", command)
