@@ -1,4 +1,4 @@
-"""A site added to a real deployment and one removed from it while its run goes on: TLS, keys, SuperLink and SuperNodes."""
+"""A site added to a real deployment and one removed from it while its run goes on: TLS, keys, SuperLink and nodes."""
 
 import json
 

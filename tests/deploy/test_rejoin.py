@@ -1,4 +1,4 @@
-"""A real deployment in every run of the tests: TLS, keys, SuperLink and SuperNodes, and a site killed and back at once."""
+"""A real deployment in every run of the tests: TLS, keys, SuperLink and nodes, and a site killed and back at once."""
 
 from pathlib import Path
 

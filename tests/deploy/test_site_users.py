@@ -1,4 +1,4 @@
-"""A site whose trainer and SuperNode run as two users. What takes root is tried as root, with users that every system has."""
+"""A site whose trainer and node run as two users. What takes root is tried as root, with users that every system has."""
 
 import os
 import shutil

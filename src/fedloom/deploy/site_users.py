@@ -1,11 +1,11 @@
-"""A site whose halves run as two users: the trainer, which reads data and keys, and the SuperNode, which speaks to the server.
+"""A site whose halves run as two users: the trainer, which reads data and keys, and the node, which speaks to the server.
 
     site folder       trainer's, 0711    experiment, signing key, list of sites, personal tensors; readable by the trainer alone
-      node/           trainer's, group of the SuperNode, 3770
-        node.key      the SuperNode's, 0600; with copies of ca.pem and site.yaml
+      node/           trainer's, group of the node, 3770
+        node.key      the node's, 0600; with copies of ca.pem and site.yaml
         trainer.json  the trainer's port and secret, 0640
 
-The SuperNode's user reads nothing else, and the trainer's user cannot sign in at the server. Both reach each other over the
+The node's user reads nothing else, and the trainer's user cannot sign in at the server. Both reach each other over the
 loopback socket alone. To hand a folder over takes root, and so does starting both halves with one command; each half by itself
 (`--part`) is started by its user, by a service manager or in a container.
 """
@@ -126,7 +126,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _check(folder: Path, trainer: User, node: User) -> None:
-    """Raise ExperimentError where a user cannot read what it needs, or the SuperNode's the data."""
+    """Raise ExperimentError where a user cannot read what it needs, or the node's the data."""
     for user, file in ((trainer, folder / "experiment.yaml"), (node, folder / NODE / "node.key")):
         if not user.may("-r", file):
             raise ExperimentError(f"{user.name} cannot read {file}; let it enter every folder above")
