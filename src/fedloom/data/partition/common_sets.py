@@ -15,10 +15,11 @@ def common_sets(pictures: Pictures, partition: Partition) -> dict[str, list[Samp
             index = {label: i for i, label in enumerate(ids)}
             sets[part] = [sample(p, names, part, index[p.label]) for p in pictures.test if p.label in index]
     if isinstance(partition, ClassFolders):
+        common = [p for p in pictures.test if p.domain is None]
         first = len(partition.base)
-        for p in (p for p in pictures.test if p.domain is None):
-            part, label = ("base", p.label) if p.label < first else ("novel", p.label - first)
-            sets.setdefault(part, []).append(sample(p, names, part, label))
+        for part, start, end in (("base", 0, first), ("novel", first, len(names))):
+            own = [p for p in common if start <= p.label < end]
+            sets |= {part: [sample(p, names, part, p.label - start) for p in own]} if own else {}
     if isinstance(partition, DomainShift) and partition.hold_out is not None:
         held_out = [
             sample(p, names, "base", p.label) for p in pictures.test if p.domain == partition.hold_out

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.streams import numpy_stream
@@ -60,7 +61,7 @@ def partitioned_captions(
         else _own(path, question, over, rules)
     )
     by_folder = isinstance(partition, Folders) or (isinstance(partition, Domain) and over is None)
-    if by_folder and len(set(pool.folders or ())) < 2:
+    if by_folder and not _folders_are_named(path, pool, partition):
         raise ExperimentError(
             f"data.partition of kind {partition.kind} needs a data.path with a folder for each source of captions; take another "
             "kind, or name a column, as in {kind: domain, over: style}"
@@ -82,6 +83,15 @@ def partitioned_captions(
         )
         listed.append(ClientData(name, train_samples, test_samples))
     return [replace(listed[0], skipped=tuple(skipped.values()), notes=notes), *listed[1:]]
+
+
+def _folders_are_named(path: str | None, pool: _Pool, partition: RowPartition) -> bool:
+    """Whether the samples lie in folders below `path`; one is enough for kind folder, as at a site of a deployment."""
+    names = set(pool.folders or ())
+    alone = (
+        isinstance(partition, Folders) and path is not None and all((Path(path) / n).is_dir() for n in names)
+    )
+    return len(names) > 1 or (len(names) == 1 and alone)
 
 
 def _own(path: str, question: str, over: str | None, rules: FileRules) -> _Pool:
