@@ -30,6 +30,7 @@ from fedloom.experiment.run import Result, finish, read_experiment
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.tracked_run import track
 from fedloom.experiment.tracking import Tracking
+from fedloom.federation.calibration import with_multiplier
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
@@ -123,6 +124,7 @@ def build_server(
     }
     check_clients(experiment, model, clients)
     digest = experiment_digest(experiment)
+    experiment = with_multiplier(experiment)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
     evaluator = SiteEvaluator()
     federation = Federation(experiment, engine, evaluator, folder, observe)

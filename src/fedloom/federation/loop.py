@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from fedloom.core.shares import at_least
 from fedloom.core.streams import torch_stream
 from fedloom.federation import Engine
 from fedloom.federation.ask import RoundAsk
+from fedloom.federation.calibration import sums_a_round
 from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
 from fedloom.federation.diagnostics import aggregation, agreement, change_norm, turn
@@ -35,12 +36,16 @@ from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.ranks import ratios
 from fedloom.models.parts import part_of
 from fedloom.models.training.settings import ANY_STEPS, ever_trained, local_steps, trained_in
-from fedloom.privacy.compatibility import asks
 from fedloom.privacy.differential.accountant import Accountant
+from fedloom.privacy.differential.key_file import forget_key, held_key
+from fedloom.privacy.differential.participation import turn
 from fedloom.privacy.robust.attacks import described
 from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
 from fedloom.tasks.evaluation import ClientModel
 from fedloom.tasks.metrics import EvaluationRecord
+
+if TYPE_CHECKING:
+    from fedloom.privacy.differential.mechanism import Mechanism
 
 
 @dataclass
@@ -63,6 +68,7 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
+        self.mechanism = self._mechanism()
         if self.experiment.rounds and not self.rounds:
             raise ExperimentError(
                 "privacy.dp: the first round alone would pass the budget; raise epsilon or noise_multiplier, "
@@ -95,12 +101,23 @@ class Federation:
     @cached_property
     def accountant(self) -> Accountant | None:
         """The privacy accountant; None without differential privacy."""
+        return None if self.mechanism is None else self.mechanism.accountant
+
+    def _mechanism(self) -> "Mechanism | None":
+        """The mechanism of differential privacy; None without it."""
         dp, experiment = self.experiment.privacy.dp, self.experiment
         if dp is None:
             return None
-        methods = (experiment.method_in(1), self.method)  # the warm start's method may ask less often
-        sums = max(asks(method.combination) for method in methods)
-        return Accountant.of(dp, experiment.cohort.fraction, sums)
+        from fedloom.privacy.differential.mechanism import Mechanism  # needs the extra `privacy`
+
+        return Mechanism(dp, experiment.cohort.fraction, sums_a_round(experiment), experiment.seed)
+
+    def _open_key(self) -> None:
+        """Give correlated noise its key: that of the run's folder, or one in memory."""
+        if self.mechanism is None or not self.mechanism.needs_key or self.round >= self.rounds:
+            return
+        folder = None if self.folder is None else self.folder.state
+        self.mechanism.key = held_key(folder, begun=self.round > 0)
 
     @cached_property
     def rounds(self) -> int:
@@ -140,6 +157,7 @@ class Federation:
                 f"the privacy budget of epsilon {self.experiment.privacy.dp.epsilon:g} ended it after round {self.rounds} "
                 f"of {self.experiment.rounds}"
             )
+        self._open_key()
         for number in range(self.round + 1, self.rounds + 1):
             began = time.perf_counter()
             method = self.experiment.method_in(number)
@@ -159,6 +177,8 @@ class Federation:
             self.replies, self.noted_metrics = [], {}
             self.uploads.clear()
             self._finish_round(number, began, entries, measured)
+        if self.folder is not None:
+            forget_key(self.folder.state)
         if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
             self._assess(self.round, generate=self.experiment.evaluation.generate)
 
@@ -218,6 +238,8 @@ class Federation:
         self.round = checkpoint.round
         self.state = self._on_device(checkpoint.state)
         self.totals = Totals(**checkpoint.totals)
+        if self.mechanism is not None:
+            self.mechanism.restore(checkpoint.privacy)
         self.change = {n: t.to(self.client_states.device, copy=True) for n, t in checkpoint.change.items()}
         self.client_states.restore(checkpoint.round, checkpoint.seals)
         if self.folder is not None:
@@ -234,12 +256,15 @@ class Federation:
         return State(shared, own, state.values)
 
     def cohort(self, number: int) -> list[str]:
-        """The clients of a round: a seeded draw from the sorted names; Poisson sampling with differential privacy."""
+        """The clients of a round: a seeded draw from the sorted names; with differential privacy Poisson sampling, or in turns."""
         settings = self.experiment.cohort
         share = 1.0 if number == 1 and settings.full_first_round else settings.fraction
         size = max(1, at_least(share, len(self.names)))
+        dp = self.experiment.privacy.dp
+        if dp is not None and dp.in_turns:
+            return turn(self.names, self.experiment.seed, settings.fraction, number)
         stream = torch_stream(self.experiment.seed, "cohort", number)
-        if self.experiment.privacy.dp is not None:  # the sampling that the accountant assumes
+        if dp is not None:  # the sampling that the accountant assumes
             coins = torch.rand(len(self.names), generator=stream, dtype=torch.float64).tolist()
             return [name for name, coin in zip(self.names, coins, strict=True) if coin < settings.fraction]
         chosen = torch.randperm(len(self.names), generator=stream)[:size]
@@ -284,7 +309,10 @@ class Federation:
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum
-        if self.experiment.privacy.dp is not None:  # an empty cohort still gives noise, which counts
+        dp = self.experiment.privacy.dp
+        if dp is not None and dp.in_turns:  # the next round takes back noise that this one must have added
+            return True
+        if dp is not None:  # an empty cohort still gives noise, which counts
             entries = [e for e in entries if e["asked"]]
         return all(len(e["answered"]) >= max(1, at_least(share, len(e["asked"]))) for e in entries)
 
@@ -357,7 +385,10 @@ class Federation:
             self.folder.append("metrics.jsonl", lines)
             self.folder.append("ledger.jsonl", entries)
             index = self.client_states.record(number)
-            self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index))
+            private = {} if self.mechanism is None else self.mechanism.state()
+            self.folder.save(
+                Checkpoint(number, self.state, asdict(self.totals), self.change, index, private)
+            )
         self.client_states.forget_replaced()
         notes = self.engine.model.notes if number == 0 else ()
         own = self.client_metrics if due else {}

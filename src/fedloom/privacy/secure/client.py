@@ -13,9 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedloom.core.payload import Payload
+from fedloom.core.payload import Payload, group_of
 from fedloom.privacy.clipping import Layout, by_group, change, clipped
 from fedloom.privacy.differential.noise import Stream, gaussian, within
+from fedloom.privacy.differential.quantile import (
+    BELOW,
+    LARGEST,
+    count_deviation,
+    indicator,
+    vector_multiplier,
+)
+from fedloom.privacy.differential.settings import QuantileClip
 from fedloom.privacy.secure.contribution import NUMBERS, Codec
 from fedloom.privacy.secure.fixed_point import Words
 from fedloom.privacy.secure.fixed_point import to_tensor as from_words
@@ -58,6 +66,8 @@ class Session:
     reference: Mapping[str, Tensor]
     layout: Layout
     terms: "Terms"
+    clip: float
+    """Norm to which this client's change is cut; 0 without differential privacy."""
     roster: Roster | None = None
 
     @cached_property
@@ -70,7 +80,8 @@ class Session:
         # Zeros where nothing was trained: every group gets noise, so that its absence reveals nothing.
         sizes = {g: Codec.size(g, self.layout) - 2 for g in by_group(self.layout)}
         zeros = {g: torch.zeros(size, dtype=torch.float64) for g, size in sizes.items()}
-        return zeros | clipped(changes, dp.clip)
+        own = {group_of(BELOW): indicator(changes, self.clip)} if group_of(BELOW) in zeros else {}
+        return zeros | clipped(changes, self.clip) | own
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,20 @@ class Terms:
     privacy: Privacy
     by_examples: bool
     stream: Stream
+
+    def clip(self, instructions: Mapping[str, Any]) -> float:
+        """The clip: this client's own, or the server's where it is adaptive. Raises ProtocolError for an unusable one."""
+        dp, secure = self.privacy.dp, self.privacy.secure
+        if dp is None or secure is None:
+            return 0.0
+        if not isinstance(dp.clip, QuantileClip):
+            return dp.clip
+        clip = instructions.get("clip")
+        if not isinstance(clip, float) or not 0 < clip <= LARGEST:
+            raise ProtocolError(f"the clip should be a number above 0 and at most {LARGEST:g}")
+        if BELOW not in instructions["layout"]:
+            raise ProtocolError("the server asks for no count of the clients below the clip")
+        return clip
 
     def check(self, roster: Roster) -> None:
         """Raise ProtocolError where the server offers less."""
@@ -109,7 +134,13 @@ def answer(
         own = {n: v for n, v in payload.numbers.items() if n != OURS}
         reply = do(instructions["request"], Payload(payload.tensors, own))
         session = sessions[name] = Session(
-            Member(client), instructions["request"], reply, payload.tensors, instructions["layout"], terms
+            Member(client),
+            instructions["request"],
+            reply,
+            payload.tensors,
+            instructions["layout"],
+            terms,
+            terms.clip(instructions),
         )
         sealing, masking = session.member.keys()
         keys = {OURS + "sealing": to_tensor(sealing), OURS + "masking": to_tensor(masking)}
@@ -157,7 +188,8 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
         numbers = {}  # a loss, or the number of cut values, would reveal what the noise hides
         for group, vector in changes.items():
             # An opened sum has at least this many of the group's holders: together they add (z C)^2 or more.
-            deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
+            whole = count_deviation(dp) if group == group_of(BELOW) else vector_multiplier(dp) * session.clip
+            deviation = whole / math.sqrt(roster.least_of(group))
             stream = within(terms.stream, session.request, client, group)
             changes[group] = vector + gaussian(len(vector), deviation, stream)
     return codec.encode(changes, weight, numbers, capped)
