@@ -23,7 +23,7 @@ from fedloom.models.loading.examples import is_cut
 from fedloom.models.loading.loader import Loader
 from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
-from fedloom.privacy.differential.refusals import weak_promise
+from fedloom.privacy.differential.refusals import cut_noise, weak_promise
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.base import Evaluator, Trigger
 from fedloom.tasks.evaluation import TestSet, evaluated_clients
@@ -177,6 +177,8 @@ def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str
     if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
         raise ExperimentError(fault)
     rule, asked = experiment.privacy.robust, at_least(experiment.cohort.fraction, len(clients))
+    if fault := cut_noise(experiment.privacy.dp, experiment.privacy.secure, max(1, asked)):
+        raise ExperimentError(fault)
     if rule is not None and asked < rule.least:
         raise ExperimentError(
             f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "

@@ -1,11 +1,14 @@
-"""The noise multiplier that a run's budget asks for, written into its settings."""
+"""A run's mechanism of differential privacy, and the noise multiplier that its budget asks for."""
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fedloom.core.errors import ExperimentError
 from fedloom.federation.settings import RunSettings
 from fedloom.privacy.compatibility import asks, not_installed
 from fedloom.privacy.differential.accountant import calibrated
+
+if TYPE_CHECKING:
+    from fedloom.privacy.differential.mechanism import Mechanism
 
 S = TypeVar("S", bound=RunSettings)
 
@@ -14,6 +17,16 @@ def sums_a_round(experiment: RunSettings) -> int:
     """The noisy sums of a round; the warm start's method may ask less often."""
     methods = (experiment.method_in(1), experiment.method)
     return max(asks(method.combination) for method in methods)
+
+
+def mechanism_of(experiment: RunSettings) -> "Mechanism | None":
+    """The run's mechanism of differential privacy; None without it."""
+    dp = experiment.privacy.dp
+    if dp is None:
+        return None
+    from fedloom.privacy.differential.mechanism import Mechanism  # needs the extra `privacy`
+
+    return Mechanism(dp, experiment.cohort.fraction, sums_a_round(experiment), experiment.seed)
 
 
 def with_multiplier(experiment: S) -> S:

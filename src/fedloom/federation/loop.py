@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, Reply, group_of, not_finite
 from fedloom.core.plain_text import plain
 from fedloom.core.shares import at_least
-from fedloom.core.streams import torch_stream
 from fedloom.federation import Engine
 from fedloom.federation.ask import RoundAsk
-from fedloom.federation.calibration import sums_a_round
+from fedloom.federation.calibration import mechanism_of
 from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
+from fedloom.federation.cohort import cohort_of
 from fedloom.federation.diagnostics import aggregation, agreement, change_norm, turn
 from fedloom.federation.exchange import Exchange, NoReplies
 from fedloom.federation.progress import Observer, Progress, Totals
@@ -37,15 +37,11 @@ from fedloom.models.lora.ranks import ratios
 from fedloom.models.parts import part_of
 from fedloom.models.training.settings import ANY_STEPS, ever_trained, local_steps, trained_in
 from fedloom.privacy.differential.accountant import Accountant
-from fedloom.privacy.differential.key_file import forget_key, held_key
-from fedloom.privacy.differential.participation import turn
+from fedloom.privacy.differential.key_file import forget_key
 from fedloom.privacy.robust.attacks import described
 from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
 from fedloom.tasks.evaluation import ClientModel
 from fedloom.tasks.metrics import EvaluationRecord
-
-if TYPE_CHECKING:
-    from fedloom.privacy.differential.mechanism import Mechanism
 
 
 @dataclass
@@ -68,7 +64,7 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
-        self.mechanism = self._mechanism()
+        self.mechanism = mechanism_of(self.experiment)
         if self.experiment.rounds and not self.rounds:
             raise ExperimentError(
                 "privacy.dp: the first round alone would pass the budget; raise epsilon or noise_multiplier, "
@@ -102,22 +98,6 @@ class Federation:
     def accountant(self) -> Accountant | None:
         """The privacy accountant; None without differential privacy."""
         return None if self.mechanism is None else self.mechanism.accountant
-
-    def _mechanism(self) -> "Mechanism | None":
-        """The mechanism of differential privacy; None without it."""
-        dp, experiment = self.experiment.privacy.dp, self.experiment
-        if dp is None:
-            return None
-        from fedloom.privacy.differential.mechanism import Mechanism  # needs the extra `privacy`
-
-        return Mechanism(dp, experiment.cohort.fraction, sums_a_round(experiment), experiment.seed)
-
-    def _open_key(self) -> None:
-        """Give correlated noise its key: that of the run's folder, or one in memory."""
-        if self.mechanism is None or not self.mechanism.needs_key or self.round >= self.rounds:
-            return
-        folder = None if self.folder is None else self.folder.state
-        self.mechanism.key = held_key(folder, begun=self.round > 0)
 
     @cached_property
     def rounds(self) -> int:
@@ -157,7 +137,8 @@ class Federation:
                 f"the privacy budget of epsilon {self.experiment.privacy.dp.epsilon:g} ended it after round {self.rounds} "
                 f"of {self.experiment.rounds}"
             )
-        self._open_key()
+        if self.mechanism is not None and self.round < self.rounds:
+            self.mechanism.open(None if self.folder is None else self.folder.state, begun=self.round > 0)
         for number in range(self.round + 1, self.rounds + 1):
             began = time.perf_counter()
             method = self.experiment.method_in(number)
@@ -256,19 +237,8 @@ class Federation:
         return State(shared, own, state.values)
 
     def cohort(self, number: int) -> list[str]:
-        """The clients of a round: a seeded draw from the sorted names; with differential privacy Poisson sampling, or in turns."""
-        settings = self.experiment.cohort
-        share = 1.0 if number == 1 and settings.full_first_round else settings.fraction
-        size = max(1, at_least(share, len(self.names)))
-        dp = self.experiment.privacy.dp
-        if dp is not None and dp.in_turns:
-            return turn(self.names, self.experiment.seed, settings.fraction, number)
-        stream = torch_stream(self.experiment.seed, "cohort", number)
-        if dp is not None:  # the sampling that the accountant assumes
-            coins = torch.rand(len(self.names), generator=stream, dtype=torch.float64).tolist()
-            return [name for name, coin in zip(self.names, coins, strict=True) if coin < settings.fraction]
-        chosen = torch.randperm(len(self.names), generator=stream)[:size]
-        return sorted(self.names[i] for i in chosen.tolist())
+        """The clients of a round, in order; see `cohort_of`."""
+        return cohort_of(self.experiment, self.names, number)
 
     def report_answer(self, number: int, client: str, clients: int) -> None:
         """Report to the observer that one of `clients` has answered."""
@@ -386,9 +356,7 @@ class Federation:
             self.folder.append("ledger.jsonl", entries)
             index = self.client_states.record(number)
             private = {} if self.mechanism is None else self.mechanism.state()
-            self.folder.save(
-                Checkpoint(number, self.state, asdict(self.totals), self.change, index, private)
-            )
+            self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index, private))
         self.client_states.forget_replaced()
         notes = self.engine.model.notes if number == 0 else ()
         own = self.client_metrics if due else {}

@@ -196,9 +196,7 @@ class RunFolder:
         has_change = CHANGE in fields["parts"] if "parts" in fields else file.is_file()
         change = read_checked(file) if has_change else {}
         seals = {name: Seal(*seal) for name, seal in fields["seals"].items()} if "seals" in fields else None
-        return Checkpoint(
-            fields["round"], state, fields["totals"], change, seals, fields.get("privacy", {})
-        )
+        return Checkpoint(fields["round"], state, fields["totals"], change, seals, fields.get("privacy", {}))
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Return to a checkpoint, or to before round 0: cut the histories, and remove what an interrupted round left.

@@ -3,8 +3,8 @@
 One round is the Gaussian mechanism on the sum of clipped changes: sensitivity C, deviation z C; with clients drawn
 independently with probability q it is the Poisson-subsampled Gaussian. Rounds compose. Two such sums of one round's clients, the
 second of which may depend on the first, are one Gaussian mechanism of sensitivity sqrt(2) C (Dong et al., "Gaussian differential
-privacy", 2022, corollary 3.3): z counts as z / sqrt(2). With correlated noise all rounds together are one Gaussian mechanism, whose
-sensitivity `Correlated` knows; a client's turn is known, so that removing it means that it adds zero.
+privacy", 2022, corollary 3.3): z counts as z / sqrt(2). With correlated noise all rounds together are one Gaussian
+mechanism, whose sensitivity `Correlated` knows; a client's turn is known, so that removing it means that it adds zero.
 """
 
 import logging
@@ -17,8 +17,10 @@ from fedloom.privacy.differential.correlated import Correlated
 from fedloom.privacy.differential.participation import rounds_apart
 from fedloom.privacy.differential.settings import DP
 
-_DECIMALS = 3
-"""Decimal places of a calibrated multiplier, rounded up: machines agree on it, whatever their last bits."""
+_PARTS = 1000
+"""Parts of one in a calibrated multiplier, rounded up: machines agree on it, whatever their last bits."""
+_MOST = 10**9
+"""Largest calibrated multiplier, in parts."""
 
 
 @dataclass(frozen=True)
@@ -64,22 +66,21 @@ def correlated_of(dp: DP, rate: float) -> Correlated | None:
 
 def calibrated(dp: DP, rate: float, sums: int, rounds: int) -> float:
     """The least z, to 3 decimal places, with which this many rounds fit into `dp.epsilon`. Raises ValueError if there is none."""
-    assert dp.epsilon is not None  # noqa: S101 - the settings ask for it
-    unit = 10**-_DECIMALS
     low, high = 0, 1
-    fits = lambda steps: _spent(dp, rate, sums, rounds, steps * unit) <= dp.epsilon  # noqa: E731
-    while not fits(high):
+    while not _fits(dp, rate, sums, rounds, high):
         low, high = high, 2 * high
-        if high * unit > 1e6:
+        if high > _MOST:
             raise ValueError(f"no noise brings {rounds} rounds down to epsilon {dp.epsilon:g}")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if fits(middle) else (middle, high)
-    return round(high * unit, _DECIMALS)
+        low, high = (low, middle) if _fits(dp, rate, sums, rounds, middle) else (middle, high)
+    return high / _PARTS
 
 
-def _spent(dp: DP, rate: float, sums: int, rounds: int, z: float) -> float:
-    return Accountant.of(dp.model_copy(update={"noise_multiplier": z}), rate, sums).epsilon(rounds)
+def _fits(dp: DP, rate: float, sums: int, rounds: int, parts: int) -> bool:
+    """Whether z = `parts` thousandths keeps the budget."""
+    with_z = dp.model_copy(update={"noise_multiplier": parts / _PARTS})
+    return dp.epsilon is not None and Accountant.of(with_z, rate, sums).epsilon(rounds) <= dp.epsilon
 
 
 def _event(settings: Accountant) -> Any:

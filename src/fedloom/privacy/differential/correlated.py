@@ -1,15 +1,15 @@
 """Noise that later rounds take back in part: tree aggregation and the square root of the prefix sum.
 
-Papers: Kairouz et al., "Practical and Private (Deep) Learning without Sampling or Shuffling" (DP-FTRL), ICML 2021, the binary tree;
-Denisov et al., "Improved Differential Privacy for SGD via Optimal Private Linear Operators on Adaptive Streams", NeurIPS 2022,
-the matrix view and its proof for sums that depend on earlier answers; Fichtenberger, Henzinger and Upadhyay, "Constant Matters",
-ICML 2023, the Toeplitz square root; Choquette-Choo et al., "Multi-Epoch Matrix Factorization Mechanisms", ICML 2023, the
-sensitivity with several participations.
+Papers: Kairouz et al., "Practical and Private (Deep) Learning without Sampling or Shuffling" (DP-FTRL), ICML 2021, the binary
+tree; Denisov et al., "Improved Differential Privacy for SGD via Optimal Private Linear Operators on Adaptive Streams", NeurIPS
+2022, the matrix view and its proof for sums that depend on earlier answers; Fichtenberger, Henzinger and Upadhyay, "Constant
+Matters", ICML 2023, the Toeplitz square root; Choquette-Choo et al., "Multi-Epoch Matrix Factorization Mechanisms for
+Private Machine Learning", ICML 2023, the sensitivity with several participations.
 
-With X (rounds x numbers) the sums of the rounds and A the lower triangle of ones, the mechanism publishes A X + B Z = B (C X + Z):
-B C = A, Z independent N(0, (z C_clip)^2) in every entry. Round t adds row t of A^-1 B times Z, its `weights`. A client takes part in the
-rounds p, p + b, p + 2b, ...; C has no negative entry, so that the sensitivity is the largest Euclidean norm of C's columns summed over
-such a pattern, times the clip.
+With X (rounds, numbers) the sums of the rounds and A the lower triangle of ones, the mechanism publishes
+A X + B Z = B (C X + Z): B C = A, and Z has independent entries N(0, (z clip)^2). Round t adds row t of A^-1 B times Z, its
+`weights`. A client takes part in the rounds p, p + b, p + 2b and so on. C has no negative entry, so that the sensitivity is the
+clip times the largest Euclidean norm of the sum of C's columns over such a pattern.
 
 Deliberate differences: the tree is read without Honaker's refinement, which combines all nodes below an answer; at a restart the
 next rounds begin a new tree, whose noise adds to that of the last one.

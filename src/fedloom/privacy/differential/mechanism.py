@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from fedloom.privacy.differential import quantile
 from fedloom.privacy.differential.accountant import Accountant, correlated_of
+from fedloom.privacy.differential.key_file import fresh_key, held_key
 from fedloom.privacy.differential.noise import gaussian, keyed
 from fedloom.privacy.differential.settings import DP, QuantileClip
 
@@ -76,6 +78,11 @@ class Mechanism:
     def needs_key(self) -> bool:
         """Whether a secret must outlive the rounds: noise is taken back that no seed determines."""
         return self.correlated is not None and not self.dp.seeded
+
+    def open(self, folder: Path | None, *, begun: bool) -> None:
+        """Before the first round: read or make the key, in a run's state folder or in memory. Raises DiskError."""
+        if self.needs_key:
+            self.key = fresh_key() if folder is None else held_key(folder, begun=begun)
 
     def state(self) -> dict[str, Any]:
         """The values of a checkpoint."""

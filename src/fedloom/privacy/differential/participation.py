@@ -7,7 +7,7 @@ import torch
 from fedloom.core.streams import torch_stream
 
 
-def turn(names: Sequence[str], seed: int, fraction: float, round: int) -> list[str]:
+def in_turn(names: Sequence[str], seed: int, fraction: float, round: int) -> list[str]:
     """The clients of a round, from 1: one of 1 / fraction parts, dealt at random by the seed; part follows part."""
     parts = rounds_apart(fraction)
     order = torch.randperm(len(names), generator=torch_stream(seed, "cohort", "turns")).tolist()

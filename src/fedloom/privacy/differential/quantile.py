@@ -5,8 +5,8 @@ b - 1/2 to the sum, b = 1 if its change is no longer than the clip C: one client
 N(0, sigma_b^2) on it and z_delta C on the changes, z_delta = (z^-2 - (2 sigma_b)^-2)^(-1/2), both together are one Gaussian
 mechanism of multiplier z (Theorem 1). Then C' = C exp(-eta (share below - gamma)).
 
-Deliberate difference: sigma_b is a multiple of z (`noise`), where the paper takes a twentieth of the clients of a round: a multiple
-is valid at any number of clients.
+Deliberate difference: sigma_b is a multiple of z (`noise`), where the paper takes a twentieth of the clients of a round: a
+multiple is valid at any number of clients.
 """
 
 import math

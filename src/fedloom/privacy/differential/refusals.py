@@ -1,11 +1,18 @@
 """Settings of differential privacy that cannot work together, and sentences about weak promises."""
 
+import math
 from typing import TYPE_CHECKING
 
+from fedloom.privacy.differential.quantile import count_deviation, first_clip, vector_multiplier
 from fedloom.privacy.differential.settings import DP, QuantileClip
+from fedloom.privacy.secure.protocol import threshold_of
+from fedloom.privacy.settings import Secure
 
 if TYPE_CHECKING:
     from fedloom.methods.base.method import Method
+
+ROOM = 4
+"""Deviations of its noise that a number of a secure sum must hold: one in 16,000 is cut."""
 
 
 def dp_refusal(
@@ -37,11 +44,26 @@ def dp_refusal(
     return None
 
 
+def cut_noise(dp: DP | None, secure: Secure | None, clients: int) -> str | None:
+    """Reason why the numbers of a secure sum are too small for a client's noise, or None."""
+    if dp is None or secure is None:
+        return None
+    least = max(secure.least, threshold_of(secure.threshold, clients))
+    deviation = max(vector_multiplier(dp) * first_clip(dp), count_deviation(dp)) / math.sqrt(least)
+    if ROOM * deviation <= secure.clip:
+        return None
+    return (
+        f"privacy.secure.clip: {secure.clip:g} would cut noise of deviation {deviation:.3g} per client; set it to {ROOM} "
+        "times as much, or lower privacy.dp.clip"
+    )
+
+
 def weak_promise(dp: DP | None, clients: int) -> str | None:
     """A sentence about a δ that promises nothing to one client of so many, or None."""
     if dp is None or dp.delta < 1 / clients:
         return None
+    least = 1 / clients
     return (
-        f"privacy.dp.delta {dp.delta:g} is not below one over the number of clients, {1 / clients:g}: it would allow one client's "
-        "update to be published whole; set a smaller delta"
+        f"privacy.dp.delta {dp.delta:g} is not below one over the number of clients, {least:g}: it would allow one "
+        "client's change to be published whole; take a smaller delta"
     )

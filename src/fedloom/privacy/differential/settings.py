@@ -1,8 +1,9 @@
 """Settings of differential privacy: the clip, the noise, the budget and the mechanism."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from fedloom.core.settings_tree import ReadWith
 
@@ -25,15 +26,26 @@ class QuantileClip(BaseModel):
     )
 
 
+def _kind_of_clip(value: Any) -> str:
+    """The tag of a clip, so that a mistake in a mapping is told as one of the mapping."""
+    return "adaptive" if isinstance(value, Mapping | QuantileClip) else "fixed"
+
+
+Clip = Annotated[
+    Annotated[float, Field(gt=0), Tag("fixed")] | Annotated[QuantileClip, Tag("adaptive")],
+    Discriminator(_kind_of_clip),
+]
+
+
 class DP(BaseModel):
     """Differential privacy for clients: clip each client's whole change, add Gaussian noise, stop at the budget."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    clip: Annotated[float, Field(gt=0)] | QuantileClip = Field(
+    clip: Clip = Field(
         1.0,
-        description="C, largest Euclidean norm of a client's change of all that it shares; or {quantile: 0.5, start: 0.1, ...}: it "
-        "follows a quantile of the norms",
+        description="C, largest Euclidean norm of a client's change of all that it shares; or {quantile: 0.5, start: 0.1, ...}: "
+        "it follows a quantile of the norms",
     )
     noise_multiplier: Annotated[float, Field(gt=0)] | Literal["calibrated"] = Field(
         1.0,

@@ -23,6 +23,7 @@ from fedloom.privacy.differential.quantile import (
     indicator,
     vector_multiplier,
 )
+from fedloom.privacy.differential.refusals import ROOM
 from fedloom.privacy.differential.settings import QuantileClip
 from fedloom.privacy.secure.contribution import NUMBERS, Codec
 from fedloom.privacy.secure.fixed_point import Words
@@ -190,6 +191,8 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
             # An opened sum has at least this many of the group's holders: together they add (z C)^2 or more.
             whole = count_deviation(dp) if group == group_of(BELOW) else vector_multiplier(dp) * session.clip
             deviation = whole / math.sqrt(roster.least_of(group))
+            if ROOM * deviation > secure.clip:
+                raise ProtocolError(f"noise of deviation {deviation:.3g} would be cut at {secure.clip:g}")
             stream = within(terms.stream, session.request, client, group)
             changes[group] = vector + gaussian(len(vector), deviation, stream)
     return codec.encode(changes, weight, numbers, capped)
