@@ -62,6 +62,9 @@ def test_a_demand_that_cannot_be_read_is_one_sentence(demands, match, kit) -> No
         ({"dp": {"noise_multiplier": 1, "epsilon": 6}}, {"dp": {"epsilon": 8}}, None),
         ({"dp": {"noise_multiplier": 2, "delta": 1e-4}}, {"dp": {"epsilon": 8}}, "demands δ of at most 1e-05"),
         ({"dp": {"noise_multiplier": 2, "seeded": True}}, {"dp": {"epsilon": 8}}, "whoever knows the seed"),
+        ({"dp": {"mechanism": "tree"}}, {"dp": {"epsilon": 800}}, "counts sum by sum, and privacy.dp.mechanism: tree"),
+        ({"dp": {"noise_multiplier": "calibrated", "epsilon": 6}}, {"dp": {"epsilon": 8}}, None),
+        ({"dp": {"noise_multiplier": "calibrated", "epsilon": 9}}, {"dp": {"epsilon": 8}}, "this experiment reaches 8.9"),
     ],
 )  # fmt: skip
 def test_an_experiment_meets_the_demands_or_the_first_that_it_does_not_is_named(
@@ -112,6 +115,19 @@ def test_a_budget_is_counted_on_the_disk_over_all_runs_and_refuses_the_sum_that_
     assert said is not None
     assert f"on {most} sums, and another would make it" in said
     assert Spending(tmp_path, budget, DP(noise_multiplier=100.0)).refusal() is None, "weaker sums count less"
+
+
+def test_a_site_counts_the_noise_that_a_budget_asks_for(quick, tmp_path) -> None:
+    privacy = {"secure": {}, "dp": {"noise_multiplier": "calibrated", "epsilon": 6}}
+    data = {"clients": {"image": 3}, "train": 2, "test": 1}
+    experiment = quick(UNIFORM, rounds=3, privacy=privacy, data=data)
+    sites = ("image-01", "image-02", "image-03")
+    write_kit(tmp_path / "kit", experiment, Deployment(sites=sites))
+    folder = tmp_path / "kit/sites/image-01"
+    demand(folder, dp={"epsilon": 6})
+    trainer = SiteTrainer(read_settings(Site, folder / "site.yaml"), experiment, folder)
+    assert trainer.spending is not None
+    assert trainer.spending.epsilon(3) == pytest.approx(6, abs=0.01)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"sums": 1}', '{"sums": 1, "inverse_square": NaN}', "\x00"])

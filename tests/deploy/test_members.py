@@ -206,6 +206,44 @@ def test_a_secure_sum_takes_a_new_site_in_and_goes_on_without_one_that_left(tmp_
     ]
 
 
+@pytest.mark.slow
+def test_turns_that_are_dealt_among_the_first_sites_take_no_new_one_and_lose_none(tmp_path) -> None:
+    pytest.importorskip("Crypto", reason="the extra privacy is not installed")
+    names = ("image-01", "image-02", "image-03", "image-04")
+    experiment = Experiment.parse(
+        {
+            "rounds": 4,
+            "method": {"name": "ffa-lora", "weights": "uniform"},
+            "data": {"clients": {"image": 5}, "train": 2, "test": 1},
+            "training": {"batch_size": 2},
+            "cohort": {"fraction": 0.5},
+            "privacy": {"dp": {"mechanism": "tree", "noise_multiplier": 0.01}},
+            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 4},
+            "engine": {"cohort": "off", "device": "cpu"},
+        }
+    )
+    kit = tmp_path / "kit"
+    write_kit(kit, experiment, Deployment(sites=names))
+    silos = Known(experiment, (*names, "image-05"), kit / "sites")
+
+    def change(site: str, question: bytes) -> Iterator[tuple[str, bytes | Lost]]:
+        at = Request.decode(question).round
+        sites = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
+        if at == 1 and "image-05" not in sites:
+            add_site(kit, "image-05", kit / "ca.key")
+        if at == 2 and "image-02" in sites:
+            remove_site(kit, "image-02", kit / "ca.key")
+        yield site, silos.trainer(site).answer(question)
+
+    silos.between = change
+    path = current.begin(kit / "server", "run")
+    with pytest.raises(ExperimentError, match="the run cannot go on without image-02"):
+        current.serve_current(kit / "server", lambda deployment: silos)
+    [joining] = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "members"]
+    assert "deals turns among the sites of the run's beginning" in joining["refused"]["image-05"]
+    assert "the run cannot go on without image-02: privacy.dp.mechanism" in (current.failure(path) or "")
+
+
 class Known(Silos):
     """A carrier whose sites are all there, with the folders of a kit."""
 

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.experiment.settings import Experiment
-from fedloom.privacy.compatibility import asks, not_installed
+from fedloom.federation.calibration import sums_a_round, with_multiplier
+from fedloom.privacy.compatibility import not_installed
 from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.settings import DP
 
@@ -87,18 +88,22 @@ def unmet(demands: Demands, experiment: Experiment, sites: int) -> str | None:
         return "site.yaml demands dp, and whoever knows the seed can take off the noise of privacy.dp.seeded"
     if dp.delta > demands.dp.delta:
         return f"site.yaml demands δ of at most {demands.dp.delta:g}, and the experiment has {dp.delta:g}"
-    reached = _epsilon_of_run(dp, experiment)
+    if dp.in_turns:
+        return (
+            f"site.yaml demands dp, which a site counts sum by sum, and privacy.dp.mechanism: {dp.mechanism} takes noise back in "
+            "later rounds; it has to be gaussian"
+        )
+    reached = _epsilon_of_run(with_multiplier(experiment))
     if reached > demands.dp.epsilon:
         return f"site.yaml demands ε of at most {demands.dp.epsilon:g}, and this experiment reaches {reached:.4g}"
     return None
 
 
-def _epsilon_of_run(dp: DP, experiment: Experiment) -> float:
+def _epsilon_of_run(experiment: Experiment) -> float:
     """The ε of the experiment's last round, at its own sampling rate and δ."""
-    methods = (experiment.method_in(1), experiment.method)
-    sums = max(asks(method.combination) for method in methods)
-    accountant = Accountant.of(dp, experiment.cohort.fraction, sums)
-    most = experiment.rounds
+    dp, most = experiment.privacy.dp, experiment.rounds
+    assert dp is not None  # noqa: S101 - the caller has looked
+    accountant = Accountant.of(dp, experiment.cohort.fraction, sums_a_round(experiment))
     rounds = most if dp.epsilon is None else accountant.rounds(dp.epsilon, most)
     return accountant.epsilon(rounds)
 

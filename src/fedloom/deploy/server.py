@@ -31,6 +31,7 @@ from fedloom.experiment.settings import Experiment
 from fedloom.experiment.tracked_run import track
 from fedloom.experiment.tracking import Tracking
 from fedloom.experiment.yaml_rows import read_yaml
+from fedloom.federation.calibration import with_multiplier
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer
@@ -137,6 +138,7 @@ def build_server(
     check_clients(experiment, model, clients)
     _check_groups(described, clients)
     digest = experiment_digest(experiment)
+    experiment = with_multiplier(experiment)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall, site_list)
     evaluator = SiteEvaluator(task.site_figures(), task.server_evaluator(model, experiment.setup, tools))
     federation = Federation(experiment, engine, evaluator, folder, observe, tools=tools)
@@ -188,6 +190,14 @@ def _joining(
     def keep(new: Mapping[str, Described]) -> None:
         write_descriptions(path, {**(read_descriptions(path) or {}), **new})
 
+    def check(clients: Mapping[str, Client]) -> None:
+        if (dp := experiment.privacy.dp) is not None and dp.in_turns:
+            raise ExperimentError(
+                f"privacy.dp.mechanism: {dp.mechanism} deals turns among the sites of the run's beginning, which have to stay; "
+                "begin another run"
+            )
+        check_clients(experiment, engine.model, clients)
+
     joining = Joining(
         members,
         engine.clients,
@@ -195,7 +205,7 @@ def _joining(
         describe,
         keep,
         client,
-        lambda clients: check_clients(experiment, engine.model, clients),
+        check,
         federation.clients_changed,
     )
     federation.before_round = joining

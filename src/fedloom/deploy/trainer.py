@@ -21,6 +21,7 @@ from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fin
 from fedloom.experiment.build import build_from, client_shapes
 from fedloom.experiment.provenance import versions
 from fedloom.experiment.settings import Experiment
+from fedloom.federation.calibration import with_multiplier
 from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
@@ -40,7 +41,7 @@ class SiteTrainer:
         if reason := unmet(site.demands, experiment, site_count(site, folder)):
             raise ExperimentError(reason)
         identity = None if experiment.privacy.secure is None else read_identity(folder)
-        budget, dp = site.demands.dp, experiment.privacy.dp
+        budget, dp = site.demands.dp, with_multiplier(experiment).privacy.dp
         self.spending = None if budget is None or dp is None else Spending(folder, budget, dp)
         self.site, self.folder = site, folder
         self.experiment = experiment
@@ -192,7 +193,7 @@ def build_client(site: Site, experiment: Experiment) -> Federation:
         print(sentence, flush=True)  # into the site's own log
     shapes = client_shapes(own, site.sites, federation.engine.model.scales)
     federation.clients[site.name].shapes = shapes[site.name]
-    federation.clients[site.name].privacy = experiment.privacy
+    federation.clients[site.name].privacy = with_multiplier(experiment).privacy
     return federation
 
 

@@ -11,6 +11,7 @@ from fedloom.core.payload import Scope, group_of
 from fedloom.core.shares import at_least
 from fedloom.data.client_data import ClientData
 from fedloom.experiment.settings import Experiment
+from fedloom.federation.calibration import with_multiplier
 from fedloom.federation.client import Client
 from fedloom.federation.cohort_size import cohort_size
 from fedloom.federation.local_engine import LocalEngine
@@ -22,6 +23,7 @@ from fedloom.models.loading.examples import is_cut
 from fedloom.models.loading.loader import Loader
 from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
+from fedloom.privacy.differential.refusals import cut_noise, weak_promise
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.base import Evaluator, ServerTools, Trigger
 from fedloom.tasks.evaluation import TestSet, evaluated_clients
@@ -64,6 +66,7 @@ def build_from(
     models are not loaded.
     """
     _check_samples(experiment, sources)
+    experiment = with_multiplier(experiment)
     experiment = experiment.model_copy(update={"data": experiment.data.settled(sources)})
     task, setup = experiment.task, experiment.setup
     at_hand = experiment.engine
@@ -95,6 +98,9 @@ def build_from(
         raise ExperimentError(f"the evaluator of the task {task.name} has no {missing[0]}")
     model.doubts += _cut(evaluator.tests)
     model.notes += model.doubts
+    trains = [s for s in sources if experiment.data.trains(s.name)]
+    if weak := weak_promise(experiment.privacy.dp, len(trains)):
+        model.notes.append(weak)
     model.notes += dict.fromkeys(note for source in sources for note in source.notes)
     trained = [s for s in sources if experiment.data.trains(s.name)]
     attackers: list[str] = []
@@ -185,6 +191,8 @@ def check_clients(experiment: Experiment, model: Trainable, clients: Mapping[str
     if fault := too_few(experiment.privacy, held_by, experiment.cohort.fraction):
         raise ExperimentError(fault)
     rule, asked = experiment.privacy.robust, at_least(experiment.cohort.fraction, len(clients))
+    if fault := cut_noise(experiment.privacy.dp, experiment.privacy.secure, max(1, asked)):
+        raise ExperimentError(fault)
     if rule is not None and asked < rule.least:
         raise ExperimentError(
             f"privacy.robust: {rule.kind} as it is set needs {rule.least} clients in a round, and {asked} are asked; "

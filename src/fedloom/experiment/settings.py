@@ -35,6 +35,7 @@ from fedloom.methods import METHODS, Method
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.privacy.compatibility import refusal
+from fedloom.privacy.differential.refusals import dp_refusal
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.privacy.robust.stage import RULES
 from fedloom.tasks.base import READ_AHEAD, Setup, Task
@@ -194,6 +195,17 @@ class Experiment(RunSettings):
                 found.setdefault(f"engine.{name}", "samples from files (pictures or sounds below data.path)")
         if self.privacy.sums and self.evaluation.diagnostics != 1:
             found.setdefault("evaluation.diagnostics", "privacy that shows the server single replies")
+        found |= self._unread_by_privacy()
+        return found
+
+    def _unread_by_privacy(self) -> dict[str, str | None]:
+        """The changed settings that sums, or noise in turns, leave no use for."""
+        found: dict[str, str | None] = {}
+        firewall, cohort, dp = self.firewall, self.cohort, self.privacy.dp
+        if self.privacy.sums and firewall.norm_ratio != type(firewall).model_fields["norm_ratio"].default:
+            found["firewall.norm_ratio"] = "privacy that shows the server single replies"
+        if dp is not None and dp.in_turns and cohort.quorum != type(cohort).model_fields["quorum"].default:
+            found["cohort.quorum"] = "privacy.dp.mechanism: gaussian"
         return found
 
     def why_unread(self, name: str, condition: str | None) -> str:
@@ -244,7 +256,28 @@ class Experiment(RunSettings):
             fault = refusal(self.privacy, method, kinds, unequal, self.cohort.full_first_round)
             if fault is not None:
                 return fault
+        if fault := self._dp_fault():
+            return fault
         return self.method.check(kinds, unequal, self.cohort.start)
+
+    def _dp_fault(self) -> str | None:
+        """The first fault of differential privacy, or of an attack on replies that nobody sees."""
+        privacy, attack = self.privacy, self.attack
+        if privacy.sums and attack is not None and attack.replies_differ:
+            return (
+                f"attack.kind: {attack.kind} changes single clients' replies, which are sums here; take label_flip, or leave "
+                "privacy out"
+            )
+        if privacy.dp is None:
+            return None
+        return dp_refusal(
+            privacy.dp,
+            self.method,
+            self.cohort.fraction,
+            self.rounds,
+            secure=privacy.secure is not None,
+            warm=self.method.warm_start is not None,
+        )
 
     def _warm_start_fault(self) -> str | None:
         warm, method = self.method.warm_start, self.method

@@ -20,11 +20,11 @@ from fedloom.federation.spilled_uploads import SpilledUploads
 from fedloom.methods import Method, State
 from fedloom.models.lora.ranks import ratios
 from fedloom.models.training.settings import local_steps, trained_in
-from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.firewall import Firewall, inspect
 from fedloom.tasks.base import ServerTools
 
 if TYPE_CHECKING:
+    from fedloom.privacy.differential.mechanism import Mechanism
     from fedloom.privacy.secure.signatures import PublicKeys
 
 
@@ -53,9 +53,7 @@ class Server(Protocol):
     def unequal(self) -> bool:
         """Whether clients' ranks or scales differ."""
 
-    @property
-    def accountant(self) -> Accountant | None:
-        """The privacy accountant; None without differential privacy."""
+    mechanism: "Mechanism | None"
 
     def cohort(self, number: int) -> list[str]:
         """The clients of a round."""

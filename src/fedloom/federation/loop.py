@@ -16,11 +16,12 @@ from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Payload, Reply, group_of, not_finite
 from fedloom.core.plain_text import plain
 from fedloom.core.shares import at_least
-from fedloom.core.streams import torch_stream
 from fedloom.federation import Engine
 from fedloom.federation.ask import RoundAsk
+from fedloom.federation.calibration import mechanism_of
 from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
+from fedloom.federation.cohort import cohort_of
 from fedloom.federation.diagnostics import aggregation, agreement, change_norm, turn
 from fedloom.federation.exchange import Exchange, NoReplies
 from fedloom.federation.progress import Observer, Progress, Totals
@@ -33,8 +34,8 @@ from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.ranks import ratios
 from fedloom.models.parts import part_of
 from fedloom.models.training.settings import ANY_STEPS, ever_trained, local_steps, trained_in
-from fedloom.privacy.compatibility import asks
 from fedloom.privacy.differential.accountant import Accountant
+from fedloom.privacy.differential.key_file import forget_key
 from fedloom.privacy.robust.attacks import described
 from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
 from fedloom.tasks.evaluation import ClientModel
@@ -68,6 +69,7 @@ class Federation:
 
     def __post_init__(self) -> None:
         self.method = self.experiment.method
+        self.mechanism = mechanism_of(self.experiment)
         if self.experiment.rounds and not self.rounds:
             raise ExperimentError(
                 "privacy.dp: the first round alone would pass the budget; raise epsilon or noise_multiplier, "
@@ -100,12 +102,7 @@ class Federation:
     @cached_property
     def accountant(self) -> Accountant | None:
         """The privacy accountant; None without differential privacy."""
-        dp, experiment = self.experiment.privacy.dp, self.experiment
-        if dp is None:
-            return None
-        methods = (experiment.method_in(1), self.method)  # the warm start's method may ask less often
-        sums = max(asks(method.combination) for method in methods)
-        return Accountant.of(dp, experiment.cohort.fraction, sums)
+        return None if self.mechanism is None else self.mechanism.accountant
 
     @cached_property
     def rounds(self) -> int:
@@ -149,6 +146,8 @@ class Federation:
                 f"the privacy budget of epsilon {self.experiment.privacy.dp.epsilon:g} ended it after round {self.rounds} "
                 f"of {self.experiment.rounds}"
             )
+        if self.mechanism is not None and self.round < self.rounds:
+            self.mechanism.open(None if self.folder is None else self.folder.state, begun=self.round > 0)
         for number in range(self.round + 1, self.rounds + 1):
             began = time.perf_counter()
             changes = self.before_round(number)
@@ -169,6 +168,8 @@ class Federation:
             self.replies, self.noted_metrics = [], {}
             self.uploads.clear()
             self._finish_round(number, began, [*changes, *entries], measured)
+        if self.folder is not None:
+            forget_key(self.folder.state)
         if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
             self._assess(self.round, generate=self.experiment.evaluation.generate)
 
@@ -229,6 +230,8 @@ class Federation:
         # What was read is mapped from a file that the next round removes.
         self.state = checkpoint.state.copied(self.client_states.device)
         self.totals = Totals(**checkpoint.totals)
+        if self.mechanism is not None:
+            self.mechanism.restore(checkpoint.privacy)
         self.change = {n: t.to(self.client_states.device, copy=True) for n, t in checkpoint.change.items()}
         self.client_states.restore(checkpoint.round, checkpoint.seals)
         if self.folder is not None:
@@ -237,16 +240,8 @@ class Federation:
             self.last_metrics = {x["name"]: x["value"] for x in lines if x["round"] == self.round}
 
     def cohort(self, number: int) -> list[str]:
-        """The clients of a round: a seeded draw from the sorted names; Poisson sampling with differential privacy."""
-        settings = self.experiment.cohort
-        share = 1.0 if number == 1 and settings.full_first_round else settings.fraction
-        size = max(1, at_least(share, len(self.names)))
-        stream = torch_stream(self.experiment.seed, "cohort", number)
-        if self.experiment.privacy.dp is not None:  # the sampling that the accountant assumes
-            coins = torch.rand(len(self.names), generator=stream, dtype=torch.float64).tolist()
-            return [name for name, coin in zip(self.names, coins, strict=True) if coin < settings.fraction]
-        chosen = torch.randperm(len(self.names), generator=stream)[:size]
-        return sorted(self.names[i] for i in chosen.tolist())
+        """The clients of a round, in order; see `cohort_of`."""
+        return cohort_of(self.experiment, self.names, number)
 
     def report_answer(self, number: int, client: str, clients: int) -> None:
         """Report to the observer that one of `clients` has answered."""
@@ -287,7 +282,10 @@ class Federation:
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum
-        if self.experiment.privacy.dp is not None:  # an empty cohort still gives noise, which counts
+        dp = self.experiment.privacy.dp
+        if dp is not None and dp.in_turns:  # the next round takes back noise that this one must have added
+            return True
+        if dp is not None:  # an empty cohort still gives noise, which counts
             entries = [e for e in entries if e["asked"]]
         return all(len(e["answered"]) >= max(1, at_least(share, len(e["asked"]))) for e in entries)
 
@@ -360,7 +358,8 @@ class Federation:
             self.folder.append("metrics.jsonl", lines)
             self.folder.append("ledger.jsonl", entries)
             index = self.client_states.record(number)
-            self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index))
+            private = {} if self.mechanism is None else self.mechanism.state()
+            self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index, private))
         self.client_states.forget_replaced()
         notes = self.engine.model.notes if number == 0 else ()
         own = self.client_metrics if due else {}

@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply, group_of
 from fedloom.federation.exchange import Exchange, NoReplies
 from fedloom.models.training.settings import ANY_STEPS
+from fedloom.privacy.differential.quantile import BELOW
 
 
 def private_reply(
@@ -26,11 +29,20 @@ def private_reply(
             f"method {exchange.method.name} sends each client something else; that cannot be summed"
         )
     federation = exchange.federation
+    mechanism = federation.mechanism
+    if mechanism is not None and len(exchange.entries) >= mechanism.sums:
+        raise ExperimentError(
+            f"method {exchange.method.name} asks for more than {mechanism.sums} sums in a round, which its combination "
+            f"{exchange.method.combination} does not say; their noise would not be accounted"
+        )
+    clip = 0.0 if mechanism is None else mechanism.clip(request)
     reply = (
         _secure(exchange, request, payload, asked, due)
         if federation.experiment.privacy.secure
         else _plain(exchange, request, payload, asked, due)
     )
+    if mechanism is not None and mechanism.adaptive:
+        federation.noted_metrics.setdefault("privacy/clip", clip)
     federation.replies = []  # diagnostics compare single replies
     if "loss" in reply.payload.numbers:
         federation.noted_metrics["train/loss"] = float(reply.payload.numbers["loss"])
@@ -46,7 +58,11 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
     assert settings.secure is not None  # noqa: S101
     views = dict(exchange.views(asked, payload))
     layouts = {c: {n: tuple(t.shape) for n, t in v.tensors.items()} for c, v in exchange.views(asked, due)}
-    expected = _expected(exchange) if settings.dp else None
+    expected, mechanism = _expected(exchange) if settings.dp else None, exchange.federation.mechanism
+    clip = mechanism.clip(request) if mechanism is not None and mechanism.adaptive else None
+    if expected is not None and clip is not None:
+        layouts = {c: {**layout, BELOW: (1,)} for c, layout in layouts.items()}
+        expected[group_of(BELOW)] = _clients(exchange)
     summing = SecureSum(
         settings.secure,
         exchange.send,
@@ -55,6 +71,7 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
         expected,
         lambda client: any(exchange.idle(client, layouts[client], steps) for steps in ANY_STEPS),
         exchange.federation.public_keys(),
+        clip,
     )
     reply: Reply | None = None
     try:
@@ -81,11 +98,17 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
         answered=record.inside if reply else [],
         phases=record.phases,
         notes=record.notes,
-        **_spent(exchange),
+        **_spent(exchange, request),
     )
     if reply is None:
         raise NoReplies
-    return reply
+    if mechanism is None or clip is None:
+        return reply
+    tensors = dict(reply.payload.tensors)
+    share = 0.5 + float(tensors.pop(BELOW))
+    mechanism.learn(request, share)
+    counts = {g: n for g, n in reply.counts.items() if g != group_of(BELOW)}
+    return replace(reply, payload=Payload(tensors, reply.payload.numbers), counts=counts)
 
 
 def _plain(exchange: Exchange, request: str, payload: Payload, asked: Sequence[str], due: Payload) -> Reply:
@@ -93,18 +116,28 @@ def _plain(exchange: Exchange, request: str, payload: Payload, asked: Sequence[s
     from fedloom.privacy.differential.private_mean import private_mean
 
     began, experiment = time.perf_counter(), exchange.federation.experiment
-    dp = experiment.privacy.dp
-    assert dp is not None  # noqa: S101
+    mechanism = exchange.federation.mechanism
+    assert mechanism is not None  # noqa: S101
     arrived, up, down = exchange.send(request, dict(exchange.views(asked, payload)))
     # The cohort's median norm depends on every client: one more client could change which others are refused.
     rules = experiment.firewall.model_copy(update={"norm_ratio": float("inf")})
     reference = {c: view.tensors for c, view in exchange.views(asked, due)}
     replies, refused = exchange.inspected(arrived, asked, reference, rules)
-    exchange.record(request, asked, replies, refused, up, down, began, **_spent(exchange))
+    exchange.record(request, asked, replies, refused, up, down, began, **_spent(exchange, request))
     expected = _expected(exchange)
     layout = {n: tuple(t.shape) for n, t in due.tensors.items() if group_of(n) in expected}
-    stream = (exchange.federation.experiment.seed, ("dp", exchange.round, request)) if dp.seeded else None
-    return private_mean(replies, payload.tensors, layout, dp, expected, stream)
+    noise = partial(mechanism.noise, exchange.round, request)
+    clip = mechanism.clip(request)
+    mean, below = private_mean(replies, payload.tensors, layout, clip, noise, expected)
+    if mechanism.adaptive:
+        share = 0.5 + (below + mechanism.count_noise(exchange.round, request)) / _clients(exchange)
+        mechanism.learn(request, share)
+    return mean
+
+
+def _clients(exchange: Exchange) -> float:
+    """q K: the expected number of clients in a round."""
+    return exchange.federation.experiment.cohort.fraction * len(exchange.federation.clients)
 
 
 def _expected(exchange: Exchange) -> dict[str, float]:
@@ -117,7 +150,10 @@ def _expected(exchange: Exchange) -> dict[str, float]:
     return holders
 
 
-def _spent(exchange: Exchange) -> dict[str, Any]:
-    """The privacy budget spent up to this round, for the ledger."""
-    accountant = exchange.federation.accountant
-    return {} if accountant is None else {"epsilon": round(accountant.epsilon(exchange.round), 6)}
+def _spent(exchange: Exchange, request: str) -> dict[str, Any]:
+    """The clip of this sum where it is adaptive, and the privacy budget spent up to this round, for the ledger."""
+    mechanism = exchange.federation.mechanism
+    if mechanism is None:
+        return {}
+    clip = {"clip": mechanism.clip(request)} if mechanism.adaptive else {}
+    return clip | {"epsilon": round(mechanism.accountant.epsilon(exchange.round), 6)}

@@ -40,6 +40,8 @@ class Checkpoint:
     """The last round's change of the model, for `update/turn` in the next round."""
     seals: Mapping[str, Seal] | None = field(default_factory=dict)
     """Seals of the files beside the checkpoint, by name; None in a checkpoint of a version before there were any."""
+    privacy: Mapping[str, Any] = field(default_factory=dict)
+    """Values of the privacy mechanism, such as an adaptive clip."""
 
 
 class RunFolder:
@@ -157,6 +159,7 @@ class RunFolder:
             "round": checkpoint.round,
             "values": dict(checkpoint.state.values),
             "totals": dict(checkpoint.totals),
+            "privacy": dict(checkpoint.privacy),
             "parts": sorted(parts),
             "seals": {name: [seal.length, seal.digest] for name, seal in seals.items()},
             "provenance": self.provenance.exists(),
@@ -193,7 +196,7 @@ class RunFolder:
         has_change = CHANGE in fields["parts"] if "parts" in fields else file.is_file()
         change = read_checked(file) if has_change else {}
         seals = {name: Seal(*seal) for name, seal in fields["seals"].items()} if "seals" in fields else None
-        return Checkpoint(fields["round"], state, fields["totals"], change, seals)
+        return Checkpoint(fields["round"], state, fields["totals"], change, seals, fields.get("privacy", {}))
 
     def restore(self, checkpoint: Checkpoint | None) -> None:
         """Return to a checkpoint, or to before round 0: cut the histories, and remove what an interrupted round left.

@@ -35,6 +35,7 @@ class RoLoRA(Method):
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
     combination: ClassVar[Combination] = "mean"
     both: ClassVar[bool] = True
+    alternates: ClassVar[bool] = True
 
     def round(self, state: State, ask: Ask) -> State:
         """Ask for one half; the other is common."""

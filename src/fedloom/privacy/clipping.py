@@ -40,9 +40,14 @@ def change(
     return changes
 
 
+def norm_of(changes: Mapping[str, Tensor]) -> float:
+    """The Euclidean norm of all groups' changes as one vector."""
+    return math.sqrt(sum(float(c.square().sum()) for c in changes.values()))
+
+
 def clipped(changes: Mapping[str, Tensor], clip: float) -> dict[str, Tensor]:
     """All groups' changes scaled together, to one vector of norm at most `clip`. Raises ValueError if not finite."""
-    norm = math.sqrt(sum(float(c.square().sum()) for c in changes.values()))
+    norm = norm_of(changes)
     if not math.isfinite(norm):
         raise ValueError("a change that is not finite cannot be clipped")
     scale = min(1.0, clip / norm) if norm > 0 else 1.0

@@ -14,7 +14,10 @@ from pydantic import (
 )
 
 from fedloom.core.settings_tree import ReadWith
+from fedloom.privacy.differential.settings import DP
 from fedloom.privacy.robust.stage import RobustRule
+
+__all__ = ["DP", "Privacy", "Secure"]
 
 
 class Secure(BaseModel):
@@ -41,31 +44,6 @@ class Secure(BaseModel):
         1000,
         ge=1,
         description="with method.weights=examples: number of examples above which a client's weight grows no more",
-    )
-
-
-class DP(BaseModel):
-    """Differential privacy for clients: clip each client's whole change, add Gaussian noise, stop at the budget."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    clip: float = Field(
-        1.0, gt=0, description="C, largest Euclidean norm of a client's change of all that it shares"
-    )
-    noise_multiplier: float = Field(1.0, gt=0, description="z; the sum's noise has deviation z C per number")
-    delta: float = Field(
-        1e-5, gt=0, lt=1, description="δ; well below one over the number of clients is usual"
-    )
-    epsilon: float | None = Field(
-        None, gt=0, description="budget ε; the run ends before the round that would pass it"
-    )
-    accountant: Literal["rdp", "pld"] = Field(
-        "rdp",
-        description="rdp: Rényi, as most papers; pld: privacy loss distributions, tighter and slower",
-    )
-    seeded: bool = Field(
-        False,
-        description="draw the noise from the run's seed: repeatable, for studies; whoever knows the seed can remove it",
     )
 
 

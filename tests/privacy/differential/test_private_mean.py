@@ -1,5 +1,7 @@
 """Clipping and noise on plain replies: hand-worked sums, moments of the noise, and silence that tells nothing."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,17 @@ from scipy import stats
 
 from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.clipping import change, clipped
+from fedloom.privacy.differential.mechanism import Mechanism
 from fedloom.privacy.differential.noise import from_key, gaussian
 from fedloom.privacy.differential.private_mean import private_mean
 from fedloom.privacy.settings import DP
 
 QUIET = DP(clip=1.0, noise_multiplier=1e-12, seeded=True)
+
+
+def noisy(dp: DP):
+    """The noise of round 1 under these settings."""
+    return partial(Mechanism(dp, 1.0, 1, 0).noise, 1, "train")
 
 
 def reply(client: str, **tensors: list[float]) -> Reply:
@@ -23,7 +31,7 @@ def test_all_of_a_clients_groups_are_one_vector_which_is_clipped_as_a_whole() ->
     reference = {"a/w": torch.tensor([1.0, 1.0]), "b/w": torch.tensor([2.0])}
     layout = {"a/w": (2,), "b/w": (1,)}
     replies = [reply("one", a=[4.0, 1.0], b=[6.0]), reply("two", a=[1.0, 1.5])]
-    mean = private_mean(replies, reference, layout, QUIET, {"a": 2.0, "b": 4.0}, (0, ("dp", 1)))
+    mean, _ = private_mean(replies, reference, layout, 1.0, noisy(QUIET), {"a": 2.0, "b": 4.0})
     torch.testing.assert_close(mean.payload.tensors["a/w"], torch.tensor([1.3, 1.25]))
     torch.testing.assert_close(mean.payload.tensors["b/w"], torch.tensor([2.2]))
     assert mean.counts == {"a": 2, "b": 4}
@@ -45,10 +53,11 @@ def test_noise_has_its_deviation_also_where_nobody_answered() -> None:
     layout = {"a/w": (20_000,)}
     reference = {"a/w": torch.full((20_000,), 5.0)}
     dp = DP(clip=0.5, noise_multiplier=3.0, seeded=True)
-    mean = private_mean([], reference, layout, dp, {"a": 2.5}, (0, ("dp", 1)))
+    mean, below = private_mean([], reference, layout, 0.5, noisy(dp), {"a": 2.5})
     noise = (mean.payload.tensors["a/w"] - 5.0) * 2.5
     assert float(noise.std()) == pytest.approx(1.5, rel=0.03)
     assert mean.clients == ()
+    assert below == 0
 
 
 def test_secret_noise_is_normal_and_never_the_same() -> None:

@@ -9,6 +9,7 @@ from fedloom.experiment.report.units import show, unit_of
 from fedloom.experiment.settings import Experiment
 from fedloom.models.load import shipped
 from fedloom.models.sources import public_name
+from fedloom.privacy.differential.settings import DP, QuantileClip
 from fedloom.tasks.metrics.metric import metric_of
 
 HUB_METRICS = {"rouge_l": "rouge", "sentence_bleu": "bleu", "bertscore_f": "bertscore", "macro_f1": "f1"}
@@ -118,6 +119,16 @@ def controls(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [("", "as it is", *(f"input {way}" for way in ways)), *rows]
 
 
+def _noise(dp: DP) -> str:
+    """Clip, multiplier and mechanism in words."""
+    clip = (
+        f"clip at quantile {dp.clip.quantile:g}" if isinstance(dp.clip, QuantileClip) else f"clip {dp.clip:g}"
+    )
+    multiplier = dp.noise_multiplier if isinstance(dp.noise_multiplier, str) else f"{dp.noise_multiplier:g}"
+    mechanism = f", {dp.mechanism} noise, clients in turns" if dp.in_turns else ""
+    return f"{clip}, noise multiplier {multiplier}{mechanism}"
+
+
 def privacy(experiment: Experiment, summary: Mapping[str, Any]) -> list[str]:
     """The mechanisms and the budget spent, or plainly that there was none."""
     secure, dp, robust = experiment.privacy.secure, experiment.privacy.dp, experiment.privacy.robust
@@ -130,7 +141,7 @@ def privacy(experiment: Experiment, summary: Mapping[str, Any]) -> list[str]:
         spent = (summary["privacy"] or {}).get("spent", {})
         lines.append(
             f"- Differential privacy for clients: epsilon {spent.get('epsilon', math.nan):.4g} at delta {dp.delta:g}, spent over "
-            f"{spent.get('rounds', summary['rounds'])} rounds (clip {dp.clip:g}, noise multiplier {dp.noise_multiplier:g})."
+            f"{spent.get('rounds', summary['rounds'])} rounds ({_noise(dp)})."
         )
         if dp.seeded:
             lines.append(

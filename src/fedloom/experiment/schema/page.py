@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -160,8 +160,8 @@ def _type(field: FieldInfo) -> str:
     """The type of a setting in words; of a group, that it is one."""
     if not is_group(field.annotation):
         return type_in_words(leaf(field))
-    plain = plain_types(field.annotation)
-    others = ["path" if p is Path else "none" for p in plain]
+    bare = [get_args(p)[0] if get_origin(p) is Annotated else p for p in plain_types(field.annotation)]
+    others = [{Path: "path", float: "number"}.get(p, "none") for p in bare]
     return " or ".join(["group", *others])
 
 

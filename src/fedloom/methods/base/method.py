@@ -212,6 +212,8 @@ class Method(BaseModel):
     """Whether the method is defined for VeRA's vectors."""
     combination: ClassVar[Combination] = "individual"
     """The server's input from the clients; it decides the compatible privacy mechanisms."""
+    alternates: ClassVar[bool] = False
+    """Whether the clients' answers hold other tensors in other rounds."""
     both: ClassVar[bool] = False
     """Whether the server needs both factors of every client."""
     ignores: ClassVar[tuple[str, ...]] = ()

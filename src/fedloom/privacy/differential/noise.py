@@ -4,6 +4,8 @@ import os
 
 import numpy as np
 import torch
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from torch import Tensor
 
 from fedloom.core.streams import torch_stream
@@ -24,6 +26,12 @@ def gaussian(count: int, deviation: float, stream: Stream = None) -> Tensor:
         seed, names = stream
         return torch.randn(count, generator=torch_stream(seed, *names), dtype=torch.float64) * deviation
     return deviation * from_key(os.urandom(KEY), count)
+
+
+def keyed(key: bytes, count: int, *names: str | int) -> Tensor:
+    """(count,) standard normal numbers that a key and these names determine; other names give independent ones."""
+    info = b"".join(len(n).to_bytes(4, "big") + n for n in (str(name).encode() for name in names))
+    return from_key(HKDF(SHA256(), KEY, salt=None, info=b"fedloom noise" + info).derive(key), count)
 
 
 def from_key(key: bytes, count: int) -> Tensor:

@@ -4,40 +4,43 @@ Paper: McMahan et al., "Learning Differentially Private Recurrent Language Model
 sum is divided by the expected number of holders in a round, q K_g, which is public and depends on no data.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 
-import torch
 from torch import Tensor
 
 from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.clipping import Layout, by_group, change, clipped, restored
-from fedloom.privacy.differential.noise import Stream, gaussian, within
-from fedloom.privacy.settings import DP
+from fedloom.privacy.differential.quantile import centred
+
+Noise = Callable[[str, Mapping[str, int]], Tensor]
+"""The noise of a group's sum, as one vector for its tensors, given by size."""
 
 
 def private_mean(
     replies: Sequence[Reply],
     reference: Mapping[str, Tensor],
     layout: Layout,
-    dp: DP,
+    clip: float,
+    noise: Noise,
     expected: Mapping[str, float],
-    stream: Stream,
-) -> Reply:
-    """One reply: reference + (sum of clipped changes + N(0, z^2 C^2)) / expected holders, in every group of the layout.
+) -> tuple[Reply, float]:
+    """One reply: reference + (sum of clipped changes + noise) / expected holders, in every group of the layout.
 
     Noise is added also where no client answered, so that a group's absence reveals nothing. Numbers of examples and
-    losses are left out.
+    losses are left out. Also the sum over the clients of 1/2 for a change no longer than the clip and -1/2 for any other,
+    which has no noise yet.
     """
-    changes = [clipped(change(r.payload.tensors, reference, layout), dp.clip) for r in replies]
+    whole = [change(r.payload.tensors, reference, layout) for r in replies]
+    changes = [clipped(c, clip) for c in whole]
     tensors: dict[str, Tensor] = {}
     for group, names in by_group(layout).items():
-        size = sum(torch.Size(layout[n]).numel() for n in names)
-        total = gaussian(size, dp.noise_multiplier * dp.clip, within(stream, group))
+        total = noise(group, {n: math.prod(layout[n]) for n in names})
         for share in changes:
             if group in share:
                 total += share[group]
         tensors |= restored(total / expected[group], names, reference, layout)
     counts = {group: max(1, round(expected[group])) for group in by_group(layout)}
-    return Reply(
-        "sum", Payload(tensors, {"examples": 1}), counts=counts, clients=tuple(r.client for r in replies)
-    )
+    clients = tuple(r.client for r in replies)
+    mean = Reply("sum", Payload(tensors, {"examples": 1}), counts=counts, clients=clients)
+    return mean, sum(centred(c, clip) for c in whole)

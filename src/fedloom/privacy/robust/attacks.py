@@ -41,6 +41,11 @@ class _Attack(BaseModel):
         0.25, gt=0, le=1, description="share of the clients that attack, drawn with the seed, rounded up"
     )
 
+    @property
+    def replies_differ(self) -> bool:
+        """Whether an attacker's reply is not what it has trained."""
+        return type(self).send is not _Attack.send
+
     def attackers(self, names: Sequence[str], seed: int) -> list[str]:
         """The attackers among the clients that train. Raises ExperimentError for a pattern that names nobody."""
         for pattern in self.clients:
@@ -157,6 +162,11 @@ class Backdoor(_Attack):
     boost: float = Field(
         1.0, gt=0, description="size of the change that is sent, relative to the trained one"
     )
+
+    @property
+    def replies_differ(self) -> bool:
+        """Whether the trained change is made larger."""
+        return self.boost != 1
 
     def send(self, replies: Sequence[Reply], sent: Sent) -> list[Reply]:
         """The update that training on poisoned data gave, made larger by `boost`."""

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fedloom.core.payload import Payload
+from fedloom.core.payload import Payload, group_of
 from fedloom.privacy.clipping import Layout, by_group, change, clipped
 from fedloom.privacy.differential.noise import gaussian, within
+from fedloom.privacy.differential.quantile import BELOW, count_deviation, indicator, vector_multiplier
+from fedloom.privacy.differential.refusals import ROOM
 from fedloom.privacy.secure.authentication import Signer
 from fedloom.privacy.secure.contribution import NUMBERS, Codec
 from fedloom.privacy.secure.fixed_point import Words
@@ -47,6 +49,8 @@ class Session:
     reference: Mapping[str, Tensor]
     layout: Layout
     terms: Terms
+    clip: float
+    """Norm to which this client's change is cut; 0 without differential privacy."""
     signer: Signer | None
     """With signatures: this client's part in them."""
     roster: Roster | None = None
@@ -61,7 +65,8 @@ class Session:
         # Zeros where nothing was trained: every group gets noise, so that its absence reveals nothing.
         sizes = {g: Codec.size(g, self.layout) - 2 for g in by_group(self.layout)}
         zeros = {g: torch.zeros(size, dtype=torch.float64) for g, size in sizes.items()}
-        return zeros | clipped(changes, dp.clip)
+        own = {group_of(BELOW): indicator(changes, self.clip)} if group_of(BELOW) in zeros else {}
+        return zeros | clipped(changes, self.clip) | own
 
 
 def answer(
@@ -110,7 +115,14 @@ def _begun(
     own = {n: v for n, v in payload.numbers.items() if n != OURS}
     reply = do(instructions["request"], Payload(payload.tensors, own))
     session = sessions[name] = Session(
-        Member(client), instructions["request"], reply, payload.tensors, instructions["layout"], terms, signer
+        Member(client),
+        instructions["request"],
+        reply,
+        payload.tensors,
+        instructions["layout"],
+        terms,
+        terms.clip(instructions),
+        signer,
     )
     sealing, masking = session.member.keys()
     groups = sorted({*session.changes, NUMBERS})
@@ -175,7 +187,10 @@ def _words(client: str, session: Session, roster: Roster) -> dict[str, Words]:
         numbers = {}  # a loss, or the number of cut values, would reveal what the noise hides
         for group, vector in changes.items():
             # An opened sum has at least this many of the group's holders: together they add (z C)^2 or more.
-            deviation = dp.noise_multiplier * dp.clip / math.sqrt(roster.least_of(group))
+            whole = count_deviation(dp) if group == group_of(BELOW) else vector_multiplier(dp) * session.clip
+            deviation = whole / math.sqrt(roster.least_of(group))
+            if ROOM * deviation > secure.clip:
+                raise ProtocolError(f"noise of deviation {deviation:.3g} would be cut at {secure.clip:g}")
             stream = within(terms.stream, session.request, client, group)
             changes[group] = vector + gaussian(len(vector), deviation, stream)
     return codec.encode(changes, weight, numbers, capped)

@@ -67,6 +67,8 @@ class SecureSum:
     """Whether a client may have nothing to train in this round; every other one adds to a group."""
     public_keys: PublicKeys | None = None
     """The clients' signing keys, where they have some: then all of them sign (see `authentication`)."""
+    clip: float | None = None
+    """The clip of this sum, where it is adaptive; a client's experiment has it otherwise."""
     record: Record = field(default_factory=Record)
 
     def mean(self, request: str, views: Mapping[str, Payload], reference: Mapping[str, Tensor]) -> Reply:
@@ -165,7 +167,9 @@ class SecureSum:
     ) -> Payload:
         """The method's payload, with the session, the request and the layout of its answer."""
         shapes = {name: list(shape) for name, shape in layout.items()}
-        return Payload(view.tensors, {**view.numbers, OURS: {**header, "request": request, "layout": shapes}})
+        clip = {} if self.clip is None else {"clip": self.clip}
+        ours = {**header, "request": request, "layout": shapes, **clip}
+        return Payload(view.tensors, {**view.numbers, OURS: ours})
 
     def _keys(self, witness: Witness | None, client: str, payload: Payload) -> tuple[bytes, bytes, list[str]]:
         """A client's public keys, and the groups that it adds to."""

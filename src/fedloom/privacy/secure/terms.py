@@ -1,9 +1,12 @@
 """The terms on which a client takes part in a secure sum, from its own settings and never from the server."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fedloom.privacy.differential.noise import Stream
+from fedloom.privacy.differential.quantile import BELOW, LARGEST
+from fedloom.privacy.differential.settings import QuantileClip
 from fedloom.privacy.secure.protocol import ProtocolError, Roster, threshold_of
 from fedloom.privacy.secure.signatures import Identity
 from fedloom.privacy.settings import Privacy
@@ -34,6 +37,20 @@ class Terms:
     stream: Stream
     round: int = 0
     safeguards: Safeguards = field(default_factory=Safeguards)
+
+    def clip(self, instructions: Mapping[str, Any]) -> float:
+        """The clip: this client's own, or the server's where it is adaptive. Raises ProtocolError for an unusable one."""
+        dp, secure = self.privacy.dp, self.privacy.secure
+        if dp is None or secure is None:
+            return 0.0
+        if not isinstance(dp.clip, QuantileClip):
+            return dp.clip
+        clip = instructions.get("clip")
+        if not isinstance(clip, float) or not 0 < clip <= LARGEST:
+            raise ProtocolError(f"the clip should be a number above 0 and at most {LARGEST:g}")
+        if BELOW not in instructions["layout"]:
+            raise ProtocolError("the server asks for no count of the clients below the clip")
+        return clip
 
     def check(self, client: str, roster: Roster) -> None:
         """Raise ProtocolError where the server offers less."""

@@ -1,0 +1,96 @@
+"""The mechanism of a run: its multiplier, its clips, and the noise of every sum, with the state that a resume needs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fedloom.privacy.differential import quantile
+from fedloom.privacy.differential.accountant import Accountant, correlated_of
+from fedloom.privacy.differential.key_file import fresh_key, held_key
+from fedloom.privacy.differential.noise import gaussian, keyed
+from fedloom.privacy.differential.settings import DP, QuantileClip
+
+
+@dataclass
+class Mechanism:
+    """Noise and clips of a run with `sums` noisy sums a round. `key`: the secret of correlated noise, None where it is seeded."""
+
+    dp: DP
+    rate: float
+    sums: int
+    seed: int
+    key: bytes | None = None
+    clips: dict[str, float] = field(default_factory=dict)
+    """The clip of each request, where it is adaptive."""
+
+    def __post_init__(self) -> None:
+        self.accountant = Accountant.of(self.dp, self.rate, self.sums)
+        self.correlated = correlated_of(self.dp, self.rate)
+
+    def clip(self, request: str) -> float:
+        """C of the next sum of this request."""
+        return self.clips.get(request, quantile.first_clip(self.dp))
+
+    def learn(self, request: str, below: float) -> None:
+        """Move the request's clip, given the noisy share of clients below it."""
+        if isinstance(self.dp.clip, QuantileClip):
+            self.clips[request] = quantile.next_clip(self.clip(request), below, self.dp.clip)
+
+    def noise(self, round: int, request: str, group: str, sizes: Mapping[str, int]) -> Tensor:
+        """The noise of a group's sum in a round: one vector (float64) for its tensors, given by size."""
+        deviation = quantile.vector_multiplier(self.dp) * self.clip(request)
+        if self.correlated is None:
+            stream = (self.seed, ("dp", round, request, group)) if self.dp.seeded else None
+            return gaussian(sum(sizes.values()), deviation, stream)
+        # Each tensor has draws of its own: a method may ask for other tensors in another round.
+        parts = []
+        for name, size in sizes.items():
+            total = torch.zeros(size, dtype=torch.float64)
+            for draw, weight in self.correlated.weights(round).items():
+                total += weight * self._draw((*draw, request, name), size)
+            parts.append(deviation * total)
+        return torch.cat(parts)
+
+    def count_noise(self, round: int, request: str) -> float:
+        """The noise of the number of clients below the clip."""
+        stream = (self.seed, ("dp", round, request, quantile.BELOW)) if self.dp.seeded else None
+        return float(gaussian(1, quantile.count_deviation(self.dp), stream))
+
+    def _draw(self, names: Sequence[str | int], size: int) -> Tensor:
+        """(size,) standard normal numbers of one draw of Z: the same whenever they are asked for."""
+        if self.dp.seeded:
+            return gaussian(size, 1.0, (self.seed, ("dp", "draw", *names)))
+        if self.key is None:
+            raise ValueError("correlated noise needs its key")
+        return keyed(self.key, size, *names)
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the clip follows a quantile."""
+        return isinstance(self.dp.clip, QuantileClip)
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a secret must outlive the rounds: noise is taken back that no seed determines."""
+        return self.correlated is not None and not self.dp.seeded
+
+    def open(self, folder: Path | None, *, begun: bool) -> None:
+        """Before the first round: read or make the key, in a run's state folder or in memory. Raises DiskError."""
+        if self.needs_key:
+            self.key = fresh_key() if folder is None else held_key(folder, begun=begun)
+
+    def state(self) -> dict[str, Any]:
+        """The values of a checkpoint."""
+        return {"clips": dict(self.clips)} if self.clips else {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Return to a checkpoint's values. Raises ValueError for a clip that is no positive number."""
+        clips = dict(state.get("clips", {}))
+        if not all(isinstance(c, float) and 0 < c < math.inf for c in clips.values()):
+            raise ValueError("a clip should be a positive number")
+        self.clips = clips
