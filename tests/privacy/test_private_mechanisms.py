@@ -83,22 +83,41 @@ def test_a_run_that_was_cut_off_goes_on_to_the_same_bits(dp, more, quick, federa
 def test_secret_noise_is_taken_back_after_a_resume_and_its_key_goes_with_the_last_round(
     quick, federate
 ) -> None:
-    """Clients whose changes are cut to nothing: after round 2 the model is the start and one node of the tree."""
     experiment = private(quick, {**TREE, "clip": 1e-3}, **TURNS)
     cut = cut_off(federate(experiment, "cut"), "train", 1)
     key = cut.folder.state / "noise.key"
     assert key.stat().st_mode & 0o777 == 0o600
     secret = key.read_bytes()
-    mechanism = cut.mechanism
     again = build(experiment, cut.folder, lambda told: None)
     again.resume(cut.folder.last())
     again.run()
     assert again.mechanism.key == secret
-    assert mechanism.key == secret
     assert not key.exists()
     build(experiment, cut.folder, lambda told: None).resume(
         cut.folder.last()
     )  # a run that is over needs none
+
+
+def test_the_noise_of_a_model_is_that_of_a_prefix(quick, federate) -> None:
+    """Changes cut to next to nothing: after round 2 the model is off by one node of the tree, not by two rounds' noise."""
+    noise = []
+    for rounds in (1, 2, 3):
+        dp = {**TREE, "clip": 1e-6, "noise_multiplier": 1e6, "seeded": True}
+        federation = ran(federate(private(quick, dp, **TURNS, rounds=rounds)))
+        start = federation.method.start(federation.engine.model.start).shared
+        off = torch.cat([(t - start[n]).flatten() for n, t in sorted(federation.state.shared.items())])
+        noise.append(3 * off.std())  # half of six clients are expected
+    assert [float(x) for x in noise] == pytest.approx([1, 1, 2**0.5], rel=0.03)
+
+
+def test_clients_in_turns_stay_those_with_which_the_run_began(quick, federate) -> None:
+    experiment = private(quick, {**TREE, "seeded": True}, **TURNS)
+    cut = cut_off(federate(experiment, "cut"), "train", 1)
+    again = build(experiment, cut.folder, lambda told: None)
+    del again.engine.clients[again.names[0]]
+    del again.names
+    with pytest.raises(ExperimentError, match="go on with the same ones"):
+        again.resume(cut.folder.last())
 
 
 def test_a_missing_key_is_said_and_a_damaged_one_too(quick, federate) -> None:
@@ -213,8 +232,8 @@ def test_noise_that_words_would_cut_is_refused_and_a_large_delta_is_said(quick) 
     assert not any("privacy.dp.delta" in note for note in federation.engine.model.notes)
 
 
-def test_a_client_of_a_thousand_is_drawn_and_a_round_may_be_empty(quick, federate) -> None:
-    """Expected holders and empty rounds: the noise of an empty round moves the clip towards larger values."""
+def test_a_round_of_no_clients_is_a_round(quick, federate) -> None:
+    """The noise of an empty round moves model and clip all the same."""
     federation = federate(private(quick, QUANTILE, cohort={"fraction": 0.001}), "empty")
     assert federation.cohort(1) == []
     federation.run()

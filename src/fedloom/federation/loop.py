@@ -231,7 +231,7 @@ class Federation:
         self.state = checkpoint.state.copied(self.client_states.device)
         self.totals = Totals(**checkpoint.totals)
         if self.mechanism is not None:
-            self.mechanism.restore(checkpoint.privacy)
+            self.mechanism.restore(checkpoint.privacy, self.names)
         self.change = {n: t.to(self.client_states.device, copy=True) for n, t in checkpoint.change.items()}
         self.client_states.restore(checkpoint.round, checkpoint.seals)
         if self.folder is not None:
@@ -358,7 +358,7 @@ class Federation:
             self.folder.append("metrics.jsonl", lines)
             self.folder.append("ledger.jsonl", entries)
             index = self.client_states.record(number)
-            private = {} if self.mechanism is None else self.mechanism.state()
+            private = {} if self.mechanism is None else self.mechanism.state(self.names)
             self.folder.save(Checkpoint(number, self.state, asdict(self.totals), self.change, index, private))
         self.client_states.forget_replaced()
         notes = self.engine.model.notes if number == 0 else ()

@@ -78,10 +78,10 @@ def test_each_request_has_a_clip_of_its_own_and_a_checkpoint_holds_them() -> Non
     assert one.clip("average") == pytest.approx(0.4 * math.exp(-0.1))
     assert one.clip("project") == 0.4
     two = mechanism(clip=QuantileClip(start=0.4))
-    two.restore(one.state())
+    two.restore(one.state([]), [])
     assert two.clips == one.clips
     with pytest.raises(ValueError, match="positive"):
-        two.restore({"clips": {"average": -1.0}})
+        two.restore({"clips": {"average": -1.0}}, [])
 
 
 def test_noise_follows_the_clip() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedloom.core.errors import ExperimentError
 from fedloom.privacy.differential import quantile
 from fedloom.privacy.differential.accountant import Accountant, correlated_of
 from fedloom.privacy.differential.key_file import fresh_key, held_key
@@ -84,12 +85,21 @@ class Mechanism:
         if self.needs_key:
             self.key = fresh_key() if folder is None else held_key(folder, begun=begun)
 
-    def state(self) -> dict[str, Any]:
-        """The values of a checkpoint."""
-        return {"clips": dict(self.clips)} if self.clips else {}
+    def state(self, clients: Sequence[str]) -> dict[str, Any]:
+        """The values of a checkpoint; `clients` are the run's."""
+        clips = {"clips": dict(self.clips)} if self.clips else {}
+        return clips | ({"clients": list(clients)} if self.correlated is not None else {})
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Return to a checkpoint's values. Raises ValueError for a clip that is no positive number."""
+    def restore(self, state: Mapping[str, Any], clients: Sequence[str]) -> None:
+        """Return to a checkpoint's values. Raises ValueError for a clip that is no positive number.
+
+        Raises ExperimentError where clients take part in turns and are not those of the checkpoint.
+        """
+        if self.correlated is not None and state.get("clients", []) != list(clients):
+            raise ExperimentError(
+                f"privacy.dp.mechanism: {self.dp.mechanism} accounts for the turns of the clients with which the run began; "
+                "go on with the same ones, or start a new run"
+            )
         clips = dict(state.get("clips", {}))
         if not all(isinstance(c, float) and 0 < c < math.inf for c in clips.values()):
             raise ValueError("a clip should be a positive number")
