@@ -166,7 +166,10 @@ def test_a_site_that_knows_other_sites_than_the_server_is_refused_before_round_0
     message = "site image-02 has built another model than the server expects of it: 'tiny-resnet' where it should be tiny-vit"
     with pytest.raises(ExperimentError, match=message):
         go_on(experiment, NAMES, tmp_path / "far", silos)
-    assert not (tmp_path / "far" / "state").exists()
+    assert not (tmp_path / "far" / "experiment.yaml").exists(), "no run has begun"
+    del silos.trainers["image-02"]  # started anew, as the others know it
+    go_on(experiment, NAMES, tmp_path / "far", silos)
+    assert RunFolder(tmp_path / "far").last() is not None
 
 
 def test_a_wrong_answer_about_public_items_costs_its_site_alone(quick, tmp_path, monkeypatch) -> None:

@@ -18,8 +18,10 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.plain_text import shown
 from fedloom.data.client_data import ClientData
+from fedloom.deploy.descriptions import FILE as DESCRIPTIONS
 from fedloom.deploy.descriptions import Described, ask_descriptions, read_descriptions, write_descriptions
 from fedloom.deploy.evaluation import SiteEvaluator
+from fedloom.deploy.members import FILE as MEMBERS
 from fedloom.deploy.members import HeldList, Joining, Members, Wanted
 from fedloom.deploy.remote_engine import Carrier, RemoteEngine
 from fedloom.deploy.settings import check_deployable, classes_digest, experiment_digest
@@ -89,6 +91,8 @@ def go_on(
         )
     if not begun:
         folder.create()
+        for stale in (path / DESCRIPTIONS, folder.state / MEMBERS):  # of a try that was refused
+            stale.unlink(missing_ok=True)
     run = _run_name(path)
     described = _described(path, carrier, run, digest, sites)
     held = HeldList(site_list)
