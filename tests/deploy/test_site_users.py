@@ -5,6 +5,7 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,7 +111,13 @@ def test_both_halves_run_as_their_users_and_end_together(folder, users, monkeypa
     command = lambda place, part: ["/bin/sh", "-c", script, str(place), str(others[part])]  # noqa: E731
     monkeypatch.setattr(site_users, "_command", command)
     places = (folder, folder / "node")
-    run_halves(folder, trainer, node, lambda: not all((p / "ready").exists() for p in places))
+    until = time.monotonic() + 20
+    run_halves(
+        folder,
+        trainer,
+        node,
+        lambda: time.monotonic() < until and not all((p / "ready").exists() for p in places),
+    )
     assert [(p / "who").read_text().strip() for p in places] == ["nobody", "daemon"]
     assert [(p / "read").read_text() for p in places] == ["", ""], "neither reads the other's key"
     assert all((p / "ended").exists() for p in places)
