@@ -16,10 +16,18 @@ from fedloom.core.tensor_files import digest_of, read_checked
 from fedloom.deploy import current_run as current
 from fedloom.deploy.app_bundle import pinned_app
 from fedloom.deploy.certificates import write_node_key
-from fedloom.deploy.demo import Loopback, free_ports, largest_difference, loopback
+from fedloom.deploy.demo import (
+    Loopback,
+    free_ports,
+    largest_difference,
+    largest_difference_of_all,
+    loopback,
+)
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Deployment, Site, read_settings, write_settings
+from fedloom.deploy.systems import experiment_of
 from fedloom.experiment.run import run
+from fedloom.federation.run_folder import RunFolder
 from tests.deploy.nginx import REFUSED, nginx, status_of
 from tests.deploy.real import experiment, has_trained, kill_part, trained
 from tests.processes import command, kill, processes_below
@@ -64,6 +72,28 @@ def test_the_run_survives_sigkill_of_the_link_and_of_everything_with_the_same_mo
     for site in SITES:
         [file] = (tmp_path / "local" / "state" / "clients" / site).iterdir()
         assert kept[site] == digest_of(read_checked(file))
+
+
+def test_sites_with_models_of_their_own_survive_sigkill_of_everything_within_a_round(tmp_path) -> None:
+    chosen = experiment_of("FedMMKT", 2)
+    sites = ("image-01", "image-02", "text-01")
+    with loopback(tmp_path / "d", chosen, sites) as deployment:
+        path = current.begin(deployment.server, "run")
+        deployment.start()
+        deployment.wait(path, lambda: has_trained(deployment, "image-01", 2))  # it has kept its predictions
+        for name in ("server", *sites):
+            kill_part(deployment, name)
+        while current.worked_on(path):
+            time.sleep(0.1)
+        assert not current.finished(path)
+        deployment.start()
+        deployment.wait(path)
+    run(chosen, tmp_path / "local")
+    ledger = RunFolder(path).history("ledger.jsonl")
+    assert [(e["request"], e["answered"]) for e in ledger if e["request"] != "evaluate"] == [
+        (request, list(sites)) for request in ("train", "infer", "distil")
+    ]
+    assert largest_difference_of_all(tmp_path / "d", path, tmp_path / "local", sites) == 0
 
 
 def test_strangers_are_turned_away_and_a_site_that_stays_away_is_named_and_rejoins(tmp_path) -> None:

@@ -77,10 +77,11 @@ def metrics_of(path: Path, *prefixes: str) -> dict[tuple[int, str], float]:
 
 
 @pytest.mark.usefixtures("unreported")
-@pytest.mark.parametrize("method", ["fedmmkt", "fedmd", "feddf", "creamfl"])
+@pytest.mark.parametrize("method", ["fedmmkt", "fedmd", "feddf", "creamfl", "fedavg"])
 def test_a_run_at_sites_ends_in_the_bits_of_a_local_one(method, quick, tmp_path, monkeypatch) -> None:
     quick_judge(monkeypatch) if method == "fedmmkt" else no_judge(monkeypatch)
-    experiment = quick(method, engine=OFF)
+    usual = quick("fedmd" if method == "fedavg" else method, engine=OFF)
+    experiment = usual.replace(method="fedavg", model={"width": 24}) if method == "fedavg" else usual
     silos = Silos(experiment, NAMES, tmp_path / "sites")
     run(experiment, tmp_path / "local")
     result = go_on(experiment, NAMES, tmp_path / "far", silos)
@@ -90,7 +91,7 @@ def test_a_run_at_sites_ends_in_the_bits_of_a_local_one(method, quick, tmp_path,
     assert [n for n in one if not torch.equal(one[n], two[n])] == []
     for site in NAMES:
         files = sorted((tmp_path / "local" / "state" / "clients" / site).glob("*.safetensors"))
-        assert bool(files) == (method != "feddf")
+        assert bool(files) == (method not in ("feddf", "fedavg"))
         assert kept_by(tmp_path / "sites", site) == (digest_of(read_checked(files[-1])) if files else None)
     assert ledger_of(tmp_path / "local") == ledger_of(tmp_path / "far")
     figures = ("local/", "generator/", "vote/", "fusion/", "train/", "synthesis/")
@@ -145,13 +146,14 @@ def site(experiment: Experiment, name: str, sites: tuple[str, ...] = NAMES) -> S
         ),
     ],
 )
-def test_the_terms_of_a_site_say_that_predictions_leave_and_no_tensor(
-    method, leaving, quick, tmp_path
-) -> None:
+def test_the_terms_of_a_site_say_what_leaves_it(method, leaving, quick, tmp_path) -> None:
     experiment = quick(method)
     RunFolder(tmp_path).write_experiment(experiment.as_dict())
     write_settings(site(experiment, "image-01"), tmp_path / "site.yaml")
-    assert run_site.terms(tmp_path)["leaves this site"].startswith(leaving)
+    terms = run_site.terms(tmp_path)
+    assert terms["leaves this site"].startswith(leaving)
+    staying = "no personal tensors" if method == "feddf" else "every tensor of the model"
+    assert terms["stays at this site"] == f"samples, answers, {staying}"
 
 
 def test_a_site_that_knows_other_sites_than_the_server_is_refused_before_round_0(

@@ -37,18 +37,18 @@ def terms(folder: Path) -> dict[str, str]:
     """The terms of joining, for display before a site accepts them."""
     site = read_settings(Site, folder / "site.yaml")
     experiment = read_experiment(folder)
-    scope, protection = experiment.method.scope, _protection(experiment.privacy)
+    method, protection = experiment.method, _protection(experiment.privacy)
     return {
         "site": site.name,
         "server": site.server,
         "experiment": f"{experiment.name} ({experiment_digest(experiment)[:16]})",
-        "method": f"{experiment.method.title} ({experiment.method.paper}), {experiment.rounds} rounds",
+        "method": f"{method.title} ({method.paper}), {experiment.rounds} rounds",
         "data that are read": str(site.data or getattr(experiment.data, "path", None) or "generated here"),
         "requests that are done": ", ".join(site.requests),
         "code that runs": f"the fedloom installed here and nothing from the server; it answers the app {pinned_app()[:16]}",
-        "leaves this site": f"{experiment.method.leaving}{protection}; counts, losses and figures",
+        "leaves this site": f"{method.leaving}{protection}; counts, losses and figures",
         "this site demands": site.demands.sentence,
-        "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
+        "stays at this site": f"samples, answers, {method.staying}",
         "personal state": str(folder.resolve() / "runs"),
     }
 

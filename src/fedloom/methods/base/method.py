@@ -282,7 +282,12 @@ class Method(BaseModel):
     @property
     def leaving(self) -> str:
         """The tensors of a client's answers in words, for the terms of a site. Default: the shared patterns."""
-        return ", ".join(self.scope.shared) or "no tensors"
+        return _in_words(self.scope.shared) or "no tensors"
+
+    @property
+    def staying(self) -> str:
+        """The tensors that stay with each client in words, for the terms of a site."""
+        return _in_words(self.scope.personal) or "no personal tensors"
 
     def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
         """The first incompatible setting of the experiment, in one sentence, or None.
@@ -379,3 +384,7 @@ class Method(BaseModel):
         """p_k of these replies, summing to 1."""
         raw = [1.0 if self.weights == "uniform" else float(reply.examples) for reply in replies]
         return [w / sum(raw) for w in raw]
+
+
+def _in_words(patterns: Collection[str]) -> str:
+    return "every tensor of the model" if "*" in patterns else ", ".join(patterns)
