@@ -122,9 +122,9 @@ def build_server(
         )
         for name, site in described.items()
     }
-    check_clients(experiment, model, clients)
     digest = experiment_digest(experiment)
     experiment = with_multiplier(experiment)
+    check_clients(experiment, model, clients)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall)
     evaluator = SiteEvaluator()
     federation = Federation(experiment, engine, evaluator, folder, observe)
