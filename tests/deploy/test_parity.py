@@ -110,3 +110,22 @@ def test_a_secure_sum_between_sites_is_the_plain_models(quick, tmp_path) -> None
     ledger = [e for e in RunFolder(tmp_path / "far").history("ledger.jsonl") if e["request"] != "evaluate"]
     assert [entry["request"] for entry in ledger] == ["average", "project"] * 2
     assert all(entry["answered"] == list(names) for entry in ledger)
+
+
+@pytest.mark.parametrize("more", [{"secure": {}}, {}], ids=["secure", "plain"])
+def test_an_adaptive_clip_and_a_calibrated_multiplier_between_sites_are_the_local_ones(
+    more, quick, tmp_path
+) -> None:
+    """Sites find the multiplier by themselves, and take the clip from the server where they mask their sums."""
+    names = tuple(f"image-0{i}" for i in (1, 2, 3))
+    dp = {"clip": {"quantile": 0.5}, "noise_multiplier": "calibrated", "epsilon": 20.0, "seeded": True}
+    settings = {"data": {"clients": {"image": 3}, "train": 2, "test": 1}, "engine": OFF}
+    experiment = quick("ffa-lora", **settings, privacy={"dp": dp, **more})
+    run(experiment, tmp_path / "local")
+    result = go_on(experiment, names, tmp_path / "far", Silos(experiment, names, tmp_path / "sites"))
+    one, two = shared(tmp_path / "local"), shared(tmp_path / "far")
+    assert all(torch.equal(one[n], two[n]) for n in one)
+    clips = [metrics(tmp_path / place, ("privacy/",)) for place in ("local", "far")]
+    assert len(clips[0]) == 2
+    assert clips[0] == clips[1]
+    assert 0 < result.summary["privacy"]["spent"]["epsilon"] <= 20.0

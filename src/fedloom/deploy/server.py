@@ -139,10 +139,10 @@ def build_server(
     tools = task.tools(model, holds, experiment.setup)
     shapes = client_shapes(experiment, list(described), model.scales)
     clients = {name: _client(experiment, model, name, site, shapes[name]) for name, site in described.items()}
-    check_clients(experiment, model, clients)
     _check_groups(described, clients)
     digest = experiment_digest(experiment)
     experiment = with_multiplier(experiment)
+    check_clients(experiment, model, clients)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall, site_list)
     evaluator = SiteEvaluator(task.site_figures(), task.server_evaluator(model, experiment.setup, tools))
     federation = Federation(experiment, engine, evaluator, folder, observe, tools=tools)

@@ -171,6 +171,7 @@ def test_clients_are_named_where_asked_and_never_of_a_private_run(run: Path, tmp
     found = section((tmp_path / "private.md").read_text(), "Privacy")
     assert "epsilon 4.25 at delta 1e-05, spent over 1 rounds (clip 0.5, noise multiplier 1)" in found
     assert "No privacy mechanism" not in found
+    (run / "checksums.json").touch()
     changed(run, privacy={"dp": {"clip": {"quantile": 0.3}, "noise_multiplier": "calibrated", "epsilon": 5}})
     carded(run, "--out", tmp_path / "adaptive.md")
     found = section((tmp_path / "adaptive.md").read_text(), "Privacy")
