@@ -99,7 +99,7 @@ def terms(clip: object) -> Terms:
 
 def test_a_client_takes_the_servers_clip_only_where_its_own_experiment_says_so() -> None:
     layout = {"below-clip/share": [1]}
-    assert terms(0.7).clip({"clip": 1e5, "layout": layout}) == 0.7
+    assert terms(0.7).clip({"clip": 1e5, "layout": {}}) == 0.7
     assert terms(QuantileClip()).clip({"clip": 0.3, "layout": layout}) == 0.3
     for wrong in (None, "1", 0.0, -1.0, float("inf"), float("nan"), 1e9):
         with pytest.raises(ProtocolError, match="clip should be a number"):
@@ -118,6 +118,14 @@ def test_in_a_secure_sum_a_client_adds_its_own_indicator(norm, below) -> None:
         {"a/w": [2], "below-clip/share": [1]},
         terms(QuantileClip()),
         0.3,
+        None,
     )
     assert float(session.changes["below-clip"]) == below
     assert float(session.changes["a"].norm()) == pytest.approx(min(norm, 0.3))
+
+
+@pytest.mark.parametrize("name", ["below-clip/share", "below-clip/other"])
+def test_a_client_with_a_fixed_clip_tells_nobody_whether_its_change_was_longer(name) -> None:
+    """Its indicator would have no noise: count_deviation is 0 where the clip is a number."""
+    with pytest.raises(ProtocolError, match="a clip that is fixed"):
+        terms(0.7).clip({"layout": {"a/w": [2], name: [1]}})
