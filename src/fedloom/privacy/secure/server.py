@@ -79,13 +79,14 @@ class SecureSum:
         settings, session = self.settings, os.urandom(16)
         header: dict[str, Any] = {"session": session.hex()}
         server = Collector(session, list(views), settings.threshold, settings.least)
-        witness = None if self.public_keys is None else Witness(self.public_keys, session.hex(), self.round)
+        clip, keys = self.clip or 0.0, self.public_keys
+        witness = None if keys is None else Witness(keys, session.hex(), self.round, clip)
 
         requests = {
             c: self._with_request(view, request, self.layouts[c], header) for c, view in views.items()
         }
-        keys = self._phase(KEYS, requests, partial(self._keys, witness))
-        roster = server.keys({c: k[:2] for c, k in keys.items()}, {c: k[2] for c, k in keys.items()})
+        begun = self._phase(KEYS, requests, partial(self._keys, witness))
+        roster = server.keys({c: k[:2] for c, k in begun.items()}, {c: k[2] for c, k in begun.items()})
 
         public = _public(roster, header, witness)
         shares = self._phase(SHARES, dict.fromkeys(roster.clients, public), partial(_shares, roster, witness))
