@@ -200,7 +200,7 @@ def _joining(
                 f"privacy.dp.mechanism: {dp.mechanism} deals turns among the sites of the run's beginning, which have to stay; "
                 "begin another run"
             )
-        check_clients(experiment, engine.model, clients)
+        check_clients(federation.experiment, engine.model, clients)  # with its noise as a number
 
     joining = Joining(
         members,

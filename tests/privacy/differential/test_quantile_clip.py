@@ -129,3 +129,12 @@ def test_a_client_with_a_fixed_clip_tells_nobody_whether_its_change_was_longer(n
     """Its indicator would have no noise: count_deviation is 0 where the clip is a number."""
     with pytest.raises(ProtocolError, match="a clip that is fixed"):
         terms(0.7).clip({"layout": {"a/w": [2], name: [1]}})
+
+
+def test_a_count_that_is_all_noise_leaves_a_clip_that_can_be_used() -> None:
+    """A tenth of a client is expected and the noise is 500: the count says anything."""
+    settings = QuantileClip(start=0.1, rate=2.0)
+    assert [next_clip(0.1, below, settings) for below in (5e3, -5e3)] == [1e-9, 1e6]
+    one = mechanism(clip=settings)
+    one.learn("train", 5e3)
+    mechanism(clip=settings).restore(one.state(["a"]), ["a"])

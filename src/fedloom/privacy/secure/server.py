@@ -188,6 +188,8 @@ class SecureSum:
             raise ProtocolError(f"the groups of a client are each named once, {NUMBERS} among them")
         if self.layouts[client] and self.expected is None and groups == [NUMBERS] and not self.idle(client):
             raise ProtocolError("sent no tensors")
+        if self.expected is not None and len(groups) <= len(by_group(self.layouts[client])):
+            raise ProtocolError("with noise a client adds to all groups that it shares")
         if witness is not None:
             witness.keys(client, payload, sealing, masking, groups)
         return sealing, masking, groups
