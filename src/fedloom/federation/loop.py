@@ -147,7 +147,7 @@ class Federation:
                 f"of {self.experiment.rounds}"
             )
         if self.mechanism is not None and self.round < self.rounds:
-            self.mechanism.open(None if self.folder is None else self.folder.state, begun=self.round > 0)
+            self.mechanism.open(None if self.folder is None else self.folder.state, after=self.round)
         for number in range(self.round + 1, self.rounds + 1):
             began = time.perf_counter()
             changes = self.before_round(number)

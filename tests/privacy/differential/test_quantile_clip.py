@@ -13,6 +13,7 @@ from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.differential.mechanism import Mechanism
 from fedloom.privacy.differential.private_mean import private_mean
 from fedloom.privacy.differential.quantile import count_deviation, next_clip, vector_multiplier
+from fedloom.privacy.differential.refusals import ROOM, largest_clip
 from fedloom.privacy.differential.settings import DP, QuantileClip
 from fedloom.privacy.secure.client import Session, Terms
 from fedloom.privacy.secure.protocol import ProtocolError
@@ -138,3 +139,16 @@ def test_a_count_that_is_all_noise_leaves_a_clip_that_can_be_used() -> None:
     one = mechanism(clip=settings)
     one.learn("train", 5e3)
     mechanism(clip=settings).restore(one.state(["a"]), ["a"])
+
+
+@pytest.mark.parametrize("start", [1.0, 4.0])
+def test_a_clip_does_not_outgrow_the_words_of_a_secure_sum(start) -> None:
+    """Clients refuse a sum whose words would cut their noise: every later round would be lost."""
+    one, secure = mechanism(clip=QuantileClip(start=start), noise_multiplier=1.0), Secure(clip=8.0, least=3)
+    most = largest_clip(one.dp, secure)
+    assert ROOM * vector_multiplier(one.dp) * most / math.sqrt(3) < 8.0
+    for _ in range(40):
+        one.learn("train", -0.5, most)
+    assert one.clip("train") == max(start, most)
+    one.learn("train", 1.0, most)
+    assert one.clip("train") == pytest.approx(max(start, most) * math.exp(-0.1))
