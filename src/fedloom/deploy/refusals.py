@@ -15,7 +15,9 @@ MOST = 20
 def note(folder: Path, line: str) -> None:
     """Keep a refusal. A disk that takes no line changes no answer."""
     with suppress(OSError), (folder / FILE).open("a", encoding="utf-8", errors="replace") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # else `taken` could empty the file between its reading and this line
+        fcntl.flock(
+            file, fcntl.LOCK_EX
+        )  # else `taken` could empty the file between its reading and this line
         if (folder / FILE).stat().st_size < LARGEST:
             file.write(line.replace("\n", " ")[:300] + "\n")
 

@@ -158,7 +158,9 @@ def test_a_draw_is_new_in_the_round_that_it_names(kind, restart) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_round_that_is_repeated_has_other_new_noise_and_takes_the_same_old_noise_back(kind, tmp_path) -> None:
+def test_a_round_that_is_repeated_has_other_new_noise_and_takes_the_same_old_noise_back(
+    kind, tmp_path
+) -> None:
     """Else two models of one round with different sums would differ by a client's bare change."""
     one, again = (Mechanism(DP(mechanism=kind), 0.5, 1, 0) for _ in range(2))
     sizes = {"a/w": 50}

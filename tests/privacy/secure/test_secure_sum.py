@@ -319,5 +319,7 @@ def test_with_noise_a_client_that_leaves_a_group_out_costs_itself_alone(left_out
     parties = Parties(replies, privacy, change=change)
     reply, summing = secure_mean(parties, reference, {"llm": 4.0, "projector": 4.0})
     assert list(reply.clients) == ["site-0", "site-1", "site-3"]
-    assert summing.record.lost == {"site-2": "secure/keys: with noise a client adds to all groups that it shares"}
+    assert summing.record.lost == {
+        "site-2": "secure/keys: with noise a client adds to all groups that it shares"
+    }
     assert summing.record.closed == []

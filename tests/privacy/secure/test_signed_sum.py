@@ -134,9 +134,7 @@ def test_clients_that_were_told_different_clips_do_not_add_to_one_sum() -> None:
 
     def signed(clips: dict[str, float]) -> bytes:
         party = {c: Signer(Identity(keys[c], lambda: known), c, SESSION.hex(), 2, clips[c]) for c in CLIENTS}
-        each = {
-            c: s.keys(roster.sealing[c], roster.masking[c], roster.groups[c]) for c, s in party.items()
-        }
+        each = {c: s.keys(roster.sealing[c], roster.masking[c], roster.groups[c]) for c, s in party.items()}
         return party["a"].roster(roster, each)
 
     assert signed(dict.fromkeys(CLIENTS, 0.3))

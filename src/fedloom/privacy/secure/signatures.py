@@ -75,5 +75,13 @@ class Texts:
         return self._text("survivors", hashlib.sha256(self.roster(roster)).hexdigest(), sorted(survivors))
 
     def _text(self, purpose: str, *fields: Any) -> bytes:
-        what = ["fedloom: secure sum, format 1", purpose, self.session, self.round, self.version, self.clip, *fields]
+        what = [
+            "fedloom: secure sum, format 1",
+            purpose,
+            self.session,
+            self.round,
+            self.version,
+            self.clip,
+            *fields,
+        ]
         return json.dumps(what, separators=(",", ":")).encode()
