@@ -213,7 +213,7 @@ def _joining(
                 f"privacy.dp.mechanism: {dp.mechanism} deals turns among the sites of the run's beginning, which have to stay; "
                 "begin another run"
             )
-        check_clients(federation.experiment, engine.model, clients)  # with its noise as a number
+        check_clients(with_multiplier(experiment), engine.model, clients)
 
     joining = Joining(
         members,
