@@ -192,8 +192,9 @@ def test_a_full_disk_ends_no_process_that_logs(tmp_path, monkeypatch, capsys) ->
     [handler] = log._logger.handlers
     assert isinstance(handler, logging.StreamHandler)
     handler.stream.close()
-    with Path("/dev/full").open("w") as handler.stream:
-        log("line", "event")
+    handler.stream = Path("/dev/full").open("w")  # noqa: SIM115 - the log closes it
+    log("line", "event")
+    log.close()
     assert capsys.readouterr().err == ""
 
 

@@ -42,19 +42,23 @@ class Loopback:
             site = read_settings(Site, settings)
             engine = EngineSettings(device="cpu", threads=1)
             write_settings(site.model_copy(update={"engine": engine}), settings)
-        env = environment(folder / "home")
-        self.children = {"server": self._child("server", env, "server", str(folder / "server"))}
+        self.env = environment(folder / "home")
+        self.children = {"server": self._child("server", "server", str(folder / "server"))}
         for name in sites:
-            self.children[name] = self._child(name, env, "site", str(folder / "sites" / name), "--accept")
+            self.add(name)
 
     @property
     def server(self) -> Path:
         """The server's folder."""
         return self.folder / "server"
 
-    def _child(self, name: str, env: dict[str, str], *arguments: str) -> Child:
+    def add(self, name: str) -> None:
+        """Know a site's process, not yet started."""
+        self.children[name] = self._child(name, "site", str(self.folder / "sites" / name), "--accept")
+
+    def _child(self, name: str, *arguments: str) -> Child:
         command = [sys.executable, "-m", "fedloom", "deploy", *arguments]
-        return Child(command, env, self.folder / "logs" / f"{name}.log")
+        return Child(command, self.env, self.folder / "logs" / f"{name}.log")
 
     def start(self) -> None:
         """Start all stopped processes; the sites after the server has registered their keys."""
