@@ -10,6 +10,7 @@ from fedloom.deploy import current_run
 from fedloom.deploy.run_site import accepted, terms
 from fedloom.deploy.settings import Deployment, Site, read_settings
 from fedloom.experiment.watch.folder_view import View
+from fedloom.experiment.watch.growing import Document
 from fedloom.experiment.watch.run_view import RunView, table
 from fedloom.experiment.watch.status import Status
 
@@ -30,6 +31,7 @@ class ServerView:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._settings = Document(folder / "deployment.yaml", lambda file: read_settings(Deployment, file))
         self.sites = read_settings(Deployment, folder / "deployment.yaml").sites
         self._name: str | None = None
         self._run: RunView | None = None
@@ -37,6 +39,10 @@ class ServerView:
 
     def snapshot(self) -> dict[str, Any]:
         """The page's values."""
+        self._settings.read_on()
+        listed = self.sites if self._settings.value is None else self._settings.value.sites
+        if listed != self.sites:
+            self.sites, self._run, self._none = listed, None, {}
         name = current_run.current(self.folder) or self._last()
         if name is None:
             self._none = self._none or self._nothing()

@@ -148,8 +148,20 @@ def facts(files: RunFiles) -> list[tuple[str, str]]:
         "batch size": training.get("batch_size"),
         "up, all clients": human_bytes(up) if entries else None,
         "down, all clients": human_bytes(down) if entries else None,
+        "privacy budget": _budget(settings, entries),
     }
     return [(name, str(value)) for name, value in named.items() if value is not None]
+
+
+def _budget(settings: Mapping[str, Any], entries: Sequence[LedgerEntry]) -> str | None:
+    """The privacy budget spent so far, and its limit if there is one; None without differential privacy."""
+    dp = _mapping(settings.get("privacy")).get("dp")
+    if not isinstance(dp, dict):
+        return None
+    spent = next((e.epsilon for e in reversed(entries) if e.epsilon is not None), 0.0)
+    limit, delta = dp.get("epsilon"), dp.get("delta")
+    of = f" of {limit:g}" if isinstance(limit, int | float) else ", no limit"
+    return f"ε {spent:.3g}{of}" + (f" (δ {delta:g})" if isinstance(delta, int | float) else "")
 
 
 def _title(settings: Mapping[str, Any]) -> str:
@@ -211,8 +223,9 @@ def _clients(
         )
     if names:
         left = f"; the first {CLIENTS} of {len(names)}" if len(names) > CLIENTS else ""
-        header = ("client", "holds", "training samples", "test samples", "last answer", "last training loss")
-        yield table("clients", f"Clients{left}", header, lines)
+        one, all_of_them = ("site", "Sites") if sites else ("client", "Clients")
+        header = (one, "holds", "training samples", "test samples", "last answer", "last training loss")
+        yield table("clients", f"{all_of_them}{left}", header, lines)
 
 
 def _last_answers(entries: Sequence[LedgerEntry], clients: set[str]) -> dict[str, dict[str, Any]]:
@@ -223,6 +236,7 @@ def _last_answers(entries: Sequence[LedgerEntry], clients: set[str]) -> dict[str
             c: {"text": f"no answer in round {entry.round}", "state": "bad"} for c in entry.asked
         }
         answers |= {c: {"text": f"round {entry.round}"} for c in entry.answered}
+        answers |= {c: {"text": f"left before round {entry.round}", "state": "stopped"} for c in entry.left}
         answers |= {
             c: {"text": f"round {entry.round}: refused: {why}", "state": "bad", "long": True}
             for c, why in entry.refused.items()
