@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -371,3 +372,29 @@ def test_a_run_and_a_site_of_another_version_are_refused_by_name(quick, tmp_path
         match=f"was begun with fedloom 0.1, and {__version__} is installed; finish it with the former",
     ):
         go_on(experiment, ("image-01",), tmp_path / "run", silos)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_the_units_of_a_kit_are_units(server) -> None:
+    site = server.parent / "sites" / "north"
+    units = [*server.glob("fedloom-*"), *site.glob("fedloom-*")]
+    assert sorted(u.name for u in units) == [
+        "fedloom-run.service", "fedloom-run.timer", "fedloom-server.service", "fedloom-site.service"
+    ]  # fmt: skip
+    done = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_scheduled_command_begins_a_run_and_none_beside_another(server) -> None:
+    unit = (server / "fedloom-run.service").read_text()
+    [line] = [x for x in unit.splitlines() if x.startswith("ExecStart=")]
+    word = line.partition("'")[2].rpartition("'")[0].replace("%%", "%").replace("$$", "$")
+    command = word.replace("fedloom deploy", f"{sys.executable} -m fedloom deploy")
+    today = subprocess.run(["date", "+run-%F"], capture_output=True, text=True).stdout.strip()
+    done = subprocess.run(["/bin/sh", "-c", command], cwd=server, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, current.current(server)) == (0, today)
+    code, output = invoke("run", server, "--run", "another", "--detach")
+    assert (code, current.current(server)) == (2, today)
+    assert output.startswith(f"run {today} is not finished; wait for its end, or stop it with")
+    current.fail(current.run_path(server, today), "the disk is full")
+    assert invoke("run", server, "--run", "another", "--detach")[0] == 0

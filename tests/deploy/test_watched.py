@@ -68,8 +68,10 @@ def test_a_deployment_from_its_kit_to_its_end(quick, tmp_path: Path) -> None:
     assert found["status"]["headline"] == "Ended: complete; resumed once, after round 1 (run first)"
     assert found["status"]["seams"] == [1]
     [clients] = [t for t in found["tables"] if t["key"] == "clients"]
-    assert [line[:4] for line in clients["lines"]] == [[name, "image", "6", "1"] for name in NAMES]
-    assert [line[4]["text"] for line in clients["lines"]] == ["round 2", "round 2"]
+    assert [[line[0], *line[3:]] for line in clients["lines"]] == [
+        [name, "image", "6", "1"] for name in NAMES
+    ]
+    assert [line[1]["text"] for line in clients["lines"]] == ["round 2", "round 2"]
 
 
 def test_a_site_shows_its_terms_and_the_answers_that_it_keeps(quick, tmp_path: Path) -> None:

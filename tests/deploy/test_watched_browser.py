@@ -41,14 +41,18 @@ def test_the_servers_page_shows_sites_traffic_and_budget(
             page.open(pages.address, width, dark=dark)
             page.wait(f"{HEADLINE} === 'Running: round 2 of 5 (run first)'")
             run.round(2, answered=SITES[:2], refused={SITES[2]: REASON}, epsilon=2.5)
+            page.wait(f"document.getElementById('tables').textContent.includes('{REASON}')")
             left = {"request": "members", "asked": [], "answered": [], "left": [SITES[1]]}
             run.add("ledger.jsonl", {"round": 3, "bytes_up": 0, "bytes_down": 0} | left)
-            page.wait("document.getElementById('facts').textContent.includes('ε 2.5 of 8')")
+            run.round(
+                3, asked=[SITES[0], SITES[2]], answered=SITES[:1], refused={SITES[2]: REASON}, epsilon=3.5
+            )
+            page.wait("document.getElementById('facts').textContent.includes('ε 3.5 of 8')")
             page.wait("document.getElementById('tables').textContent.includes('left before round 3')")
             facts = page.find("document.getElementById('facts').textContent")
             tables = page.find("document.getElementById('tables').textContent")
             assert "(δ 1e-05)" in facts
-            assert "up, all clients3.00 kB" in facts.replace("\u00a0", " ")
+            assert "up, all clients4.50 kB" in facts.replace("\u00a0", " ")
             assert REASON in tables
             assert "Sites" in tables
             assert page.find("document.querySelectorAll('#charts .legend li').length") >= 4, (

@@ -32,8 +32,12 @@ class Waiting(Carrier, Protocol):
 
 @private_files()
 def begin(folder: Path, name: str) -> Path:
-    """Make `name` the current run, new or resumed; returns its folder."""
-    path = run_path(folder, name)
+    """Make `name` the current run, new or resumed; returns its folder. Raises ExperimentError while another one goes on."""
+    path, other = run_path(folder, name), current(folder)
+    if other not in (None, name) and not _over(run_path(folder, other)):
+        raise ExperimentError(
+            f"run {other} is not finished; wait for its end, or stop it with `fedloom deploy stop {folder}`"
+        )
     path.mkdir(parents=True, exist_ok=True)
     (path / FAILURE).unlink(missing_ok=True)
     write_atomic(folder / "current.json", json.dumps({"run": name}).encode())
@@ -82,6 +86,10 @@ def failure(path: Path) -> str | None:
 def fail(path: Path, why: str) -> None:
     """Mark a run as failed, with the reason."""
     write_atomic(path / FAILURE, (why + "\n").encode())
+
+
+def _over(path: Path) -> bool:
+    return finished(path) or failure(path) is not None
 
 
 def worked_on(path: Path) -> bool:

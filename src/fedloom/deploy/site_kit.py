@@ -50,6 +50,7 @@ def write_kit(
     write_app(server / "app")
     write_template(server / "nginx.conf", "nginx.conf", values)
     write_template(server / "compose.yaml", "compose-server.yaml", values)
+    write_units(server, "fedloom-server.service", "fedloom-run.service", "fedloom-run.timer")
     keys: dict[str, str] = {}
     for name in deployment.sites:
         folder = out / "sites" / name
@@ -91,6 +92,7 @@ def write_site(
     write_settings(site, folder / "site.yaml")
     RunFolder(folder).write_experiment(experiment.as_dict() | {"track": {}})  # the server's alone
     write_template(folder / "compose.yaml", "compose-site.yaml", {})
+    write_units(folder, "fedloom-site.service")
     return key
 
 
@@ -98,3 +100,9 @@ def write_template(path: Path, template: str, values: dict[str, str]) -> None:
     """Write a template with `$name` substituted; unknown names, such as shell variables, stay."""
     text = (files("fedloom") / "deploy" / "templates" / template).read_text(encoding="utf-8")
     write_atomic(path, Template(text).safe_substitute(values).encode())
+
+
+def write_units(folder: Path, *names: str) -> None:
+    """Write systemd units as they are, for whoever installs them to fill in paths and user."""
+    for name in names:
+        write_atomic(folder / name, (files("fedloom") / "deploy" / "templates" / name).read_bytes())

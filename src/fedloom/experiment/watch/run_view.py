@@ -204,7 +204,7 @@ def _ledger(entries: Sequence[LedgerEntry]) -> Iterable[dict[str, Any]]:
 def _clients(
     files: RunFiles, losses: Mapping[str, Mapping[int, float]], sites: Sequence[str]
 ) -> Iterable[dict[str, Any]]:
-    """Every client: modalities, samples, last answer, last training loss."""
+    """Every client: last answer and training loss, which a phone shows without scrolling, modalities, samples."""
     held = files.held()
     last = _last_answers(files.ledger.records, set(held))
     names = sorted({*held, *last, *losses, *sites})
@@ -214,17 +214,17 @@ def _clients(
         lines.append(
             [
                 name,
+                last.get(name, {"text": "not asked yet"}),
+                _number(loss[max(loss)]) if loss else "—",
                 (", ".join(own.holds) or "text") if own else "—",
                 f"{own.train:,}" if own else "—",
                 f"{own.test:,}" if own else "—",
-                last.get(name, {"text": "not asked yet"}),
-                _number(loss[max(loss)]) if loss else "—",
             ]
         )
     if names:
         left = f"; the first {CLIENTS} of {len(names)}" if len(names) > CLIENTS else ""
         one, all_of_them = ("site", "Sites") if sites else ("client", "Clients")
-        header = (one, "holds", "training samples", "test samples", "last answer", "last training loss")
+        header = (one, "last answer", "last training loss", "holds", "training samples", "test samples")
         yield table("clients", f"{all_of_them}{left}", header, lines)
 
 
