@@ -2,15 +2,18 @@
 
 import json
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from fedloom.core.errors import ExperimentError
 from fedloom.deploy.certificates import write_signing_key, write_tls
-from fedloom.deploy.settings import Deployment
+from fedloom.deploy.server import go_on
+from fedloom.deploy.settings import Deployment, Site, read_settings
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.site_list import change_list, read_identity, read_list, signed, take_list, verified
+from fedloom.deploy.trainer import SiteTrainer
 
 
 @pytest.fixture
@@ -96,6 +99,25 @@ def test_an_older_kit_says_what_it_lacks(kit) -> None:
             ExperimentError, match=f"has no {file}; it comes from an older kit, so write a new"
         ):
             read_identity(folder)
+
+
+def test_secure_sums_without_a_list_are_refused_before_anything_is_loaded(quick, kit, tmp_path) -> None:
+    experiment = quick("fedavg-lora", privacy={"secure": {}})
+    folder = kit / "sites/north"
+    (folder / "signing.key").unlink()
+    site = read_settings(Site, folder / "site.yaml")
+    with pytest.raises(ExperimentError, match=r"has no signing\.key; it comes from an older kit"):
+        SiteTrainer(site, experiment, folder)
+    with pytest.raises(ExperimentError, match=r"has no sites\.json; it comes from an older kit"):
+        go_on(experiment, ("north", "south"), tmp_path / "run", Nobody())
+    assert not (tmp_path / "run").exists()
+
+
+class Nobody:
+    """A carrier that must not be asked."""
+
+    def exchange(self, requests: object) -> Iterator[tuple[str, bytes]]:
+        raise AssertionError("nobody is asked")
 
 
 def test_the_signed_text_is_that_of_the_documented_format(kit) -> None:

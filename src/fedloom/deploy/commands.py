@@ -2,6 +2,7 @@
 
 import time
 from contextlib import AbstractContextManager, closing
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -26,6 +27,15 @@ from fedloom.deploy.terminal import (
 app = typer.Typer(
     no_args_is_help=True, help="Real silos: a server and its sites, over TLS, on Flower (docs/deploy.md)."
 )
+
+
+class SitePart(str, Enum):
+    """The half of a site that a process keeps running."""
+
+    both = "both"
+    trainer = "trainer"
+    node = "node"
+
 
 RunName = Annotated[str, typer.Option("--run", help="the run's name; its folder is runs/<name>")]
 
@@ -67,27 +77,67 @@ def site(
     accept: Annotated[
         bool, typer.Option("--accept", help="agree to what is shown; asked once for each experiment")
     ] = False,
+    trainer_user: Annotated[
+        str | None, typer.Option(help="as root: the user that holds data and keys, by name or number")
+    ] = None,
+    node_user: Annotated[
+        str | None, typer.Option(help="as root: the user that speaks to the server, by name or number")
+    ] = None,
+    hand_over: Annotated[
+        bool, typer.Option("--hand-over", help="as root: give the folder to the two users, and start nothing")
+    ] = False,
+    part: Annotated[
+        SitePart, typer.Option(help="run this half alone, as its user; the node in its own folder")
+    ] = SitePart.both,
     log_json: LogJSON = False,
     metrics_port: MetricsPort = None,
     metrics_host: MetricsHost = "127.0.0.1",
 ) -> None:
     """Show what this site is asked for; once that is accepted, join and stay, until interrupted."""
-    from fedloom.deploy import metrics, run_site
+    from fedloom.deploy import metrics, run_site, site_users
     from fedloom.deploy.logs import EventLog
+    from fedloom.deploy.settings import Site, read_settings
 
-    terms = run_site.terms(folder)
-    if not log_json:
-        out.print(table(list(terms.items())))
-    if accept:
-        run_site.accept(folder)
-    file = folder / "logs" / "site.jsonl"
-    with closing(EventLog(file, "site", say=say, as_json=log_json, site=terms["site"])) as log:
+    users = [site_users.User.of(name) for name in (trainer_user, node_user) if name is not None]
+    if len(users) == 1 or (hand_over and not users) or (users and part is not SitePart.both):
+        raise ExperimentError(
+            "--trainer-user and --node-user stand together, and without --part; --hand-over needs both"
+        )
+    if users and metrics_port is not None:
+        raise ExperimentError(
+            "--metrics-port goes with one half: start each by --part, with a port of its own"
+        )
+    if part is not SitePart.node:  # the node has no experiment, and joins once the trainer has started
+        terms = run_site.terms(folder)
+        if not log_json:
+            out.print(table(list(terms.items())))
+    divided = (folder / "node").is_dir()
+    if accept and part is not SitePart.node and not (users and divided):
+        run_site.accept(folder)  # a folder that is another user's is written by that user alone
+    if users:
+        trainer_half, node_half = users
+        site_users.hand_over(folder, trainer_half, node_half)
+        if not hand_over:
+            options = ["--log-json"] if log_json else []
+            site_users.run_halves(
+                folder.resolve(),
+                trainer_half,
+                node_half,
+                until_signalled(),
+                accept=accept and divided,
+                options=options,
+            )
+        return
+    name = read_settings(Site, folder / "site.yaml").name
+    with closing(
+        EventLog(folder / "logs" / "site.jsonl", "site", say=say, as_json=log_json, site=name)
+    ) as log:
 
         def around(trainer: Child, node: Child) -> AbstractContextManager[None]:
             collect = metrics.of_site(folder, trainer, node)
             return metrics.serving(metrics_port, metrics_host, collect, lambda line: log(line, "metrics"))
 
-        run_site.run_site(folder, log, until_signalled(), around)
+        run_site.run_site(folder, log, until_signalled(), part.value, around)
 
 
 @app.command(epilog="Example: fedloom deploy run hospitals/server --run first")

@@ -14,6 +14,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.deploy.addresses import in_url
 from fedloom.deploy.processes import Child
 from fedloom.deploy.status import ServerStatus, StatusReader
+from fedloom.deploy.trainer_link import endpoint
 from fedloom.deploy.trainer_log import read_counts
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def of_site(folder: Path, trainer: Child, node: Child) -> Collect:
         yield requests
         yield _plain_counter("site_request_seconds", "Seconds spent on requests", counts.seconds)
         yield _gauge("site_round", "Round of the last request", counts.round)
-        ready = (folder / "trainer.json").is_file() and trainer.alive
+        ready = endpoint(folder).is_file() and trainer.alive
         yield _gauge("site_trainer_up", "1 once the trainer has loaded foundation and data", float(ready))
 
     return collect

@@ -69,7 +69,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 umask=UMASK,
-                preexec_fn=_end_with_parent,
+                preexec_fn=end_with_parent,
             )
 
     @property
@@ -121,7 +121,7 @@ def _signal_group(pid: int, sign: signal.Signals) -> None:
         return
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Linux: end the child when its parent dies, for whatever reason."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG

@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.app_bundle import pinned_app, write_gates
 from fedloom.deploy.app_gate import APP, TRAINER, TURNED_AWAY
+from fedloom.deploy.demands import unmet
 from fedloom.deploy.flower_key import ask_for_key
 from fedloom.deploy.keeping import Keeper
 from fedloom.deploy.kit_version import check_version
@@ -19,11 +21,15 @@ from fedloom.deploy.logs import Log
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.settings import Site, experiment_digest, read_settings
+from fedloom.deploy.site_list import site_count
+from fedloom.deploy.trainer_link import ADDRESS, NODE, endpoint
 from fedloom.experiment.run import read_experiment
 from fedloom.privacy.settings import Privacy
 
 CERTIFICATE, SIGNATURE, REFUSED = "certificate verify failed", "401 Unauthorized", "[code: 2004]"
 """Log messages of a rejected SuperNode; its exit code does not identify the cause."""
+Part = Literal["both", "trainer", "node"]
+"""The half of a site that a process keeps running."""
 MISTAKE = 2
 """The trainer's exit code for unusable settings or data of the site."""
 
@@ -42,6 +48,7 @@ def terms(folder: Path) -> dict[str, str]:
         "requests that are done": ", ".join(site.requests),
         "code that runs": f"the fedloom installed here, called by its own Flower app ({pinned_app()[:16]}) and no other",
         "leaves this site": f"{', '.join(scope.shared) or 'no tensors'}{protection}; counts, losses and figures",
+        "this site demands": site.demands.sentence,
         "stays at this site": f"samples, answers, {', '.join(scope.personal) or 'no personal tensors'}",
         "personal state": str(folder.resolve() / "runs"),
     }
@@ -93,22 +100,24 @@ def run_site(
     folder: Path,
     log: Log,
     go_on: Callable[[], bool] = lambda: True,
+    part: Part = "both",
     around: Callable[[Child, Child], AbstractContextManager[None]] = lambda trainer, node: nullcontext(),
 ) -> None:
-    """Keep trainer and SuperNode running, inside `around(trainer, node)`; the SuperNode joins once the trainer has loaded.
+    """Keep trainer and SuperNode running, or one of them; the SuperNode joins once the trainer has started.
+
+    `folder` is the site's, or for the SuperNode alone its own (see `deploy.site_users`). `around(trainer, node)` is entered
+    before either starts.
 
     Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, and for data that
     cannot be used at a site that has not answered yet; at any other, a disk may only be late.
     """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
-    check_version(site, folder)
-    if not accepted(folder):
-        raise ExperimentError(
-            f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
-        )
-    address = folder / "trainer.json"
-    address.unlink(missing_ok=True)
+    address = folder / ADDRESS if part == "node" else endpoint(folder)
+    if part != "node":
+        check_version(site, folder)
+        _check(folder, site, part)
+        address.unlink(missing_ok=True)
     env = environment(folder / "flower", {TRAINER: str(address), APP: pinned_app()})
     env["PATH"] = f"{write_gates(folder / 'programs')}{os.pathsep}{env['PATH']}"
     turned_away = folder / TURNED_AWAY
@@ -126,18 +135,35 @@ def run_site(
             while go_on():
                 if trainer.code == MISTAKE and not has_answered:
                     raise ExperimentError(trainer.last_words(1).removeprefix("fedloom: "))
-                kept_trainer.tend()
-                if address.is_file() and kept_node.tend():
+                if part != "node":
+                    kept_trainer.tend()
+                if part != "trainer" and address.is_file() and kept_node.tend():
                     log(f"{site.name}: joins {site.server}", "joins", server=site.server)
                 if turned_away.is_file():
                     for line in sorted(set(turned_away.read_text(encoding="utf-8").splitlines())):
-                        log(f"{site.name}: {line}", "app_refused", "error")
+                        log(f"{site.name}: {line}", "server_refused", "error")
                     turned_away.unlink()
                 time.sleep(1.0)
     finally:
         node.stop()
         trainer.stop()
-        address.unlink(missing_ok=True)
+        if part != "node":
+            address.unlink(missing_ok=True)
+
+
+def _check(folder: Path, site: Site, part: Part) -> None:
+    """Raise ExperimentError where the site must not start."""
+    if part == "both" and (folder / NODE).is_dir():
+        raise ExperimentError(
+            f"{folder} is divided between two users; start it as root with --trainer-user and --node-user, or its halves by "
+            "themselves with --part"
+        )
+    if reason := unmet(site.demands, read_experiment(folder), site_count(site, folder)):
+        raise ExperimentError(f"{site.name} does not join: {reason}")
+    if not accepted(folder):
+        raise ExperimentError(
+            f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
+        )
 
 
 def refusal(node: Child, key_known: Callable[[], bool | None]) -> str | None:

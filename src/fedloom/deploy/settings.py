@@ -12,6 +12,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.core.validation import validated
 from fedloom.deploy.addresses import Endpoint, Host, SiteName
+from fedloom.deploy.demands import Demands
 from fedloom.deploy.wire import ALWAYS
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
@@ -80,6 +81,9 @@ class Site(BaseModel):
     port: int = Field(9094, ge=1, le=65535, description="a local port of the SuperNode")
     version: str | None = Field(
         None, max_length=50, description="the version of fedloom that the folder is of"
+    )
+    demands: Demands = Field(
+        Demands(), description="what the experiment and the server have to keep; otherwise the site refuses"
     )
 
 

@@ -31,6 +31,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.deploy.addresses import SiteName
 from fedloom.deploy.private_files import private_files
+from fedloom.deploy.settings import Site
 from fedloom.privacy.secure.signatures import Identity, PublicKeys
 
 LIST, SIGNING_KEY, CA = "sites.json", "signing.key", "ca.pem"
@@ -114,6 +115,11 @@ def read_list(file: Path, ca: Path) -> SiteList:
 def server_list(server: Path) -> SiteList | None:
     """The list of a server's folder; None in one of an older kit. Raises ExperimentError for a list that does not verify."""
     return read_list(server / LIST, server / "tls" / CA) if (server / LIST).is_file() else None
+
+
+def site_count(site: Site, folder: Path) -> int:
+    """The number of sites in a site's list, or in its settings where its kit has none. Raises ExperimentError."""
+    return len(read_list(folder / LIST, folder / CA).sites if (folder / LIST).is_file() else site.sites)
 
 
 @private_files()

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Group
@@ -11,8 +11,10 @@ from rich.live import Live
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.terminal_tables import fitted
-from fedloom.deploy.status import ServerStatus, StatusReader
 from fedloom.deploy.terminal import ServerFolder, out
+
+if TYPE_CHECKING:
+    from fedloom.deploy.status import ServerStatus, StatusReader
 
 
 def status(
@@ -26,6 +28,8 @@ def status(
     ] = False,
 ) -> None:
     """Show the current run: its round, losses, bytes and privacy budget, and each site's last answer or refusal."""
+    from fedloom.deploy.status import StatusReader
+
     reader = StatusReader(folder)
     if not watch:
         _print(reader.read(), as_json=as_json)
@@ -40,7 +44,7 @@ def status(
                     live.update(view(found, out.width), refresh=True)
 
 
-def view(found: ServerStatus, width: int) -> Group:
+def view(found: "ServerStatus", width: int) -> Group:
     """The status as tables of at most `width` columns."""
     if found.run is None:
         return Group("no run is current; `fedloom deploy run` begins one")
@@ -49,14 +53,14 @@ def view(found: ServerStatus, width: int) -> Group:
     return Group(fitted(("", ""), found.facts(), width, rule=False), "", fitted(header, sites, width))
 
 
-def _print(found: ServerStatus, *, as_json: bool, line: bool = False) -> None:
+def _print(found: "ServerStatus", *, as_json: bool, line: bool = False) -> None:
     if as_json:
         typer.echo(found.as_json(indent=None if line else 1))
     else:
         out.print(view(found, out.width))
 
 
-def _changes(reader: StatusReader) -> Iterator[ServerStatus]:
+def _changes(reader: "StatusReader") -> Iterator["ServerStatus"]:
     """The status, at once and whenever it has changed."""
     shown: ServerStatus | None = None
     while True:

@@ -15,8 +15,9 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, PayloadError
 from fedloom.core.plain_text import plain
 from fedloom.deploy.app_gate import turned_away
+from fedloom.deploy.demands import Spending, unmet
 from fedloom.deploy.settings import Site, check_deployable, experiment_digest
-from fedloom.deploy.site_list import read_identity, take_list
+from fedloom.deploy.site_list import read_identity, site_count, take_list
 from fedloom.deploy.state import SiteState
 from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
 from fedloom.experiment.build import build_from, client_shapes
@@ -26,6 +27,7 @@ from fedloom.federation.client import Client
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
 from fedloom.methods import State
+from fedloom.privacy.secure.messages import KEYS, MASKED
 from fedloom.privacy.secure.terms import Safeguards
 from fedloom.privacy.settings import Privacy
 from fedloom.tasks.base import Snapshot
@@ -37,13 +39,17 @@ class SiteTrainer:
     def __init__(self, site: Site, experiment: Experiment, folder: Path) -> None:
         """Load data and foundation. Raises ExperimentError for unusable data, an unusable model, or a kit that is too old."""
         check_deployable(experiment)
+        if reason := unmet(site.demands, experiment, site_count(site, folder)):
+            raise ExperimentError(reason)
         identity = None if experiment.privacy.secure is None else read_identity(folder)
+        budget, dp = site.demands.dp, experiment.privacy.dp
+        self.spending = None if budget is None or dp is None else Spending(folder, budget, dp)
         self.site, self.folder = site, folder
         self.experiment = experiment
         self.digest = experiment_digest(experiment)
         self.federation = build_client(site, experiment)
         self.client: Client = self.federation.clients[site.name]
-        self.client.safeguards = Safeguards(identity, report=self._report)
+        self.client.safeguards = Safeguards(identity, site.demands.fellows, self._report)
         self._states: dict[str, SiteState] = {}
 
     def answer(self, data: bytes) -> bytes:
@@ -78,6 +84,9 @@ class SiteTrainer:
             return Answer(self.site.name, question, error=stale).encode()
         if (kept := state.kept(request.round, request.step, question)) is not None:
             return kept
+        if self.spending is not None and (reason := self._spend(self.spending, request.name)):
+            self._report(reason)
+            return self._refused(question, reason)
         state.stand_before(request.round, request.step)
         self.client.states = state
         at = Round(request.round, self.experiment.rounds, self.experiment.seed)
@@ -115,6 +124,16 @@ class SiteTrainer:
     def _report(self, sentence: str) -> None:
         """Tell the site's own people what the server was refused, through its log and `deploy site`."""
         turned_away(self.folder, plain(f"refused the server: {sentence}"))
+
+    def _spend(self, spending: Spending, request: str) -> str | None:
+        """Count a sum in which this site's change leaves it; the reason where the budget does not allow another."""
+        secure = self.experiment.privacy.secure is not None
+        if secure and request not in (KEYS, MASKED):
+            return None
+        reason = spending.refusal()
+        if reason is None and (not secure or request == MASKED):
+            spending.take()
+        return reason
 
     def _state(self, run: str) -> SiteState:
         if run not in self._states:

@@ -1,8 +1,9 @@
 """The link between Flower's process and the warm trainer: messages over a loopback socket, authenticated by a shared secret.
 
 `multiprocessing.connection` of the standard library does the mutual authentication (HMAC of a random challenge) and frames the
-bytes; `send_bytes` and `recv_bytes` pickle nothing. The trainer writes its port and secret to a file with mode 0600. This
-module imports no framework, because Flower starts a process for every message.
+bytes; `send_bytes` and `recv_bytes` pickle nothing. The trainer writes its port and secret to a file with mode 0600, or 0640
+in a folder whose group is that of another user's SuperNode (see `deploy.site_users`). This module imports no framework, because
+Flower starts a process for every message.
 """
 
 import contextlib
@@ -11,6 +12,7 @@ import os
 import queue
 import secrets
 import socket
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +21,8 @@ from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, answer_challenge, deliver_challenge
 from pathlib import Path
 
+ADDRESS, NODE = "trainer.json", "node"
+"""File with the trainer's port and secret; the folder in a site's folder that a SuperNode with a user of its own works in."""
 LARGEST = 2**33
 """Largest accepted message, in bytes."""
 HANDSHAKE = 10.0
@@ -45,8 +49,8 @@ def ask(file: Path, message: bytes, patience: float = 300.0, tries: int = 3) -> 
     failures = 0
     while failures < tries:
         try:
-            endpoint = json.loads(file.read_text(encoding="utf-8"))
-            connection = _connect(int(endpoint["port"]), bytes.fromhex(endpoint["secret"]))
+            place = json.loads(file.read_text(encoding="utf-8"))
+            connection = _connect(int(place["port"]), bytes.fromhex(place["secret"]))
         except (*FAULTS, ValueError, KeyError):
             if time.monotonic() > until:
                 break
@@ -102,12 +106,19 @@ def serve(file: Path, answer: Callable[[bytes], bytes], go_on: Callable[[], bool
                 questions.get()[1].set_exception(ConnectionResetError())
 
 
+def endpoint(folder: Path) -> Path:
+    """The file with the port and secret of the trainer in a site's folder."""
+    return (folder / NODE if (folder / NODE).is_dir() else folder) / ADDRESS
+
+
 def _write_endpoint(file: Path, port: int, secret: bytes) -> None:
-    endpoint = json.dumps({"port": port, "secret": secret.hex(), "pid": os.getpid()})
+    place = json.dumps({"port": port, "secret": secret.hex(), "pid": os.getpid()})
     part = file.with_name(f".{file.name}.part")
     part.unlink(missing_ok=True)
     with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as handle:
-        handle.write(endpoint)
+        if part.parent.stat().st_mode & stat.S_ISGID:
+            os.fchmod(handle.fileno(), 0o640)
+        handle.write(place)
     part.replace(file)
 
 

@@ -13,7 +13,7 @@ from fedloom.core.terminal import visible
 from fedloom.deploy.logs import EventLog
 from fedloom.deploy.settings import Site, read_settings
 from fedloom.deploy.trainer import SiteTrainer
-from fedloom.deploy.trainer_link import serve
+from fedloom.deploy.trainer_link import endpoint, serve
 from fedloom.deploy.trainer_log import noted
 from fedloom.experiment.run import read_experiment
 
@@ -33,7 +33,7 @@ def main(folder: Path) -> None:
     log("", "loaded", seconds=round(time.perf_counter() - began, 2))
     parent = os.getppid()
     answer = noted(trainer.answer, folder, log, experiment.firewall)
-    serve(folder / "trainer.json", answer, lambda: os.getppid() == parent)
+    serve(endpoint(folder), answer, lambda: os.getppid() == parent)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.deploy import current_run
 from fedloom.deploy.run_site import accepted, terms
 from fedloom.deploy.settings import Deployment, Site, read_settings
+from fedloom.deploy.trainer_link import endpoint
 from fedloom.experiment.watch.folder_view import View
 from fedloom.experiment.watch.growing import Document
 from fedloom.experiment.watch.run_view import RunView, table
@@ -105,7 +106,7 @@ class SiteView:
 
     def snapshot(self) -> dict[str, Any]:
         """The page's values."""
-        up, agreed, answers = (self.folder / "trainer.json").is_file(), accepted(self.folder), self._answers()
+        up, agreed, answers = endpoint(self.folder).is_file(), accepted(self.folder), self._answers()
         if (up, agreed, answers) != self._seen:
             self._seen = up, agreed, answers
             self._shown = self._fields(answers, up=up, agreed=agreed)

@@ -48,6 +48,6 @@ class Terms:
         for group in roster.groups.get(client, ()):
             if (others := roster.least_of(group) - 1) < fellows:
                 raise ProtocolError(
-                    f"the sum of {group} could be opened with {others} others in it, and {client} demands {fellows}; "
-                    f"{len(roster.clients)} clients take part"
+                    f"too few fellows: the sum of {group} could be opened with {others}, and {client} demands {fellows} "
+                    f"({len(roster.clients)} clients take part)"
                 )
