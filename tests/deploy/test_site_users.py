@@ -149,7 +149,7 @@ def test_a_half_starts_its_own_process_alone(folder, monkeypatch) -> None:
     for part in ("trainer", "node"):
         (folder / "started").unlink(missing_ok=True)
         (folder / "trainer.json").write_text("{}") if part == "node" else None
-        run_site.run_site(folder, started.append, lambda: not (folder / "started").exists(), part)
+        run_site.run_site(folder, said_into(started), lambda: not (folder / "started").exists(), part)
         assert (folder / "started").read_text().split() == [part]
     assert started == ["north: joins localhost:443"]
     assert (folder / "trainer.json").exists(), "the trainer's file is not the node's to remove"

@@ -38,6 +38,8 @@ NEVER_HELD = ("runs", "real", "site")
 """Folders that commands make: in this checkout they may be there, in a fresh clone they are not."""
 OTHERS = {
     "nginx": "the web server of a deployment",
+    "cp": "of the shell",
+    "systemctl": "of the system that runs a deployment",
     ".ci/run": "make lint and make test",
     ".venv/bin/pre-commit": "an optional tool of contributors",
     "export": "of the shell",
