@@ -14,6 +14,7 @@ from fedloom.deploy import current_run as current
 from fedloom.deploy.descriptions import Described, read_descriptions
 from fedloom.deploy.kit_changes import add_site, remove_site
 from fedloom.deploy.members import Change, Joining, Members
+from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.settings import Deployment, Site, read_settings
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.site_list import read_list
@@ -22,7 +23,7 @@ from fedloom.deploy.trainer_link import serve
 from fedloom.deploy.wire import Request
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
-from tests.deploy.silos import Killed
+from tests.deploy.silos import Killed, Silos
 
 flower = pytest.importorskip("fedloom.deploy.flower_server", reason="Flower is not installed")
 from tests.deploy.hand_grid import HandGrid  # noqa: E402
@@ -164,6 +165,55 @@ def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_kill
     assert [[e.get(k) for k in told] for e in again] == [[e.get(k) for k in told] for e in ledger]
     summary = (killed.path / "summary.json").read_text()
     assert all(f'"client": "{name}"' in summary for name in (*FIRST, NEW))
+
+
+@pytest.mark.slow
+def test_a_secure_sum_takes_a_new_site_in_and_goes_on_without_one_that_left(tmp_path) -> None:
+    pytest.importorskip("Crypto", reason="the extra privacy is not installed")
+    names = ("image-01", "image-02", "image-03")
+    experiment = Experiment.parse(
+        {
+            "rounds": 3,
+            "method": "ffa-lora",
+            "data": {"clients": {"image": 4}, "train": 4, "test": 1},
+            "training": {"batch_size": 4},
+            "privacy": {"secure": {"least": 3}},
+            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 3},
+            "engine": {"cohort": "off", "device": "cpu"},
+        }
+    )
+    kit = tmp_path / "kit"
+    write_kit(kit, experiment, Deployment(sites=names))
+    silos = Known(experiment, (*names, "image-04"), kit / "sites")
+
+    def change(site: str, question: bytes) -> Iterator[tuple[str, bytes | Lost]]:
+        at = Request.decode(question).round
+        sites = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
+        if at == 1 and "image-04" not in sites:
+            add_site(kit, "image-04", kit / "ca.key")
+        if at == 2 and "image-02" in sites:
+            remove_site(kit, "image-02", kit / "ca.key")
+        yield site, silos.trainer(site).answer(question)
+
+    silos.between = change
+    path = current.begin(kit / "server", "run")
+    current.serve_current(kit / "server", lambda deployment: silos)
+    ledger = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
+    assert [(e["answered"], e["refused"]) for e in ledger] == [
+        (list(names), {}),
+        ([*names, "image-04"], {}),
+        (["image-01", "image-03", "image-04"], {}),
+    ]
+
+
+class Known(Silos):
+    """A carrier whose sites are all there, with the folders of a kit."""
+
+    def write_kit(self) -> None:
+        pass
+
+    def wait_for(self, sites: tuple[str, ...], seconds: float) -> list[str]:
+        return []
 
 
 def joining(tmp_path: Path, wanted: list[str], **changes: Callable[..., Any]) -> Joining:

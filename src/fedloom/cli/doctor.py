@@ -40,6 +40,7 @@ def examine() -> list[Check]:
         _package("pillow-heif", 'HEIC pictures; pip install "fedloom[media]"'),
         _package("pydicom", 'DICOM pictures; pip install "fedloom[media]"'),
         _package("flwr", 'deployments; pip install "fedloom[flower]"'),
+        _package("prometheus-client", 'metrics of deployments; pip install "fedloom[metrics]"'),
         _package("tensorboard", 'a tracker; pip install "fedloom[tensorboard]"'),
         _package("wandb", 'a tracker; pip install "fedloom[wandb]"'),
         _package("mlflow-skinny", 'a tracker; pip install "fedloom[mlflow]"'),

@@ -39,7 +39,7 @@ def status(
             for found in _changes(reader):
                 _print(found, as_json=as_json, line=True)
         else:
-            with Live(console=out, auto_refresh=False, vertical_overflow="visible") as live:
+            with Live(console=out, auto_refresh=False) as live:
                 for found in _changes(reader):
                     live.update(view(found, out.width), refresh=True)
 
