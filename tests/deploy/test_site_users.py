@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,12 +103,15 @@ def test_data_that_the_node_could_read_and_data_that_the_trainer_cannot_are_refu
 def test_both_halves_run_as_their_users_and_end_together(folder, users, monkeypatch) -> None:
     trainer, node = users
     hand_over(folder, trainer, node)
-    script = 'id -un > "$0/who"; cat "$1" > "$0/read" 2>/dev/null; trap "echo > $0/ended; exit" TERM; sleep 60 & wait'
+    script = (
+        'id -un > "$0/who"; cat "$1" > "$0/read" 2>/dev/null; trap "echo > $0/ended; exit" TERM; echo > "$0/ready"; '
+        "sleep 60 & wait"
+    )
     others = {"trainer": folder / "node/node.key", "node": folder / "signing.key"}
     command = lambda place, part: ["/bin/sh", "-c", script, str(place), str(others[part])]  # noqa: E731
     monkeypatch.setattr(site_users, "_command", command)
     places = (folder, folder / "node")
-    run_halves(folder, trainer, node, lambda: not all((p / "read").exists() for p in places))
+    run_halves(folder, trainer, node, lambda: not all((p / "ready").exists() for p in places))
     assert [(p / "who").read_text().strip() for p in places] == ["nobody", "daemon"]
     assert [(p / "read").read_text() for p in places] == ["", ""], "neither reads the other's key"
     assert all((p / "ended").exists() for p in places)
@@ -138,20 +142,21 @@ def test_users_that_cannot_be_taken_are_one_sentence(folder, users, monkeypatch)
 
 
 def test_a_half_starts_its_own_process_alone(folder, monkeypatch) -> None:
-    started: list[str] = []
+    started, log = folder / "started", []
 
     def command(name: str) -> list[str]:
-        return ["/bin/sh", "-c", f"echo {name} >> {folder}/started; exec sleep 60"]
+        return ["/bin/sh", "-c", f"echo {name} >> {started}; exec sleep 60"]
 
     monkeypatch.setattr(run_site, "_trainer", lambda f: command("trainer"))
     monkeypatch.setattr(run_site, "_supernode", lambda f, s: command("node"))
-    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(run_site.time, "sleep", lambda seconds: threading.Event().wait(0.01))
     for part in ("trainer", "node"):
-        (folder / "started").unlink(missing_ok=True)
-        (folder / "trainer.json").write_text("{}") if part == "node" else None
-        run_site.run_site(folder, said_into(started), lambda: not (folder / "started").exists(), part)
-        assert (folder / "started").read_text().split() == [part]
-    assert started == ["north: joins localhost:443"]
+        started.write_text("")
+        if part == "node":
+            (folder / "trainer.json").write_text("{}")
+        run_site.run_site(folder, said_into(log), lambda: not started.read_text().endswith("\n"), part)
+        assert started.read_text().split() == [part]
+    assert log == ["north: joins localhost:443"]
     assert (folder / "trainer.json").exists(), "the trainer's file is not the node's to remove"
 
 
