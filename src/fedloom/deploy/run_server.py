@@ -187,14 +187,14 @@ class Server:
         if now < self._next:
             return
         self.log(
-            f"run {name}: {'goes on' if rounds >= 0 else 'begins'}", "run_submitted", run=name, round=rounds
+            f"run {name}: {'goes on' if rounds >= 0 else 'begins'}", "run_submitted", name=name, round=rounds
         )
         try:
             self.flower("run", str(self.folder / "app"), "fedloom")
             self._next = time.monotonic() + PATIENCE + self._pauses.next()
         except ExperimentError as error:
             pause = self._pauses.next()
-            self.log(f"run {name}: {error}; tried again in {pause:.0f} s", "not_submitted", "error", run=name)
+            self.log(f"run {name}: {error}; tried again in {pause:.0f} s", "not_submitted", "error", name=name)
             self._next = time.monotonic() + pause
 
 

@@ -166,7 +166,8 @@ def _count(counts: dict[str, dict[str, Any]], site: str, kind: str, last: str) -
 def _seconds(entries: Sequence[LedgerEntry]) -> dict[str, float]:
     seconds: dict[str, float] = {}
     for entry in entries:
-        seconds[entry.request] = seconds.get(entry.request, 0.0) + entry.seconds
+        if entry.seconds:  # the ledger times training, not evaluation
+            seconds[entry.request] = seconds.get(entry.request, 0.0) + entry.seconds
     return seconds
 
 
