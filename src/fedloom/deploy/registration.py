@@ -28,6 +28,11 @@ class Registration:
     def match(self, sites: Collection[str]) -> None:
         """Register the keys of these sites and unregister all others, each once. Raises ExperimentError; it can be repeated."""
         known = self._read()
+        for site in sites:
+            if not (file := self._file(site)).is_file():
+                raise ExperimentError(
+                    f"{site} is one of the sites, and {file} is missing; `fedloom deploy add-site` writes it"
+                )
         for site in sorted(known):
             if site not in sites or known[site]["key"] not in ("", self._key(site)):
                 self._unregister(site, known)
@@ -36,7 +41,7 @@ class Registration:
                 self._register(site, known)
 
     def _register(self, site: str, known: dict[str, dict[str, str]]) -> None:
-        file = str(self.folder / "nodes" / f"{site}.pub")
+        file = str(self._file(site))
         try:
             said = self.flower("supernode", "register", file, "fedloom", "--format", "json", "--name", site)
             node = str(_fields(said).get("node-id", ""))
@@ -69,8 +74,11 @@ class Registration:
         left = ids - {entry["node"] for entry in known.values()}
         return left.pop() if len(left) == 1 else ""
 
+    def _file(self, site: str) -> Path:
+        return self.folder / "nodes" / f"{site}.pub"
+
     def _key(self, site: str) -> str:
-        return hashlib.sha256((self.folder / "nodes" / f"{site}.pub").read_bytes()).hexdigest()
+        return hashlib.sha256(self._file(site).read_bytes()).hexdigest()
 
     def _read(self) -> dict[str, dict[str, str]]:
         found = json.loads(self.file.read_text()) if self.file.is_file() else {}

@@ -194,7 +194,9 @@ class Server:
             self._next = time.monotonic() + PATIENCE + self._pauses.next()
         except ExperimentError as error:
             pause = self._pauses.next()
-            self.log(f"run {name}: {error}; tried again in {pause:.0f} s", "not_submitted", "error", name=name)
+            self.log(
+                f"run {name}: {error}; tried again in {pause:.0f} s", "not_submitted", "error", name=name
+            )
             self._next = time.monotonic() + pause
 
 

@@ -136,7 +136,7 @@ class SiteView:
         else:
             status = Status("stopped", f"Not running: {last}; fedloom deploy site joins the server")
         lines = [
-            [run, str(number), time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when))]
+            [str(number), time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(when)), run]
             for run, number, when in answers
         ]
         try:
@@ -147,5 +147,5 @@ class SiteView:
             "title": f"site {self.name}",
             "status": status.fields(),
             "facts": facts,
-            "tables": [table("answers", "Answers kept", ["run", "round", "at"], lines)] if lines else [],
+            "tables": [table("answers", "Answers kept", ["round", "at", "run"], lines)] if lines else [],
         }

@@ -191,7 +191,7 @@ def _ledger(entries: Sequence[LedgerEntry]) -> Iterable[dict[str, Any]]:
                 {"text": str(len(entry.answered)), "state": "bad" if entry.refused or entry.silent else ""},
                 human_bytes(entry.bytes_up),
                 human_bytes(entry.bytes_down),
-                "<0.1 s" if entry.seconds < 0.05 else show(entry.seconds, "seconds"),
+                _time(entry.seconds),
                 {"text": "; ".join(faults) or "—", "long": True},
             ]
         )
@@ -263,6 +263,11 @@ def _mapping(value: object) -> Mapping[str, Any]:
 
 def _percent(value: object) -> str | None:
     return f"{value:.0%}" if isinstance(value, float) and math.isfinite(value) and value != 1 else None
+
+
+def _time(seconds: float) -> str:
+    """A request's time; a dash where the ledger has none."""
+    return "—" if seconds == 0 else "<0.1 s" if seconds < 0.05 else show(seconds, "seconds")
 
 
 def _number(value: float) -> str:
