@@ -63,13 +63,26 @@ def test_compose_starts_the_server_behind_its_proxy_alone(kit, monkeypatch) -> N
     assert services["server"]["user"] == "1000:1000"
 
 
-def test_compose_gives_a_site_its_data_to_read_alone(kit, monkeypatch) -> None:
-    monkeypatch.setenv("FEDLOOM_USER", "7:8")
+def test_compose_gives_a_sites_data_to_the_trainer_alone(kit, monkeypatch) -> None:
+    monkeypatch.setenv("TRAINER_USER", "7:8")
+    monkeypatch.delenv("NODE_USER", raising=False)
     monkeypatch.setenv("DATA", "/srv/of/the/hospital")
-    [site] = compose(kit / "sites" / "north")["services"].values()
-    assert targets(site) == {"/srv/fedloom": False, "/srv/data": True}
-    assert site["user"] == "7:8"
-    assert "ports" not in site
+    services = compose(kit / "sites" / "north")["services"]
+    assert targets(services["trainer"]) == {"/srv/fedloom": False, "/srv/data": True}
+    assert targets(services["node"]) == {"/srv/node": False}
+    assert (services["trainer"]["user"], services["node"]["user"]) == ("7:8", "2002:2002")
+    assert services["trainer"]["network_mode"] == "service:node"
+    assert not any("ports" in service for service in services.values())
+
+
+def test_the_halves_of_a_site_in_containers_are_two_users_and_only_one_sees_the_folder(kit) -> None:
+    """The file itself, where there is no Compose to read it."""
+    services = yaml.safe_load((kit / "sites/north/compose.yaml").read_text())["services"]
+    assert services["node"]["volumes"] == ["./node:/srv/node"]
+    assert services["trainer"]["volumes"] == [".:/srv/fedloom", "${DATA:-./data}:/srv/data:ro"]
+    assert services["node"]["user"] != services["trainer"]["user"]
+    for part, place in (("node", "/srv/node"), ("trainer", "/srv/fedloom")):
+        assert services[part]["command"] == f"deploy site {place} --part {part}"
 
 
 def test_the_image_has_everything_that_the_wheel_is_built_from() -> None:
