@@ -5,14 +5,17 @@ import shutil
 import stat
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from fedloom.core.errors import ExperimentError
 from fedloom.deploy import run_site, site_users
+from fedloom.deploy.commands import app
 from fedloom.deploy.settings import Deployment
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.site_users import User, hand_over, run_halves
@@ -111,7 +114,13 @@ def test_both_halves_run_as_their_users_and_end_together(folder, users, monkeypa
     command = lambda place, part: ["/bin/sh", "-c", script, str(place), str(others[part])]  # noqa: E731
     monkeypatch.setattr(site_users, "_command", command)
     places = (folder, folder / "node")
-    run_halves(folder, trainer, node, lambda: not all((p / "ready").exists() for p in places))
+    until = time.monotonic() + 20
+    run_halves(
+        folder,
+        trainer,
+        node,
+        lambda: time.monotonic() < until and not all((p / "ready").exists() for p in places),
+    )
     assert [(p / "who").read_text().strip() for p in places] == ["nobody", "daemon"]
     assert [(p / "read").read_text() for p in places] == ["", ""], "neither reads the other's key"
     assert all((p / "ended").exists() for p in places)
@@ -166,3 +175,19 @@ def test_the_secret_is_the_groups_only_in_a_folder_that_is_shared(tmp_path) -> N
         (tmp_path / name).chmod(mode)
         _write_endpoint(tmp_path / name / "trainer.json", 1, b"s")
         assert stat.S_IMODE((tmp_path / name / "trainer.json").stat().st_mode) == file_mode
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer-user", "nobody"],
+        ["--node-user", "daemon"],
+        ["--hand-over"],
+        ["--trainer-user", "nobody", "--node-user", "daemon", "--part", "trainer"],
+    ],
+)
+def test_options_for_two_users_stand_together(options, folder) -> None:
+    done = CliRunner().invoke(app, ["site", str(folder), *options])
+    assert isinstance(done.exception, ExperimentError)
+    assert "stand together" in str(done.exception)
+    assert (folder / "node.key").exists()

@@ -97,7 +97,7 @@ def hand_over(folder: Path, trainer: User, node: User) -> None:
 
 
 def _divide(folder: Path, trainer: User, node: User) -> None:
-    """Lay out the folder as the module's docstring says. Until the end all of it is still its first owner's."""
+    """Lay out the folder as the module's docstring says."""
     inner = folder / f".{NODE}.part"
     shutil.rmtree(inner, ignore_errors=True)
     inner.mkdir(mode=0o700)
@@ -112,10 +112,10 @@ def _divide(folder: Path, trainer: User, node: User) -> None:
                 path.chmod(stat.S_IMODE(path.stat().st_mode) & 0o700)
     os.chown(inner, trainer.uid, node.gid)
     inner.chmod(0o3770)
-    inner.rename(folder / NODE)
-    (folder / "node.key").unlink()
     os.chown(folder, trainer.uid, trainer.gid)
     folder.chmod(0o711)
+    inner.rename(folder / NODE)  # last but one, so that whatever was cut off begins again
+    (folder / "node.key").unlink()
 
 
 def _below(folder: Path) -> Iterator[Path]:
