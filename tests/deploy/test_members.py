@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from fedloom.deploy.descriptions import Described, read_descriptions
 from fedloom.deploy.kit_changes import add_site, remove_site
 from fedloom.deploy.members import Change, Joining, Members
 from fedloom.deploy.remote_engine import Lost
+from fedloom.deploy.server import check_change
 from fedloom.deploy.settings import Deployment, Site, read_settings
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.site_list import read_list
@@ -274,6 +276,13 @@ def test_too_few_that_are_left_end_the_run_in_a_sentence_and_change_nothing(tmp_
         join(2)
     assert sorted(join.clients) == ["a", "b"]
     assert Members.of(tmp_path / "state", ("a", "b"), 1).changes == []
+
+
+def test_a_budget_that_counts_on_turns_keeps_its_sites() -> None:
+    turns: Any = SimpleNamespace(privacy=SimpleNamespace(dp=SimpleNamespace(in_turns=True)))
+    clients: Any = {"a": "a", "c": "c"}
+    with pytest.raises(ExperimentError, match="deals the sites' turns by all their names"):
+        check_change(turns, None, clients, {"a", "b"})  # type: ignore[arg-type]
 
 
 def test_a_damaged_record_of_members_is_one_sentence(tmp_path) -> None:

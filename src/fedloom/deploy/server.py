@@ -187,11 +187,23 @@ def _joining(
         describe,
         keep,
         client,
-        lambda clients: check_clients(experiment, engine.model, clients),
+        lambda clients: check_change(experiment, engine.model, clients, set(engine.clients)),
         federation.clients_changed,
     )
     federation.before_round = joining
     return joining
+
+
+def check_change(
+    experiment: Experiment, model: Trainable, clients: Mapping[str, Client], before: Collection[str]
+) -> None:
+    """Raise ExperimentError where a run cannot go on with these clients instead of those `before`."""
+    turns = getattr(experiment.privacy.dp, "in_turns", False)  # of mechanisms that are not Poisson sampling
+    if turns and set(clients) != set(before):
+        raise ExperimentError(
+            "privacy.dp deals the sites' turns by all their names, and its budget counts on them; begin another run"
+        )
+    check_clients(experiment, model, clients)
 
 
 def _stranger(experiment: Experiment, model: Trainable, held: Collection[str], site: Described) -> str | None:
