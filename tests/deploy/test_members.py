@@ -144,7 +144,7 @@ def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_kill
         3: ["image-01", OLD, NEW],
         4: ["image-01", NEW],
     }
-    changes = [(e["round"], e["answered"], e["left"]) for e in ledger if e["request"] == "members"]
+    changes = [(e["round"], e["joined"], e["left"]) for e in ledger if e["request"] == "members"]
     assert changes == [(2, [NEW], []), (4, [], [OLD])]
     assert [a for a in whole.asked if a[2] == OLD and a[0] == 4] == []
     lists = [
@@ -161,7 +161,7 @@ def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_kill
         assert killed.kills == []
         assert killed.outcome() == expected
         again = RunFolder(killed.path).history("ledger.jsonl")
-    told = ("round", "request", "asked", "answered", "refused", "notes")
+    told = ("round", "request", "asked", "answered", "refused", "joined", "left", "notes")
     assert [[e.get(k) for k in told] for e in again] == [[e.get(k) for k in told] for e in ledger]
     summary = (killed.path / "summary.json").read_text()
     assert all(f'"client": "{name}"' in summary for name in (*FIRST, NEW))
@@ -240,7 +240,7 @@ def test_turns_that_are_dealt_among_the_first_sites_take_no_new_one_and_lose_non
     with pytest.raises(ExperimentError, match="the run cannot go on without image-02"):
         current.serve_current(kit / "server", lambda deployment: silos)
     [joining] = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "members"]
-    assert "deals turns among the sites of the run's beginning" in joining["refused"]["image-05"]
+    assert "deals the sites' turns by all their names" in joining["refused"]["image-05"]
     assert "the run cannot go on without image-02: privacy.dp.mechanism" in (current.failure(path) or "")
 
 
@@ -277,7 +277,7 @@ def test_a_site_that_cannot_join_is_refused_by_name_and_the_others_go_on(tmp_pat
     join = joining(tmp_path, ["a", "b", "c", "d"], client=client)
     [line] = join(3)
     assert sorted(join.clients) == ["a", "b", "c"]
-    assert (line["answered"], line["refused"]) == (
+    assert (line["joined"], line["refused"]) == (
         ["c"],
         {"d": "cannot join: no site of the run's beginning holds audio"},
     )
