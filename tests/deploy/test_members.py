@@ -170,38 +170,12 @@ def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_kill
 @pytest.mark.slow
 def test_a_secure_sum_takes_a_new_site_in_and_goes_on_without_one_that_left(tmp_path) -> None:
     pytest.importorskip("Crypto", reason="the extra privacy is not installed")
-    names = ("image-01", "image-02", "image-03")
-    experiment = Experiment.parse(
-        {
-            "rounds": 3,
-            "method": "ffa-lora",
-            "data": {"clients": {"image": 4}, "train": 4, "test": 1},
-            "training": {"batch_size": 4},
-            "privacy": {"secure": {"least": 3}},
-            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 3},
-            "engine": {"cohort": "off", "device": "cpu"},
-        }
-    )
-    kit = tmp_path / "kit"
-    write_kit(kit, experiment, Deployment(sites=names))
-    silos = Known(experiment, (*names, "image-04"), kit / "sites")
-
-    def change(site: str, question: bytes) -> Iterator[tuple[str, bytes | Lost]]:
-        at = Request.decode(question).round
-        sites = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
-        if at == 1 and "image-04" not in sites:
-            add_site(kit, "image-04", kit / "ca.key")
-        if at == 2 and "image-02" in sites:
-            remove_site(kit, "image-02", kit / "ca.key")
-        yield site, silos.trainer(site).answer(question)
-
-    silos.between = change
-    path = current.begin(kit / "server", "run")
-    current.serve_current(kit / "server", lambda deployment: silos)
+    silos, path = changing(tmp_path, 3, "ffa-lora", privacy={"secure": {"least": 3}})
+    current.serve_current(path.parents[1], lambda deployment: silos)
     ledger = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
     assert [(e["answered"], e["refused"]) for e in ledger] == [
-        (list(names), {}),
-        ([*names, "image-04"], {}),
+        (["image-01", "image-02", "image-03"], {}),
+        (["image-01", "image-02", "image-03", "image-04"], {}),
         (["image-01", "image-03", "image-04"], {}),
     ]
 
@@ -209,39 +183,45 @@ def test_a_secure_sum_takes_a_new_site_in_and_goes_on_without_one_that_left(tmp_
 @pytest.mark.slow
 def test_turns_that_are_dealt_among_the_first_sites_take_no_new_one_and_lose_none(tmp_path) -> None:
     pytest.importorskip("Crypto", reason="the extra privacy is not installed")
-    names = ("image-01", "image-02", "image-03", "image-04")
+    method = {"name": "ffa-lora", "weights": "uniform"}
+    dp = {"mechanism": "tree", "noise_multiplier": 0.01}
+    silos, path = changing(tmp_path, 4, method, privacy={"dp": dp}, cohort={"fraction": 0.5})
+    with pytest.raises(ExperimentError, match="the run cannot go on without image-02"):
+        current.serve_current(path.parents[1], lambda deployment: silos)
+    [joining] = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "members"]
+    assert "deals the sites' turns by all their names" in joining["refused"]["image-05"]
+    assert "the run cannot go on without image-02: privacy.dp.mechanism" in (current.failure(path) or "")
+
+
+def changing(folder: Path, sites: int, method: Any, **settings: Any) -> tuple["Known", Path]:
+    """A run between `sites` sites, begun and not served yet: one more is added in round 1, and image-02 removed in round 2."""
+    *names, new = (f"image-{n:02d}" for n in range(1, sites + 2))
     experiment = Experiment.parse(
         {
-            "rounds": 4,
-            "method": {"name": "ffa-lora", "weights": "uniform"},
-            "data": {"clients": {"image": 5}, "train": 2, "test": 1},
-            "training": {"batch_size": 2},
-            "cohort": {"fraction": 0.5},
-            "privacy": {"dp": {"mechanism": "tree", "noise_multiplier": 0.01}},
-            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 4},
+            "rounds": sites,
+            "method": method,
+            "data": {"clients": {"image": sites + 1}, "train": 4, "test": 1},
+            "training": {"batch_size": 4},
+            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 9},
             "engine": {"cohort": "off", "device": "cpu"},
+            **settings,
         }
     )
-    kit = tmp_path / "kit"
-    write_kit(kit, experiment, Deployment(sites=names))
-    silos = Known(experiment, (*names, "image-05"), kit / "sites")
+    kit = folder / "kit"
+    write_kit(kit, experiment, Deployment(sites=tuple(names)))
+    silos = Known(experiment, (*names, new), kit / "sites")
 
     def change(site: str, question: bytes) -> Iterator[tuple[str, bytes | Lost]]:
         at = Request.decode(question).round
-        sites = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
-        if at == 1 and "image-05" not in sites:
-            add_site(kit, "image-05", kit / "ca.key")
-        if at == 2 and "image-02" in sites:
+        listed = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
+        if at == 1 and new not in listed:
+            add_site(kit, new, kit / "ca.key")
+        if at == 2 and "image-02" in listed:
             remove_site(kit, "image-02", kit / "ca.key")
         yield site, silos.trainer(site).answer(question)
 
     silos.between = change
-    path = current.begin(kit / "server", "run")
-    with pytest.raises(ExperimentError, match="the run cannot go on without image-02"):
-        current.serve_current(kit / "server", lambda deployment: silos)
-    [joining] = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "members"]
-    assert "deals the sites' turns by all their names" in joining["refused"]["image-05"]
-    assert "the run cannot go on without image-02: privacy.dp.mechanism" in (current.failure(path) or "")
+    return silos, current.begin(kit / "server", "run")
 
 
 class Known(Silos):
