@@ -4,23 +4,27 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from fedloom.core.errors import DiskError, ExperimentError
-from fedloom.core.tensor_files import digest_of
+from fedloom.core.payload import Payload
+from fedloom.core.tensor_files import digest_of, read_checked
 from fedloom.deploy import current_run as current
-from fedloom.deploy.descriptions import Described, read_descriptions
+from fedloom.deploy import server
+from fedloom.deploy.descriptions import Described, read_descriptions, write_descriptions
 from fedloom.deploy.kit_changes import add_site, remove_site
 from fedloom.deploy.members import Change, Joining, Members
-from fedloom.deploy.remote_engine import Lost
+from fedloom.deploy.remote_engine import Lost, RemoteEngine
 from fedloom.deploy.settings import Deployment, Site, read_settings
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.site_list import read_list
 from fedloom.deploy.trainer import SiteTrainer
 from fedloom.deploy.trainer_link import serve
-from fedloom.deploy.wire import Request
+from fedloom.deploy.wire import Answer, Request, fingerprint
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
 from tests.deploy.silos import Killed, Silos
@@ -168,9 +172,12 @@ def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_kill
 
 
 @pytest.mark.slow
-def test_a_secure_sum_takes_a_new_site_in_and_goes_on_without_one_that_left(tmp_path) -> None:
+@pytest.mark.parametrize("dp", [None, {"clip": 0.01, "noise_multiplier": "calibrated", "epsilon": 50.0}])
+def test_a_secure_sum_takes_a_new_site_in_and_goes_on_without_one_that_left(dp, tmp_path) -> None:
     pytest.importorskip("Crypto", reason="the extra privacy is not installed")
-    silos, path = changing(tmp_path, 3, "ffa-lora", privacy={"secure": {"least": 3}})
+    privacy = {"secure": {"least": 3}} | ({} if dp is None else {"dp": dp})
+    method = {"name": "ffa-lora", "weights": "uniform"}
+    silos, path = changing(tmp_path, 3, method, privacy=privacy)
     current.serve_current(path.parents[1], lambda deployment: silos)
     ledger = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
     assert [(e["answered"], e["refused"]) for e in ledger] == [
@@ -178,6 +185,72 @@ def test_a_secure_sum_takes_a_new_site_in_and_goes_on_without_one_that_left(tmp_
         (["image-01", "image-02", "image-03", "image-04"], {}),
         (["image-01", "image-03", "image-04"], {}),
     ]
+
+
+def test_a_site_that_comes_back_with_a_new_folder_gets_all_changes_of_the_base(tmp_path) -> None:
+    """FLoRA sends each site the changes that it lacks; a new folder lacks those that the old one had."""
+    names = ("image-01", "image-02")
+    experiment = Experiment.parse(
+        {
+            "rounds": 4,
+            "method": "flora",
+            "data": {"clients": {"image": 2}, "train": 2, "test": 1},
+            "training": {"batch_size": 2},
+            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 4},
+            "engine": {"cohort": "off", "device": "cpu"},
+        }
+    )
+    kit = tmp_path / "kit"
+    write_kit(kit, experiment, Deployment(sites=names))
+    silos = Known(experiment, names, kit / "sites")
+
+    def change(site: str, question: bytes) -> Iterator[tuple[str, bytes | Lost]]:
+        at = Request.decode(question).round
+        sites = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
+        if at == 2 and OLD in sites and OLD in silos.trainers:
+            yield site, silos.trainer(site).answer(question)
+            if site == OLD:
+                remove_site(kit, OLD, kit / "ca.key")
+                del silos.trainers[OLD]
+                (kit / "sites" / OLD).rename(kit / "before")
+            return
+        if at == 3 and OLD not in sites:
+            add_site(kit, OLD, kit / "ca.key")
+        yield site, silos.trainer(site).answer(question)
+
+    silos.between = change
+    path = current.begin(kit / "server", "run")
+    current.serve_current(kit / "server", lambda deployment: silos)
+    trained = [e["answered"] for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
+    assert trained == [list(names), list(names), ["image-01"], list(names)]
+    stayed, back = (max((kit / "sites" / n / "runs").glob("*/personal/*")) for n in names)
+    bases = [{n: t for n, t in read_checked(f).items() if ".merged_" in n} for f in (stayed, back)]
+    assert bases[0]
+    assert all(torch.equal(tensor, bases[1][name]) for name, tensor in bases[0].items())
+
+
+def test_a_site_that_comes_back_with_other_modalities_is_refused(tmp_path) -> None:
+    """A resumed run builds its model from the descriptions of the sites of the beginning, which would have changed."""
+    before = {n: Described(holds=("image", "text"), train=1, test=1) for n in ("a", "b")}
+    write_descriptions(tmp_path, before)
+
+    class Carrier:
+        holds = ("text",)
+
+        def exchange(self, requests: Any) -> Iterator[tuple[str, bytes]]:
+            for name, question in requests.items():
+                numbers = {"holds": list(self.holds), "train": 2, "test": 1}
+                yield name, Answer(name, fingerprint(question), Payload({}, numbers)).encode()
+
+    carrier, run = Carrier(), "a" * 32
+    engine = RemoteEngine(SimpleNamespace(one_model=True), {}, carrier, run, "b" * 64)
+    federation = SimpleNamespace(engine=engine, clients_changed=lambda: None)
+    members = Members.of(tmp_path / "state", before, -1)
+    made = server._joining(federation, None, members, before, tmp_path, carrier, run, set)
+    with pytest.raises(ExperimentError, match="it holds text, and held image, text when it took part before"):
+        made.describe("b")
+    carrier.holds = ("text", "image")
+    assert made.describe("b").train == 2
 
 
 @pytest.mark.slow

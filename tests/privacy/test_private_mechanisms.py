@@ -240,3 +240,13 @@ def test_a_round_of_no_clients_is_a_round(quick, federate) -> None:
     assert federation.totals.skipped_rounds == 0
     assert all(e["asked"] == [] for e in federation.folder.history("ledger.jsonl"))
     assert "train" in federation.mechanism.clips
+
+
+def test_a_secure_round_of_no_clients_changed_nothing_and_the_status_says_so(quick, federate) -> None:
+    """No client is there to add the noise, so that the model stays as it was."""
+    settings = {"cohort": {"fraction": 0.5}, "privacy": {"secure": {"least": 2}}, "rounds": 1}
+    federation = federate(private(quick, {"clip": 0.2}, **settings))
+    federation.cohort = lambda number: []
+    federation.run()
+    assert federation.totals.skipped_rounds == 1
+    assert federation.status() == "complete, but 1 rounds without a quorum changed nothing"

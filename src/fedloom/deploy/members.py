@@ -127,6 +127,8 @@ class Joining:
     """Raises ExperimentError where the run cannot go on with these clients."""
     changed: Callable[[], None] = lambda: None
     """Called after a change."""
+    forget: Callable[[str], None] = lambda name: None
+    """Drops what the run's state holds of a site that has left, before the round that goes on without it."""
 
     def restore(self, described: Mapping[str, Described]) -> None:
         """Apply the changes that the run has seen already."""
@@ -151,6 +153,8 @@ class Joining:
                 made = [change]
         joined = [name for change in made for name in change.joined]
         gone = [name for change in made for name in change.left]
+        for name in gone:
+            self.forget(name)
         if not (joined or gone or refused):
             return ()
         notes = [f"{name} takes part from this round on" for name in joined]

@@ -41,6 +41,7 @@ from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
 from fedloom.models.lora.ranks import Shapes
+from fedloom.privacy.differential.refusals import weak_promise
 from fedloom.privacy.secure.signatures import PublicKeys
 
 
@@ -143,6 +144,8 @@ def build_server(
     digest = experiment_digest(experiment)
     experiment = with_multiplier(experiment)
     check_clients(experiment, model, clients)
+    if weak := weak_promise(experiment.privacy.dp, len(clients)):
+        model.notes.append(weak)
     engine = RemoteEngine(model, clients, carrier, run, digest, experiment.firewall, site_list)
     evaluator = SiteEvaluator(task.site_figures(), task.server_evaluator(model, experiment.setup, tools))
     federation = Federation(experiment, engine, evaluator, folder, observe, tools=tools)
@@ -189,11 +192,22 @@ def _joining(
         return new
 
     def describe(name: str) -> Described:
-        return ask_descriptions(carrier, run, engine.experiment, (name,))[name]
+        found = ask_descriptions(carrier, run, engine.experiment, (name,))[name]
+        before = (read_descriptions(path) or {}).get(name)
+        if before is not None and set(before.holds) != set(found.holds):
+            raise ExperimentError(
+                f"it holds {', '.join(found.holds) or 'nothing'}, and held {', '.join(before.holds) or 'nothing'} when it took "
+                "part before, from which the run's model was built; begin another run"
+            )
+        return found
+
+    def forget(name: str) -> None:
+        federation.state = federation.method.without(federation.state, name)
 
     def keep(new: Mapping[str, Described]) -> None:
         write_descriptions(path, {**(read_descriptions(path) or {}), **new})
 
+    settled = with_multiplier(experiment)
     joining = Joining(
         members,
         engine.clients,
@@ -201,8 +215,9 @@ def _joining(
         describe,
         keep,
         client,
-        lambda clients: _check_change(experiment, engine.model, clients, set(engine.clients)),
+        lambda clients: _check_change(settled, engine.model, clients, set(engine.clients)),
         federation.clients_changed,
+        forget,
     )
     federation.before_round = joining
     return joining

@@ -147,7 +147,7 @@ class Federation:
                 f"of {self.experiment.rounds}"
             )
         if self.mechanism is not None and self.round < self.rounds:
-            self.mechanism.open(None if self.folder is None else self.folder.state, begun=self.round > 0)
+            self.mechanism.open(None if self.folder is None else self.folder.state, after=self.round)
         for number in range(self.round + 1, self.rounds + 1):
             began = time.perf_counter()
             changes = self.before_round(number)
@@ -285,7 +285,7 @@ class Federation:
         dp = self.experiment.privacy.dp
         if dp is not None and dp.in_turns:  # the next round takes back noise that this one must have added
             return True
-        if dp is not None:  # an empty cohort still gives noise, which counts
+        if dp is not None and self.experiment.privacy.secure is None:  # noise alone is a change
             entries = [e for e in entries if e["asked"]]
         return all(len(e["answered"]) >= max(1, at_least(share, len(e["asked"]))) for e in entries)
 

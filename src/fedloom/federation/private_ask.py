@@ -51,6 +51,7 @@ def private_reply(
 
 def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[str], due: Payload) -> Reply:
     """The mean by secure summation; the server never holds a single client's tensors."""
+    from fedloom.privacy.differential.refusals import largest_clip
     from fedloom.privacy.secure.protocol import Abandoned
     from fedloom.privacy.secure.server import SecureSum
 
@@ -106,7 +107,7 @@ def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[
         return reply
     tensors = dict(reply.payload.tensors)
     share = 0.5 + float(tensors.pop(BELOW))
-    mechanism.learn(request, share)
+    mechanism.learn(request, share, largest_clip(mechanism.dp, settings.secure))
     counts = {g: n for g, n in reply.counts.items() if g != group_of(BELOW)}
     return replace(reply, payload=Payload(tensors, reply.payload.numbers), counts=counts)
 

@@ -11,6 +11,7 @@ current mean, not from the first draw, which is the same where all take part in 
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -83,6 +84,10 @@ class PFedMoAP(CLIPMethod):
             far = (stack - last[client]).flatten(1).norm(dim=1)
             picked = far.argsort(stable=True)[:count]
         return {EXPERTS: stack[picked.to(stack.device)]}
+
+    def without(self, state: State, client: str) -> State:
+        """The context of a client that has left goes to no other client any more."""
+        return replace(state, tensors={n: t for n, t in state.tensors.items() if n != f"last/{client}"})
 
     def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:
         """Train context and gating, the first time the context alone."""

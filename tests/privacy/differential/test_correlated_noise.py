@@ -50,7 +50,7 @@ def test_the_noise_of_every_prefix_is_the_dense_matrix_times_its_draws(kind) -> 
     rounds, size = 11, 6
     one = Mechanism(DP(mechanism=kind, seeded=True, clip=0.5, noise_multiplier=3.0, restart=8), 0.5, 1, 4)
     names, _ = one.correlated.encoder(rounds)
-    draws = torch.stack([one._draw((*name, "train", "a/w"), size) for name in names])
+    draws = torch.stack([one._draw(name, ("train", "a/w"), size) for name in names])
     prefixes = torch.stack([one.noise(t, "train", "a", {"a/w": size}) for t in range(1, rounds + 1)]).cumsum(
         0
     )
@@ -144,3 +144,37 @@ def test_every_client_has_its_turn_once_and_the_same_rounds_apart() -> None:
     assert rounds[4:] == rounds[:4]
     assert {len(clients) for clients in rounds} == {2, 3}
     assert rounds != [in_turn(names, 4, 0.25, t) for t in range(1, 9)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("restart", [None, 4])
+def test_a_draw_is_new_in_the_round_that_it_names(kind, restart) -> None:
+    noise = Correlated(kind, 2, restart)
+    first: dict[tuple[int, ...], int] = {}
+    for number in range(1, 14):
+        for draw in noise.weights(number):
+            first.setdefault(draw, number)
+    assert {draw: noise.first(draw) for draw in first} == first
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_round_that_is_repeated_has_other_new_noise_and_takes_the_same_old_noise_back(
+    kind, tmp_path
+) -> None:
+    """Else two models of one round with different sums would differ by a client's bare change."""
+    one, again = (Mechanism(DP(mechanism=kind), 0.5, 1, 0) for _ in range(2))
+    sizes = {"a/w": 50}
+    one.open(tmp_path, after=0)
+    published = one.noise(1, "train", "a", sizes)
+    state = one.state(["x"])
+    killed = one.noise(2, "train", "a", sizes)
+    again.restore(state, ["x"])
+    again.open(tmp_path, after=1)
+    assert torch.equal(again.noise(1, "train", "a", sizes), published)
+    repeated = again.noise(2, "train", "a", sizes)
+    assert float((repeated - killed).abs().min()) > 1e-6
+    names, _ = again.correlated.encoder(2)
+    draws = torch.stack([again._draw(name, ("train", "a/w"), 50) for name in names])
+    expected = torch.from_numpy(decoder(again.correlated, 2)) @ draws
+    torch.testing.assert_close(torch.stack([published, published + repeated]), expected, atol=1e-10, rtol=0)
+    assert torch.equal(again.noise(2, "train", "a", sizes), repeated)

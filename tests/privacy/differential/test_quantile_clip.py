@@ -13,6 +13,7 @@ from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.differential.mechanism import Mechanism
 from fedloom.privacy.differential.private_mean import private_mean
 from fedloom.privacy.differential.quantile import count_deviation, next_clip, vector_multiplier
+from fedloom.privacy.differential.refusals import ROOM, largest_clip
 from fedloom.privacy.differential.settings import DP, QuantileClip
 from fedloom.privacy.secure.client import Session, Terms
 from fedloom.privacy.secure.protocol import ProtocolError
@@ -99,7 +100,7 @@ def terms(clip: object) -> Terms:
 
 def test_a_client_takes_the_servers_clip_only_where_its_own_experiment_says_so() -> None:
     layout = {"below-clip/share": [1]}
-    assert terms(0.7).clip({"clip": 1e5, "layout": layout}) == 0.7
+    assert terms(0.7).clip({"clip": 1e5, "layout": {}}) == 0.7
     assert terms(QuantileClip()).clip({"clip": 0.3, "layout": layout}) == 0.3
     for wrong in (None, "1", 0.0, -1.0, float("inf"), float("nan"), 1e9):
         with pytest.raises(ProtocolError, match="clip should be a number"):
@@ -118,6 +119,36 @@ def test_in_a_secure_sum_a_client_adds_its_own_indicator(norm, below) -> None:
         {"a/w": [2], "below-clip/share": [1]},
         terms(QuantileClip()),
         0.3,
+        None,
     )
     assert float(session.changes["below-clip"]) == below
     assert float(session.changes["a"].norm()) == pytest.approx(min(norm, 0.3))
+
+
+@pytest.mark.parametrize("name", ["below-clip/share", "below-clip/other"])
+def test_a_client_with_a_fixed_clip_tells_nobody_whether_its_change_was_longer(name) -> None:
+    """Its indicator would have no noise: count_deviation is 0 where the clip is a number."""
+    with pytest.raises(ProtocolError, match="a clip that is fixed"):
+        terms(0.7).clip({"layout": {"a/w": [2], name: [1]}})
+
+
+def test_a_count_that_is_all_noise_leaves_a_clip_that_can_be_used() -> None:
+    """A tenth of a client is expected and the noise is 500: the count says anything."""
+    settings = QuantileClip(start=0.1, rate=2.0)
+    assert [next_clip(0.1, below, settings) for below in (5e3, -5e3)] == [1e-9, 1e6]
+    one = mechanism(clip=settings)
+    one.learn("train", 5e3)
+    mechanism(clip=settings).restore(one.state(["a"]), ["a"])
+
+
+@pytest.mark.parametrize("start", [1.0, 4.0])
+def test_a_clip_does_not_outgrow_the_words_of_a_secure_sum(start) -> None:
+    """Clients refuse a sum whose words would cut their noise: every later round would be lost."""
+    one, secure = mechanism(clip=QuantileClip(start=start), noise_multiplier=1.0), Secure(clip=8.0, least=3)
+    most = largest_clip(one.dp, secure)
+    assert ROOM * vector_multiplier(one.dp) * most / math.sqrt(3) < 8.0
+    for _ in range(40):
+        one.learn("train", -0.5, most)
+    assert one.clip("train") == max(start, most)
+    one.learn("train", 1.0, most)
+    assert one.clip("train") == pytest.approx(max(start, most) * math.exp(-0.1))

@@ -300,3 +300,26 @@ def test_any_groups_of_a_client_cost_that_client_alone(groups) -> None:
     assert_mean(reply, replies, others)
     assert list(summing.record.lost) == ["site-2"]
     assert summing.record.lost["site-2"].isprintable()
+
+
+@pytest.mark.parametrize("left_out", ["llm", "projector"])
+def test_with_noise_a_client_that_leaves_a_group_out_costs_itself_alone(left_out) -> None:
+    """With three of three holders needed the group would stay closed for all."""
+    reference, replies = drawn(4)
+    privacy = Privacy(secure=Secure(least=3), dp=DP(clip=0.25, noise_multiplier=1e-9))
+
+    def change(request: str, reply: Reply) -> Reply:
+        if request != KEYS or reply.client != "site-2":
+            return reply
+        groups = [g for g in reply.payload.numbers["groups"] if g != left_out]
+        return dataclasses.replace(
+            reply, payload=Payload(reply.payload.tensors, {**reply.payload.numbers, "groups": groups})
+        )
+
+    parties = Parties(replies, privacy, change=change)
+    reply, summing = secure_mean(parties, reference, {"llm": 4.0, "projector": 4.0})
+    assert list(reply.clients) == ["site-0", "site-1", "site-3"]
+    assert summing.record.lost == {
+        "site-2": "secure/keys: with noise a client adds to all groups that it shares"
+    }
+    assert summing.record.closed == []

@@ -121,3 +121,22 @@ def test_a_client_demands_fellows_in_every_sum_that_is_opened(fellows, enough) -
         return
     with pytest.raises(ProtocolError, match="the sum of llm could be opened with 2, and a demands 3"):
         terms.check("a", roster)
+
+
+def test_clients_that_were_told_different_clips_do_not_add_to_one_sum() -> None:
+    """Else a server could have one client's change cut at a large clip, and the others' noise made for a small one."""
+    keys = {c: Ed25519PrivateKey.generate() for c in CLIENTS}
+    known = PublicKeys(4, {c: k.public_key().public_bytes_raw() for c, k in keys.items()})
+    members = {c: Member(c) for c in CLIENTS}
+    roster = Collector(SESSION, CLIENTS, 0.5, 3).keys(
+        {c: m.keys() for c, m in members.items()}, {c: ["llm"] for c in CLIENTS}
+    )
+
+    def signed(clips: dict[str, float]) -> bytes:
+        party = {c: Signer(Identity(keys[c], lambda: known), c, SESSION.hex(), 2, clips[c]) for c in CLIENTS}
+        each = {c: s.keys(roster.sealing[c], roster.masking[c], roster.groups[c]) for c, s in party.items()}
+        return party["a"].roster(roster, each)
+
+    assert signed(dict.fromkeys(CLIENTS, 0.3))
+    with pytest.raises(ProtocolError, match="the keys of b in this sum are not signed by b"):
+        signed({**dict.fromkeys(CLIENTS, 1e-6), "a": 1e6})

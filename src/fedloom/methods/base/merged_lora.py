@@ -5,6 +5,7 @@ at the end; a client keeps the changes that it received and is sent the rest. Th
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -44,7 +45,12 @@ def receive(payload: Payload, personal: Mapping[str, Tensor]) -> tuple[dict[str,
         old = base.get(name)
         place = name.rsplit(".", 1)[0]
         # A client whose reply was refused is sent the same part again: it cuts back to the server's count.
-        kept = [] if old is None else [old.narrow(axis, 0, min(at[place], old.shape[axis]))]
+        have = 0 if old is None else old.shape[axis]
+        if have < at[place]:
+            raise ValueError(
+                f"{name} has {have} of the {at[place]} earlier directions; this client's state is lost"
+            )
+        kept = [] if old is None else [old.narrow(axis, 0, at[place])]
         base[name] = torch.cat([*kept, tensor], dim=axis)
     return plain, base
 
@@ -88,6 +94,11 @@ class MovesBase(Method):
     ) -> Mapping[str, Tensor]:
         """The shared tensors on the moved base."""
         return {**state.shared, **state.tensors}
+
+    def without(self, state: State, client: str) -> State:
+        """A client that joins again is sent all changes: its folder may be a new one."""
+        known = {c: rounds for c, rounds in state.values.get("known", {}).items() if c != client}
+        return replace(state, values={**state.values, "known": known}) if "known" in state.values else state
 
     def client_model(self, state: State, personal: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The client's personal tensors on the moved base; empty where it has none, because the base is common."""

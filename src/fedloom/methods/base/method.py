@@ -334,6 +334,10 @@ class Method(BaseModel):
         shared, kept = self.server.move(before.shared, new, before.tensors)
         return replace(after, shared={**after.shared, **shared}, tensors={**after.tensors, **kept})
 
+    def without(self, state: State, client: str) -> State:
+        """The state without what it holds of a client that has left; should it join again, it is as one never drawn before."""
+        return state
+
     def measured(self, state: State) -> Mapping[str, float]:
         """The method's own metrics of the last round, by name."""
         return {}

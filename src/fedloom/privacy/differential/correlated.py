@@ -63,6 +63,12 @@ class Correlated:
                 rows.append(whole)
         return names, np.array(rows)
 
+    def first(self, draw: Draw) -> int:
+        """The round, from 1, whose noise is the first to have this draw."""
+        block, *place = draw
+        last = place[0] + 1 if self.kind == "toeplitz" else (place[1] + 1) << place[0]
+        return block * (self.restart or 0) + last
+
     def _place(self, round: int) -> tuple[int, int]:
         """A round's block and its place in it, both from 0."""
         return (0, round - 1) if self.restart is None else divmod(round - 1, self.restart)

@@ -20,8 +20,8 @@ from fedloom.privacy.differential.settings import DP, QuantileClip
 
 BELOW = "below-clip/share"
 """Name of the number that a client adds to a secure sum beside its changes."""
-LARGEST = 1e6
-"""Largest clip."""
+SMALLEST, LARGEST = 1e-9, 1e6
+"""Smallest and largest clip."""
 
 
 def first_clip(dp: DP) -> float:
@@ -53,4 +53,5 @@ def indicator(changes: Mapping[str, Tensor], clip: float) -> Tensor:
 
 def next_clip(clip: float, below: float, settings: QuantileClip) -> float:
     """C', given the noisy share of clients `below` the clip."""
-    return min(LARGEST, clip * math.exp(-settings.rate * (below - settings.quantile)))
+    step = min(700.0, max(-700.0, -settings.rate * (below - settings.quantile)))  # few clients, much noise
+    return min(LARGEST, max(SMALLEST, clip * math.exp(step)))

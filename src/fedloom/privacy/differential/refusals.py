@@ -58,6 +58,11 @@ def cut_noise(dp: DP | None, secure: Secure | None, clients: int) -> str | None:
     )
 
 
+def largest_clip(dp: DP, secure: Secure) -> float:
+    """The largest clip at which the words of a secure sum of the fewest clients hold a client's noise."""
+    return 0.999 * secure.clip * math.sqrt(secure.least) / (ROOM * vector_multiplier(dp))
+
+
 def weak_promise(dp: DP | None, clients: int) -> str | None:
     """A sentence about a δ that promises nothing to one client of so many, or None."""
     if dp is None or dp.delta < 1 / clients:

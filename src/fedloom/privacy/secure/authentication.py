@@ -20,10 +20,10 @@ OTHER_SURVIVORS = "{0} has not signed this list of survivors: it was told of oth
 class Signer:
     """A client's signatures and checks in one sum, under the list of sites that it had at the sum's beginning."""
 
-    def __init__(self, identity: Identity, client: str, session: str, round: int) -> None:
+    def __init__(self, identity: Identity, client: str, session: str, round: int, clip: float = 0.0) -> None:
         self.identity, self.client = identity, client
         self.known = identity.known()
-        self.texts = Texts(session, round, self.known.version)
+        self.texts = Texts(session, round, self.known.version, clip)
         self._survivors: list[str] | None = None
         if client not in self.known.keys:
             raise ProtocolError(f"{client} is not in the signed list of sites (version {self.known.version})")
@@ -70,8 +70,8 @@ class Signer:
 class Witness:
     """The server's side: checks signatures, so that a bad one costs its sender alone, and keeps them to pass them on."""
 
-    def __init__(self, known: PublicKeys, session: str, round: int) -> None:
-        self.known, self.texts = known, Texts(session, round, known.version)
+    def __init__(self, known: PublicKeys, session: str, round: int, clip: float = 0.0) -> None:
+        self.known, self.texts = known, Texts(session, round, known.version, clip)
         self.of_keys: dict[str, bytes] = {}
         self.of_roster: dict[str, bytes] = {}
 

@@ -111,7 +111,9 @@ def _begun(
         raise ProtocolError("this session was begun before, and a session is for one sum")
     for other in sessions:  # one sum at a time: an abandoned one's secrets go
         sessions[other] = None
-    signer = None if identity is None else Signer(identity, client, name, terms.round)
+    clip = terms.clip(instructions)
+    adaptive = clip if "clip" in instructions else 0.0
+    signer = None if identity is None else Signer(identity, client, name, terms.round, adaptive)
     own = {n: v for n, v in payload.numbers.items() if n != OURS}
     reply = do(instructions["request"], Payload(payload.tensors, own))
     session = sessions[name] = Session(
@@ -121,7 +123,7 @@ def _begun(
         payload.tensors,
         instructions["layout"],
         terms,
-        terms.clip(instructions),
+        clip,
         signer,
     )
     sealing, masking = session.member.keys()

@@ -79,13 +79,14 @@ class SecureSum:
         settings, session = self.settings, os.urandom(16)
         header: dict[str, Any] = {"session": session.hex()}
         server = Collector(session, list(views), settings.threshold, settings.least)
-        witness = None if self.public_keys is None else Witness(self.public_keys, session.hex(), self.round)
+        clip, keys = self.clip or 0.0, self.public_keys
+        witness = None if keys is None else Witness(keys, session.hex(), self.round, clip)
 
         requests = {
             c: self._with_request(view, request, self.layouts[c], header) for c, view in views.items()
         }
-        keys = self._phase(KEYS, requests, partial(self._keys, witness))
-        roster = server.keys({c: k[:2] for c, k in keys.items()}, {c: k[2] for c, k in keys.items()})
+        begun = self._phase(KEYS, requests, partial(self._keys, witness))
+        roster = server.keys({c: k[:2] for c, k in begun.items()}, {c: k[2] for c, k in begun.items()})
 
         public = _public(roster, header, witness)
         shares = self._phase(SHARES, dict.fromkeys(roster.clients, public), partial(_shares, roster, witness))
@@ -187,6 +188,8 @@ class SecureSum:
             raise ProtocolError(f"the groups of a client are each named once, {NUMBERS} among them")
         if self.layouts[client] and self.expected is None and groups == [NUMBERS] and not self.idle(client):
             raise ProtocolError("sent no tensors")
+        if self.expected is not None and len(groups) <= len(by_group(self.layouts[client])):
+            raise ProtocolError("with noise a client adds to all groups that it shares")
         if witness is not None:
             witness.keys(client, payload, sealing, masking, groups)
         return sealing, masking, groups

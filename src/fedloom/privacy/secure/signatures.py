@@ -48,11 +48,15 @@ class Identity:
 
 @dataclass(frozen=True)
 class Texts:
-    """The texts of one sum: its session (hex digits), its round and the version of the list of sites."""
+    """The texts of one sum: its session (hex digits), its round, the version of the list of sites, and its clip.
+
+    With one clip for all, no client's noise is that of a smaller clip than another's change. 0.0: the clip is not adaptive.
+    """
 
     session: str
     round: int
     version: int
+    clip: float = 0.0
 
     def keys(self, client: str, sealing: bytes, masking: bytes, groups: Sequence[str]) -> bytes:
         """A client's two fresh public keys, and the groups that it adds to."""
@@ -71,5 +75,13 @@ class Texts:
         return self._text("survivors", hashlib.sha256(self.roster(roster)).hexdigest(), sorted(survivors))
 
     def _text(self, purpose: str, *fields: Any) -> bytes:
-        what = ["fedloom: secure sum, format 1", purpose, self.session, self.round, self.version, *fields]
+        what = [
+            "fedloom: secure sum, format 1",
+            purpose,
+            self.session,
+            self.round,
+            self.version,
+            self.clip,
+            *fields,
+        ]
         return json.dumps(what, separators=(",", ":")).encode()

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedloom.core.payload import group_of
+from fedloom.privacy.clipping import by_group
 from fedloom.privacy.differential.noise import Stream
 from fedloom.privacy.differential.quantile import BELOW, LARGEST
 from fedloom.privacy.differential.settings import QuantileClip
@@ -44,6 +46,8 @@ class Terms:
         if dp is None or secure is None:
             return 0.0
         if not isinstance(dp.clip, QuantileClip):
+            if group_of(BELOW) in by_group(instructions["layout"]):  # it would leave without noise
+                raise ProtocolError("the server asks for a count of the clients below a clip that is fixed")
             return dp.clip
         clip = instructions.get("clip")
         if not isinstance(clip, float) or not 0 < clip <= LARGEST:
