@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.core.tensor_files import with_checksum
+from fedloom.core.terminal import console
 from fedloom.deploy import demo_command, systems
 from fedloom.deploy.demo import largest_difference_of_all
 from fedloom.deploy.settings import check_deployable
@@ -39,7 +40,7 @@ def compared(failing: str):
 
 def test_a_system_that_fails_is_a_row_and_the_others_still_run(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(systems, "_compared", compared("FedMMKT"))
-    monkeypatch.setattr(demo_command, "out", demo_command.console(width=80))
+    monkeypatch.setattr(demo_command, "out", console(width=80))
     done = CliRunner().invoke(app, ["deploy", "demo", "--out", str(tmp_path / "d")])
     assert done.exit_code == 1
     lines = [line.split() for line in done.output.splitlines()]

@@ -148,7 +148,7 @@ def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_kill
         3: ["image-01", OLD, NEW],
         4: ["image-01", NEW],
     }
-    changes = [(e["round"], e["answered"], e["left"]) for e in ledger if e["request"] == "members"]
+    changes = [(e["round"], e["joined"], e["left"]) for e in ledger if e["request"] == "members"]
     assert changes == [(2, [NEW], []), (4, [], [OLD])]
     assert [a for a in whole.asked if a[2] == OLD and a[0] == 4] == []
     lists = [
@@ -165,7 +165,7 @@ def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_kill
         assert killed.kills == []
         assert killed.outcome() == expected
         again = RunFolder(killed.path).history("ledger.jsonl")
-    told = ("round", "request", "asked", "answered", "refused", "notes")
+    told = ("round", "request", "asked", "answered", "refused", "joined", "left", "notes")
     assert [[e.get(k) for k in told] for e in again] == [[e.get(k) for k in told] for e in ledger]
     summary = (killed.path / "summary.json").read_text()
     assert all(f'"client": "{name}"' in summary for name in (*FIRST, NEW))
@@ -175,38 +175,14 @@ def test_a_site_added_and_one_removed_in_the_middle_also_when_the_server_is_kill
 @pytest.mark.parametrize("dp", [None, {"clip": 0.01, "noise_multiplier": "calibrated", "epsilon": 50.0}])
 def test_a_secure_sum_takes_a_new_site_in_and_goes_on_without_one_that_left(dp, tmp_path) -> None:
     pytest.importorskip("Crypto", reason="the extra privacy is not installed")
-    names = ("image-01", "image-02", "image-03")
-    experiment = Experiment.parse(
-        {
-            "rounds": 3,
-            "method": {"name": "ffa-lora", "weights": "uniform"},
-            "data": {"clients": {"image": 4}, "train": 4, "test": 1},
-            "training": {"batch_size": 4},
-            "privacy": {"secure": {"least": 3}} | ({} if dp is None else {"dp": dp}),
-            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 3},
-            "engine": {"cohort": "off", "device": "cpu"},
-        }
-    )
-    kit = tmp_path / "kit"
-    write_kit(kit, experiment, Deployment(sites=names))
-    silos = Known(experiment, (*names, "image-04"), kit / "sites")
-
-    def change(site: str, question: bytes) -> Iterator[tuple[str, bytes | Lost]]:
-        at = Request.decode(question).round
-        sites = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
-        if at == 1 and "image-04" not in sites:
-            add_site(kit, "image-04", kit / "ca.key")
-        if at == 2 and "image-02" in sites:
-            remove_site(kit, "image-02", kit / "ca.key")
-        yield site, silos.trainer(site).answer(question)
-
-    silos.between = change
-    path = current.begin(kit / "server", "run")
-    current.serve_current(kit / "server", lambda deployment: silos)
+    privacy = {"secure": {"least": 3}} | ({} if dp is None else {"dp": dp})
+    method = {"name": "ffa-lora", "weights": "uniform"}
+    silos, path = changing(tmp_path, 3, method, privacy=privacy)
+    current.serve_current(path.parents[1], lambda deployment: silos)
     ledger = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "train"]
     assert [(e["answered"], e["refused"]) for e in ledger] == [
-        (list(names), {}),
-        ([*names, "image-04"], {}),
+        (["image-01", "image-02", "image-03"], {}),
+        (["image-01", "image-02", "image-03", "image-04"], {}),
         (["image-01", "image-03", "image-04"], {}),
     ]
 
@@ -253,7 +229,7 @@ def test_a_site_that_comes_back_with_a_new_folder_gets_all_changes_of_the_base(t
     assert all(torch.equal(tensor, bases[1][name]) for name, tensor in bases[0].items())
 
 
-def test_a_site_that_comes_back_with_other_modalities_is_refused(tmp_path) -> None:
+def test_a_site_that_comes_back_with_other_modalities_is_refused(experiment, tmp_path) -> None:
     """A resumed run builds its model from the descriptions of the sites of the beginning, which would have changed."""
     before = {n: Described(holds=("image", "text"), train=1, test=1) for n in ("a", "b")}
     write_descriptions(tmp_path, before)
@@ -270,7 +246,7 @@ def test_a_site_that_comes_back_with_other_modalities_is_refused(tmp_path) -> No
     engine = RemoteEngine(SimpleNamespace(one_model=True), {}, carrier, run, "b" * 64)
     federation = SimpleNamespace(engine=engine, clients_changed=lambda: None)
     members = Members.of(tmp_path / "state", before, -1)
-    made = server._joining(federation, None, members, before, tmp_path, carrier, run, set)
+    made = server._joining(federation, experiment, members, before, tmp_path, carrier, run, set)
     with pytest.raises(ExperimentError, match="it holds text, and held image, text when it took part before"):
         made.describe("b")
     carrier.holds = ("text", "image")
@@ -280,39 +256,45 @@ def test_a_site_that_comes_back_with_other_modalities_is_refused(tmp_path) -> No
 @pytest.mark.slow
 def test_turns_that_are_dealt_among_the_first_sites_take_no_new_one_and_lose_none(tmp_path) -> None:
     pytest.importorskip("Crypto", reason="the extra privacy is not installed")
-    names = ("image-01", "image-02", "image-03", "image-04")
+    method = {"name": "ffa-lora", "weights": "uniform"}
+    dp = {"mechanism": "tree", "noise_multiplier": 0.01}
+    silos, path = changing(tmp_path, 4, method, privacy={"dp": dp}, cohort={"fraction": 0.5})
+    with pytest.raises(ExperimentError, match="the run cannot go on without image-02"):
+        current.serve_current(path.parents[1], lambda deployment: silos)
+    [joining] = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "members"]
+    assert "deals the sites' turns by all their names" in joining["refused"]["image-05"]
+    assert "the run cannot go on without image-02: privacy.dp.mechanism" in (current.failure(path) or "")
+
+
+def changing(folder: Path, sites: int, method: Any, **settings: Any) -> tuple["Known", Path]:
+    """A run between `sites` sites, begun and not served yet: one more is added in round 1, and image-02 removed in round 2."""
+    *names, new = (f"image-{n:02d}" for n in range(1, sites + 2))
     experiment = Experiment.parse(
         {
-            "rounds": 4,
-            "method": {"name": "ffa-lora", "weights": "uniform"},
-            "data": {"clients": {"image": 5}, "train": 2, "test": 1},
-            "training": {"batch_size": 2},
-            "cohort": {"fraction": 0.5},
-            "privacy": {"dp": {"mechanism": "tree", "noise_multiplier": 0.01}},
-            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 4},
+            "rounds": sites,
+            "method": method,
+            "data": {"clients": {"image": sites + 1}, "train": 4, "test": 1},
+            "training": {"batch_size": 4},
+            "evaluation": {"generate": False, "controls": False, "samples": 0, "every": 9},
             "engine": {"cohort": "off", "device": "cpu"},
+            **settings,
         }
     )
-    kit = tmp_path / "kit"
-    write_kit(kit, experiment, Deployment(sites=names))
-    silos = Known(experiment, (*names, "image-05"), kit / "sites")
+    kit = folder / "kit"
+    write_kit(kit, experiment, Deployment(sites=tuple(names)))
+    silos = Known(experiment, (*names, new), kit / "sites")
 
     def change(site: str, question: bytes) -> Iterator[tuple[str, bytes | Lost]]:
         at = Request.decode(question).round
-        sites = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
-        if at == 1 and "image-05" not in sites:
-            add_site(kit, "image-05", kit / "ca.key")
-        if at == 2 and "image-02" in sites:
+        listed = read_settings(Deployment, kit / "server" / "deployment.yaml").sites
+        if at == 1 and new not in listed:
+            add_site(kit, new, kit / "ca.key")
+        if at == 2 and "image-02" in listed:
             remove_site(kit, "image-02", kit / "ca.key")
         yield site, silos.trainer(site).answer(question)
 
     silos.between = change
-    path = current.begin(kit / "server", "run")
-    with pytest.raises(ExperimentError, match="the run cannot go on without image-02"):
-        current.serve_current(kit / "server", lambda deployment: silos)
-    [joining] = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "members"]
-    assert "deals turns among the sites of the run's beginning" in joining["refused"]["image-05"]
-    assert "the run cannot go on without image-02: privacy.dp.mechanism" in (current.failure(path) or "")
+    return silos, current.begin(kit / "server", "run")
 
 
 class Known(Silos):
@@ -348,7 +330,7 @@ def test_a_site_that_cannot_join_is_refused_by_name_and_the_others_go_on(tmp_pat
     join = joining(tmp_path, ["a", "b", "c", "d"], client=client)
     [line] = join(3)
     assert sorted(join.clients) == ["a", "b", "c"]
-    assert (line["answered"], line["refused"]) == (
+    assert (line["joined"], line["refused"]) == (
         ["c"],
         {"d": "cannot join: no site of the run's beginning holds audio"},
     )

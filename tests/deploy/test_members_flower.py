@@ -39,7 +39,7 @@ def test_a_site_joins_a_run_under_way_and_another_leaves_it_for_good(tmp_path) -
         deployment.wait(path, lambda: "does not know this site's key" in said.read_text())
         server = deployment.children["server"].log.read_text()
     changes = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "members"]
-    assert [(e["answered"], e["left"], e["refused"]) for e in changes] == [([NEW], [], {}), ([], [OLD], {})]
+    assert [(e["joined"], e["left"], e["refused"]) for e in changes] == [([NEW], [], {}), ([], [OLD], {})]
     joined, left = (e["round"] for e in changes)
     for entry in trained(path):
         asked = (

@@ -34,6 +34,7 @@ from fedloom.cli.watch import watch
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.files import disk_fault
 from fedloom.core.hf_logging import quiet_process
+from fedloom.core.new_folder import free_name
 from fedloom.deploy.commands import app as deploy_app
 
 app = typer.Typer(
@@ -88,7 +89,7 @@ def demo(
     from fedloom.experiment.settings import load_rows
 
     rows = load_rows(Path(str(files("fedloom"))) / "cli" / "demo.yaml", [f"seed={seed}", *(overrides or ())])
-    _run(rows, out_dir or _free(Path("runs/demo")), resume=False, jobs=jobs)
+    _run(rows, out_dir or free_name(Path("runs/demo")), resume=False, jobs=jobs)
 
 
 @app.command(epilog="Example: fedloom run experiments/uniflow/quickstart.yaml training.lr=0.002 --out runs/q")
@@ -138,7 +139,7 @@ def run(
             "name an experiment file, such as experiments/uniflow/quickstart.yaml, or --resume FOLDER"
         )
     rows = load_rows(experiment, overrides or (), only=row or ())
-    _run(rows, out_dir or _free(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
+    _run(rows, out_dir or free_name(Path("runs") / rows[0].name), resume=False, jobs=jobs, quick=quick)
 
 
 app.command(epilog="Example: fedloom plan experiments/uniflow/quickstart.yaml training.batch_size=8")(plan)
@@ -336,12 +337,3 @@ def _refuse_used(folder: Path) -> None:
     raise ExperimentError(
         f"{folder} already holds {held}; choose another --out, or go on with --resume {folder}"
     )
-
-
-def _free(folder: Path) -> Path:
-    """The first of folder, folder-2, folder-3, ... that does not exist."""
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free

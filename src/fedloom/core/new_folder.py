@@ -34,3 +34,12 @@ def check_free(folder: Path) -> None:
         raise ExperimentError(f"{folder} is no folder; choose another name")
     if folder.is_dir() and any(folder.iterdir()):
         raise ExperimentError(f"{folder} is not empty; choose another folder")
+
+
+def free_name(folder: Path) -> Path:
+    """The first of folder, folder-2, folder-3, ... that does not exist."""
+    number, free = 1, folder
+    while free.exists():
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free

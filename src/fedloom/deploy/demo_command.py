@@ -7,6 +7,7 @@ import typer
 from rich.text import Text
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.new_folder import free_name
 from fedloom.core.terminal_tables import fitted
 from fedloom.deploy.terminal import out, say
 
@@ -27,18 +28,10 @@ def demo(
     chosen = [name.lower() for name in system or SYSTEMS]
     if unknown := [name for name in chosen if name not in SYSTEMS]:
         raise ExperimentError(f"--system: {unknown[0]!r} is none of {', '.join(SYSTEMS)}")
-    rows = show(folder or _free(Path("runs/deploy-demo")), dict.fromkeys(chosen), rounds, say)
+    rows = show(folder or free_name(Path("runs/deploy-demo")), dict.fromkeys(chosen), rounds, say)
     out.print(fitted(HEADER, [row.cells for row in rows], out.width))
     failed = [row for row in rows if row.fault is not None]
     for row in failed:
         out.print(Text(f"{row.cells[0]}: {row.fault}"), soft_wrap=True)
     if failed:
         raise typer.Exit(1)
-
-
-def _free(folder: Path) -> Path:
-    number, free = 1, folder
-    while free.exists():
-        number += 1
-        free = folder.with_name(f"{folder.name}-{number}")
-    return free

@@ -3,6 +3,7 @@
 The task says which figures leave a site, in which ranges, and how they combine (`tasks.site_figures`).
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,7 @@ def _ask_sites(federation: "Federation", snapshot: Snapshot, rules: SiteFigures)
         groups = federation.clients[site].groups
         return Payload({n: t for n, t in tensors.items() if group_of(n) in groups}, options)
 
-    payloads = LazyMapping(sites, payload)
+    payloads, began = LazyMapping(sites, payload), time.perf_counter()
     at = Round(number, experiment.rounds, experiment.seed)
     replies = federation.engine.ask(
         federation.method, EVALUATE, payloads, at, lambda c, s: None, lambda reply: reply
@@ -92,6 +93,7 @@ def _ask_sites(federation: "Federation", snapshot: Snapshot, rules: SiteFigures)
             "refused": refused,
             "bytes_up": 0,
             "bytes_down": down,
+            "seconds": round(time.perf_counter() - began, 4),
         }
         federation.folder.append("ledger.jsonl", [entry])
     return by_site

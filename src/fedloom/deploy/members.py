@@ -162,8 +162,9 @@ class Joining:
         line = {
             "round": number,
             "request": REQUEST,
-            "asked": sorted([*joined, *refused]),
-            "answered": joined,
+            "asked": [],  # for an update: none
+            "answered": [],
+            "joined": joined,
             "refused": {name: plain(why) for name, why in refused.items()},
             "left": gone,
             "bytes_up": 0,

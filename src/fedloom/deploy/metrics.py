@@ -74,7 +74,7 @@ def of_site(folder: Path, trainer: Child, node: Child) -> Collect:
 
     def collect() -> Iterator["Metric"]:
         yield from _process("trainer", trainer)
-        yield from _process("supernode", node)
+        yield from _process("node", node)
         counts = read_counts(folder)
         requests = _counter("site_requests", "Requests of the server since the trainer started", ["outcome"])
         for outcome in ("answered", "refused", "failed"):

@@ -65,6 +65,9 @@ class RunLog:
         """A line for the phase and one for each site. Of a refusal its kind is logged; the ledger has the whole reason."""
         silent: Sequence[tuple[str, str | None]] = [(site, "missing") for site in entry.silent]
         refused = [(site, why.split(":")[0][:40]) for site, why in entry.refused.items()]
+        for site in (*entry.joined, *entry.left):
+            event = "site_joined" if site in entry.joined else "site_left"
+            self.log("", event, run=self._run(), site=site, round=entry.round)
         for site, why in [*((site, None) for site in entry.answered), *refused, *silent]:
             self.log(
                 "",

@@ -207,14 +207,7 @@ def _joining(
     def keep(new: Mapping[str, Described]) -> None:
         write_descriptions(path, {**(read_descriptions(path) or {}), **new})
 
-    def check(clients: Mapping[str, Client]) -> None:
-        if (dp := experiment.privacy.dp) is not None and dp.in_turns:
-            raise ExperimentError(
-                f"privacy.dp.mechanism: {dp.mechanism} deals turns among the sites of the run's beginning, which have to stay; "
-                "begin another run"
-            )
-        check_clients(with_multiplier(experiment), engine.model, clients)
-
+    settled = with_multiplier(experiment)
     joining = Joining(
         members,
         engine.clients,
@@ -222,12 +215,25 @@ def _joining(
         describe,
         keep,
         client,
-        check,
+        lambda clients: _check_change(settled, engine.model, clients, set(engine.clients)),
         federation.clients_changed,
         forget,
     )
     federation.before_round = joining
     return joining
+
+
+def _check_change(
+    experiment: Experiment, model: Trainable, clients: Mapping[str, Client], before: Collection[str]
+) -> None:
+    """Raise ExperimentError where a run cannot go on with these clients instead of those `before`."""
+    dp = experiment.privacy.dp
+    if dp is not None and dp.in_turns and set(clients) != set(before):
+        raise ExperimentError(
+            f"privacy.dp.mechanism: {dp.mechanism} deals the sites' turns by all their names, and its budget counts on them; "
+            "begin another run"
+        )
+    check_clients(experiment, model, clients)
 
 
 def _stranger(experiment: Experiment, model: Trainable, held: Collection[str], site: Described) -> str | None:

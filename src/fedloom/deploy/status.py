@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.deploy import current_run
-from fedloom.deploy.members import REQUEST
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.experiment.report.read import LedgerEntry
 from fedloom.experiment.report.units import human_bytes
@@ -141,16 +140,14 @@ def _sites(
     """Every site that is listed or was asked, in name order."""
     counts: dict[str, dict[str, Any]] = {name: {} for name in names}
     for entry in entries:
-        if entry.request == REQUEST:
-            for site in entry.answered:
-                counts.setdefault(site, {})["last"] = f"takes part from round {entry.round} on"
-            for site in entry.left:
-                counts.setdefault(site, {})["last"] = f"left before round {entry.round}"
-        else:
-            for site in entry.answered:
-                _count(counts, site, "answered", f"answered in round {entry.round}")
-            for site in entry.silent:
-                _count(counts, site, "missing", f"round {entry.round}: no answer")
+        for site in entry.joined:
+            counts.setdefault(site, {})["last"] = f"takes part from round {entry.round} on"
+        for site in entry.left:
+            counts.setdefault(site, {})["last"] = f"left before round {entry.round}"
+        for site in entry.answered:
+            _count(counts, site, "answered", f"answered in round {entry.round}")
+        for site in entry.silent:
+            _count(counts, site, "missing", f"round {entry.round}: no answer")
         for site, why in entry.refused.items():
             kind = "missing" if why.startswith(("missing", "unreachable", "lost")) else "refused"
             _count(counts, site, kind, f"round {entry.round}: {why}")

@@ -63,8 +63,9 @@ class LedgerEntry(Record):
     notes: tuple[str, ...] = ()
     epsilon: float | None = None
     """The privacy budget spent up to this round."""
+    joined: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
-    """Sites that left a deployment before this round."""
+    """Sites that take part in a deployment from this round on, and those that do no more."""
 
     @property
     def silent(self) -> tuple[str, ...]:

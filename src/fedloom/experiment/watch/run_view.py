@@ -236,6 +236,7 @@ def _last_answers(entries: Sequence[LedgerEntry], clients: set[str]) -> dict[str
             c: {"text": f"no answer in round {entry.round}", "state": "bad"} for c in entry.asked
         }
         answers |= {c: {"text": f"round {entry.round}"} for c in entry.answered}
+        answers |= {c: {"text": f"takes part from round {entry.round} on"} for c in entry.joined}
         answers |= {c: {"text": f"left before round {entry.round}", "state": "stopped"} for c in entry.left}
         answers |= {
             c: {"text": f"round {entry.round}: refused: {why}", "state": "bad", "long": True}
