@@ -229,6 +229,23 @@ def test_a_site_that_comes_back_with_a_new_folder_gets_all_changes_of_the_base(t
     assert all(torch.equal(tensor, bases[1][name]) for name, tensor in bases[0].items())
 
 
+def test_a_half_edited_deployment_file_ends_no_run(experiment, trainers, tmp_path) -> None:
+    with scenario(tmp_path, experiment, trainers) as made:
+        file = made.kit / "server" / "deployment.yaml"
+
+        def change(round: int) -> None:
+            if round == 1:
+                file.write_text("sites: [image-01, ")
+
+        made.change = change
+        made.serve()
+        assert current.failure(made.path) is None
+        trained = [
+            e["answered"] for e in RunFolder(made.path).history("ledger.jsonl") if e["request"] == "train"
+        ]
+        assert trained == [list(FIRST)] * 4
+
+
 def test_a_site_that_comes_back_with_other_modalities_is_refused(experiment, tmp_path) -> None:
     """A resumed run builds its model from the descriptions of the sites of the beginning, which would have changed."""
     before = {n: Described(holds=("image", "text"), train=1, test=1) for n in ("a", "b")}
