@@ -15,7 +15,12 @@ from fedloom.methods import METHODS
 from tests.deploy.silos import Killed, Silos
 from tests.deploy.test_method_matrix import REFUSED
 
-METHODS_OF_SITES = sorted(set(METHODS) - set(REFUSED))
+QUICK = ("flora", "pfedmoap", "scaffold")
+"""Methods whose state names clients, or counts them; the others take as long and are slow tests."""
+METHODS_OF_SITES = [
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    for name in sorted(set(METHODS) - set(REFUSED))
+]
 
 
 @pytest.mark.parametrize("method", METHODS_OF_SITES)
