@@ -139,6 +139,18 @@ def test_a_question_that_cannot_be_fetched_is_asked_again_by_the_server(tmp_path
     assert reply.error.code in ON_THE_WAY
 
 
+@pytest.mark.parametrize("data", [b"", b"Array 5\0hello", b"Array x\0"])
+def test_a_damaged_question_costs_itself_and_not_the_node(data, tmp_path) -> None:
+    from fedloom.deploy.flower_server import ON_THE_WAY
+
+    server = Server()
+    server.ask(b"abc")
+    server.fetch = lambda run, number: data
+    assert Node(server.connection(), tmp_path, PIN, print).step()
+    [reply] = server.sent
+    assert reply.error.code in ON_THE_WAY
+
+
 def test_other_content_and_a_silent_trainer_cost_one_answer_each(tmp_path, monkeypatch) -> None:
     from flwr.app import ConfigRecord, RecordDict
 

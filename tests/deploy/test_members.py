@@ -229,7 +229,7 @@ def test_a_site_that_comes_back_with_a_new_folder_gets_all_changes_of_the_base(t
     assert all(torch.equal(tensor, bases[1][name]) for name, tensor in bases[0].items())
 
 
-def test_a_site_that_comes_back_with_other_modalities_is_refused(tmp_path) -> None:
+def test_a_site_that_comes_back_with_other_modalities_is_refused(experiment, tmp_path) -> None:
     """A resumed run builds its model from the descriptions of the sites of the beginning, which would have changed."""
     before = {n: Described(holds=("image", "text"), train=1, test=1) for n in ("a", "b")}
     write_descriptions(tmp_path, before)
@@ -246,7 +246,7 @@ def test_a_site_that_comes_back_with_other_modalities_is_refused(tmp_path) -> No
     engine = RemoteEngine(SimpleNamespace(one_model=True), {}, carrier, run, "b" * 64)
     federation = SimpleNamespace(engine=engine, clients_changed=lambda: None)
     members = Members.of(tmp_path / "state", before, -1)
-    made = server._joining(federation, None, members, before, tmp_path, carrier, run, set)
+    made = server._joining(federation, experiment, members, before, tmp_path, carrier, run, set)
     with pytest.raises(ExperimentError, match="it holds text, and held image, text when it took part before"):
         made.describe("b")
     carrier.holds = ("text", "image")

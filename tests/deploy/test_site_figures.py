@@ -1,13 +1,19 @@
 """Figures from sites: any number, any name, and sums that stay finite."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.deploy.evaluation import figure_fault
+from fedloom.core.payload import Payload, Reply
+from fedloom.deploy.evaluation import SiteEvaluator, figure_fault
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.progress import Totals
+from fedloom.methods import State
+from fedloom.tasks.base import Snapshot
 from fedloom.tasks.site_figures import SampleFigures
 from tests.privacy.test_reply_schema import anything
 
@@ -55,3 +61,27 @@ def test_the_largest_figures_of_many_sites_still_combine() -> None:
     assert all(
         math.isfinite(v) for v in RULES.combined({f"site-{i}": largest for i in range(1000)}, {}).values()
     )
+
+
+def test_a_site_whose_figures_are_refused_is_named_and_the_status_says_that_they_are_missing() -> None:
+    """Else the last figures of one site of two would pass for those of the run."""
+    experiment = Experiment.parse({"rounds": 2, "method": "fedavg-lora", "data": {"clients": {"image": 2}}})
+    replies = [
+        Reply("a", Payload({}, {"figures": {"global/image/token_accuracy": 0.5}})),
+        Reply("b", Payload({}, {"figures": {"global/image/token_accuracy": math.nan}})),
+    ]
+    federation: Any = SimpleNamespace(
+        experiment=experiment,
+        method=experiment.method,
+        names=["a", "b", "c"],
+        clients={n: SimpleNamespace(groups=()) for n in "abc"},
+        state=State({}),
+        engine=SimpleNamespace(ask=lambda *given: replies, model=SimpleNamespace(notes=[])),
+        totals=Totals(),
+        folder=None,
+    )
+    evaluator = SiteEvaluator(SampleFigures())
+    evaluator.federation = federation
+    found = evaluator.assess(Snapshot(2, True, False, {}, lambda names: {}, federation.state, None))
+    assert found.metrics["evaluated_sites"] == 1.0
+    assert federation.totals.status() == "complete, but 2 evaluations at sites are missing from the figures"

@@ -84,6 +84,7 @@ def _ask_sites(federation: "Federation", snapshot: Snapshot, rules: SiteFigures)
     refused |= {s: "missing: no reply" for s in sites if s not in by_site and s not in refused}
     down = sum(payloads[s].nbytes for s in sites)
     federation.totals.bytes_down += down
+    federation.totals.unmeasured += len(refused)
     if federation.folder is not None:
         entry = {
             "round": number,

@@ -19,6 +19,8 @@ class Totals:
     """Rounds whose result the server could not compute, or that was not finite."""
     closed_sums: int = 0
     """Secure sums over a group that too few clients trained."""
+    unmeasured: int = 0
+    """Evaluations that a site was asked for and whose figures did not come or were refused."""
     seconds: float = 0.0
     budget: str = ""
     """A sentence if the privacy budget ended the run early; else empty."""
@@ -47,6 +49,8 @@ class Totals:
             faults.append(
                 f"{self.closed_sums} sums over a group that too few clients trained were not opened"
             )
+        if self.unmeasured:
+            faults.append(f"{self.unmeasured} evaluations at sites are missing from the figures")
         faults += dict.fromkeys(self.untracked)
         if self.accepted:
             more = f" and {len(self.accepted) - 3} more" if len(self.accepted) > 3 else ""
