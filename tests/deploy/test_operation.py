@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -155,7 +156,9 @@ def test_a_long_reason_and_many_sites_fit_a_narrow_terminal(server, path) -> Non
 
 def test_the_view_that_follows_a_run_ends_on_ctrl_c_with_code_0(server, path) -> None:
     command = [sys.executable, "-m", "fedloom", "deploy", "status", str(server), "--watch", "--json"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    # As at a terminal: a shell's background jobs, and all that they start, ignore SIGINT.
+    heeds = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=heeds) as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["round"] == 2
         (path / "state" / "round-000003").mkdir()

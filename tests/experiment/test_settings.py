@@ -68,7 +68,7 @@ def test_a_resolved_experiment_reads_back_equal() -> None:
         ),
         (
             "method: fedmd\ndata: {source: labelled, partition: {kind: folder}}",
-            "data.partition: kind folder is for a folder of each client; write each picture's client into metadata.jsonl",
+            "data.partition.classes is missing",
         ),
         (
             "method: feda2-lora\ndata: {partition: {kind: pachinko}}",
