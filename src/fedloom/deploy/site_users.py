@@ -94,7 +94,9 @@ def hand_over(folder: Path, trainer: User, node: User) -> None:
             raise ExperimentError(f"{folder} was given to other users: {_names(*owners)}")
     else:
         if is_locked(folder):
-            raise ExperimentError(f"{folder} is in use by a site that runs (process {holder(folder)}); stop it first")
+            raise ExperimentError(
+                f"{folder} is in use by a site that runs (process {holder(folder)}); stop it first"
+            )
         _divide(folder, trainer, node)
     _check(folder, trainer, node)
 

@@ -234,10 +234,6 @@ def class_clients(
         parts_of = _label_skew(pictures, partition, clients, seed)
     else:
         parts_of = _domains(pictures, partition, clients, seed)
-    if not parts_of:
-        raise ExperimentError(
-            "data.path: no client's folder holds a picture in a class's folder; right is <client>/<class>/<image>"
-        )
     dealt = [p for client in parts_of.values() for p in (*client.train, *client.test)]
     skipped = _unusable([*dealt, *commonly_tested(pictures, partition)], rules)
     listed = [_client(name, parts_of[name], pictures.names, partition, skipped) for name in sorted(parts_of)]
