@@ -121,10 +121,11 @@ def test_a_data_folder_that_is_none_or_too_deep_is_named(data, says, tmp_path) -
         assert found == []
         return
     assert len(found) == 1
-    with pytest.raises(ExperimentError, match=rf"^north does not join: site.yaml: .*{says}"):
-        run_site.run_site(site, said_into([]), lambda: False)
     shown = CliRunner().invoke(app, ["site", str(site)])
     assert "missing: site.yaml: data" in shown.output
+    run_site.accept(site)
+    with pytest.raises(ExperimentError, match=rf"^north does not join: site.yaml: .*{says}"):
+        run_site.run_site(site, said_into([]), lambda: False)
 
 
 def test_a_relative_folder_says_where_it_was_looked_for(tmp_path, monkeypatch) -> None:

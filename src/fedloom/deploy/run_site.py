@@ -198,13 +198,13 @@ def _check(folder: Path, site: Site, part: Part) -> None:
     check_deployable(experiment)
     if reason := unmet(site.demands, experiment, site_count(site, folder)):
         raise ExperimentError(f"{site.name} does not join: {reason}")
-    answered = (folder / "runs").is_dir()  # data and device of a site that has answered may be late
-    if wrong := unsound(site, experiment, folder) if answered else lacking(site, experiment, folder):
-        raise ExperimentError(f"{site.name} does not join: {wrong[0]}")
     if not accepted(folder):
         raise ExperimentError(
             f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
         )
+    answered = (folder / "runs").is_dir()  # data and device of a site that has answered may be late
+    if wrong := unsound(site, experiment, folder) if answered else lacking(site, experiment, folder):
+        raise ExperimentError(f"{site.name} does not join: {wrong[0]}")
 
 
 def _check_node(folder: Path) -> None:
