@@ -37,6 +37,9 @@ def test_a_site_joins_a_run_under_way_and_another_leaves_it_for_good(tmp_path) -
         current.end(deployment.server)
         said = deployment.children[OLD].log
         deployment.wait(path, lambda: "does not know this site's key" in said.read_text())
+        assert "compare the clocks" not in said.read_text(), (
+            "also where its next message was what was refused"
+        )
         server = deployment.children["server"].log.read_text()
     changes = [e for e in RunFolder(path).history("ledger.jsonl") if e["request"] == "members"]
     assert [(e["joined"], e["left"], e["refused"]) for e in changes] == [([NEW], [], {}), ([], [OLD], {})]

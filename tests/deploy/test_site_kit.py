@@ -201,6 +201,8 @@ UNKNOWN = "does not know this site's key"
         ("[code: 2004] Failed to activate SuperNode.", None, [UNKNOWN, CONNECTED], None),
         ("[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: x", None, ["this site's ca.pem", "clock"], UNKNOWN),
         ("Client error '401 Unauthorized' for url", None, ["compare the clocks"], UNKNOWN),
+        ("Client error '401 Unauthorized' for url", True, ["compare the clocks"], UNKNOWN),
+        ("Client error '401 Unauthorized' for url", False, [UNKNOWN, "has taken the site out"], "clocks"),
     ],
 )  # fmt: skip
 def test_what_a_node_says_that_is_turned_away_becomes_a_reason(

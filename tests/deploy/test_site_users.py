@@ -163,6 +163,7 @@ def test_a_half_starts_its_own_process_alone(folder, monkeypatch) -> None:
         started.write_text("")
         if part == "node":
             (folder / "trainer.json").write_text("{}")
+            (folder / "experiment.yaml").unlink()  # as in the node's own folder
         run_site.run_site(folder, said_into(log), lambda: not started.read_text().endswith("\n"), part)
         assert started.read_text().split() == [part]
     assert log == ["north: joins localhost:443"]

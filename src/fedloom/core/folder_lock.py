@@ -37,9 +37,8 @@ def locked(folder: Path) -> Iterator[None]:
         raise ExperimentError(f"cannot write to the output folder {folder}: {error.strerror}") from error
     try:
         if not _acquire(handle, folder):
-            holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
             raise ExperimentError(
-                f"{folder} is in use by process {holder}; wait until that run has ended, or choose another folder"
+                f"{folder} is in use by process {holder(folder)}; wait until that run has ended, or choose another folder"
             )
         yield
     finally:
@@ -61,6 +60,12 @@ def is_locked(folder: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+def holder(folder: Path) -> str:
+    """The number of the process that locked the folder last, as text. Raises OSError."""
+    with (folder / LOCK).open("rb") as handle:
+        return handle.read(20).decode("ascii", "replace").strip()
 
 
 def _open(folder: Path) -> int:

@@ -112,6 +112,9 @@ def site(
         terms = run_site.terms(folder)
         if not log_json:
             out.print(table(list(terms.items())))
+            if not accept:
+                for sentence in run_site.missing(folder):
+                    out.print(Text(f"missing: {sentence}"), soft_wrap=True)
     divided = (folder / "node").is_dir()
     if accept and part is not SitePart.node and not (users and divided):
         run_site.accept(folder)  # a folder that is another user's is written by that user alone

@@ -108,6 +108,14 @@ class Child:
         """Whether its log contains `text` since the last start."""
         return text in self._log_text()
 
+    def recent(self, size: int = 4000) -> str:
+        """Up to `size` bytes from the end of its log, none from before the last start."""
+        if not self.log.exists():
+            return ""
+        with self.log.open("rb") as log:
+            log.seek(max(self._from, self.log.stat().st_size - size))
+            return log.read(size).decode("utf-8", errors="replace")
+
     def _log_text(self) -> str:
         if not self.log.exists():
             return ""

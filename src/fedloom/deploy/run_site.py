@@ -3,13 +3,14 @@
 import json
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Literal
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.core.folder_lock import holder, try_lock
 from fedloom.deploy import refusals
 from fedloom.deploy.app_bundle import pinned_app
 from fedloom.deploy.demands import unmet
@@ -19,7 +20,9 @@ from fedloom.deploy.kit_version import check_version
 from fedloom.deploy.logs import Log
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment
+from fedloom.deploy.reach import Reach, TrainerFile
 from fedloom.deploy.settings import Site, check_deployable, experiment_digest, read_settings
+from fedloom.deploy.site_checks import NODE_KEY, lacking, unsound, wrong_key
 from fedloom.deploy.site_list import site_count
 from fedloom.deploy.trainer_link import ADDRESS, NODE, endpoint
 from fedloom.experiment.run import read_experiment
@@ -31,6 +34,11 @@ Part = Literal["both", "trainer", "node"]
 """The half of a site that a process keeps running."""
 MISTAKE = 2
 """The trainer's exit code for unusable settings or data of the site."""
+
+
+def missing(folder: Path) -> list[str]:
+    """A sentence for everything that the site lacks before it can join, for display beside the terms. Raises ExperimentError."""
+    return lacking(read_settings(Site, folder / "site.yaml"), read_experiment(folder), folder)
 
 
 def terms(folder: Path) -> dict[str, str]:
@@ -107,16 +115,42 @@ def run_site(
     `folder` is the site's, or for the node alone its own (see `deploy.site_users`). `around(trainer, node)` is entered
     before either starts.
 
-    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the terms are not accepted, for an experiment
+    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the site runs already, if the terms are not
+    accepted, for an experiment
     that cannot be deployed, and for data that cannot be used at a site that has not answered yet; at another a disk may be late.
     """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
     address = folder / ADDRESS if part == "node" else endpoint(folder)
-    if part != "node":
-        check_version(site, folder)
-        _check(folder, site, part)
-        address.unlink(missing_ok=True)
+    with _alone(folder, site.name):
+        if part != "node":
+            check_version(site, folder)
+            _check(folder, site, part)
+            address.unlink(missing_ok=True)
+        else:
+            _check_node(folder)
+        _keep(folder, site, log, go_on, part, around, address)
+
+
+@contextmanager
+def _alone(folder: Path, name: str) -> Iterator[None]:
+    """Hold the folder's lock. Raises ExperimentError where another process runs the site."""
+    with try_lock(folder) as held:
+        if not held:
+            raise ExperimentError(f"{name} runs already (process {holder(folder)}); stop that one first")
+        yield
+
+
+def _keep(
+    folder: Path,
+    site: Site,
+    log: Log,
+    go_on: Callable[[], bool],
+    part: Part,
+    around: Callable[[Child, Child], AbstractContextManager[None]],
+    address: Path,
+) -> None:
+    """Start trainer and node, and start them again, while `go_on()` is true; `address`: the file with the trainer's port."""
     env = environment(folder / "flower")
     trainer = Child(_trainer(folder), env, folder / "logs" / "trainer.log")
     node = Child(_node(folder, site, address), env, folder / "logs" / "node.log")
@@ -127,15 +161,22 @@ def run_site(
     kept_trainer = Keeper(trainer, lambda: f"{site.name}: {_ending(trainer)}", log)
     kept_node = Keeper(node, lambda: f"{site.name}: {refusal(node, key_known) or _ending(node)}", log)
     has_answered = (folder / "runs").is_dir()
+    reach, door = Reach(site.server), TrainerFile(address)
     try:
         with around(trainer, node):
             while go_on():
                 if trainer.code == MISTAKE and not has_answered:
                     raise ExperimentError(trainer.last_words(1).removeprefix("fedloom: "))
+                if door.is_lost():
+                    log(f"{site.name}: {door.sentence(part)}", "trainer_file_lost", "error")
+                    if part != "node":
+                        trainer.stop()
                 if part != "node":
                     kept_trainer.tend()
                 if part != "trainer" and address.is_file() and kept_node.tend():
                     log(f"{site.name}: joins {site.server}", "joins", server=site.server)
+                if node.alive and (said := reach.news(node.recent(), node.lasted)):
+                    log(f"{site.name}: {said}", "reach", "info" if reach.reached else "error")
                 for line in refusals.taken(folder):
                     log(f"{site.name}: {line}", "server_refused", "error")
                 time.sleep(1.0)
@@ -161,23 +202,42 @@ def _check(folder: Path, site: Site, part: Part) -> None:
         raise ExperimentError(
             f"nothing runs at {site.name} before its terms are accepted; read them, then repeat with --accept"
         )
+    answered = (folder / "runs").is_dir()  # data and device of a site that has answered may be late
+    if wrong := unsound(site, experiment, folder) if answered else lacking(site, experiment, folder):
+        raise ExperimentError(f"{site.name} does not join: {wrong[0]}")
+
+
+def _check_node(folder: Path) -> None:
+    """Raise ExperimentError for a folder that is not a node's own, and for a key of it that others may read."""
+    if (folder / "experiment.yaml").exists():
+        raise ExperimentError(
+            f"{folder} is a whole site's folder, and --part node runs in the node's own, {folder / NODE}; "
+            "`deploy site --trainer-user U --node-user V --hand-over` as root makes that"
+        )
+    if reason := wrong_key(folder / NODE_KEY):
+        raise ExperimentError(reason)
 
 
 def refusal(node: Child, key_known: Callable[[], bool | None]) -> str | None:
     """The reason for which the server rejected a node, or None for any other end.
 
-    Flower has one code for an unknown key and for one that is connected already; `key_known` tells them apart, or returns None.
+    Flower has one code for an unknown key and for one that is connected already, and another for a wrong clock and for a key
+    that was taken out; `key_known` tells them apart, or returns None.
     """
     if node.said(CERTIFICATE):
         return (
             "the server's certificate is not one of this site's ca.pem, or this machine's clock is wrong; "
             "ask who runs the server for the right one"
         )
+    unknown = (
+        "does not know this site's key (ask who runs the server to let it in, or it has taken the site out)"
+    )
     if node.said(SIGNATURE):
+        if key_known() is False:
+            return f"the server {unknown}"
         return "the server does not accept this site's signature; compare the clocks of both machines"
     if not node.said(REFUSED):
         return None
-    unknown = "does not know this site's key (ask who runs the server to let it in)"
     connected = (
         "takes this site for connected already, as it does for a minute or two after a crash, "
         "or because a copy of it runs elsewhere"

@@ -85,6 +85,16 @@ class Site(BaseModel):
         Demands(), description="what the experiment and the server have to keep; otherwise the site refuses"
     )
 
+    @field_validator("data", mode="before")
+    @classmethod
+    def _a_folder(cls, value: Any) -> Any:
+        """Refuse an empty name, which would mean the folder where the command is typed."""
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(
+                "an empty name is no folder; name the folder with this site's data, or leave data out"
+            )
+        return value
+
     @model_validator(mode="before")
     @classmethod
     def _without_port(cls, value: Any) -> Any:

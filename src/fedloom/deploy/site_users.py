@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.folder_lock import holder, is_locked
 from fedloom.deploy.processes import end_with_parent
 from fedloom.deploy.settings import Site, read_settings
 from fedloom.deploy.trainer_link import NODE
@@ -92,6 +93,10 @@ def hand_over(folder: Path, trainer: User, node: User) -> None:
         if owners != (trainer.uid, node.gid):
             raise ExperimentError(f"{folder} was given to other users: {_names(*owners)}")
     else:
+        if is_locked(folder):
+            raise ExperimentError(
+                f"{folder} is in use by a site that runs (process {holder(folder)}); stop it first"
+            )
         _divide(folder, trainer, node)
     _check(folder, trainer, node)
 

@@ -40,6 +40,11 @@ def read_client_folders(
             kept, held = held_back(_listed(client, classes.base, root, settings, client.name), share, seed)
         train += kept
         test += held
+    if not train and not test:
+        raise ExperimentError(
+            f"data.path: {' and '.join(str(c) for c in clients[:3])} "
+            f"{'holds' if len(clients) == 1 else 'hold'} no folder of a class; right is {clients[0]}/<class>/<image>"
+        )
     return Pictures((*classes.base, *classes.novel), tuple(train), tuple(test))
 
 
