@@ -37,13 +37,20 @@ def locked(folder: Path) -> Iterator[None]:
         raise ExperimentError(f"cannot write to the output folder {folder}: {error.strerror}") from error
     try:
         if not _acquire(handle, folder):
-            holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
             raise ExperimentError(
-                f"{folder} is in use by process {holder}; wait until that run has ended, or choose another folder"
+                f"{folder} is in use by process {holder(folder)}; wait until that run has ended, or choose another folder"
             )
         yield
     finally:
         os.close(handle)
+
+
+def holder(folder: Path) -> str:
+    """The number of the process that locked the folder last; `?` if that cannot be read."""
+    try:
+        return (folder / LOCK).read_bytes()[:20].decode("ascii", "replace").strip() or "?"
+    except OSError:
+        return "?"
 
 
 def is_locked(folder: Path) -> bool:
