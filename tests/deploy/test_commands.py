@@ -62,6 +62,13 @@ def test_init_names_the_generated_clients_and_shows_where_things_lie(tmp_path) -
             "--host: 'x; return 200' is no host; use a name such as",
         ),
         (["--site", "a", "--host", "x\n}"], "--host: 'x\\n}' is no host"),
+        (["--site", "a", "--host", "0.0.0.0"], "--host: 0.0.0.0 stands for every address"),
+        (["--site", "a", "--direct", "--proxy-port", "8443"], "--direct goes without a proxy"),
+        (["--site", "a", "--port", "8443", "--proxy-port", "8443"], "--proxy-port: the proxy's port 8443 is"),
+        (["--site", "a", "--port", "8442", "--proxy-port", "8443"], "which takes 8442 and 8443"),
+        (["--site", "a", "--site", "A"], "--site: a and A differ by case only"),
+        (["--site", "Common"], "--site: 'Common' is where common test pictures lie"),
+        (["data.source=folder", "data.path=silos"], "name the sites with --site"),
         (["method=centralised", "--site", "a"], "pools"),
         (["method=nothing", "--site", "a"], "unknown method"),
     ],
@@ -73,6 +80,19 @@ def test_a_mistake_at_init_is_one_sentence_and_leaves_nothing(more, named, tmp_p
     assert code == 2
     assert named in output
     assert not (tmp_path / "kit").exists()
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [("e.yaml", "is no folder"), ("e.yaml/in", "no folder can be made"), ("/proc/kit", "no folder")],
+)
+def test_a_kit_that_cannot_be_written_there_is_one_sentence(place, named, tmp_path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text("{rounds: 2, method: fedavg-lora}")
+    code, output = invoke("init", tmp_path / place, file, "--site", "a")
+    assert code == 2
+    assert f"{tmp_path / place}" in output
+    assert named in output
 
 
 def test_a_run_is_begun_shown_and_stopped(kit) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fedloom.core.files import write_atomic
 from fedloom.deploy import current_run
 from fedloom.deploy.logs import Level, Log
+from fedloom.deploy.private_files import private_files
 from fedloom.experiment.report.read import LedgerEntry
 from fedloom.experiment.watch.files import Event, RunFiles
 
@@ -62,9 +63,8 @@ class RunLog:
         self._beginnings = self._files.ledger.beginnings
         events, entries = self._files.events.records, self._files.ledger.records
         known = self._logged.get(name, (0, 0) if new else (len(events), len(entries)))
-        self._events, self._entries = (
-            known if known[0] <= len(events) else (0, 0)
-        )  # else another run of that name
+        same = known[0] <= len(events)  # else another run of that name
+        self._events, self._entries = known if same else (0, 0)
         if cuts := [e.after for e in events[self._events :] if e.event == "resumed"]:
             self._entries = min(self._entries, sum(entry.round <= cuts[-1] for entry in entries))
         if not new:
@@ -73,7 +73,8 @@ class RunLog:
     def _remember(self) -> None:
         """Keep how far the log has come; a full disk keeps nothing."""
         self._logged[self._name()] = (self._events, self._entries)
-        with suppress(OSError):
+        with suppress(OSError), private_files():
+            self._file.parent.mkdir(exist_ok=True)
             write_atomic(self._file, json.dumps(self._logged).encode(), durable=False)
 
     def _event(self, event: Event) -> None:
