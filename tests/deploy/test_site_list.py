@@ -80,7 +80,7 @@ def test_another_federations_ca_key_changes_nothing(kit, tmp_path) -> None:
     write_tls(tmp_path, tmp_path / "other.key", "localhost")
     before = (kit / "server/sites.json").read_bytes()
     with pytest.raises(
-        ExperimentError, match="other.key is not the CA key of this deployment; name with --ca-key"
+        ExperimentError, match=r"other\.key is not the CA key of this deployment; name with --ca-key"
     ):
         change_list(kit / "server", tmp_path / "other.key", remove=["south"])
     (tmp_path / "text.key").write_text("no key")
