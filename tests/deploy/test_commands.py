@@ -1,6 +1,7 @@
 """The commands that need no running server, and what the ServerApp does about the current run."""
 
 import fcntl
+import json
 import os
 import socket
 from collections.abc import Callable
@@ -61,6 +62,13 @@ def test_init_names_the_generated_clients_and_shows_where_things_lie(tmp_path) -
             "--host: 'x; return 200' is no host; use a name such as",
         ),
         (["--site", "a", "--host", "x\n}"], "--host: 'x\\n}' is no host"),
+        (["--site", "a", "--host", "0.0.0.0"], "--host: 0.0.0.0 stands for every address"),
+        (["--site", "a", "--direct", "--proxy-port", "8443"], "--direct goes without a proxy"),
+        (["--site", "a", "--port", "8443", "--proxy-port", "8443"], "--proxy-port: the proxy's port 8443 is"),
+        (["--site", "a", "--port", "8442", "--proxy-port", "8443"], "which takes 8442 and 8443"),
+        (["--site", "a", "--site", "A"], "--site: a and A differ by case only"),
+        (["--site", "Common"], "--site: 'Common' is where common test pictures lie"),
+        (["data.source=folder", "data.path=silos"], "name the sites with --site"),
         (["method=centralised", "--site", "a"], "pools"),
         (["method=nothing", "--site", "a"], "unknown method"),
     ],
@@ -74,6 +82,19 @@ def test_a_mistake_at_init_is_one_sentence_and_leaves_nothing(more, named, tmp_p
     assert not (tmp_path / "kit").exists()
 
 
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [("e.yaml", "is no folder"), ("e.yaml/in", "no folder can be made"), ("/proc/kit", "no folder")],
+)
+def test_a_kit_that_cannot_be_written_there_is_one_sentence(place, named, tmp_path) -> None:
+    file = tmp_path / "e.yaml"
+    file.write_text("{rounds: 2, method: fedavg-lora}")
+    code, output = invoke("init", tmp_path / place, file, "--site", "a")
+    assert code == 2
+    assert f"{tmp_path / place}" in output
+    assert named in output
+
+
 def test_a_run_is_begun_shown_and_stopped(kit) -> None:
     assert "no run is current" in invoke("status", kit)[1]
     assert invoke("run", kit, "--run", "first", "--detach")[0] == 0
@@ -82,14 +103,63 @@ def test_a_run_is_begun_shown_and_stopped(kit) -> None:
     assert "image-02 not asked yet" in output
     current.fail(kit / "runs" / "first", "the disk is full")
     assert "failed: the disk is full" in invoke("status", kit)[1]
-    assert "first stops" in invoke("stop", kit)[1]
-    assert "no run is current" in invoke("status", kit)[1]
+    assert (
+        f"run first is stopped; `fedloom deploy run {kit} --run first` goes on with it"
+        in invoke("stop", kit)[1]
+    )
+    (kit / "runs" / "first" / current.FAILURE).unlink()
+    found = json.loads(invoke("status", kit, "--json")[1])
+    assert (found["run"], found["state"]) == ("first", "stopped")
+    assert found["go_on"] == f"fedloom deploy run {kit} --run first"
+    assert "no run goes on" in invoke("stop", kit)[1]
     code, output = invoke("run", kit, "--run", "../up", "--detach")
     assert code == 2
     assert "no run's name" in output
 
 
-@pytest.mark.parametrize("command", [["server"], ["run", "--detach"], ["status"], ["site"]])
+def test_a_bare_run_goes_on_with_the_stopped_one(kit) -> None:
+    current.begin(kit, "second")
+    with try_lock(kit / "runs" / "second"):
+        assert "run second stops after the phase under way; `fedloom deploy run " in invoke("stop", kit)[1]
+        assert json.loads(invoke("status", kit, "--json")[1])["state"] == "stopping"
+    assert invoke("run", kit, "--detach")[0] == 0
+    assert current.current(kit) == "second"
+    (kit / "runs" / "second" / "summary.json").write_text("{}")
+    assert invoke("run", kit, "--detach")[0] == 0
+    assert current.current(kit) == "first", "a finished run is not gone on with"
+
+
+def test_a_run_without_a_server_says_so_and_begins_nothing(kit, monkeypatch) -> None:
+    monkeypatch.setattr("fedloom.deploy.commands.STARTING", 0.3)
+    code, output = invoke("run", kit)
+    assert (code, current.current(kit)) == (2, None)
+    assert output.startswith(f"no server runs for {kit}: start `fedloom deploy server {kit}` first")
+    code, output = invoke("run", kit, "--detach")
+    assert (code, current.current(kit)) == (0, "first")
+    assert "run first begins once `fedloom deploy server" in output
+    with try_lock(kit / "state"):
+        assert "begins once" not in invoke("run", kit, "--detach")[1]
+
+
+def test_a_second_server_of_a_folder_is_refused(kit) -> None:
+    with try_lock(kit / "state"):
+        code, output = invoke("server", kit)
+    assert (code, output) == (
+        2, f"the server of {kit} runs already (process {os.getpid()}); stop that one first"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["run", "status"])
+def test_a_folder_of_another_version_is_the_same_sentence_everywhere(command, kit) -> None:
+    file = kit / "deployment.yaml"
+    file.write_text(file.read_text().replace("version: ", "version: 0.0.9 #"))
+    code, output = invoke(command, kit)
+    assert code == 2
+    assert f"{kit} is of fedloom 0.0.9, and" in output
+    assert invoke("stop", kit)[0] == 0, "an upgrade may ask for it"
+
+
+@pytest.mark.parametrize("command", [["server"], ["run", "--detach"], ["status"], ["stop"], ["site"]])
 def test_a_folder_that_is_none_is_one_sentence(command, tmp_path) -> None:
     code, output = invoke(command[0], tmp_path / "none", *command[1:])
     assert code == 2

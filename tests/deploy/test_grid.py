@@ -13,6 +13,7 @@ from fedloom.deploy.remote_engine import Lost
 from fedloom.deploy.server import go_on
 from fedloom.deploy.trainer_link import Unreachable, ask, serve
 from fedloom.experiment.run import run
+from fedloom.federation.progress import Stopped
 from fedloom.federation.run_folder import RunFolder
 from tests.deploy.silos import Silos
 
@@ -52,6 +53,24 @@ def test_bytes_go_to_every_site_and_come_back(listening) -> None:
         "image-01": big[::-1],
     }
     assert grid.sent == 2
+
+
+def test_a_stop_ends_the_wait_for_answers_and_for_sites(listening) -> None:
+    grid, looks = HandGrid(listening), []
+    grid.spoil = lambda site, reply: []  # a phase that hangs
+
+    def check() -> None:
+        looks.append(1)
+        if len(looks) % 4 == 0:
+            raise Stopped
+
+    carrier = flower.GridCarrier(grid, timeout=600, poll=0.01, check=check)
+    with pytest.raises(Stopped):
+        list(carrier.exchange({"audio-01": b"abc"}))
+    grid.away.add("image-01")
+    looks[:] = [1] * 3
+    with pytest.raises(Stopped):
+        carrier.wait_for(NAMES, 600)
 
 
 def test_a_site_that_is_away_is_not_waited_for(listening) -> None:

@@ -78,9 +78,11 @@ def test_a_removed_site_is_on_no_list_and_can_come_back_with_new_keys(kit) -> No
     ("command", "name", "sentence"),
     [
         ("add-site", "north", "north is one of the sites already"),
+        ("add-site", "North", "north and North differ by case only"),
+        ("add-site", "common", "'common' is where common test pictures lie"),
         ("add-site", "../up", "'../up' is no site's name; use letters, digits, dots and dashes"),
         ("remove-site", "west", "west is none of the sites; there is north, south"),
-        ("add-site", "west", "ca.key cannot be read as the deployment's CA key"),
+        ("add-site", "west", "ca.key; name with --ca-key where the ca.key lies"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_changes_nothing(command, name, sentence, kit) -> None:
@@ -105,6 +107,43 @@ def test_the_last_site_stays_and_unequal_ranks_keep_their_sites(kit, quick, tmp_
         code, output = invoke(command, tmp_path / "ranks", name)
         assert code == 2
         assert output.startswith("cohort.ranks deals the ranks by all sites' names")
+
+
+def test_a_new_site_of_a_kit_without_proxy_reaches_the_superlink(quick, tmp_path) -> None:
+    deployment = Deployment(sites=NAMES, port=8123, direct=True)
+    write_kit(tmp_path / "direct", quick("fedsa-lora"), deployment)
+    assert invoke("add-site", tmp_path / "direct", "west")[0] == 0
+    for name in ("north", "west"):
+        folder = tmp_path / "direct" / "sites" / name
+        assert read_settings(Site, folder / "site.yaml").server == "localhost:8123"
+
+
+def test_secure_sums_keep_their_least_number_of_sites(quick, tmp_path) -> None:
+    kit, three = tmp_path / "kit", ("east", *NAMES)
+    secret = quick("fedavg-lora", privacy={"secure": {"least": 3}})
+    with pytest.raises(
+        ExperimentError, match="opens no sum of fewer than 3 sites, and a round asks 2; take more"
+    ):
+        write_kit(kit, secret, Deployment(sites=NAMES))
+    assert not kit.exists()
+    write_kit(kit, secret, Deployment(sites=three))
+    before = files_of(kit)
+    code, output = invoke("remove-site", kit, "east")
+    assert code == 2
+    assert "fewer than 3 sites" in output
+    assert files_of(kit) == before
+    (kit / "server/sites.json").rename(tmp_path / "kept.json")
+    for command in ("upgrade", "server"):
+        code, output = invoke(command, kit / "server")
+        assert code == 2
+        assert "has no sites.json" in output
+    (tmp_path / "kept.json").rename(kit / "server/sites.json")
+    file = kit / "server/deployment.yaml"
+    file.write_text(file.read_text().replace("- east\n", ""))
+    for command in ("upgrade", "server"):
+        code, output = invoke(command, kit / "server")
+        assert code == 2
+        assert "fewer than 3 sites" in output
 
 
 def test_a_change_that_was_cut_off_before_its_end_can_be_undone(kit) -> None:

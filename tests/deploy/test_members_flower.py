@@ -23,7 +23,7 @@ def test_a_site_joins_a_run_under_way_and_another_leaves_it_for_good(tmp_path) -
         path = current.begin(deployment.server, "run")
         deployment.start()
         deployment.wait(path, lambda: len(trained(path)) >= 1)
-        folder = add_site(deployment.folder, NEW, deployment.folder / "ca.key", direct=True)
+        folder = add_site(deployment.folder, NEW, deployment.folder / "ca.key")
         [port] = free_ports(1)
         settings = read_settings(Site, folder / "site.yaml")
         engine = EngineSettings(device="cpu", threads=1)

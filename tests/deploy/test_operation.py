@@ -126,7 +126,9 @@ def test_the_status_has_the_round_the_sites_and_what_was_spent(server, path) -> 
     assert "round 3/9, training" in shown
     assert max(map(len, shown.splitlines())) <= 80
     current.end(server)
-    assert json.loads(invoke("status", server, "--json")[1])["run"] is None
+    stopped = json.loads(invoke("status", server, "--json")[1])
+    assert (stopped["run"], stopped["state"], stopped["round"]) == ("first", "stopped", 2)
+    assert "go on with" in invoke("status", server)[1]
 
 
 def test_sites_that_joined_and_left_say_so(server, path) -> None:
@@ -252,6 +254,35 @@ def test_the_servers_log_tells_of_every_answer_once_and_quotes_no_reason(server,
     assert [(line["event"], line.get("site")) for line in again] == [
         ("run_resumed", None), ("site_answered", "north"), ("site_answered", "south"), ("phase_finished", None)
     ]  # fmt: skip
+
+
+def test_a_stopped_run_and_a_server_that_starts_again_log_nothing_twice(server, path, tmp_path) -> None:
+    def told(*, restarted: bool) -> list[tuple[str, int | None]]:
+        before = len(lines_of(tmp_path / "server.jsonl"))
+        (RunLog(server, log) if restarted else known)()
+        return [(x["event"], x.get("round")) for x in lines_of(tmp_path / "server.jsonl")[before:]]
+
+    log = EventLog(tmp_path / "server.jsonl", "server")
+    known = RunLog(server, log)
+    add(path, "ledger.jsonl", entry(3, *NAMES))
+    current.end(server)
+    add(path, "state/events.jsonl", {"event": "stopped", "time": 3.0, "why": "on request"})
+    assert [event for event, _ in told(restarted=False)][-2:] == ["phase_finished", "run_stopped"]
+    current.begin(server, "first")
+    assert told(restarted=False) == []
+    current.fail(path, "the disk is full")
+    current.begin(server, "second")
+    assert told(restarted=False) == []
+    current.fail(current.run_path(server, "second"), "the disk is full")
+    current.begin(server, "first")
+    assert told(restarted=False) == [], "another run came between"
+    assert told(restarted=True) == []
+    add(path, "ledger.jsonl", entry(4, "north"))  # while no server ran
+    assert told(restarted=True) == [("site_answered", 4), ("phase_finished", 4)]
+    ledger = (path / "ledger.jsonl").read_text().splitlines(keepends=True)
+    (path / "ledger.jsonl").write_text("".join([*ledger[:3], json.dumps(entry(4, "south")) + "\n"]))
+    add(path, "state/events.jsonl", {"event": "resumed", "time": 4.0, "after": 3})
+    assert told(restarted=True) == [("site_answered", 4), ("phase_finished", 4), ("run_resumed", None)]
 
 
 def test_the_trainers_log_and_counts_say_what_was_asked_and_no_text(tmp_path) -> None:

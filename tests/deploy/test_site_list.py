@@ -79,9 +79,16 @@ def test_what_is_not_as_the_ca_signed_it_is_refused(change, kit) -> None:
 def test_another_federations_ca_key_changes_nothing(kit, tmp_path) -> None:
     write_tls(tmp_path, tmp_path / "other.key", "localhost")
     before = (kit / "server/sites.json").read_bytes()
-    with pytest.raises(ExperimentError, match="not signed by this federation's CA"):
+    with pytest.raises(
+        ExperimentError, match=r"other\.key is not the CA key of this deployment; name with --ca-key"
+    ):
         change_list(kit / "server", tmp_path / "other.key", remove=["south"])
-    with pytest.raises(ExperimentError, match="cannot be read as the deployment's CA key"):
+    (tmp_path / "text.key").write_text("no key")
+    with pytest.raises(
+        ExperimentError, match=r"text\.key is no CA key of a deployment; name with --ca-key [^/]*$"
+    ):
+        change_list(kit / "server", tmp_path / "text.key", remove=["south"])
+    with pytest.raises(ExperimentError, match=r"there is no .*absent\.key; name with --ca-key where"):
         change_list(kit / "server", kit / "absent.key", remove=["south"])
     for fault, match in [({"add": {"north": "0" * 64}}, "in the list of sites already"),
                          ({"remove": ["west"]}, "not in the list"), ({"remove": ["north", "south"]}, "without any site"),

@@ -57,7 +57,9 @@ def test_a_deployment_from_its_kit_to_its_end(quick, tmp_path: Path) -> None:
         "The server does not work on run first now, after round 1 of 2; fedloom deploy server goes on with it"
     )
     current.end(server)
-    assert headline(server) == "Stopped after round 1 of 2; fedloom deploy run goes on with run first"
+    assert headline(server) == (
+        f"Stopped after round 1 of 2; fedloom deploy run {server} --run first goes on with it"
+    )
     current.begin(server, "first")
     current.fail(path, "site image-02 has not joined")
     assert headline(server) == "Failed after round 1 of 2: site image-02 has not joined (run first)"

@@ -45,6 +45,14 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def holder(folder: Path) -> str:
+    """The number of the process that locked the folder last; `?` if that cannot be read."""
+    try:
+        return (folder / LOCK).read_bytes()[:20].decode("ascii", "replace").strip() or "?"
+    except OSError:
+        return "?"
+
+
 def is_locked(folder: Path) -> bool:
     """Whether a process holds the folder's lock; nothing is written. False if the lock cannot be seen."""
     try:

@@ -30,6 +30,10 @@ app = typer.Typer(
 )
 
 
+STARTING = 5.0
+"""Seconds that `run` gives a server that has just been started."""
+
+
 class SitePart(str, Enum):
     """The half of a site that a process keeps running."""
 
@@ -38,7 +42,13 @@ class SitePart(str, Enum):
     node = "node"
 
 
-RunName = Annotated[str, typer.Option("--run", help="the run's name; its folder is runs/<name>")]
+RunName = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        help="the run's name; its folder is runs/<name>. None: the run that is stopped or not finished, else first",
+    ),
+]
 
 app.command(
     epilog="Example: fedloom deploy init hospitals experiments/uniflow/quickstart.yaml --row FedA²-LoRA --site north "
@@ -61,10 +71,14 @@ def server(
     from fedloom.deploy.logs import EventLog
     from fedloom.deploy.run_log import RunLog
     from fedloom.deploy.run_server import Server as Watchdog
+    from fedloom.deploy.server_lock import only_server
     from fedloom.deploy.status import StatusReader
 
     reader = StatusReader(folder)
-    with closing(EventLog(folder / "logs" / "server.jsonl", "server", say=say, as_json=log_json)) as log:
+    with (
+        only_server(folder),
+        closing(EventLog(folder / "logs" / "server.jsonl", "server", say=say, as_json=log_json)) as log,
+    ):
         watchdog = Watchdog(folder, log)
         watchdog.each_second = RunLog(watchdog.folder, log)
         collect = metrics.of_server(reader, watchdog.link)
@@ -147,23 +161,38 @@ def site(
 @app.command(epilog="Example: fedloom deploy run hospitals/server --run first")
 def run(
     folder: ServerFolder,
-    name: RunName = "first",
-    detach: Annotated[bool, typer.Option("--detach", help="do not wait for the end")] = False,
+    name: RunName = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="do not wait for the end, nor for a server that is not running")
+    ] = False,
 ) -> None:
-    """Begin a run, or go on with one that was stopped or cut off; the server has to be running."""
+    """Begin a run, or go on with one that was stopped or cut off."""
     from fedloom.deploy import current_run as current
+    from fedloom.deploy.kit_version import check_version
+    from fedloom.deploy.server_lock import server_runs
     from fedloom.deploy.settings import Deployment, read_settings
 
-    read_settings(Deployment, folder / "deployment.yaml")
+    check_version(read_settings(Deployment, folder / "deployment.yaml"), folder)
+    name = name or current.unfinished(folder) or "first"
+    path = current.run_path(folder, name)
+    begins = not current.finished(path)
+    up = not begins or server_runs(folder, 0.0 if detach else STARTING)
+    if not (up or detach):
+        raise ExperimentError(
+            f"no server runs for {folder}: start `fedloom deploy server {folder}` first, or give --detach, and the run begins "
+            "once it does"
+        )
     path = current.begin(folder, name)
     if detach:
+        if not up:
+            say(f"run {name} begins once `fedloom deploy server {folder}` runs")
         return
     shown = -1
     while not current.finished(path):
         if (why := current.failure(path)) is not None:
             raise ExperimentError(why)
         if current.current(folder) != name:
-            raise ExperimentError(f"run {name} was stopped; `fedloom deploy run` goes on with it")
+            raise ExperimentError(f"run {name} was stopped; `{current.way_on(folder, name)}` goes on with it")
         if (done := current.last_round(path)) != shown:
             shown = done
             say(f"run {name}: round {done} is finished" if done >= 0 else f"run {name}: waits for the sites")
@@ -178,12 +207,17 @@ app.command(epilog="Example: fedloom deploy status hospitals/server --watch")(st
 def stop(folder: ServerFolder) -> None:
     """Stop the current run at its last finished round; `run` goes on with it. The server stays up."""
     from fedloom.deploy import current_run as current
+    from fedloom.deploy.settings import Deployment, read_settings
 
+    read_settings(Deployment, folder / "deployment.yaml")  # of any version: `upgrade` asks for this
     name = current.current(folder)
+    if name is None or current.finished(current.run_path(folder, name)):
+        out.print("no run goes on")
+        return
     current.end(folder)
-    out.print(
-        "no run was current" if name is None else f"run {name} stops; `fedloom deploy run` goes on with it"
-    )
+    at_work = current.worked_on(current.run_path(folder, name))
+    said = "stops after the phase under way" if at_work else "is stopped"
+    out.print(Text(f"run {name} {said}; `{current.way_on(folder, name)}` goes on with it"), soft_wrap=True)
 
 
 app.command(epilog="Example: fedloom deploy demo --system fedmmkt --out runs/deploy-demo")(demo)

@@ -1,13 +1,15 @@
 """The server's current run, its state on disk, and the ServerApp's entry to it.
 
-`current.json` in the server's folder names the run; its folder is `runs/<name>`. The process that executes a run holds a file
-lock on its folder, which the system releases when the process dies: a run is active if and only if its lock is held.
+`current.json` in the server's folder names the run, and says so if it is stopped; its folder is `runs/<name>`. The process that
+executes a run holds a file lock on its folder, which the system releases when the process dies: a run is active if and only if
+its lock is held.
 """
 
 import json
+import shlex
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
@@ -45,17 +47,48 @@ def begin(folder: Path, name: str) -> Path:
 
 
 def current(folder: Path) -> str | None:
-    """The current run's name, or None."""
-    file = folder / "current.json"
-    if not file.is_file():
-        return None
-    name: str = json.loads(file.read_text(encoding="utf-8"))["run"]
-    return name
+    """The current run's name, or None; a stopped one is not current."""
+    found = _read(folder)
+    return None if found.get("stopped") else found.get("run")
+
+
+def stopped(folder: Path) -> str | None:
+    """The name of the run that was current and is stopped, or None. It may still be worked on for a moment."""
+    found = _read(folder)
+    return found.get("run") if found.get("stopped") else None
+
+
+def unfinished(folder: Path) -> str | None:
+    """The name of the current or the stopped run, if it is not finished: `fedloom deploy run` goes on with it."""
+    name = current(folder) or stopped(folder)
+    return None if name is None or finished(run_path(folder, name)) else name
 
 
 def end(folder: Path) -> None:
-    """Unset the current run; if it is active, it stops at its next progress event and can be resumed."""
-    (folder / "current.json").unlink(missing_ok=True)
+    """Stop the current run; if it is worked on, it stops while it waits for sites or at its next progress event."""
+    if (name := current(folder)) is not None:
+        write_atomic(folder / "current.json", json.dumps({"run": name, "stopped": True}).encode())
+
+
+def stop_check(folder: Path, name: str | None) -> Callable[[], None]:
+    """A function that raises Stopped once `name` is not the current run."""
+
+    def check() -> None:
+        if current(folder) != name:
+            raise Stopped
+
+    return check
+
+
+def way_on(folder: Path, name: str) -> str:
+    """The command that goes on with a run."""
+    return f"fedloom deploy run {shlex.quote(str(folder))} --run {name}"
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    file = folder / "current.json"
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
 
 
 def run_path(folder: Path, name: str) -> Path:
@@ -120,11 +153,10 @@ def serve_current(folder: Path, carrier: Callable[[Deployment], Waiting]) -> Non
 def _serve(folder: Path, path: Path, name: str, carrier: Callable[[Deployment], Waiting]) -> None:
     deployment = read_settings(Deployment, folder / "deployment.yaml")
     experiment = read_experiment(folder)
-    sites = carrier(deployment)
+    sites, check = carrier(deployment), stop_check(folder, name)
 
     def observe(progress: Progress) -> None:
-        if current(folder) != name:
-            raise Stopped
+        check()
 
     begun = (path / "sites.json").is_file()
     seconds = deployment.rejoin_timeout if begun else deployment.join_timeout

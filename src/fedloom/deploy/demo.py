@@ -33,9 +33,9 @@ class Loopback:
         first, proxy = free_ports(2)
         # Generous timeouts: four processes share what may be a small machine.
         deployment = Deployment(
-            sites=sites, port=first, proxy_port=proxy, round_timeout=600.0, join_timeout=600.0
+            sites=sites, port=first, proxy_port=proxy, direct=True, round_timeout=600.0, join_timeout=600.0
         )
-        write_kit(folder, experiment, deployment, direct=True)
+        write_kit(folder, experiment, deployment)
         for name in sites:
             settings = folder / "sites" / name / "site.yaml"
             site = read_settings(Site, settings)

@@ -6,7 +6,7 @@ restarted ServerApp resumes after the last finished round.
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
@@ -44,9 +44,20 @@ class GridCarrier:
     repeated question from what it has kept.
     """
 
-    def __init__(self, grid: Grid, *, timeout: float, rejoin: float = 0.0, poll: float = 0.1) -> None:
-        """Seconds: `timeout` for a phase, `rejoin` for which a site may be gone, `poll` at least between looks at the Grid."""
-        self.grid, self.timeout, self.rejoin, self.poll = grid, timeout, rejoin, poll
+    def __init__(
+        self,
+        grid: Grid,
+        *,
+        timeout: float,
+        rejoin: float = 0.0,
+        poll: float = 0.1,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Seconds: `timeout` for a phase, `rejoin` for which a site may be gone, `poll` at least between looks at the Grid.
+
+        `check` is called while it waits, and may raise to end the wait.
+        """
+        self.grid, self.timeout, self.rejoin, self.poll, self.check = grid, timeout, rejoin, poll, check
         self._gone: dict[str, float] = {}  # since when each missing site has been so; it outlives a phase
 
     def nodes(self) -> dict[str, NodeInfo]:
@@ -59,6 +70,7 @@ class GridCarrier:
         while missing := self._missing(sites, self.nodes()):
             if time.monotonic() > until:
                 return missing
+            self.check()
             time.sleep(max(self.poll, 1.0))
         return []
 
@@ -66,6 +78,7 @@ class GridCarrier:
         """Yield each site's answer on arrival, or Lost with the reason; ends after `timeout` seconds at the latest."""
         with _Phase(self.grid, requests, self.timeout) as phase:
             while phase.faults and not phase.over:
+                self.check()
                 nodes = self.nodes()
                 missing = self._missing(phase.faults, nodes)
                 for site in list(phase.faults):
@@ -187,8 +200,11 @@ def _unwrap(reply: Message) -> bytes | Lost:
 @app.main()  # type: ignore[untyped-decorator]
 def main(grid: Grid, context: Context) -> None:
     """The ServerApp: executes the current run of the server's folder."""
-    from fedloom.deploy.current_run import serve_current
+    from fedloom.deploy.current_run import current, serve_current, stop_check
     from fedloom.deploy.settings import Deployment
+
+    folder = Path(os.environ[SERVER])
+    check = stop_check(folder, current(folder))
 
     def carrier(deployment: Deployment) -> GridCarrier:
         return GridCarrier(
@@ -196,6 +212,7 @@ def main(grid: Grid, context: Context) -> None:
             timeout=deployment.round_timeout,
             rejoin=deployment.rejoin_timeout,
             poll=deployment.poll,
+            check=check,
         )
 
-    serve_current(Path(os.environ[SERVER]), carrier)
+    serve_current(folder, carrier)

@@ -31,8 +31,9 @@ def init(
     host: Annotated[str, typer.Option(help="the name under which the sites reach the server")] = "localhost",
     port: Annotated[int, typer.Option(help="the SuperLink's port on the server", min=1, max=65534)] = 8000,
     proxy_port: Annotated[
-        int, typer.Option(help="the proxy's port, which the sites reach", min=1, max=65535)
-    ] = 443,
+        int | None,
+        typer.Option(help="the proxy's port, which the sites reach; 443 if none", min=1, max=65535),
+    ] = None,
     direct: Direct = False,
 ) -> None:
     """Write certificates, node keys, settings and the proxy's configuration."""
@@ -40,24 +41,30 @@ def init(
     from fedloom.deploy.site_kit import write_kit
     from fedloom.experiment.settings import Experiment
 
+    if direct and proxy_port is not None:
+        raise ExperimentError("--direct goes without a proxy; leave --proxy-port out, or --direct")
     chosen = Experiment.load(experiment, overrides or (), row=row)
+    if not site and chosen.data.has_own_files:
+        raise ExperimentError("the data are the sites' own files; name the sites with --site, once for each")
     names = site or [client.name for client in chosen.data.load(chosen.seed)]
     if len(set(names)) < len(names):
         raise ExperimentError("two sites have one name; give each --site a name of its own")
     try:
-        deployment = Deployment(sites=tuple(names), host=host, port=port, proxy_port=proxy_port)
+        deployment = Deployment(
+            sites=tuple(names), host=host, port=port, proxy_port=proxy_port or 443, direct=direct
+        )
     except ValidationError as error:
         raise ExperimentError(_option_error(error)) from error
-    write_kit(folder, chosen, deployment, direct=direct)
+    write_kit(folder, chosen, deployment)
     out.print(table([("server", str(folder / "server")), *((n, str(folder / "sites" / n)) for n in names)]))
     out.print(f"Keep {folder / 'ca.key'} offline; hand each site its own folder and no other.")
 
 
-def add_site(kit: Kit, name: SiteName, ca_key: CAKey = None, direct: Direct = False) -> None:
+def add_site(kit: Kit, name: SiteName, ca_key: CAKey = None) -> None:
     """Write the folder of a further site. A run under way counts it from the next round on, once it has joined."""
     from fedloom.deploy import kit_changes
 
-    folder = kit_changes.add_site(kit, name, ca_key or kit / "ca.key", direct=direct)
+    folder = kit_changes.add_site(kit, name, ca_key or kit / "ca.key")
     out.print(table([(name, str(folder))]))
     out.print(
         f"Hand {name} this folder; the other sites need nothing. Where the server's folder lies elsewhere, copy "
@@ -93,5 +100,6 @@ def _changed(*added: str) -> list[str]:
 def _option_error(error: ValidationError) -> str:
     """The first mistake in a deployment's settings, under the name of its option."""
     first = error.errors()[0]
-    option = str(first["loc"][0]).removesuffix("s")  # sites come from --site
+    place = str(first["loc"][0]) if first["loc"] else "proxy-port"  # two ports together have no place
+    option = place.removesuffix("s")  # sites come from --site
     return f"--{option}: {first['msg'].removeprefix('Value error, ')}"

@@ -7,7 +7,15 @@ from fedloom.core.errors import ExperimentError
 from fedloom.deploy import current_run
 from fedloom.deploy.app_bundle import write_app
 from fedloom.deploy.private_files import private_files
-from fedloom.deploy.settings import Deployment, Site, check_deployable, read_settings, write_settings
+from fedloom.deploy.settings import (
+    Deployment,
+    Site,
+    check_deployable,
+    check_sites,
+    read_settings,
+    write_settings,
+)
+from fedloom.deploy.site_list import check_list
 from fedloom.experiment.run import read_experiment
 
 UNFINISHED = (
@@ -33,7 +41,10 @@ def upgrade(folder: Path) -> str:
     """
     if (folder / "deployment.yaml").is_file():
         deployment = read_settings(Deployment, folder / "deployment.yaml")
-        check_deployable(read_experiment(folder))
+        experiment = read_experiment(folder)
+        check_deployable(experiment)
+        check_sites(experiment, deployment.sites)
+        check_list(experiment, folder)
         if (run := _unfinished(folder)) is not None and deployment.version != __version__:
             raise ExperimentError(UNFINISHED.format(run=run, version=_words(deployment.version)))
         write_app(folder / "app")

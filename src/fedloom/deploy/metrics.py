@@ -93,7 +93,15 @@ def _run(found: ServerStatus) -> Iterator["Metric"]:
     yield _gauge("run_rounds", "Rounds of the run", found.rounds, label)
     yield _gauge("run_finished_rounds", "Last finished round", found.round, label)
     states = _gauges("run_state", "1 for the run's state", ["run", "state"])
-    for state in ("waits for the server", "waits for the sites", "at work", "finished", "failed"):
+    for state in (
+        "waits for the server",
+        "waits for the sites",
+        "at work",
+        "stopping",
+        "stopped",
+        "finished",
+        "failed",
+    ):
         states.add_metric([label["run"], state.replace(" ", "_")], float(state == found.state))
     yield states
     traffic = _counter(

@@ -18,8 +18,9 @@ from fedloom.deploy.logs import Log
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.processes import Child, environment, program
 from fedloom.deploy.registration import Registration
-from fedloom.deploy.settings import Deployment, check_deployable, read_settings
+from fedloom.deploy.settings import Deployment, check_deployable, check_sites, read_settings
 from fedloom.deploy.site_kit import write_template
+from fedloom.deploy.site_list import check_list
 from fedloom.experiment.run import read_experiment
 from fedloom.experiment.watch.growing import Document
 
@@ -61,7 +62,10 @@ class Server:
     def run(self, go_on: Callable[[], bool] = lambda: True) -> None:
         """Serve while `go_on()` is true. Raises ExperimentError for an experiment that cannot be deployed, and for a SuperLink
         that ends before it has ever been ready."""
-        check_deployable(read_experiment(self.folder))
+        experiment = read_experiment(self.folder)
+        check_deployable(experiment)
+        check_sites(experiment, self.deployment.sites)
+        check_list(experiment, self.folder)
         try:
             while go_on():
                 self._tend_link()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +18,12 @@ from fedloom.deploy.wire import ALWAYS
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.settings import EngineSettings
+from fedloom.privacy.compatibility import too_few
 
 S = TypeVar("S", bound=BaseModel)
+
+COMMON = "common"
+"""The folder of common test pictures beside those of the sites (`data.sources.image_classes`)."""
 
 
 class Deployment(BaseModel):
@@ -48,6 +53,10 @@ class Deployment(BaseModel):
         description="seconds that a site may be gone, in a round or after the server's own restart, before the run "
         "continues without it",
     )
+    direct: bool = Field(
+        False,
+        description="whether sites speak to the SuperLink itself, without the proxy: for one machine only",
+    )
     poll: float = Field(0.5, gt=0, description="polling interval for answers, in seconds")
     version: str | None = Field(
         None, max_length=50, description="the version of fedloom that the folder is of"
@@ -58,7 +67,35 @@ class Deployment(BaseModel):
     def _names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if len(set(value)) < len(value):
             raise ValueError("two sites have one name")
+        seen: dict[str, str] = {}
+        for name in value:
+            if (other := seen.setdefault(name.lower(), name)) != name:
+                raise ValueError(f"{other} and {name} differ by case only; not every disk tells them apart")
+        if COMMON in seen:
+            raise ValueError(
+                f"{seen[COMMON]!r} is where common test pictures lie; give the site another name"
+            )
         return tuple(sorted(value))
+
+    @field_validator("host")
+    @classmethod
+    def _reachable(cls, value: str) -> str:
+        if value in ("0.0.0.0", "::"):  # noqa: S104 - refused
+            raise ValueError(f"{value} stands for every address of a machine; name the one that sites reach")
+        return value
+
+    @model_validator(mode="after")
+    def _ports(self) -> "Deployment":
+        if not self.direct and self.proxy_port in (self.port, self.port + 1):
+            raise ValueError(
+                f"the proxy's port {self.proxy_port} is the SuperLink's, which takes {self.port} and {self.port + 1}"
+            )
+        return self
+
+    @property
+    def site_port(self) -> int:
+        """The port to which the sites connect."""
+        return self.port if self.direct else self.proxy_port
 
 
 class Site(BaseModel):
@@ -137,6 +174,12 @@ def requests_of(experiment: Experiment) -> tuple[str, ...]:
         return tuple(sorted({*ALWAYS, *SIGNED_PHASES}))
     methods = {experiment.method_in(round) for round in (1, experiment.rounds)} | {experiment.method}
     return tuple(sorted({*ALWAYS, *(request for m in methods for request in m.requests)}))
+
+
+def check_sites(experiment: Experiment, sites: Collection[str]) -> None:
+    """Raise ExperimentError where these sites are too few for the experiment's secure sums."""
+    if fault := too_few(experiment.privacy, dict.fromkeys(sites, ()), experiment.cohort.fraction):
+        raise ExperimentError(fault.replace("clients", "sites"))
 
 
 def check_deployable(experiment: Experiment) -> None:

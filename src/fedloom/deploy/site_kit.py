@@ -7,11 +7,19 @@ from string import Template
 from fedloom import __version__
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
+from fedloom.core.new_folder import check_free
 from fedloom.deploy.addresses import in_url
 from fedloom.deploy.app_bundle import write_app
 from fedloom.deploy.certificates import write_node_key, write_signing_key, write_tls
 from fedloom.deploy.private_files import private_files
-from fedloom.deploy.settings import Deployment, Site, check_deployable, requests_of, write_settings
+from fedloom.deploy.settings import (
+    Deployment,
+    Site,
+    check_deployable,
+    check_sites,
+    requests_of,
+    write_settings,
+)
 from fedloom.deploy.site_list import LIST, SIGNING_KEY, signed
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
@@ -22,20 +30,22 @@ def write_kit(
     out: Path,
     experiment: Experiment,
     deployment: Deployment,
-    *,
-    direct: bool = False,
 ) -> None:
     """Write all files of server and sites below `out`, readable by their owner alone (0600, folders 0700).
 
-    With `direct`, sites connect to the SuperLink itself, for a deployment on one machine; otherwise to the proxy's port.
     Raises ExperimentError.
     """
     check_deployable(experiment)
-    if out.exists() and any(out.iterdir()):
-        raise ExperimentError(f"{out} is not empty; name a new folder, so that no key is overwritten")
+    check_sites(experiment, deployment.sites)
+    check_free(out)
     server = out / "server"
-    for folder in (server / "tls", server / "nodes", server / "app", server / "nginx-temporary"):
-        folder.mkdir(parents=True)
+    try:
+        for folder in (server / "tls", server / "nodes", server / "app", server / "nginx-temporary"):
+            folder.mkdir(parents=True)
+    except OSError as error:
+        raise ExperimentError(
+            f"no folder can be made in {out} ({error.strerror}); name a new one in a place that you may write to"
+        ) from error
     write_tls(server / "tls", out / "ca.key", deployment.host)
     write_settings(deployment.model_copy(update={"version": __version__}), server / "deployment.yaml")
     RunFolder(server).write_experiment(experiment.as_dict())
@@ -54,7 +64,7 @@ def write_kit(
     for name in deployment.sites:
         folder = out / "sites" / name
         folder.mkdir(parents=True)
-        keys[name] = write_site(folder, server, experiment, deployment, name, direct=direct)
+        keys[name] = write_site(folder, server, experiment, deployment, name)
         (folder / "node.pub").rename(server / "nodes" / f"{name}.pub")
     listed = signed(keys, 1, out / "ca.key").text.encode()
     for folder in (server, *(out / "sites" / name for name in deployment.sites)):
@@ -67,8 +77,6 @@ def write_site(
     experiment: Experiment,
     deployment: Deployment,
     name: str,
-    *,
-    direct: bool = False,
 ) -> str:
     """Write a site's files but for the list of sites into its empty folder; returns its public signing key (64 hex digits).
 
@@ -77,7 +85,7 @@ def write_site(
     key = write_signing_key(folder / SIGNING_KEY)
     write_node_key(folder / "node.key", folder / "node.pub")
     (folder / "ca.pem").write_bytes((server / "tls" / "ca.pem").read_bytes())
-    address = f"{in_url(deployment.host)}:{deployment.port if direct else deployment.proxy_port}"
+    address = f"{in_url(deployment.host)}:{deployment.site_port}"
     site = Site(
         name=name,
         server=address,

@@ -32,12 +32,14 @@ from fedloom.core.files import write_atomic
 from fedloom.deploy.addresses import SiteName
 from fedloom.deploy.private_files import private_files
 from fedloom.deploy.settings import Site
+from fedloom.experiment.settings import Experiment
 from fedloom.privacy.secure.signatures import Identity, PublicKeys
 
 LIST, SIGNING_KEY, CA = "sites.json", "signing.key", "ca.pem"
 PURPOSE = b"fedloom: signed list of sites, format 1\n"
 LARGEST = 2**20
 """Largest accepted list, in characters."""
+CA_KEY_IS = "name with --ca-key where the ca.key lies that `fedloom deploy init` wrote with this kit"
 MISSING = (
     "secure sums between sites need the signed list of sites, and {folder} has no {file}; it comes from an older kit, so write "
     "a new one with `fedloom deploy init` and hand each site its folder, or leave privacy.secure out"
@@ -70,10 +72,15 @@ def signed(sites: Mapping[str, str], version: int, ca_key: Path) -> SiteList:
     """A list of public signing keys (hex digits) by site, signed with the CA's private key. Raises ExperimentError."""
     try:
         key = load_pem_private_key(ca_key.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
-        raise ExperimentError(f"{ca_key} cannot be read as the deployment's CA key: {error}") from error
+    except OSError as error:
+        why = (
+            f"there is no {ca_key}" if not ca_key.exists() else f"{ca_key} cannot be read ({error.strerror})"
+        )
+        raise ExperimentError(f"{why}; {CA_KEY_IS}") from error
+    except (ValueError, TypeError) as error:
+        raise ExperimentError(f"{ca_key} is no CA key of a deployment; {CA_KEY_IS}") from error
     if not isinstance(key, EllipticCurvePrivateKey):
-        raise ExperimentError(f"{ca_key} is no CA key of a deployment")
+        raise ExperimentError(f"{ca_key} is no CA key of a deployment; {CA_KEY_IS}")
     signature = key.sign(_signed_text(sites, version), ECDSA(SHA384()))
     return SiteList(version=version, sites=dict(sites), signature=signature.hex())
 
@@ -122,6 +129,12 @@ def site_count(site: Site, folder: Path) -> int:
     return len(read_list(folder / LIST, folder / CA).sites if (folder / LIST).is_file() else site.sites)
 
 
+def check_list(experiment: Experiment, server: Path) -> None:
+    """Raise ExperimentError for secure sums and a server's folder without the list of sites."""
+    if experiment.privacy.secure is not None:
+        read_list(server / LIST, server / "tls" / CA)
+
+
 @private_files()
 def change_list(
     server: Path, ca_key: Path, add: Mapping[str, str] | None = None, remove: Collection[str] = ()
@@ -143,7 +156,10 @@ def change_list(
         after = signed(sites, before.version + 1, ca_key)
     except ValidationError as error:
         raise ExperimentError(f"the list of sites: {error.errors()[0]['msg']}") from error
-    verified(after.text, ca, f"the list signed with {ca_key}")
+    try:
+        verified(after.text, ca, f"the list signed with {ca_key}")
+    except ExperimentError as error:
+        raise ExperimentError(f"{ca_key} is not the CA key of this deployment; {CA_KEY_IS}") from error
     write_atomic(server / LIST, after.text.encode())
     return after
 

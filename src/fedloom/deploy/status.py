@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fedloom.deploy import current_run
+from fedloom.deploy.kit_version import check_version
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.experiment.report.read import LedgerEntry
 from fedloom.experiment.report.units import human_bytes
@@ -37,9 +38,11 @@ class ServerStatus:
 
     run: str | None = None
     state: str = "no run"
-    """no run | waits for the server | waits for the sites | at work | finished | failed."""
+    """no run | waits for the server | waits for the sites | at work | stopping | stopped | finished | failed."""
     why: str | None = None
     """The reason of a failure."""
+    go_on: str | None = None
+    """The command that goes on with a stopped run."""
     doing: str | None = None
     round: int = 0
     """The last finished round."""
@@ -70,6 +73,8 @@ class ServerStatus:
             ("last finished round", f"{self.round} of {self.rounds}" if self.rounds else str(self.round)),
             ("bytes up, down", f"{human_bytes(self.bytes_up)}, {human_bytes(self.bytes_down)}"),
         ]
+        if self.go_on is not None:
+            rows.insert(2, ("go on with", self.go_on))
         if self.loss is not None:
             rows.append(("training loss", f"{self.loss:.4g}"))
         if self.epsilon is not None:
@@ -82,15 +87,16 @@ class StatusReader:
     """Reads a server's status again and again; of a run's histories only what is new."""
 
     def __init__(self, folder: Path) -> None:
-        """Raises ExperimentError for a folder that is no server's."""
+        """Raises ExperimentError for a folder that is no server's, or of another version."""
         self.folder = folder
-        read_settings(Deployment, folder / "deployment.yaml")
+        check_version(read_settings(Deployment, folder / "deployment.yaml"), folder)
         self.files: RunFiles | None = None
 
     def read(self) -> ServerStatus:
         """The status now. Raises ExperimentError for settings that cannot be read."""
         sites = read_settings(Deployment, self.folder / "deployment.yaml").sites
-        name = current_run.current(self.folder)
+        stopped = current_run.stopped(self.folder)
+        name = current_run.current(self.folder) or stopped
         if name is None:
             self.files = None
             return ServerStatus(sites=[SiteStatus(site) for site in sites])
@@ -106,6 +112,8 @@ class StatusReader:
             if current_run.finished(path)
             else "failed"
             if why
+            else ("stopping" if working else "stopped")
+            if stopped
             else WAITING
             if not working
             else "at work"
@@ -121,6 +129,7 @@ class StatusReader:
             run=name,
             state=state,
             why=why,
+            go_on=current_run.way_on(self.folder, name) if state in ("stopping", "stopped") else None,
             doing=files.doing.value.text if working and files.doing.value is not None else None,
             round=max(current_run.last_round(path), 0),
             rounds=_whole(settings.get("rounds")),

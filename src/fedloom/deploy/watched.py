@@ -44,7 +44,7 @@ class ServerView:
         listed = self.sites if self._settings.value is None else self._settings.value.sites
         if listed != self.sites:
             self.sites, self._run, self._none = listed, None, {}
-        name = current_run.current(self.folder) or self._last()
+        name = current_run.current(self.folder) or current_run.stopped(self.folder) or self._last()
         if name is None:
             self._none = self._none or self._nothing()
             return self._none
@@ -81,7 +81,8 @@ class ServerView:
         if (why := current_run.failure(path)) is not None:
             return replace(found, state="failed", headline=f"Failed {at}: {why} ({of_run})")
         if current_run.current(self.folder) != name:
-            text = f"Stopped {at}; fedloom deploy run goes on with {of_run}"
+            stage = "Stopping" if current_run.worked_on(path) else "Stopped"
+            text = f"{stage} {at}; {current_run.way_on(self.folder, name)} goes on with it"
             return replace(found, state="stopped", headline=text)
         if found.state == "running":
             return replace(found, headline=f"{found.headline} ({of_run})")

@@ -82,7 +82,7 @@ class Progress:
     """With the report of a round that was evaluated, the figures of each client's own test samples."""
 
 
-class Stopped(Exception):  # noqa: N818 - a request, not an error
+class Stopped(BaseException):  # a request, not an error: nothing that catches errors may take it
     """An observer raises it to stop the run, which can be resumed."""
 
 

@@ -17,7 +17,7 @@ from fedloom.core.activity import also_told_to
 from fedloom.core.files import write_atomic
 from fedloom.core.plain_text import plain
 from fedloom.federation.loop import Federation
-from fedloom.federation.progress import Progress
+from fedloom.federation.progress import Progress, Stopped
 
 EVENTS, DOING = "events.jsonl", "doing.json"
 OFTEN = 0.25
@@ -46,7 +46,8 @@ def recorded(federation: Federation, *, resumed: bool) -> Iterator[None]:
         events.add("failed", why=plain(str(error) or type(error).__name__))
         raise
     except BaseException as error:
-        why = "interrupted" if isinstance(error, KeyboardInterrupt) else type(error).__name__
+        named = {KeyboardInterrupt: "interrupted", Stopped: "on request"}
+        why = named.get(type(error), type(error).__name__)
         events.add("stopped", why=why)
         raise
     events.add("ended")
