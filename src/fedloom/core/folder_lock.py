@@ -70,12 +70,6 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
-def holder(folder: Path) -> str:
-    """The number of the process that locked the folder last, as text. Raises OSError."""
-    with (folder / LOCK).open("rb") as handle:
-        return handle.read(20).decode("ascii", "replace").strip()
-
-
 def _open(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     return os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o600)

@@ -41,7 +41,7 @@ from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
 from fedloom.models.base import Trainable
 from fedloom.models.lora.ranks import Shapes
-from fedloom.privacy.differential.refusals import weak_promise
+from fedloom.privacy.noise_refusals import weak_promise
 from fedloom.privacy.secure.signatures import PublicKeys
 
 

@@ -23,7 +23,7 @@ from fedloom.models.loading.examples import is_cut
 from fedloom.models.loading.loader import Loader
 from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
-from fedloom.privacy.differential.refusals import cut_noise, weak_promise
+from fedloom.privacy.noise_refusals import cut_noise, weak_promise
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.base import Evaluator, ServerTools, Trigger
 from fedloom.tasks.evaluation import TestSet, evaluated_clients

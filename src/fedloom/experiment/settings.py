@@ -35,7 +35,7 @@ from fedloom.methods import METHODS, Method
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.privacy.compatibility import refusal
-from fedloom.privacy.differential.refusals import dp_refusal
+from fedloom.privacy.noise_refusals import dp_refusal
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.privacy.robust.stage import RULES
 from fedloom.tasks.base import READ_AHEAD, Setup, Task

@@ -51,7 +51,7 @@ def private_reply(
 
 def _secure(exchange: Exchange, request: str, payload: Payload, asked: Sequence[str], due: Payload) -> Reply:
     """The mean by secure summation; the server never holds a single client's tensors."""
-    from fedloom.privacy.differential.refusals import largest_clip
+    from fedloom.privacy.noise_refusals import largest_clip
     from fedloom.privacy.secure.protocol import Abandoned
     from fedloom.privacy.secure.server import SecureSum
 

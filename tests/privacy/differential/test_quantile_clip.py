@@ -13,10 +13,10 @@ from fedloom.core.payload import Payload, Reply
 from fedloom.privacy.differential.mechanism import Mechanism
 from fedloom.privacy.differential.private_mean import private_mean
 from fedloom.privacy.differential.quantile import count_deviation, next_clip, vector_multiplier
-from fedloom.privacy.differential.refusals import ROOM, largest_clip
 from fedloom.privacy.differential.settings import DP, QuantileClip
+from fedloom.privacy.noise_refusals import largest_clip
 from fedloom.privacy.secure.client import Session, Terms
-from fedloom.privacy.secure.protocol import ProtocolError
+from fedloom.privacy.secure.protocol import ROOM, ProtocolError
 from fedloom.privacy.settings import Privacy, Secure
 
 

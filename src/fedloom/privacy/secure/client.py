@@ -17,7 +17,6 @@ from fedloom.core.payload import Payload, group_of
 from fedloom.privacy.clipping import Layout, by_group, change, clipped
 from fedloom.privacy.differential.noise import gaussian, within
 from fedloom.privacy.differential.quantile import BELOW, count_deviation, indicator, vector_multiplier
-from fedloom.privacy.differential.refusals import ROOM
 from fedloom.privacy.secure.authentication import Signer
 from fedloom.privacy.secure.contribution import NUMBERS, Codec
 from fedloom.privacy.secure.fixed_point import Words
@@ -34,7 +33,7 @@ from fedloom.privacy.secure.messages import (
     addressed,
     to_tensor,
 )
-from fedloom.privacy.secure.protocol import ProtocolError, Roster
+from fedloom.privacy.secure.protocol import ROOM, ProtocolError, Roster
 from fedloom.privacy.secure.terms import Terms
 
 

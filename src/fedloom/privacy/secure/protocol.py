@@ -30,6 +30,9 @@ from fedloom.core.shares import at_least
 Groups = Mapping[str, Sequence[str]]
 """The groups whose tensors each client adds to the sum."""
 
+ROOM = 4
+"""Deviations of its noise that a number of a sum must hold: one in 16,000 is cut."""
+
 
 class ProtocolError(Exception):
     """A message that the protocol does not allow; the receiver goes no further."""

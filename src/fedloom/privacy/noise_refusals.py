@@ -5,14 +5,11 @@ from typing import TYPE_CHECKING
 
 from fedloom.privacy.differential.quantile import count_deviation, first_clip, vector_multiplier
 from fedloom.privacy.differential.settings import DP, QuantileClip
-from fedloom.privacy.secure.protocol import threshold_of
+from fedloom.privacy.secure.protocol import ROOM, threshold_of
 from fedloom.privacy.settings import Secure
 
 if TYPE_CHECKING:
     from fedloom.methods.base.method import Method
-
-ROOM = 4
-"""Deviations of its noise that a number of a secure sum must hold: one in 16,000 is cut."""
 
 
 def dp_refusal(
