@@ -76,8 +76,8 @@ class Kit:
         from fedloom.experiment.settings import Experiment
 
         self.folder, (self.port, *self.ports) = folder, free_ports(len(SITES) + 1)
-        deployment = Deployment(sites=SITES, port=self.port)
-        write_kit(folder, Experiment.parse({"method": "fedavg-lora"}), deployment, direct=True)
+        deployment = Deployment(sites=SITES, port=self.port, direct=True)
+        write_kit(folder, Experiment.parse({"method": "fedavg-lora"}), deployment)
         plan = folder / "plan.json"
         plan.write_text(json.dumps({"sizes": sizes, "rounds": rounds, "out": str(folder)}))
         path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
