@@ -79,12 +79,8 @@ class Node:
                 )
                 whole.metadata.__dict__["_message_id"] = tree.object_id
                 reply = answered(whole, self.trainer)
-            except (
-                ObjectPullError,
-                ValueError,
-                TypeError,
-                KeyError,
-            ) as error:  # lost or damaged: the server asks again
+            except (ObjectPullError, ValueError, TypeError, KeyError) as error:
+                # Lost or damaged on the way: the server asks again.
                 reply = Message(Error(ErrorCode.MESSAGE_UNAVAILABLE, str(error)), reply_to=message)
         self._send(reply, time.monotonic() - began)
 

@@ -115,9 +115,9 @@ def run_site(
     `folder` is the site's, or for the node alone its own (see `deploy.site_users`). `around(trainer, node)` is entered
     before either starts.
 
-    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the site runs already, if the terms are not
-    accepted, for an experiment
-    that cannot be deployed, and for data that cannot be used at a site that has not answered yet; at another a disk may be late.
+    Nothing that the server says, and no crash, ends it. Raises ExperimentError if the site runs already, if its terms are not
+    accepted, for an experiment that cannot be deployed, and for data that cannot be used at a site that has not answered yet; at
+    another a disk may be late.
     """
     folder = folder.resolve()
     site = read_settings(Site, folder / "site.yaml")
