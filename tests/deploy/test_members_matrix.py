@@ -16,9 +16,9 @@ from tests.deploy.silos import Killed, Silos
 from tests.deploy.test_method_matrix import REFUSED
 
 QUICK = ("flora", "pfedmoap", "scaffold")
-"""Methods whose state names clients, or counts them; the others take as long and are slow tests."""
+"""Methods whose state names clients, or counts them; the sweep over the others is left out of the usual run."""
 METHODS_OF_SITES = [
-    pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
+    pytest.param(name, marks=() if name in QUICK else pytest.mark.deploy)
     for name in sorted(set(METHODS) - set(REFUSED))
 ]
 
