@@ -127,8 +127,8 @@ def test_both_halves_run_as_their_users_and_end_together(folder, users, monkeypa
     monkeypatch.setattr(site_users, "_command", lambda place, part: ["/bin/sh", "-c", "exit 2"])
     with pytest.raises(ExperimentError, match="ended with 2; its own message is above"):
         run_halves(folder, trainer, node, lambda: True)
-    monkeypatch.setattr(site_users, "_command", lambda place, part: ["/root/of/nobody"])
-    with pytest.raises(ExperimentError, match="nobody cannot run /root/of/nobody"):
+    monkeypatch.setattr(site_users, "_command", lambda place, part: ["/opt/of/nobody"])
+    with pytest.raises(ExperimentError, match="nobody cannot run /opt/of/nobody"):
         run_halves(folder, trainer, node, lambda: True)
 
 
