@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedloom import __version__
 from fedloom.core.activity import told_to
 from fedloom.core.terminal_tables import fitted
 from fedloom.experiment.run import run
@@ -52,7 +53,7 @@ def server(tmp_path: Path) -> Path:
     run = tmp_path / "server/runs/first"
     run.mkdir(parents=True)
     (tmp_path / "server/deployment.yaml").write_text(
-        "sites: [hospital-of-the-north, hospital-of-the-south]\n"
+        f"sites: [hospital-of-the-north, hospital-of-the-south]\nversion: {__version__}\n"
     )
     (tmp_path / "server/current.json").write_text('{"run": "first"}')
     why = "the tensor llm.q_proj.lora_A has 1,234,567 values that are not finite, which nobody can use"

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from fedloom.data.sources.folder import FolderSource
 from fedloom.deploy.settings import Site, requests_of
 from fedloom.deploy.site_list import SIGNING_KEY
 from fedloom.deploy.trainer_link import NODE
@@ -56,15 +55,13 @@ def wrong_data(site: Site, experiment: Experiment) -> str | None:
     if not path.exists():
         here = "" if path.is_absolute() else f" (a relative path, looked for in {Path.cwd()})"
         return f"{named}, which does not exist{here}; name the folder that holds the folder {name} with this site's data"
-    partition = getattr(data, "partition", None)
-    plain = isinstance(data, FolderSource) and partition is None
-    if not plain and getattr(partition, "kind", None) != "folder":
+    if not data.has_client_folders:
         return None
     if not path.is_dir():
         return (
             f"{named}, which is no folder; name the folder that holds the folder {name} with this site's data"
         )
-    if (path / name).is_dir() or (plain and any(path.glob(f"{name}.*"))):
+    if (path / name).is_dir() or any(path.glob(f"{name}.*")):
         return None
     if path.resolve().name == name:
         return f"{named}, which is one folder too deep: right is the folder above it, {path.resolve().parent}"

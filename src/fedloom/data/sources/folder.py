@@ -78,6 +78,11 @@ class FolderSource(OwnData):
         except ExperimentError:  # `deal` says so
             return ()
 
+    @property
+    def has_client_folders(self) -> bool:
+        """Without a partition every folder is a client."""
+        return self.partition is None or isinstance(self.partition, Folders)
+
     def deal(self, seed: int, features: Features | None = None) -> list[ClientData]:
         """One client per folder, or all their samples dealt by `partition`; every media file is checked."""
         labels = (self.labels or ()) if self.learns_labels else None

@@ -84,6 +84,11 @@ class Source(BaseModel):
         return self.reads_files or getattr(self, "path", None) is not None
 
     @property
+    def has_client_folders(self) -> bool:
+        """Whether each client's samples lie below `path` in a folder, or a table, of the client's name."""
+        return getattr(getattr(self, "partition", None), "kind", None) == "folder"
+
+    @property
     def samples_in_files(self) -> bool:
         """Whether pictures or sounds of samples are read from files where they are used, which worker processes can do."""
         return self.has_own_files
