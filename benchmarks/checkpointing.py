@@ -1,4 +1,4 @@
-"""What checkpointing and accumulation save and cost: bytes kept for the backward pass, and seconds of a client's step.
+"""Savings and costs of checkpointing and accumulation: bytes kept for the backward pass, and seconds of a client's step.
 
 `python -m benchmarks checkpointing [model] [batch] [steps]` (256x6, 4 and 4 if none are given; `benchmarks.text_clients` has the
 models' names). Each setting trains the same batches, in turns; the fastest of three turns counts.

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def child(name: str, *arguments: object) -> Any:
-    """What the child of this benchmark printed. Ends this process with the child's own last words where it failed."""
+    """The output of this benchmark's child. Ends this process with the child's own last words where it failed."""
     words = [name, "--child", *map(str, arguments)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", *words], capture_output=True, text=True, check=False

@@ -103,7 +103,7 @@ class Kit:
 
         app = self.folder / kind
         app.mkdir()
-        (app / "pyproject.toml").write_text(APP.format(client=KINDS[kind]))
+        (app / "pyproject.toml").write_text(self.app(kind))
         (app / "README.md").write_text("An echo.\n")
         places = {site: self._place(site) for site in SITES}
         for place in places.values():
@@ -129,6 +129,11 @@ class Kit:
             for phase, at in zip(phases, times, strict=False):  # none where no trainer is asked
                 phase.setdefault("trained", {})[site] = at
         return phases
+
+    @staticmethod
+    def app(kind: str) -> str:
+        """The settings of the app of one kind of deployment."""
+        return APP.format(client=KINDS[kind])
 
     def _node(self, kind: str, place: Path, port: int) -> list[str]:
         from flwr.cli.build import build_fab_from_disk

@@ -27,7 +27,7 @@ class Digit:
 
 
 def digit_of(stem: str) -> Digit | None:
-    """What a file such as 7, 7_fr, 7_en_GB or 7_desc_fr holds; None for another one."""
+    """The content of a file such as 7, 7_fr, 7_en_GB or 7_desc_fr; None for another one."""
     found = _DIGIT.fullmatch(stem)
     if found is None:
         return None

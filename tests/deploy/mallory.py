@@ -10,7 +10,7 @@ from fedloom.privacy.secure.messages import OURS
 from tests.deploy.silos import Silos
 
 Change = Callable[[str, Request], Request]
-"""What a site is asked, instead of what the honest server asks it."""
+"""A site's question in place of the honest server's."""
 
 
 class Mallory:

@@ -204,6 +204,10 @@ def test_the_servers_app_waits_fails_stops_and_goes_on(kit, tmp_path) -> None:
     with pytest.raises(ExperimentError, match="image-02 has not joined"):
         current.serve_current(kit, carrier)
     assert "image-02 has not joined" in (current.failure(path) or "")
+    (path / "sites.json").write_text("{}")  # as of a try that was refused before the run began
+    current.begin(kit, "first")
+    with pytest.raises(ExperimentError, match="image-02 has not joined within"):
+        current.serve_current(kit, carrier)
     silos.away = []
     current.begin(kit, "first")
     assert current.failure(path) is None

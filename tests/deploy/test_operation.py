@@ -1,4 +1,4 @@
-"""What those who run a deployment see: the status, the logs, the metrics, and kits of another version."""
+"""The view of those who run a deployment: the status, the logs, the metrics, and kits of another version."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What a site refused is said once, whoever writes meanwhile, and fills no disk."""
+"""A site's refusals are said once, whoever writes meanwhile, and fill no disk."""
 
 import multiprocessing
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a method's state forgets of a client that has left, and what a client without its state refuses."""
+"""A method's state forgets a client that has left, and a client without its state refuses."""
 
 import pytest
 import torch

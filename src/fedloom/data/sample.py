@@ -64,7 +64,7 @@ class Sample:
     answer: str
     """The right answer, or the label's word."""
     meta: Mapping[str, Any] = field(default_factory=dict)
-    """What else the sample's task reads, such as `labels`, all labels in their order."""
+    """Further fields that the sample's task reads, such as `labels`, all labels in their order."""
     turns: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:

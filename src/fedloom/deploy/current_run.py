@@ -158,7 +158,7 @@ def _serve(folder: Path, path: Path, name: str, carrier: Callable[[Deployment], 
     def observe(progress: Progress) -> None:
         check()
 
-    begun = (path / "sites.json").is_file()
+    begun = (path / "experiment.yaml").is_file()  # written once all sites have been there and fit together
     seconds = deployment.rejoin_timeout if begun else deployment.join_timeout
     missing = sites.wait_for(deployment.sites, seconds)
     if missing and not begun:

@@ -33,7 +33,7 @@ class Budget(BaseModel):
 
 
 class Demands(BaseModel):
-    """What a site demands of an experiment and of whoever runs the server."""
+    """A site's demands of an experiment and of whoever runs the server."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,7 +109,7 @@ def _epsilon_of_run(experiment: Experiment) -> float:
 
 
 class Spending:
-    """What a site has spent of its demanded budget, kept in its folder.
+    """The part of its demanded budget that a site has spent, kept in its folder.
 
     The server decides whom it asks, how often and in how many runs; so each sum counts as a Gaussian mechanism without a gain
     by sampling, whoever was drawn. k sums of multipliers z_i are one of 1 / sqrt(Σ 1 / z_i²).

@@ -1,4 +1,4 @@
-"""What a site's people are told while it is cut off: from the server, or its node from its trainer."""
+"""News for a site's people while it is cut off: from the server, or its node from its trainer."""
 
 import time
 from collections.abc import Callable

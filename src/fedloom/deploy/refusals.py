@@ -1,4 +1,4 @@
-"""What a site has refused the server, kept in a file until `deploy site` says it."""
+"""A site's refusals of the server, kept in a file until `deploy site` says them."""
 
 import fcntl
 from contextlib import suppress

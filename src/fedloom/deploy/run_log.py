@@ -1,4 +1,4 @@
-"""What the log of `fedloom deploy server` says of the current run, read from the run's own files as they grow."""
+"""Lines of `fedloom deploy server`'s log about the current run, read from the run's own files as they grow."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What a site's folder lacks before it can join: its data's folder, its device, its keys, requests that exist."""
+"""Checks of a site before it joins: its data's folder, its device, its keys, requests that exist."""
 
 from pathlib import Path
 

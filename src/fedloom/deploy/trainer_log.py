@@ -1,4 +1,4 @@
-"""What a site's trainer notes of every message: a line in `logs/trainer.jsonl`, and counts for `deploy site --metrics-port`."""
+"""Notes of a site's trainer on every message: a line in `logs/trainer.jsonl`, and counts for `deploy site --metrics-port`."""
 
 import json
 import time

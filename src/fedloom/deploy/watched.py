@@ -1,4 +1,4 @@
-"""What the watched page shows of a deployment: the server's current run and its sites, or a site's terms and answers."""
+"""The watched page's values of a deployment: the server's current run and its sites, or a site's terms and answers."""
 
 import time
 from dataclasses import replace

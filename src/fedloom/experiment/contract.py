@@ -131,7 +131,7 @@ def _built(
 
 
 def _resumed(name: str) -> dict[str, Tensor]:
-    """What a federation has learned that was cut off after its first round, and went on from the checkpoint."""
+    """The outcome of a federation that was cut off after its first round, and went on from the checkpoint."""
 
     class Cut(BaseException):
         """Nothing in the loop catches it."""

@@ -56,7 +56,7 @@ class Client:
     sums: dict[str, Any] = field(default_factory=dict)
     """The client's secrets between the phases of a secure sum."""
     safeguards: "Safeguards | None" = None
-    """What it does in a secure sum against a server that does not follow the protocol."""
+    """Its safeguards in a secure sum against a server that does not follow the protocol."""
 
     @property
     def name(self) -> str:

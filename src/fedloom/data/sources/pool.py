@@ -38,7 +38,7 @@ class Pool:
     skipped: Sequence[str] = ()
     """One sentence per picture that was left out because its file cannot be used."""
     columns: Mapping[str, Sequence[Value]] = field(default_factory=dict)
-    """What else the data set says of every picture."""
+    """Further fields of the data set for every picture."""
 
     def inputs(self, place: int) -> Mapping[str, Tensor]:
         """The modalities of a picture's sample; one in a file is not read yet."""

@@ -1,4 +1,4 @@
-"""What is kept of a table's rows before they are dealt: splits, clients and the places of media, but no texts."""
+"""The parts of a table's rows that are kept before they are dealt: splits, clients and the places of media, but no texts."""
 
 from collections.abc import Iterable, Mapping
 

@@ -84,7 +84,7 @@ class _Labelled:
 
 
 def _kind(pools: Mapping[str, Pool]) -> str:
-    """What the rows hold, in words. Raises ExperimentError unless every row is one text, picture or sound."""
+    """The rows' content in words. Raises ExperimentError unless every row is one text, picture or sound."""
     held = {tuple(m.modality for m in media) for pool in pools.values() for media in pool.media.values()}
     if len(held) == 1 and held <= {(), *((kind,) for kind in KINDS)}:
         return {(): "texts", ("image",): "pictures", ("audio",): "sounds"}[held.pop()]

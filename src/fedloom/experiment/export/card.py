@@ -41,7 +41,7 @@ PAGE = "https://pypi.org/project/fedloom/"
 
 @dataclass(frozen=True)
 class Card:
-    """What a card says beyond the run itself."""
+    """A card's statements beyond the run itself."""
 
     client: str | None = None
     """The client whose personal model it describes; None for the common model."""

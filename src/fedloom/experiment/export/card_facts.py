@@ -1,4 +1,4 @@
-"""What a model card tells of a run: data, settings, figures, controls, privacy, limits."""
+"""A model card's facts about a run: data, settings, figures, controls, privacy, limits."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -158,7 +158,7 @@ def privacy(experiment: Experiment, summary: Mapping[str, Any]) -> list[str]:
 
 
 def limits(run: Finished, client: str | None) -> Iterator[str]:
-    """What the model is for, and what is not known of it."""
+    """The model's purpose, and open questions about it."""
     experiment, summary = run.experiment, run.summary
     rows = [r for r in summary["clients"] if client in (None, r["client"])]
     kinds = sorted({kind for row in rows if row["train"] or not summary["rounds"] for kind in row["kinds"]})

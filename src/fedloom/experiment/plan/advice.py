@@ -1,4 +1,4 @@
-"""What will not fit, and what would help: sentences, with the effect where it can be computed."""
+"""Advice on a plan: sentences about what will not fit and what would help, with the effect where it can be computed."""
 
 from collections.abc import Iterator
 from fnmatch import fnmatchcase

@@ -1,4 +1,4 @@
-"""What a probe measures, and the evaluator that does so."""
+"""A probe's measurements, and the evaluator that makes them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from fedloom.tasks.evaluation import Assessment, TestSet
 
 @dataclass
 class Measured:
-    """What a probe measured. Times of shortened evaluations are those of `tests` samples."""
+    """A probe's measurements. Times of shortened evaluations are those of `tests` samples."""
 
     start: Time = field(default_factory=Time)
     rounds: dict[int, Time] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What a folder is: a run, a study, or the place where one is awaited."""
+"""The kind of a folder: a run, a study, or the place where one is awaited."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the page shows of one run, as JSON values; texts from files stay plain text."""
+"""The page's values of one run, as JSON; texts from files stay plain text."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence

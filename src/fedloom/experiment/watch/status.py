@@ -161,7 +161,7 @@ def _after(round: int) -> str:
 
 
 def _shortfalls(files: RunFiles) -> list[str]:
-    """What the rounds so far fell short of; at the end the status says it."""
+    """The shortfalls of the rounds so far; at the end the status says them."""
     if files.summary.value is not None:
         return []
     entries = files.ledger.records

@@ -1,4 +1,4 @@
-"""What the page shows of a study: a table of rows and seeds, each run's state in it, and the headline figures by row."""
+"""The page's values of a study: a table of rows and seeds, each run's state in it, and the headline figures by row."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -20,7 +20,7 @@ def _nobody(sentence: str) -> None:
 
 @dataclass(frozen=True)
 class Safeguards:
-    """What a client does against a server that does not follow the protocol."""
+    """A client's safeguards against a server that does not follow the protocol."""
 
     identity: Identity | None = None
     """Its signing key and the list of all; without, nothing is signed and the server is believed who takes part."""
