@@ -56,9 +56,15 @@ class TrainerFile:
         self._seen = False
 
     def is_lost(self) -> bool:
-        """Whether it is gone since the last call; true once for each time."""
+        """Whether it is gone since either method last saw it; true once for each time."""
         seen, self._seen = self._seen, self.file.is_file()
         return seen and not self._seen
+
+    def is_there(self) -> bool:
+        """Whether it is there now."""
+        there = self.file.is_file()
+        self._seen = self._seen or there
+        return there
 
     def sentence(self, part: str) -> str:
         """For the people of the site; `part` is the half that runs here."""

@@ -173,7 +173,7 @@ def _keep(
                         trainer.stop()
                 if part != "node":
                     kept_trainer.tend()
-                if part != "trainer" and address.is_file() and kept_node.tend():
+                if part != "trainer" and door.is_there() and kept_node.tend():
                     log(f"{site.name}: joins {site.server}", "joins", server=site.server)
                 if node.alive and (said := reach.news(node.recent(), node.lasted)):
                     log(f"{site.name}: {said}", "reach", "info" if reach.reached else "error")
