@@ -121,6 +121,14 @@ def test_what_would_be_lost_is_refused(tmp_path: Path, text: str, overrides: lis
     assert "\n" not in str(caught.value)
 
 
+def test_seeds_among_the_overrides_replace_the_files_seed(tmp_path: Path) -> None:
+    text = "method: fedavg\nseed: 3\n"
+    assert [e.seed for e in rows(tmp_path, text, "seeds=[0, 7]")] == [0, 7]
+    assert [e.seed for e in rows(tmp_path, text, "seed=5")] == [5]
+    with pytest.raises(ExperimentError, match="rows: a sets seed"):
+        rows(tmp_path, "method: fedavg\nrows: {a: {seed: 3}}\n", "seeds=[0, 7]")
+
+
 def test_a_row_of_a_file_without_rows_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "e.yaml").write_text("method: fedavg\n")
     with pytest.raises(ExperimentError, match="has no row 'x'; it has no rows; leave --row out"):

@@ -91,6 +91,7 @@ def read_rows(
     if cells and None not in across:
         raise ExperimentError(f"{origin} has both across and grid; make across an axis of the grid")
     columns = _cell_layers(cells, origin) if cells else _column_layers(across, origin)
+    overridden = "seeds" in options  # then the file's own seed is replaced, as any setting is
     seeds = _seeds(axes["seeds"], options, origin)
     if missing := [name for name in only if name not in rows]:
         known = "it has " + ", ".join(rows) if None not in rows else "it has no rows; leave --row out"
@@ -115,9 +116,8 @@ def read_rows(
         given: dict[str, str] = {}
         for name, (settings, place) in layers.items():
             tree = layer((settings or {}).items(), place)
-            _check_layer(
-                tree, place, seeded=seeds is not None, is_file=name == FILE, may_place=record or resolved
-            )
+            seeded = seeds is not None and not (overridden and name == FILE)
+            _check_layer(tree, place, seeded=seeded, is_file=name == FILE, may_place=record or resolved)
             whole = merged(kind, whole, tree, place)
             # Settings shared by rows and sizes are judged with all rows, in the size without an entry; a record's, when it began.
             skipped = record or (only and not name.startswith("rows")) or (sized and name == FILE)
