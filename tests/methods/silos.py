@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fedloom.core.payload import EVERYTHING, Payload, Reply, Scope
+from fedloom.core.payload import EVERYTHING, Reply, Scope
 from fedloom.methods import Method, State
 
 Tensors = Mapping[str, torch.Tensor]
@@ -27,7 +27,9 @@ class Silo:
     lr: float = 0.1
     calls: list[dict[str, Any]] = field(default_factory=list)
     seed: int = 0
-    model: Any = field(default_factory=lambda: SimpleNamespace(prompt_states=lambda rows: torch.ones(len(rows), 2)))
+    model: Any = field(
+        default_factory=lambda: SimpleNamespace(prompt_states=lambda rows: torch.ones(len(rows), 2))
+    )
     loaded: list[Any] = field(default_factory=list)
 
     def loss(self, tensors: Tensors) -> torch.Tensor:

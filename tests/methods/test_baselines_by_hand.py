@@ -110,10 +110,7 @@ def test_scalar_reliability_weighs_each_client_by_how_near_its_change_is_to_the_
     trained, p = [sgd(s, start, lambda n, t: 0.0) for s in silos()], [0.1, 0.3, 0.6]
     D = [torch.cat([(t[n] - start[n]).flatten() for n in sorted(t)]) for t in trained]
     v = torch.stack(
-        [
-            (D[k] - sum(p[i] * D[i] for i in range(3) if i != k) / (1 - p[k])).square().mean()
-            for k in range(3)
-        ]
+        [(D[k] - sum(p[i] * D[i] for i in range(3) if i != k) / (1 - p[k])).square().mean() for k in range(3)]
     )
     raw = torch.tensor(p, dtype=torch.float64) * (v + floor * v.mean()) ** -gamma
     weights = (raw / raw.sum()).tolist()

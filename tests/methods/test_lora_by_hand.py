@@ -1,5 +1,6 @@
 """Client functions and weights of the LoRA family by their equations, without a model (specification fedlora 3.5 to 3.12, 5)."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,9 @@ A, B = "llm/q.lora_A", "llm/q.lora_B"
 TOLERANCE = {"rtol": 1e-10, "atol": 1e-12}
 
 
-def pair(seed: int, r: int = R, dtype: torch.dtype = torch.float64, place: str = "llm/q") -> dict[str, torch.Tensor]:
+def pair(
+    seed: int, r: int = R, dtype: torch.dtype = torch.float64, place: str = "llm/q"
+) -> dict[str, torch.Tensor]:
     g = torch.Generator().manual_seed(seed)
     draw = [torch.randn(*s, generator=g, dtype=torch.float64).to(dtype) for s in ((r, D_IN), (D_OUT, r))]
     return dict(zip((f"{place}.lora_A", f"{place}.lora_B"), draw, strict=True))
@@ -31,12 +34,16 @@ def product(tensors, place: str = "llm/q") -> torch.Tensor:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**20), clients=st.integers(1, 4), single=st.booleans())
-def test_hetlora_weighs_clients_by_the_norm_of_their_dense_update_over_all_layers(seed, clients, single) -> None:
+def test_hetlora_weighs_clients_by_the_norm_of_their_dense_update_over_all_layers(
+    seed, clients, single
+) -> None:
     dtype, tolerance = (torch.float32, 1e-5) if single else (torch.float64, 1e-10)
     replies, norms = [], []
     for k in range(clients):
         s, r = (1.0, 0.5, 2.0, 3.0)[k], (4, 2, 3, 1)[k]
-        layers = [pair(seed + 7 * k + i, r, dtype, place) for i, place in enumerate(("llm/q", "encoder.image/v"))]
+        layers = [
+            pair(seed + 7 * k + i, r, dtype, place) for i, place in enumerate(("llm/q", "encoder.image/v"))
+        ]
         replies.append(Reply(f"c{k}", Payload(layers[0] | layers[1]), ratios={"llm": s}))
         dense = (s * product(layers[0]), product(layers[1], "encoder.image/v"))
         norms.append(float(torch.cat([m.flatten() for m in dense]).norm()))
@@ -78,7 +85,8 @@ def test_feddpa_trains_the_local_adapter_from_round_2_on_and_first_and_the_globa
         silo.round = number
         answer = method.client("train", Payload(sent), silo)
         trains = [
-            ("local" if c["only"].role("llm/q.local_A") == "shared" else "lora", c["local"]) for c in silo.calls
+            ("local" if c["only"].role("llm/q.local_A") == "shared" else "lora", c["local"])
+            for c in silo.calls
         ]
         assert trains == wanted
         for call in silo.calls:
@@ -92,13 +100,17 @@ def test_feddpa_trains_the_local_adapter_from_round_2_on_and_first_and_the_globa
 
 def test_fedrot_rotates_towards_a_in_odd_rounds_and_b_in_even_ones_and_not_in_the_first() -> None:
     sent = pair(0)
-    turned = torch.linalg.qr(torch.randn(R, R, generator=torch.Generator().manual_seed(1), dtype=torch.float64)).Q
+    turned = torch.linalg.qr(
+        torch.randn(R, R, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    ).Q
     turned[:, 0] *= torch.linalg.det(turned).sign()
     apart = {A: turned.T @ sent[A], B: sent[B] @ turned}  # the same update in other factors
     method = METHODS["fedrot-lora"](strength=1.0)
     for number in (1, 2, 3):
         other = apart | ({B: apart[B] + 1} if number == 3 else {A: apart[A] + 1} if number == 2 else {})
-        trainer = SimpleNamespace(round=number, personal={}, keep=lambda t: None, train=lambda s, o=other: (dict(o), {}))
+        trainer = SimpleNamespace(
+            round=number, personal={}, keep=lambda t: None, train=lambda s, o=other: (dict(o), {})
+        )
         answer = method.client("train", Payload(sent), trainer).tensors
         torch.testing.assert_close(product(answer), product(other), **TOLERANCE)
         near = {A: torch.allclose(answer[A], sent[A]), B: torch.allclose(answer[B], sent[B])}
@@ -123,7 +135,7 @@ def test_rolora_moves_one_factor_a_round_and_b_first() -> None:
     targets = [{A: torch.zeros(R, D_IN).double() + k, B: torch.zeros(D_OUT, R).double() - k} for k in (1, 3)]
     silos = [Silo(c, t) for c, t in zip("ab", targets, strict=True)]
     states = rounds(METHODS["rolora"](), silos, start, 4)
-    for number, (before, after) in enumerate(zip(states, states[1:], strict=False), 1):
+    for number, (before, after) in enumerate(pairwise(states), 1):
         moved = {n for n in (A, B) if not torch.equal(before.shared[n], after.shared[n])}
         assert moved == ({B} if number % 2 else {A})
 
@@ -161,7 +173,8 @@ def test_24_the_mean_of_pairs_with_scales_is_that_of_the_dense_updates() -> None
 
     common, scales = pair(0)[A], (1.0, 0.5, 2.5)
     replies = [
-        Reply(f"c{k}", Payload({A: common, B: pair(k + 1)[B]}), ratios={"llm": s}) for k, s in enumerate(scales)
+        Reply(f"c{k}", Payload({A: common, B: pair(k + 1)[B]}), ratios={"llm": s})
+        for k, s in enumerate(scales)
     ]
     p = [0.2, 0.3, 0.5]
     out = combine_pairs(replies, p, lora.fedavg, like=pair(0))

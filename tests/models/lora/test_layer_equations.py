@@ -68,15 +68,15 @@ def test_22_lora_adds_s_b_a_with_s_alpha_over_r_or_its_root(rslora, ratio) -> No
 def test_vera_begins_at_a_tenth_and_zero_and_scales_by_both_vectors_around_one_frozen_pair() -> None:
     model = made(LoRA(kind="vera", rank=7, targets=("up", "down")))
     for place, width in (("up", D_OUT), ("down", 4)):
-        assert torch.equal(model.start[f"llm/{place}.lambda_d"], torch.full((7,), 0.1, dtype=torch.float32).double())
+        assert torch.equal(
+            model.start[f"llm/{place}.lambda_d"], torch.full((7,), 0.1, dtype=torch.float32).double()
+        )
         assert torch.equal(model.start[f"llm/{place}.lambda_b"], torch.zeros(width, dtype=torch.float64))
     t = drawn(model)
     model.load(t)
     A, B = (model.frozen[f"llm/up.vera_{f}"].double() for f in "AB")
     assert (A.shape, B.shape) == ((7, D_IN), (D_OUT, 7))
-    want = base(model) + t["llm/up.lambda_b"] * (
-        (t["llm/up.lambda_d"] * (X @ A.T)) @ B.T
-    )
+    want = base(model) + t["llm/up.lambda_b"] * ((t["llm/up.lambda_d"] * (X @ A.T)) @ B.T)
     torch.testing.assert_close(layer(model)(X), want, **TOLERANCE)
     # the pair of the smaller layer is a slice of the same random numbers, and another client draws the same
     other = made(LoRA(kind="vera", rank=7, targets=("up", "down")))
@@ -113,11 +113,15 @@ def test_an_answer_weighs_the_local_adapter_by_half_the_mean_cosine_of_its_promp
     states, kept = (torch.randn(n, 6, generator=g, dtype=torch.float64) for n in (7, 5))
     model.states = states
     model.load({**t, "anchors/prompts": kept})
-    w = torch.stack([0.5 * torch.stack([cosine_similarity(s, k, dim=0) for k in kept]).mean() for s in states])
+    w = torch.stack(
+        [0.5 * torch.stack([cosine_similarity(s, k, dim=0) for k in kept]).mean() for s in states]
+    )
     assert float(w.min()) < 0 < float(w.max())
     common, own = both(model, t)
     with model.mixed_by_prompts("llm", range(7)):
         answered = layer(model)(X[:, None])[:, 0]
     mixed = w[:, None] * own + (1 - w[:, None]) * common
     torch.testing.assert_close(answered, base(model) + mixed, **TOLERANCE)
-    torch.testing.assert_close(layer(model)(X), base(model) + (own + common) / 2, **TOLERANCE)  # a = 0.5 again
+    torch.testing.assert_close(
+        layer(model)(X), base(model) + (own + common) / 2, **TOLERANCE
+    )  # a = 0.5 again
