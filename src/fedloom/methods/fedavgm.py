@@ -4,7 +4,8 @@ Paper: Hsu, Qi and Brown, "Measuring the Effects of Non-Identical Data Distribut
 2019, section 4.
 
 Deliberate differences: applied to all shared tensors (adapters, a projector), where the paper trains whole models; on LoRA
-factors, A and B move separately. `method.server: {name: avgm}` gives any other method the same step.
+factors, A and B move separately; weights are uniform by default (`weights: examples` is the paper's n_k / n).
+`method.server: {name: avgm}` gives any other method the same step.
 """
 
 from typing import ClassVar

@@ -6,7 +6,8 @@ defaults and switches are ours (docs/methods/fedma.md). This is no reproduction,
 CRA: clients' projectors are one shared alignment basis and a client's own coefficients; coefficients are fused direction by
 direction with reliability weights (C1-C5). OPM: the basis keeps a momentum under an orthogonal projection (C6). beta = 0 is CRA
 alone, gamma = 0 OPM alone, both 0 is FedAvg. Applies to the projector's Linear layers, each by itself with its bias as last
-column; every other tensor is averaged. The server sees every client's tensors: it cannot be combined with secure summation.
+column; every other tensor is averaged. The p_k are uniform by default, as in the methods it is compared with; `weights: examples`
+makes them n_k / n. The server sees every client's tensors: it cannot be combined with secure summation.
 """
 
 from typing import Annotated, ClassVar, Literal

@@ -8,7 +8,8 @@ prompt's last state and those of a few training prompts.
 Deliberate differences:
 - Only the LoRA pairs have two adapters; a head and a projector are shared, as in every method here.
 - Outputs are mixed, never factors (published ports interpolate A and B, which adds cross terms).
-- States come from the frozen LLM, adapters off, so that the training prompts' states never go stale.
+- States come from the frozen LLM, adapters off, so that the training prompts' states never go stale; a text classifier's is that
+  of its first token, which its head reads.
 - In a multimodal LLM the weight of an example applies to the LLM; the encoders mix with the fixed a.
 - `variant=additive` is the simpler baseline of the FedSA-LoRA repository: both adapters count in full and train together. It is
   the only one defined for VeRA.
