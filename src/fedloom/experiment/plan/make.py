@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from fedloom.experiment.build import load_clients
+from fedloom.experiment.clients import load_clients
 from fedloom.experiment.plan import memory
 from fedloom.experiment.plan.advice import advice
 from fedloom.experiment.plan.contents import adapted_groups, client_kinds, loaded_parts
@@ -20,6 +20,7 @@ from fedloom.experiment.plan.survey import Lengths, survey, together
 from fedloom.experiment.plan.time_limit import time_limit
 from fedloom.experiment.plan.traffic import traffic
 from fedloom.experiment.settings import Experiment
+from fedloom.experiment.workers import in_one_process
 from fedloom.federation import cohort_size
 from fedloom.federation.loop import Federation
 from fedloom.models.training.settings import local_steps
@@ -34,6 +35,7 @@ def make_plan(experiment: Experiment, began: float, *, how: How, limit: float) -
     Nothing but a temporary folder is written, which is removed. Raises ExperimentError as the run would.
     """
     watch, until = Stopwatch(began), began + limit
+    experiment = in_one_process(experiment)
     sources = load_clients(experiment)
     with TemporaryDirectory(prefix="fedloom-plan-", ignore_cleanup_errors=True) as folder:
         probe = Probe(experiment, sources, Path(folder), watch, how != "whole")

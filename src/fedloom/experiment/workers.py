@@ -1,0 +1,93 @@
+"""The workers of an experiment: their number and threads, and what each builds in its own process."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from fedloom.core.errors import ExperimentError
+from fedloom.data.client_data import ClientData
+from fedloom.data.media import Checking, checking, mode
+from fedloom.experiment.clients import clients_of, prepare_process, training_data
+from fedloom.experiment.settings import Experiment
+from fedloom.federation.constant_features import constant_features
+from fedloom.federation.pool import Pool
+from fedloom.federation.process_pool import ProcessPool
+from fedloom.federation.worker import Worker
+from fedloom.models.example_cache import ExampleCache
+from fedloom.models.feature_cache import FeatureCache
+from fedloom.models.load import choose_device
+from fedloom.models.loading.loader import Loader
+from fedloom.models.loading.workers import cores
+
+PROCESSES = ("name", "workers", "address", "cpus_per_worker", "gpus_per_worker")
+"""The settings of the engine that say which processes train."""
+Load = Callable[[Experiment], Sequence[ClientData]]
+
+
+def with_workers(experiment: Experiment) -> Experiment:
+    """The experiment with the number of its local workers, and with their threads where none are set.
+
+    The threads are recorded in the experiment, because another number of threads may round differently.
+    """
+    engine = experiment.engine
+    if not engine.in_workers or engine.name != "local":
+        return experiment
+    on_gpus = choose_device(engine.device).type == "cuda"
+    count = engine.workers
+    if count is None or count == "auto":
+        count = torch.cuda.device_count() if on_gpus else max(1, cores() // (engine.threads or 1))
+    if on_gpus and count > torch.cuda.device_count():
+        raise ExperimentError(
+            f"engine.workers: {count} workers need a GPU each, and this machine has {torch.cuda.device_count()}"
+        )
+    threads = engine.threads or max(1, cores() // count)
+    settled = engine.model_copy(update={"workers": count, "threads": threads})
+    return experiment.model_copy(update={"engine": settled})
+
+
+def in_one_process(experiment: Experiment) -> Experiment:
+    """The same experiment, with the threads of a worker, trained by one process."""
+    engine = with_workers(experiment).engine
+    alone = {n: type(engine).model_fields[n].default for n in PROCESSES}
+    return experiment.model_copy(update={"engine": engine.model_copy(update=alone)})
+
+
+def worker_pool(experiment: Experiment, load: Load, inside: Path | None) -> Pool | None:
+    """The running workers of an experiment; None where this process trains its clients by itself.
+
+    `load`: reads the clients in a worker's process. `inside`: folder for what does not fit into memory. Raises ExperimentError.
+    """
+    if not experiment.engine.in_workers:
+        return None
+    experiment = with_workers(experiment)
+    count = experiment.engine.workers
+    assert isinstance(count, int)  # noqa: S101 - `with_workers` has counted
+    return ProcessPool(partial(make_worker, experiment, load, count, mode().quick, inside), count)
+
+
+def make_worker(
+    experiment: Experiment, load: Load, count: int, quick: bool, inside: Path | None, number: int
+) -> Worker:
+    """Worker `number` of `count`: reads the data and builds model and clients as the run does, on its own device."""
+    engine = experiment.engine
+    if choose_device(engine.device).type == "cuda":
+        engine = engine.model_copy(update={"device": f"cuda:{number % torch.cuda.device_count()}"})
+        experiment = experiment.model_copy(update={"engine": engine})
+    prepare_process(experiment)
+    with checking(Checking(quick)):
+        sources = load(experiment)
+    experiment = experiment.model_copy(update={"data": experiment.data.settled(sources)})
+    model = experiment.task.model({source.name: source.holds for source in sources}, experiment.setup)
+    memory = engine.memory * 10**6 // count
+    loaders = max(0, math.ceil(cores() / count) - 1) if engine.loaders == "auto" else engine.loaders
+    model.loader = Loader(loaders, engine.cache * 10**6, memory)
+    if engine.reuse:
+        model.store = FeatureCache(memory, inside, constant=constant_features(experiment, model))
+    clients = clients_of(experiment, training_data(experiment, sources)[0], model)
+    examples = ExampleCache(memory)
+    for client in clients.values():
+        client.example_cache = examples
+    return Worker(model, clients, experiment.training)
