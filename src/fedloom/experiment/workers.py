@@ -15,6 +15,8 @@ from fedloom.experiment.settings import Experiment
 from fedloom.federation.constant_features import constant_features
 from fedloom.federation.pool import Pool
 from fedloom.federation.process_pool import ProcessPool
+from fedloom.federation.ray_pool import RayPool, Reserved, connect, room
+from fedloom.federation.settings import EngineSettings
 from fedloom.federation.worker import Worker
 from fedloom.models.example_cache import ExampleCache
 from fedloom.models.feature_cache import FeatureCache
@@ -28,29 +30,57 @@ Load = Callable[[Experiment], Sequence[ClientData]]
 
 
 def with_workers(experiment: Experiment) -> Experiment:
-    """The experiment with the number of its local workers, and with their threads where none are set.
+    """The experiment with the number of its workers, and with their threads where none are set.
 
-    The threads are recorded in the experiment, because another number of threads may round differently.
+    The threads are recorded in the experiment, because another number of threads may round differently. With Ray, the cluster is
+    joined. Raises ExperimentError for more workers than there is room for.
     """
     engine = experiment.engine
-    if not engine.in_workers or engine.name != "local":
+    if not engine.in_workers:
         return experiment
-    on_gpus = choose_device(engine.device).type == "cuda"
+    count, threads = _on_cluster(engine) if engine.name == "ray" else _on_machine(engine)
+    return experiment.model_copy(
+        update={"engine": engine.model_copy(update={"workers": count, "threads": threads})}
+    )
+
+
+def _on_machine(engine: EngineSettings) -> tuple[int, int]:
+    """Number of workers on this machine, and threads of each."""
     count = engine.workers
-    if count is None or count == "auto":
-        count = torch.cuda.device_count() if on_gpus else max(1, cores() // (engine.threads or 1))
-    if on_gpus and count > torch.cuda.device_count():
-        raise ExperimentError(
-            f"engine.workers: {count} workers need a GPU each, and this machine has {torch.cuda.device_count()}"
-        )
-    threads = engine.threads or max(1, cores() // count)
-    settled = engine.model_copy(update={"workers": count, "threads": threads})
-    return experiment.model_copy(update={"engine": settled})
+    if choose_device(engine.device).type == "cuda":
+        gpus = torch.cuda.device_count()
+        count = gpus if count in (None, "auto") else count
+        if isinstance(count, int) and count > gpus:
+            raise ExperimentError(
+                f"engine.workers: {count} workers need a GPU each, and this machine has {gpus}"
+            )
+    elif count in (None, "auto"):
+        count = cores() // (engine.threads or 1)
+    count = max(1, count) if isinstance(count, int) else 1
+    return count, engine.threads or max(1, cores() // count)
+
+
+def _on_cluster(engine: EngineSettings) -> tuple[int, int]:
+    """Number of workers on the Ray cluster, and threads of each."""
+    connect(engine.address)
+    threads = engine.threads or max(1, int(engine.cpus_per_worker or 1))
+    count = engine.workers
+    return (count if isinstance(count, int) else max(1, room(_reserved(engine, threads)))), threads
+
+
+def _reserved(engine: EngineSettings, threads: int) -> Reserved:
+    """What each worker reserves in the Ray cluster."""
+    gpus = engine.gpus_per_worker
+    if gpus is None:
+        gpus = 1.0 if engine.device.startswith("cuda") else 0.0
+    return Reserved(float(threads if engine.cpus_per_worker is None else engine.cpus_per_worker), gpus)
 
 
 def in_one_process(experiment: Experiment) -> Experiment:
     """The same experiment, with the threads of a worker, trained by one process."""
-    engine = with_workers(experiment).engine
+    engine = experiment.engine
+    if engine.in_workers and engine.name == "local":
+        engine = with_workers(experiment).engine
     alone = {n: type(engine).model_fields[n].default for n in PROCESSES}
     return experiment.model_copy(update={"engine": engine.model_copy(update=alone)})
 
@@ -63,9 +93,17 @@ def worker_pool(experiment: Experiment, load: Load, inside: Path | None) -> Pool
     if not experiment.engine.in_workers:
         return None
     experiment = with_workers(experiment)
-    count = experiment.engine.workers
+    count, threads = experiment.engine.workers, experiment.engine.threads
     assert isinstance(count, int)  # noqa: S101 - `with_workers` has counted
-    return ProcessPool(partial(make_worker, experiment, load, count, mode().quick, inside), count)
+    assert threads is not None  # noqa: S101
+    if experiment.engine.name == "local":
+        return ProcessPool(partial(make_worker, experiment, load, count, mode().quick, inside), count)
+    reserved = _reserved(experiment.engine, threads)
+    if not reserved.gpus:
+        engine = experiment.engine.model_copy(update={"device": "cpu"})
+        experiment = experiment.model_copy(update={"engine": engine})
+    make = partial(make_worker, experiment, load, count, mode().quick, None)
+    return RayPool(make, count, reserved)
 
 
 def make_worker(
