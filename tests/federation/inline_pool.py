@@ -11,7 +11,7 @@ Dies = Callable[[CohortWork, int], bool]
 
 
 class InlinePool:
-    """`make` as for `ProcessPool`; `dies` says of a cohort and the number of cohorts sent before it whether it ends its worker."""
+    """`make` as for `ProcessPool`; `dies` says whether a cohort, with so many sent before it, ends its worker."""
 
     def __init__(
         self, make: Callable[[int], Worker], count: int, dies: Dies = lambda cohort, sent: False

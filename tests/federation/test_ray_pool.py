@@ -50,7 +50,9 @@ def test_two_nodes_end_with_the_bits_of_one_process_also_when_one_is_killed(clus
 
     run(on_ray, tmp_path / "killed", observe=observe)
     assert end(tmp_path / "killed") == want
-    assert (tmp_path / "killed" / "ledger.jsonl").read_text().count("a worker of the Ray cluster was lost") <= 1
+    assert (tmp_path / "killed" / "ledger.jsonl").read_text().count(
+        "a worker of the Ray cluster was lost"
+    ) <= 1
     assert len(answers) == 6
 
 
@@ -58,13 +60,17 @@ def test_two_nodes_end_with_the_bits_of_one_process_also_when_one_is_killed(clus
 @pytest.mark.slow
 def test_more_workers_than_the_cluster_has_room_for_are_refused(cluster) -> None:
     on_ray = Experiment.parse(fields(name="ray", address=cluster.address, workers=3))
-    with pytest.raises(ExperimentError, match="the Ray cluster has room for 2 workers of 1 CPUs and 0 GPUs, not for 3"):
+    with pytest.raises(
+        ExperimentError, match="the Ray cluster has room for 2 workers of 1 CPUs and 0 GPUs, not for 3"
+    ):
         run(on_ray)
 
 
 @needs_ray
 def test_no_cluster_at_an_address_is_one_sentence() -> None:
-    with pytest.raises(ExperimentError, match=r"engine\.address: no Ray cluster can be reached at 127\.0\.0\.1:1"):
+    with pytest.raises(
+        ExperimentError, match=r"engine\.address: no Ray cluster can be reached at 127\.0\.0\.1:1"
+    ):
         ray_pool.connect("127.0.0.1:1")
 
 

@@ -147,7 +147,9 @@ def test_a_client_whose_work_ends_its_worker_again_and_again_is_refused_by_name(
         assert entry["refused"] == {"image-01": "lost: its worker was ended by SIGKILL, 2 times"}
         assert entry["answered"] == ["audio-01", "image-02", "text-01"]
         assert "they were tried one by one" in " ".join(entry["notes"])
-    assert len(federation.engine.pool.sent) == 2 * (2 + 2 + 3), "two cohorts, the client twice, the others once"
+    assert len(federation.engine.pool.sent) == 2 * (2 + 2 + 3), (
+        "two cohorts, the client twice, the others once"
+    )
 
 
 def test_a_worker_with_other_data_or_adapters_is_refused(quick, federate, with_workers) -> None:
@@ -160,7 +162,9 @@ def test_a_worker_with_other_data_or_adapters_is_refused(quick, federate, with_w
     federation = with_workers(experiment, 1, "fewer")
     worker = federation.engine.pool.workers[0]
     worker.clients["image-01"].data.train.pop()
-    with pytest.raises(ValueError, match="a worker finds 7 training samples of client image-01 and the run 8"):
+    with pytest.raises(
+        ValueError, match="a worker finds 7 training samples of client image-01 and the run 8"
+    ):
         federation.run()
 
 

@@ -127,7 +127,9 @@ class Site(BaseModel):
     def _one_client(cls, value: EngineSettings) -> EngineSettings:
         """Refuse worker processes, which a site with its one client has no use for."""
         if value.in_workers:
-            raise ValueError("name and workers train simulated clients side by side; leave them out at a site")
+            raise ValueError(
+                "name and workers train simulated clients side by side; leave them out at a site"
+            )
         return value
 
     @field_validator("data", mode="before")
@@ -200,8 +202,8 @@ def check_deployable(experiment: Experiment) -> None:
         raise ExperimentError(reason)
     if experiment.engine.in_workers:
         raise ExperimentError(
-            "engine.name and engine.workers train simulated clients side by side, and a site trains its own alone; leave them out "
-            "between sites"
+            "engine.name and engine.workers train simulated clients side by side, and a site trains its own; leave them "
+            "out between sites"
         )
     if experiment.attack is not None:
         raise ExperimentError(

@@ -1,9 +1,7 @@
 """Builds a federation from an experiment: data, model, clients, engine and evaluation."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-
-import torch
 
 from fedloom.core.activity import tell
 from fedloom.core.errors import ExperimentError
@@ -26,12 +24,12 @@ from fedloom.federation.workers_engine import WorkersEngine
 from fedloom.models.base import Trainable
 from fedloom.models.loading.examples import is_cut
 from fedloom.models.loading.loader import Loader
-from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
 from fedloom.privacy.noise_refusals import cut_noise, weak_promise
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.base import Evaluator, ServerTools, Trigger
 from fedloom.tasks.evaluation import TestSet, evaluated_clients
+
 
 def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -> Federation:
     """A federation before its first round. Raises ExperimentError for unusable data or an unusable model."""
@@ -120,7 +118,9 @@ def _built(
         first = [sample for s in training[:8] for sample in islice(s.train, 4)]
         names = [n for n in model.tensors if experiment.method.scope.role(n) != "frozen"]
         most = -(-at_least(experiment.cohort.fraction, len(clients)) // pool.count) if pool else len(clients)
-        chosen = cohort_size(model, names, first, experiment.training, max(most, 1), 1 if pool is None else pool.count)
+        chosen = cohort_size(
+            model, names, first, experiment.training, max(most, 1), 1 if pool is None else pool.count
+        )
         cohort = chosen.clients
         model.notes.append(f"cohort {cohort}: {chosen.reason}")
         # Written into the run's experiment.yaml: another machine's choice could round differently.

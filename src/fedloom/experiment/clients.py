@@ -45,9 +45,7 @@ def training_data(
     return [_pool(trained)] if experiment.method.pooled else trained, attackers
 
 
-def clients_of(
-    experiment: Experiment, training: Sequence[ClientData], model: Trainable
-) -> dict[str, Client]:
+def clients_of(experiment: Experiment, training: Sequence[ClientData], model: Trainable) -> dict[str, Client]:
     """The clients of these data by name."""
     shapes = client_shapes(experiment, [s.name for s in training], model.scales)
     return {

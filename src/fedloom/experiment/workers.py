@@ -85,6 +85,20 @@ def in_one_process(experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"engine": engine.model_copy(update=alone)})
 
 
+def about_workers(experiment: Experiment) -> list[str]:
+    """What workers change in a plan of one process, as a sentence; none without workers."""
+    engine = experiment.engine
+    if not engine.in_workers:
+        return []
+    if engine.name == "local":
+        engine = with_workers(experiment).engine
+    count = "the Ray cluster's" if engine.workers in (None, "auto") else str(engine.workers)
+    return [
+        f"planned for one process: {count} workers train cohorts side by side, each with the memory of training beside the "
+        "frozen weights, which those of a machine share on a CPU"
+    ]
+
+
 def worker_pool(experiment: Experiment, load: Load, inside: Path | None) -> Pool | None:
     """The running workers of an experiment; None where this process trains its clients by itself.
 

@@ -222,7 +222,7 @@ def _importing() -> Iterator[None]:
         yield
     except (AttributeError, ImportError) as error:
         raise ExperimentError(
-            f"engine.workers: a worker process cannot import what the run uses ({error}); define it in a module, not in the script"
+            f"engine.workers: a worker process cannot import what the run uses ({error}); define it in a module"
         ) from error
 
 

@@ -139,7 +139,9 @@ class RayPool:
 
     def events(self) -> Iterator[Event]:
         """See `Pool.events`."""
-        calls = {slot.call: worker for worker, slot in self._slots.items() if slot.state in ("starting", "at work")}
+        calls = {
+            slot.call: worker for worker, slot in self._slots.items() if slot.state in ("starting", "at work")
+        }
         done: list[Any] = []
         while not done:
             done, _ = self._ray.wait(list(calls), num_returns=1, timeout=PATIENCE)
@@ -278,7 +280,9 @@ def _ray() -> Any:
         import ray
         import ray.util.scheduling_strategies
     except ImportError as error:
-        raise ExperimentError("engine.name: ray needs the extra fedloom[ray]; pip install 'fedloom[ray]'") from error
+        raise ExperimentError(
+            "engine.name: ray needs the extra fedloom[ray]; pip install 'fedloom[ray]'"
+        ) from error
     return ray
 
 

@@ -68,13 +68,16 @@ class EngineSettings(BaseModel):
         "figure at the same `cohort` and `threads`",
     )
     address: Annotated[str | None, ReadWith(".name", ("ray",))] = Field(
-        None, description="the Ray cluster: host:port | auto (the one that this machine belongs to); none = start one here"
+        None,
+        description="the Ray cluster: host:port | auto (the one that this machine belongs to); none = start one here",
     )
     cpus_per_worker: Annotated[float | None, ReadWith(".name", ("ray",))] = Field(
         None, gt=0, description="CPU cores that a worker reserves in the Ray cluster; none = `threads`"
     )
     gpus_per_worker: Annotated[float | None, ReadWith(".name", ("ray",))] = Field(
-        None, ge=0, description="GPUs that a worker reserves in the Ray cluster; none = 1 where `device` is cuda, else 0"
+        None,
+        ge=0,
+        description="GPUs that a worker reserves in the Ray cluster; none = 1 where `device` is cuda, else 0",
     )
 
     wire: bool = Field(False, description="encode and decode every payload, as in a deployment")
@@ -142,8 +145,8 @@ class EngineSettings(BaseModel):
         """Refuse 0, which until 0.2 meant no process that decodes samples."""
         if value == 0 and not isinstance(value, bool):
             raise ValueError(
-                "should be auto or a number from 1 on, or left out to train in one process; the processes that decode samples are "
-                "engine.loaders"
+                "should be auto or a number from 1 on, or left out to train in one process; the processes that decode samples "
+                "are engine.loaders"
             )
         return value
 

@@ -1,7 +1,7 @@
 """The engine of several processes: cohorts of a round train side by side in workers; states and secrets stay in this process.
 
-Cohorts are cut by name, as the local engine does, so that results do not depend on the number of workers. A cohort whose worker is
-lost is tried again, then client by client; the client whose work ends a worker again is refused.
+Cohorts are cut by name, as the local engine does, so that results do not depend on the number of workers. A cohort whose worker
+is lost is tried again, then client by client; the client whose work ends a worker again is refused.
 """
 
 import time
@@ -18,7 +18,7 @@ from fedloom.core.errors import DiskError
 from fedloom.core.payload import Limits, Payload, Reply
 from fedloom.federation.client import Call, Client, Served
 from fedloom.federation.local_engine import Done
-from fedloom.federation.pool import Answered, Lost, Pool, Ready
+from fedloom.federation.pool import Answered, Lost, Pool
 from fedloom.federation.settings import Round
 from fedloom.federation.worker import CohortWork, Failed, Results, identity
 from fedloom.methods import Method

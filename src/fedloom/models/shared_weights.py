@@ -94,18 +94,18 @@ def share(model: Trainable) -> tuple[SharedWeights, Region] | None:
         return None
     region = Region(end)
     weights = SharedWeights(region.path, end, places)
-    storage = torch.UntypedStorage.from_file(region.path, False, end)
+    region_bytes = _mapped(region.path, end)
     for name, parameter in found.items():
         region.write(parameter.data, places[name].first)
-        parameter.data = _at(storage, places[name])
+        parameter.data = _at(region_bytes, places[name])
     return weights, region
 
 
 def borrow(model: Trainable, weights: SharedWeights) -> None:
     """Put the shared weights in the place of the model's own. Raises ExperimentError where these are others."""
     own = dict(frozen(model))
-    storage = torch.UntypedStorage.from_file(weights.path, False, weights.nbytes)
-    replace(own, {name: _at(storage, place) for name, place in weights.places.items()})
+    region_bytes = _mapped(weights.path, weights.nbytes)
+    replace(own, {name: _at(region_bytes, place) for name, place in weights.places.items()})
 
 
 def replace(own: Mapping[str, nn.Parameter], shared: Mapping[str, Tensor]) -> None:
@@ -130,17 +130,12 @@ def frozen(model: Trainable) -> Iterator[tuple[str, nn.Parameter]]:
             yield name, parameter
 
 
-def _at(storage: torch.UntypedStorage, place: Place) -> Tensor:
-    tensor = torch.empty(0, dtype=place.dtype)
-    return tensor.set_(storage, place.first // place.dtype.itemsize, place.shape, _strides(place.shape))
+def _mapped(path: str, nbytes: int) -> Tensor:
+    return torch.from_file(path, shared=False, size=nbytes, dtype=torch.uint8)
 
 
-def _strides(shape: tuple[int, ...]) -> tuple[int, ...]:
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
+def _at(region: Tensor, place: Place) -> Tensor:
+    return region[place.first : place.first + place.nbytes].view(place.dtype).reshape(place.shape)
 
 
 def _released(file: int, temporary: str | None) -> None:
@@ -151,5 +146,7 @@ def _released(file: int, temporary: str | None) -> None:
 
 def _no_room(error: OSError, nbytes: int) -> DiskError:
     why = disk_fault(error) or error.strerror
-    return DiskError(f"{nbytes / 1e9:.1f} GB of weights cannot be shared between processes ({why}); make room, or leave "
-                     "engine.workers out")
+    return DiskError(
+        f"{nbytes / 1e9:.1f} GB of weights cannot be shared between processes ({why}); make room, or leave "
+        "engine.workers out"
+    )

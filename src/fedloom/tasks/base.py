@@ -49,10 +49,7 @@ READ_FOR_EVERY_TASK = (
         f"engine.{name}"
         for name in ("wire", "device", "cohort", "threads", "memory", "reuse", "checkpointing")
     ),
-    *(
-        f"engine.{name}"
-        for name in ("name", "workers", "address", "cpus_per_worker", "gpus_per_worker")
-    ),
+    *(f"engine.{name}" for name in ("name", "workers", "address", "cpus_per_worker", "gpus_per_worker")),
 )
 """Settings that loop, engine and local training read for every task."""
 READ_AHEAD = ("engine.loaders", "engine.cache")

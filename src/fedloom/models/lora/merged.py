@@ -13,8 +13,9 @@ from fedloom.core.payload import group_of
 class MergedChanges:
     """The changes s B A of adapted layers, each on its original weight W0.
 
-    A float32 weight becomes W0 + s B A, a new tensor; W0 is kept, unwritten, since processes may share it. On any other, which would round the sum
-    or cannot hold it (bfloat16, quantised), the layer adds s B A x to its output: the change is not rounded to W0's steps.
+    A float32 weight becomes W0 + s B A, a new tensor; W0 is kept and never written, since processes may share it. On any other,
+    which would round the sum or cannot hold it (bfloat16, quantised), the layer adds s B A x to its output: the change is not
+    rounded to W0's steps.
     """
 
     def __init__(self, layers: Mapping[str, Any], scales: Mapping[str, float]) -> None:
