@@ -48,7 +48,8 @@ def test_workers_share_the_cores_and_the_threads_are_written_down(
     found = workers.with_workers(
         Experiment.parse({"method": "fedavg-lora", "engine": {"device": "cpu", **engine}})
     )
-    assert (found.engine.workers, found.engine.threads) == (count, threads)
+    assert (workers.number_of_workers(found.engine), found.engine.threads) == (count, threads)
+    assert found.engine.workers == engine["workers"], "a resume elsewhere counts again"
     assert workers.with_workers(found) == found
     alone = workers.in_one_process(found).engine
     assert (alone.workers, alone.threads) == (None, threads)

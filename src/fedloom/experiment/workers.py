@@ -11,6 +11,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
 from fedloom.data.media import Checking, checking, mode
 from fedloom.experiment.clients import clients_of, prepare_process, training_data
+from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.constant_features import constant_features
 from fedloom.federation.pool import Pool
@@ -30,46 +31,38 @@ Load = Callable[[Experiment], Sequence[ClientData]]
 
 
 def with_workers(experiment: Experiment) -> Experiment:
-    """The experiment with the number of its workers, and with their threads where none are set.
+    """The experiment with the threads of its workers where none are set.
 
-    The threads are recorded in the experiment, because another number of threads may round differently. With Ray, the cluster is
-    joined. Raises ExperimentError for more workers than there is room for.
+    They are recorded in the experiment, because another number of threads may round differently. The number of workers is not,
+    where it is `auto`: a resume takes what its machine has. Raises ExperimentError for more workers than there is room for.
     """
     engine = experiment.engine
     if not engine.in_workers:
         return experiment
-    count, threads = _on_cluster(engine) if engine.name == "ray" else _on_machine(engine)
-    return experiment.model_copy(
-        update={"engine": engine.model_copy(update={"workers": count, "threads": threads})}
-    )
+    threads = engine.threads
+    if engine.name == "ray":
+        threads = threads or max(1, int(engine.cpus_per_worker or 1))
+    else:
+        threads = threads or max(1, cores() // number_of_workers(engine))
+    return experiment.model_copy(update={"engine": engine.model_copy(update={"threads": threads})})
 
 
-def _on_machine(engine: EngineSettings) -> tuple[int, int]:
-    """Number of workers on this machine, and threads of each."""
+def number_of_workers(engine: EngineSettings) -> int:
+    """The number of workers, on this machine or on the Ray cluster that it has joined. Raises ExperimentError."""
     count = engine.workers
-    if choose_device(engine.device).type == "cuda":
-        gpus = torch.cuda.device_count()
-        count = gpus if count in (None, "auto") else count
-        if isinstance(count, int) and count > gpus:
-            raise ExperimentError(
-                f"engine.workers: {count} workers need a GPU each, and this machine has {gpus}"
-            )
-    elif count in (None, "auto"):
-        count = cores() // (engine.threads or 1)
-    count = max(1, count) if isinstance(count, int) else 1
-    return count, engine.threads or max(1, cores() // count)
+    if engine.name == "ray":
+        return count if isinstance(count, int) else max(1, room(_reserved(engine)))
+    if choose_device(engine.device).type != "cuda":
+        return count if isinstance(count, int) else max(1, cores() // (engine.threads or 1))
+    gpus = torch.cuda.device_count()
+    if isinstance(count, int) and count > gpus:
+        raise ExperimentError(f"engine.workers: {count} workers need a GPU each, and this machine has {gpus}")
+    return count if isinstance(count, int) else gpus
 
 
-def _on_cluster(engine: EngineSettings) -> tuple[int, int]:
-    """Number of workers on the Ray cluster, and threads of each."""
-    connect(engine.address)
-    threads = engine.threads or max(1, int(engine.cpus_per_worker or 1))
-    count = engine.workers
-    return (count if isinstance(count, int) else max(1, room(_reserved(engine, threads)))), threads
-
-
-def _reserved(engine: EngineSettings, threads: int) -> Reserved:
+def _reserved(engine: EngineSettings) -> Reserved:
     """What each worker reserves in the Ray cluster."""
+    threads = engine.threads or 1
     gpus = engine.gpus_per_worker
     if gpus is None:
         gpus = 1.0 if engine.device.startswith("cuda") else 0.0
@@ -78,9 +71,7 @@ def _reserved(engine: EngineSettings, threads: int) -> Reserved:
 
 def in_one_process(experiment: Experiment) -> Experiment:
     """The same experiment, with the threads of a worker, trained by one process."""
-    engine = experiment.engine
-    if engine.in_workers and engine.name == "local":
-        engine = with_workers(experiment).engine
+    engine = with_workers(experiment).engine
     alone = {n: type(engine).model_fields[n].default for n in PROCESSES}
     return experiment.model_copy(update={"engine": engine.model_copy(update=alone)})
 
@@ -90,9 +81,9 @@ def about_workers(experiment: Experiment) -> list[str]:
     engine = experiment.engine
     if not engine.in_workers:
         return []
-    if engine.name == "local":
-        engine = with_workers(experiment).engine
-    count = "the Ray cluster's" if engine.workers in (None, "auto") else str(engine.workers)
+    count = "the Ray cluster's"
+    if engine.name == "local" or isinstance(engine.workers, int):
+        count = str(number_of_workers(engine))
     return [
         f"planned for one process: {count} workers train cohorts side by side, each with the memory of training beside the "
         "frozen weights, which those of a machine share on a CPU"
@@ -107,15 +98,15 @@ def worker_pool(experiment: Experiment, load: Load, inside: Path | None) -> Pool
     if not experiment.engine.in_workers:
         return None
     experiment = with_workers(experiment)
-    count, threads = experiment.engine.workers, experiment.engine.threads
-    assert isinstance(count, int)  # noqa: S101 - `with_workers` has counted
-    assert threads is not None  # noqa: S101
-    if experiment.engine.name == "local":
+    engine = experiment.engine
+    if engine.name == "local":
+        count = number_of_workers(engine)
         return ProcessPool(partial(make_worker, experiment, load, count, mode().quick, inside), count)
-    reserved = _reserved(experiment.engine, threads)
+    connect(engine.address)
+    count, reserved = number_of_workers(engine), _reserved(engine)
     if not reserved.gpus:
-        engine = experiment.engine.model_copy(update={"device": "cpu"})
-        experiment = experiment.model_copy(update={"engine": engine})
+        alone = engine.model_copy(update={"device": "cpu"})
+        experiment = experiment.model_copy(update={"engine": alone})
     make = partial(make_worker, experiment, load, count, mode().quick, None)
     return RayPool(make, count, reserved)
 
@@ -128,6 +119,7 @@ def make_worker(
     if choose_device(engine.device).type == "cuda":
         engine = engine.model_copy(update={"device": f"cuda:{number % torch.cuda.device_count()}"})
         experiment = experiment.model_copy(update={"engine": engine})
+    load_entry_points()
     prepare_process(experiment)
     with checking(Checking(quick)):
         sources = load(experiment)

@@ -65,8 +65,9 @@ class WorkersEngine:
         self._opened = False
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; the next ask would start them anew."""
         self.pool.close()
+        self._opened = False
 
     def ask(
         self,
