@@ -16,7 +16,7 @@ from fedloom.experiment.settings import Experiment
 from fedloom.federation.constant_features import constant_features
 from fedloom.federation.pool import Pool
 from fedloom.federation.process_pool import ProcessPool
-from fedloom.federation.ray_pool import RayPool, Reserved, connect, room
+from fedloom.federation.ray_pool import RayPool, Reserved, connect, leave, room
 from fedloom.federation.settings import EngineSettings
 from fedloom.federation.worker import Worker
 from fedloom.models.example_cache import ExampleCache
@@ -103,12 +103,15 @@ def worker_pool(experiment: Experiment, load: Load, inside: Path | None) -> Pool
         count = number_of_workers(engine)
         return ProcessPool(partial(make_worker, experiment, load, count, mode().quick, inside), count)
     connect(engine.address)
-    count, reserved = number_of_workers(engine), _reserved(engine)
-    if not reserved.gpus:
-        alone = engine.model_copy(update={"device": "cpu"})
-        experiment = experiment.model_copy(update={"engine": alone})
-    make = partial(make_worker, experiment, load, count, mode().quick, None)
-    return RayPool(make, count, reserved)
+    try:
+        count, reserved = number_of_workers(engine), _reserved(engine)
+        if not reserved.gpus:
+            alone = engine.model_copy(update={"device": "cpu"})
+            experiment = experiment.model_copy(update={"engine": alone})
+        return RayPool(partial(make_worker, experiment, load, count, mode().quick, None), count, reserved)
+    except BaseException:
+        leave()
+        raise
 
 
 def make_worker(

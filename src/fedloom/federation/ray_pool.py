@@ -74,6 +74,14 @@ def connect(address: str | None) -> None:
     _joined = True
 
 
+def leave() -> None:
+    """Leave the cluster that `connect` has joined, if it has."""
+    global _joined
+    if _joined:
+        _ray().shutdown()
+        _joined = False
+
+
 def room(reserved: Reserved) -> int:
     """The number of workers for which the connected cluster has resources."""
     total = _ray().cluster_resources()
@@ -166,10 +174,7 @@ class RayPool:
         self._payloads.clear()
         with suppress(Exception):
             self._ray.util.remove_placement_group(self._group)
-        global _joined
-        if _joined:
-            self._ray.shutdown()
-            _joined = False
+        leave()
 
     def _started(self, worker: int) -> _Slot:
         strategies = self._ray.util.scheduling_strategies
