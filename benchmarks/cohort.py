@@ -1,6 +1,7 @@
 """A round's training beside a sequential plain PEFT loop (`benchmarks.plain`), on the shipped tiny MLLM.
 
-`python -m benchmarks cohort [clients] [batch] [kind] [repetitions]` (20 and 50 clients, batch 2, every kind if none are given).
+`python -m benchmarks cohort [clients] [batch] [kind] [repetitions] [workers]` (20 and 50 clients, batch 2, every kind if none
+are given). With workers, our clients train in so many processes that share the cores; the loop has all threads, as before.
 
 Kinds: `text`: clients without modalities train the LLM's adapter on words alone. `stage2`: image clients with tau = 0 train the
 LLM's adapter behind the frozen encoder, whose forward pass counts. `whole`: image clients with tau = 0.25, a quarter of the steps
@@ -19,8 +20,8 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.plain import Plain, average, difference, relative
-from benchmarks.report import Row, clock, tell
-from fedloom.experiment.run import build
+from benchmarks.report import Row, all_threads, clock, number_of_workers, tell
+from fedloom.experiment.run import build, closed_engine
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Progress
@@ -31,12 +32,21 @@ TARGETS = {20: "4", 50: "5"}
 KINDS = ("text", "stage2", "whole")
 
 
-def experiment(kind: str, clients: int, batch: int, rounds: int, method: str = "fedavg-lora") -> Experiment:
+def experiment(
+    kind: str,
+    clients: int,
+    batch: int,
+    rounds: int,
+    method: str = "fedavg-lora",
+    workers: int | None = None,
+) -> Experiment:
     """A run with minimal evaluation: before the first round and after the last, one sample per client."""
     holding = {"text": {"text": clients}, "both": {"image": clients - clients // 2, "audio": clients // 2}}
     engine: dict[str, Any] = {"device": "cpu"}
     if "cohort" in EngineSettings.model_fields:
         engine["cohort"] = "auto"
+    if workers is not None:
+        engine["workers"] = workers
     return Experiment.parse(
         {
             "method": method,
@@ -68,7 +78,8 @@ class Ours:
 
     def run(self) -> None:
         """Run all rounds; the last one includes an evaluation and is not counted."""
-        self.federation.run()
+        with closed_engine(self.federation):
+            self.federation.run()
 
     def _timed(self, *args: Any, **kwargs: Any) -> Any:
         began = clock()
@@ -101,9 +112,11 @@ def agreement(kind: str, clients: int, batch: int) -> float:
     return difference(federation.state.shared, {**state, **average(replies)})
 
 
-def measure(kind: str, clients: int, batch: int, repetitions: int = 3) -> list[Row]:
+def measure(
+    kind: str, clients: int, batch: int, repetitions: int = 3, workers: int | None = None
+) -> list[Row]:
     """The two rows of one kind. The first round of both is not counted."""
-    chosen = experiment(kind, clients, batch, repetitions + 2)
+    chosen = experiment(kind, clients, batch, repetitions + 2, workers=workers)
     ours = Ours(chosen)
     federation = ours.federation
     plain = Plain(chosen, [] if kind == "text" else ["image"])
@@ -114,17 +127,19 @@ def measure(kind: str, clients: int, batch: int, repetitions: int = 3) -> list[R
     training, whole, gaps, shares = [], [], [], []
 
     def rival(number: int) -> None:
-        began = clock()
-        replies = [plain.train(state, e, holds[n], n, number) for n, e in prepared.items()]
-        training.append(clock() - began)
-        state.update(average(replies))
-        whole.append(clock() - began)
+        with all_threads():
+            began = clock()
+            replies = [plain.train(state, e, holds[n], n, number) for n, e in prepared.items()]
+            training.append(clock() - began)
+            state.update(average(replies))
+            whole.append(clock() - began)
         gaps.append(difference(federation.state.shared, state))
         shares.append(relative(federation.state.shared, state, start))
 
     ours.between = rival
     ours.run()
     what = f"{kind}, {clients} clients x batch {batch}, {STEPS} steps each"
+    what += f", {workers} workers" if workers else ""
     gap = agreement(kind, clients, batch)
     note = (
         f"difference {gap:.1e} in float64; in float32 {gaps[0]:.1e} after one round, {shares[0]:.1e} of the way, "
@@ -151,6 +166,7 @@ def main(arguments: list[str]) -> list[Row]:
     kinds = arguments[2:3] or KINDS
     sizes = [(int(arguments[0]), int(arguments[1]))] if len(arguments) > 1 else [(20, 2), (50, 2)]
     repetitions = int(arguments[3]) if len(arguments) > 3 else 3
-    rows = [row for size in sizes for kind in kinds for row in measure(kind, *size, repetitions)]
+    workers = number_of_workers(arguments[4:])
+    rows = [row for size in sizes for kind in kinds for row in measure(kind, *size, repetitions, workers)]
     tell(rows)
     return rows

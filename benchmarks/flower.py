@@ -1,6 +1,7 @@
 """A whole UniFLoW round beside a Flower simulation of the same work: half of the clients hold images, half speech.
 
-`python -m benchmarks flower [clients] [batch] [repetitions]` (10 2 3 if none are given); needs the extra `bench`.
+`python -m benchmarks flower [clients] [batch] [repetitions] [workers]` (10 2 3 0 if none are given); needs the extra `bench`.
+With workers, our clients train in so many processes; Flower has an actor per core either way.
 
 The rival is idiomatic Flower code: a ClientApp that loads the model and prepares the data once per process (one Ray
 actor per core), receives the adapters, trains them as `benchmarks.plain` does and sends them back; and a ServerApp that sends to
@@ -21,7 +22,7 @@ import torch
 
 from benchmarks.cohort import STEPS, Ours, experiment
 from benchmarks.plain import Plain, difference, restore
-from benchmarks.report import ROOT, Row, cores, tell
+from benchmarks.report import ROOT, Row, all_threads, cores, number_of_workers, tell
 from fedloom.experiment.settings import Experiment
 
 QUIET = {
@@ -78,9 +79,10 @@ def flower_round(grid: Any, state: dict[str, Any], number: int) -> dict[str, Any
     return {**state, **restore([r.content["arrays"].to_torch_state_dict() for r in replies])}
 
 
-def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
+def measure(clients: int, batch: int, repetitions: int = 3, workers: int | None = None) -> list[Row]:
     """The one row."""
     what = f"UniFLoW round, {clients} clients x batch {batch}, {STEPS} steps each"
+    what += f", {workers} workers" if workers else ""
     fields = {"name": "flower", "what": what, "rival": "a Flower simulation", "target": "10"}
     if importlib.util.find_spec("flwr") is None or importlib.util.find_spec("ray") is None:
         return [Row(**fields, note="flwr[simulation] is not installed; pip install 'fedloom[bench]'")]
@@ -90,7 +92,7 @@ def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
-    chosen = experiment("both", clients, batch, repetitions + 2, "feda2-lora")
+    chosen = experiment("both", clients, batch, repetitions + 2, "feda2-lora", workers)
     text = json.dumps(chosen.as_dict())
     server, seconds, gaps, failures = ServerApp(), [], [], []
     began = time.perf_counter()
@@ -105,9 +107,10 @@ def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
         ).read()
 
         def rival(number: int) -> None:
-            at = time.perf_counter()
-            state.update(flower_round(grid, state, number))
-            seconds.append(time.perf_counter() - at)
+            with all_threads():
+                at = time.perf_counter()
+                state.update(flower_round(grid, state, number))
+                seconds.append(time.perf_counter() - at)
             gaps.append(difference(ours.federation.state.shared, state))
 
         ours.between = rival
@@ -139,7 +142,7 @@ def measure(clients: int, batch: int, repetitions: int = 3) -> list[Row]:
 
 
 def main(arguments: list[str]) -> list[Row]:
-    clients, batch, repetitions = (int(a) for a in arguments) if len(arguments) == 3 else (10, 2, 3)
-    rows = measure(clients, batch, repetitions)
+    clients, batch, repetitions = (int(a) for a in arguments[:3]) if len(arguments) > 2 else (10, 2, 3)
+    rows = measure(clients, batch, repetitions, number_of_workers(arguments[3:]))
     tell(rows)
     return rows

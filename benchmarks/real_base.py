@@ -31,7 +31,7 @@ from benchmarks.peak import most_resident
 from benchmarks.plain import Plain, average, difference, relative
 from benchmarks.report import Row, clock, surroundings
 from fedloom.core.payload import Payload
-from fedloom.experiment.build import load_clients
+from fedloom.experiment.clients import load_clients
 from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation

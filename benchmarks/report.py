@@ -4,8 +4,10 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -19,6 +21,8 @@ clock = time.process_time if PROCESSOR else time.perf_counter
 The latter only if both sides run on one thread of one process: `aggregation`, `cohort`, `features`, `overhead`,
 `gpu --size tiny`.
 """
+THREADS = torch.get_num_threads()
+"""Threads of this process before any run set others."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -52,6 +56,26 @@ class Row:
         """Smallest and largest ratio of paired repetitions."""
         ratios = [b / a for a, b in zip(self.ours, self.of_rival, strict=False)]
         return min(ratios), max(ratios)
+
+
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Inside, this process has as many threads as at its start: a rival beside workers, which share the cores, gets them all."""
+    ours = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(ours)
+
+
+def number_of_workers(arguments: Sequence[str]) -> int | None:
+    """The number of workers in the last argument; None for none. Ends this process where their time would not be counted."""
+    if not arguments or not int(arguments[0]):
+        return None
+    if PROCESSOR:
+        sys.exit("BENCH_CLOCK=processor counts this process alone; measure workers by the clock")
+    return int(arguments[0])
 
 
 def interleaved(

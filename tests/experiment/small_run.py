@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from fedloom.experiment import run as runs
-from fedloom.experiment.build import build_from, load_clients
+from fedloom.experiment.build import build_from
+from fedloom.experiment.clients import load_clients
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.run_folder import Checkpoint, RunFolder

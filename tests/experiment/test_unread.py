@@ -50,12 +50,12 @@ SOUNDS_OF_FILES = {
             "evaluation.diagnostics=off",
             "evaluation.diagnostics is read only with privacy that shows the server single replies",
         ),
-        (TABLETOP, "engine.workers=2", "engine.workers is read only with samples from files"),
+        (TABLETOP, "engine.loaders=2", "engine.loaders is read only with samples from files"),
         (TABLETOP, "engine.cache=0", "engine.cache is read only with samples from files"),
-        (CLASSES, "engine.workers=2", "engine.workers is read only with samples from files"),
+        (CLASSES, "engine.loaders=2", "engine.loaders is read only with samples from files"),
         (LABELLED, "engine.cache=0", "engine.cache is read only with samples from files"),
-        (SOUNDS_OF_FILES, "engine.workers=2", "engine.workers is read only with samples from files"),
-        (TEXT, "engine.workers=2", "engine.workers is not read by the task text-classification"),
+        (SOUNDS_OF_FILES, "engine.loaders=2", "engine.loaders is read only with samples from files"),
+        (TEXT, "engine.loaders=2", "engine.loaders is not read by the task text-classification"),
         (TEXT, "model.llm_lora.rank=2", "model.llm_lora.rank is not read"),
         (TEXT, "training.tau=0.5", "training.tau is not read"),
         (TEXT, "evaluation.max_new_tokens=3", "evaluation.max_new_tokens is not read"),
@@ -78,17 +78,17 @@ def test_a_setting_that_nothing_reads_is_refused_by_name(tmp_path: Path, base, s
     assert says in str(caught.value)
 
 
-def test_workers_are_read_where_media_are_files_and_refused_for_a_table_of_texts(tmp_path: Path) -> None:
+def test_loaders_are_read_where_media_are_files_and_refused_for_a_table_of_texts(tmp_path: Path) -> None:
     table = tmp_path / "texts.csv"
     table.write_text("question,label\nwhy?,yes\nhow?,no\n")
-    fields = {"method": "fedavg-lora", "data": {"path": str(table)}, "engine": {"workers": 2}}
-    with pytest.raises(ExperimentError, match=r"engine\.workers is read only with samples from files"):
+    fields = {"method": "fedavg-lora", "data": {"path": str(table)}, "engine": {"loaders": 2}}
+    with pytest.raises(ExperimentError, match=r"engine\.loaders is read only with samples from files"):
         Experiment.parse(fields)
     table.write_text("image,label\na.png,yes\nb.png,no\n")
     assert Experiment.parse(fields).task.name == "classification"
     for base in (CLASSES, LABELLED):
         data = {**base["data"], "dataset": "mine", "path": str(tmp_path)}
-        assert Experiment.parse({**base, "data": data, "engine": {"workers": 2}}).engine.workers == 2
+        assert Experiment.parse({**base, "data": data, "engine": {"loaders": 2}}).engine.loaders == 2
 
 
 def test_a_row_alone_is_refused_and_a_table_shares_its_settings(tmp_path: Path) -> None:

@@ -41,6 +41,7 @@ def examine() -> list[Check]:
         _package("pydicom", 'DICOM pictures; pip install "fedloom[media]"'),
         _package("flwr", 'deployments; pip install "fedloom[flower]"'),
         _package("prometheus-client", 'metrics of deployments; pip install "fedloom[metrics]"'),
+        _package("ray", 'workers on a cluster; pip install "fedloom[ray]"'),
         _package("tensorboard", 'a tracker; pip install "fedloom[tensorboard]"'),
         _package("wandb", 'a tracker; pip install "fedloom[wandb]"'),
         _package("mlflow-skinny", 'a tracker; pip install "fedloom[mlflow]"'),

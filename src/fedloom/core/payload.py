@@ -163,6 +163,8 @@ class Reply:
     """For the mean of several clients' replies: the number that trained each group."""
     clients: Sequence[str] = ()
     """For the mean of several clients' replies: their names."""
+    notes: Sequence[str] = ()
+    """The engine's notes for the ledger on how the reply came about."""
 
     def trained_by(self, name: str) -> int:
         """The number of clients that trained a tensor of this reply."""

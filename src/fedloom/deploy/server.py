@@ -26,7 +26,8 @@ from fedloom.deploy.members import HeldList, Joining, Members, Wanted
 from fedloom.deploy.remote_engine import Carrier, RemoteEngine
 from fedloom.deploy.settings import check_deployable, classes_digest, experiment_digest
 from fedloom.deploy.site_list import LIST, MISSING, SiteList
-from fedloom.experiment.build import check_clients, client_shapes
+from fedloom.experiment.build import check_clients
+from fedloom.experiment.clients import client_shapes
 from fedloom.experiment.provenance import versions
 from fedloom.experiment.run import Result, finish, read_experiment
 from fedloom.experiment.settings import Experiment

@@ -122,6 +122,16 @@ class Site(BaseModel):
         Demands(), description="what the experiment and the server have to keep; otherwise the site refuses"
     )
 
+    @field_validator("engine")
+    @classmethod
+    def _one_client(cls, value: EngineSettings) -> EngineSettings:
+        """Refuse worker processes, which a site with its one client has no use for."""
+        if value.in_workers:
+            raise ValueError(
+                "name and workers train simulated clients side by side; leave them out at a site"
+            )
+        return value
+
     @field_validator("data", mode="before")
     @classmethod
     def _a_folder(cls, value: Any) -> Any:
@@ -190,6 +200,11 @@ def check_deployable(experiment: Experiment) -> None:
         )
     if (reason := experiment.task.undeployable()) is not None:
         raise ExperimentError(reason)
+    if experiment.engine.in_workers:
+        raise ExperimentError(
+            "engine.name and engine.workers train simulated clients side by side, and a site trains its own; leave them "
+            "out between sites"
+        )
     if experiment.attack is not None:
         raise ExperimentError(
             "attack simulates attackers, and a site trains on its own data; leave it out between sites"

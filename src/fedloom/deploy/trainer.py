@@ -18,7 +18,8 @@ from fedloom.deploy.settings import Site, check_deployable, classes_digest, expe
 from fedloom.deploy.site_list import read_identity, site_count, take_list
 from fedloom.deploy.state import SiteState
 from fedloom.deploy.wire import ALWAYS, DESCRIBE, EVALUATE, Answer, Request, fingerprint
-from fedloom.experiment.build import build_from, client_shapes
+from fedloom.experiment.build import build_from
+from fedloom.experiment.clients import client_shapes
 from fedloom.experiment.provenance import versions
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.calibration import with_multiplier

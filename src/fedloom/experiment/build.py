@@ -1,55 +1,42 @@
 """Builds a federation from an experiment: data, model, clients, engine and evaluation."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-
-import torch
 
 from fedloom.core.activity import tell
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Scope, group_of
 from fedloom.core.shares import at_least
 from fedloom.data.client_data import ClientData
+from fedloom.experiment.clients import clients_of, load_clients, training_data
 from fedloom.experiment.settings import Experiment
+from fedloom.experiment.workers import with_workers, worker_pool
 from fedloom.federation.calibration import with_multiplier
 from fedloom.federation.client import Client
 from fedloom.federation.cohort_size import cohort_size
+from fedloom.federation.engine import Engine
 from fedloom.federation.local_engine import LocalEngine
 from fedloom.federation.loop import Federation
+from fedloom.federation.pool import Pool
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder
+from fedloom.federation.workers_engine import WorkersEngine
 from fedloom.models.base import Trainable
 from fedloom.models.loading.examples import is_cut
 from fedloom.models.loading.loader import Loader
-from fedloom.models.lora.ranks import Shape, Shapes
 from fedloom.privacy.compatibility import not_installed, too_few
 from fedloom.privacy.noise_refusals import cut_noise, weak_promise
 from fedloom.privacy.robust.attacks import Backdoor
 from fedloom.tasks.base import Evaluator, ServerTools, Trigger
 from fedloom.tasks.evaluation import TestSet, evaluated_clients
 
-POOLED = "pooled"
-"""Name of the single client of a centralised run."""
-
 
 def build(experiment: Experiment, folder: RunFolder | None, observe: Observer) -> Federation:
     """A federation before its first round. Raises ExperimentError for unusable data or an unusable model."""
+    experiment = with_workers(experiment)
     federation = build_from(experiment, load_clients(experiment), folder, observe)
     federation.check()
     return federation
-
-
-def load_clients(experiment: Experiment) -> list[ClientData]:
-    """The experiment's clients, once the process is set up for its arithmetic. Raises ExperimentError for unusable data."""
-    # Saturated attention gives denormal numbers, up to 40 times slower on a CPU. Before the first parallel operation,
-    # because worker threads inherit the mode of the thread that starts them.
-    torch.set_flush_denormal(True)
-    if experiment.engine.threads is not None:
-        torch.set_num_threads(experiment.engine.threads)
-    tell("reading the data")
-    clients = experiment.task.clients(experiment.setup)
-    experiment.data.check_read(clients)
-    return clients
 
 
 def build_from(
@@ -59,18 +46,39 @@ def build_from(
     observe: Observer,
     *,
     holds: Mapping[str, Sequence[str]] | None = None,
+    load: Callable[[Experiment], Sequence[ClientData]] = load_clients,
 ) -> Federation:
     """`build` with clients that are already loaded, in name order.
 
     `holds`: at a site, the modalities of every client that it knows of; `sources` is then its own client, and the server's own
-    models are not loaded.
+    models are not loaded. `load`: with worker processes, the function by which each loads the same clients.
     """
     _check_samples(experiment, sources)
+    pool = None
+    if holds is None:  # they build their model while this process builds its own
+        pool = worker_pool(experiment, load, None if folder is None else folder.state)
+    try:
+        return _built(experiment, sources, folder, observe, holds, pool)
+    except BaseException:
+        if pool is not None:
+            pool.close()
+        raise
+
+
+def _built(
+    experiment: Experiment,
+    sources: Sequence[ClientData],
+    folder: RunFolder | None,
+    observe: Observer,
+    holds: Mapping[str, Sequence[str]] | None,
+    pool: Pool | None,
+) -> Federation:
+    """The federation on these clients, with the workers of `pool` if there are any."""
     experiment = with_multiplier(experiment)
     experiment = experiment.model_copy(update={"data": experiment.data.settled(sources)})
     task, setup = experiment.task, experiment.setup
     at_hand = experiment.engine
-    loader = Loader(at_hand.workers, at_hand.cache * 10**6, at_hand.memory * 10**6)
+    loader = Loader(at_hand.loaders, at_hand.cache * 10**6, at_hand.memory * 10**6)
     loader.expect(s for source in sources for part in (source.train, source.test) for s in part)
     tell("loading the model")
     tools: ServerTools | None = None
@@ -102,42 +110,29 @@ def build_from(
     if weak := weak_promise(experiment.privacy.dp, len(trains)):
         model.notes.append(weak)
     model.notes += dict.fromkeys(note for source in sources for note in source.notes)
-    trained = [s for s in sources if experiment.data.trains(s.name)]
-    attackers: list[str] = []
-    if attack is not None:
-        attackers = attack.attackers([s.name for s in trained], experiment.seed)
-        trained = [attack.learn(s) if s.name in attackers else s for s in trained]
-    training = [_pool(trained)] if experiment.method.pooled else trained
-    shapes = client_shapes(experiment, [s.name for s in training], model.scales)
-    clients = {
-        s.name: Client(
-            s,
-            model.groups(s.holds, s.name),
-            shapes[s.name],
-            experiment.cohort.start,
-            experiment.privacy,
-        )
-        for s in training
-    }
+    training, attackers = training_data(experiment, sources)
+    clients = clients_of(experiment, training, model)
     check_clients(experiment, model, clients)
     cohort = experiment.engine.cohort
     if cohort == "auto":
         first = [sample for s in training[:8] for sample in islice(s.train, 4)]
         names = [n for n in model.tensors if experiment.method.scope.role(n) != "frozen"]
-        chosen = cohort_size(model, names, first, experiment.training, len(clients))
+        most = -(-at_least(experiment.cohort.fraction, len(clients)) // pool.count) if pool else len(clients)
+        chosen = cohort_size(
+            model, names, first, experiment.training, max(most, 1), 1 if pool is None else pool.count
+        )
         cohort = chosen.clients
         model.notes.append(f"cohort {cohort}: {chosen.reason}")
         # Written into the run's experiment.yaml: another machine's choice could round differently.
         engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
         experiment = experiment.model_copy(update={"engine": engine_settings})
-    engine = LocalEngine(
-        model,
-        clients,
-        experiment.training,
-        wire=experiment.engine.wire,
-        cohort=1 if cohort == "off" else cohort,
-        limits=experiment.firewall,
-    )
+    together = 1 if cohort == "off" else cohort
+    wire, limits = experiment.engine.wire, experiment.firewall
+    engine: Engine
+    if pool is None:
+        engine = LocalEngine(model, clients, experiment.training, wire=wire, cohort=together, limits=limits)
+    else:
+        engine = WorkersEngine(model, clients, pool, wire=wire, cohort=together, limits=limits)
     if folder is not None:
         folder.write_skipped([sentence for source in sources for sentence in source.skipped])
     return Federation(
@@ -204,28 +199,3 @@ def _cut(tests: TestSet) -> list[str]:
     """The number of test samples that were cut to fit, as a clause; none where all fit. The ledger counts training samples."""
     cut = sum(is_cut(tests.examples, i) for i in range(len(tests.examples)))
     return [f"{cut} of {len(tests.examples)} test samples were cut to fit"] if cut else []
-
-
-def _pool(sources: list[ClientData]) -> ClientData:
-    return ClientData(
-        POOLED,
-        [s for source in sources for s in source.train],
-        [s for source in sources for s in source.test],
-    )
-
-
-def client_shapes(experiment: Experiment, names: Sequence[str], groups: Iterable[str]) -> dict[str, Shapes]:
-    """Each client's rank and scale by group, where `cohort.ranks` makes them differ from the model's."""
-    shapes_of: dict[str, Shapes] = {}
-    ranks_of = {str(part): ranks for part, ranks in experiment.cohort.ranks.items()}
-    for position, name in enumerate(sorted(names)):
-        shapes = {}
-        for group in groups:
-            part = group.split(".", 1)[0]
-            ranks, spec = ranks_of.get(part, ()), experiment.adapters()[part]
-            rank = ranks[position % len(ranks)] if ranks else spec.rank
-            if rank != spec.rank:
-                fixed = experiment.cohort.alpha == "fixed"
-                shapes[group] = Shape(rank, spec.scale(rank) / spec.scale() if fixed else 1.0)
-        shapes_of[name] = shapes
-    return shapes_of

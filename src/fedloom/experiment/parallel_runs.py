@@ -18,6 +18,7 @@ from fedloom.experiment.run import Result, run
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.progress import Observer, Progress
 from fedloom.models.load import choose_device
+from fedloom.models.loading.workers import cores
 
 _progress: Any = None
 """In a worker: the progress queue to the parent process."""
@@ -46,14 +47,9 @@ class RunJob:
             )
 
 
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def suggested(experiments: Sequence[Experiment]) -> int:
     """The default number of parallel runs: one per core, at most four, for small models on a CPU; else one."""
-    small = all(e.size == "tiny" and e.model.llm is None for e in experiments)
+    small = all(e.size == "tiny" and e.model.llm is None and not e.engine.in_workers for e in experiments)
     on_cpu = choose_device(experiments[0].engine.device).type == "cpu"
     return min(len(experiments), cores(), 4) if small and on_cpu else 1
 
@@ -63,13 +59,14 @@ def shared_out(experiments: Sequence[Experiment], jobs: int) -> list[Experiment]
 
     It is recorded in the experiment, because another number of threads may round differently.
     """
-    threads = max(1, cores() // jobs)
-    return [
-        e
-        if e.engine.threads is not None
-        else e.model_copy(update={"engine": e.engine.model_copy(update={"threads": threads})})
-        for e in experiments
-    ]
+    shared = []
+    for experiment in experiments:
+        engine = experiment.engine
+        if engine.threads is None:
+            workers = engine.workers if isinstance(engine.workers, int) else 1
+            engine = engine.model_copy(update={"threads": max(1, cores() // (jobs * workers))})
+        shared.append(experiment.model_copy(update={"engine": engine}))
+    return shared
 
 
 def run_jobs(jobs: Sequence[RunJob], workers: int, watch: Callable[[int], Observer]) -> list[Result]:

@@ -46,6 +46,11 @@ EXTRAS = (
     *("cryptography", "pycryptodome", "dp-accounting", "flwr", "httpx"),
 )
 """Packages of the extras that a user may install."""
+CHANGE_NO_FIGURE = {
+    *(f"engine.{name}" for name in ("name", "workers", "address", "cpus_per_worker", "gpus_per_worker")),
+    "engine.loaders",  # until 0.2 it was engine.workers
+}
+"""Settings that a resume may change: the processes that do the work."""
 
 
 def required_versions() -> dict[str, str]:
@@ -107,7 +112,11 @@ def gather(experiment: Experiment, clients: Sequence[ClientData], model: Trainab
 
 def differences(begun: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """The differences between two provenances, a clause each."""
-    found = _changed(flat(begun["experiment"]), flat(now["experiment"]))
+    old, new = (
+        {n: v for n, v in flat(side["experiment"]).items() if n not in CHANGE_NO_FIGURE}
+        for side in (begun, now)
+    )
+    found = _changed(old, new)
     own_files = any("media" in fields for fields in now["data"].values())
     if own_files or not found:  # other settings make other data, which need not be said twice
         found += _data_differences(begun["data"], now["data"])

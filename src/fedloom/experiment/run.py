@@ -1,7 +1,8 @@
 """Runs an experiment: builds the federation, runs it, and writes summary, model, samples and report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,18 +21,21 @@ from fedloom.data.deal_counts import by_kind, by_label
 from fedloom.data.sample import modality_of
 from fedloom.experiment import provenance
 from fedloom.experiment.asking import askable
-from fedloom.experiment.build import build, build_from, load_clients
+from fedloom.experiment.build import build, build_from
+from fedloom.experiment.clients import load_clients
 from fedloom.experiment.frames import metrics_frame, predictions_frame
 from fedloom.experiment.interruptions import disk_faults
 from fedloom.experiment.sample_gallery import write_gallery
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.tracked_run import track
 from fedloom.experiment.tracking import Tracking
+from fedloom.experiment.workers import with_workers
 from fedloom.experiment.yaml_rows import read_yaml
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer, Progress
 from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
+from fedloom.federation.workers_engine import WorkersEngine
 from fedloom.models.adapter_folder import NOTE
 from fedloom.models.base import Trainable
 from fedloom.tasks.base import Task
@@ -116,7 +120,7 @@ def run(
             raise ExperimentError("there is no run to resume without a folder; name it in out")
         tracking = Tracking(experiment.track, None)
         federation = build(experiment, None, _called(callbacks, observe, tracking))
-        with tracking.watching():
+        with closed_engine(federation), tracking.watching():
             track(federation, tracking)
             federation.run()
             return finish(federation, tracking=tracking)
@@ -125,12 +129,13 @@ def run(
     observe = _called(callbacks, observe, tracking)
     if resume and not folder.begun:
         raise ExperimentError(f"there is no run to resume in {out}; its experiment.yaml is missing")
-    with locked(folder.path), disk_faults(folder):
+    with locked(folder.path), disk_faults(folder), ExitStack() as ending:
         if not resume:
             folder.create()
         checkpoint = folder.last() if resume else None
+        experiment = with_workers(experiment)
         clients = load_clients(experiment)
-        federation = build_from(experiment, clients, folder, observe)
+        federation = ending.enter_context(closed_engine(build_from(experiment, clients, folder, observe)))
         federation.check()
         assert isinstance(federation.experiment, Experiment)  # noqa: S101
         begun_with = provenance.gather(federation.experiment, clients, federation.engine.model)
@@ -153,6 +158,16 @@ def run(
             write_gallery(folder, federation.evaluator.tests, federation.experiment.evaluation.samples)
             federation.run()
             return finish(federation, tracking=tracking)
+
+
+@contextmanager
+def closed_engine(federation: Federation) -> Iterator[Federation]:
+    """End the federation's workers at the end, if it has any."""
+    try:
+        yield federation
+    finally:
+        if isinstance(federation.engine, WorkersEngine):
+            federation.engine.close()
 
 
 def finish(

@@ -236,6 +236,8 @@ class Experiment(RunSettings):
             return fault
         if fault := self.method.check_training(self.training):
             return fault
+        if self.engine.in_workers and self.engine.device_map is not None:
+            return "engine.device_map spreads one model over all GPUs, and workers have a model each; leave one of them out"
         if self.privacy.robust is not None and not self.method.linear:
             return (
                 f"method {self.method.name} treats clients by name or by what they send, not by a weighted mean; "

@@ -57,6 +57,9 @@ def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
         ):  # that of pictures, whichever source was used
             own.pop("partition", None)
         plain["data"] = own
+    engine = plain.get("engine")
+    if isinstance(engine, dict) and "workers" in engine and "loaders" not in engine:  # until 0.2
+        plain["engine"] = {("loaders" if n == "workers" else n): value for n, value in engine.items()}
     model = plain.get("model")
     if isinstance(model, dict) and "frame" in model:  # until 0.1
         frame = {"conversation": "paper", "bare": "bare"}.get(model["frame"], "auto")

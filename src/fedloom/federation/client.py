@@ -31,6 +31,27 @@ SUM = "secure/"
 """Prefix of the requests that are phases of a secure sum; all others belong to the method."""
 
 
+@dataclass(frozen=True)
+class Call:
+    """One call of a method's client function: the request, and all that the function reads of the client's past."""
+
+    request: str
+    payload: Payload
+    personal: Mapping[str, Tensor]
+    """The client's personal tensors."""
+    memory: Mapping[str, Any]
+    """The client function's memory between the asks of one round."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """Result of a call: the reply, the personal tensors if any were kept, and the memory for the round's next ask."""
+
+    payload: Payload
+    personal: Mapping[str, Tensor] | None
+    memory: dict[str, Any]
+
+
 @dataclass
 class Client:
     """A data silo. The model is lent to it while it works; only its personal tensors stay with it, in a file.
@@ -104,27 +125,66 @@ class Client:
         at: Round,
         work: Callable[[LocalJob], Outcome],
     ) -> Payload:
-        """Run the method's client function; `work` executes its training jobs. The reply shares no memory with the model.
+        """Run the method's client function here; `work` executes its training jobs. See `answered` and `serve`."""
 
-        Personal tensors are written at the end, so that a client that raises is unchanged. Raises FloatingPointError where one of
-        them is not finite.
+        def serve(call: Call) -> Served:
+            return self.serve(method, call, model, training, at, work)
+
+        return self.answered(method, request, payload, at, serve)
+
+    def answered(
+        self,
+        method: Method,
+        request: str,
+        payload: Payload,
+        at: Round,
+        serve: Callable[[Call], Served],
+    ) -> Payload:
+        """The reply to a request, or to one phase of a secure sum; `serve` runs the method's client function, here or elsewhere.
+
+        Personal tensors are written at the end, so that a client that raises is unchanged.
         """
         if self.memory.get("round") != at.number:
             self.memory = {"round": at.number}
-        session = _Session(self, model, training, method.scope, at, work, self.personal)
+        kept: list[Mapping[str, Tensor]] = []
 
         def do(request: str, payload: Payload) -> Payload:
-            return method.client(request, payload, session)
+            served = serve(Call(request, payload, self.personal, self.memory))
+            self.memory = served.memory
+            if served.personal is not None:
+                kept.append(served.personal)
+            return served.payload
 
         reply = (
             self._in_sum(method, request, payload, at, do)
             if request.startswith(SUM)
             else do(request, payload)
         )
+        if kept:
+            self.states.write(self.name, at.number, kept[-1])
+        return Payload(reply.tensors, {**reply.numbers, "round": at.number})
+
+    def serve(
+        self,
+        method: Method,
+        call: Call,
+        model: Trainable,
+        training: Training,
+        at: Round,
+        work: Callable[[LocalJob], Outcome],
+    ) -> Served:
+        """The result of the method's client function; it shares no memory with the model.
+
+        All that the function reads of this client is in the call, in the client's data and in what it was built with, so that any
+        process with the same data can serve it. Raises FloatingPointError where a personal tensor is not finite.
+        """
+        session = _Session(
+            self, model, training, method.scope, at, work, dict(call.personal), dict(call.memory)
+        )
+        reply = method.client(call.request, call.payload, session)
         if session.kept:
             _check_finite({n: session.personal[n] for n in session.kept})
-            self.states.write(self.name, at.number, session.personal)
-        return Payload(reply.tensors, {**reply.numbers, "round": at.number})
+        return Served(reply, session.personal if session.kept else None, session.memory)
 
     def _in_sum(
         self, method: Method, request: str, payload: Payload, at: Round, do: Callable[[str, Payload], Payload]
@@ -157,6 +217,7 @@ class _Session:
     at: Round
     work: Callable[[LocalJob], Outcome]
     personal: dict[str, Tensor]
+    memory: dict[str, Any]
     kept: set[str] = field(default_factory=set)
 
     @property
@@ -174,10 +235,6 @@ class _Session:
     @property
     def examples(self) -> Sequence[Any]:
         return self.owner.examples(self.model)
-
-    @property
-    def memory(self) -> dict[str, Any]:
-        return self.owner.memory
 
     def load(self, tensors: Mapping[str, Tensor], *, local: float | None = 0.0) -> None:
         """Load the tensors with the client's own scales. See Trainer."""

@@ -45,10 +45,11 @@ def cohort_size(
     samples: Sequence[Sample],
     training: Training,
     most: int = LARGEST,
+    processes: int = 1,
 ) -> CohortSize:
     """The number of clients trained together, from 1 to `most`.
 
-    `names`: the trained tensors; `samples`: some of the clients' samples.
+    `names`: the trained tensors; `samples`: some of the clients' samples; `processes`: those that train at the same time.
     """
     if not model.stackable:
         return CohortSize(1, "the model does not share a batch among clients")
@@ -70,11 +71,13 @@ def cohort_size(
     if wanted == 1:
         return CohortSize(1, reason)
     try:
-        fits = _fitting(model, names, [examples[i % len(examples)] for i in range(part)], memory(device))
+        batch = [examples[i % len(examples)] for i in range(part)]
+        fits = _fitting(model, names, batch, memory(device) // processes)
     except (RuntimeError, ValueError) as error:  # the clients whose samples these are say so in their replies
         return CohortSize(1, f"the longest samples fail ({plain(str(error), 200)})")
     if fits >= wanted:
-        return CohortSize(wanted, f"all {most} of a round" if wanted == most else reason)
+        everyone = f"all {most} of a round" if processes == 1 else "a worker's share of a round"
+        return CohortSize(wanted, everyone if wanted == most else reason)
     return CohortSize(
         fits, f"no more fit into {SHARE:.0%} of the memory available, {memory(device) / 1e9:.1f} GB"
     )

@@ -32,4 +32,7 @@ class Engine(Protocol):
         done: Callable[[str, float], None],
         received: Callable[[Reply], Reply],
     ) -> list[Reply]:
-        """At most one reply per asked client, in the order of `payloads`, each passed through `received` as it arrives."""
+        """At most one reply per asked client, in the order of `payloads`, each passed through `received` as it arrives.
+
+        An engine writes to no tensor of `payloads`, which several clients may share.
+        """

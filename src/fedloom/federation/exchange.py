@@ -3,13 +3,12 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
 from fedloom.core.errors import ExperimentError
-from fedloom.core.lazy_mapping import LazyMapping
 from fedloom.core.payload import Check, Payload, Reply, group_of
 from fedloom.core.plain_text import plain
 from fedloom.federation.client import Client
@@ -72,12 +71,16 @@ class NoReplies(Exception):  # noqa: N818 - not an error: the round has nothing 
 
 @dataclass(frozen=True)
 class Exchange:
-    """The messages of one round; `entries` are its ledger lines, one per ask."""
+    """The messages of one round; `entries` are its ledger lines, one per ask.
+
+    `notes`: the engine's notes on replies that the next ledger line takes.
+    """
 
     federation: Server
     method: Method
     round: int
     entries: list[dict[str, Any]]
+    notes: list[str] = field(default_factory=list)
 
     def send(
         self, request: str, views: Mapping[str, Payload]
@@ -100,11 +103,12 @@ class Exchange:
         replies = federation.engine.ask(
             self.method,
             request,
-            LazyMapping(asked, lambda client: views[client].detached()),
+            {client: views[client] for client in asked},
             Round(self.round, federation.experiment.rounds, federation.experiment.seed),
             lambda client, seconds: federation.report_answer(self.round, client, len(asked)),
             received,
         )
+        self.notes.extend(dict.fromkeys(note for reply in replies for note in reply.notes))
         replies = [replace(r, ratios=ratios(federation.clients[r.client].shapes)) for r in replies]
         return replies, groups_up, groups_down
 
@@ -174,8 +178,9 @@ class Exchange:
             "groups_down": dict(sorted(down.items())),
             "seconds": round(time.perf_counter() - began, 4),
             "left_out": self._plain(left_out or {}),
-            "notes": [plain(note) for note in [*_notes(replies), *notes]],
+            "notes": [plain(note) for note in [*_notes(replies), *notes, *self.notes]],
         }
+        self.notes.clear()
         self.entries.append(entry | more)
 
     def _plain(self, reasons: Mapping[str, str]) -> dict[str, str]:

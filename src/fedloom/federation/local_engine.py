@@ -7,7 +7,7 @@ train together, transparently to the method. Both ways agree up to rounding; one
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from greenlet import getcurrent, greenlet
 
@@ -22,6 +22,7 @@ from fedloom.models.training.loop import LocalJob, Outcome, train_one
 from fedloom.models.training.settings import Training
 
 Done = Callable[[str, float], None]
+T = TypeVar("T")
 
 
 class LocalEngine:
@@ -73,12 +74,12 @@ class LocalEngine:
                 replies[reply.client] = received(reply)
                 done(reply.client, (time.perf_counter() - began) / shared)
 
-            self._run(calls, arrive)
+            self.together(calls, arrive)
         self.model.rest()
         return [replies[name] for name in payloads]
 
-    def _run(self, calls: Mapping[str, Callable[[], Reply]], arrive: Callable[[Reply], None]) -> None:
-        """Run each call to its next job, train the jobs, and repeat; replies are passed on one by one as calls end."""
+    def together(self, calls: Mapping[str, Callable[[], T]], arrive: Callable[[T], None]) -> None:
+        """Run each call to its next job, train the jobs, and repeat; results are passed on one by one as calls end."""
         clients = {name: greenlet(call) for name, call in calls.items()}
         outcomes: Mapping[str, Outcome | Exception | None] = dict.fromkeys(clients)
         while outcomes:
@@ -111,9 +112,8 @@ class LocalEngine:
 
     def _ask_one(self, client: Client, method: Method, request: str, payload: Payload, at: Round) -> Reply:
         try:
-            if self.wire:
-                payload = Payload.decode(payload.encode(), self.limits)
-            answer = client.answer(method, request, payload, self.model, self.training, at, _pause)
+            payload = Payload.decode(payload.encode(), self.limits) if self.wire else payload.detached()
+            answer = client.answer(method, request, payload, self.model, self.training, at, pause)
             return Reply(client.name, Payload.decode(answer.encode(), self.limits) if self.wire else answer)
         except DiskError:  # the server's own disk, not the client
             raise
@@ -121,7 +121,7 @@ class LocalEngine:
             return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
 
 
-def _pause(job: LocalJob) -> Outcome:
+def pause(job: LocalJob) -> Outcome:
     """Pass a job to the engine that runs this client, and resume with its outcome."""
     engine: Any = getcurrent().parent
     outcome: Outcome = engine.switch(job)

@@ -22,6 +22,7 @@ from fedloom.federation.calibration import mechanism_of
 from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
 from fedloom.federation.cohort import cohort_of
+from fedloom.federation.constant_features import constant_features
 from fedloom.federation.diagnostics import aggregation, agreement, change_norm, turn
 from fedloom.federation.exchange import Exchange, NoReplies
 from fedloom.federation.progress import Observer, Progress, Totals
@@ -32,8 +33,7 @@ from fedloom.methods import Method, State
 from fedloom.models.example_cache import ExampleCache
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.ranks import ratios
-from fedloom.models.parts import part_of
-from fedloom.models.training.settings import ANY_STEPS, ever_trained, local_steps, trained_in
+from fedloom.models.training.settings import ANY_STEPS, local_steps, trained_in
 from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.differential.key_file import forget_key
 from fedloom.privacy.robust.attacks import described
@@ -82,7 +82,8 @@ class Federation:
         device = next((t.device for t in start.values()), torch.device("cpu"))
         self.uploads = SpilledUploads(memory, kept)
         if self.experiment.engine.reuse:
-            self.engine.model.store = FeatureCache(memory, kept, constant=self._constant_features())
+            constant = constant_features(self.experiment, self.engine.model)
+            self.engine.model.store = FeatureCache(memory, kept, constant=constant)
         self.client_states = ClientStates(None if kept is None else kept / "clients", device)
         example_cache, begin = ExampleCache(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():
@@ -271,14 +272,6 @@ class Federation:
         common = client.view(Payload(self.state.shared)).tensors
         kept = {n: t for n, t in own.items() if n in personal}  # also tensors outside all groups
         return ClientModel({**common, **client.held(own), **kept}, ratios(client.shapes))
-
-    def _constant_features(self) -> bool:
-        """Whether the tensors that the model's features depend on stay untrained through the run."""
-        parts = ever_trained(self.experiment.training, self.experiment.rounds)
-        return not any(
-            self.method.scope.role(n) != "frozen" and part_of(group_of(n)) in {*parts, None}
-            for n in self.engine.model.feature_tensors
-        )
 
     def _quorum(self, entries: Sequence[Mapping[str, Any]]) -> bool:
         share = self.experiment.cohort.quorum

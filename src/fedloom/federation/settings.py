@@ -1,10 +1,9 @@
 """Settings of the round loop: the cohort, the local engine, and the run as a whole."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from fedloom.core.settings_tree import ReadWith
 from fedloom.methods import METHODS, Method
@@ -55,9 +54,31 @@ class Cohort(BaseModel):
 
 
 class EngineSettings(BaseModel):
-    """The local engine: device, precision, cohort training and memory."""
+    """The engine of the clients' training: processes, device, precision, cohort training and memory."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Literal["local", "ray"] = Field(
+        "local", description="local | ray: train on this machine, or on a Ray cluster (extra fedloom[ray])"
+    )
+    workers: Literal["auto"] | Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="processes that train cohorts of a round side by side, each with the foundation once: a number | auto (one "
+        "per GPU; without one, as many as the cores have room for at `threads` each); none = this process trains all; changes no "
+        "figure at the same `cohort` and `threads`",
+    )
+    address: Annotated[str | None, ReadWith(".name", ("ray",))] = Field(
+        None,
+        description="the Ray cluster: host:port | auto (the one that this machine belongs to); none = start one here",
+    )
+    cpus_per_worker: Annotated[float | None, ReadWith(".name", ("ray",))] = Field(
+        None, gt=0, description="CPU cores that a worker reserves in the Ray cluster; none = `threads`"
+    )
+    gpus_per_worker: Annotated[float | None, ReadWith(".name", ("ray",))] = Field(
+        None,
+        ge=0,
+        description="GPUs that a worker reserves in the Ray cluster; none = 1 where `device` is cuda, else 0",
+    )
 
     wire: bool = Field(False, description="encode and decode every payload, as in a deployment")
     device: str = Field(
@@ -94,7 +115,7 @@ class EngineSettings(BaseModel):
         description="MB each for a round's uploads, prepared samples and cached features; beyond it, uploads and features "
         "are kept in files, and samples are prepared again; changes no figure",
     )
-    workers: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
+    loaders: Literal["auto"] | Annotated[int, Field(ge=0)] = Field(
         "auto",
         description="processes that decode and preprocess samples from files ahead of their use: auto (one per core but one, "
         "for 64 samples or more) | 0 (none) | a number; changes no figure",
@@ -118,13 +139,21 @@ class EngineSettings(BaseModel):
             raise ValueError("should be auto, off or a number of clients; on names none")
         return "off" if value is False else value
 
-    @model_validator(mode="before")
+    @field_validator("workers", mode="before")
     @classmethod
-    def _without_name(cls, values: Any) -> Any:
-        """Drop `name: local`, which files until 0.1 hold: no other engine could be named."""
-        if isinstance(values, Mapping) and values.get("name") == "local":
-            return {key: value for key, value in values.items() if key != "name"}
-        return values
+    def _no_loaders(cls, value: Any) -> Any:
+        """Refuse 0, which until 0.2 meant no process that decodes samples."""
+        if value == 0 and not isinstance(value, bool):
+            raise ValueError(
+                "should be auto or a number from 1 on, or left out to train in one process; the processes that decode samples "
+                "are engine.loaders"
+            )
+        return value
+
+    @property
+    def in_workers(self) -> bool:
+        """Whether clients train in processes of their own."""
+        return self.name != "local" or self.workers is not None
 
 
 class RunSettings(BaseModel):

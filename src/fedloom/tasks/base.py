@@ -49,9 +49,10 @@ READ_FOR_EVERY_TASK = (
         f"engine.{name}"
         for name in ("wire", "device", "cohort", "threads", "memory", "reuse", "checkpointing")
     ),
+    *(f"engine.{name}" for name in ("name", "workers", "address", "cpus_per_worker", "gpus_per_worker")),
 )
 """Settings that loop, engine and local training read for every task."""
-READ_AHEAD = ("engine.workers", "engine.cache")
+READ_AHEAD = ("engine.loaders", "engine.cache")
 """Settings that models read whose samples are pictures and sounds, where these are files."""
 READ_BY_ASSESS = ("evaluation.batch_size", "evaluation.max_new_tokens", "evaluation.loss")
 """Settings that `Snapshot.assess` reads."""

@@ -13,7 +13,7 @@ from PIL import Image
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.data.sources import parse_source
-from fedloom.experiment.build import load_clients
+from fedloom.experiment.clients import load_clients
 from fedloom.experiment.settings import Experiment
 
 QUESTION = {"question": "who speaks?", "answer": "ann"}

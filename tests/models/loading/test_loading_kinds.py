@@ -97,12 +97,12 @@ def test_workers_and_the_cache_change_no_bit_of_any_kind(
 
     with monkeypatch.context() as patch:
         patch.setattr("fedloom.models.loading.prepared.from_files", lambda samples: False)
-        want = end("at-once", workers=0, cache=0)
+        want = end("at-once", loaders=0, cache=0)
     assert len(want) > 2, "tensors, too"
-    assert end("two", workers=2, cache=50) == want
-    assert end("one", workers=1, cache=0) == want
-    assert end("here", workers=0, cache=0) == want
-    assert end("cached", workers=0, cache=50, memory=0) == want
+    assert end("two", loaders=2, cache=50) == want
+    assert end("one", loaders=1, cache=0) == want
+    assert end("here", loaders=0, cache=0) == want
+    assert end("cached", loaders=0, cache=50, memory=0) == want
     at_once, two, one, here, cached = loaders
     assert at_once.reads_here == two.reads_here == one.reads_here == cached.reads_here == 0
     assert here.reads_here == two.disk.written > 0, "each sample once"

@@ -58,9 +58,9 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def test_workers_and_the_cache_change_no_bit(silos, tmp_path, loaders, patient) -> None:
-    run(own(silos, workers=0, cache=0, cohort=3), tmp_path / "plain")
-    run(own(silos, workers=2, cache=50, cohort=3), tmp_path / "workers")
-    run(own(silos, workers=0, cache=50, memory=0, cohort=3), tmp_path / "cached")
+    run(own(silos, loaders=0, cache=0, cohort=3), tmp_path / "plain")
+    run(own(silos, loaders=2, cache=50, cohort=3), tmp_path / "workers")
+    run(own(silos, loaders=0, cache=50, memory=0, cohort=3), tmp_path / "cached")
     plain, workers, cached = loaders
     assert plain.reads_here >= 24
     assert not plain.disk.written
@@ -84,7 +84,7 @@ def test_a_file_that_breaks_in_mid_run_costs_its_client_alone(
             for file in spoilt:
                 file.write_bytes(b"no picture")
 
-    run(own(silos, workers=workers, cache=0, memory=0, cohort=cohort), tmp_path / "run", observe=spoil)
+    run(own(silos, loaders=workers, cache=0, memory=0, cohort=cohort), tmp_path / "run", observe=spoil)
     lines = [json.loads(line) for line in (tmp_path / "run" / "ledger.jsonl").read_text().splitlines()]
     assert lines[0]["answered"] == ["one", "sounds"]
     assert list(lines[0]["refused"]) == ["two"]

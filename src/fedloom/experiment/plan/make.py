@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
-from fedloom.experiment.build import load_clients
+from fedloom.experiment.clients import load_clients
 from fedloom.experiment.plan import memory
 from fedloom.experiment.plan.advice import advice
 from fedloom.experiment.plan.contents import adapted_groups, client_kinds, loaded_parts
@@ -20,6 +20,7 @@ from fedloom.experiment.plan.survey import Lengths, survey, together
 from fedloom.experiment.plan.time_limit import time_limit
 from fedloom.experiment.plan.traffic import traffic
 from fedloom.experiment.settings import Experiment
+from fedloom.experiment.workers import about_workers, in_one_process
 from fedloom.federation import cohort_size
 from fedloom.federation.loop import Federation
 from fedloom.models.training.settings import local_steps
@@ -34,12 +35,14 @@ def make_plan(experiment: Experiment, began: float, *, how: How, limit: float) -
     Nothing but a temporary folder is written, which is removed. Raises ExperimentError as the run would.
     """
     watch, until = Stopwatch(began), began + limit
+    beside, experiment = about_workers(experiment), in_one_process(experiment)
     sources = load_clients(experiment)
     with TemporaryDirectory(prefix="fedloom-plan-", ignore_cleanup_errors=True) as folder:
         probe = Probe(experiment, sources, Path(folder), watch, how != "whole")
         federation = probe.build()
         lengths, tests, prepare = _surveyed(probe, federation, min(SURVEY, limit / 4))
         plan, measured = _contents(federation, lengths, tests), probe.measured
+        plan = replace(plan, notes=[*plan.notes, *beside])
         if how == "none":
             probe.dry(lengths)
             plan = _with_traffic(plan, federation, measured, "not measured, by --no-probe")

@@ -3,14 +3,13 @@
 import multiprocessing
 import os
 import sys
-import types
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 
+from fedloom.core.new_process import without_main
 from fedloom.data.media.sample_files import MediaFiles
 from fedloom.data.sample import Sample
 from fedloom.models.loading import worker
@@ -56,7 +55,7 @@ class Workers:
             return None
         try:
             light = replace(sample, modalities=files.portable(), meta={})
-            with _without_main():
+            with without_main():
                 sent = self._pool.submit(worker.read, light)
             sent.add_done_callback(self._answered)
             return sent
@@ -82,7 +81,7 @@ class Workers:
     def _lose(self, error: Exception) -> None:
         """Do without the processes, which cannot start, or were killed, for lack of memory perhaps; say so once."""
         if not self.lost:
-            said = f"samples are read without worker processes from here on ({error}); fewer engine.workers need less memory"
+            said = f"samples are read without worker processes from here on ({error}); fewer engine.loaders need less memory"
             print(said, file=sys.stderr, flush=True)
         self.lost = True
 
@@ -92,17 +91,6 @@ class Workers:
     def close(self) -> None:
         """End the processes."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """New processes import the caller's script otherwise, and one without a guard would start its run again."""
-    main = sys.modules["__main__"]
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = main
 
 
 def cores() -> int:

@@ -13,8 +13,9 @@ from fedloom.core.payload import group_of
 class MergedChanges:
     """The changes s B A of adapted layers, each on its original weight W0.
 
-    A float32 weight becomes W0 + s B A, and W0 is kept to come back to the same bits. On any other, which would round the sum
-    or cannot hold it (bfloat16, quantised), the layer adds s B A x to its output: the change is not rounded to W0's steps.
+    A float32 weight becomes W0 + s B A, a new tensor; W0 is kept and never written, since processes may share it. On any other,
+    which would round the sum or cannot hold it (bfloat16, quantised), the layer adds s B A x to its output: the change is not
+    rounded to W0's steps.
     """
 
     def __init__(self, layers: Mapping[str, Any], scales: Mapping[str, float]) -> None:
@@ -33,7 +34,7 @@ class MergedChanges:
                 hook.remove()
             if A is None or B is None or not A.numel():
                 if (original := self._originals.pop(place, None)) is not None:
-                    base.weight.data.copy_(original)
+                    base.weight.data = original
             elif _holds_sums(base):
                 self._add(place, layer, s * (B.float() @ A.float()))
             else:
@@ -41,13 +42,13 @@ class MergedChanges:
 
     def _add(self, place: str, layer: Any, change: Tensor) -> None:
         weight = layer.get_base_layer().weight
-        if place in self._originals:
-            weight.data.copy_(self._originals[place])
-        else:
-            self._originals[place] = weight.detach().clone()  # subtraction would not restore the same bits
         if getattr(layer, "fan_in_fan_out", False):  # GPT-2's Conv1D keeps its weight as (d_in, d_out)
             change = change.T
-        weight.data.add_(change.to(weight))
+        if place in self._originals:
+            torch.add(self._originals[place], change.to(weight), out=weight.data)
+        else:
+            self._originals[place] = weight.data  # subtraction would not restore the same bits
+            weight.data = weight.data + change.to(weight)
 
 
 class _Beside:

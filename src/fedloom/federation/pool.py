@@ -1,0 +1,60 @@
+"""The pool protocol: some workers, each in a process of its own, reached by number."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedloom.federation.worker import CohortWork, Identity, Results
+from fedloom.models.base import Trainable
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A worker has started."""
+
+    worker: int
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A worker has served a cohort."""
+
+    worker: int
+    results: Results
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker has ended; `reason` completes "a worker"."""
+
+    worker: int
+    reason: str
+
+
+Event = Ready | Answered | Lost
+
+
+class Pool(Protocol):
+    """Workers numbered from 0."""
+
+    @property
+    def count(self) -> int:
+        """The number of workers."""
+
+    def open(self, model: Trainable, expected: Identity) -> None:
+        """Give the workers the run's frozen weights, and let them check what they have read; `events` tells who is ready."""
+
+    def idle(self) -> Sequence[int]:
+        """The workers that are ready and have no cohort."""
+
+    def send(self, worker: int, cohort: CohortWork) -> None:
+        """Send a cohort to an idle worker; one that has ended meanwhile is an event."""
+
+    def events(self) -> Iterator[Event]:
+        """What has happened since the last call; waits for something. Raises ExperimentError for a worker that refuses."""
+
+    def renew(self, worker: int) -> None:
+        """Start a lost worker anew."""
+
+    def close(self) -> None:
+        """End all workers."""
