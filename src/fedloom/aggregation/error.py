@@ -124,7 +124,27 @@ def _angle(s: Stack) -> float:
     i, j = torch.triu_indices(len(members), len(members), offset=1)
     products = torch.einsum("kdr,lds->klrs", Q, Q)[i, j]
     # Squared cosines from r x r Gram matrices, rising; those of padding are zeros at the front.
-    squares = torch.linalg.eigvalsh(products.mT @ products)
+    cosines = products.mT @ products
+    if bool((sizes == width).all()):
+        return math.acos(min(1.0, math.sqrt(max(0.0, _smallest(cosines)))))
+    squares = torch.linalg.eigvalsh(cosines)
     first = (width - torch.minimum(sizes[i], sizes[j])).to(squares.device)
     smallest = squares.gather(1, first[:, None]).min()
     return math.acos(min(1.0, math.sqrt(max(0.0, float(smallest)))))
+
+
+def _smallest(S: Tensor) -> float:
+    """The smallest eigenvalue of all of P symmetric matrices (P, r, r) with eigenvalues in [0, 1].
+
+    Eigenvalues are computed only of matrices that may hold it: with E = I - S and p = 32, (tr E^p / r)^(1/p) and (tr E^p)^(1/p)
+    enclose the largest of E, 1 minus the smallest of S.
+    """
+    r, noise = S.shape[1], 64 * S.shape[1] * torch.finfo(S.dtype).eps
+    E = torch.eye(r, dtype=S.dtype, device=S.device) - S
+    scale = E.diagonal(dim1=1, dim2=2).sum(1).clamp_min(noise)
+    power = E / scale[:, None, None]
+    for _ in range(5):
+        power = power @ power
+    upper = scale * power.diagonal(dim1=1, dim2=2).sum(1) ** (1 / 32)
+    lower = upper.max() * r ** (-1 / 32)
+    return float(torch.linalg.eigvalsh(S[upper >= lower - noise]).min())

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import isfinite, sqrt
+from math import isfinite, nan, sqrt
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from fedloom.aggregation import lora
-from fedloom.aggregation.mean import squared_distance
+from fedloom.aggregation.mean import squared_distances
 from fedloom.aggregation.stack import wide
 from fedloom.core.payload import Reply, group_of
 from fedloom.methods.base.combine import Pair, pairs
@@ -74,14 +74,14 @@ def similarities(pair: Pair, A: Tensor | None, B: Tensor | None) -> dict[str, fl
     """
     if not isinstance(pair.A, Tensor) or not isinstance(pair.B, Tensor) or pair.scales is not None:
         return {}
-    A_k, B_k = pair.A.double(), pair.B.double()
+    A_k, B_k = wide(pair.A), wide(pair.B)
     grams = {"cosine_A": _gram(A_k), "cosine_B": _gram(B_k)}
     if A is not None and B is not None and (A.shape, B.shape) == (A_k.shape[1:], B_k.shape[1:]):
-        base = A.to(A_k), B.to(B_k)
-        D_A, D_B = A_k - base[0], B_k - base[1]
+        D_A, D_B = A_k - A.to(A_k), B_k - B.to(B_k)
         grams |= {"cosine_change_A": _gram(D_A), "cosine_change_B": _gram(D_B)}
-        grams["cosine_change"] = _gram_of_products(D_A, D_B, *base)
-    return {name: cosine for name, gram in grams.items() if (cosine := _mean_cosine(gram)) is not None}
+        grams["cosine_change"] = _gram_of_products(A_k, D_A, D_B, B.to(B_k))
+    cosines = _mean_cosines(torch.stack(list(grams.values())))
+    return {name: cosine for name, cosine in zip(grams, cosines, strict=True) if isfinite(cosine)}
 
 
 def _gram(stacked: Tensor) -> Tensor:
@@ -90,31 +90,27 @@ def _gram(stacked: Tensor) -> Tensor:
     return flat @ flat.T
 
 
-def _gram_of_products(D_A: Tensor, D_B: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """(K, K): inner products of B_k A_k - B A = D_Bk A + B D_Ak + D_Bk D_Ak, by traces of r x r blocks."""
-    rows, columns = torch.cat([D_A, A[None]]), torch.cat([D_B, B[None]])
-    of_A = torch.einsum("pri,qsi->pqrs", rows, rows)
-    of_B = torch.einsum("por,qos->pqrs", columns, columns)
-    own, last = torch.arange(len(D_A)), torch.full((len(D_A),), len(D_A))
-    terms = [(own, last), (last, own), (own, own)]  # (which B, which A)
-    return sum(
-        (
-            (of_B[b1[:, None], b2] * of_A[a1[:, None], a2]).sum((-2, -1))
-            for b1, a1 in terms
-            for b2, a2 in terms
-        ),
-        torch.zeros(len(D_A), len(D_A), dtype=of_A.dtype, device=of_A.device),
-    )
+def _gram_of_products(A_k: Tensor, D_A: Tensor, D_B: Tensor, B: Tensor) -> Tensor:
+    """(K, K): inner products of B_k A_k - B A = D_Bk A_k + B D_Ak, the changes of the products."""
+    k, r = A_k.shape[:2]
+    # <D_Bk A_k, D_Bl A_l> is the sum of an r x r block of Gram(A_k) * Gram(D_Bk); with the clients inside, blocks add up fast.
+    rows, columns = A_k.transpose(0, 1).flatten(0, 1), D_B.permute(2, 0, 1).flatten(0, 1)
+    blocks = (rows @ rows.T).mul_(columns @ columns.T).view(r, k, r, k)
+    D = D_A.flatten(1)
+    crossed = ((B.T @ D_B) @ A_k).flatten(1) @ D.T
+    return blocks.sum(0).sum(1) + crossed + crossed.T + ((B.T @ B) @ D_A).flatten(1) @ D.T
 
 
-def _mean_cosine(gram: Tensor) -> float | None:
-    """Mean cosine over all pairs, from inner products (K, K); None for fewer than two clients or a zero."""
-    sizes = gram.diagonal().clamp_min(0).sqrt()
-    k = len(sizes)
-    if k < 2 or not bool((sizes > 0).all()):
-        return None
-    cosines = gram / (sizes[:, None] * sizes)
-    return float(cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1))
+def _mean_cosines(grams: Tensor) -> list[float]:
+    """Mean cosines over all pairs of K clients, from inner products (n, K, K); NaN for fewer than two clients or a zero."""
+    sizes = grams.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    k = grams.shape[1]
+    if k < 2:
+        return [nan] * len(grams)
+    cosines = grams / (sizes[:, :, None] * sizes[:, None])
+    both = cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)
+    means: list[float] = torch.where(sizes.amin(1) > 0, both / (k * (k - 1)), nan).tolist()
+    return means
 
 
 def change_norm(
@@ -135,7 +131,7 @@ def change_norm(
             known = all(n in old for n in names)
             squares += _squared_change(new, old if known else None, *names)
     others = [n for n in before if n not in seen and n in after]
-    return sqrt(squares + sum(squared_distance(after[n], before[n]) for n in others))
+    return sqrt(squares + sum(squared_distances([after[n]], before[n])[0] for n in others))
 
 
 def _squared_change(

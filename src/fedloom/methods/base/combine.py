@@ -1,5 +1,6 @@
 """Combining the replies of a round, layer by layer, each over the clients that trained it."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedloom.aggregation import lora, vera
-from fedloom.aggregation.mean import weighted_mean
+from fedloom.aggregation.mean import tensor_mean
 from fedloom.aggregation.solve import Mode
 from fedloom.core.payload import Reply, group_of
 
@@ -38,14 +39,16 @@ def pairs(
     """
     known = known or {}
     held = [reply.payload.tensors for reply in replies]
-    places = {n[: -len("lora_A")] for tensors in held for n in tensors if n.endswith(("lora_A", "lora_B"))}
-    for place in sorted(places):
-        names = (place + "lora_A", place + "lora_B")
-        holders = [k for k, tensors in enumerate(held) if any(n in tensors for n in names)]
-        if not all(n in held[k] or n in known for k in holders for n in names):
+    holding: defaultdict[str, list[int]] = defaultdict(list)
+    for k, tensors in enumerate(held):
+        for place in dict.fromkeys(n[: -len("lora_A")] for n in tensors if n.endswith(("lora_A", "lora_B"))):
+            holding[place].append(k)
+    for place, holders in sorted(holding.items()):
+        names, group = (place + "lora_A", place + "lora_B"), group_of(place)
+        if any(n not in known and n not in held[k] for n in names for k in holders):
             continue
         p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
-        ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders]
+        ratios = [replies[k].ratios.get(group, 1.0) for k in holders]
         # No local name holds a tensor of this layer, so that the receiver's last reference frees it.
         yield (
             place,
@@ -124,8 +127,13 @@ def mean_of(
     replies: Sequence[Reply], weights: Sequence[float], keep: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Tensor]:
     """The weighted mean of every tensor whose name `keep` accepts, over the clients that sent it; one tensor at a time."""
-    held = [reply.payload.tensors for reply in replies]
     means: dict[str, Tensor] = {}
-    for name in sorted({n for tensors in held for n in tensors if keep(n)}):
-        means |= weighted_mean([{name: t[name]} if name in t else {} for t in held], weights)
+    for name in sorted({n for reply in replies for n in reply.payload.tensors if keep(n)}):
+        own = [
+            (reply.payload.tensors[name], w)
+            for reply, w in zip(replies, weights, strict=True)
+            if name in reply.payload.tensors
+        ]
+        if any(w > 0 for _, w in own):  # else nobody whose weight counts trained it
+            means[name] = tensor_mean([t for t, _ in own], [w for _, w in own])
     return means
