@@ -11,10 +11,17 @@ from torch import Tensor
 from fedloom.aggregation import lora, vera
 from fedloom.aggregation.mean import tensor_mean
 from fedloom.aggregation.solve import Mode
+from fedloom.aggregation.stack import Stack, Tail, stack
 from fedloom.core.payload import Reply, group_of
 
 PairRule = Callable[..., tuple[Tensor, Tensor]]
 """(A_k, B_k, weights (K,), scales=s_k/s or None) to the combined pair; A_k are (r_k, d_in), B_k (d_out, r_k)."""
+
+
+LayersRule = Callable[[Sequence[Stack]], list[tuple[Tensor, Tensor]]]
+"""Stacks of several layers, equal in shape and dtype and not checked for finite values, to their combined pairs."""
+AT_ONCE = 1 << 26
+"""Largest number of bytes of the factors that `combine_layers` stacks at once, unless a single layer has more."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +87,38 @@ def combine_pairs(
         out = rule(pair.A, pair.B, pair.weights, scales=pair.scales, rank=rank)
         combined[place + "lora_A"], combined[place + "lora_B"] = out
         del pair  # before the next layer is read
+    return mean_of(replies, weights, lambda name: name not in combined) | combined
+
+
+def combine_layers(
+    replies: Sequence[Reply],
+    weights: Sequence[float],
+    rule: LayersRule,
+    like: Mapping[str, Tensor],
+    tail: Tail = "rescale",
+) -> dict[str, Tensor]:
+    """`combine_pairs` with a rule that takes several layers of one shape at once, up to AT_ONCE bytes of factors."""
+    combined: dict[str, Tensor] = {}
+    waiting: defaultdict[Any, dict[str, Stack]] = defaultdict(dict)
+    held = 0
+
+    def combine() -> None:
+        for alike in waiting.values():
+            for place, out in zip(alike, rule(list(alike.values())), strict=True):
+                combined[place + "lora_A"], combined[place + "lora_B"] = out
+        waiting.clear()
+
+    for place, pair in pairs(replies, weights):
+        rank = like[place + "lora_A"].shape[0]
+        s = stack(pair.A, pair.B, pair.weights, pair.scales, rank, tail, checked=False)
+        del pair  # padded factors are copies
+        if held and held + s.A.nbytes + s.B.nbytes > AT_ONCE:
+            combine()
+            held = 0
+        held += s.A.nbytes + s.B.nbytes
+        waiting[s.A.shape, s.B.shape, s.A.dtype, s.A.device][place] = s
+        del s  # before the next layer is read
+    combine()
     return mean_of(replies, weights, lambda name: name not in combined) | combined
 
 
