@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from math import isfinite, nan, sqrt
+from math import isfinite, sqrt
 from statistics import fmean
 
 import torch
@@ -37,7 +37,7 @@ def aggregation(
 
     restoration_error: relative Frobenius distance of the server's new product to U = sum p_k B_k A_k, and `_before` that of
     plain averaging; condition: cond(A' A'^T); norm_ratio: ||B'|| over the averaged B's norm (what the solve shrinks);
-    angle: largest principal angle, in radians, between two clients' A. No d_out x d_in matrix is formed. A factor that is
+    angle: largest principal angle, in radians, between two clients' A. No matrix larger than all clients' factors is formed. A factor that is
     not sent is taken from `known`; empty where a factor stays with the clients. `SIMILARITIES` (UniFLoW Figure 4): cosine_A
     and cosine_B compare factors, which a common start makes alike; the others compare changes from `began`, the factors that the
     clients began from (`known` if None).
@@ -75,42 +75,35 @@ def similarities(pair: Pair, A: Tensor | None, B: Tensor | None) -> dict[str, fl
     if not isinstance(pair.A, Tensor) or not isinstance(pair.B, Tensor) or pair.scales is not None:
         return {}
     A_k, B_k = wide(pair.A), wide(pair.B)
-    grams = {"cosine_A": _gram(A_k), "cosine_B": _gram(B_k)}
+    k = len(A_k)
+    if k < 2:
+        return {}
+    sums = {"cosine_A": _sum_of_directions(A_k), "cosine_B": _sum_of_directions(B_k)}
     if A is not None and B is not None and (A.shape, B.shape) == (A_k.shape[1:], B_k.shape[1:]):
         D_A, D_B = A_k - A.to(A_k), B_k - B.to(B_k)
-        grams |= {"cosine_change_A": _gram(D_A), "cosine_change_B": _gram(D_B)}
-        grams["cosine_change"] = _gram_of_products(A_k, D_A, D_B, B.to(B_k))
-    cosines = _mean_cosines(torch.stack(list(grams.values())))
-    return {name: cosine for name, cosine in zip(grams, cosines, strict=True) if isfinite(cosine)}
+        sums |= {"cosine_change_A": _sum_of_directions(D_A), "cosine_change_B": _sum_of_directions(D_B)}
+        sums["cosine_change"] = _sum_of_product_directions(A_k, D_A, D_B, B.to(B_k))
+    # ||sum of K directions||^2 = K + the sum of the cosines of all ordered pairs
+    cosines = ((torch.stack(list(sums.values())) - k) / (k * (k - 1))).tolist()
+    return {name: cosine for name, cosine in zip(sums, cosines, strict=True) if isfinite(cosine)}
 
 
-def _gram(stacked: Tensor) -> Tensor:
-    """(K, K): inner products of the clients' tensors (K, ...)."""
+def _sum_of_directions(stacked: Tensor) -> Tensor:
+    """||sum_k x_k / ||x_k|| ||^2 of the clients' tensors (K, ...); NaN where one is zero."""
     flat = stacked.flatten(1)
-    return flat @ flat.T
+    return ((1 / flat.norm(dim=1)) @ flat).square().sum()
 
 
-def _gram_of_products(A_k: Tensor, D_A: Tensor, D_B: Tensor, B: Tensor) -> Tensor:
-    """(K, K): inner products of B_k A_k - B A = D_Bk A_k + B D_Ak, the changes of the products."""
-    k, r = A_k.shape[:2]
-    # <D_Bk A_k, D_Bl A_l> is the sum of an r x r block of Gram(A_k) * Gram(D_Bk); with the clients inside, blocks add up fast.
-    rows, columns = A_k.transpose(0, 1).flatten(0, 1), D_B.permute(2, 0, 1).flatten(0, 1)
-    blocks = (rows @ rows.T).mul_(columns @ columns.T).view(r, k, r, k)
-    D = D_A.flatten(1)
-    crossed = ((B.T @ D_B) @ A_k).flatten(1) @ D.T
-    return blocks.sum(0).sum(1) + crossed + crossed.T + ((B.T @ B) @ D_A).flatten(1) @ D.T
-
-
-def _mean_cosines(grams: Tensor) -> list[float]:
-    """Mean cosines over all pairs of K clients, from inner products (n, K, K); NaN for fewer than two clients or a zero."""
-    sizes = grams.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    k = grams.shape[1]
-    if k < 2:
-        return [nan] * len(grams)
-    cosines = grams / (sizes[:, :, None] * sizes[:, None])
-    both = cosines.sum((1, 2)) - cosines.diagonal(dim1=1, dim2=2).sum(1)
-    means: list[float] = torch.where(sizes.amin(1) > 0, both / (k * (k - 1)), nan).tolist()
-    return means
+def _sum_of_product_directions(A_k: Tensor, D_A: Tensor, D_B: Tensor, B: Tensor) -> Tensor:
+    """`_sum_of_directions` of B_k A_k - B A = D_Bk A_k + B D_Ak, the changes of the products, from factors."""
+    squares = ((A_k @ A_k.mT) * (D_B.mT @ D_B)).sum((1, 2))
+    squares += ((((B.T @ B) @ D_A) + 2 * (B.T @ D_B) @ A_k) * D_A).sum((1, 2))
+    w = 1 / squares.clamp_min(0).sqrt()
+    columns = torch.cat([(D_B * w[:, None, None]).transpose(0, 1).flatten(1), B], dim=1)
+    rows = torch.cat([A_k.flatten(0, 1), torch.tensordot(w, D_A, dims=1)])
+    if columns.numel() + rows.numel() > len(columns) * rows.shape[1]:  # the product is smaller than its factors
+        return (columns @ rows).square().sum()
+    return ((columns.T @ columns) * (rows @ rows.T)).sum()
 
 
 def change_norm(
