@@ -70,7 +70,7 @@ def feda2_inverse(
     *,
     ridge_scale: RidgeScale = "relative",
 ) -> tuple[Tensor, Tensor | None]:
-    """M and R, (r, r) and symmetric, with B' = N M + B̄ R; arguments as in `feda2_solve`. `G` may be (L, r, r), then so are M and R.
+    """M and R, (r, r) and symmetric, with B' = N M + B̄ R; arguments as in `feda2_solve`. Also for (L, r, r).
 
     M is (G + λI)⁻¹ and R = I − G M = λM in mode "centred", else None for zero: centred is the ridge towards B̄,
     B' = (N + λB̄)(G + λI)⁻¹. Both come from the eigenvectors of G, so that the pseudo-inverse is the same formula with fewer.

@@ -37,10 +37,10 @@ def aggregation(
 
     restoration_error: relative Frobenius distance of the server's new product to U = sum p_k B_k A_k, and `_before` that of
     plain averaging; condition: cond(A' A'^T); norm_ratio: ||B'|| over the averaged B's norm (what the solve shrinks);
-    angle: largest principal angle, in radians, between two clients' A. No matrix larger than all clients' factors is formed. A factor that is
-    not sent is taken from `known`; empty where a factor stays with the clients. `SIMILARITIES` (UniFLoW Figure 4): cosine_A
-    and cosine_B compare factors, which a common start makes alike; the others compare changes from `began`, the factors that the
-    clients began from (`known` if None).
+    angle: largest principal angle, in radians, between two clients' A. No matrix larger than all clients' factors is formed.
+    A factor that is not sent is taken from `known`; empty where a factor stays with the clients. `SIMILARITIES` (UniFLoW
+    Figure 4): cosine_A and cosine_B compare factors, which a common start makes alike; the others compare changes from `began`,
+    the factors that the clients began from (`known` if None).
     """
     metrics: dict[str, float] = {}
     by_group: defaultdict[str, list[float]] = defaultdict(list)
@@ -101,7 +101,9 @@ def _sum_of_product_directions(A_k: Tensor, D_A: Tensor, D_B: Tensor, B: Tensor)
     w = 1 / squares.clamp_min(0).sqrt()
     columns = torch.cat([(D_B * w[:, None, None]).transpose(0, 1).flatten(1), B], dim=1)
     rows = torch.cat([A_k.flatten(0, 1), torch.tensordot(w, D_A, dims=1)])
-    if columns.numel() + rows.numel() > len(columns) * rows.shape[1]:  # the product is smaller than its factors
+    if (
+        columns.numel() + rows.numel() > len(columns) * rows.shape[1]
+    ):  # the product is smaller than its factors
         return (columns @ rows).square().sum()
     return ((columns.T @ columns) * (rows @ rows.T)).sum()
 

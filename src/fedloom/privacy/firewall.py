@@ -147,29 +147,28 @@ def _changes(
             if faults[i] is not None or name not in tensors:
                 continue
             tensor, reference = tensors[name], references[i][name]
-            faults[i] = _wrong_form(name, tensor, reference)
-            if faults[i] is None:  # clients of unequal ranks have references of their own
+            if tensor.shape == reference.shape and tensor.dtype == reference.dtype:
+                # Clients of unequal ranks have references of their own.
                 alike.setdefault(id(reference), (reference, {}))[1][i] = tensor
+            else:
+                faults[i] = _wrong_form(name, tensor, reference)
         for reference, own in alike.values():
             for i, change in zip(own, squared_distances(list(own.values()), reference), strict=True):
-                faults[i] = _wrong_values(name, own[i], change)
                 squares[i][group] = squares[i].get(group, 0.0) + change
+                if not change <= _FAR**2:
+                    faults[i] = _wrong_values(name, own[i], change)
     return {i: (faults[i], squares[i]) for i in sent}
 
 
-def _wrong_form(name: str, tensor: Tensor, reference: Tensor) -> str | None:
-    """The fault of a tensor's shape or dtype, or None."""
+def _wrong_form(name: str, tensor: Tensor, reference: Tensor) -> str:
+    """The fault of a tensor of another shape or dtype."""
     if tensor.shape != reference.shape:
         return f"shape: {name} is {tuple(tensor.shape)}, {tuple(reference.shape)} is right"
-    if tensor.dtype != reference.dtype:
-        return f"dtype: {name} is {tensor.dtype}, {reference.dtype} is right"
-    return None
+    return f"dtype: {name} is {tensor.dtype}, {reference.dtype} is right"
 
 
-def _wrong_values(name: str, tensor: Tensor, change: float) -> str | None:
-    """The fault of a tensor whose squared distance to the server's is `change`, or None."""
-    if change <= _FAR**2:
-        return None
+def _wrong_values(name: str, tensor: Tensor, change: float) -> str:
+    """The fault of a tensor whose squared distance to the server's is too large or not finite."""
     if not math.isfinite(change) and not bool(torch.isfinite(tensor).all()):
         return f"not finite: {name} holds NaN or infinity"
     return f"norm: {name} changed by more than {_FAR:g}, with which products overflow"

@@ -46,16 +46,21 @@ def pairs(
     """
     known = known or {}
     held = [reply.payload.tensors for reply in replies]
-    holding: defaultdict[str, list[int]] = defaultdict(list)
+    alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
     for k, tensors in enumerate(held):
-        for place in dict.fromkeys(n[: -len("lora_A")] for n in tensors if n.endswith(("lora_A", "lora_B"))):
-            holding[place].append(k)
-    for place, holders in sorted(holding.items()):
-        names, group = (place + "lora_A", place + "lora_B"), group_of(place)
-        if any(n not in known and n not in held[k] for n in names for k in holders):
-            continue
+        alike[tuple(tensors)].append(k)
+    holding: defaultdict[str, list[int]] = defaultdict(list)
+    incomplete = set[str]()
+    for own, holders in alike.items():
+        for place in dict.fromkeys(n[: -len("lora_A")] for n in own if n.endswith(("lora_A", "lora_B"))):
+            holding[place] += holders
+            if not {place + "lora_A", place + "lora_B"} <= {*own, *known}:
+                incomplete.add(place)
+    scaled = any(reply.ratios for reply in replies)
+    for place in sorted(holding.keys() - incomplete):
+        names, holders = (place + "lora_A", place + "lora_B"), sorted(holding[place])
         p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
-        ratios = [replies[k].ratios.get(group, 1.0) for k in holders]
+        ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders] if scaled else []
         # No local name holds a tensor of this layer, so that the receiver's last reference frees it.
         yield (
             place,
