@@ -111,20 +111,43 @@ def _condition(A_bar: Tensor) -> float:
 
 def _angle(s: Stack) -> float:
     """The largest principal angle over all pairs of clients of positive weight."""
-    members = [k for k in range(len(s.ranks)) if float(s.weights[k]) > 0]
+    weights: list[float] = s.weights.tolist()
+    members = [k for k, weight in enumerate(weights) if weight > 0]
     if len(members) < 2:
         return 0.0
+    i, j = torch.triu_indices(len(members), len(members), offset=1)
+    of = s.A if len(members) == len(weights) else s.A[members]
+    if len(set(s.ranks)) == 1:
+        Q = torch.linalg.qr(wide(of[:, : s.ranks[0]]).mT).Q
+        cosines = torch.einsum("kdr,lds->klrs", Q, Q)[i, j]
+        return math.acos(min(1.0, math.sqrt(max(0.0, _smallest(cosines.mT @ cosines)))))
     width = min(s.A.shape[1:])
     Q = torch.zeros(len(members), s.A.shape[2], width, dtype=wide(s.A[:0]).dtype, device=s.A.device)
     sizes = torch.tensor([min(s.ranks[k], s.A.shape[2]) for k in members])
     for rank in set(sizes.tolist()):  # clients of one rank together
-        alike = [i for i, k in enumerate(members) if int(sizes[i]) == rank]
-        rows = wide(s.A[[members[i] for i in alike]])[:, : max(s.ranks[members[i]] for i in alike)]
+        alike = [n for n, k in enumerate(members) if int(sizes[n]) == rank]
+        rows = wide(of[alike])[:, : max(s.ranks[members[n]] for n in alike)]
         Q[alike, :, :rank] = torch.linalg.qr(rows.mT).Q
-    i, j = torch.triu_indices(len(members), len(members), offset=1)
-    products = torch.einsum("kdr,lds->klrs", Q, Q)[i, j]
-    # Squared cosines from r x r Gram matrices, rising; those of padding are zeros at the front.
-    squares = torch.linalg.eigvalsh(products.mT @ products)
+    cosines = torch.einsum("kdr,lds->klrs", Q, Q)[i, j]
+    # Squared cosines, rising; those of padding are zeros at the front.
+    squares = torch.linalg.eigvalsh(cosines.mT @ cosines)
     first = (width - torch.minimum(sizes[i], sizes[j])).to(squares.device)
     smallest = squares.gather(1, first[:, None]).min()
     return math.acos(min(1.0, math.sqrt(max(0.0, float(smallest)))))
+
+
+def _smallest(S: Tensor) -> float:
+    """The smallest eigenvalue of all of P symmetric matrices (P, r, r) with eigenvalues in [0, 1].
+
+    Eigenvalues are computed only of matrices that may hold it: with E = I - S and p = 32, (tr E^p / r)^(1/p) and (tr E^p)^(1/p)
+    enclose the largest of E, 1 minus the smallest of S.
+    """
+    r, noise = S.shape[1], 64 * S.shape[1] * torch.finfo(S.dtype).eps
+    E = torch.eye(r, dtype=S.dtype, device=S.device) - S
+    scale = E.diagonal(dim1=1, dim2=2).sum(1).clamp_min(noise)
+    power = E / scale[:, None, None]
+    for _ in range(5):
+        power = power @ power
+    upper = scale * power.diagonal(dim1=1, dim2=2).sum(1) ** (1 / 32)
+    lower = upper.max() * r ** (-1 / 32)
+    return float(torch.linalg.eigvalsh(S[upper >= lower - noise]).min())

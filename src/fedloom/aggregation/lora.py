@@ -8,6 +8,7 @@ fp16 are computed in float32; results come back in the input's dtype, detached. 
 shapes, ranks or weights that do not fit and on values that are not finite. No d_out x d_in matrix is formed.
 """
 
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -24,7 +25,15 @@ from fedloom.aggregation.solve import (
     feda2_solve,
     gram,
 )
-from fedloom.aggregation.stack import Factors, Stack, Tail, Weights, stack, wide
+from fedloom.aggregation.stack import (
+    Factors,
+    Stack,
+    Tail,
+    Weights,
+    refuse_unless_finite,
+    stack,
+    wide,
+)
 
 __all__ = [
     "DEFAULT_RIDGE",
@@ -36,6 +45,7 @@ __all__ = [
     "dense",
     "diagnostics",
     "feda2",
+    "feda2_layers",
     "feda2_project",
     "feda2_solve",
     "fedavg",
@@ -88,19 +98,37 @@ def feda2(
     the solve.
     """
     s = stack(A, B, weights, scales, rank, tail, checked=False)
-    A_bar = s.mean_first()
-    G = gram(A_bar)
-    s.refuse_unless_finite(G)
+    return feda2_layers([s], ridge, mode, ridge_scale=ridge_scale)[0]
+
+
+def feda2_layers(
+    layers: Sequence[Stack],
+    ridge: float | None = None,
+    mode: Mode = "centred",
+    *,
+    ridge_scale: RidgeScale = "relative",
+) -> list[tuple[Tensor, Tensor]]:
+    """`feda2` of L layers of one shape and dtype, stacked with `checked=False`.
+
+    What has a layer's size is made layer by layer, so that it stays in the cache; all that is r x r at once.
+    """
+    bars = [s.mean_first() for s in layers]
+    G = torch.stack([gram(a) for a in bars])
+    refuse_unless_finite(layers, G)
     M, R = feda2_inverse(G, ridge, mode, ridge_scale=ridge_scale)
     # B' = N M + B̄ R = Σ p_k B_k C_k with r x r matrices C_k = A_k Āᵀ M + R, so that every B_k is read once. Here transposed,
-    # [j, k, i], because M and R are symmetric, and because a product with r rows is four times faster than one with r columns.
-    C_t = (M @ wide(linear(A_bar, s.A.flatten(0, 1)))).view(len(G), *s.A.shape[:2])
+    # [l, j, k, i], because M and R are symmetric, and because a product with r rows is four times faster than one with r columns.
+    inner = torch.stack([linear(a, s.A.flatten(0, 1)) for a, s in zip(bars, layers, strict=True)])
+    C_t = (M @ wide(inner)).view(*M.shape[:2], *layers[0].A.shape[:2])
     if R is not None:
-        C_t += R[:, None]
-    C_t = (C_t * wide(s.weights)[:, None]).to(s.B.dtype).transpose(0, 1)
-    B_t = torch.addbmm(s.B.new_empty(s.B.shape[:0:-1]), C_t, s.B.transpose(1, 2), beta=0)
-    s.refuse_unless_finite(B_t)
-    return s.out(A_bar, B_t.T.contiguous())
+        C_t += R[:, :, None]
+    C_t = (C_t * wide(torch.stack([s.weights for s in layers]))[:, None, :, None]).to(layers[0].B.dtype)
+    B_t = [
+        torch.addbmm(s.B.new_empty(s.B.shape[:0:-1]), c, s.B.transpose(1, 2), beta=0)
+        for s, c in zip(layers, C_t.transpose(1, 2), strict=True)
+    ]
+    refuse_unless_finite(layers, torch.stack([b.sum() for b in B_t]))
+    return [s.out(a, b.T.contiguous()) for s, a, b in zip(layers, bars, B_t, strict=True)]
 
 
 def fedex(

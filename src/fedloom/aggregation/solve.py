@@ -70,35 +70,43 @@ def feda2_inverse(
     *,
     ridge_scale: RidgeScale = "relative",
 ) -> tuple[Tensor, Tensor | None]:
-    """M and R, (r, r) and symmetric, with B' = N M + B̄ R; arguments as in `feda2_solve`.
+    """M and R, (r, r) and symmetric, with B' = N M + B̄ R; arguments as in `feda2_solve`. Also for (L, r, r).
 
     M is (G + λI)⁻¹ and R = I − G M = λM in mode "centred", else None for zero: centred is the ridge towards B̄,
     B' = (N + λB̄)(G + λI)⁻¹. Both come from the eigenvectors of G, so that the pseudo-inverse is the same formula with fewer.
     """
-    lam, centred = _checked(ridge, mode, ridge_scale), mode == "centred"
-    diagonal = G.diagonal().tolist()
-    if not all(g > 0 for g in diagonal):
-        return _of_live(G, [j for j, g in enumerate(diagonal) if g > 0], ridge, mode, ridge_scale)
-    if mode == "relative" or (centred and ridge_scale == "relative"):
-        lam *= sum(diagonal) / len(diagonal)
+    if G.ndim == 2:
+        M, R = feda2_inverse(G[None], ridge, mode, ridge_scale=ridge_scale)
+        return M[0], None if R is None else R[0]
+    given, centred = _checked(ridge, mode, ridge_scale), mode == "centred"
+    diagonals: list[list[float]] = G.diagonal(dim1=1, dim2=2).tolist()
+    if not all(g > 0 for diagonal in diagonals for g in diagonal):
+        apart = [_of_live(g, d, ridge, mode, ridge_scale) for g, d in zip(G, diagonals, strict=True)]
+        return torch.stack([M for M, _ in apart]), (
+            torch.stack([R for _, R in apart if R is not None]) if centred else None
+        )
+    relative = mode == "relative" or (centred and ridge_scale == "relative")
     values, V = torch.linalg.eigh(G)
-    e: list[float] = values.tolist()
-    if mode == "strict" and e[0] >= ILL_CONDITIONED * e[-1]:
-        lam = 0.0
+    of_M, of_R = [], []
     # Plain floats: for r numbers they are faster than tensor operations.
-    cut = max(_SINGULAR, len(e) * torch.finfo(G.dtype).eps)
-    singular = e[0] + lam <= cut * (e[-1] + lam)
-    kept = [not singular or x > cut * e[-1] for x in e]
-    M = (V * V.new_tensor([1 / (x + lam) if k else 0.0 for x, k in zip(e, kept, strict=True)])) @ V.T
-    if not centred:
-        return M, None
-    return M, (V * V.new_tensor([lam / (x + lam) if k else 1.0 for x, k in zip(e, kept, strict=True)])) @ V.T
+    for diagonal, e in zip(diagonals, values.tolist(), strict=True):
+        lam = given * sum(diagonal) / len(e) if relative else given
+        if mode == "strict" and e[0] >= ILL_CONDITIONED * e[-1]:
+            lam = 0.0
+        cut = max(_SINGULAR, len(e) * torch.finfo(G.dtype).eps)
+        singular = e[0] + lam <= cut * (e[-1] + lam)
+        kept = [not singular or x > cut * e[-1] for x in e]
+        of_M.append([1 / (x + lam) if k else 0.0 for x, k in zip(e, kept, strict=True)])
+        of_R.append([lam / (x + lam) if k else 1.0 for x, k in zip(e, kept, strict=True)])
+    M = (V * V.new_tensor(of_M)[:, None]) @ V.mT
+    return M, (V * V.new_tensor(of_R)[:, None]) @ V.mT if centred else None
 
 
 def _of_live(
-    G: Tensor, live: list[int], ridge: float | None, mode: Mode, ridge_scale: RidgeScale
+    G: Tensor, diagonal: list[float], ridge: float | None, mode: Mode, ridge_scale: RidgeScale
 ) -> tuple[Tensor, Tensor | None]:
-    """`feda2_inverse` where rows of Ā are zero: M is zero there, and R leaves B̄ as it is."""
+    """`feda2_inverse` of one layer where rows of Ā may be zero: M is zero there, and R leaves B̄ as it is."""
+    live = [j for j, g in enumerate(diagonal) if g > 0]
     M = torch.zeros_like(G)
     R = torch.eye(len(G), dtype=G.dtype, device=G.device) if mode == "centred" else None
     if live:

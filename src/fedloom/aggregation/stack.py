@@ -43,18 +43,6 @@ class Stack:
             A_bar = A_bar / _nonzero(self.holders)[:, None]
         return A_bar
 
-    def refuse_unless_finite(self, *results: Tensor) -> None:
-        """Raises ValueError if a factor holds a value that is not finite. Every element contributes to `results`.
-
-        NaN and infinity propagate to them, so that the factors are read only where a result is not finite;
-        large finite factors may give such a result, too.
-        """
-        if all(math.isfinite(float(t.sum())) for t in results):
-            return
-        for name, factor in (("A", self.A), ("B", self.B)):
-            if not bool(torch.isfinite(factor).all()):
-                raise ValueError(f"{name} holds values that are not finite; refuse such clients first.")
-
     def joined(self) -> tuple[Tensor, Tensor]:
         """`[A_1; ...]` (n, d_in) and `[p_1 B_1, ...]` (d_out, n), n the sum of ranks; their product is U."""
         B = self.weights[:, None, None] * self.B
@@ -85,7 +73,7 @@ def stack(
     `scales[k]` is s_k / s, the client's LoRA scale over the one the result will be used with. `rank` is
     the rank after padding, by default the largest of the cohort. `tail` is the treatment of rows that some
     clients lack (fedlora.md section 5). Raises ValueError on shapes, dtypes, ranks or weights that do not fit, and
-    on values that are not finite; with `checked` False the caller calls `refuse_unless_finite` on its results.
+    on values that are not finite; with `checked` False the caller calls `refuse_unless_finite` with its results.
     """
     if tail not in _TAILS:
         raise ValueError(f"tail is {tail!r}; it must be one of {', '.join(_TAILS)}.")
@@ -110,8 +98,21 @@ def stack(
             B_all = B_all / _nonzero(holders)
     stacked = Stack(A_all, B_all, p.to(A_all), ranks, holders, tail, dtypes)
     if checked or not float(stacked.weights.min()) > 0:  # factors of weight 0 propagate to no result
-        stacked.refuse_unless_finite(A_all, B_all)
+        refuse_unless_finite([stacked], A_all, B_all)
     return stacked
+
+
+def refuse_unless_finite(layers: Sequence[Stack], *results: Tensor) -> None:
+    """Raises ValueError if a factor of a layer holds a value that is not finite. Every element contributes to `results`.
+
+    NaN and infinity propagate to them, so that the factors are read only where a result is not finite;
+    large finite factors may give such a result, too.
+    """
+    if all(math.isfinite(float(t.sum())) for t in results):
+        return
+    for name in ("A", "B"):
+        if not all(bool(torch.isfinite(s.A if name == "A" else s.B).all()) for s in layers):
+            raise ValueError(f"{name} holds values that are not finite; refuse such clients first.")
 
 
 def normalised(weights: Weights, count: int) -> Tensor:

@@ -5,6 +5,7 @@ the unit that clients hold or lack, that is combined together, and that the ledg
 """
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -93,7 +94,12 @@ def lent(tensor: Tensor) -> Tensor:
 
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The first name, in order, whose tensor holds NaN or infinity, or None."""
-    return next((n for n in sorted(tensors) if not bool(torch.isfinite(tensors[n]).all())), None)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        # A sum is read at the memory's rate and is finite only if every value is; it may overflow where all are finite.
+        if not math.isfinite(float(tensor.detach().sum())) and not bool(torch.isfinite(tensor).all()):
+            return name
+    return None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fedloom.aggregation import lora
-from fedloom.aggregation.mean import squared_distance
+from fedloom.aggregation.mean import squared_distances
 from fedloom.aggregation.stack import wide
 from fedloom.core.payload import Reply, group_of
 from fedloom.methods.base.combine import Pair, pairs
@@ -37,10 +37,10 @@ def aggregation(
 
     restoration_error: relative Frobenius distance of the server's new product to U = sum p_k B_k A_k, and `_before` that of
     plain averaging; condition: cond(A' A'^T); norm_ratio: ||B'|| over the averaged B's norm (what the solve shrinks);
-    angle: largest principal angle, in radians, between two clients' A. No d_out x d_in matrix is formed. A factor that is
-    not sent is taken from `known`; empty where a factor stays with the clients. `SIMILARITIES` (UniFLoW Figure 4): cosine_A
-    and cosine_B compare factors, which a common start makes alike; the others compare changes from `began`, the factors that the
-    clients began from (`known` if None).
+    angle: largest principal angle, in radians, between two clients' A. No matrix larger than all clients' factors is formed.
+    A factor that is not sent is taken from `known`; empty where a factor stays with the clients. `SIMILARITIES` (UniFLoW
+    Figure 4): cosine_A and cosine_B compare factors, which a common start makes alike; the others compare changes from `began`,
+    the factors that the clients began from (`known` if None).
     """
     metrics: dict[str, float] = {}
     by_group: defaultdict[str, list[float]] = defaultdict(list)
@@ -74,47 +74,38 @@ def similarities(pair: Pair, A: Tensor | None, B: Tensor | None) -> dict[str, fl
     """
     if not isinstance(pair.A, Tensor) or not isinstance(pair.B, Tensor) or pair.scales is not None:
         return {}
-    A_k, B_k = pair.A.double(), pair.B.double()
-    grams = {"cosine_A": _gram(A_k), "cosine_B": _gram(B_k)}
+    A_k, B_k = wide(pair.A), wide(pair.B)
+    k = len(A_k)
+    if k < 2:
+        return {}
+    sums = {"cosine_A": _sum_of_directions(A_k), "cosine_B": _sum_of_directions(B_k)}
     if A is not None and B is not None and (A.shape, B.shape) == (A_k.shape[1:], B_k.shape[1:]):
-        base = A.to(A_k), B.to(B_k)
-        D_A, D_B = A_k - base[0], B_k - base[1]
-        grams |= {"cosine_change_A": _gram(D_A), "cosine_change_B": _gram(D_B)}
-        grams["cosine_change"] = _gram_of_products(D_A, D_B, *base)
-    return {name: cosine for name, gram in grams.items() if (cosine := _mean_cosine(gram)) is not None}
+        D_A, D_B = A_k - A.to(A_k), B_k - B.to(B_k)
+        sums |= {"cosine_change_A": _sum_of_directions(D_A), "cosine_change_B": _sum_of_directions(D_B)}
+        sums["cosine_change"] = _sum_of_product_directions(A_k, D_A, D_B, B.to(B_k))
+    # ||sum of K directions||^2 = K + the sum of the cosines of all ordered pairs
+    cosines = ((torch.stack(list(sums.values())) - k) / (k * (k - 1))).tolist()
+    return {name: cosine for name, cosine in zip(sums, cosines, strict=True) if isfinite(cosine)}
 
 
-def _gram(stacked: Tensor) -> Tensor:
-    """(K, K): inner products of the clients' tensors (K, ...)."""
+def _sum_of_directions(stacked: Tensor) -> Tensor:
+    """||sum_k x_k / ||x_k|| ||^2 of the clients' tensors (K, ...); NaN where one is zero."""
     flat = stacked.flatten(1)
-    return flat @ flat.T
+    return ((1 / flat.norm(dim=1)) @ flat).square().sum()
 
 
-def _gram_of_products(D_A: Tensor, D_B: Tensor, A: Tensor, B: Tensor) -> Tensor:
-    """(K, K): inner products of B_k A_k - B A = D_Bk A + B D_Ak + D_Bk D_Ak, by traces of r x r blocks."""
-    rows, columns = torch.cat([D_A, A[None]]), torch.cat([D_B, B[None]])
-    of_A = torch.einsum("pri,qsi->pqrs", rows, rows)
-    of_B = torch.einsum("por,qos->pqrs", columns, columns)
-    own, last = torch.arange(len(D_A)), torch.full((len(D_A),), len(D_A))
-    terms = [(own, last), (last, own), (own, own)]  # (which B, which A)
-    return sum(
-        (
-            (of_B[b1[:, None], b2] * of_A[a1[:, None], a2]).sum((-2, -1))
-            for b1, a1 in terms
-            for b2, a2 in terms
-        ),
-        torch.zeros(len(D_A), len(D_A), dtype=of_A.dtype, device=of_A.device),
-    )
-
-
-def _mean_cosine(gram: Tensor) -> float | None:
-    """Mean cosine over all pairs, from inner products (K, K); None for fewer than two clients or a zero."""
-    sizes = gram.diagonal().clamp_min(0).sqrt()
-    k = len(sizes)
-    if k < 2 or not bool((sizes > 0).all()):
-        return None
-    cosines = gram / (sizes[:, None] * sizes)
-    return float(cosines.sum() - cosines.diagonal().sum()) / (k * (k - 1))
+def _sum_of_product_directions(A_k: Tensor, D_A: Tensor, D_B: Tensor, B: Tensor) -> Tensor:
+    """`_sum_of_directions` of B_k A_k - B A = D_Bk A_k + B D_Ak, the changes of the products, from factors."""
+    squares = ((A_k @ A_k.mT) * (D_B.mT @ D_B)).sum((1, 2))
+    squares += ((((B.T @ B) @ D_A) + 2 * (B.T @ D_B) @ A_k) * D_A).sum((1, 2))
+    w = 1 / squares.clamp_min(0).sqrt()
+    columns = torch.cat([(D_B * w[:, None, None]).transpose(0, 1).flatten(1), B], dim=1)
+    rows = torch.cat([A_k.flatten(0, 1), torch.tensordot(w, D_A, dims=1)])
+    if (
+        columns.numel() + rows.numel() > len(columns) * rows.shape[1]
+    ):  # the product is smaller than its factors
+        return (columns @ rows).square().sum()
+    return ((columns.T @ columns) * (rows @ rows.T)).sum()
 
 
 def change_norm(
@@ -135,7 +126,7 @@ def change_norm(
             known = all(n in old for n in names)
             squares += _squared_change(new, old if known else None, *names)
     others = [n for n in before if n not in seen and n in after]
-    return sqrt(squares + sum(squared_distance(after[n], before[n]) for n in others))
+    return sqrt(squares + sum(squared_distances([after[n]], before[n])[0] for n in others))
 
 
 def _squared_change(

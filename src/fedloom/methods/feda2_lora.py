@@ -21,7 +21,7 @@ from pydantic import Field
 from fedloom.aggregation import lora
 from fedloom.core.payload import Payload, Scope
 from fedloom.core.settings_tree import ReadWith
-from fedloom.methods.base.combine import combine_pairs, combine_vectors, sort_directions
+from fedloom.methods.base.combine import combine_layers, combine_vectors, sort_directions
 from fedloom.methods.base.feda2_by_sums import client_by_sums, solved_by_sums
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
 from fedloom.methods.fedavg_lora import DOWNLOAD_HELP, TAIL_HELP, Download, Tail
@@ -55,8 +55,8 @@ class FedA2LoRA(Method):
             return solved_by_sums(state, ask, from_sums, mean_of_b=self.mode == "centred")
         replies = ask("train", Payload(state.shared))  # lines 3-8
         weights = self.client_weights(replies)
-        solve = partial(lora.feda2, mode=self.mode, ridge=self.ridge, tail=self.tail)  # lines 9-18: Eq. 9-13
-        combined = combine_pairs(replies, weights, solve, like=state.shared)
+        solve = partial(lora.feda2_layers, mode=self.mode, ridge=self.ridge)  # lines 9-18: Eq. 9-13
+        combined = combine_layers(replies, weights, solve, like=state.shared, tail=self.tail)
         combined |= combine_vectors(replies, weights, ask.frozen, mode=self.mode, ridge=self.ridge)
         if ask.unequal and self.download == "svd":
             combined = sort_directions(combined)

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from fedloom.aggregation import lora
 from fedloom.core.payload import Payload, Scope
-from fedloom.methods.base.combine import combine_pairs
+from fedloom.methods.base.combine import combine_layers
 from fedloom.methods.base.feda2_by_sums import client_by_sums, solved_by_sums
 from fedloom.methods.base.method import FACTORS, PROJECTOR, Ask, Combination, Method, State, Trainer
 
@@ -38,9 +38,9 @@ class LoRAFAIR(Method):
             from_sums = partial(lora.feda2_solve, mode="centred", ridge=self.ridge, ridge_scale="absolute")
             return solved_by_sums(state, ask, from_sums, mean_of_b=True)
         replies = ask("train", Payload(state.shared))
-        fair = partial(lora.feda2, mode="centred", ridge=self.ridge, ridge_scale="absolute")
+        fair = partial(lora.feda2_layers, mode="centred", ridge=self.ridge, ridge_scale="absolute")
         return state.with_shared(
-            combine_pairs(replies, self.client_weights(replies), fair, like=state.shared)
+            combine_layers(replies, self.client_weights(replies), fair, like=state.shared)
         )
 
     def client(self, request: str, payload: Payload, trainer: Trainer) -> Payload:

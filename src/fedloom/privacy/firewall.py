@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedloom.aggregation.mean import squared_distance
+from fedloom.aggregation.mean import squared_distances
 from fedloom.core.payload import Check, Limits, Reply, group_of
 from fedloom.core.plain_text import plain
 from fedloom.privacy.reply_schema import number_fault
@@ -120,6 +120,8 @@ def _fault(reply: Reply, rules: Firewall, round: int, asked: Sequence[str]) -> s
 
 
 def _wrong_names(tensors: Mapping[str, Tensor], allowed: Mapping[str, Tensor]) -> str | None:
+    if tensors.keys() == allowed.keys():
+        return None
     if foreign := sorted(set(tensors) - set(allowed)):
         return f"names: sent {foreign[0]}, which it does not share"
     groups = {group_of(name) for name in tensors}
@@ -133,32 +135,43 @@ def _changes(
 ) -> dict[int, tuple[str | None, dict[str, float]]]:
     """For every reply the first thing wrong with its tensors, or None; and the squared norm of its change by group.
 
-    Each tensor is read once: values that are not finite show in their change. The outer loop is over names, so
-    that the server's tensor is read from memory once and not for every client.
+    Each tensor is read once: values that are not finite show in their change. All clients' tensors of one name are compared
+    with the server's at once.
     """
     faults = {i: _wrong_names(tensors, references[i]) for i, tensors in sent.items()}
     squares: dict[int, dict[str, float]] = {i: {} for i in sent}
     for name in dict.fromkeys(n for tensors in sent.values() for n in tensors):
         group = group_of(name)
+        alike: dict[int, tuple[Tensor, dict[int, Tensor]]] = {}
         for i, tensors in sent.items():
-            if faults[i] is None and name in tensors:
-                faults[i], change = _change(name, tensors[name], references[i][name])
+            if faults[i] is not None or name not in tensors:
+                continue
+            tensor, reference = tensors[name], references[i][name]
+            if tensor.shape == reference.shape and tensor.dtype == reference.dtype:
+                # Clients of unequal ranks have references of their own.
+                alike.setdefault(id(reference), (reference, {}))[1][i] = tensor
+            else:
+                faults[i] = _wrong_form(name, tensor, reference)
+        for reference, own in alike.values():
+            for i, change in zip(own, squared_distances(list(own.values()), reference), strict=True):
                 squares[i][group] = squares[i].get(group, 0.0) + change
+                if not change <= _FAR**2:
+                    faults[i] = _wrong_values(name, own[i], change)
     return {i: (faults[i], squares[i]) for i in sent}
 
 
-def _change(name: str, tensor: Tensor, reference: Tensor) -> tuple[str | None, float]:
-    """The fault of a tensor, or None; and its squared distance to the server's."""
+def _wrong_form(name: str, tensor: Tensor, reference: Tensor) -> str:
+    """The fault of a tensor of another shape or dtype."""
     if tensor.shape != reference.shape:
-        return f"shape: {name} is {tuple(tensor.shape)}, {tuple(reference.shape)} is right", 0.0
-    if tensor.dtype != reference.dtype:
-        return f"dtype: {name} is {tensor.dtype}, {reference.dtype} is right", 0.0
-    change = squared_distance(tensor, reference)
+        return f"shape: {name} is {tuple(tensor.shape)}, {tuple(reference.shape)} is right"
+    return f"dtype: {name} is {tensor.dtype}, {reference.dtype} is right"
+
+
+def _wrong_values(name: str, tensor: Tensor, change: float) -> str:
+    """The fault of a tensor whose squared distance to the server's is too large or not finite."""
     if not math.isfinite(change) and not bool(torch.isfinite(tensor).all()):
-        return f"not finite: {name} holds NaN or infinity", change
-    if not change <= _FAR**2:
-        return f"norm: {name} changed by more than {_FAR:g}, with which products overflow", change
-    return None, change
+        return f"not finite: {name} holds NaN or infinity"
+    return f"norm: {name} changed by more than {_FAR:g}, with which products overflow"
 
 
 def _too_large(changes: Mapping[str, Mapping[str, float]], rules: Firewall) -> dict[str, str]:

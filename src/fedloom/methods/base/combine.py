@@ -1,5 +1,6 @@
 """Combining the replies of a round, layer by layer, each over the clients that trained it."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +9,19 @@ import torch
 from torch import Tensor
 
 from fedloom.aggregation import lora, vera
-from fedloom.aggregation.mean import weighted_mean
+from fedloom.aggregation.mean import tensor_mean
 from fedloom.aggregation.solve import Mode
+from fedloom.aggregation.stack import Stack, Tail, stack
 from fedloom.core.payload import Reply, group_of
 
 PairRule = Callable[..., tuple[Tensor, Tensor]]
 """(A_k, B_k, weights (K,), scales=s_k/s or None) to the combined pair; A_k are (r_k, d_in), B_k (d_out, r_k)."""
+
+
+LayersRule = Callable[[Sequence[Stack]], list[tuple[Tensor, Tensor]]]
+"""Stacks of several layers, equal in shape and dtype and not checked for finite values, to their combined pairs."""
+AT_ONCE = 1 << 26
+"""Largest number of bytes of the factors that `combine_layers` stacks at once, unless a single layer has more."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,21 @@ def pairs(
     """
     known = known or {}
     held = [reply.payload.tensors for reply in replies]
-    places = {n[: -len("lora_A")] for tensors in held for n in tensors if n.endswith(("lora_A", "lora_B"))}
-    for place in sorted(places):
-        names = (place + "lora_A", place + "lora_B")
-        holders = [k for k, tensors in enumerate(held) if any(n in tensors for n in names)]
-        if not all(n in held[k] or n in known for k in holders for n in names):
-            continue
+    alike: defaultdict[tuple[str, ...], list[int]] = defaultdict(list)
+    for k, tensors in enumerate(held):
+        alike[tuple(tensors)].append(k)
+    holding: defaultdict[str, list[int]] = defaultdict(list)
+    incomplete = set[str]()
+    for own, holders in alike.items():
+        for place in dict.fromkeys(n[: -len("lora_A")] for n in own if n.endswith(("lora_A", "lora_B"))):
+            holding[place] += holders
+            if not {place + "lora_A", place + "lora_B"} <= {*own, *known}:
+                incomplete.add(place)
+    scaled = any(reply.ratios for reply in replies)
+    for place in sorted(holding.keys() - incomplete):
+        names, holders = (place + "lora_A", place + "lora_B"), sorted(holding[place])
         p = torch.tensor([weights[k] for k in holders], dtype=torch.float64)
-        ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders]
+        ratios = [replies[k].ratios.get(group_of(place), 1.0) for k in holders] if scaled else []
         # No local name holds a tensor of this layer, so that the receiver's last reference frees it.
         yield (
             place,
@@ -77,6 +92,38 @@ def combine_pairs(
         out = rule(pair.A, pair.B, pair.weights, scales=pair.scales, rank=rank)
         combined[place + "lora_A"], combined[place + "lora_B"] = out
         del pair  # before the next layer is read
+    return mean_of(replies, weights, lambda name: name not in combined) | combined
+
+
+def combine_layers(
+    replies: Sequence[Reply],
+    weights: Sequence[float],
+    rule: LayersRule,
+    like: Mapping[str, Tensor],
+    tail: Tail = "rescale",
+) -> dict[str, Tensor]:
+    """`combine_pairs` with a rule that takes several layers of one shape at once, up to AT_ONCE bytes of factors."""
+    combined: dict[str, Tensor] = {}
+    waiting: defaultdict[Any, dict[str, Stack]] = defaultdict(dict)
+    held = 0
+
+    def combine() -> None:
+        for alike in waiting.values():
+            for place, out in zip(alike, rule(list(alike.values())), strict=True):
+                combined[place + "lora_A"], combined[place + "lora_B"] = out
+        waiting.clear()
+
+    for place, pair in pairs(replies, weights):
+        rank = like[place + "lora_A"].shape[0]
+        s = stack(pair.A, pair.B, pair.weights, pair.scales, rank, tail, checked=False)
+        del pair  # padded factors are copies
+        if held and held + s.A.nbytes + s.B.nbytes > AT_ONCE:
+            combine()
+            held = 0
+        held += s.A.nbytes + s.B.nbytes
+        waiting[s.A.shape, s.B.shape, s.A.dtype, s.A.device][place] = s
+        del s  # before the next layer is read
+    combine()
     return mean_of(replies, weights, lambda name: name not in combined) | combined
 
 
@@ -124,8 +171,13 @@ def mean_of(
     replies: Sequence[Reply], weights: Sequence[float], keep: Callable[[str], bool] = lambda name: True
 ) -> dict[str, Tensor]:
     """The weighted mean of every tensor whose name `keep` accepts, over the clients that sent it; one tensor at a time."""
-    held = [reply.payload.tensors for reply in replies]
     means: dict[str, Tensor] = {}
-    for name in sorted({n for tensors in held for n in tensors if keep(n)}):
-        means |= weighted_mean([{name: t[name]} if name in t else {} for t in held], weights)
+    for name in sorted({n for reply in replies for n in reply.payload.tensors if keep(n)}):
+        own = [
+            (reply.payload.tensors[name], w)
+            for reply, w in zip(replies, weights, strict=True)
+            if name in reply.payload.tensors
+        ]
+        if any(w > 0 for _, w in own):  # else nobody whose weight counts trained it
+            means[name] = tensor_mean([t for t, _ in own], [w for _, w in own])
     return means
