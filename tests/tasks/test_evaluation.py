@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from fedloom.core.activity import stage, told_to
 from fedloom.data.sample import Sample
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, assess
@@ -52,6 +53,21 @@ def tests() -> TestSet:
 
 def shared(value: float) -> dict[str, torch.Tensor]:
     return {"llm/v": torch.tensor(value)}
+
+
+def test_the_progress_says_whose_model_is_on_whose_samples(tests: TestSet) -> None:
+    told: list[str] = []
+    own = {c: ClientModel(shared(0)) for c in ("a", "b")}
+    with told_to(told.append), stage("round 1/1"):
+        assess(Parrot(), shared(0), own, tests, Evaluation(), generate=False, everywhere=True)
+        assess(Parrot(), {}, {"b": own["b"]}, tests, Evaluation(), generate=False, everywhere=True)
+    assert told == [
+        "round 1/1, the common model, evaluating, 0 of 6 samples",
+        "round 1/1, a (1 of 2), evaluating, 0 of 2 samples",
+        "round 1/1, b (2 of 2), evaluating, 0 of 4 samples",
+        "round 1/1, b (1 of 1), evaluating, 0 of 4 samples",
+        "round 1/1, b (1 of 1) on all clients' samples, evaluating, 0 of 6 samples",
+    ]
 
 
 def test_global_is_the_shared_model_on_everybodys_samples(tests: TestSet) -> None:

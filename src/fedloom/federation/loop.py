@@ -82,7 +82,10 @@ class Federation:
         device = next((t.device for t in start.values()), torch.device("cpu"))
         self.uploads = SpilledUploads(memory, kept)
         if self.experiment.engine.reuse:
-            self.engine.model.store = FeatureCache(memory, kept, constant=self._constant_features())
+            shared = self.engine.model.shared_features(self.experiment.engine.cache * 10**6)
+            self.engine.model.store = FeatureCache(
+                memory, kept, constant=self._constant_features(), shared=shared
+            )
         self.client_states = ClientStates(None if kept is None else kept / "clients", device)
         example_cache, begin = ExampleCache(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():

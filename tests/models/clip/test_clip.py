@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 
+from fedloom.core.activity import told_to
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.methods import METHODS
@@ -234,3 +235,12 @@ def test_a_copy_of_the_reading_and_its_key_follow_the_processor() -> None:
         assert torch.equal(copy(sample(0, 1))["image"], pixels.sized(sample(0, 1).modalities["image"]))
         assert copy(Sample("x", {}, "", "star")) == {}
     assert len(keys) == 2
+
+
+def test_the_progress_says_when_class_texts_are_read() -> None:
+    model, told = adapted(METHODS["pfedmma"](blocks=2)), []
+    examples = [model.prepare(sample(i, i)) for i in range(2)]
+    with told_to(told.append):
+        for _ in range(2):
+            logits(model, examples)
+    assert told == ["reading 5 class texts"]

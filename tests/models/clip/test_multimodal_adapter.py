@@ -62,9 +62,7 @@ def test_logits_are_those_of_whole_towers_with_every_block_at_every_position(blo
         tokens = part.template_tokens(names)
         states = on.run("text", on.text_in(on.embed(tokens.ids)), stop=3 - blocks, end=tokens.end)
         part.rows = who.texts(len(names))
-        text = on.text_out(
-            on.run("text", states, 3 - blocks, branch=part.branch, end=tokens.end), tokens.end
-        )
+        text = on.text_out(on.run("text", states, 3 - blocks, branch=part.branch, end=tokens.end), tokens.end)
         part.rows = who.pictures
         states = on.run("vision", on.vision_in(pixels), stop=4 - blocks)
         return on.scale * on.vision_out(on.run("vision", states, 4 - blocks, branch=part.branch)) @ text.T

@@ -105,6 +105,11 @@ class MultimodalPart(Part):
         first = self._first("vision")
         return self._entered("vision", self.towers.run("vision", self.towers.vision_in(pixels), stop=first))
 
+    @property
+    def prefix(self) -> object:
+        """The number of adapted blocks."""
+        return "entered", self.spec.blocks
+
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
         """(B, C)."""
         text = self.text(names, who)

@@ -65,6 +65,12 @@ class Towers:
         return getattr(self.clip, f"{tower}_model").encoder.layers
 
     @property
+    def vision_modules(self) -> list[Any]:
+        """The modules of a picture's feature."""
+        projection = getattr(self.clip, "visual_projection", None)
+        return [self.clip.vision_model, *([] if projection is None else [projection])]
+
+    @property
     def like(self) -> Tensor:
         """A weight, for its dtype and device."""
         weight: Tensor = self.clip.visual_projection.weight
