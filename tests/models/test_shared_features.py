@@ -155,10 +155,10 @@ def test_only_whole_chunks_are_shared(monkeypatch) -> None:
 def test_the_bound_is_that_of_the_cache(kept) -> None:
     model = adapted(METHODS["pfedmma"](blocks=2))
     examples = [model.prepare(sample(i, i % 5)) for i in range(96)]
-    one = SharedFeatures(model.prefix, LIMIT, [])
+    one = SharedFeatures(model.frozen_prefix, LIMIT, [])
     one.of(b"", examples[:32], model.features)
     (size,) = [f.stat().st_size for f in kept.glob("*/*")]
-    small = SharedFeatures(model.prefix, int(2.5 * size), [])
+    small = SharedFeatures(model.frozen_prefix, int(2.5 * size), [])
     for start in (32, 64):
         small.of(b"", examples[start : start + 32], model.features)
     assert len(list(kept.glob("*/*"))) == 2

@@ -65,7 +65,6 @@ def test_the_progress_says_whose_model_is_on_whose_samples(tests: TestSet) -> No
         "round 1/1, the common model, evaluating, 0 of 6 samples",
         "round 1/1, a (1 of 2), evaluating, 0 of 2 samples",
         "round 1/1, b (2 of 2), evaluating, 0 of 4 samples",
-        "round 1/1, b (1 of 1), evaluating, 0 of 4 samples",
         "round 1/1, b (1 of 1) on all clients' samples, evaluating, 0 of 6 samples",
     ]
 
@@ -88,6 +87,25 @@ def test_local_is_each_clients_own_model_on_its_own_samples(tests: TestSet) -> N
     assert found["global/image/exact_match"] == 0.5, "the mean over both clients' models"
     cheap = assess(Parrot(), {}, personal, tests, Evaluation(), generate=True, everywhere=False).metrics
     assert not any(name.startswith("global/") for name in cheap)
+
+
+def test_own_samples_among_everybodys_are_answered_once_and_count_as_alone(tests: TestSet) -> None:
+    class Counting(Parrot):
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def generate(self, examples, limit, features=None):
+            self.asked += [e.uid for e in examples]
+            return super().generate(examples, limit, features)
+
+    personal = {"a": ClientModel(shared(1)), "b": ClientModel(shared(0))}
+    model = Counting()
+    found = assess(model, {}, personal, tests, Evaluation(), generate=True, everywhere=True)
+    assert sorted(model.asked) == sorted([s.uid for s in tests.samples] * 2)
+    alone = assess(Parrot(), {}, personal, tests, Evaluation(), generate=True, everywhere=False)
+    assert found.records == alone.records
+    assert found.clients == alone.clients
+    assert alone.metrics.items() <= found.metrics.items()
 
 
 def test_batch_size_changes_no_figure(tests: TestSet) -> None:

@@ -244,13 +244,13 @@ class Trainable(Asked, ABC):
         return self.store.of(version, owner, wanted, examples, self.features)
 
     @property
-    def prefix(self) -> Prefix | None:
+    def frozen_prefix(self) -> Prefix | None:
         """The frozen part that `features` runs, so that runs can share its results; None where they cannot."""
         return None
 
     def shared_features(self, limit: int) -> SharedFeatures | None:
         """The features of other runs on disk, of `limit` bytes in all; None without any, and for compiled blocks."""
-        prefix = self.prefix
+        prefix = self.frozen_prefix
         if prefix is None or not limit or self.compiled:  # a compiled block rounds as its compiler likes
             return None
         return SharedFeatures(prefix, limit, list(self.tensors.values()))

@@ -77,12 +77,9 @@ class SharedFeatures:
         for i, module in enumerate(self.prefix.modules):
             own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             weights |= {f"{i}.{n}": t for n, t in own.items() if id(t) not in self._trained}
-            configs = {
-                id(c): c
-                for m in module.modules()
-                if hasattr(c := getattr(m, "config", None), "to_json_string")
-            }
-            described.append((repr(module), [c.to_json_string() for c in configs.values()]))
+            configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
+            texts = [c.to_json_string() for c in configs.values() if hasattr(c, "to_json_string")]
+            described.append((repr(module), texts))
         tensors = plain_tensors(weights)
         devices = sorted({t.device.type for t in tensors.values()})
         machine = (

@@ -251,21 +251,20 @@ def assess(
         records = summary.records
         metrics |= summary.metrics
     local: list[EvaluationRecord] = []
+    per_client: list[Mapping[str, float]] = []
+    whole = not common and everywhere  # a client's own samples are among everybody's
     for i, client in enumerate(sorted(own), 1):
         model.load(own[client].tensors, own[client].ratios)
-        with stage(f"{client} ({i} of {len(own)})"):
-            local += evaluate(model, tests.only(client), settings, generate=generate)
+        with stage(f"{client} ({i} of {len(own)})" + (" on all clients' samples" if whole else "")):
+            found = evaluate(model, tests if whole else tests.only(client), settings, generate=generate)
+        local += [record for record in found if record.client == client]
+        if whole:
+            per_client.append(summarise(found, "global", embedder).metrics)
     if local:
         summary = summarise(local, "local", embedder)
         local = summary.records
         metrics |= summary.metrics
-    if own and not common and everywhere:
-        per_client = []
-        for i, client in enumerate(sorted(own), 1):
-            model.load(own[client].tensors, own[client].ratios)
-            with stage(f"{client} ({i} of {len(own)}) on all clients' samples"):
-                found = evaluate(model, tests, settings, generate=generate)
-            per_client.append(summarise(found, "global", embedder).metrics)
+    if per_client:
         metrics |= {n: fmean(f[n] for f in per_client) for n in per_client[0] if n.startswith("global/")}
     return Assessment(metrics, client_figures(summary), records or local)
 

@@ -122,7 +122,7 @@ class Part(nn.Module):
         return self.towers.vision_out(self.towers.run("vision", self.towers.vision_in(pixels)))
 
     @property
-    def prefix(self) -> object:
+    def prefix_settings(self) -> object:
         """All settings of which `features` depends: none of the unit image features, else the whole description."""
         kind = type(self)
         return "class token" if kind.features is Part.features else (kind.__qualname__, repr(self.described))

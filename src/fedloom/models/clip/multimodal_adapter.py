@@ -106,7 +106,7 @@ class MultimodalPart(Part):
         return self._entered("vision", self.towers.run("vision", self.towers.vision_in(pixels), stop=first))
 
     @property
-    def prefix(self) -> object:
+    def prefix_settings(self) -> object:
         """The number of adapted blocks."""
         return "entered", self.spec.blocks
 
@@ -139,10 +139,10 @@ class MultimodalPart(Part):
     def _entered(self, tower: Tower, x: Tensor, end: Tensor | None = None) -> Tensor:
         """The input x (R, L, d) of the first adapted block and its frozen output: (R, 2, L, d), L = 1 if only that is read."""
         first = self._first(tower)
-        pair = (x, self.towers.run(tower, x, first, first + 1, end=end))
+        out = self.towers.run(tower, x, first, first + 1, end=end)
         if self.spec.blocks == 1 and self.towers.one_place:
-            pair = tuple(self.towers.read_place(t, end) for t in pair)
-        return torch.stack(pair, 1)
+            x, out = self.towers.read_place(x, end), self.towers.read_place(out, end)
+        return torch.stack((x, out), 1)
 
     def _rest(self, tower: Tower, entered: Tensor, end: Tensor | None = None) -> Tensor:
         """What `_entered` gave (R, 2, L, d), through all branches and the blocks above, to unit features (R, d)."""

@@ -191,7 +191,7 @@ class Towers:
         attention, normed = block.self_attn, block.layer_norm1(hidden)
 
         def heads(states: Tensor) -> Tensor:
-            return states.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+            return states.view(*states.shape[:2], attention.num_heads, -1).transpose(1, 2)
 
         query = heads(attention.q_proj(block.layer_norm1(x)))
         key, value = heads(attention.k_proj(normed)), heads(attention.v_proj(normed))

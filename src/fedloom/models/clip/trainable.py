@@ -139,9 +139,9 @@ class AdaptedCLIP(Trainable):
         return ()
 
     @property
-    def prefix(self) -> Prefix:
+    def frozen_prefix(self) -> Prefix:
         """The vision tower up to where the adapter begins."""
-        settings = ("clip", self.part.prefix, self.pixels.settings, str(self.precision))
+        settings = ("clip", self.part.prefix_settings, self.pixels.settings, str(self.precision))
         return Prefix(self.towers.vision_modules, settings, lambda example: {"image": example.image})
 
     @in_precision

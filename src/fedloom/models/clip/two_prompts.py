@@ -54,7 +54,7 @@ class TwoContextsPart(ContextPart):
         return self.towers.vision_out(hidden, patches=True)
 
     @property
-    def prefix(self) -> object:
+    def prefix_settings(self) -> object:
         """None."""
         return "patches"
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -162,11 +162,12 @@ class AdaptedMLLM(Trainable):
         return example.pieces.trained_tokens
 
     @property
-    def prefix(self) -> Prefix:
+    def frozen_prefix(self) -> Prefix:
         """The encoder and its pooling."""
         c = self.mllm.config
         settings = ("encoder", c.pool, c.scale, c.tokens, str(self.precision))
-        return Prefix([self.mllm.encoder], settings, lambda example: example.inputs)
+        encoder = cast(nn.Module, self.mllm.encoder)
+        return Prefix([encoder], settings, lambda example: example.inputs)
 
     @in_precision
     @torch.no_grad()
