@@ -33,6 +33,8 @@ PLOTS = (
     "loading",
     "scaling",
     "clip",
+    "clip_evaluation",
+    "real_round",
     "deploy",
     "missing",
     "plan",

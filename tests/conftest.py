@@ -40,6 +40,9 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the tests accept stays theirs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FEDLOOM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(
+            "fedloom.models.shared_features.WORTH", float("inf")
+        )  # no test reads another's features
         yield
 
 

@@ -20,11 +20,13 @@ pytestmark = pytest.mark.slow
 RATIOS = {
     "aggregation": ("16 2 2 1", 3),
     "canonical": ("2 2", 4),
+    "clip_evaluation": ("tiny 2 1 1 1", 2),
     "cohort": ("2 1 text 1", 2),
     "features": ("1 4 1", 4),
     "gpu": ("--size tiny --clients 2 --repetitions 1", 1),
     "memory": ("1 2", 2),
     "overhead": ("2 1 1 1", 3),
+    "real_round": ("tiny 2 1 1 1", 2),
     "samples": ("--pictures 2 --megabytes 0.02 --workers 0 --repetitions 1", 2),
     "scale": ("4 2 3", 4),
     "uploads": ("1 2 1", 2),

@@ -91,6 +91,14 @@ def test_loaders_are_read_where_media_are_files_and_refused_for_a_table_of_texts
         assert Experiment.parse({**base, "data": data, "engine": {"loaders": 2}}).engine.loaders == 2
 
 
+def test_the_cache_is_read_where_an_encoder_that_nothing_trains_has_features() -> None:
+    frozen = {**TABLETOP, "training": {"tau": 0.0}}
+    for base in (frozen, CLASSES, {**CLASSES, "method": "fedotp"}):
+        assert Experiment.parse({**base, "engine": {"cache": 7}}).engine.cache == 7
+        with pytest.raises(ExperimentError, match=r"engine\.cache is read only with samples from files"):
+            Experiment.parse({**base, "engine": {"cache": 7, "reuse": False}})
+
+
 def test_a_row_alone_is_refused_and_a_table_shares_its_settings(tmp_path: Path) -> None:
     file = tmp_path / "e.yaml"
     shared = "method: fedavg-lora\ntraining: {tau: 0.5, schedule: simultaneous}\n"

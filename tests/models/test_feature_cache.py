@@ -118,7 +118,7 @@ def test_the_bound_is_kept_and_what_is_read_is_what_was_made(kind, tmp_path) -> 
     store = FeatureCache(limit, tmp_path, constant=True)
     for _ in range(2):
         for start in range(0, 500, 10):
-            features = store.of(b"v", "a", [start + 3, start], 500, make)
+            features = store.of(b"v", "a", [start + 3, start], range(500), make)
             for i, feature in zip((start + 3, start), features, strict=True):
                 expected = kind(i)
                 pair = (
@@ -140,14 +140,14 @@ def test_another_owner_version_or_place_is_another_feature() -> None:
     def one(value):
         return lambda part: [torch.tensor([float(value + i)]) for i in part]
 
-    assert [float(t) for t in store.of(b"1", "a", [0, 1], 2, one(10))] == [10, 11]
-    assert [float(t) for t in store.of(b"1", "a", [1, 0], 2, one(0))] == [11, 10]
-    assert [float(t) for t in store.of(b"1", "b", [0], 2, one(20))] == [20]
-    assert [float(t) for t in store.of(b"2", "a", [0], 2, one(30))] == [30]
+    assert [float(t) for t in store.of(b"1", "a", [0, 1], range(2), one(10))] == [10, 11]
+    assert [float(t) for t in store.of(b"1", "a", [1, 0], range(2), one(0))] == [11, 10]
+    assert [float(t) for t in store.of(b"1", "b", [0], range(2), one(20))] == [20]
+    assert [float(t) for t in store.of(b"2", "a", [0], range(2), one(30))] == [30]
     store.clear()
-    assert [float(t) for t in store.of(b"1", "a", [0], 2, one(40))] == [40]
+    assert [float(t) for t in store.of(b"1", "a", [0], range(2), one(40))] == [40]
     for number in range(3 * VERSIONS):
-        store.of(bytes([number]), "a", [0], 2, one(0))
+        store.of(bytes([number]), "a", [0], range(2), one(0))
     assert store.held <= VERSIONS * 1000
 
 

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from fedloom.core.activity import stage, told_to
 from fedloom.data.sample import Sample
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, assess
@@ -54,6 +55,20 @@ def shared(value: float) -> dict[str, torch.Tensor]:
     return {"llm/v": torch.tensor(value)}
 
 
+def test_the_progress_says_whose_model_is_on_whose_samples(tests: TestSet) -> None:
+    told: list[str] = []
+    own = {c: ClientModel(shared(0)) for c in ("a", "b")}
+    with told_to(told.append), stage("round 1/1"):
+        assess(Parrot(), shared(0), own, tests, Evaluation(), generate=False, everywhere=True)
+        assess(Parrot(), {}, {"b": own["b"]}, tests, Evaluation(), generate=False, everywhere=True)
+    assert told == [
+        "round 1/1, the common model, evaluating, 0 of 6 samples",
+        "round 1/1, a (1 of 2), evaluating, 0 of 2 samples",
+        "round 1/1, b (2 of 2), evaluating, 0 of 4 samples",
+        "round 1/1, b (1 of 1) on all clients' samples, evaluating, 0 of 6 samples",
+    ]
+
+
 def test_global_is_the_shared_model_on_everybodys_samples(tests: TestSet) -> None:
     found = assess(Parrot(), shared(0), {}, tests, Evaluation(), generate=True, everywhere=True)
     assert found.metrics["global/image/exact_match"] == 1.0
@@ -72,6 +87,25 @@ def test_local_is_each_clients_own_model_on_its_own_samples(tests: TestSet) -> N
     assert found["global/image/exact_match"] == 0.5, "the mean over both clients' models"
     cheap = assess(Parrot(), {}, personal, tests, Evaluation(), generate=True, everywhere=False).metrics
     assert not any(name.startswith("global/") for name in cheap)
+
+
+def test_own_samples_among_everybodys_are_answered_once_and_count_as_alone(tests: TestSet) -> None:
+    class Counting(Parrot):
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def generate(self, examples, limit, features=None):
+            self.asked += [e.uid for e in examples]
+            return super().generate(examples, limit, features)
+
+    personal = {"a": ClientModel(shared(1)), "b": ClientModel(shared(0))}
+    model = Counting()
+    found = assess(model, {}, personal, tests, Evaluation(), generate=True, everywhere=True)
+    assert sorted(model.asked) == sorted([s.uid for s in tests.samples] * 2)
+    alone = assess(Parrot(), {}, personal, tests, Evaluation(), generate=True, everywhere=False)
+    assert found.records == alone.records
+    assert found.clients == alone.clients
+    assert alone.metrics.items() <= found.metrics.items()
 
 
 def test_batch_size_changes_no_figure(tests: TestSet) -> None:

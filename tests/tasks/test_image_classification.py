@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from fedloom.core.activity import stage, told_to
 from fedloom.core.errors import ExperimentError
 from fedloom.data.media import Media
 from fedloom.data.media.sample_files import MediaFiles
@@ -110,6 +111,24 @@ def test_a_common_model_is_measured_once() -> None:
     assert found.metrics["local/image/accuracy"] == 0.75
     assert found.metrics["base/image/accuracy"] == 0.8
     assert found.clients["a"]["novel/accuracy"] == 0.5
+
+
+def test_the_progress_says_whose_model_and_how_many_pictures() -> None:
+    local = {c: [sample(f"{c}{i}", "base", i) for i in range(3)] for c in ("ada", "bob")}
+    common = {"base": [*local["ada"], *local["bob"]], "novel": [sample("n", "novel", 0)]}
+    model, told = Stub(), []
+    sets = ClassTests.prepare(local, common, {}, model)
+    own = {"bob": ClientModel(known(0)), "ada": ClientModel(known(1))}
+    with told_to(told.append), stage("round 2/4"):
+        assess_classes(model, {}, own, sets.local, sets, Evaluation(batch_size=4), generate=False)
+        assess_classes(model, known(0), {}, sets.local, sets, Evaluation(), generate=False)
+    assert told == [
+        "round 2/4, ada (1 of 2), evaluating, 0 of 7 pictures",
+        "round 2/4, ada (1 of 2), evaluating, 4 of 7 pictures",
+        "round 2/4, bob (2 of 2), evaluating, 0 of 7 pictures",
+        "round 2/4, bob (2 of 2), evaluating, 4 of 7 pictures",
+        "round 2/4, the common model, evaluating, 0 of 7 pictures",
+    ]
 
 
 def test_one_own_model_among_others_that_share_theirs() -> None:

@@ -19,8 +19,9 @@ def tell(text: str) -> None:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """Put a name, such as "round 2/4", before everything that is told inside."""
-    token = _stage.set(name)
+    """Put a name, such as "round 2/4", before everything that is told inside, after the stage that it is in."""
+    outer = _stage.get()
+    token = _stage.set(f"{outer}, {name}" if outer else name)
     try:
         yield
     finally:

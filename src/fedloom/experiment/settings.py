@@ -190,9 +190,13 @@ class Experiment(RunSettings):
         ahead = [name.removeprefix("engine.") for name in READ_AHEAD]
         usual = type(self.engine).model_fields
         changed = [name for name in ahead if getattr(self.engine, name) != usual[name].default]
-        if changed and not self.data.samples_in_files:
-            for name in changed:
-                found.setdefault(f"engine.{name}", "samples from files (pictures or sounds below data.path)")
+        kept = self.engine.reuse and self.task.keeps_features(self.method, self.training, self.rounds)
+        for name in changed if not self.data.samples_in_files else ():
+            files = "samples from files (pictures or sounds below data.path)"
+            if name != "cache":
+                found.setdefault(f"engine.{name}", files)
+            elif not kept:
+                found.setdefault("engine.cache", f"{files}, or an encoder that the run never trains")
         if self.privacy.sums and self.evaluation.diagnostics != 1:
             found.setdefault("evaluation.diagnostics", "privacy that shows the server single replies")
         found |= self._unread_by_privacy()

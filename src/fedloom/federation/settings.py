@@ -123,8 +123,8 @@ class EngineSettings(BaseModel):
     cache: int = Field(
         4096,
         ge=0,
-        description="MB of preprocessed samples from files that are kept on disk for later rounds and runs, in the folder "
-        "`prepared` of the cache; 0 = none; changes no figure",
+        description="MB each of preprocessed samples from files, and of features of a frozen encoder, that are kept on disk for "
+        "later rounds and runs, in the folders `prepared` and `features` of the cache; 0 = none; changes no figure",
     )
     reuse: bool = Field(
         True,

@@ -20,12 +20,12 @@ from fedloom.models.asking import Asked
 from fedloom.models.batch_rows import RowMap
 from fedloom.models.checkpointing import Replay, enable_checkpointing
 from fedloom.models.feature_cache import FeatureCache
-from fedloom.models.loading.examples import taken
 from fedloom.models.loading.loader import Loader
 from fedloom.models.lora.layers import frozen_pairs
 from fedloom.models.lora.merged import MergedChanges
 from fedloom.models.parts import part_of
 from fedloom.models.precision import compile_frozen, settle
+from fedloom.models.shared_features import Prefix, SharedFeatures
 
 PROMPT_STATES = "anchors/prompts"
 """Personal tensor (n, d): states of some of the client's prompts, for FedDPA's mixing weights."""
@@ -82,6 +82,7 @@ class Trainable(Asked, ABC):
         self.loader = Loader()
         """The ways in which samples from files are read."""
         self.precision = torch.float32
+        self.compiled = False
         self.replay: Replay = nullcontext
         """Gives the context of a checkpointed block's second forward pass; a cohort has its own."""
         self._changes = MergedChanges(self.layers, self.scales)
@@ -191,6 +192,7 @@ class Trainable(Asked, ABC):
 
     def compile_frozen(self, **options: Any) -> int:
         """Apply `torch.compile` to the blocks without trainable tensors; returns their number. See `precision.compile_frozen`."""
+        self.compiled = True
         own = {id(t) for t in self.tensors.values()}
         adapted = {
             id(m) for m in self.root.modules() if any(id(p) in own for p in m.parameters(recurse=False))
@@ -239,9 +241,19 @@ class Trainable(Asked, ABC):
         self, version: bytes, owner: Hashable, wanted: Sequence[int], examples: Sequence[Any]
     ) -> list[Any]:
         """The features of the `wanted` examples of an owner, by the model as loaded, from the cache where possible."""
-        return self.store.of(
-            version, owner, wanted, len(examples), lambda part: self.features(taken(examples, part))
-        )
+        return self.store.of(version, owner, wanted, examples, self.features)
+
+    @property
+    def frozen_prefix(self) -> Prefix | None:
+        """The frozen part that `features` runs, so that runs can share its results; None where they cannot."""
+        return None
+
+    def shared_features(self, limit: int) -> SharedFeatures | None:
+        """The features of other runs on disk, of `limit` bytes in all; None without any, and for compiled blocks."""
+        prefix = self.frozen_prefix
+        if prefix is None or not limit or self.compiled:  # a compiled block rounds as its compiler likes
+            return None
+        return SharedFeatures(prefix, limit, list(self.tensors.values()))
 
     @property
     def has_features(self) -> bool:

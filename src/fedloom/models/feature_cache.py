@@ -1,11 +1,12 @@
 """Feature cache: the outputs of a frozen prefix of the model, such as an encoder, are computed once per example and run.
 
 The key is the version of the tensors that features depend on (`Trainable.feature_version`), the owner and the example's index, so
-that a changed encoder never gets old features. Examples that are augmented anew each time must not be cached.
+that a changed encoder never gets old features. Examples that are augmented anew each time must not be cached. Features of a
+prefix that the run never trains may also be shared with other runs, see `shared_features`.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,13 +16,13 @@ from torch import Tensor
 
 from fedloom.core.tensor_files import PREFIX, Stored, write_tensors
 from fedloom.models.example_cache import nbytes
+from fedloom.models.loading.examples import taken
+from fedloom.models.shared_features import Make, SharedFeatures
 
 CHUNK = 32
 """Examples of one owner whose features are computed together, whatever is cached: a resumed run rounds alike."""
 VERSIONS = 8
 """Versions whose features are kept at the same time; the least recently used is evicted."""
-
-Make = Callable[[Sequence[int]], Sequence[Any]]
 
 
 class FeatureCache:
@@ -29,13 +30,22 @@ class FeatureCache:
 
     `constant`: the run never trains the tensors that features depend on. They are then computed in whole chunks, and those beyond
     the limit go to a temporary folder in `inside`, or the system's. Otherwise nothing goes to disk, and evaluation clears the
-    store at its end, because the next round has another version. With `limit` 0 and not `constant` nothing is kept.
+    store at its end, because the next round has another version. With `limit` 0 and not `constant` nothing is kept. `shared`:
+    whole chunks on disk that other runs may have made; only with `constant`.
     """
 
-    def __init__(self, limit: int = 0, inside: Path | None = None, *, constant: bool = False) -> None:
+    def __init__(
+        self,
+        limit: int = 0,
+        inside: Path | None = None,
+        *,
+        constant: bool = False,
+        shared: SharedFeatures | None = None,
+    ) -> None:
         self.limit, self.inside, self.constant = limit, inside, constant
+        self.shared = shared if constant else None
         self.made = 0
-        """Number of examples whose features were computed."""
+        """Number of examples whose features were computed, or read from other runs'."""
         self._versions: OrderedDict[bytes, _Version] = OrderedDict()
 
     @property
@@ -48,13 +58,17 @@ class FeatureCache:
         """Bytes in memory."""
         return sum(v.held for v in self._versions.values())
 
-    def of(self, version: bytes, owner: Hashable, wanted: Sequence[int], count: int, make: Make) -> list[Any]:
-        """Features of the `wanted` indices among an owner's `count` examples; `make` computes the missing ones."""
+    def of(
+        self, version: bytes, owner: Hashable, wanted: Sequence[int], examples: Sequence[Any], make: Make
+    ) -> list[Any]:
+        """Features of the `wanted` indices among an owner's examples; `make` computes those of the missing ones."""
         kept = self._version(version)
         missing = [i for i in wanted if (owner, i) not in kept.places]
         fresh: dict[int, Any] = {}
-        for part in _chunks(missing, count) if self.constant else [missing] if missing else []:
-            new = {i: _resting(f) for i, f in zip(part, make(part), strict=True)}
+        for part in _chunks(missing, len(examples)) if self.constant else [missing] if missing else []:
+            batch = taken(examples, part)
+            made = make(batch) if self.shared is None else self.shared.of(version, batch, make)
+            new = {i: _resting(f) for i, f in zip(part, made, strict=True)}
             self.made += len(new)
             self._keep(kept, {(owner, i): f for i, f in new.items() if not _empty(f)})
             fresh |= new

@@ -20,6 +20,7 @@ from fedloom.models.base import Trainable
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
+from fedloom.models.training.settings import Training
 from fedloom.models.weights import DeviceMap
 from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
 from fedloom.tasks.site_figures import SampleFigures, SiteFigures
@@ -250,6 +251,10 @@ class Task(ABC, Generic[S]):
     def refuses(self, method: Method, evaluation: Evaluation) -> str | None:
         """The reason why this method or evaluation does not fit the task, in one sentence, or None."""
         return needs_no_other_model(method) or needs_no_text_metrics(self.title, evaluation)
+
+    def keeps_features(self, method: Method, training: Training, rounds: int) -> bool:
+        """Whether the model has a frozen prefix whose features a run keeps, and shares with others. Default: no."""
+        return False
 
     def site_figures(self) -> SiteFigures:
         """The rules for figures that sites measure in a deployment. Default: metrics over test samples."""

@@ -10,7 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from torch import Tensor
 
-from fedloom.core.activity import tell
+from fedloom.core.activity import stage, tell
 from fedloom.core.settings_tree import ReadWith
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample
@@ -245,24 +245,26 @@ def assess(
     summary = summarise([])
     if common:
         model.load(common)
-        summary = summarise(evaluate(model, tests, settings, generate=generate), "global", embedder)
+        with stage("the common model"):
+            found = evaluate(model, tests, settings, generate=generate)
+        summary = summarise(found, "global", embedder)
         records = summary.records
         metrics |= summary.metrics
     local: list[EvaluationRecord] = []
-    for client in sorted(own):
+    per_client: list[Mapping[str, float]] = []
+    whole = not common and everywhere  # a client's own samples are among everybody's
+    for i, client in enumerate(sorted(own), 1):
         model.load(own[client].tensors, own[client].ratios)
-        local += evaluate(model, tests.only(client), settings, generate=generate)
+        with stage(f"{client} ({i} of {len(own)})" + (" on all clients' samples" if whole else "")):
+            found = evaluate(model, tests if whole else tests.only(client), settings, generate=generate)
+        local += [record for record in found if record.client == client]
+        if whole:
+            per_client.append(summarise(found, "global", embedder).metrics)
     if local:
         summary = summarise(local, "local", embedder)
         local = summary.records
         metrics |= summary.metrics
-    if own and not common and everywhere:
-        per_client = []
-        for client in sorted(own):
-            model.load(own[client].tensors, own[client].ratios)
-            per_client.append(
-                summarise(evaluate(model, tests, settings, generate=generate), "global", embedder).metrics
-            )
+    if per_client:
         metrics |= {n: fmean(f[n] for f in per_client) for n in per_client[0] if n.startswith("global/")}
     return Assessment(metrics, client_figures(summary), records or local)
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch
 from torch import Tensor
 
+from fedloom.core.activity import stage, tell
 from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
 from fedloom.data.partition.common_sets import common_names
@@ -25,6 +26,7 @@ from fedloom.models.base import Trainable
 from fedloom.models.loading.examples import follow, part_of, taken
 from fedloom.models.loading.prepared import prepared
 from fedloom.models.settings import Foundation
+from fedloom.models.training.settings import Training
 from fedloom.tasks.base import (
     READ_AHEAD,
     READ_FOR_EVERY_TASK,
@@ -150,6 +152,10 @@ class ImageClassification(Task[ImageClassSource]):
             return f"method {method.name} trains nothing on CLIP, which data.source classes needs; take {supported}"
         return needs_no_text_metrics(self.title, evaluation)
 
+    def keeps_features(self, method: Method, training: Training, rounds: int) -> bool:
+        """The blocks of the vision tower below the first adapted one."""
+        return True
+
     def described(self, client: ClientData) -> str:
         """The number of a client's classes."""
         return f" of {len({s.answer for part in (client.train, client.test) for s in part})} classes"
@@ -267,12 +273,10 @@ class CommonSetEvaluator:
         if not snapshot.common:
             return Assessment({}, {}, [])
         self.model.load(snapshot.common)
-        answered: dict[int, str] = {}
+        with stage("the common model"):
+            answered = _answered(self.model, self.sets, list(self.sets.common.values()), self.settings)
         accuracies = {
-            metric_name(name): fmean(
-                _hits(test, _predict(self.model, self.sets, test, self.settings, answered))
-            )
-            for name, test in self.sets.common.items()
+            metric_name(name): fmean(_hits(test, answered)) for name, test in self.sets.common.items()
         }
         return Assessment(accuracies, {}, [])
 
@@ -303,39 +307,38 @@ def assess_classes(
     records: list[EvaluationRecord] = []
     shares: dict[str, dict[str, float]] = {name: {} for name in sets.common}
     sharing = [c for c in clients if c not in having_own]
-    for group in [*([sharing] if sharing else []), *([c] for c in clients if c in having_own)]:
+    groups = [*([sharing] if sharing else []), *([c] for c in clients if c in having_own)]
+    for number, group in enumerate(groups, 1):
         if group[0] in having_own:
             personal = own[group[0]]
             model.load(personal.tensors, personal.ratios)
         else:
             model.load(common)
-        answered: dict[int, str] = {}  # by place: examples in several sets are answered once
+        local = tests.part(group)
+        restricted = None if sets.own_classes is None else sets.own_classes.part(group)
+        with stage(_whose(group, len(clients), number, len(groups))):
+            answered = _answered(model, sets, [*sets.common.values(), local, restricted], settings)
         everywhere = {}
         for name, test in sets.common.items():
-            hits = _hits(test, _predict(model, sets, test, settings, answered))
+            hits = _hits(test, answered)
             everywhere[name] = fmean(hits)
             for sample, hit in zip(test.samples, hits, strict=True):
                 known = shares[name].get(sample.uid, 0.0)
                 shares[name][sample.uid] = known + hit * len(group) / len(clients)
-        local = tests.part(group)
-        answers = _predict(model, sets, local, settings, answered)
         group_records = [
             EvaluationRecord(
                 client,
                 s.kind,
                 s.uid,
                 s.answer,
-                answer if generate else None,
+                answered[place] if generate else None,
                 1,
-                int(answer == s.answer),
+                int(answered[place] == s.answer),
                 labelled=True,
             )
-            for client, s, answer in zip(local.of, local.samples, answers, strict=True)
+            for client, s, place in zip(local.of, local.samples, local.places, strict=True)
         ]
-        restricted = None if sets.own_classes is None else sets.own_classes.part(group)
-        hits = []
-        if restricted is not None:
-            hits = _hits(restricted, _predict(model, sets, restricted, settings, answered))
+        hits = [] if restricted is None else _hits(restricted, answered)
         for client in group:
             correct = fmean(r.correct for r in group_records if r.client == client)
             figures[client] = {LOCAL: correct, **everywhere}
@@ -347,23 +350,29 @@ def assess_classes(
     return Assessment(means(figures, sets.domains), by_client, records, shares)
 
 
-def _predict(
-    model: Trainable,
-    sets: ClassTests,
-    tests: TestSet,
-    settings: Evaluation,
-    answered: dict[int, str],
-) -> list[str]:
-    """The predicted class name of each sample; `answered` caches answers by the example's place."""
-    due = [place for place in tests.places if place not in answered]
+def _whose(group: Sequence[str], clients: int, number: int, models: int) -> str:
+    """The model of a group of clients among so many, for the progress."""
+    if len(group) == clients:
+        return "the common model"
+    return f"{group[0] if len(group) == 1 else f'{len(group)} clients'} ({number} of {models})"
+
+
+def _answered(
+    model: Trainable, sets: ClassTests, wanted: Sequence[TestSet | None], settings: Evaluation
+) -> dict[int, str]:
+    """The predicted class name by the example's place, of all that stand in these sets, each answered once, in whole batches."""
+    due = list(dict.fromkeys(place for test in wanted if test is not None for place in test.places))
     follow(sets.pictures, due)
+    answered: dict[int, str] = {}
     for start in range(0, len(due), settings.batch_size):
+        tell(f"evaluating, {start} of {len(due)} pictures")
         places = due[start : start + settings.batch_size]
         batch = taken(sets.pictures, places)
         answers = model.generate(batch, settings.max_new_tokens, sets.features(model, batch, places))
         answered.update(zip(places, answers, strict=True))
-    return [answered[place] for place in tests.places]
+    return answered
 
 
-def _hits(tests: TestSet, answers: Sequence[str]) -> list[int]:
-    return [int(answer == s.answer) for answer, s in zip(answers, tests.samples, strict=True)]
+def _hits(tests: TestSet, answered: Mapping[int, str]) -> list[int]:
+    """1 for every sample whose class was found."""
+    return [int(answered[place] == s.answer) for place, s in zip(tests.places, tests.samples, strict=True)]

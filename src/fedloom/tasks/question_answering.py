@@ -25,6 +25,7 @@ from fedloom.models.loading.prepared import prepared_like
 from fedloom.models.lora.layers import LoRA
 from fedloom.models.settings import Foundation
 from fedloom.models.sources import public_name
+from fedloom.models.training.settings import Training, ever_trained
 from fedloom.tasks.backdoor import success, triggered
 from fedloom.tasks.base import (
     READ_AHEAD,
@@ -92,6 +93,12 @@ class QuestionAnswering(Task[Source]):
     inputs: ClassVar[tuple[str, ...]] = (*MODALITIES, "max_new_tokens")
     answers_in_words: ClassVar[bool] = True
     has_benchmarks: ClassVar[bool] = True
+
+    def keeps_features(self, method: Method, training: Training, rounds: int) -> bool:
+        """Those of an encoder that method or schedule leave as it is."""
+        names = [f"encoder.{m}/x.{f}" for m in MODALITIES for f in ("lora_A", "lora_B", "lora_R", "lambda_b")]
+        frozen = all(method.scope.role(name) == "frozen" for name in names)
+        return frozen or "encoder" not in ever_trained(training, rounds)
 
     def clients(self, setup: Setup) -> list[ClientData]:
         """The source's clients; the encoder is passed for partitions by picture content."""

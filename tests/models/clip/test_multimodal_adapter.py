@@ -50,6 +50,37 @@ def test_the_output_of_a_block_is_that_of_the_equation(options) -> None:
     torch.testing.assert_close(output, h, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("blocks", [1, 2, 3])
+def test_logits_are_those_of_whole_towers_with_every_block_at_every_position(blocks) -> None:
+    model = adapted(METHODS["pfedmma"](blocks=blocks, rank=7, scale=0.4, bias=True), dtype=torch.float64)
+    model.load({n: t + 0.1 for n, t in model.start.items()})
+    part, on, who = model.part, model.towers, Who((0,) * 4)
+    examples = [model.prepare(sample(i, i)) for i in range(4)]
+    pixels = model.pixels.normal(torch.stack([e.image for e in examples]))
+
+    def whole(names):
+        tokens = part.template_tokens(names)
+        states = on.run("text", on.text_in(on.embed(tokens.ids)), stop=3 - blocks, end=tokens.end)
+        part.rows = who.texts(len(names))
+        text = on.text_out(on.run("text", states, 3 - blocks, branch=part.branch, end=tokens.end), tokens.end)
+        part.rows = who.pictures
+        states = on.run("vision", on.vision_in(pixels), stop=4 - blocks)
+        return on.scale * on.vision_out(on.run("vision", states, 4 - blocks, branch=part.branch)) @ text.T
+
+    model.begin(set(model.tensors))
+    for names in (model.classes.base, model.classes.novel):  # names of one and of two words
+        expected = whole(names)
+        got = part.logits(torch.stack(model.features(examples)), names, who)
+        torch.testing.assert_close(got, expected, rtol=1e-10, atol=1e-10)
+        gradients = [
+            torch.autograd.grad(logits.square().sum(), list(model.tensors.values()), retain_graph=True)
+            for logits in (got, expected)
+        ]
+        for name, ours, theirs in zip(model.tensors, *gradients, strict=True):
+            assert theirs.any(), name
+            torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-10, msg=name)
+
+
 def test_start_values_and_one_s_for_both_towers() -> None:
     on = towers()
     model = adapted(METHODS["pfedmma"](blocks=3, rank=200, bias=True), on=on)
@@ -69,8 +100,7 @@ def test_start_values_and_one_s_for_both_towers() -> None:
     def both():
         with torch.no_grad():
             model.part.rows = who.pictures
-            hidden = model.towers.run("vision", feats, 1, branch=model.part.branch)
-            return model.towers.vision_out(hidden), model.part.text(model.classes.base, who)
+            return model.part._rest("vision", feats), model.part.text(model.classes.base, who)
 
     before = both()
     model.load({n: t * (0 if ".shared." in n.replace("/", ".") else 1) for n, t in model.start.items()})

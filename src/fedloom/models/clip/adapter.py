@@ -17,6 +17,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from fedloom.core.activity import tell
 from fedloom.core.streams import torch_stream
 from fedloom.models.batch_rows import RowMap
 
@@ -97,7 +98,7 @@ class Part(nn.Module):
 
     def __init__(self, spec: CLIPAdapter, towers: Towers) -> None:
         super().__init__()
-        self.template, self.towers = spec.template, towers
+        self.described, self.template, self.towers = spec, spec.template, towers
         self.rows = RowMap([])
         self._fixed: dict[Any, Any] = {}
         self._texts: dict[Names, tuple[Any, Tensor]] = {}
@@ -120,6 +121,12 @@ class Part(nn.Module):
         """Output of the frozen part for pictures (B, 3, S, S): here the unit image features (B, d)."""
         return self.towers.vision_out(self.towers.run("vision", self.towers.vision_in(pixels)))
 
+    @property
+    def prefix_settings(self) -> object:
+        """All settings of which `features` depends: none of the unit image features, else the whole description."""
+        kind = type(self)
+        return "class token" if kind.features is Part.features else (kind.__qualname__, repr(self.described))
+
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
         """(B, C): s <f_b, g_c> with the text features of the example's own client."""
         return self.towers.scale * products(features, self.text(names, who), who)
@@ -134,6 +141,7 @@ class Part(nn.Module):
             return self.read(names, who)
         state = tuple((id(p), p._version, p.dtype) for p in self.parameters())
         if names not in self._texts or self._texts[names][0] != state:
+            tell(f"reading {len(names)} class texts")
             self._texts[names] = state, self.read(names, who)
         return self._texts[names][1]
 

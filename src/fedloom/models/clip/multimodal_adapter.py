@@ -101,33 +101,58 @@ class MultimodalPart(Part):
         return out
 
     def features(self, pixels: Tensor) -> Tensor:
-        """The input (B, 1 + M, d_vision) of the first adapted block."""
-        first = self._depth["vision"] - self.spec.blocks
-        return self.towers.run("vision", self.towers.vision_in(pixels), stop=first)
+        """(B, 2, L, d_vision) of the first adapted block, whose frozen part is the same for everybody: see `_entered`."""
+        first = self._first("vision")
+        return self._entered("vision", self.towers.run("vision", self.towers.vision_in(pixels), stop=first))
+
+    @property
+    def prefix_settings(self) -> object:
+        """The number of adapted blocks."""
+        return "entered", self.spec.blocks
 
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
         """(B, C)."""
         text = self.text(names, who)
         self.rows = who.pictures
-        hidden = self.towers.run(
-            "vision", features, self._depth["vision"] - self.spec.blocks, branch=self.branch
-        )
-        return self.towers.scale * products(self.towers.vision_out(hidden), text, who)
+        return self.towers.scale * products(self._rest("vision", features), text, who)
 
     def read(self, names: Names, who: Who) -> Tensor:
-        """(P, C, d); the blocks below the first adapted one encode each class list once."""
-        towers, first = self.towers, self._depth["text"] - self.spec.blocks
+        """(P, C, d); the frozen blocks, that of the first adapted one too, encode each class list once."""
+        towers = self.towers
 
         def below() -> tuple[Tensor, Tensor]:
             tokens = self.template_tokens(names)
-            entering = towers.text_in(towers.embed(tokens.ids))
-            return towers.run("text", entering, stop=first, end=tokens.end), tokens.end
+            below = towers.run(
+                "text", towers.text_in(towers.embed(tokens.ids)), stop=self._first("text"), end=tokens.end
+            )
+            return self._entered("text", below, tokens.end), tokens.end
 
-        hidden, end = self.fixed(("below", names), below)
+        entered, end = self.fixed(("below", names), below)
         self.rows = who.texts(len(names))
-        hidden, end = hidden.repeat(who.clients, 1, 1), end.repeat(who.clients)
-        hidden = towers.run("text", hidden, first, branch=self.branch, end=end)
-        return towers.text_out(hidden, end).view(who.clients, len(names), -1)
+        entered, end = entered.repeat(who.clients, 1, 1, 1), end.repeat(who.clients)
+        return self._rest("text", entered, end).view(who.clients, len(names), -1)
+
+    def _first(self, tower: Tower) -> int:
+        """Number of the first adapted block."""
+        return self._depth[tower] - self.spec.blocks
+
+    def _entered(self, tower: Tower, x: Tensor, end: Tensor | None = None) -> Tensor:
+        """The input x (R, L, d) of the first adapted block and its frozen output: (R, 2, L, d), L = 1 if only that is read."""
+        first = self._first(tower)
+        out = self.towers.run(tower, x, first, first + 1, end=end)
+        if self.spec.blocks == 1 and self.towers.one_place:
+            x, out = self.towers.read_place(x, end), self.towers.read_place(out, end)
+        return torch.stack((x, out), 1)
+
+    def _rest(self, tower: Tower, entered: Tensor, end: Tensor | None = None) -> Tensor:
+        """What `_entered` gave (R, 2, L, d), through all branches and the blocks above, to unit features (R, d)."""
+        towers, first = self.towers, self._first(tower)
+        x, hidden = entered.unbind(1)
+        hidden = hidden + self.branch(tower, first, towers.block(tower, first), x)
+        if self.spec.blocks == 1:
+            return towers.out(tower, hidden, end)
+        hidden = towers.run(tower, hidden, first + 1, self._depth[tower] - 1, self.branch, end)
+        return towers.top(tower, hidden, self.branch, end)
 
 
 class _BackwardTimes(torch.autograd.Function):

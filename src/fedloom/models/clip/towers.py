@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, scaled_dot_product_attention
 
 from fedloom.core.errors import ExperimentError
 from fedloom.models.plain_tokenizer import PlainTokenizer
 
 Tower = Literal["text", "vision"]
 Branch = Callable[[Tower, int, Any, Tensor], Tensor]
-"""(tower, block number, block, the block's input (R, L, d)) to a term added to the block's output."""
+"""(tower, block number, block, the block's input (R, L, d)) to a term added to the block's output, each position by itself."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +37,8 @@ class Towers:
     """Whether the towers run block by block, which adapters inside them need."""
     has_patches: bool = True
     """Whether single patches have features that texts compare with."""
+    one_place: bool = True
+    """Whether a feature is read at one position, so that the last block is needed there alone."""
     width: int
     """d, of the features."""
     patches: int
@@ -61,6 +63,12 @@ class Towers:
 
     def _blocks(self, tower: Tower) -> Any:
         return getattr(self.clip, f"{tower}_model").encoder.layers
+
+    @property
+    def vision_modules(self) -> list[Any]:
+        """The modules of a picture's feature."""
+        projection = getattr(self.clip, "visual_projection", None)
+        return [self.clip.vision_model, *([] if projection is None else [projection])]
 
     @property
     def like(self) -> Tensor:
@@ -153,6 +161,47 @@ class Towers:
             out = out[0] if isinstance(out, tuple) else out
             hidden = out if branch is None else out + branch(tower, number, block, hidden)
         return hidden
+
+    def block(self, tower: Tower, number: int) -> Any:
+        """A block by its number from 0."""
+        return self._blocks(tower)[number]
+
+    def out(self, tower: Tower, hidden: Tensor, end: Tensor | None = None) -> Tensor:
+        """The last block's output, of all positions or of the one that is read, to unit features (R, d)."""
+        if end is None:
+            return self.vision_out(hidden)
+        return self.text_out(hidden, end if hidden.shape[1] > 1 else torch.zeros_like(end))
+
+    def top(self, tower: Tower, hidden: Tensor, branch: Branch, end: Tensor | None = None) -> Tensor:
+        """The last block with its branch on (R, L, d), to unit features (R, d); texts end at `end` (R,)."""
+        number = len(self._blocks(tower)) - 1
+        if not self.one_place:
+            return self.out(tower, self.run(tower, hidden, number, branch=branch, end=end), end)
+        block, x = self.block(tower, number), self.read_place(hidden, end)
+        return self.out(tower, self._read_block(block, hidden, x, end) + branch(tower, number, block, x), end)
+
+    def read_place(self, hidden: Tensor, end: Tensor | None = None) -> Tensor:
+        """(R, L, d) where a feature is read, at the class token or at a text's `end` (R,): (R, 1, d)."""
+        if end is None:
+            return hidden[:, :1]
+        return hidden[torch.arange(len(hidden), device=hidden.device), end][:, None]
+
+    def _read_block(self, block: Any, hidden: Tensor, x: Tensor, end: Tensor | None) -> Tensor:
+        """A block's output (R, 1, d) at the position x (R, 1, d) of `hidden`: only keys and values are of all positions."""
+        attention, normed = block.self_attn, block.layer_norm1(hidden)
+
+        def heads(states: Tensor) -> Tensor:
+            return states.view(*states.shape[:2], attention.num_heads, -1).transpose(1, 2)
+
+        query = heads(attention.q_proj(block.layer_norm1(x)))
+        key, value = heads(attention.k_proj(normed)), heads(attention.v_proj(normed))
+        seen = None
+        if end is not None:  # a text's end sees what stands before it
+            seen = (torch.arange(hidden.shape[1], device=end.device) <= end[:, None])[:, None, None]
+        mixed = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=attention.scale)
+        out = x + attention.out_proj(mixed.transpose(1, 2).flatten(2))
+        result: Tensor = out + block.mlp(block.layer_norm2(out))
+        return result
 
     def first_norm(self, tower: Tower, block: Any, x: Tensor) -> Tensor:
         """A block's input after its first LayerNorm."""

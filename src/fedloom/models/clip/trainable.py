@@ -25,6 +25,7 @@ from fedloom.models.clip.reading import PictureReading
 from fedloom.models.clip.towers import Towers
 from fedloom.models.image_processing import Pixels
 from fedloom.models.precision import in_precision, moved
+from fedloom.models.shared_features import Prefix
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,6 +137,12 @@ class AdaptedCLIP(Trainable):
     def feature_tensors(self) -> tuple[str, ...]:
         """None: `features` stops below the first trained block."""
         return ()
+
+    @property
+    def frozen_prefix(self) -> Prefix:
+        """The vision tower up to where the adapter begins."""
+        settings = ("clip", self.part.prefix_settings, self.pixels.settings, str(self.precision))
+        return Prefix(self.towers.vision_modules, settings, lambda example: {"image": example.image})
 
     @in_precision
     @torch.no_grad()

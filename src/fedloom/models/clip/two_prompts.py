@@ -53,6 +53,11 @@ class TwoContextsPart(ContextPart):
         hidden = self.towers.run("vision", self.towers.vision_in(pixels))
         return self.towers.vision_out(hidden, patches=True)
 
+    @property
+    def prefix_settings(self) -> object:
+        """None."""
+        return "patches"
+
     def read(self, names: Names, who: Who) -> Tensor:
         """(P, 2, C, d)."""
         both = [self.context(who), self.own["context"]().expand(who.clients, -1, -1)]

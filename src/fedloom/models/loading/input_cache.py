@@ -63,6 +63,8 @@ class InputCache:
             write_atomic(file, data, durable=False)
             file.chmod(0o600)
         except OSError as error:
+            if isinstance(error, FileNotFoundError) and self.holds(key):  # another run has just kept the same
+                return
             self._off = True
             self._tell(f"nothing more is cached in {self.folder}: {disk_fault(error)}")
             return

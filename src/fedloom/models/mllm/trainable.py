@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -39,6 +39,7 @@ from fedloom.models.mllm.media import MediaReading
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.token_counts import count_tokens
 from fedloom.models.precision import in_precision
+from fedloom.models.shared_features import Prefix
 from fedloom.models.unread_words import unread_share
 
 
@@ -159,6 +160,14 @@ class AdaptedMLLM(Trainable):
     def weight(self, example: MLLMExample) -> int:
         """Tokens of all answers, stops included."""
         return example.pieces.trained_tokens
+
+    @property
+    def frozen_prefix(self) -> Prefix:
+        """The encoder and its pooling."""
+        c = self.mllm.config
+        settings = ("encoder", c.pool, c.scale, c.tokens, str(self.precision))
+        encoder = cast(nn.Module, self.mllm.encoder)
+        return Prefix([encoder], settings, lambda example: example.inputs)
 
     @in_precision
     @torch.no_grad()

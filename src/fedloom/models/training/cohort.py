@@ -150,23 +150,22 @@ class _Run:
         model, stack, jobs = self.model, self.stack, self.jobs
         own = [n for n in model.feature_tensors if n in stack.tensors]
         common = None if own else model.feature_version()
+        # A stacked layer rounds differently from a plain one, which must not show in features shared with other runs.
         versions = [
-            common or model.feature_version({n: stack.tensors[n][k] for n in own}) for k in range(len(jobs))
+            common or model.feature_version({n: stack.tensors[n][k] for n in own}) + b" stacked"
+            for k in range(len(jobs))
         ]
 
         def stored(at: Sequence[tuple[int, int]]) -> Sequence[Any]:
             features: list[Any] = []
             for k, pairs in groupby(at, key=itemgetter(0)):
-                examples = jobs[k].examples
 
-                def work(
-                    part: Sequence[int], k: int = k, examples: Sequence[Any] = examples
-                ) -> Sequence[Any]:
-                    stack.at([k] * len(part))
-                    return model.features(taken(examples, part))
+                def work(batch: Sequence[Any], k: int = k) -> Sequence[Any]:
+                    stack.at([k] * len(batch))
+                    return model.features(batch)
 
-                indices = [i for _, i in pairs]
-                features += model.store.of(versions[k], jobs[k].client, indices, len(examples), work)
+                job, indices = jobs[k], [i for _, i in pairs]
+                features += model.store.of(versions[k], job.client, indices, job.examples, work)
             return features
 
         return stored

@@ -1,10 +1,21 @@
-"""Whether a frozen encoder's features stay the same through a run."""
+"""The features of a frozen encoder that a run keeps."""
+
+from pathlib import Path
 
 from fedloom.core.payload import group_of
 from fedloom.federation.settings import RunSettings
 from fedloom.models.base import Trainable
+from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.parts import part_of
 from fedloom.models.training.settings import ever_trained
+
+
+def keep_features(experiment: RunSettings, model: Trainable, memory: int, inside: Path | None) -> None:
+    """Let the model keep its features: `memory` bytes, and files in the folder `inside`. Nothing with `engine.reuse` off."""
+    if experiment.engine.reuse:
+        shared = model.shared_features(experiment.engine.cache * 10**6)
+        constant = constant_features(experiment, model)
+        model.store = FeatureCache(memory, inside, constant=constant, shared=shared)
 
 
 def constant_features(experiment: RunSettings, model: Trainable) -> bool:
