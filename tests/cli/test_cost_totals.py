@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fedloom.cli.cost import PRESETS, TINYLLAMA, VICUNA
+from fedloom.cli.cost import PRESETS, TINYLLAMA, VICUNA, table
 from fedloom.core.payload import Payload, group_of
 from fedloom.models.lora.layers import LoRA, attach, frozen_pairs, named_factors
 
@@ -69,3 +69,27 @@ def test_the_language_models_of_the_cost_tables_have_their_published_sizes(confi
     with torch.device("meta"):
         model = LlamaForCausalLM(LlamaConfig(**config))
     assert sum(p.numel() for p in model.parameters()) == total
+
+
+def test_what_every_lora_method_sends_in_units() -> None:
+    """The table "at a glance" of specification fedlora 2, for three clients; a unit is all A and B."""
+    half, one = (0.5, 0.5), (1, 1)
+    units = {
+        "fedavg-lora": one,
+        "feda2-lora": one,
+        "lora-fair": one,
+        "fedrot-lora": one,
+        "flexlora": one,
+        "hetlora": one,
+        "feddpa-lora": one,
+        "fdlora": one,
+        "ffa-lora": half,
+        "fedsa-lora": half,
+        "fedsvd": (0.5, 1),
+        "rolora": (0.5, 1),  # the paper's: half a unit down, too
+        "fedex-lora": (1, 3),
+        "flora": (1, 3),
+        "fed-sb": (8 / 2048, 8 / 2048),  # r / 2 d
+    }
+    found = {c.method: (c.up / 786_432, c.down / 786_432) for c in table("roberta-large", 3)}
+    assert {name: found[name] for name in units} == units
