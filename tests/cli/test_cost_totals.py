@@ -10,23 +10,27 @@ from fedloom.models.lora.layers import LoRA, attach, frozen_pairs, named_factors
 pytestmark = pytest.mark.identities
 
 
-def numbers(preset: str, *groups: str) -> int:
-    return sum(s.numel() for n, s in PRESETS[preset]().items() if group_of(n) in groups)
+@pytest.fixture(scope="module")
+def sizes():
+    """UniFLoW's trained tensors at full size."""
+    return PRESETS["uniflow"]()
 
 
-def test_a_client_sends_the_trunks_that_it_holds() -> None:
-    image, audio = (numbers("uniflow", f"encoder.{m}", "llm", "projector") for m in ("image", "audio"))
+def test_a_client_sends_the_trunks_that_it_holds(sizes) -> None:
+    image, audio = (
+        sum(s.numel() for n, s in sizes.items() if group_of(n) in (f"encoder.{m}", "llm", "projector"))
+        for m in ("image", "audio")
+    )
     assert (image, audio) == (40_374_272, 38_342_656)
     assert 10 * (image + audio) == 787_169_280
-    sizes = PRESETS["uniflow"]()
     payload = Payload({n: torch.empty(s, dtype=torch.bfloat16, device="meta") for n, s in sizes.items()})
     by_group = payload.nbytes_by_group()
     assert payload.nbytes / 1e6 == pytest.approx(87.24, abs=0.005)
     assert (payload.nbytes - by_group["projector"]) / 1e6 == pytest.approx(78.84, abs=0.005)
 
 
-def test_a_dense_residual_of_a_7b_model_is_64_units() -> None:
-    llm = {n: s for n, s in PRESETS["uniflow"]().items() if group_of(n) == "llm"}
+def test_a_dense_residual_of_a_7b_model_is_64_units(sizes) -> None:
+    llm = {n: s for n, s in sizes.items() if group_of(n) == "llm"}
     shapes = [(s, llm[n.removesuffix("A") + "B"]) for n, s in llm.items() if n.endswith("lora_A")]
     dense = sum(b[0] * a[1] for a, b in shapes)
     assert dense == 2_147_483_648 == 64 * sum(s.numel() for s in llm.values())
