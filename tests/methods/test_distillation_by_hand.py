@@ -34,6 +34,8 @@ from tests.aggregation.test_fusion import by_hand
 pytestmark = pytest.mark.identities
 N, C, D = 6, 5, 8
 MODALITIES = {"i1": "image", "i2": "image", "i3": "image", "t1": "text", "t2": "text"}
+PARTS = {"image": slice(0, 3), "text": slice(3, 5)}
+EXAMPLES = (1, 4, 7, 2, 9)
 seeds = st.integers(0, 2**20)
 few = settings(max_examples=15, deadline=None)
 
@@ -165,7 +167,13 @@ def asked(seed: int, number: int) -> tuple[SimpleNamespace, dict[str, Tensor], l
     z = normalize(randn(seed + 6, 5, N, D), dim=-1)
     H = -(p * p.log()).sum(-1)
     replies = [
-        Reply(c, Payload({ENTROPY: H[k], VECTORS: z[k], PROBABILITIES: p[k], LABELS: p[k].argmax(-1).int()}))
+        Reply(
+            c,
+            Payload(
+                {ENTROPY: H[k], VECTORS: z[k], PROBABILITIES: p[k], LABELS: p[k].argmax(-1).int()},
+                {"examples": EXAMPLES[k]},
+            ),
+        )
         for k, c in enumerate(MODALITIES)
     ]
     names = [f"class{i}" for i in range(C)]
@@ -211,6 +219,17 @@ def test_m2_m3_and_m4_hand_on_what_was_voted_and_fused(seed, number) -> None:
     chosen, told, weights = ask.tools.synthesis.told
     assert (chosen.tolist(), told.tolist()) == (kept.tolist(), labels[kept].tolist())
     torch.testing.assert_close(weights.double(), confidence[kept], rtol=1e-6, atol=1e-7)
+
+
+def test_the_others_mean_as_anchor_is_weighted_by_the_clients_data() -> None:
+    ask, _, replies, _ = asked(7, 3)
+    method = METHODS["fedmmkt"].model_validate({"vote": {"threshold": 0}, "fusion": {"anchor": "other_mean"}})
+    _, knowledge = method.learn(State({}), PUBLIC, replies, ask)
+    z = torch.stack([r.payload.tensors[VECTORS] for r in replies])
+    n = torch.tensor(EXAMPLES, dtype=torch.float64)[:, None, None]
+    g = {m: normalize((n[at] * z[at]).sum(0) / n[at].sum(), dim=-1) for m, at in PARTS.items()}
+    fused = by_hand({m: z[at] for m, at in PARTS.items()}, g, Fusion())
+    torch.testing.assert_close(knowledge[FUSED].double(), fused, rtol=1e-5, atol=1e-6)
 
 
 def test_fedmd_takes_the_mean_prediction_and_creamfl_weighs_by_the_other_modalitys_anchors() -> None:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from fedloom.aggregation import vera
+from fedloom.aggregation import lora, vera
 from fedloom.core.payload import Payload, Reply
 from fedloom.methods import METHODS, State
+from tests.methods import test_feda2_by_sums as by_sums
 from tests.methods.silos import Cohort, Silo
 
 pytestmark = pytest.mark.identities
@@ -95,3 +96,36 @@ def test_veras_vectors_are_solved_with_the_frozen_pair_and_the_same_options() ->
     want = vera.feda2(d, b, *pair.values(), [1 / 8, 2 / 8, 5 / 8], 0.3, "relative")
     for name, tensor in zip(shapes, want, strict=True):
         torch.testing.assert_close(after[f"llm/q.{name}"], tensor, rtol=1e-10, atol=1e-12)
+
+
+def test_directions_that_the_mean_of_a_lacks_keep_the_mean_of_b_under_centred_and_nothing_under_strict() -> (
+    None
+):
+    """A dependent row, no ridge: centred is B + (N - B G) G^+, strict falls to its ridge of 1, always is N G^+."""
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(4, R, D_IN, generator=g, dtype=torch.float64)
+    A[:, 2] = A[:, 0] - 2 * A[:, 1]
+    B = torch.randn(4, D_OUT, R, generator=g, dtype=torch.float64)
+    A_bar, B_bar = A.mean(0), B.mean(0)
+    G, N = A_bar @ A_bar.T, torch.einsum("kor,krs->os", B, A @ A_bar.T) / 4
+    inverse = torch.linalg.pinv(G, rtol=1e-9, hermitian=True)
+    want = {
+        "centred": B_bar + (N - B_bar @ G) @ inverse,
+        "always": N @ inverse,
+        "relative": N @ inverse,
+    }
+    for mode, expected in want.items():
+        torch.testing.assert_close(lora.feda2(A, B, None, 0.0, mode)[1], expected, rtol=1e-7, atol=1e-8)
+    ridged = N @ torch.linalg.inv(G + torch.eye(R, dtype=torch.float64))
+    torch.testing.assert_close(lora.feda2(A, B, mode="strict")[1], ridged, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("mode", ["strict", "centred"])
+def test_two_sums_give_the_same_pair_from_whatever_pair_the_round_began(mode) -> None:
+    """The second sum is a change against the pair that was sent, which is not zero after the first round."""
+    method, pairs = METHODS["feda2-lora"](mode=mode), by_sums.drawn()
+    sent = {n: 0.5 * t + 1 for n, t in by_sums.drawn(4)["c0"].items()}
+    after = method.round(State(sent), by_sums.Ask(method, pairs))
+    stacked = (torch.stack([p[n] for p in pairs.values()]) for n in (by_sums.A, by_sums.B))
+    for name, tensor in zip((by_sums.A, by_sums.B), lora.feda2(*stacked, mode=mode), strict=True):
+        torch.testing.assert_close(after.shared[name], tensor, rtol=1e-9, atol=1e-10)

@@ -1,4 +1,4 @@
-"""A gain must not come from the text alone: the trained system against itself with other inputs (uniflow.md 13, 11)."""
+"""A gain must not come from the text alone: the trained system against itself with other inputs (uniflow 13, test 11)."""
 
 from fedloom.tasks.evaluation import TestSet
 from fedloom.tasks.question_answering import control

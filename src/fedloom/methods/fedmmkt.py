@@ -98,7 +98,7 @@ class Fusing(BaseModel):
     )
     anchor: Literal["blip", "ridge", "other_mean"] = Field(
         "blip",
-        description="blip: the captioner's embeddings; ridge: fitted on the first items; other_mean: the clients' own means",
+        description="blip: the captioner's embeddings; ridge: fitted on first items; other_mean: clients' means by data size",
     )
 
 
@@ -183,7 +183,8 @@ class FedMMKT(DistillationMethod):
             m: torch.stack([r.payload.tensors[VECTORS][kept] for r in members])
             for m, members in sorted(clients.items())
         }
-        anchors, kept_tensors = self._anchors(state, public, Z, kept, ask)
+        sizes = {m: torch.tensor([float(r.examples) for r in members]) for m, members in clients.items()}
+        anchors, kept_tensors = self._anchors(state, public, Z, sizes, kept, ask)
         anchors = {m: g for m, g in anchors.items() if m in ("image", "text") or m in Z}
         options = self.fusion.model_dump(exclude={"attention", "anchor"})
         settings = fusion.Fusion(attention=self.fusion.attention != "none", **options)
@@ -205,9 +206,18 @@ class FedMMKT(DistillationMethod):
         return fused.vectors.float(), kept_tensors, metrics
 
     def _anchors(
-        self, state: State, public: Public, Z: Mapping[str, Tensor], kept: Tensor, ask: Ask
+        self,
+        state: State,
+        public: Public,
+        Z: Mapping[str, Tensor],
+        sizes: Mapping[str, Tensor],
+        kept: Tensor,
+        ask: Ask,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Anchors g (n, d) of the kept items by modality, and the ridge maps, fitted once."""
+        """Anchors g (n, d) of the kept items by modality, and the ridge maps, fitted once.
+
+        `Z` (K, n, d) and `sizes` (K,): the vectors and numbers of examples of each modality's clients.
+        """
         width = server_of(ask).bank.width
         if self.fusion.anchor == "ridge":
             known = {n: t for n, t in state.tensors.items() if n.startswith("ridge/")}
@@ -222,7 +232,7 @@ class FedMMKT(DistillationMethod):
             return {m: words if m == "text" else pixels for m in public.items}, known
         anchors = {m: g[kept] for m, g in server_of(ask).synthesis.anchors(public, width).items()}
         if self.fusion.anchor == "other_mean" and ask.round >= FIRST_FUSION:
-            anchors |= {m: fusion.other_mean(z) for m, z in Z.items()}
+            anchors |= {m: fusion.other_mean(z, sizes[m]) for m, z in Z.items()}
         return anchors, {}
 
     def _tuned(
