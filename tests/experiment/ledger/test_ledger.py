@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 
 from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
+from fedloom.core.seals import write_sealed
 from fedloom.experiment.ledger.entry import read_entry
+from fedloom.federation.run_folder import RunFolder
 from tests.experiment.ledger.ledger_folders import EXPERIMENT, make_repository, make_study
 
 PAGE = "docs/reproduction/small.md"
@@ -166,6 +168,19 @@ def test_a_run_with_other_settings_than_its_file_needs_its_overrides(root: Path)
     assert ledger("add", folder, "--with", "training.lr=0.25").exit_code == 0
     assert "table1.yaml training.lr=0.25 'seeds=[0,1,2]'" in read_entry(root / SUMMARY).command
     assert "leave the override seed=1 out" in refused("add", folder, "--with", "seed=1")
+
+
+def test_a_path_from_the_directory_of_the_runs_is_the_files(root: Path) -> None:
+    file, line = root / "experiments/small/table1.yaml", "model: {projector_from: runs/first}\n"
+    file.write_text(EXPERIMENT + line)
+    folder, begun = make_study(root), root / "elsewhere"
+    for record in folder.glob("*/seed-*/experiment.yaml"):
+        record.write_text(record.read_text().replace("runs/first", f"{begun}/runs/first"))
+        (record.parent / "state").mkdir()
+        write_sealed(RunFolder(record.parent).provenance, {"directory": str(begun), "threads": 1})
+    assert ledger("add", folder).exit_code == 0
+    file.write_text(EXPERIMENT + line.replace("first", "second"))
+    assert "runs/second" in refused("add", folder)
 
 
 def test_a_file_that_changed_after_the_run_is_found(root: Path) -> None:

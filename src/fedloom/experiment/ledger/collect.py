@@ -146,17 +146,33 @@ def _command(study: Study, file: ExperimentFile, root: Path, overrides: Sequence
 def _check_settings(run: Run, expected: Experiment, file: ExperimentFile) -> None:
     """Raise ExperimentError if a run has other settings than its file and the overrides give."""
     found = Experiment.from_record(run.experiment, str(run.folder / "experiment.yaml"))
-    old, new = (flat(json.loads(json.dumps(e.located().as_dict()))) for e in (found, expected))
+    old, new = (flat(json.loads(json.dumps(e.as_dict()))) for e in (found, expected))
+    begun = _directory(run)  # a record has whole paths, a file those from the directory in which it is run
     for name in sorted({*old, *new}):
         own = expected.data.has_own_files and name.startswith(
             "data."
         )  # read from the files when the run began
         silent = name in WITHOUT_EFFECT or name.partition(".")[0] == "track"
-        if not silent and not own and old.get(name) != new.get(name):
+        if (
+            not silent
+            and not own
+            and _within(old.get(name), begun) != _within(new.get(name), str(Path.cwd()))
+        ):
             raise ExperimentError(
                 f"{run.folder} was run with {name}={_plain(old.get(name))}, and {file.path} gives {_plain(new.get(name))}: "
                 "name the overrides of the run by --with, or run it again"
             )
+
+
+def _directory(run: Run) -> str | None:
+    """The directory in which a run was begun, which may be gone."""
+    file = RunFolder(run.folder).provenance
+    return str(read_sealed(file)["directory"]) if file.exists() else None
+
+
+def _within(value: Any, directory: str | None) -> Any:
+    """A path below `directory` from there; anything else as it is."""
+    return value.removeprefix(f"{directory}/") if isinstance(value, str) and directory else value
 
 
 def _plain(value: Any) -> str:
