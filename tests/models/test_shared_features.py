@@ -1,5 +1,6 @@
 """Features that runs share: the bits of those computed anew, and never those of another prefix, dtype or sample."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from fedloom.methods import METHODS
 from fedloom.models import shared_features
 from fedloom.models.clip.trainable import AdaptedCLIP
 from fedloom.models.feature_cache import FeatureCache
+from fedloom.models.mllm.media import MediaReading
 from fedloom.models.mllm.trainable import AdaptedMLLM
 from fedloom.models.shared_features import SharedFeatures
 from tests.models.clip.tiny_clip import adapted, sample, towers
@@ -119,10 +121,32 @@ def test_a_key_covers_weights_preprocessing_dtype_sample_and_prefix(monkeypatch)
     other = towers()
     other.clip.vision_model.encoder.layers[0].layer_norm1.eps = 1e-3
     keys["eps"] = key(adapted(method(blocks=2), on=other), examples)
+    eager = towers()
+    eager.clip.vision_model.config._attn_implementation = "eager"
+    keys["attention"] = key(adapted(method(blocks=2), on=eager), examples)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
     keys["threads"] = key(adapted(method(blocks=2)), examples)
     assert len(set(keys.values())) == len(keys)
     model.compile_frozen()
+    assert model.shared_features(LIMIT) is None
+
+
+def test_a_key_covers_how_an_encoder_reads_and_pools(quick, federate, monkeypatch) -> None:
+    model = federate(quick(data=IMAGES)).engine.model
+    examples = [model.prepare(s) for s in federate(quick(data=IMAGES)).clients["image-01"].data.train]
+    keys = [key(model, examples)]
+    assert key(model, [replace(e, pieces=examples[0].pieces) for e in examples]) == keys[0], "the words"
+    config = model.mllm.config
+    model.mllm.config = config.model_copy(update={"scale": "native"})
+    keys.append(key(model, examples))
+    model.mllm.config = config
+    with monkeypatch.context() as patch:
+        patch.setattr(MediaReading, "settings", "another mean and deviation")
+        keys.append(key(model, examples))
+    model.load({n: t + 0.1 for n, t in model.start.items() if n.startswith("encoder")})
+    keys.append(key(model, examples))
+    assert len(set(keys)) == 4
+    monkeypatch.setitem(vars(model.mllm), "reading", None)
     assert model.shared_features(LIMIT) is None
 
 

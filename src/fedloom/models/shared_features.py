@@ -78,8 +78,7 @@ class SharedFeatures:
             own = {**dict(module.named_parameters()), **dict(module.named_buffers())}
             weights |= {f"{i}.{n}": t for n, t in own.items() if id(t) not in self._trained}
             configs = {id(c): c for m in module.modules() if (c := getattr(m, "config", None)) is not None}
-            texts = [c.to_json_string() for c in configs.values() if hasattr(c, "to_json_string")]
-            described.append((repr(module), texts))
+            described.append((repr(module), [_described(c) for c in configs.values()]))
         tensors = plain_tensors(weights)
         devices = sorted({t.device.type for t in tensors.values()})
         machine = (
@@ -90,12 +89,19 @@ class SharedFeatures:
             torch.__config__.show(),
             torch.get_num_threads(),
             torch.get_float32_matmul_precision(),
+            torch.backends.cudnn.allow_tf32,
             torch.are_deterministic_algorithms_enabled(),
         )
         code = (FORMAT, torch.__version__, *versions(("fedloom", "transformers", "peft")))
         digest = hashlib.sha256(repr((described, self.prefix.settings, devices, machine, code)).encode())
         _hash_tensors(digest, tensors)
         return digest.digest()
+
+
+def _described(config: Any) -> tuple[str, str]:
+    """A module's configuration, and its attention kernel, which transformers leaves out of it."""
+    text = config.to_json_string() if hasattr(config, "to_json_string") else repr(config)
+    return text, str(getattr(config, "_attn_implementation", None))
 
 
 def _hash_tensors(digest: Any, tensors: Mapping[str, Tensor]) -> None:

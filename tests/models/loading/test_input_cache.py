@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fedloom.core.tensor_files import with_checksum
+from fedloom.models.loading import input_cache
 from fedloom.models.loading.input_cache import InputCache
 
 KEYS = [f"{i}{i}{'0' * 62}" for i in range(6)]
@@ -97,3 +98,21 @@ def test_off_and_too_large_write_nothing(tmp_path: Path) -> None:
         cache.write(KEYS[0], with_checksum(inputs(0)))
         assert cache.read(KEYS[0]) is None
     assert not (tmp_path / "prepared").exists()
+
+
+def test_a_run_that_was_overtaken_by_another_ones_file_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, other = (InputCache(10**6, tmp_path / "prepared") for _ in range(2))
+
+    def overtaken(path: Path, data: bytes, *, durable: bool = True) -> None:
+        other_write(path, data, durable=durable)  # the other run's, which takes the part file away
+        raise FileNotFoundError(2, "No such file or directory", str(path))
+
+    other_write = input_cache.write_atomic
+    monkeypatch.setattr(input_cache, "write_atomic", overtaken)
+    cache.write(KEYS[0], with_checksum(inputs(7)))
+    monkeypatch.undo()
+    cache.write(KEYS[1], with_checksum(inputs(8)))
+    assert held(other) == [0, 1]
+    assert capsys.readouterr().err == ""

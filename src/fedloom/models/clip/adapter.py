@@ -125,7 +125,9 @@ class Part(nn.Module):
     def prefix_settings(self) -> object:
         """All settings of which `features` depends: none of the unit image features, else the whole description."""
         kind = type(self)
-        return "class token" if kind.features is Part.features else (kind.__qualname__, repr(self.described))
+        if kind.features is Part.features:
+            return "class token"
+        return kind.__module__, kind.__qualname__, repr(self.described)
 
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
         """(B, C): s <f_b, g_c> with the text features of the example's own client."""

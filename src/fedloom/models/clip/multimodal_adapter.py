@@ -108,7 +108,7 @@ class MultimodalPart(Part):
     @property
     def prefix_settings(self) -> object:
         """The number of adapted blocks."""
-        return "entered", self.spec.blocks
+        return type(self).__module__, type(self).__qualname__, self.spec.blocks
 
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
         """(B, C)."""

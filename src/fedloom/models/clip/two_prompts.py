@@ -55,8 +55,8 @@ class TwoContextsPart(ContextPart):
 
     @property
     def prefix_settings(self) -> object:
-        """None."""
-        return "patches"
+        """None: those of all patches."""
+        return type(self).__module__, type(self).__qualname__
 
     def read(self, names: Names, who: Who) -> Tensor:
         """(P, 2, C, d)."""

@@ -162,10 +162,12 @@ class AdaptedMLLM(Trainable):
         return example.pieces.trained_tokens
 
     @property
-    def frozen_prefix(self) -> Prefix:
-        """The encoder and its pooling."""
-        c = self.mllm.config
-        settings = ("encoder", c.pool, c.scale, c.tokens, str(self.precision))
+    def frozen_prefix(self) -> Prefix | None:
+        """The encoder, with what it does to prepared inputs, and its pooling; None for an encoder that does not tell."""
+        c, reading = self.mllm.config, self.mllm.reading
+        if reading is None:
+            return None
+        settings = ("encoder", reading.settings, c.pool, c.scale, c.tokens, str(self.precision))
         encoder = cast(nn.Module, self.mllm.encoder)
         return Prefix([encoder], settings, lambda example: example.inputs)
 
