@@ -13,14 +13,13 @@ from fedloom.data.media import Checking, checking, mode
 from fedloom.experiment.clients import clients_of, prepare_process, training_data
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.settings import Experiment
-from fedloom.federation.constant_features import constant_features
+from fedloom.federation.features import feature_cache
 from fedloom.federation.pool import Pool
 from fedloom.federation.process_pool import ProcessPool
 from fedloom.federation.ray_pool import RayPool, Reserved, connect, leave, room
 from fedloom.federation.settings import EngineSettings
 from fedloom.federation.worker import Worker
 from fedloom.models.example_cache import ExampleCache
-from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.load import choose_device
 from fedloom.models.loading.loader import Loader
 from fedloom.models.loading.workers import cores
@@ -132,7 +131,7 @@ def make_worker(
     loaders = max(0, math.ceil(cores() / count) - 1) if engine.loaders == "auto" else engine.loaders
     model.loader = Loader(loaders, engine.cache * 10**6, memory)
     if engine.reuse:
-        model.store = FeatureCache(memory, inside, constant=constant_features(experiment, model))
+        model.store = feature_cache(experiment, model, memory, inside)
     clients = clients_of(experiment, training_data(experiment, sources)[0], model)
     examples = ExampleCache(memory)
     for client in clients.values():

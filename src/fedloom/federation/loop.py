@@ -22,16 +22,15 @@ from fedloom.federation.calibration import mechanism_of
 from fedloom.federation.client import Client
 from fedloom.federation.client_states import ClientStates
 from fedloom.federation.cohort import cohort_of
-from fedloom.federation.constant_features import constant_features
 from fedloom.federation.diagnostics import aggregation, agreement, change_norm, turn
 from fedloom.federation.exchange import Exchange, NoReplies
+from fedloom.federation.features import feature_cache
 from fedloom.federation.progress import Observer, Progress, Totals
 from fedloom.federation.run_folder import Checkpoint, RunFolder
 from fedloom.federation.settings import RunSettings
 from fedloom.federation.spilled_uploads import SpilledUploads
 from fedloom.methods import Method, State
 from fedloom.models.example_cache import ExampleCache
-from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.lora.ranks import ratios
 from fedloom.models.training.settings import ANY_STEPS, local_steps, trained_in
 from fedloom.privacy.differential.accountant import Accountant
@@ -82,8 +81,7 @@ class Federation:
         device = next((t.device for t in start.values()), torch.device("cpu"))
         self.uploads = SpilledUploads(memory, kept)
         if self.experiment.engine.reuse:
-            constant = constant_features(self.experiment, self.engine.model)
-            self.engine.model.store = FeatureCache(memory, kept, constant=constant)
+            self.engine.model.store = feature_cache(self.experiment, self.engine.model, memory, kept)
         self.client_states = ClientStates(None if kept is None else kept / "clients", device)
         example_cache, begin = ExampleCache(memory), self.method.scope.pick(start, "personal")
         for client in self.clients.values():
