@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedloom.core.errors import ExperimentError
+from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.experiment.build import build
 from fedloom.experiment.clients import load_clients
 from fedloom.experiment.run import run
@@ -137,6 +137,10 @@ def fails(number: int) -> Any:
     raise ExperimentError(f"worker {number} finds no data")
 
 
+def has_no_room(number: int) -> Any:
+    raise DiskError("the disk of a worker is full")
+
+
 def dies(number: int) -> Any:
     os._exit(9)
 
@@ -146,6 +150,7 @@ def dies(number: int) -> Any:
     ("make", "sentence"),
     [
         (fails, "worker 0 finds no data"),
+        (has_no_room, "the disk of a worker is full"),
         (dies, "engine.workers: a worker ended with exit code 9 while it started, 3 times"),
     ],
 )
@@ -157,7 +162,7 @@ def test_a_worker_that_cannot_start_ends_the_run_in_one_sentence(make, sentence)
             for event in pool.events():
                 pool.renew(event.worker)
 
-    with pytest.raises(ExperimentError, match=sentence):
+    with pytest.raises(DiskError if make is has_no_room else ExperimentError, match=sentence):
         wait()
     pool.close()
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from fedloom.core.activity import told_to
 from fedloom.core.payload import Payload
 from fedloom.core.tensor_files import digest_of
 from fedloom.core.tensor_messages import pack, unpack
@@ -80,8 +81,10 @@ def settings(method: str) -> dict[str, Any]:
 def test_methods_end_with_the_same_bits_in_workers(method, quick, federate, with_workers) -> None:
     experiment = quick(method, engine={"cohort": 2, "threads": 1}, **settings(method))
     want = outcome(federate(experiment, "local"))
-    found = with_workers(experiment, 2, "workers")
-    assert outcome(found) == want
+    found, told = with_workers(experiment, 2, "workers"), []
+    with told_to(told.append):
+        assert outcome(found) == want
+    assert any(text.endswith("clients answered, 2 of 2 workers at work") for text in told)
     used = {worker for worker, _ in found.engine.pool.sent}
     assert used == {0, 1}, "both were at work"
 

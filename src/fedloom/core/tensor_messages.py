@@ -5,6 +5,7 @@ For processes that one run has started itself, on this machine or on its Ray clu
 """
 
 import io
+import math
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import torch
 from torch import Tensor
 
 from fedloom.core.tensor_files import bytes_of
+
+SMALL = 65_536
+"""Bytes; smaller tensors go through a pipe together."""
 
 
 @dataclass(frozen=True)
@@ -43,21 +47,37 @@ def send(connection: Connection, value: Any) -> None:
     packed = pack(value)
     shapes = [(t.dtype, tuple(t.shape)) for t in packed.tensors]
     connection.send_bytes(pickle.dumps((packed.data, shapes)))
-    for tensor in packed.tensors:
-        if tensor.numel():
+    sizes = [_size(*shape) for shape in shapes]
+    small = b"".join(bytes_of(t) for t, n in zip(packed.tensors, sizes, strict=True) if 0 < n < SMALL)
+    if small:
+        connection.send_bytes(small)
+    for tensor, size in zip(packed.tensors, sizes, strict=True):
+        if size >= SMALL:
             connection.send_bytes(bytes_of(tensor))
 
 
 def receive(connection: Connection, device: torch.device | str = "cpu") -> Any:
     """The next object of a pipe. Raises EOFError or OSError where the other side has ended."""
     data, shapes = pickle.loads(connection.recv_bytes())  # noqa: S301 - from a process of this run
-    tensors = []
-    for dtype, shape in shapes:
-        tensor = torch.empty(shape, dtype=dtype)  # as aligned as any: kernels round by alignment
-        if tensor.numel():
-            connection.recv_bytes_into(bytes_of(tensor))
-        tensors.append(tensor)
+    sizes = [_size(*shape) for shape in shapes]
+    small = torch.empty(sum(n for n in sizes if n < SMALL), dtype=torch.uint8)
+    if len(small):
+        connection.recv_bytes_into(bytes_of(small))
+    tensors, at = [], 0
+    for (dtype, shape), size in zip(shapes, sizes, strict=True):
+        if (
+            size < SMALL
+        ):  # a copy is as aligned as any tensor, by which kernels round, and does not hold the others' memory
+            tensors.append(small[at : at + size].clone().view(dtype).reshape(shape))
+            at += size
+        else:
+            tensors.append(torch.empty(shape, dtype=dtype))
+            connection.recv_bytes_into(bytes_of(tensors[-1]))
     return unpack(Packed(data, tensors), device)
+
+
+def _size(dtype: torch.dtype, shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 class _Pickler(pickle.Pickler):

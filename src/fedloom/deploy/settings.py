@@ -17,7 +17,7 @@ from fedloom.deploy.demands import Demands
 from fedloom.deploy.wire import ALWAYS
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.yaml_rows import read_yaml
-from fedloom.federation.settings import EngineSettings
+from fedloom.federation.settings import EngineSettings, engine_of_record
 from fedloom.privacy.compatibility import too_few
 
 S = TypeVar("S", bound=BaseModel)
@@ -121,6 +121,12 @@ class Site(BaseModel):
     demands: Demands = Field(
         Demands(), description="what the experiment and the server have to keep; otherwise the site refuses"
     )
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _of_a_kit(cls, value: Any) -> Any:
+        """The engine in a kit of an earlier version, by today's names."""
+        return engine_of_record(value)
 
     @field_validator("engine")
     @classmethod

@@ -15,6 +15,7 @@ from fedloom.core.yaml_text import load_yaml
 from fedloom.data.sources import read_by, source_named
 from fedloom.experiment.grid import COORDINATES, Cell, cells_of
 from fedloom.experiment.layers import layer, merged, places
+from fedloom.federation.settings import engine_of_record
 
 Size = Literal["tiny", "small", "paper"]
 VERSIONS = "versions"
@@ -57,9 +58,8 @@ def of_record(fields: Mapping[str, Any]) -> dict[str, Any]:
         ):  # that of pictures, whichever source was used
             own.pop("partition", None)
         plain["data"] = own
-    engine = plain.get("engine")
-    if isinstance(engine, dict) and "workers" in engine and "loaders" not in engine:  # until 0.2
-        plain["engine"] = {("loaders" if n == "workers" else n): value for n, value in engine.items()}
+    if "engine" in plain:
+        plain["engine"] = engine_of_record(plain["engine"])
     model = plain.get("model")
     if isinstance(model, dict) and "frame" in model:  # until 0.1
         frame = {"conversation": "paper", "bare": "bare"}.get(model["frame"], "auto")

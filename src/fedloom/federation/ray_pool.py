@@ -5,6 +5,7 @@ Needs the extra `fedloom[ray]`, on all nodes, and the run's files at the same pa
 
 import os
 import pickle
+import socket
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,6 +66,7 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options = {} if address else {"include_dashboard": False}
     try:
+        _knock(address)
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR", **options)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise ExperimentError(
@@ -72,6 +74,13 @@ def connect(address: str | None) -> None:
             "`ray start --head`"
         ) from error
     _joined = True
+
+
+def _knock(address: str | None) -> None:
+    """Raise OSError or ValueError where nothing listens at host:port: Ray itself would try for minutes."""
+    host, colon, port = (address or "").rpartition(":")
+    if colon and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def leave() -> None:

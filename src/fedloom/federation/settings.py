@@ -1,5 +1,6 @@
 """Settings of the round loop: the cohort, the local engine, and the run as a whole."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -154,6 +155,13 @@ class EngineSettings(BaseModel):
     def in_workers(self) -> bool:
         """Whether clients train in processes of their own."""
         return self.name != "local" or self.workers is not None
+
+
+def engine_of_record(fields: Any) -> Any:
+    """An engine's recorded fields by today's names: until 0.2 `loaders` were called `workers`."""
+    if not isinstance(fields, Mapping) or "workers" not in fields or "loaders" in fields:
+        return fields
+    return {("loaders" if name == "workers" else name): value for name, value in fields.items()}
 
 
 class RunSettings(BaseModel):

@@ -65,7 +65,7 @@ class WorkersEngine:
         self._opened = False
 
     def close(self) -> None:
-        """End the workers; the next ask would start them anew."""
+        """End the workers."""
         self.pool.close()
         self._opened = False
 

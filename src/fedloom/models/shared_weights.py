@@ -4,6 +4,7 @@ The owner moves its frozen parameters into one region; other processes with an e
 back. Mappings are private: whoever wrote to one would get a page of its own, and nobody else would see it.
 """
 
+import math
 import os
 import tempfile
 import weakref
@@ -33,10 +34,7 @@ class Place:
     @property
     def nbytes(self) -> int:
         """Bytes of the tensor."""
-        count = 1
-        for n in self.shape:
-            count *= n
-        return count * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
