@@ -57,6 +57,7 @@ SECTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
             "fedloom.methods.base.combine.mean_of",
             "fedloom.methods.base.combine.pairs",
             "fedloom.methods.base.combine.combine_pairs",
+            "fedloom.methods.base.combine.combine_layers",
             "fedloom.aggregation.mean.weighted_mean",
             "fedloom.aggregation.server.momentum",
             "fedloom.aggregation.server.adam",

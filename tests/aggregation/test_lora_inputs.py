@@ -183,3 +183,14 @@ def test_large_finite_values_are_no_fault() -> None:
     A_bar, B_bar = lora.fedavg(A, B)
     assert torch.isfinite(A_bar).all()
     assert torch.isfinite(B_bar).all()
+
+
+@pytest.mark.parametrize("spread", [0.0, 1e-9, 0.05, 10.0])
+def test_the_largest_angle_of_many_clients_is_that_of_every_two(spread) -> None:
+    g = torch.Generator().manual_seed(0)
+    A = torch.randn(4, 11, generator=g, dtype=torch.float64)
+    A = A + spread * torch.randn(12, 4, 11, generator=g, dtype=torch.float64)
+    B, Q = torch.randn(12, 9, 4, generator=g, dtype=torch.float64), torch.linalg.qr(A.mT).Q
+    cosines = [torch.linalg.svdvals(Q[i].T @ Q[j]).min() for i in range(12) for j in range(i)]
+    want = math.acos(min(1.0, float(min(cosines))))
+    assert lora.diagnostics(A, B, A[0], B[0]).angle == pytest.approx(want, abs=1e-7)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom.aggregation.mean import weighted_mean
+from fedloom.aggregation.mean import squared_distances, tensor_mean, weighted_mean
 
 
 def test_each_name_is_averaged_over_its_holders() -> None:
@@ -78,3 +78,52 @@ def test_refusals() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             weighted_mean(tensors, weights)
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, (1 << 17) + 64, 3 * (1 << 17) + 5])
+@pytest.mark.parametrize("kinds", [(torch.float32,) * 3, (torch.bfloat16, torch.float32, torch.float16)])
+def test_a_tensors_mean_is_that_of_the_mappings_to_the_bit(size, kinds) -> None:
+    g = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(size, generator=g).to(kind) for kind in kinds]
+    weights = [0.2, 0.5, 0.3]
+    want = weighted_mean([{"x": t} for t in tensors], weights)["x"]
+    got = tensor_mean(tensors, weights)
+    assert got.dtype == want.dtype
+    assert torch.equal(got, want)
+    heard = tensor_mean([*tensors, torch.full((size,), math.nan)], [*weights, 0.0])
+    assert torch.equal(heard, want)
+
+
+def test_a_tensors_mean_takes_views_and_refuses_what_does_not_fit() -> None:
+    x = torch.arange(6.0).view(2, 3)
+    assert torch.equal(tensor_mean([x.T, x.T], [1.0, 3.0]), x.T)
+    for tensors, weights, message in [
+        ([], [], "0 clients"),
+        ([x, x.T], [0.5, 0.5], "must agree"),
+        ([x, x.long()], [0.5, 0.5], r"a tensor is torch\.int64"),
+        ([x], [0.0], "not all zero"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            tensor_mean(tensors, weights)
+
+
+@pytest.mark.parametrize("size", [0, 5, (1 << 16) + 1, (1 << 18) + 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_squared_distances_are_those_of_each_tensor(size, dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    other, tensors = (
+        torch.randn(size, generator=g).to(dtype),
+        [torch.randn(size, generator=g).to(dtype)] * 3,
+    )
+    tensors[1] = other
+    want = [float((t.double() - other.double()).square().sum()) for t in tensors]
+    assert squared_distances(tensors, other) == pytest.approx(want, rel=1e-4)
+
+
+@pytest.mark.parametrize("size", [5, (1 << 18) + 3])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_shows_in_its_own_distance_alone(size, value) -> None:
+    tensors = [torch.ones(size) for _ in range(3)]
+    tensors[1][-1] = value
+    found = squared_distances(tensors, torch.zeros(size))
+    assert [math.isfinite(x) for x in found] == [True, False, True]

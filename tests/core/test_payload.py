@@ -1,5 +1,6 @@
 import contextlib
 import json
+import math
 import struct
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedloom.core.payload import Payload, PayloadError, Scope, group_of, lent
+from fedloom.core.payload import Payload, PayloadError, Scope, group_of, lent, not_finite
 
 A, B, P = "encoder.image/blocks.0.q_proj.lora_A", "llm/layers.1.v_proj.lora_B", "projector/weight"
 
@@ -109,3 +110,17 @@ def test_memory_of_another_library_is_copied_at_once() -> None:
     kept = lent(torch.from_numpy(array))
     array[:] = 7
     assert kept.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_the_first_tensor_that_is_not_finite_is_found_and_an_overflowing_sum_is_no_fault() -> None:
+    large = torch.full((9,), 3e38)
+    tensors = {
+        "a": large,
+        "b": torch.ones(2, dtype=torch.int64),
+        "c": torch.zeros(0),
+        "d": torch.full((9,), 6e4).half(),
+    }
+    assert not bool(torch.isfinite(large.sum()))
+    assert not_finite(tensors) is None
+    for bad in (torch.tensor([1.0, math.nan]), torch.tensor([math.inf, -math.inf]), torch.tensor(math.inf)):
+        assert not_finite({**tensors, "e": bad, "f": bad}) == "e"

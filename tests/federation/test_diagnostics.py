@@ -36,11 +36,14 @@ def test_pairs_are_compared_over_what_both_sent() -> None:
     assert agreement([reply("x", a=[1.0, 1.0]), replies[1]], before) == {}
 
 
-def test_similarity_of_changes_is_that_of_the_dense_products() -> None:
+@pytest.mark.parametrize(
+    ("clients", "d_in", "d_out"), [(3, 7, 5), (3, 31, 40)]
+)  # the dense product is smaller, larger
+def test_similarity_of_changes_is_that_of_the_dense_products(clients: int, d_in: int, d_out: int) -> None:
     g = torch.Generator().manual_seed(0)
     draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)  # noqa: E731
-    A, B, A_k, B_k = draw(2, 7), draw(5, 2), draw(3, 2, 7), draw(3, 5, 2)
-    pair = Pair(A_k, B_k, torch.full((3,), 1 / 3), None)
+    A, B, A_k, B_k = draw(2, d_in), draw(d_out, 2), draw(clients, 2, d_in), draw(clients, d_out, 2)
+    pair = Pair(A_k, B_k, torch.full((clients,), 1 / clients), None)
     found = similarities(pair, A, B)
     changes = {
         "cosine_A": A_k,

@@ -67,8 +67,8 @@ def tensor_mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     if own[0][0].numel() <= block:
         return _block_mean([t for t, _ in own], held).to(dtype)
     mean = torch.empty(own[0][0].shape, dtype=dtype, device=own[0][0].device)
-    blocks = (t.flatten().split(block) for t, _ in own)
-    for part, *parts in zip(mean.view(-1).split(block), *blocks, strict=True):
+    blocks = (torch.split(t.flatten(), block) for t in (mean.view(-1), *(t for t, _ in own)))
+    for part, *parts in zip(*blocks, strict=True):
         part.copy_(_block_mean(parts, held))
     return mean
 

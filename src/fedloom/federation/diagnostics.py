@@ -91,7 +91,8 @@ def similarities(pair: Pair, A: Tensor | None, B: Tensor | None) -> dict[str, fl
 def _sum_of_directions(stacked: Tensor) -> Tensor:
     """||sum_k x_k / ||x_k|| ||^2 of the clients' tensors (K, ...); NaN where one is zero."""
     flat = stacked.flatten(1)
-    return ((1 / flat.norm(dim=1)) @ flat).square().sum()
+    total: Tensor = (1 / torch.linalg.vector_norm(flat, dim=1)) @ flat
+    return total.square().sum()
 
 
 def _sum_of_product_directions(A_k: Tensor, D_A: Tensor, D_B: Tensor, B: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Pair:
 def pairs(
     replies: Sequence[Reply], weights: Sequence[float], known: Mapping[str, Tensor] | None = None
 ) -> Iterator[tuple[str, Pair]]:
-    """The LoRA pairs of a round by place (`<group>/<layer>.`), one at a time: only one layer's stack is ever in memory.
+    """The LoRA pairs of a round by place (`<group>/<layer>.`), one at a time: only one layer's stack is made at a time.
 
     A factor that no client sends comes from `known`, if present.
     """

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fedloom.core.payload import group_of
 from fedloom.models.base import Trainable
 from fedloom.models.loading.examples import taken
 from fedloom.models.training.loop import LocalJob, Outcome, blown_up, mean_loss
@@ -106,13 +107,16 @@ class _Run:
         self.model.begin(chosen)  # for its dropouts; the stack replaces its tensors
         optimiser = self._optimiser(parameters)
         order = [n for n in self.stack.tensors if n in chosen]
-        features = self._features()
+        features, groups = self._features(), [group_of(n) for n in order]
+        of_group = dict(zip(groups, order, strict=True))  # one rate for all of a group's tensors
         for step in range(max(s.steps for s in stages)):
             active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
             if step == 0 or self.jobs[0].training.by_step:
-                optimiser.at_rates(
-                    [[j.rate(n, at + step) for n in order] for j, at in zip(self.jobs, self.at, strict=True)]
-                )
+                rates = [
+                    {g: j.rate(n, at + step) for g, n in of_group.items()}
+                    for j, at in zip(self.jobs, self.at, strict=True)
+                ]
+                optimiser.at_rates([[own[g] for g in groups] for own in rates])
             if active:
                 self._step(active, names, optimiser, features)
         self.at = [at + s.steps for at, s in zip(self.at, stages, strict=True)]
