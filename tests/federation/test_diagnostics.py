@@ -119,7 +119,7 @@ def test_factors_that_stay_begin_at_zero_or_do_not_travel() -> None:
     assert change_norm({A: one[A]}, {A: other[A]}, {}) == pytest.approx(alone, rel=1e-6)
 
 
-@pytest.mark.parametrize(("every", "measured"), [(1, [1, 2, 3]), (2, [2, 3]), ("off", [])])
+@pytest.mark.parametrize(("every", "measured"), [(None, [3]), (1, [1, 2, 3]), (2, [2, 3]), ("off", [])])
 def test_the_aggregation_is_measured_when_it_is_due_and_in_the_last_round(
     quick: Any, every: Any, measured: list[int]
 ) -> None:

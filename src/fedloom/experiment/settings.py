@@ -197,7 +197,7 @@ class Experiment(RunSettings):
                 found.setdefault(f"engine.{name}", files)
             elif not kept:
                 found.setdefault("engine.cache", f"{files}, or an encoder that the run never trains")
-        if self.privacy.sums and self.evaluation.diagnostics != 1:
+        if self.privacy.sums and self.evaluation.diagnostics not in (None, 1):  # 1 was the default until 0.2
             found.setdefault("evaluation.diagnostics", "privacy that shows the server single replies")
         found |= self._unread_by_privacy()
         return found

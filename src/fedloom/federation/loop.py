@@ -301,7 +301,8 @@ class Federation:
         metrics: dict[str, float] = {}
         summed = self.experiment.privacy.sums
         if (self.replies or summed) and self.state is not before and before.shared:
-            every = self.experiment.evaluation.diagnostics
+            evaluation = self.experiment.evaluation
+            every = evaluation.diagnostics or evaluation.every
             frozen = method.scope.pick(self.engine.model.start, "frozen")
             if not summed and every != "off" and (number == self.rounds or number % every == 0):
                 weights = method.client_weights(self.replies)

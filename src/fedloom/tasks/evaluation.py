@@ -71,10 +71,10 @@ class Evaluation(BaseModel):
         False,
         description="per round: agreement between the clients' changes, and with the previous round's change",
     )
-    diagnostics: Literal["off"] | Annotated[int, Field(ge=1)] = Field(
-        1,
+    diagnostics: Literal["off"] | Annotated[int, Field(ge=1)] | None = Field(
+        None,
         description="rounds between diagnostics of the LoRA aggregation (docs/methods/lora-family.md); the last round has them, "
-        "too: a number | off",
+        "too: a number | off; none = in the rounds in which the models are evaluated",
     )
     samples: int = Field(8, ge=0, description="test samples per modality shown in the report")
 
