@@ -30,7 +30,7 @@ from fedloom.data.sources.folder import load_folder
 from fedloom.models.encoders.readers import PictureReader, TowerPreprocessing
 from fedloom.models.loading.examples import Examples
 from fedloom.models.loading.loader import Loader
-from fedloom.models.loading.workers import start_server
+from fedloom.models.loading.loader_pool import start_server
 from fedloom.models.mllm.media import MediaReading
 
 DISTINCT = 20

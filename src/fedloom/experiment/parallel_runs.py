@@ -18,7 +18,7 @@ from fedloom.experiment.run import Result, run
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.progress import Observer, Progress
 from fedloom.models.load import choose_device
-from fedloom.models.loading.workers import cores
+from fedloom.models.loading.loader_pool import cores
 
 _progress: Any = None
 """In a worker: the progress queue to the parent process."""

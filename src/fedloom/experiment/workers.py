@@ -22,7 +22,7 @@ from fedloom.federation.worker import Worker
 from fedloom.models.example_cache import ExampleCache
 from fedloom.models.load import choose_device
 from fedloom.models.loading.loader import Loader
-from fedloom.models.loading.workers import cores
+from fedloom.models.loading.loader_pool import cores
 
 PROCESSES = ("name", "workers", "address", "cpus_per_worker", "gpus_per_worker")
 """The settings of the engine that say which processes train."""

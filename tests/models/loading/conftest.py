@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from fedloom.models.loading.loader import Loader
-from fedloom.models.loading.workers import Workers
+from fedloom.models.loading.loader_pool import LoaderPool
 
 
 @pytest.fixture
@@ -29,4 +29,4 @@ def loaders(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Loader]]:
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs wait for workers that are not up yet, instead of reading by themselves."""
     ready = property(lambda self: True, lambda self, value: None)
-    monkeypatch.setattr(Workers, "ready", ready, raising=False)
+    monkeypatch.setattr(LoaderPool, "ready", ready, raising=False)

@@ -76,10 +76,10 @@ def examples(samples: list[Sample], loader: Loader) -> Examples:
 
 def by_worker(loader: Loader) -> None:
     """Wait until a worker has answered."""
-    pool, sent = loader._workers, None
+    pool, sent = loader._loaders, None
     while pool is None or not pool.ready:
         sent = sent or loader.ahead(Sample("x", MediaFiles({}, unusable), "", ""))
-        pool = loader._workers
+        pool = loader._loaders
         time.sleep(0.01)
 
 
@@ -96,7 +96,7 @@ def test_workers_give_the_same_bits_until_and_after_they_die(samples, loader) ->
     read = examples(samples, workers)
     assert same(read[:5], want[:5])
     assert workers.reads_here == 0
-    for pid in workers._workers._pool._processes:
+    for pid in workers._loaders._pool._processes:
         os.kill(pid, signal.SIGKILL)
     assert same(read[:], want)
     again = examples(samples, workers)
@@ -168,7 +168,7 @@ def test_the_server_starts_before_the_model_where_samples_will_need_it(
     one = loader(workers=workers)
     one.expect([text, *[samples[0]] * count, text])
     assert len(starts) == started
-    assert one._workers is None, "workers are started by the first sample that is not cached"
+    assert one._loaders is None, "workers are started by the first sample that is not cached"
     assert bool(one._count) is (workers == 1 or bool(started))
 
 
@@ -220,7 +220,7 @@ loader = Loader(1)
 loader.use(reading())
 sent = loader.ahead(Sample("x", MediaFiles({}, unusable), "", ""))
 sent.result()
-print(*loader._workers._pool._processes, flush=True)
+print(*loader._loaders._pool._processes, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 

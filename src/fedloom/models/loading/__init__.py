@@ -1,1 +1,1 @@
-"""Loading of samples: costly preprocessing in worker processes ahead of its use, and its results in a cache on disk."""
+"""Loading of samples: costly preprocessing in loader processes ahead of its use, and its results in a cache on disk."""

@@ -15,7 +15,7 @@ FORMAT = 1
 
 
 class Reading(Protocol):
-    """Preprocesses a sample's media, on the CPU and without a model's weights; worker processes get a pickled copy."""
+    """Preprocesses a sample's media, on the CPU and without a model's weights; loader processes get a pickled copy."""
 
     @property
     def settings(self) -> str:

@@ -1,4 +1,4 @@
-"""Worker processes that preprocess samples."""
+"""Loader processes that preprocess samples."""
 
 import multiprocessing
 import os
@@ -12,40 +12,40 @@ from dataclasses import replace
 from fedloom.core.new_process import without_main
 from fedloom.data.media.sample_files import MediaFiles
 from fedloom.data.sample import Sample
-from fedloom.models.loading import worker
+from fedloom.models.loading import loader_process
 from fedloom.models.loading.reading import Reading
 
 PRELOADED = (
     "fedloom.models.loading.quiet_server",
-    *("fedloom.models.loading.worker", "fedloom.models.encoders.readers", "PIL.Image", "soundfile"),
+    *("fedloom.models.loading.loader_process", "fedloom.models.encoders.readers", "PIL.Image", "soundfile"),
     *("transformers.image_processing_backends", "transformers.processing_utils"),
 )
-"""Modules that the server of new workers imports once for all of them."""
+"""Modules that the server of new loaders imports once for all of them."""
 _HAS_SERVER = "forkserver" in multiprocessing.get_all_start_methods()
 
 
 def start_server() -> None:
-    """Start the server of new workers, once a process, without waiting: it imports what they need while this process goes on."""
+    """Start the server of new loaders, once a process, without waiting: it imports what they need while this process goes on."""
     if _HAS_SERVER:
         from multiprocessing import forkserver
 
         forkserver.set_forkserver_preload(list(PRELOADED))
-        with suppress(OSError):  # the start of the first worker says why
+        with suppress(OSError):  # the start of the first loader says why
             forkserver.ensure_running()
 
 
-class Workers:
+class LoaderPool:
     """`count` processes, started when the first sample is sent; none of them is forked from this process and its threads."""
 
     def __init__(self, count: int, reading: Reading) -> None:
         self.count = count
         self.ready = False
-        """Whether a worker has answered; until then, samples are read in this process. The first start waits for the server."""
+        """Whether a loader has answered; until then, samples are read in this process. The first start waits for the server."""
         self.lost = False
         """Whether the processes could not be started, or died; samples are then read in this process."""
         start_server()
         context = multiprocessing.get_context("forkserver" if _HAS_SERVER else "spawn")
-        self._pool = ProcessPoolExecutor(count, context, worker.start, (reading,))
+        self._pool = ProcessPoolExecutor(count, context, loader_process.start, (reading,))
         weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
     def send(self, sample: Sample) -> "Future[bytes | None] | None":
@@ -56,7 +56,7 @@ class Workers:
         try:
             light = replace(sample, modalities=files.portable(), meta={})
             with without_main():
-                sent = self._pool.submit(worker.read, light)
+                sent = self._pool.submit(loader_process.read, light)
             sent.add_done_callback(self._answered)
             return sent
         except (BrokenProcessPool, OSError) as error:
@@ -81,7 +81,7 @@ class Workers:
     def _lose(self, error: Exception) -> None:
         """Do without the processes, which cannot start, or were killed, for lack of memory perhaps; say so once."""
         if not self.lost:
-            said = f"samples are read without worker processes from here on ({error}); fewer engine.loaders need less memory"
+            said = f"samples are read without loader processes from here on ({error}); fewer engine.loaders need less memory"
             print(said, file=sys.stderr, flush=True)
         self.lost = True
 

@@ -1,4 +1,4 @@
-"""The functions that run in a worker process."""
+"""The functions that run in a loader process."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ _readings: list[Reading] = []
 
 
 def start(reading: Reading) -> None:
-    """Set a new worker up: one thread, the arithmetic of the main process, no share in Ctrl-C, an end with its parent."""
+    """Set a new loader up: one thread, the arithmetic of the main process, no share in Ctrl-C, an end with its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
