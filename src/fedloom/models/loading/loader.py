@@ -13,8 +13,8 @@ from fedloom.data.media.sample_files import MediaFiles
 from fedloom.data.sample import Sample
 from fedloom.models.example_cache import ExampleCache
 from fedloom.models.loading.input_cache import InputCache
-from fedloom.models.loading.reading import Reading, reading_key, sample_key
 from fedloom.models.loading.loader_pool import LoaderPool, cores, start_server
+from fedloom.models.loading.reading import Reading, reading_key, sample_key
 
 FEW = 64
 """Samples that `auto` reads without loaders, whose start takes some seconds."""
