@@ -8,7 +8,7 @@ every client's reply by itself: T(W) = ceil(K / (c W)) t + K m s. The frozen fou
 
 import argparse
 import math
-from collections.abc import Sequence
+import sys
 
 
 def round_seconds(clients: int, cohort: int, workers: int, seconds: float, serial: float) -> float:
@@ -21,7 +21,7 @@ def half_way(clients: int, cohort: int, seconds: float, serial: float) -> float:
     return math.ceil(clients / cohort) * seconds / (clients * serial)
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(*words: str) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -38,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> None:
     parser.add_argument("--start", type=float, default=0.0, help="MB of the frozen foundation")
     parser.add_argument("--network", type=float, default=1000.0, help="MB a second to a node")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 8, 64])
-    given = parser.parse_args(args)
+    given = parser.parse_args(words)
     serial = given.megabytes * given.serial
     one = round_seconds(given.clients, given.cohort, 1, given.seconds, serial)
     print("workers   seconds a round   times one worker   busy")
@@ -55,4 +55,4 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

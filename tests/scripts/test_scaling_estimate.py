@@ -1,5 +1,7 @@
 """The estimate of a round's time on many workers."""
 
+import shlex
+
 import pytest
 
 from scripts.scaling_estimate import half_way, main, round_seconds
@@ -14,25 +16,8 @@ def test_training_is_shared_and_the_runs_own_work_is_not() -> None:
 
 
 def test_the_table_names_the_end_of_scaling(capsys) -> None:
-    main(
-        [
-            "--clients",
-            "64",
-            "--cohort",
-            "8",
-            "--seconds",
-            "2",
-            "--megabytes",
-            "2",
-            "--serial",
-            "0.005",
-            "--start",
-            "500",
-            "--workers",
-            "1",
-            "8",
-        ]
-    )
+    words = "--clients 64 --cohort 8 --seconds 2 --megabytes 2 --serial 0.005 --start 500 --workers 1 8"
+    main(*shlex.split(words))
     printed = capsys.readouterr().out
     assert "1              16.6                1.0    96%" in printed
     assert "8               2.6                6.3    76%" in printed
