@@ -170,6 +170,11 @@ def test_a_run_with_other_settings_than_its_file_needs_its_overrides(root: Path)
     assert "leave the override seed=1 out" in refused("add", folder, "--with", "seed=1")
 
 
+def test_settings_that_change_no_last_figure_need_not_be_the_files(root: Path) -> None:
+    folder = make_study(root, "evaluation.diagnostics=1", "engine.workers=2", "engine.threads=1")
+    assert ledger("add", folder).exit_code == 0
+
+
 def test_a_path_from_the_directory_of_the_runs_is_the_files(root: Path) -> None:
     file, line = root / "experiments/small/table1.yaml", "model: {projector_from: runs/first}\n"
     file.write_text(EXPERIMENT + line)

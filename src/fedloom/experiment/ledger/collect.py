@@ -24,8 +24,11 @@ from fedloom.federation.run_folder import RunFolder
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
 from fedloom.tasks.metrics.metric import metric_of
 
-WITHOUT_EFFECT = ("name", "description", "columns", "engine.threads", "engine.cohort")
-"""Settings that change no figure beyond rounding; threads are recorded on their own."""
+WITHOUT_EFFECT = (
+    *("name", "description", "columns", "evaluation.diagnostics"),
+    *("engine.threads", "engine.cohort", "engine.workers", "engine.loaders"),
+)
+"""Settings that change no figure of the last round beyond rounding; threads are recorded on their own."""
 
 
 def entry_of(
