@@ -20,7 +20,7 @@ from fedloom.experiment.settings import Experiment
 from fedloom.experiment.workers import make_worker
 from fedloom.federation.process_pool import ProcessPool
 from fedloom.federation.progress import Progress
-from fedloom.federation.worker import identity
+from fedloom.federation.worker import CohortWork, identity
 from fedloom.models import shared_weights
 from tests.processes import processes_below, running
 
@@ -66,17 +66,23 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_a_worker_killed_in_a_round_changes_nothing_but_a_note(local, tmp_path, monkeypatch) -> None:
     """FedEx merges residuals into the base, which the workers share."""
     kept: list[ProcessPool] = []
-    start = ProcessPool.open
+    killed: list[int] = []
+    start, send = ProcessPool.open, ProcessPool.send
     monkeypatch.setattr(ProcessPool, "open", lambda self, *given: kept.append(self) or start(self, *given))
+
+    def send_and_kill(self: ProcessPool, worker: int, cohort: CohortWork) -> None:
+        send(self, worker, cohort)
+        if cohort.at.number == 2 and not killed:
+            killed.append(worker)
+            os.kill(self._slots[worker].process.pid, signal.SIGKILL)
+
+    monkeypatch.setattr(ProcessPool, "send", send_and_kill)
     contents: list[bytes] = []
 
     def observe(progress: Progress) -> None:
         if progress.client is not None:
             region = kept[0]._region
             contents.append(hashlib.sha256(os.pread(region._file, region.nbytes, 0)).digest())
-            if progress.round == 2 and len(contents) == 4:
-                busy = next(w for w, slot in kept[0]._slots.items() if slot.state == "at work")
-                os.kill(kept[0].pids()[busy], signal.SIGKILL)
 
     run(Experiment.parse(fields(workers=2)), tmp_path / "run", observe=observe)
     assert end(tmp_path / "run") == local

@@ -171,6 +171,13 @@ def test_a_worker_with_other_data_or_adapters_is_refused(quick, federate, with_w
         federation.run()
 
 
+def test_workers_without_a_cohort_are_said(quick, federate, with_workers) -> None:
+    one = with_workers(quick("fedsa-lora", engine={"cohort": 2, "threads": 1}, **SMALL), 3, "three")
+    assert "2 of 3 workers have work: a round has 2 cohorts of 2 clients" in one.engine.model.notes
+    two = with_workers(quick("fedsa-lora", engine={"cohort": 2, "threads": 1}, **SMALL), 2, "two")
+    assert not any("workers have work" in note for note in two.engine.model.notes)
+
+
 def test_a_message_holds_each_tensor_once_and_keeps_its_bits() -> None:
     one = torch.randn(3, 4)
     message = {

@@ -206,12 +206,14 @@ def test_the_mean_gradient_is_that_of_the_batches(quick, federate) -> None:
     """One step at rate 0 (warm-up): the gradient that SCAFFOLD gets is the loss's own at the model that was sent."""
     federation = federate(quick("fedavg", **{**TASK, "training": {**TRAINING, "batch_size": 4}}))
     client, model = federation.clients["image-01"], federation.engine.model
+    model.root.double()
+    start = {n: t.double() for n, t in federation.state.shared.items()}
     from fedloom.models.training.loop import train_one
 
     job_ = LocalJob(
         client="image-01",
         examples=client.examples(model),
-        start=federation.state.shared,
+        start=start,
         names=frozenset(model.tensors),
         training=federation.experiment.training,
         seed=0,
@@ -221,12 +223,12 @@ def test_the_mean_gradient_is_that_of_the_batches(quick, federate) -> None:
         gradients=True,
     )
     outcome = train_one(model, job_)
-    model.load(federation.state.shared)
+    model.load(start)
     parameters = model.begin(job_.names)
     loss = model.loss([job_.examples[i] for i in next(job_.batches())])
     expected = torch.autograd.grad(loss, parameters)
     for name, gradient in zip(sorted(job_.names), expected, strict=True):
-        torch.testing.assert_close(outcome.gradients[name], gradient, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(outcome.gradients[name], gradient, rtol=1e-10, atol=1e-12)
     model.rest()
 
 

@@ -55,6 +55,9 @@ class RemoteEngine:
         self.site_list = site_list
         self._at = (0, 0)
 
+    def close(self) -> None:
+        """See `Engine.close`: sites run on."""
+
     def ask(
         self,
         method: Method,

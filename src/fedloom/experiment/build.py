@@ -127,6 +127,11 @@ def _built(
         engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
         experiment = experiment.model_copy(update={"engine": engine_settings})
     together = 1 if cohort == "off" else cohort
+    cohorts = -(-at_least(experiment.cohort.fraction, len(clients)) // together)
+    if pool is not None and cohorts < pool.count:
+        model.notes.append(
+            f"{cohorts} of {pool.count} workers have work: a round has {cohorts} cohorts of {together} clients"
+        )
     wire, limits = experiment.engine.wire, experiment.firewall
     engine: Engine
     if pool is None:

@@ -200,3 +200,6 @@ class _Altered:
         backward = {client: payloads[client] for client in sorted(payloads, reverse=True)}
         replies = self.inner.ask(method, request, backward, at, done, received)
         return [reply for reply in replies if reply.client != self.lost]
+
+    def close(self) -> None:
+        self.inner.close()

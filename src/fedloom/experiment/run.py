@@ -1,8 +1,8 @@
 """Runs an experiment: builds the federation, runs it, and writes summary, model, samples and report."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +35,6 @@ from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Observer, Progress
 from fedloom.federation.run_events import recorded
 from fedloom.federation.run_folder import RunFolder
-from fedloom.federation.workers_engine import WorkersEngine
 from fedloom.models.adapter_folder import NOTE
 from fedloom.models.base import Trainable
 from fedloom.tasks.base import Task
@@ -120,7 +119,7 @@ def run(
             raise ExperimentError("there is no run to resume without a folder; name it in out")
         tracking = Tracking(experiment.track, None)
         federation = build(experiment, None, _called(callbacks, observe, tracking))
-        with closed_engine(federation), tracking.watching():
+        with closing(federation.engine), tracking.watching():
             track(federation, tracking)
             federation.run()
             return finish(federation, tracking=tracking)
@@ -135,7 +134,8 @@ def run(
         checkpoint = folder.last() if resume else None
         experiment = with_workers(experiment)
         clients = load_clients(experiment)
-        federation = ending.enter_context(closed_engine(build_from(experiment, clients, folder, observe)))
+        federation = build_from(experiment, clients, folder, observe)
+        ending.enter_context(closing(federation.engine))
         federation.check()
         assert isinstance(federation.experiment, Experiment)  # noqa: S101
         begun_with = provenance.gather(federation.experiment, clients, federation.engine.model)
@@ -158,16 +158,6 @@ def run(
             write_gallery(folder, federation.evaluator.tests, federation.experiment.evaluation.samples)
             federation.run()
             return finish(federation, tracking=tracking)
-
-
-@contextmanager
-def closed_engine(federation: Federation) -> Iterator[Federation]:
-    """End the federation's workers at the end, if it has any."""
-    try:
-        yield federation
-    finally:
-        if isinstance(federation.engine, WorkersEngine):
-            federation.engine.close()
 
 
 def finish(

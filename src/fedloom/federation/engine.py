@@ -36,3 +36,6 @@ class Engine(Protocol):
 
         An engine writes to no tensor of `payloads`, which several clients may share.
         """
+
+    def close(self) -> None:
+        """End what the engine has started, such as workers."""

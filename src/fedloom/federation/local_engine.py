@@ -110,15 +110,37 @@ class LocalEngine:
                         outcomes |= self._train({name: jobs[name]})
         return {name: outcomes[name] for name in jobs}
 
+    def close(self) -> None:
+        """See `Engine.close`."""
+
     def _ask_one(self, client: Client, method: Method, request: str, payload: Payload, at: Round) -> Reply:
-        try:
-            payload = Payload.decode(payload.encode(), self.limits) if self.wire else payload.detached()
-            answer = client.answer(method, request, payload, self.model, self.training, at, pause)
-            return Reply(client.name, Payload.decode(answer.encode(), self.limits) if self.wire else answer)
-        except DiskError:  # the server's own disk, not the client
-            raise
-        except Exception as error:  # any error at a client counts as its refusal
-            return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
+        def answer(arrived: Payload) -> Payload:
+            return client.answer(method, request, arrived, self.model, self.training, at, pause)
+
+        return replied(client.name, payload.detached(), answer, self.limits if self.wire else None)
+
+
+def replied(name: str, payload: Payload, answer: Callable[[Payload], Payload], wire: Limits | None) -> Reply:
+    """A client's reply to a payload; with `wire`, both pass through their bytes within these limits.
+
+    An exception in a client becomes a reply with the error. Raises DiskError, which is the server's own disk and not the client.
+    """
+    try:
+        answered = answer(payload if wire is None else Payload.decode(payload.encode(), wire))
+        return Reply(name, answered if wire is None else Payload.decode(answered.encode(), wire))
+    except DiskError:
+        raise
+    except Exception as error:  # any error at a client counts as its refusal
+        return Reply(name, error=in_words(error))
+
+
+def in_words(error: Exception) -> str:
+    """An error of a client's function, for its reply."""
+    return str(error) if isinstance(error, RaisedError) else f"raised {type(error).__name__}: {error}"
+
+
+class RaisedError(Exception):
+    """An error of a client's function in another process, in words."""
 
 
 def pause(job: LocalJob) -> Outcome:

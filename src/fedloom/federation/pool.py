@@ -1,10 +1,12 @@
 """The pool protocol: some workers, each in a process of its own, reached by number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from fedloom.federation.worker import CohortWork, Identity, Results
+from fedloom.core.errors import ExperimentError
+from fedloom.core.tensor_messages import Packed, pack
+from fedloom.federation.worker import CohortWork, Identity, Results, Worker
 from fedloom.models.base import Trainable
 
 
@@ -32,6 +34,19 @@ class Lost:
 
 
 Event = Ready | Answered | Lost
+Make = Callable[[int], Worker]
+"""Builds the worker of a number, in the worker's process."""
+
+
+def packed(make: Make) -> Packed:
+    """The message that builds a worker. Raises ExperimentError for one that cannot be sent to a process."""
+    try:
+        return pack(make)
+    except Exception as error:  # whatever the objects of a user's experiment raise
+        raise ExperimentError(
+            f"engine.workers: the experiment cannot be sent to a process of its own ({type(error).__name__}: {error}); train in "
+            "this one"
+        ) from error
 
 
 class Pool(Protocol):

@@ -2,11 +2,10 @@
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -18,17 +17,14 @@ import torch
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.hf_logging import quiet_process
 from fedloom.core.new_process import without_main
-from fedloom.core.tensor_messages import receive, send
-from fedloom.federation.pool import Answered, Event, Lost, Ready
-from fedloom.federation.worker import CohortWork, Identity, Results, Worker
+from fedloom.core.tensor_messages import Packed, receive, send, unpack
+from fedloom.federation.pool import Answered, Event, Lost, Make, Ready, packed
+from fedloom.federation.worker import CohortWork, Identity, Results
 from fedloom.models.base import Trainable
 from fedloom.models.shared_weights import Region, SharedWeights, borrow, share
 
 STARTS = 3
 """Starts in a row in which a worker may end before it is ready."""
-
-Make = Callable[[int], Worker]
-"""Builds the worker of a number; a picklable function, called in the worker's process."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +61,7 @@ class ProcessPool:
     def __init__(self, make: Make, count: int) -> None:
         """Raises ExperimentError where `make` cannot be sent to a process."""
         self.count = count
-        try:
-            self._make = pickle.dumps(make)
-        except Exception as error:  # whatever the objects of a user's experiment raise
-            raise ExperimentError(
-                f"engine.workers: the experiment cannot be sent to a process ({type(error).__name__}: {error}); leave it out"
-            ) from error
+        self._make = packed(make)
         self._failed = [0] * count
         self._opening: _Opening | None = None
         self._region: Region | None = None
@@ -188,7 +179,7 @@ def _end(slots: dict[int, _Slot]) -> None:
     slots.clear()
 
 
-def _main(pipe: Connection, make: bytes, worker: int) -> None:
+def _main(pipe: Connection, make: Packed, worker: int) -> None:
     """A worker's process: serves cohorts until the pipe is closed; the parent handles interrupts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     quiet_process()
@@ -200,9 +191,9 @@ def _main(pipe: Connection, make: bytes, worker: int) -> None:
             send(pipe, _Ended(str(error), isinstance(error, DiskError)))
 
 
-def _serve(pipe: Connection, make: bytes, number: int) -> None:
+def _serve(pipe: Connection, make: Packed, number: int) -> None:
     with _importing():
-        build: Make = pickle.loads(make)  # noqa: S301 - from the process that has started this one
+        build: Make = unpack(make)
     worker = build(number)
     opening: _Opening = receive(pipe)
     worker.check(opening.expected)

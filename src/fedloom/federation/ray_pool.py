@@ -4,7 +4,6 @@ Needs the extra `fedloom[ray]`, on all nodes, and the run's files at the same pa
 """
 
 import os
-import pickle
 import socket
 import warnings
 from collections import OrderedDict
@@ -24,8 +23,7 @@ from fedloom.core.hf_logging import quiet_process
 from fedloom.core.payload import Payload
 from fedloom.core.tensor_files import bytes_of
 from fedloom.core.tensor_messages import Packed, pack, unpack
-from fedloom.federation.pool import Answered, Event, Lost, Ready
-from fedloom.federation.process_pool import Make
+from fedloom.federation.pool import Answered, Event, Lost, Make, Ready, packed
 from fedloom.federation.worker import CohortWork, Identity, Results, Worker
 from fedloom.models import shared_weights
 from fedloom.models.base import Trainable
@@ -118,12 +116,7 @@ class RayPool:
                 f"engine.workers: the Ray cluster has room for {most} workers of {reserved.cpus:g} CPUs and {reserved.gpus:g} "
                 f"GPUs, not for {count}"
             )
-        try:
-            self._make = pickle.dumps(make)
-        except Exception as error:  # whatever the objects of a user's experiment raise
-            raise ExperimentError(
-                f"engine.name: the experiment cannot be sent to a worker ({type(error).__name__}: {error})"
-            ) from error
+        self._make = _in_store(packed(make))
         self._group = self._ray.util.placement_group([reserved.bundle] * count, strategy="SPREAD")
         self._opening: tuple[Any, Identity] | None = None
         self._device: torch.device | str = "cpu"
@@ -230,7 +223,7 @@ class RayPool:
 class RayWorker:
     """A worker as a Ray actor."""
 
-    def __init__(self, make: bytes, number: int, directory: str) -> None:
+    def __init__(self, make: Message, number: int, directory: str) -> None:
         self._make, self._number, self._directory = make, number, directory
         self._worker: Worker | None = None
 
@@ -239,7 +232,7 @@ class RayWorker:
         quiet_process()
         with suppress(OSError):  # other machines may have no such folder; absolute paths need none
             os.chdir(self._directory)
-        build: Make = pickle.loads(self._make)  # noqa: S301 - from the run that has started this actor
+        build: Make = _read(self._make, "cpu")
         worker = build(self._number)
         worker.check(expected)
         if worker.model.device.type == "cpu":
@@ -259,8 +252,11 @@ class RayWorker:
 
 
 def _message(value: Any) -> Message:
-    packed = pack(value)
-    return packed.data, [_stored(t) for t in packed.tensors]
+    return _in_store(pack(value))
+
+
+def _in_store(message: Packed) -> Message:
+    return message.data, [_stored(t) for t in message.tensors]
 
 
 def _read(message: Message, device: torch.device | str) -> Any:

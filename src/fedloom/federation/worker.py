@@ -10,7 +10,7 @@ from torch import Tensor
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.tensor_files import digest_of
 from fedloom.federation.client import Call, Client, Served
-from fedloom.federation.local_engine import LocalEngine, pause
+from fedloom.federation.local_engine import LocalEngine, in_words, pause
 from fedloom.federation.settings import Round
 from fedloom.methods import Method
 from fedloom.models.base import Trainable
@@ -28,7 +28,7 @@ class CohortWork:
 
 @dataclass(frozen=True)
 class Failed:
-    """What a client's function raised, in words."""
+    """An error of a client's function, in words."""
 
     reason: str
 
@@ -98,4 +98,4 @@ class Worker:
         except DiskError:  # this machine's disk, not the client
             raise
         except Exception as error:  # any error at a client counts as its refusal
-            return name, Failed(f"raised {type(error).__name__}: {error}")
+            return name, Failed(in_words(error))

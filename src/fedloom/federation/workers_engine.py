@@ -14,10 +14,9 @@ from typing import Any
 from greenlet import getcurrent, greenlet
 
 from fedloom.core.activity import tell
-from fedloom.core.errors import DiskError
 from fedloom.core.payload import Limits, Payload, Reply
 from fedloom.federation.client import Call, Client, Served
-from fedloom.federation.local_engine import Done
+from fedloom.federation.local_engine import Done, RaisedError, replied
 from fedloom.federation.pool import Answered, Lost, Pool
 from fedloom.federation.settings import Round
 from fedloom.federation.worker import CohortWork, Failed, Results, identity
@@ -37,10 +36,6 @@ class _Task:
     lost: int = 0
     began: float = 0.0
     notes: list[str] = field(default_factory=list)
-
-
-class _RaisedError(Exception):
-    """What a client's function raised in a worker, in words."""
 
 
 class WorkersEngine:
@@ -166,7 +161,7 @@ class _Ask:
         for name, result in results.items():
             resume = self.paused[name]
             if isinstance(result, Failed):
-                self._go_on(task, name, partial(resume.throw, _RaisedError(result.reason)))
+                self._go_on(task, name, partial(resume.throw, RaisedError(result.reason)))
             else:
                 self._go_on(task, name, partial(resume.switch, result))
 
@@ -183,22 +178,17 @@ class _Ask:
             alone = [_Task([n], {n: task.calls[n]}, 0, task.began, [*task.notes, note]) for n in names]
             self.due.extendleft(reversed(alone))
         else:
-            error = _RaisedError(f"lost: its worker {reason}, {task.lost} times")
+            error = RaisedError(f"lost: its worker {reason}, {task.lost} times")
             self._go_on(task, names[0], partial(self.paused[names[0]].throw, error))
 
     def _ask_one(self, client: Client) -> Reply:
-        wire, limits, payload = self.engine.wire, self.engine.limits, self.payloads[client.name]
-        try:
-            if wire:
-                payload = Payload.decode(payload.encode(), limits)
-            answer = client.answered(self.method, self.request, payload, self.at, _serve)
-            return Reply(client.name, Payload.decode(answer.encode(), limits) if wire else answer)
-        except DiskError:  # the server's own disk, not the client
-            raise
-        except _RaisedError as error:
-            return Reply(client.name, error=str(error))
-        except Exception as error:  # any error at a client counts as its refusal
-            return Reply(client.name, error=f"raised {type(error).__name__}: {error}")
+        def answer(arrived: Payload) -> Payload:
+            return client.answered(self.method, self.request, arrived, self.at, _serve)
+
+        engine = self.engine
+        return replied(
+            client.name, self.payloads[client.name], answer, engine.limits if engine.wire else None
+        )
 
 
 def _serve(call: Call) -> Served:
