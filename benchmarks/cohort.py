@@ -16,12 +16,13 @@ AdamW divides the rounding noise of an almost zero gradient by itself, so that s
 the note gives this difference, absolute and relative to the change of the model.
 """
 
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
 from benchmarks.plain import Plain, average, difference, relative
 from benchmarks.report import Row, all_threads, clock, number_of_workers, tell
-from fedloom.experiment.run import build, closed_engine
+from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Progress
@@ -78,7 +79,7 @@ class Ours:
 
     def run(self) -> None:
         """Run all rounds; the last one includes an evaluation and is not counted."""
-        with closed_engine(self.federation):
+        with closing(self.federation.engine):
             self.federation.run()
 
     def _timed(self, *args: Any, **kwargs: Any) -> Any:

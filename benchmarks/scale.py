@@ -14,6 +14,7 @@ import os
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -57,7 +58,7 @@ def sources(clients: int, experiment: Any = None) -> list[Any]:
 
 def measure(clients: int, sampled: int, rounds: int, workers: int = 0) -> dict[str, float]:
     """Run the federation; seconds per round and resident bytes."""
-    from fedloom.experiment.run import build_from, closed_engine
+    from fedloom.experiment.run import build_from
     from fedloom.experiment.settings import Experiment
     from fedloom.federation.progress import Progress
     from fedloom.federation.run_folder import RunFolder
@@ -87,7 +88,7 @@ def measure(clients: int, sampled: int, rounds: int, workers: int = 0) -> dict[s
         federation = build_from(chosen, sources(clients), folder, observe, load=partial(sources, clients))
         if workers:
             pids += federation.engine.pool.pids()
-        with closed_engine(federation):
+        with closing(federation.engine):
             federation.run()
     return {
         "seconds": _fastest(seconds),
