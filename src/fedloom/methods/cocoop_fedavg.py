@@ -28,7 +28,7 @@ class CoCoOpFedAvg(CLIPMethod):
     combination: ClassVar[Combination] = "mean"
 
     length: int = LENGTH
-    chunk: int = Field(256, ge=1, description="texts that pass the tower together; changes no figure")
+    chunk: int = Field(1024, ge=1, description="texts that pass the tower together; changes no figure")
 
     @property
     def clip_adapter(self) -> ConditionalContext:

@@ -22,7 +22,7 @@ class ConditionalContext(Context):
     """Tensors `prompt/context` (m, d_text), `meta/first.*` (d/16, d) and `meta/second.*` (d_text, d/16)."""
 
     chunk: int = Field(
-        256, ge=1, description="text sequences that pass the tower together; changes no figure"
+        1024, ge=1, description="text sequences that pass the tower together; changes no figure"
     )
 
     def part(self, towers: Towers) -> Part:
@@ -52,22 +52,20 @@ class ConditionalPart(ContextPart):
         return value
 
     def logits(self, features: Tensor, names: Names, who: Who) -> Tensor:
-        """(B, C) from B C texts, `chunk` at a time; training recomputes them in the backward pass."""
+        """(B, C) from B C texts, `chunk` at a time; where there are more, training recomputes them in the backward pass."""
         self.rows = who.pictures
         shift = self.meta["second"](relu(self.meta["first"](features)))
         contexts = self.context(who)[list(who.of)] + shift[:, None]
         classes = min(self.chunk, len(names))
         pictures = max(1, self.chunk // classes)
+        recompute = torch.is_grad_enabled() and (len(contexts) > pictures or len(names) > classes)
         rows = []
         for b in range(0, len(contexts), pictures):
             f, own = features[b : b + pictures], contexts[b : b + pictures]
             columns = []
             for c in range(0, len(names), classes):
                 some = partial(self._products, names, slice(c, c + classes))
-                if torch.is_grad_enabled():
-                    columns.append(checkpoint(some, f, own, use_reentrant=False))
-                else:
-                    columns.append(some(f, own))
+                columns.append(checkpoint(some, f, own, use_reentrant=False) if recompute else some(f, own))
             rows.append(torch.cat(columns, 1))
         return self.towers.scale * torch.cat(rows)
 

@@ -23,6 +23,7 @@ class SiglipTowers(Towers):
     lead = 0
     has_patches = False
     one_place = False
+    causal = False
 
     def _read_sizes(self) -> None:
         self.width = self.clip.text_model.head.out_features
@@ -65,6 +66,7 @@ class DualEncoderTowers(Towers):
     """Any picture model and any text model of transformers with a projection each; families with a `Trunk` run block by block."""
 
     one_place = False
+    causal = False
 
     def _read_sizes(self) -> None:
         text, vision = self.clip.text_model, self.clip.vision_model.config

@@ -57,13 +57,7 @@ class ContextPart(Part):
             return tokens, self.towers.embed(tokens.ids)
 
         tokens, embeds = self.fixed(("names", names, self.length), make)
-        embeds, end = embeds[some], tokens.end[some]
-        count, classes = len(contexts), len(embeds)
-        wide = embeds.expand(count, -1, -1, -1)
-        learned = contexts[:, None].expand(-1, classes, -1, -1)
-        lead = self.towers.lead
-        whole = torch.cat([wide[:, :, :lead], learned, wide[:, :, lead + self.length :]], dim=2).flatten(0, 1)
-        return self.towers.text_features(whole, end.repeat(count)).view(count, classes, -1)
+        return self.towers.features_after(contexts, embeds[some], tokens.end[some])
 
 
 class LowRankContext(Context):

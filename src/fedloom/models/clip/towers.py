@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, scaled_dot_product_attention
+from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
+from fedloom.models.clip.causal_texts import features_after, keys_values, output
 from fedloom.models.plain_tokenizer import PlainTokenizer
 
 Tower = Literal["text", "vision"]
@@ -39,6 +40,8 @@ class Towers:
     """Whether single patches have features that texts compare with."""
     one_place: bool = True
     """Whether a feature is read at one position, so that the last block is needed there alone."""
+    causal: bool = True
+    """Whether a text's position sees only itself and what stands before it."""
     width: int
     """d, of the features."""
     patches: int
@@ -129,6 +132,16 @@ class Towers:
         """Token embeddings (R, L, d_text) of texts that end at `end` (R,) to unit text features (R, d)."""
         return self.text_out(self.run("text", self.text_in(embeds), end=end), end)
 
+    def features_after(self, contexts: Tensor, embeds: Tensor, end: Tensor) -> Tensor:
+        """Unit text features (N, C, d): each context (N, m, d_text) in the gap of texts (C, L, d_text), read at `end` (C,)."""
+        if self.causal:
+            return features_after(self, contexts, embeds, end)
+        count, classes, after = len(contexts), len(embeds), self.lead + contexts.shape[1]
+        texts = embeds.expand(count, -1, -1, -1)
+        learned = contexts[:, None].expand(-1, classes, -1, -1)
+        whole = torch.cat([texts[:, :, : self.lead], learned, texts[:, :, after:]], dim=2).flatten(0, 1)
+        return self.text_features(whole, end.repeat(count)).view(count, classes, -1)
+
     # Pictures.
 
     def vision_in(self, pixels: Tensor) -> Tensor:
@@ -188,20 +201,10 @@ class Towers:
 
     def _read_block(self, block: Any, hidden: Tensor, x: Tensor, end: Tensor | None) -> Tensor:
         """A block's output (R, 1, d) at the position x (R, 1, d) of `hidden`: only keys and values are of all positions."""
-        attention, normed = block.self_attn, block.layer_norm1(hidden)
-
-        def heads(states: Tensor) -> Tensor:
-            return states.view(*states.shape[:2], attention.num_heads, -1).transpose(1, 2)
-
-        query = heads(attention.q_proj(block.layer_norm1(x)))
-        key, value = heads(attention.k_proj(normed)), heads(attention.v_proj(normed))
         seen = None
         if end is not None:  # a text's end sees what stands before it
             seen = (torch.arange(hidden.shape[1], device=end.device) <= end[:, None])[:, None, None]
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=attention.scale)
-        out = x + attention.out_proj(mixed.transpose(1, 2).flatten(2))
-        result: Tensor = out + block.mlp(block.layer_norm2(out))
-        return result
+        return output(block, x, *keys_values(block, hidden), seen)
 
     def first_norm(self, tower: Tower, block: Any, x: Tensor) -> Tensor:
         """A block's input after its first LayerNorm."""
