@@ -48,6 +48,22 @@ def test_11_qr_svd_is_the_dense_svd(cohort, rank, split) -> None:
         assert cohort.close(A.double() @ A.double().T, torch.eye(rank, dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    "clients", [2, 5, 9]
+)  # 12, 30 and 54 directions in all: fewer than 24, between, more than 37
+def test_11_however_wide_the_cohort_it_is_the_dense_svd(clients) -> None:
+    """Where the stacked factors are as wide as the layer, their QR is left out."""
+    draw = torch.Generator().manual_seed(clients)
+    A = torch.randn(clients, 6, 37, generator=draw, dtype=torch.float64)
+    B = torch.randn(clients, 24, 6, generator=draw, dtype=torch.float64)
+    U = torch.einsum("koi,kij->oj", B, A) / clients
+    P, S, Q_t = torch.linalg.svd(U, full_matrices=False)
+    found = product(lora.flexlora(A, B, rank=5))
+    torch.testing.assert_close(found, (P[:, :5] * S[:5]) @ Q_t[:5], rtol=1e-10, atol=1e-10)
+    A_bar, B_bar, (R_B, R_A) = lora.fedex(A, B)
+    torch.testing.assert_close(B_bar @ A_bar + R_B @ R_A, U, rtol=1e-10, atol=1e-10)
+
+
 def test_11_lower_ranks_are_the_leading_part_of_higher_ones(cohort) -> None:
     A, B = lora.flexlora(cohort.A, cohort.B, cohort.p, rank=8)
     A3, B3 = lora.flexlora(cohort.A, cohort.B, cohort.p, rank=3)

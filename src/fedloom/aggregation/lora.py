@@ -5,7 +5,8 @@ y = W0 x + s B A x and U = Σ p_k B_k A_k is the update that the clients' mean w
 defines unequal ranks, `A` and `B` may be lists of (r_k, d_in) and (d_out, r_k). `scales[k]` is s_k / s where
 clients use different LoRA scales: it is folded into B_k first, and the result is to be used with s. bf16 and
 fp16 are computed in float32; results come back in the input's dtype, detached. All raise ValueError on
-shapes, ranks or weights that do not fit and on values that are not finite. No d_out x d_in matrix is formed.
+shapes, ranks or weights that do not fit and on values that are not finite. No d_out x d_in matrix is formed,
+except where an SVD's core is as large because Σ r_k reaches the layer's size.
 """
 
 from collections.abc import Sequence
@@ -231,15 +232,24 @@ def _residual(s: Stack, rows: Tensor, columns: Tensor, most: int, rank: int | No
 
 
 def _svd(rows: Tensor, columns: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The leading singular triples of `columns @ rows`, (d_out, q), (q,), (q, d_in), by QR of each."""
-    Q_B, R_B = torch.linalg.qr(columns)
-    Q_A, R_A = torch.linalg.qr(rows.T)
+    """The leading singular triples of `columns @ rows`, (d_out, q), (q,), (q, d_in), by QR of each factor that is narrow."""
+    Q_B, R_B = _narrowed(columns)
+    Q_A, R_A = _narrowed(rows.T)
     P, S, V_t = torch.linalg.svd(R_B @ R_A.T, full_matrices=False)
-    P, S, Q_t = Q_B @ P[:, :rank], S[:rank], V_t[:rank] @ Q_A.T
+    P, S, V_t = P[:, :rank], S[:rank], V_t[:rank]
+    P, Q_t = P if Q_B is None else Q_B @ P, V_t if Q_A is None else V_t @ Q_A.T
     # Signs are arbitrary in an SVD: fix them, so that client order and library do not show.
     peak = Q_t.gather(1, Q_t.abs().argmax(dim=1, keepdim=True)).squeeze(1)
     sign = torch.where(peak < 0, -torch.ones_like(S), torch.ones_like(S))
     return P * sign, S, sign[:, None] * Q_t
+
+
+def _narrowed(factor: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Q and R of a factor (d, n) with n < d; a wider one as it is, because its R would be no smaller."""
+    if factor.shape[1] >= factor.shape[0]:
+        return None, factor
+    Q, R = torch.linalg.qr(factor)
+    return Q, R
 
 
 def _positive(name: str, value: int) -> int:

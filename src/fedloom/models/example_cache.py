@@ -44,5 +44,7 @@ def nbytes(value: Any) -> int:
     if isinstance(value, Mapping):
         return size + sum(nbytes(v) for v in value.values())
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        if value and isinstance(value[0], int | float):  # token numbers and the like, thousands of them
+            return size + len(value) * sys.getsizeof(value[0])
         return size + sum(nbytes(v) for v in value)
     return size
