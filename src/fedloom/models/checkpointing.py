@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from fedloom.core.errors import ExperimentError
@@ -82,3 +83,10 @@ def _in_eval(
             block.training = True
 
     return checkpointed(run, *args)
+
+
+def recomputed(block: Any, run: Callable[..., Any], *args: Tensor) -> Any:
+    """`run(*args)`, a pass through a block beside its forward; computed again in the backward pass if the block checkpoints."""
+    if getattr(block, "gradient_checkpointing", False) and block.training and torch.is_grad_enabled():
+        return block._gradient_checkpointing_func(run, *args)
+    return run(*args)

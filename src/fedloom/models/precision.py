@@ -1,6 +1,6 @@
 """Precision of a frozen foundation, transfers to its device, and compilation of its frozen blocks."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
 from typing import Any, Literal, TypeVar, cast
@@ -64,6 +64,27 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def placed(values: Sequence[Any], device: torch.device) -> Tensor:
+    """A tensor of the values on `device`, brought there as by `moved`: no step waits for it."""
+    return moved(torch.tensor(values), device)
+
+
+def read_later(tensor: Tensor) -> Callable[[], list[float]]:
+    """The reading of a tensor (n,): a GPU copies it meanwhile, so that the reader waits for no work that was queued after it."""
+    if tensor.device.type != "cuda":
+        return tensor.tolist
+    here = torch.empty_like(tensor, device="cpu", pin_memory=True)
+    here.copy_(tensor, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def read() -> list[float]:
+        copied.synchronize()
+        return here.tolist()
+
+    return read
 
 
 def compile_frozen(root: torch.nn.Module, adapted: set[int], **options: Any) -> int:

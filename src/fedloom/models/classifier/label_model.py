@@ -13,6 +13,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable, means
 from fedloom.models.classifier import checkpoint as classifier_io
+from fedloom.models.precision import placed
 
 BODY, HEAD = "body", "head"
 
@@ -49,7 +50,7 @@ class LabelModel(Trainable):
     def loss(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> Tensor:
         """Mean cross entropy."""
         logits = self.logits(examples)
-        targets = torch.tensor([e.label for e in examples], device=logits.device)
+        targets = placed([e.label for e in examples], logits.device)
         return cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
 
     def losses(
@@ -61,10 +62,10 @@ class LabelModel(Trainable):
     ) -> Tensor:
         """Mean cross entropy of each owner's examples."""
         logits = self.logits(examples)
-        targets = torch.tensor([e.label for e in examples], device=logits.device)
+        targets = placed([e.label for e in examples], logits.device)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         each = cross_entropy(logits, targets, reduction="none")
-        return means(each, torch.tensor(owners, device=logits.device), count)
+        return means(each, placed(owners, logits.device), count)
 
     @torch.no_grad()
     def score(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> list[tuple[int, int]]:

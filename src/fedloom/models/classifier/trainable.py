@@ -23,7 +23,7 @@ from fedloom.models.lora.layers import LoRA, adapted_layers, attach, dropouts, n
 from fedloom.models.lora.targets import described
 from fedloom.models.merged import SHARD, merge
 from fedloom.models.plain_tokenizer import PlainTokenizer
-from fedloom.models.precision import in_precision
+from fedloom.models.precision import in_precision, placed
 from fedloom.models.unread_words import unread_share
 
 
@@ -153,9 +153,9 @@ class AdaptedClassifier(LabelModel):
         device = next(iter(self.tensors.values())).device
         fill = {"input_ids": self.tokenizer.pad_token_id}
         return {
-            name: torch.tensor(
+            name: placed(
                 [e.inputs[name] + [fill.get(name, 0)] * (longest - len(e.inputs[name])) for e in examples],
-                device=device,
+                device,
             )
             for name in examples[0].inputs
         }

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from fedloom.models.clip.adapter import CLIPAdapter, Names, Part, Single, Who, products, spaced
+from fedloom.models.clip.causal_texts import features_after
 
 if TYPE_CHECKING:
     from fedloom.models.clip.towers import Tokens, Towers
@@ -57,7 +58,7 @@ class ContextPart(Part):
             return tokens, self.towers.embed(tokens.ids)
 
         tokens, embeds = self.fixed(("names", names, self.length), make)
-        return self.towers.features_after(contexts, embeds[some], tokens.end[some])
+        return features_after(self.towers, contexts, embeds[some], tokens.end[some])
 
 
 class LowRankContext(Context):

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fedloom.core.errors import ExperimentError
-from fedloom.models.clip.causal_texts import features_after, keys_values, output
+from fedloom.models.clip.block import keys_values, output
 from fedloom.models.plain_tokenizer import PlainTokenizer
 
 Tower = Literal["text", "vision"]
@@ -131,16 +131,6 @@ class Towers:
     def text_features(self, embeds: Tensor, end: Tensor) -> Tensor:
         """Token embeddings (R, L, d_text) of texts that end at `end` (R,) to unit text features (R, d)."""
         return self.text_out(self.run("text", self.text_in(embeds), end=end), end)
-
-    def features_after(self, contexts: Tensor, embeds: Tensor, end: Tensor) -> Tensor:
-        """Unit text features (N, C, d): each context (N, m, d_text) in the gap of texts (C, L, d_text), read at `end` (C,)."""
-        if self.causal:
-            return features_after(self, contexts, embeds, end)
-        count, classes, after = len(contexts), len(embeds), self.lead + contexts.shape[1]
-        texts = embeds.expand(count, -1, -1, -1)
-        learned = contexts[:, None].expand(-1, classes, -1, -1)
-        whole = torch.cat([texts[:, :, : self.lead], learned, texts[:, :, after:]], dim=2).flatten(0, 1)
-        return self.text_features(whole, end.repeat(count)).view(count, classes, -1)
 
     # Pictures.
 

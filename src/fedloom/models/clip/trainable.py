@@ -24,7 +24,7 @@ from fedloom.models.clip.adapter import CLIPAdapter, Names, Who
 from fedloom.models.clip.reading import PictureReading
 from fedloom.models.clip.towers import Towers
 from fedloom.models.image_processing import Pixels
-from fedloom.models.precision import in_precision, moved
+from fedloom.models.precision import in_precision, moved, placed
 from fedloom.models.shared_features import Prefix
 
 
@@ -183,13 +183,13 @@ class AdaptedCLIP(Trainable):
         feats = self._stacked(examples, features)
         who = Who.owned(owners)
         logits, extra = self.part.learn(feats, self.classes.base, who)
-        labels = torch.tensor([e.label for e in examples], device=logits.device)
+        labels = placed([e.label for e in examples], logits.device)
         each = cross_entropy(logits, labels, reduction="none")
-        owner = torch.tensor(owners, device=logits.device)
+        owner = placed(owners, logits.device)
         losses = means(each, owner, count)
         if extra is None:
             return losses
-        return losses.index_add(0, torch.tensor(sorted(set(owners)), device=logits.device), extra)
+        return losses.index_add(0, placed(sorted(set(owners)), logits.device), extra)
 
     @torch.no_grad()
     def score(

@@ -30,7 +30,7 @@ from fedloom.models.mllm.projector import new_projector
 from fedloom.models.mllm.prompt import assemble, sentences
 from fedloom.models.output_layer import feed_contiguous
 from fedloom.models.plain_tokenizer import PlainTokenizer
-from fedloom.models.precision import arithmetic, moved
+from fedloom.models.precision import arithmetic, moved, placed
 from fedloom.models.weights import Weights
 
 Features = Sequence[Mapping[str, Tensor]]
@@ -308,14 +308,14 @@ class MLLM(nn.Module):
             for key in keys.split("+"):
                 slots_of[modality_of(key)].append((slot, key))
         soft = embeds.new_zeros(len(plan.slots), self.config.tokens, embeds.shape[-1])
-        for name, placed in sorted(slots_of.items()):
-            slots = [slot for slot, _ in placed]
-            encoded = torch.stack([features[plan.slots[slot][0]][key] for slot, key in placed])
+        for name, filled in sorted(slots_of.items()):
+            slots = [slot for slot, _ in filled]
+            encoded = torch.stack([features[plan.slots[slot][0]][key] for slot, key in filled])
             encoded = moved(encoded, self.device)
             self.rows = RowMap([plan.slots[s][0] for s in slots])
             value = self.project(name, encoded).to(embeds.dtype)
-            soft = soft.index_add(0, torch.tensor(slots, device=soft.device), value)
-        where = (plan.soft_rows.to(soft.device), plan.soft_cols.to(soft.device))
+            soft = soft.index_add(0, placed(slots, soft.device), value)
+        where = (moved(plan.soft_rows, soft.device), moved(plan.soft_cols, soft.device))
         return embeds.index_put(where, soft.flatten(0, 1))
 
     def _greedy(self, embeds: Tensor, mask: Tensor, max_new_tokens: int) -> Tensor:

@@ -38,7 +38,7 @@ from fedloom.models.mllm.layout import length_of
 from fedloom.models.mllm.media import MediaReading
 from fedloom.models.mllm.mllm import MLLM, MLLMExample
 from fedloom.models.mllm.token_counts import count_tokens
-from fedloom.models.precision import in_precision
+from fedloom.models.precision import in_precision, placed
 from fedloom.models.shared_features import Prefix
 from fedloom.models.unread_words import unread_share
 
@@ -195,7 +195,7 @@ class AdaptedMLLM(Trainable):
         """Mean negative log-likelihood of each owner's answer tokens, those of earlier answers too."""
         out = self.mllm(examples, features)
         logits = out.logits if out.logits.dtype == torch.float64 else out.logits.float()
-        owner = torch.tensor(owners, device=logits.device)[out.index]
+        owner = placed(owners, logits.device)[out.index]
         return means(cross_entropy(logits, out.labels, reduction="none"), owner, count)
 
     @in_precision

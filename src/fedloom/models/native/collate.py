@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from fedloom.models.native.prompt import NativeExample
+from fedloom.models.precision import moved
 
 TIMES = ("second_per_grid_ts",)
 """Inputs from which positions are counted."""
@@ -98,6 +99,6 @@ def _padded(part: Tensor, shape: Sequence[int]) -> Tensor:
 def moved_to(inputs: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
     """The tensors on `device`, floating ones in `dtype` but for times."""
     return {
-        n: t.to(device, dtype if t.is_floating_point() and n not in TIMES else t.dtype)
+        n: moved(t.to(dtype) if t.is_floating_point() and n not in TIMES else t, device)
         for n, t in inputs.items()
     }

@@ -43,7 +43,7 @@ from fedloom.models.native.reading import NativeReading, example_of
 from fedloom.models.native.rows import RowHooks
 from fedloom.models.native.whole import save_whole
 from fedloom.models.output_layer import feed_contiguous
-from fedloom.models.precision import arithmetic, in_precision
+from fedloom.models.precision import arithmetic, in_precision, moved, placed
 
 
 class NativeMLLM(Trainable):
@@ -203,7 +203,7 @@ class NativeMLLM(Trainable):
     ) -> Tensor:
         """Mean negative log-likelihood of each owner's answer tokens, those of earlier answers too."""
         logits, labels, index = self._answers(examples)
-        owner = torch.tensor(owners, device=index.device)[index]
+        owner = placed(owners, index.device)[index]
         return means(cross_entropy(_wide(logits), labels, reduction="none"), owner, count)
 
     @in_precision
@@ -341,12 +341,12 @@ class NativeMLLM(Trainable):
             with self.mixed_by_prompts("llm", own) if mixed else nullcontext():
                 batch = self._collate(own, answers=True, earlier=earlier)
                 keep, column = torch.unique(batch.predict, return_inverse=True)
-                out = self._forward(batch, logits_to_keep=keep.to(self.device))
+                out = self._forward(batch, logits_to_keep=moved(keep, self.device))
             if out.logits.shape[1] != len(keep):  # some classes take the option and ignore it
                 column = batch.predict
             parts.append((out.logits[batch.rows, column], batch.labels, torch.tensor(members)[batch.rows]))
         logits, labels, index = (torch.cat(part) for part in zip(*parts, strict=True))
-        return logits, labels.to(self.device), index.to(self.device)
+        return logits, moved(labels, self.device), moved(index, self.device)
 
     def _passes(self, examples: Sequence[NativeExample]) -> list[list[int]]:
         """Indices of the examples of each pass: all of them, or one kind at a time in a family without a row in the table."""

@@ -25,6 +25,7 @@ from fedloom.data.sources.labelled import as_texts
 from fedloom.models.base import Trainable, means
 from fedloom.models.own.architectures import Architecture, raw_input, save_architecture
 from fedloom.models.own.readers import BankReading, Reader
+from fedloom.models.precision import moved, placed
 
 PUBLIC, KNOWLEDGE = "public", "knowledge"
 """Groups of the public items, and of the knowledge about them; every client has both."""
@@ -173,7 +174,7 @@ class ModelBank(Trainable):
         like = self.current.net.head.weight
         reader = self._reader_of[group_name(self.current.name)]
         inputs = [e.inputs[reader] for e in examples]
-        stacked = {n: torch.stack([own[n] for own in inputs]).to(like.device) for n in inputs[0]}
+        stacked = {n: moved(torch.stack([own[n] for own in inputs]), like.device) for n in inputs[0]}
         stacked = {n: t.to(like.dtype) if t.is_floating_point() else t for n, t in stacked.items()}
         outputs: tuple[Tensor, Tensor] = self.current.net(stacked)
         return outputs
@@ -187,9 +188,9 @@ class ModelBank(Trainable):
     ) -> Tensor:
         """See Trainable: mean cross-entropy of each owner's examples."""
         logits, _ = self.outputs(examples)
-        labels = torch.tensor([e.label for e in examples], device=logits.device)
+        labels = placed([e.label for e in examples], logits.device)
         each = cross_entropy(logits, labels, reduction="none")
-        return means(each, torch.tensor(owners, device=logits.device), count)
+        return means(each, placed(owners, logits.device), count)
 
     @torch.no_grad()
     def inferred(

@@ -7,6 +7,7 @@ client has its own loss, gradient norm, optimiser state, step count and dropout 
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from math import isfinite
 from operator import itemgetter
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from fedloom.core.payload import group_of
 from fedloom.models.base import Trainable
 from fedloom.models.loading.examples import taken
+from fedloom.models.precision import moved, read_later
 from fedloom.models.training.loop import LocalJob, Outcome, blown_up, mean_loss
 from fedloom.models.training.settings import micro_batches
 from fedloom.models.training.stacked_layers import AdapterStack
@@ -109,6 +111,7 @@ class _Run:
         order = [n for n in self.stack.tensors if n in chosen]
         features, groups = self._features(), [group_of(n) for n in order]
         of_group = dict(zip(groups, order, strict=True))  # one rate for all of a group's tensors
+        before: Callable[[], None] | None = None
         for step in range(max(s.steps for s in stages)):
             active = [k for k, s in enumerate(stages) if s.steps > step and k not in self.failed]
             if step == 0 or self.jobs[0].training.by_step:
@@ -117,8 +120,12 @@ class _Run:
                     for j, at in zip(self.jobs, self.at, strict=True)
                 ]
                 optimiser.at_rates([[own[g] for g in groups] for own in rates])
-            if active:
-                self._step(active, names, optimiser, features)
+            note = self._step(active, names, optimiser, features) if active else None
+            if before is not None:  # the losses of a step are read while a GPU computes the next one
+                before()
+            before = note
+        if before is not None:
+            before()
         self.at = [at + s.steps for at, s in zip(self.at, stages, strict=True)]
 
     def _optimiser(self, parameters: Sequence[nn.Parameter]) -> Stacked:
@@ -188,11 +195,12 @@ class _Run:
         names: Sequence[frozenset[str]],
         optimiser: Stacked,
         features_of: Features,
-    ) -> None:
+    ) -> Callable[[], None]:
+        """One step of the active clients. The result notes their losses, and who fails leaves the batch from then on."""
         optimiser.zero_grad()
         accumulate = self.jobs[0].training.accumulate
         parts = {k: micro_batches(next(self.streams[k]), accumulate) for k in active}
-        whole = torch.zeros(len(self.jobs), dtype=torch.float64)
+        whole: float | Tensor = 0.0
         moves = torch.tensor(False)
         for number in range(max(map(len, parts.values()))):
             now = [(k, own) for k in active for own in parts[k][number : number + 1]]
@@ -203,7 +211,7 @@ class _Run:
             batch = [example for k, own in now for example in taken(self.jobs[k].examples, own)]
             losses = self.model.losses(batch, owners, len(self.jobs), features)
             if accumulate > 1:
-                losses = losses * self._shares(parts, number).to(losses)
+                losses = losses * moved(self._shares(parts, number).to(losses.dtype), losses.device)
             total = losses.sum()
             for k in active if number == 0 else ():
                 penalty = self.jobs[k].penalty
@@ -211,7 +219,9 @@ class _Run:
                     total = total + penalty({n: self.stack.tensors[n][k] for n in sorted(names[k])})
             total.backward()  # type: ignore[no-untyped-call]
             moves = moves | self.stack.took_part(names)
-            whole = whole + losses.detach().cpu()
+            whole = whole + losses.detach().to(
+                torch.float32 if losses.device.type == "mps" else torch.float64
+            )
         if self.jobs[0].gradients:
             for name, parameter in self.stack.tensors.items():
                 if parameter.requires_grad and parameter.grad is not None:
@@ -222,7 +232,14 @@ class _Run:
         if self.jobs[0].penalty is not None:  # it also moves tensors that were applied to no row
             moves |= optimiser.touched()
         optimiser.step(moves)
-        for k, loss in zip(active, whole[list(active)].tolist(), strict=True):
-            self.losses[k].append(loss)
-            if not torch.isfinite(torch.tensor(loss)):
-                self.failed[k] = blown_up(loss)
+        assert isinstance(whole, Tensor)  # noqa: S101 - some client is active
+        read = read_later(whole)
+
+        def note() -> None:
+            losses = read()
+            for k in active:
+                self.losses[k].append(losses[k])
+                if not isfinite(losses[k]):
+                    self.failed.setdefault(k, blown_up(losses[k]))
+
+        return note

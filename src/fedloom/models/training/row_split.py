@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from fedloom.models.precision import moved
+
 
 @dataclass(frozen=True)
 class Split:
@@ -34,11 +36,12 @@ class Split:
         if not bool((counts == longest).all()):
             first = counts.cumsum(0) - counts
             within = torch.arange(longest)[None].minimum(counts[:, None] - 1)
-            take = (first[:, None] + within).flatten().to(device)
+            take = (first[:, None] + within).flatten()
             own = torch.arange(len(present)).repeat_interleave(counts)
-            back = (own * longest + torch.arange(len(rows)) - first[own]).to(device)
+            back = own * longest + torch.arange(len(rows)) - first[own]
         everyone = len(present) == stacked
-        return cls(rows.to(device), present.tolist(), None if everyone else present.to(device), take, back)
+        there = [None if t is None else moved(t, device) for t in (None if everyone else present, take, back)]
+        return cls(moved(rows, device), present.tolist(), *there)
 
     def pick(self, stack: Tensor) -> Tensor:
         """(K, ...) to (P, ...)."""
