@@ -73,7 +73,7 @@ def main(words: list[str] | None = None) -> int:
         kept = [] if chosen.against is None else read(chosen.against, (*ROWS, *PLOTS))
     except ValueError as error:
         parser.error(str(error))
-    todo = [(name, []) for name in ROWS]
+    todo: list[tuple[str, list[str]]] = [(name, []) for name in ROWS]
     if chosen.name is not None:
         todo = [(chosen.name, chosen.arguments)]
         kept = [m for m in kept if m.benchmark == chosen.name]

@@ -8,6 +8,7 @@ It is measured on one of the matrices and multiplied by their number. Ours combi
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -65,7 +66,7 @@ def measure(d: int, r: int, K: int, matrices: int, repetitions: int = 15) -> lis
     modes: tuple[Mode, ...] = ("strict", "centred")
     for mode in modes:
         ours, rival = interleaved(
-            lambda mode=mode: together(factors, mode),
+            partial(together, factors, mode),
             lambda: [(A.sum(), B.sum()) for A, B in factors],
             repetitions,
         )

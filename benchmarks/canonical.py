@@ -7,12 +7,13 @@ processor seconds, which other load does not inflate.
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
 
 from benchmarks.report import Row, tell
-from fedloom.aggregation.canonical import Rules, fuse
+from fedloom.aggregation.canonical import Fused, Rules, fuse
 from fedloom.aggregation.mean import weighted_mean
 
 SHAPES = ((4096, 1025), (4096, 4097))
@@ -38,6 +39,24 @@ def once(step: Callable[[], T]) -> tuple[float, float, T]:
     return time.perf_counter() - began, time.process_time() - worked, result
 
 
+def mean(held: Sequence[torch.Tensor]) -> torch.Tensor:
+    """FedAvg's mean of a layer."""
+    return weighted_mean([{"W": t} for t in held])["W"]
+
+
+def subspace(
+    held: Sequence[torch.Tensor],
+    W: torch.Tensor,
+    p: torch.Tensor,
+    rules: Rules,
+    r: int,
+    previous: torch.Tensor | None,
+) -> Fused:
+    """Fed-CMP's step, its basis found by iteration."""
+    draw = torch.Generator().manual_seed(1)
+    return fuse(held, W, p, rules, previous=previous, rank=r, draw=draw)
+
+
 def measure(K: int, r: int, exact: bool, shapes: Sequence[tuple[int, int]] = SHAPES) -> list[Row]:
     """Per layer and space: a first round and one with a warm basis, each beside FedAvg's mean."""
     rows = []
@@ -45,17 +64,13 @@ def measure(K: int, r: int, exact: bool, shapes: Sequence[tuple[int, int]] = SHA
     for m, n in shapes:
         W = (torch.rand(m, n, generator=torch.Generator().manual_seed(0)) - 0.5) * (2 / n**0.5)
         held = uploads(W, K)
-        clock, cpu, average = once(lambda held=held: weighted_mean([{"W": t} for t in held])["W"])
+        clock, cpu, average = once(partial(mean, held))
         what = f"Fed-CMP, {m} x {n}, K={K}, r={r}"
         for space in ("weight", "update"):
             rules = Rules(space=space, gamma=0.0, beta=0.0)  # then the result is the mean, whatever the basis
-
-            def step(previous: torch.Tensor | None, held=held, W=W, rules=rules):
-                draw = torch.Generator().manual_seed(1)
-                return fuse(held, W, p, rules, previous=previous, rank=r, draw=draw)
-
-            first, first_cpu, fused = once(lambda step=step: step(None))
-            later, later_cpu, again = once(lambda step=step, B=fused.B: step(B))
+            step = partial(subspace, held, W, p, rules, r)
+            first, first_cpu, fused = once(partial(step, None))
+            later, later_cpu, again = once(partial(step, fused.B))
             note = (
                 f"processor seconds: first round {first_cpu:.1f}, later {later_cpu:.1f}, the mean {cpu:.1f}; first "
                 f"round {first:.1f} s; the basis holds {again.energy:.3f} of the energy; the difference is relative to the mean "
@@ -75,7 +90,7 @@ def measure(K: int, r: int, exact: bool, shapes: Sequence[tuple[int, int]] = SHA
                 )
             )
         if exact:
-            whole, whole_cpu, _ = once(lambda held=held, W=W: fuse(held, W, p, Rules(), rank=r))
+            whole, whole_cpu, _ = once(partial(fuse, held, W, p, Rules(), rank=r))
             note = f"processor seconds: {whole_cpu:.1f}, the mean {cpu:.1f}"
             rows.append(
                 Row(

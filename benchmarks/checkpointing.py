@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.report import clock, surroundings
 from benchmarks.text_clients import experiment
 from fedloom.core.payload import Payload
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
 from fedloom.models.training.kept_memory import kept_bytes

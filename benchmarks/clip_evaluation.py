@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.report import Row, clock, tell
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 
@@ -84,7 +84,7 @@ class Watch:
         for tower in ("text", "vision"):
             for block in towers.towers._blocks(tower):
                 block.register_forward_hook(self._counting(tower))
-        federation.evaluator = _Timed(federation.evaluator, self)  # type: ignore[assignment]
+        federation.evaluator = _Timed(federation.evaluator, self)
         federation.engine.ask = self.timed("training", federation.engine.ask)  # type: ignore[method-assign]
 
     def timed(self, what: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -117,7 +117,7 @@ class _Timed:
         return getattr(self._evaluator, name)
 
 
-def measure(clip: str, size: str, clients: int, shots: int, test: int, rounds: int, method: str) -> Row:
+def measure(clip: str, size: str, method: str, clients: int, shots: int, test: int, rounds: int) -> Row:
     """One run."""
     federation = build(experiment(clip, clients, shots, test, rounds, method), None, lambda progress: None)
     watch = Watch(federation)
@@ -145,7 +145,7 @@ def main(arguments: list[str]) -> list[Row]:
             if size == "vit-b16":
                 clip = checkpoint(Path(place) / "clip")
             os.environ["FEDLOOM_CACHE"] = str(Path(place) / "cache")
-            rows = [measure(clip, f"{size}, {nth}", *sizes, method) for nth in ("first run", "another run")]
+            rows = [measure(clip, f"{size}, {nth}", method, *sizes) for nth in ("first run", "another run")]
     finally:
         if before is None:
             del os.environ["FEDLOOM_CACHE"]

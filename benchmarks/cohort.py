@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks.plain import Plain, average, difference, relative
 from benchmarks.report import Row, all_threads, clock, number_of_workers, tell
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.progress import Progress
@@ -62,6 +62,9 @@ def experiment(
 
 class Ours:
     """A federation with timed rounds; calls `between` after each of them but the last."""
+
+    _began: float
+    _trained: float
 
     def __init__(self, chosen: Experiment, double: bool = False) -> None:
         self.federation: Federation = build(chosen, None, self._observe)
@@ -146,7 +149,7 @@ def measure(
         f"difference {gap:.1e} in float64; in float32 {gaps[0]:.1e} after one round, {shares[0]:.1e} of the way, "
         f"after {len(gaps)} rounds {gaps[-1]:.1e}"
     )
-    common = {"rival": "a sequential plain PEFT loop", "difference": gap, "note": note}
+    common: dict[str, Any] = {"rival": "a sequential plain PEFT loop", "difference": gap, "note": note}
     target = TARGETS.get(clients, "none")
     return [
         Row(

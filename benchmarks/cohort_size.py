@@ -11,8 +11,9 @@ from pathlib import Path
 from benchmarks.report import clock, surroundings
 from benchmarks.text_clients import experiment
 from fedloom.core.payload import Payload
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.federation.cohort_size import cohort_size
+from fedloom.federation.local_engine import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
 
@@ -22,7 +23,8 @@ STEPS = 2
 def turn(federation: Federation, size: int) -> float:
     """Seconds of a client's step where `size` clients train together."""
     engine, method = federation.engine, federation.experiment.method
-    engine.cohort = size  # type: ignore[attr-defined]
+    assert isinstance(engine, LocalEngine)  # the experiment asks for no workers
+    engine.cohort = size
     names = federation.names[:size]
     payloads = {name: Payload(federation.state.shared) for name in names}
     began = clock()

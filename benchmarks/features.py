@@ -14,16 +14,16 @@ from typing import Any
 
 from benchmarks.report import Row, clock, tell
 from fedloom.core.payload import Payload, Scope
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.settings import Round
-from fedloom.methods import METHODS
+from fedloom.methods.fedavg_lora import FedAvgLoRA
 from fedloom.models.imagebind.config import ImageBindConfig
 from fedloom.models.imagebind.imagebind import ImageBind
 from fedloom.models.mllm.load import foundation_folder
 
 
-class ProjectorOnly(METHODS["fedavg-lora"]):  # type: ignore[misc, name-defined]
+class ProjectorOnly(FedAvgLoRA):
     """Federated pre-training of the projector."""
 
     @property
@@ -57,7 +57,9 @@ def measure(what: str, model: dict[str, Any], clients: int, samples: int, repeti
     engine, shared = federation.engine, federation.state.shared
     for client in federation.clients.values():
         client.examples(engine.model)
-    first, second, losses = [], [], []
+    first: list[float] = []
+    second: list[float] = []
+    losses = []
     for _ in range(repetitions + 1):
         engine.model.store.clear()
         for kept in (first, second):

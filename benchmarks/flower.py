@@ -83,7 +83,12 @@ def measure(clients: int, batch: int, repetitions: int = 3, workers: int | None 
     """The one row."""
     what = f"UniFLoW round, {clients} clients x batch {batch}, {STEPS} steps each"
     what += f", {workers} workers" if workers else ""
-    fields = {"name": "flower", "what": what, "rival": "a Flower simulation", "target": "10"}
+    fields: dict[str, Any] = {
+        "name": "flower",
+        "what": what,
+        "rival": "a Flower simulation",
+        "target": "10",
+    }
     if importlib.util.find_spec("flwr") is None or importlib.util.find_spec("ray") is None:
         return [Row(**fields, note="flwr[simulation] is not installed; pip install 'fedloom[bench]'")]
     home = tempfile.TemporaryDirectory()

@@ -20,7 +20,7 @@ from benchmarks.memory import further
 from benchmarks.peak import most_resident
 from benchmarks.report import Row, tell
 from benchmarks.text_clients import experiment
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.models.example_cache import nbytes
 
 STEPS = 2
@@ -40,7 +40,7 @@ def measure(model: str, clients: int, cohort: Any, batch: int, scratch: Path) ->
         "peak": most_resident(),
         "data": data,
         "adapters": clients * adapter,
-        "cohort": float(chosen),  # type: ignore[arg-type]
+        "cohort": float(chosen),
     }
 
 
@@ -55,10 +55,10 @@ def main(arguments: list[str]) -> list[Row]:
     print("| clients | cohort | peak, MB | data, MB | adapters, MB |\n|---|---|---|---|---|")
     figures: dict[int, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
-        for clients in map(int, counts.split(",")):
-            figures[clients] = own = child("further_client", model, clients, cohort, batch, scratch)
+        for number in map(int, counts.split(",")):
+            figures[number] = own = child("further_client", model, number, cohort, batch, scratch)
             sizes = " | ".join(f"{own[n] / 1e6:.1f}" for n in ("peak", "data", "adapters"))
-            print(f"| {clients} | {own['cohort']:.0f} | {sizes} |", flush=True)
+            print(f"| {number} | {own['cohort']:.0f} | {sizes} |", flush=True)
     if len(figures) < 2:
         return []
     names = ("peak", "data", "adapters")

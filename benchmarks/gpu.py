@@ -108,7 +108,7 @@ def peak(work: Callable[[], object], device: torch.device) -> int:
 
 def measure(case: Case, device: torch.device, repetitions: int, compiled: bool = False) -> dict[str, Any]:
     """All figures of a case."""
-    precision = DTYPES[case.dtype]  # type: ignore[index]
+    precision = DTYPES[case.dtype]
     model = MODELS[case.model].build(case.size, device, precision, case.work)
     parameters = sum(p.numel() for p in model.root.parameters())
     if compiled:

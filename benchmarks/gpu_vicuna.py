@@ -1,5 +1,7 @@
 """Vicuna-7B behind ImageBind-huge's image trunk with random weights, and the same classes in a small size."""
 
+from typing import Any
+
 import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -44,11 +46,13 @@ def foundation(size: str, device: torch.device, precision: torch.dtype, work: Wo
 def samples(model: AdaptedMLLM, client: int, work: Work) -> list[MLLMExample]:
     """Images of noise and random token ids: one soft token, and `work.positions` positions in all."""
     generator = torch_stream(0, "samples", client)
-    shape = model.mllm.encoder.config.modalities["image"].input_shape  # type: ignore[union-attr, union-attr]
-    vocab = model.mllm.llm.config.vocab_size
+    encoder, llm = model.mllm.encoder, model.mllm.llm
+    assert isinstance(encoder, ImageBind)
+    shape = encoder.config.modalities["image"].input_shape
+    config: Any = llm.config
     examples = []
     for i in range(work.batch * work.steps):
-        ids = torch.randint(3, vocab, (work.positions - 1,), generator=generator).tolist()
+        ids = torch.randint(3, config.vocab_size, (work.positions - 1,), generator=generator).tolist()
         pieces = Pieces(
             (tuple(ids[:8]), "image", tuple(ids[8 : -work.answer])), tuple(ids[-work.answer :]), False
         )

@@ -14,11 +14,15 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.child import child
 
-WAYS = {
+if TYPE_CHECKING:
+    from fedloom.models.precision import Precision
+    from fedloom.models.quantize import Bits
+
+WAYS: "dict[str, tuple[Precision | None, Bits | None]]" = {
     "float32": ("float32", None),
     "bfloat16": ("bfloat16", None),
     "auto": ("auto", None),
@@ -50,7 +54,8 @@ def write(folder: Path, megabytes: float) -> float:
     torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder, max_shard_size="100MB")
     tokenizer.save_pretrained(folder)
-    return sum(p.numel() * p.element_size() for p in model.parameters()) / 1e6
+    size: int = sum(p.numel() * p.element_size() for p in model.parameters())
+    return size / 1e6
 
 
 def pages() -> dict[str, float]:

@@ -41,7 +41,7 @@ def experiment(clients: int, cohort: int) -> Any:
 def measure(kind: str, clients: int, cohort: int) -> dict[str, int]:
     """Train every client once; peak resident memory, and the bytes that necessarily grow with the clients."""
     from fedloom.core.payload import Payload, group_of
-    from fedloom.experiment.run import build
+    from fedloom.experiment.build import build
     from fedloom.federation.settings import Round
     from fedloom.models.example_cache import nbytes
     from fedloom.models.mllm.load import load_model
@@ -55,18 +55,18 @@ def measure(kind: str, clients: int, cohort: int) -> dict[str, int]:
     else:
         for client in federation.clients.values():
             held = sorted(g.removeprefix("encoder.") for g in client.groups if g.startswith("encoder."))
-            model = load_model(chosen.model, held, "cpu", chosen.seed)
+            own = load_model(chosen.model, held, "cpu", chosen.seed)
             down = Payload({n: t for n, t in federation.state.shared.items() if group_of(n) in client.groups})
             client.answer(
                 chosen.method,
                 "train",
                 down,
-                model,
+                own,
                 chosen.training,
                 Round(1, 1, 0),
-                partial(train_one, model),
+                partial(train_one, own),
             )
-            kept.append(model)
+            kept.append(own)
     model = federation.engine.model
     data = nbytes(federation.evaluator.tests.examples) + sum(
         nbytes([*client.data.train, *client.data.test, *client.examples(model)])

@@ -28,6 +28,7 @@ from benchmarks.child import child
 from benchmarks.report import Row, clock, tell
 from fedloom.core.payload import Payload, Reply, Scope
 from fedloom.data.client_data import ClientData
+from fedloom.data.sample import Sample
 from fedloom.experiment.settings import Experiment
 from fedloom.federation import LocalEngine, exchange, loop
 from fedloom.federation.client import Client
@@ -77,19 +78,35 @@ class Unmeasured:
 class Weights(Trainable):
     """Named tensors without a model."""
 
-    def groups(self, holds: Any) -> frozenset[str]:
+    def groups(self, holds: Sequence[str], client: str | None = None) -> frozenset[str]:
         return frozenset({"weights"})
 
-    def dropout_in(self, groups: frozenset[str]) -> None:
-        pass
-
-    def _none(self, *args: Any) -> Any:
+    @property
+    def root(self) -> nn.Module:
         raise NotImplementedError
 
-    prepare = features = loss = score = generate = prompt_states = embedder = save_adapters = _none
+    def prepare(self, sample: Sample, client: str | None = None) -> Any:
+        raise NotImplementedError
 
+    def losses(
+        self,
+        examples: Sequence[Any],
+        owners: Sequence[int],
+        count: int,
+        features: Sequence[Any] | None = None,
+    ) -> Tensor:
+        raise NotImplementedError
 
-Weights.__abstractmethods__ = frozenset()
+    def score(self, examples: Sequence[Any], features: Sequence[Any] | None = None) -> list[tuple[int, int]]:
+        raise NotImplementedError
+
+    def generate(
+        self, examples: Sequence[Any], max_new_tokens: int, features: Sequence[Any] | None = None
+    ) -> list[str]:
+        raise NotImplementedError
+
+    def save_adapters(self, folder: Path) -> None:
+        raise NotImplementedError
 
 
 def weights(megabytes: int) -> dict[str, Tensor]:

@@ -30,7 +30,8 @@ class Module(nn.Module):
         self.mllm, self.examples = plain.mllm, examples
 
     def loss(self, indices: Tensor) -> Tensor:
-        return self.mllm([self.examples[i] for i in indices.tolist()]).loss
+        loss: Tensor = self.mllm([self.examples[i] for i in indices.tolist()]).loss
+        return loss
 
     def metrics(self, indices: Tensor) -> dict[str, Any]:
         from pfl.metrics import Weighted

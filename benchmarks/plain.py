@@ -39,10 +39,9 @@ class Plain:
             for group, module in self.adapted.items()
         }
         projector = self.mllm.projector
-        split = isinstance(projector, nn.ModuleDict)
         self.projectors: dict[str, nn.Module] = (
             {f"projector.{m}": module for m, module in projector.items()}
-            if split
+            if isinstance(projector, nn.ModuleDict)
             else {"projector": projector}
         )
         for group, module in self.projectors.items():
@@ -57,7 +56,7 @@ class Plain:
 
     def read(self, groups: Sequence[str] = ()) -> Tensors:
         """A copy of these parts' state dicts (all parts if none is named), under `<group>/<PEFT's name>`."""
-        tensors = {}
+        tensors: Tensors = {}
         for group in groups or self.parameters:
             module = self.adapted.get(group)
             state = (
@@ -171,5 +170,5 @@ def flat(tensors: Mapping[str, Tensor]) -> Tensor:
 
 def unflat(vector: Tensor, like: Mapping[str, Tensor]) -> Tensors:
     """Inverse of `flat`, in the shapes of `like`."""
-    parts = vector.split([like[n].numel() for n in sorted(like)])
+    parts = torch.split(vector, [like[n].numel() for n in sorted(like)])
     return {n: part.view_as(like[n]) for n, part in zip(sorted(like), parts, strict=True)}

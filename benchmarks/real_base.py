@@ -31,9 +31,10 @@ from benchmarks.peak import most_resident
 from benchmarks.plain import Plain, average, difference, relative
 from benchmarks.report import Row, clock, surroundings
 from fedloom.core.payload import Payload
+from fedloom.experiment.build import build
 from fedloom.experiment.clients import load_clients
-from fedloom.experiment.run import build
 from fedloom.experiment.settings import Experiment
+from fedloom.federation.local_engine import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
 from scripts.offline.animals import pairs, write
@@ -102,14 +103,17 @@ class Rival:
 def whole(chosen: Experiment, kind: str, results: Path) -> dict[str, int]:
     """One round end to end; writes the adapters before and after, returns peak bytes and clients trained together."""
     together = 1
+    start: Mapping[str, torch.Tensor]
+    after: Mapping[str, torch.Tensor]
     if kind == RIVAL:
         rival = Rival(chosen)
         start, after = rival.start, {**rival.start, **average(list(rival.train().values()))}
     else:
         federation = build(chosen, None, lambda progress: None)
-        start = federation.state.shared
+        engine, start = federation.engine, federation.state.shared
+        assert isinstance(engine, LocalEngine)  # the experiment asks for no workers
         federation.run()
-        after, together = federation.state.shared, federation.engine.cohort
+        after, together = federation.state.shared, engine.cohort
     for name, tensors in (("start", start), ("after", after)):
         save_file({n: t.contiguous() for n, t in tensors.items()}, results / f"{kind}-{name}.safetensors")
     return {"peak": most_resident(), "together": together}

@@ -24,7 +24,7 @@ from benchmarks.plain import Plain, average, difference
 from benchmarks.report import Row, clock, tell
 from benchmarks.text_clients import RANK, SHIPPED
 from fedloom.core.hf_logging import quiet_hf
-from fedloom.experiment.build import load_clients
+from fedloom.experiment.clients import load_clients
 from fedloom.experiment.settings import Experiment
 from fedloom.models.example_cache import nbytes
 
@@ -166,8 +166,8 @@ def measure(model: str, clients: int, batch: int, steps: int, repetitions: int, 
 def main(arguments: list[str]) -> list[Row]:
     if arguments[:1] == ["--child"]:
         settings, kind, *sizes = arguments[1:]
-        clients, batch, steps = map(int, sizes)
-        chosen = experiment(json.loads(settings), clients, batch, steps, 1)
+        number, size, length = map(int, sizes)
+        chosen = experiment(json.loads(settings), number, size, length, 1)
         print(json.dumps(peak(chosen, plain=kind == "plain")))
         return []
     usual = ["135m", "6", "4", "2", "2", "both"]

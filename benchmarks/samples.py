@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ def main(arguments: list[str]) -> list[Row]:
             shutil.rmtree(place / f"cache-{number}")
 
         for number in range(chosen.repetitions):
-            turns = [of_rival, lambda number=number: of_ours(number)]
+            turns: list[Callable[[], None]] = [of_rival, partial(of_ours, number)]
             for turn in turns if number % 2 == 0 else reversed(turns):
                 turn()
         if len(sums) > 1:

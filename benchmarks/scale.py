@@ -33,15 +33,15 @@ class Sums(Sequence[Any]):
     """Text samples made on access."""
 
     first: int
-    count: int
+    size: int
 
     def __len__(self) -> int:
-        return self.count
+        return self.size
 
     def __getitem__(self, index: Any) -> Any:
         from fedloom.data.sample import Sample
 
-        if not 0 <= index < self.count:
+        if not 0 <= index < self.size:
             raise IndexError(index)
         number = self.first + index
         return Sample(f"sum-{number}", {}, f"what is {number % 7} and {number % 5} ?", str(number % 10))
@@ -58,10 +58,12 @@ def sources(clients: int, experiment: Any = None) -> list[Any]:
 
 def measure(clients: int, sampled: int, rounds: int, workers: int = 0) -> dict[str, float]:
     """Run the federation; seconds per round and resident bytes."""
-    from fedloom.experiment.run import build_from
+    from fedloom.experiment.build import build_from
     from fedloom.experiment.settings import Experiment
+    from fedloom.federation.process_pool import ProcessPool
     from fedloom.federation.progress import Progress
     from fedloom.federation.run_folder import RunFolder
+    from fedloom.federation.workers_engine import WorkersEngine
 
     chosen = Experiment.parse(
         {
@@ -73,7 +75,9 @@ def measure(clients: int, sampled: int, rounds: int, workers: int = 0) -> dict[s
             "evaluation": {"generate": False, "controls": False, "clients": 20, "every": 10**6},
         }
     )
-    seconds, processor, resident, peaks, pids = [0.0], [0.0], [], [0.0], []
+    seconds, processor, peaks = [0.0], [0.0], [0.0]
+    resident: list[int] = []
+    pids: list[int] = []
 
     def observe(progress: Progress) -> None:
         if progress.client is None:
@@ -87,7 +91,10 @@ def measure(clients: int, sampled: int, rounds: int, workers: int = 0) -> dict[s
         folder.create()
         federation = build_from(chosen, sources(clients), folder, observe, load=partial(sources, clients))
         if workers:
-            pids += federation.engine.pool.pids()
+            engine = federation.engine
+            assert isinstance(engine, WorkersEngine)
+            assert isinstance(engine.pool, ProcessPool)
+            pids += engine.pool.pids()
         with closing(federation.engine):
             federation.run()
     return {

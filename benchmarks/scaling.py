@@ -9,6 +9,7 @@ process of its own: the median of its rounds after the first, and its peak resid
 
 import json
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
@@ -58,7 +59,7 @@ def point(clients: int, rank: int, width: int, repetitions: int) -> dict[str, fl
     return {"seconds": median(ours.whole[1:]), "peak": most_resident()}
 
 
-def measure(axes: dict[str, tuple[int, ...]], repetitions: int) -> dict[str, dict[int, dict[str, float]]]:
+def measure(axes: Mapping[str, tuple[int, ...]], repetitions: int) -> dict[str, dict[int, dict[str, float]]]:
     """Every axis's points, each in a process of its own, printed one by one."""
     measured: dict[str, dict[int, dict[str, float]]] = {}
     for axis, values in axes.items():

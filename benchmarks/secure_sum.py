@@ -6,7 +6,9 @@ recomputes its masks with all others.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 
@@ -16,6 +18,7 @@ from fedloom.privacy.secure.member import Member
 
 SESSION = bytes(16)
 GROUPS = ("llm",)
+T = TypeVar("T")
 
 
 def measure(clients: int, numbers: int, lost: int) -> dict[str, float]:
@@ -25,14 +28,14 @@ def measure(clients: int, numbers: int, lost: int) -> dict[str, float]:
     collector = Collector(SESSION, names, 2 / 3, 3)
     spent = {"client": 0.0, "server": 0.0}
 
-    def timed(who: str, work):
+    def timed(who: str, work: Callable[[], T]) -> T:
         began = time.process_time()
         result = work()
         spent[who] += time.process_time() - began
         return result
 
-    def of_all(chosen: Sequence[str], work):
-        return {c: timed("client" if c == names[-1] else "others", lambda c=c: work(c)) for c in chosen}
+    def of_all(chosen: Sequence[str], work: Callable[[str], T]) -> dict[str, T]:
+        return {c: timed("client" if c == names[-1] else "others", partial(work, c)) for c in chosen}
 
     spent["others"] = 0.0
     keys = of_all(names, lambda c: members[c].keys())
@@ -45,8 +48,10 @@ def measure(clients: int, numbers: int, lost: int) -> dict[str, float]:
     survivors = timed("server", lambda: collector.masked(masked))
     revealed = of_all(survivors, lambda c: members[c].unmask(survivors))
     opened = timed("server", lambda: collector.opened(revealed))
-    total = sum(words[c]["llm"].astype(np.uint64) for c in survivors).astype(np.uint32)
-    if not np.array_equal(opened["llm"], total):
+    total = np.zeros(numbers, np.uint64)
+    for c in survivors:
+        total += words[c]["llm"]
+    if not np.array_equal(opened["llm"], total.astype(np.uint32)):
         raise SystemExit("the opened sum is not the sum")
     own = names[-1]
     beside = 2 * KEY + sum(map(len, shares[own].values())) + sum(map(len, revealed[own].values()))

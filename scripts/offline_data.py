@@ -9,11 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from offline import animals, pictures, silos_by_kind, speech, stamp_classes, texts, voices
-from offline.fetch import has_apt
-from offline.packages import STAMPS
-from offline.parts import Part, command, parser
-from offline.stamps import FOLDER
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run by its path, it sees scripts/ alone
+
+from scripts.offline import animals, pictures, silos_by_kind, speech, stamp_classes, texts, voices
+from scripts.offline.fetch import has_apt
+from scripts.offline.packages import STAMPS
+from scripts.offline.parts import Part, command, parser
+from scripts.offline.stamps import FOLDER
 
 
 def moved(unpacked: Path, folder: Path) -> None:
@@ -47,7 +49,7 @@ def silos(unpacked: Path, folder: Path) -> str:
 
 def pair(unpacked: Path, folder: Path) -> str:
     """A pair of real towers, aligned on the public pictures of data/classes."""
-    from offline import align_pair  # transformers takes seconds
+    from scripts.offline import align_pair  # transformers takes seconds
 
     models = folder.parent
     vision, text = (str(models / name) for name in ("vision", "minilm"))

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run by its path, it sees scripts/ alone
+
 from fedloom.core.hf_logging import quiet_hf, quiet_process
-from offline.fetch import tools
-from offline.packages import EFFICIENTNET, EFFICIENTNET_CODE, MINILM, SMOLLM2, VISION, WHISPER
-from offline.parts import Part, command
+from scripts.offline.fetch import tools
+from scripts.offline.packages import EFFICIENTNET, EFFICIENTNET_CODE, MINILM, SMOLLM2, VISION, WHISPER
+from scripts.offline.parts import Part, command
 
 
 def by(module: str, needs_tools: bool = False) -> Callable[[Path, Path], str | None]:
@@ -23,7 +25,8 @@ def by(module: str, needs_tools: bool = False) -> Callable[[Path, Path], str | N
             tools(folder.parent.parent / "tools")
         quiet_process()
         with quiet_hf():
-            return import_module(f"offline.{module}").convert(unpacked, folder)
+            told: str | None = import_module(f"scripts.offline.{module}").convert(unpacked, folder)
+            return told
 
     return make
 

@@ -25,7 +25,7 @@ def main(file: Path, client: str, steps: int = 12, size: int = 4) -> None:
     for _ in range(steps):
         loss = model.loss(batch)
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         losses.append(loss.item())
     print(f"loss {losses[0]:.2f} to {losses[-1]:.2f}")

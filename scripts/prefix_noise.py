@@ -8,6 +8,7 @@ the noise in the sum of all rounds' changes.
 
 import math
 import sys
+from typing import Any
 
 from fedloom.privacy.differential.accountant import calibrated, correlated_of
 from fedloom.privacy.differential.settings import DP
@@ -30,7 +31,12 @@ def main(epsilon: float, rounds: int) -> None:
     print(
         "| rounds between two turns | fresh, drawn | fresh, in turns | tree | toeplitz |\n|---|---|---|---|---|"
     )
-    kinds = ({}, {"mechanism": "tree", "restart": 1}, {"mechanism": "tree"}, {"mechanism": "toeplitz"})
+    kinds: tuple[dict[str, Any], ...] = (
+        {},
+        {"mechanism": "tree", "restart": 1},
+        {"mechanism": "tree"},
+        {"mechanism": "toeplitz"},
+    )
     for apart in (1, 2, 5, 10, 20):
         settings = [DP(noise_multiplier="calibrated", epsilon=epsilon, **kind) for kind in kinds]
         print(f"| {apart} | {' | '.join(f'{last_prefix(dp, apart, rounds):.2f}' for dp in settings)} |")

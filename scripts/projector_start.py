@@ -7,6 +7,7 @@ model.projector_from. Without it a random projector sees what all pictures share
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -37,8 +38,9 @@ def main(file: Path, to: Path, overrides: list[str]) -> None:
     experiment = Experiment.load(file, overrides)
     clients = experiment.task.clients(experiment.setup)
     model = experiment.task.model({c.name: c.holds for c in clients}, experiment.setup)
-    projectors = model.root.projector
-    deviation = model.root.llm.get_input_embeddings().weight.float().std().item()
+    mllm: Any = model.root
+    projectors = mllm.projector
+    deviation = mllm.llm.get_input_embeddings().weight.float().std().item()
     for modality, projector in projectors.items():
         samples = [s for c in clients for s in c.train if modality in s.modalities]
         chosen = samples[:: max(len(samples) // MOST, 1)]

@@ -88,7 +88,8 @@ def ridge(x: Tensor, y: Tensor, weight: float) -> Tensor:
     """W (d_out, d_in) of least |x W' - y|^2 + weight |W|^2, for x (N, d_in) and y (N, d_out)."""
     x, y = x.double(), y.double()
     gram = x.T @ x + weight * torch.eye(x.shape[1], dtype=x.dtype)
-    return torch.linalg.solve(gram, x.T @ y).T.float()
+    solved: Tensor = torch.linalg.solve(gram, x.T @ y)
+    return solved.T.float()
 
 
 def without(direction: Tensor, vectors: Tensor) -> Tensor:

@@ -170,7 +170,8 @@ def parts(items: Sequence[T], shares: Sequence[float], draw: random.Random) -> I
 def write(client: Path, split: dict[str, list[Row]]) -> None:
     """A client's folder: its files, each once, and metadata.jsonl with the rows of each split."""
     client.mkdir(parents=True)
-    lines, stored = [], {}
+    lines = []
+    stored: dict[str, str] = {}
     for name, rows in split.items():
         for row in rows:
             kept = dict(row)
@@ -238,8 +239,8 @@ def make(espeak: Espeak, stamps: Path, folder: Path) -> str:
     known, held = parts(numbers, (0.95, 0.05), draw)
     write(folder / "public" / "voices", {"train": heard(known, names[5:]), "test": heard(held, names[:5])})
     shutil.rmtree(folder / "spoken")
-    train, test = parts(told(things, draw), (0.7, 0.3), draw)
-    fit, check = parts(train, (0.75, 0.25), draw)
-    write(folder / "silos" / "text", {"train": train, "test": test})
-    write(folder / "validation" / "text", {"train": fit, "test": check})
+    text_train, text_test = parts(told(things, draw), (0.7, 0.3), draw)
+    text_fit, text_check = parts(text_train, (0.75, 0.25), draw)
+    write(folder / "silos" / "text", {"train": text_train, "test": text_test})
+    write(folder / "validation" / "text", {"train": text_fit, "test": text_check})
     return f"{len(small)} silos of pictures and voices, one of text, and a public part"

@@ -68,8 +68,8 @@ def divided(stamps: Path) -> tuple[list[tuple[Path, str]], list[tuple[Path, str]
             chosen += [p for p, c in own if c == caption]
             taken.add(caption)
         private += [(p, category) for p in chosen]
-    own = {p for p, _ in private}
-    return private, [(p, words) for p, words in found if p not in own and plain(words) not in taken]
+    held = {p for p, _ in private}
+    return private, [(p, words) for p, words in found if p not in held and plain(words) not in taken]
 
 
 def make(stamps: Path, folder: Path) -> str:

@@ -166,7 +166,7 @@ class Shell:
         """The arguments of a script of ours, by its own parser or by the signature of its `main`."""
         module = importlib.import_module(name)  # as it is found beside itself
         if name.startswith("offline_"):
-            parts = importlib.import_module("offline.parts")
+            parts = importlib.import_module("scripts.offline.parts")
             given = parts.parser("", module.PARTS).parse_args(arguments)
             self.made |= {str(given.folder)} if not given.list else set()
         elif name == "projector_start":

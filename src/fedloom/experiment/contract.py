@@ -194,8 +194,8 @@ class _Altered:
         request: str,
         payloads: Mapping[str, Payload],
         at: Round,
-        done: Callable[[str, float], None],
-        received: Callable[[Reply], Reply],
+        done: Callable[[str, float], None] = lambda client, seconds: None,
+        received: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> list[Reply]:
         backward = {client: payloads[client] for client in sorted(payloads, reverse=True)}
         replies = self.inner.ask(method, request, backward, at, done, received)

@@ -29,8 +29,8 @@ class Engine(Protocol):
         request: str,
         payloads: Mapping[str, Payload],
         at: "Round",
-        done: Callable[[str, float], None],
-        received: Callable[[Reply], Reply],
+        done: Callable[[str, float], None] = lambda client, seconds: None,
+        received: Callable[[Reply], Reply] = lambda reply: reply,
     ) -> list[Reply]:
         """At most one reply per asked client, in the order of `payloads`, each passed through `received` as it arrives.
 
