@@ -51,8 +51,12 @@ def test_a_row_has_settled_when_no_mean_moves_by_more_than_a_point_in_the_last_q
     assert still.last_quarter == [60, 80]
     assert still.drift() == pytest.approx({LOCAL: 0.01, BASE: 0.005, NOVEL: 0.0})
     assert (still.settled, moving.settled, clip.settled) == (True, False, None)
-    assert "Every trained row has settled" in verdict([still, clip])
-    assert "Not settled: b (base moves by 2.5)." in verdict([still, moving])
+    settled, sentence = verdict([still, clip])
+    assert settled
+    assert "Every trained row has settled" in sentence
+    settled, sentence = verdict([still, moving])
+    assert not settled
+    assert "Not settled: b (base moves by 2.5)." in sentence
 
 
 def test_the_mean_over_the_seeds_decides(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import read_sealed
-from fedloom.experiment.ledger.entry import Ends, Entry, EntryColumn, Figure, Gap, Row
+from fedloom.experiment.ledger.entry import Ends, Entry, EntryColumn, Figure, Gap, Row, Trace
 from fedloom.experiment.ledger.experiments import ExperimentFile
 from fedloom.experiment.provenance import flat
 from fedloom.experiment.registry import load_entry_points
+from fedloom.experiment.report.accuracy_paths import drawn
 from fedloom.experiment.report.columns import Column, columns_of, figures_by_seed, keys_of
 from fedloom.experiment.report.differences import compared, reference_row
 from fedloom.experiment.report.load_study import Study, gather
@@ -75,6 +76,15 @@ def entry_of(
         against=base,
         columns=tuple(EntryColumn(key=c.key, title=c.title, unit=c.unit, across=c.across) for c in columns),
         rows={row: _row(row, study, columns, base, samples) for row in study.rows},
+        traces=tuple(
+            Trace(
+                row=path.row,
+                across=across,
+                rounds={r: {key: round(v, 6) for key, v in own.items()} for r, own in path.rounds.items()},
+            )
+            for across, paths in drawn(study).items()
+            for path in paths
+        ),
     )
 
 

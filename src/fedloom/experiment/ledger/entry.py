@@ -18,6 +18,7 @@ from fedloom.tasks.metrics.metric import Unit, metric_of
 
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Accuracy = Annotated[float, Field(ge=0, le=1)]
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -91,6 +92,14 @@ class Row(Strict):
     remark: str | None = None
 
 
+class Trace(Strict):
+    """A row's mean accuracies over its seeds by evaluated round, for a study whose report draws their paths."""
+
+    row: Text
+    across: Text | None = None
+    rounds: dict[Annotated[int, Field(ge=0)], dict[Text, Accuracy]] = Field(min_length=1)
+
+
 class Entry(Strict):
     """A finished study: rows by seeds by columns, and what they were made with."""
 
@@ -107,6 +116,7 @@ class Entry(Strict):
     against: Text | None = None
     columns: tuple[EntryColumn, ...] = Field(min_length=1)
     rows: dict[Text, Row] = Field(min_length=1)
+    traces: tuple[Trace, ...] = ()
 
     @cached_property
     def shown(self) -> dict[str, Column]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedloom.core.errors import ExperimentError
+from fedloom.experiment.ledger import traces
 from fedloom.experiment.ledger.entry import Entry, Figure, read_entries
 from fedloom.experiment.ledger.experiments import ExperimentFile, experiment_files
 from fedloom.experiment.ledger.papers import Paper, Papers, PaperTable, plain_name, read_papers
@@ -54,10 +55,10 @@ def read_sources(folder: Path, experiments: Path) -> Sources:
 
 
 def pages(sources: Sources) -> dict[str, str]:
-    """Every page by its file name."""
+    """Every page and every plot by its file name."""
     named = {f"{name}.md": paper for name, paper in all_pages(sources).items()}
     texts = {name: _paper_page(paper, sources) for name, paper in named.items()}
-    return {INDEX: _index(sources), **texts}
+    return {INDEX: _index(sources), **texts, **traces.plots(sources.entries)}
 
 
 def all_pages(sources: Sources) -> dict[str, Paper]:
@@ -155,6 +156,7 @@ def _table(table: PaperTable, sources: Sources) -> str:
         blocks.append(grid)
     if entry is not None and not (file and file.grid) and (gaps := _gaps(entry)) is not None:
         blocks.append(f"Against {entry.against}:\n\n{gaps}")
+    blocks += [] if entry is None else traces.blocks(entry)
     blocks.append(_provenance(table, entry, file))
     blocks += [f"† {row}: {r.remark}" for row, r in entry.rows.items() if r.remark] if entry else []
     if table.remarks:

@@ -19,6 +19,7 @@ QUARTER = 0.75
 LOCAL, BASE, NOVEL = (f"{name}/image/accuracy" for name in ("local", "base", "novel"))
 SERIES = 8
 SIDE, LEFT, BOTTOM, RIGHT, TOP = 300, 46, 40, 12, 10
+WIDTH, HEIGHT = LEFT + SIDE + RIGHT, TOP + SIDE + BOTTOM
 SHAPES = (
     '<circle r="{r}"/>',
     '<rect x="-{r}" y="-{r}" width="{d}" height="{d}"/>',
@@ -72,16 +73,26 @@ def _means(runs: Sequence[Run]) -> dict[int, dict[str, float]]:
     return {r: {key: fmean(one[r] for one in of_key) for key, of_key in series.items()} for r in common}
 
 
+def drawn(study: Study) -> dict[str | None, list[Path]]:
+    """The paths of each part in which several rows have one and some row was evaluated in three rounds."""
+    of_part = {across: paths_of(part) for across, part in study.parts().items()}
+    return {
+        across: paths
+        for across, paths in of_part.items()
+        if len(paths) > 1 and any(len(path.rounds) > 2 for path in paths)
+    }
+
+
 def section(study: Study) -> str:
-    """Plots, legend, verdict and table of each part as HTML; empty unless some row was evaluated in three rounds."""
+    """Plots, legend, verdict and table of each part as HTML; empty where nothing is drawn."""
     parts = []
-    for across, part in study.parts().items():
-        paths = paths_of(part)
-        if len(paths) > 1 and any(len(path.rounds) > 2 for path in paths):
-            heading = "" if across is None else f"<h3>{escape(across)}</h3>"
-            plots = _plot(paths, BASE, "base", across) + _plot(paths, LOCAL, "local", across)
-            row = f'<div style="display:flex;flex-wrap:wrap;gap:1rem">{plots}</div>'
-            parts.append(heading + row + _legend(paths) + verdict(paths) + _table(paths, across))
+    for across, paths in drawn(study).items():
+        heading = "" if across is None else f"<h3>{escape(across)}</h3>"
+        plots = _plot(paths, "base", across) + _plot(paths, "local", across)
+        row = f'<div style="display:flex;flex-wrap:wrap;gap:1rem">{plots}</div>'
+        settled, sentence = verdict(paths)
+        said = f'<p class="{"note" if settled else "warning"}">{escape(sentence)}</p>'
+        parts.append(heading + row + _legend(paths) + said + _table(paths, across))
     note = (
         '<p class="note">A point per evaluated round, from the hollow one before training to the large one at the end; means '
         "over seeds. Thin lines join points of equal harmonic mean of the two accuracies. A row that has not begun to move stays "
@@ -90,8 +101,8 @@ def section(study: Study) -> str:
     return "".join([*parts, note]) if parts else ""
 
 
-def verdict(paths: Sequence[Path]) -> str:
-    """A sentence on who has settled and who has not."""
+def verdict(paths: Sequence[Path]) -> tuple[bool, str]:
+    """Whether every row has settled, and a sentence on who has not."""
     moving = []
     for path in paths:
         drift = path.drift()
@@ -100,11 +111,26 @@ def verdict(paths: Sequence[Path]) -> str:
             moving.append(f"{path.row} ({key.partition('/')[0]} moves by {100 * drift[key]:.1f})")
     rule = "within a point in every accuracy during the last quarter of the rounds, as a mean over the seeds"
     if not moving:
-        return f'<p class="note">Every trained row has settled: {rule}.</p>'
-    return f'<p class="warning">Not settled: {escape(", ".join(moving))}. Settled is a row that stays {rule}.</p>'
+        return True, f"Every trained row has settled: {rule}."
+    return False, f"Not settled: {', '.join(moving)}. Settled is a row that stays {rule}."
 
 
-def _plot(paths: Sequence[Path], x_key: str, x_name: str, across: str | None) -> str:
+def _plot(paths: Sequence[Path], x_name: str, across: str | None) -> str:
+    title = title_of(x_name, across)
+    return (
+        f'<figure style="flex:0 1 {1.25 * WIDTH:.0f}px"><figcaption>{escape(title)}</figcaption>'
+        f"{plot(paths, x_name, across)}</figure>"
+    )
+
+
+def title_of(x_name: str, across: str | None) -> str:
+    """A plot's title."""
+    return f"{x_name} against novel accuracy" + ("" if across is None else f", {across}")
+
+
+def plot(paths: Sequence[Path], x_name: str, across: str | None) -> str:
+    """The inline SVG of `x_name` (base or local) against novel accuracy."""
+    x_key = {"base": BASE, "local": LOCAL}[x_name]
     values = [100 * v[key] for path in paths for v in path.rounds.values() for key in (x_key, NOVEL)]
     low, high = 5 * (min(values) // 5), 5 * -(-max(values) // 5)
     low, high = (low - 5, high + 5) if high - low < 10 else (low, high)
@@ -112,28 +138,25 @@ def _plot(paths: Sequence[Path], x_key: str, x_name: str, across: str | None) ->
     def at(x: float, y: float) -> tuple[float, float]:
         return LEFT + SIDE * (x - low) / (high - low), TOP + SIDE * (high - y) / (high - low)
 
-    drawn = [_axes(low, high, at, x_name), *(_contour(h, low, high, at) for h in _ticks(low, high))]
+    parts = [_axes(low, high, at, x_name), *(_contour(h, low, high, at) for h in _ticks(low, high))]
     for i, path in enumerate(paths):
         points = {r: at(100 * v[x_key], 100 * v[NOVEL]) for r, v in path.rounds.items()}
         line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points.values())
         colour = f"var(--series-{i % SERIES})"
-        drawn.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
         for r, (x, y) in points.items():
             size = 5.5 if r == max(points) else 3
             hollow = r == 0 and len(points) > 1
-            drawn.append(_mark(i, size, colour, hollow, f"translate({x:.1f} {y:.1f})"))
+            parts.append(_mark(i, size, colour, hollow, f"translate({x:.1f} {y:.1f})"))
     ends = [
         f"{path.row}: {x_name} {100 * path.rounds[max(path.rounds)][x_key]:.1f} %, "
         f"novel {100 * path.rounds[max(path.rounds)][NOVEL]:.1f} %"
         for path in paths
     ]
-    title = f"{x_name} against novel accuracy" + ("" if across is None else f", {across}")
-    width, height = LEFT + SIDE + RIGHT, TOP + SIDE + BOTTOM
-    label = f"{title} over the rounds; last round: {'; '.join(ends)}"
+    label = f"{title_of(x_name, across)} over the rounds; last round: {'; '.join(ends)}"
     return (
-        f'<figure style="flex:0 1 {1.25 * width:.0f}px"><figcaption>{escape(title)}</figcaption>'
-        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height}" '
-        f'style="max-width:{1.25 * width:.0f}px">{"".join(drawn)}</svg></figure>'
+        f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {WIDTH} {HEIGHT}" '
+        f'style="max-width:{1.25 * WIDTH:.0f}px">{"".join(parts)}</svg>'
     )
 
 
@@ -184,14 +207,29 @@ def _mark(index: int, size: float, colour: str, hollow: bool, place: str) -> str
     return f'<g transform="{place}" fill="{fill}" stroke="{colour}" stroke-width="1.2">{shape}</g>'
 
 
+def swatches(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """The mark of each row as an inline SVG, and the row."""
+    marks = [_mark(i, 5, f"var(--series-{i % SERIES})", False, "translate(8 8)") for i in range(len(paths))]
+    return [
+        (f'<svg aria-hidden="true" viewBox="0 0 16 16" style="width:1rem">{mark}</svg>', path.row)
+        for mark, path in zip(marks, paths, strict=True)
+    ]
+
+
 def _legend(paths: Sequence[Path]) -> str:
-    items = []
-    for i, path in enumerate(paths):
-        mark = _mark(i, 5, f"var(--series-{i % SERIES})", False, "translate(8 8)")
-        items.append(
-            f'<li><svg aria-hidden="true" viewBox="0 0 16 16" style="width:1rem">{mark}</svg> {escape(path.row)}</li>'
-        )
-    return f'<ul class="legend" aria-label="Rows">{"".join(items)}</ul>'
+    items = "".join(f"<li>{swatch} {escape(row)}</li>" for swatch, row in swatches(paths))
+    return f'<ul class="legend" aria-label="Rows">{items}</ul>'
+
+
+def cells(path: Path, rounds: Sequence[int]) -> list[str]:
+    """local / base / novel in percent by round, and whether the row has settled."""
+    shown = [
+        " / ".join(f"{100 * path.rounds[r][key]:.1f}" for key in (LOCAL, BASE, NOVEL))
+        if r in path.rounds
+        else "—"
+        for r in rounds
+    ]
+    return [*shown, {None: "—", True: "yes", False: "no"}[path.settled]]
 
 
 def _table(paths: Sequence[Path], across: str | None) -> str:
@@ -200,14 +238,7 @@ def _table(paths: Sequence[Path], across: str | None) -> str:
     head = "".join(f'<th scope="col">{text}</th>' for text in ("row", *map(str, rounds), "settled"))
     lines = []
     for path in paths:
-        cells = [
-            " / ".join(f"{100 * path.rounds[r][key]:.1f}" for key in (LOCAL, BASE, NOVEL))
-            if r in path.rounds
-            else "—"
-            for r in rounds
-        ]
-        settled = {None: "—", True: "yes", False: "no"}[path.settled]
-        body = "".join(f"<td>{cell}</td>" for cell in (*cells, settled))
+        body = "".join(f"<td>{cell}</td>" for cell in cells(path, rounds))
         lines.append(f'<tr><th scope="row">{escape(path.row)}</th>{body}</tr>')
     return (
         "<details><summary>The paths as a table</summary>"

@@ -106,6 +106,7 @@ def standalone(svg: str, title: str = "", legend: Sequence[tuple[str, str]] = ()
         parts.append(f'<text x="{x + 29:g}" y="{y + 9:g}" font-size="9">{html.escape(name)}</text>')
     colours = _light_colours()
     text = re.sub(r"var\((--series-\d)\)", lambda m: colours[m.group(1)], "".join(parts))
+    text = re.sub(r"var\(--[\w-]+, (#[0-9a-f]{6})\)", r"\1", text)
     text = text.replace("currentColor", colours["--ink"]).replace("role=img", 'role="img"')
     text = text.replace("aria-hidden=true", 'aria-hidden="true"')
     box = f'viewBox="0 -{_LINE} {width:g} {total:g}" width="{2 * width:g}" height="{2 * total:g}"'
