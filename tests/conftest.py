@@ -11,7 +11,7 @@ import torch
 
 import tests.models.clip.tiny_clip
 import tests.models.own.tiny_own_models
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.run_folder import RunFolder

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedloom.core.errors import ExperimentError
     from fedloom.data.sources import clients
+    from fedloom.experiment.finished_run import load
     from fedloom.experiment.registry import register
-    from fedloom.experiment.run import Result, load, run
+    from fedloom.experiment.run import Result, run
     from fedloom.experiment.settings import Experiment
     from fedloom.federation.progress import Progress
 
@@ -38,7 +39,7 @@ _HOMES = {
     "Result": "fedloom.experiment.run",
     "clients": "fedloom.data.sources",
     "register": "fedloom.experiment.registry",
-    "load": "fedloom.experiment.run",
+    "load": "fedloom.experiment.finished_run",
     "run": "fedloom.experiment.run",
 }
 

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from fedloom.core.payload import Payload, Reply, group_of
+from fedloom.experiment.build import build
 from fedloom.experiment.export.export import export
-from fedloom.experiment.run import build, finish, load, run
+from fedloom.experiment.finished_run import load
+from fedloom.experiment.run import finish, run
 from fedloom.federation import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.federation.run_folder import RunFolder

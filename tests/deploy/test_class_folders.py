@@ -16,7 +16,8 @@ from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Deployment, Site, read_settings
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.trainer import SiteTrainer
-from fedloom.experiment.run import build, read_experiment
+from fedloom.experiment.build import build
+from fedloom.experiment.finished_run import read_experiment
 from fedloom.experiment.settings import Experiment
 from tests.deploy.silos import Silos
 

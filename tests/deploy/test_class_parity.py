@@ -5,7 +5,7 @@ import torch
 
 from fedloom.deploy import server
 from fedloom.deploy.server import go_on
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.tasks.class_figures import ClassFigures
 from tests.deploy.silos import Silos
 

@@ -193,7 +193,7 @@ class Known(Silos):
 
 
 def test_the_servers_app_waits_fails_stops_and_goes_on(kit, tmp_path) -> None:
-    from fedloom.experiment.run import read_experiment
+    from fedloom.experiment.finished_run import read_experiment
 
     silos = Known(read_experiment(kit), NAMES, tmp_path / "sites")
     carrier: Callable[[Deployment], Known] = lambda deployment: silos  # noqa: E731

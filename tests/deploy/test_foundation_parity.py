@@ -12,7 +12,7 @@ from fedloom.deploy import server
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Site, requests_of
 from fedloom.deploy.trainer import SiteTrainer
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment
 from tests.deploy.silos import Silos
 from tests.models.native.tiny_families import FAMILIES

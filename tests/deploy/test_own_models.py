@@ -18,7 +18,8 @@ from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Site, requests_of, write_settings
 from fedloom.deploy.trainer import SiteTrainer, build_client
 from fedloom.deploy.wire import Answer
-from fedloom.experiment.run import build, run
+from fedloom.experiment.build import build
+from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
 from fedloom.federation.settings import EngineSettings

@@ -18,7 +18,7 @@ from fedloom.deploy.processes import QUIET, Child, environment
 from fedloom.deploy.settings import Deployment, Site, experiment_digest, read_settings
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.state import SiteState
-from fedloom.experiment.run import read_experiment
+from fedloom.experiment.finished_run import read_experiment
 from tests.deploy.silos import said_into
 from tests.processes import running
 

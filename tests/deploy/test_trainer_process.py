@@ -16,7 +16,7 @@ from fedloom.deploy.settings import Deployment, experiment_digest
 from fedloom.deploy.site_kit import write_kit
 from fedloom.deploy.trainer_link import ask
 from fedloom.deploy.wire import DESCRIBE, Answer, Request
-from fedloom.experiment.run import read_experiment
+from fedloom.experiment.finished_run import read_experiment
 
 
 @pytest.mark.deploy

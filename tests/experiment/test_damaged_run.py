@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.seals import CHECKSUMS, read_sealed, write_sealed
+from fedloom.experiment.finished_run import read_summary
 from fedloom.experiment.report.load_study import read
 from fedloom.experiment.report.predictions import predictions
-from fedloom.experiment.run import read_summary, run
+from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.study import planned
 from tests.experiment.small_run import SETTINGS, contents, kill_in_round_two, quick_runs
@@ -175,7 +176,7 @@ def test_a_report_after_any_damage_shows_the_same_or_says_one_sentence(
 
 
 def test_damage_to_a_result_says_how_to_have_it_again(finished: Path, tmp_path: Path) -> None:
-    from fedloom.experiment.run import load
+    from fedloom.experiment.finished_run import load
 
     folder = copied(finished, tmp_path / "run")
     damage(folder / "model" / "projector.safetensors", ("flipped", 900, 3))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import load_rows
 from fedloom.experiment.study import place
 

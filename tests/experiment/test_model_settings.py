@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 import fedloom
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
-from fedloom.experiment.run import read_experiment, run
+from fedloom.experiment.finished_run import read_experiment
+from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment, load_rows
 
 SHIPPED = Path(str(files("fedloom.models"))) / "shipped" / "tiny-mllm"

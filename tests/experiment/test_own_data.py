@@ -98,7 +98,7 @@ def test_learning_on_own_data_is_learning(silos: Path) -> None:
 
 
 def test_a_file_that_breaks_during_the_run_costs_that_client_only(silos: Path, tmp_path: Path) -> None:
-    from fedloom.experiment.run import build
+    from fedloom.experiment.build import build
     from fedloom.federation.run_folder import RunFolder
 
     folder = RunFolder(tmp_path / "run")

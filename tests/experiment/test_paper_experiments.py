@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from fedloom.core.errors import ExperimentError
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment, load_rows
 from fedloom.experiment.study import place
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import load_rows
 from fedloom.models.mllm import checkpoint
 from fedloom.models.mllm.load import load_model

@@ -97,7 +97,7 @@ def test_a_run_of_half_cohorts_resumes_to_the_same_bits_and_cleans_up(quick, fed
     with (state / "clients" / "index.jsonl").open("a") as index:
         index.write('{"round": 9, "clients": ["image-01"]}\n{"round": 10, "cli')
     (state / ".uploads-left").mkdir()
-    from fedloom.experiment.run import build
+    from fedloom.experiment.build import build
     from fedloom.federation.run_folder import RunFolder
 
     again = build(experiment, RunFolder(tmp_path / "cut"), lambda told: None)

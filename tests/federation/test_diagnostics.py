@@ -8,7 +8,7 @@ from torch.nn.functional import cosine_similarity
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.diagnostics import SIMILARITIES, agreement, change_norm, similarities, turn
 from fedloom.methods.base.combine import Pair

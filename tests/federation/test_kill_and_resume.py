@@ -10,7 +10,7 @@ import pytest
 
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.tensor_files import digest_of, read_checked, with_checksum
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment
 from fedloom.federation import client_states as personal
 from fedloom.federation import loop as federation

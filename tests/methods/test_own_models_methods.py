@@ -3,7 +3,8 @@
 import pytest
 
 from fedloom.core.errors import ExperimentError
-from fedloom.experiment.run import finish, load
+from fedloom.experiment.finished_run import load
+from fedloom.experiment.run import finish
 
 
 def test_a_clients_model_names_what_its_modality_shows(quick, federate, monkeypatch) -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from fedloom.cli.cost import PRESETS
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, group_of
-from fedloom.experiment.run import build, run
+from fedloom.experiment.build import build
+from fedloom.experiment.run import run
 from fedloom.methods import METHODS
 from fedloom.models.training.loop import LocalJob
 from fedloom.models.training.settings import Training, part_of_round, proximal
@@ -288,7 +289,7 @@ def test_a_pretrained_projector_starts_the_next_run(quick, federate, tmp_path) -
         federate(quick("feda2-lora", model={**again, "projector": "own"}))
     with pytest.raises(ExperimentError, match="name the folder of a run that has ended"):
         federate(quick("feda2-lora", model={**again, "projector_from": tmp_path}))
-    from fedloom.experiment.run import load
+    from fedloom.experiment.finished_run import load
 
     model = load(tmp_path / "first")
     assert set(model.tensors) == set(saved)

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
-from fedloom.experiment.run import load, run
+from fedloom.experiment.finished_run import load
+from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.models.classifier.load import load_classifier
 from fedloom.models.native.load import load_native

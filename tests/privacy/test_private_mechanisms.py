@@ -8,7 +8,7 @@ import torch
 
 from fedloom.core.errors import DiskError, ExperimentError
 from fedloom.core.payload import Reply
-from fedloom.experiment.run import build
+from fedloom.experiment.build import build
 from fedloom.federation.loop import Federation
 
 SIX = {"data": {"clients": {"image": 6}, "train": 2, "test": 1}, "training": {"batch_size": 2}, "rounds": 3}

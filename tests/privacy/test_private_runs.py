@@ -8,7 +8,8 @@ import torch
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import Payload, Reply
-from fedloom.experiment.run import build, privacy_summary
+from fedloom.experiment.build import build
+from fedloom.experiment.run import privacy_summary
 from fedloom.federation import LocalEngine
 from fedloom.federation.loop import Federation
 from fedloom.privacy.differential.accountant import Accountant

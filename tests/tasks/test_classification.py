@@ -19,7 +19,9 @@ from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.core.payload import group_of
 from fedloom.deploy.server import go_on
-from fedloom.experiment.run import build, load, run
+from fedloom.experiment.build import build
+from fedloom.experiment.finished_run import load
+from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.run_folder import RunFolder
 from fedloom.methods import METHODS
@@ -104,7 +106,7 @@ def runs(tables, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("kind", ["text", "image", "audio"])
 def test_classes_are_learned_and_recorded_in_one_order(kind: str, runs) -> None:
-    summary = fedloom.experiment.run.read_summary(runs[kind])
+    summary = fedloom.experiment.finished_run.read_summary(runs[kind])
     assert summary["metrics"][f"global/{kind}/accuracy"] > 0.9
     assert summary["metrics"][f"global/{kind}/macro_f1"] > 0.9
     assert f"mean_client/{kind}/macro_f1" in summary["metrics"]

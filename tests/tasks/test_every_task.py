@@ -13,7 +13,8 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import CHECKSUMS
 from fedloom.data.sources import SOURCES
 from fedloom.data.sources.own_data import OwnData
-from fedloom.experiment.run import load, read_experiment, run
+from fedloom.experiment.finished_run import load, read_experiment
+from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.tasks.registry import TASKS
 

@@ -29,7 +29,7 @@ def ask(
     ] = None,
 ) -> None:
     """Ask the trained model about a picture, a sound or another file, or a text."""
-    from fedloom.experiment.run import load
+    from fedloom.experiment.finished_run import load
 
     model = load(run_dir, client)
     asked = {"image": image, "audio": audio, "video": video, "depth": depth, "thermal": thermal, "imu": imu}

@@ -32,7 +32,7 @@ def card(
     from fedloom.experiment.export.card import Card, card_text
     from fedloom.experiment.export.finished import read_finished
     from fedloom.experiment.export.signature import write, write_in_run
-    from fedloom.experiment.run import model_folder
+    from fedloom.experiment.finished_run import model_folder
 
     folder = model_folder(run_dir, client)
     text = card_text(folder, read_finished(run_dir), Card(client, license=license, names=clients))

@@ -86,8 +86,8 @@ def _differences(folders: list[Path], against: str, column: list[str] | None, *,
 
 
 def _cases(folders: list[Path], count: int, *, markdown: bool) -> None:
+    from fedloom.experiment.finished_run import load
     from fedloom.experiment.report.cases import cases as cases_of
-    from fedloom.experiment.run import load
 
     shown, notes = cases_of(folders, count, load)
     for case in shown:

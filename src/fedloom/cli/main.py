@@ -238,7 +238,7 @@ def benchmark(
     client: Annotated[str | None, typer.Option(help="this client's personal model")] = None,
 ) -> None:
     """Measure a finished run's model: objects in pictures, retrieval between pictures and captions, public benchmarks."""
-    from fedloom.experiment.run import held, load_for_benchmark
+    from fedloom.experiment.finished_run import held, load_for_benchmark
     from fedloom.tasks.benchmark import Suites
 
     task, model = load_for_benchmark(run_dir, client)

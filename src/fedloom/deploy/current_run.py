@@ -19,7 +19,7 @@ from fedloom.deploy.remote_engine import Carrier
 from fedloom.deploy.server import go_on
 from fedloom.deploy.settings import Deployment, read_settings
 from fedloom.deploy.site_list import server_list
-from fedloom.experiment.run import read_experiment
+from fedloom.experiment.finished_run import read_experiment
 from fedloom.federation.progress import Progress, Stopped
 
 FAILURE = "failure.txt"

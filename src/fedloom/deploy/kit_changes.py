@@ -14,7 +14,7 @@ from fedloom.deploy.private_files import private_files
 from fedloom.deploy.settings import Deployment, check_sites, read_settings, write_settings
 from fedloom.deploy.site_kit import write_site
 from fedloom.deploy.site_list import CA, LIST, change_list, read_list
-from fedloom.experiment.run import read_experiment
+from fedloom.experiment.finished_run import read_experiment
 from fedloom.experiment.settings import Experiment
 
 

@@ -16,7 +16,7 @@ from fedloom.deploy.settings import (
     write_settings,
 )
 from fedloom.deploy.site_list import check_list
-from fedloom.experiment.run import read_experiment
+from fedloom.experiment.finished_run import read_experiment
 
 UNFINISHED = (
     "run {run} is not finished, and a run goes on under the version that began it: finish it with fedloom {version}, or "

@@ -21,7 +21,7 @@ from fedloom.deploy.registration import Registration
 from fedloom.deploy.settings import Deployment, check_deployable, check_sites, read_settings
 from fedloom.deploy.site_kit import write_template
 from fedloom.deploy.site_list import check_list
-from fedloom.experiment.run import read_experiment
+from fedloom.experiment.finished_run import read_experiment
 from fedloom.experiment.watch.growing import Document
 
 SERVER = "FEDLOOM_SERVER"

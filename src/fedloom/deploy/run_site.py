@@ -25,7 +25,7 @@ from fedloom.deploy.settings import Site, check_deployable, experiment_digest, r
 from fedloom.deploy.site_checks import NODE_KEY, lacking, unsound, wrong_key
 from fedloom.deploy.site_list import site_count
 from fedloom.deploy.trainer_link import ADDRESS, NODE, endpoint
-from fedloom.experiment.run import read_experiment
+from fedloom.experiment.finished_run import read_experiment
 from fedloom.privacy.settings import Privacy
 
 CERTIFICATE, SIGNATURE, REFUSED = "certificate verify failed", "401 Unauthorized", "[code: 2004]"

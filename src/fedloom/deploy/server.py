@@ -28,8 +28,9 @@ from fedloom.deploy.settings import check_deployable, classes_digest, experiment
 from fedloom.deploy.site_list import LIST, MISSING, SiteList
 from fedloom.experiment.build import check_clients
 from fedloom.experiment.clients import client_shapes
+from fedloom.experiment.finished_run import read_experiment
 from fedloom.experiment.provenance import versions
-from fedloom.experiment.run import Result, finish, read_experiment
+from fedloom.experiment.run import Result, finish
 from fedloom.experiment.settings import Experiment
 from fedloom.experiment.tracked_run import track
 from fedloom.experiment.tracking import Tracking

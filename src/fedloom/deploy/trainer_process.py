@@ -15,7 +15,7 @@ from fedloom.deploy.settings import Site, read_settings
 from fedloom.deploy.trainer import SiteTrainer
 from fedloom.deploy.trainer_link import endpoint, serve
 from fedloom.deploy.trainer_log import noted
-from fedloom.experiment.run import read_experiment
+from fedloom.experiment.finished_run import read_experiment
 
 
 def main(folder: Path) -> None:

@@ -10,12 +10,12 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.files import text_lines, write_atomic
 from fedloom.core.folder_lock import locked
 from fedloom.core.seals import CHECKSUMS, write_checksums
+from fedloom.experiment.finished_run import results
 from fedloom.experiment.registry import OWN_METRICS, load_entry_points
 from fedloom.experiment.report import write_report
 from fedloom.experiment.report.load_study import read
 from fedloom.experiment.report.predictions import predictions
 from fedloom.experiment.report.read import Run
-from fedloom.experiment.run import results
 from fedloom.tasks.frozen_llm import WORLD, embedder_of
 from fedloom.tasks.metrics import Embedder, EvaluationRecord, Scope, Summary, summarise
 from fedloom.tasks.metrics.metric import metric_of

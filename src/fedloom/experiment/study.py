@@ -11,10 +11,11 @@ from fedloom.core.files import write_atomic
 from fedloom.core.folder_lock import locked
 from fedloom.core.seals import damaged, read_sealed, write_checksums, write_sealed
 from fedloom.experiment import provenance
+from fedloom.experiment.finished_run import read_experiment, read_summary
 from fedloom.experiment.interruptions import disk_faults
 from fedloom.experiment.parallel_runs import RunJob, run_jobs, shared_out
 from fedloom.experiment.report import write_report
-from fedloom.experiment.run import Result, read_experiment, read_summary
+from fedloom.experiment.run import Result
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.progress import Observer
 from fedloom.federation.run_folder import RunFolder

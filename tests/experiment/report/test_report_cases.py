@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
+from fedloom.experiment.finished_run import load
 from fedloom.experiment.report.cases import _judges, cases
-from fedloom.experiment.run import load
 from tests.experiment.report.report_folders import make_run, make_two_rows, write_lines
 
 SAMPLES = {"s-1": ("c0", "image", "red"), "s-2": ("c1", "audio", "two"), "s-3": ("c2", "image+audio", "yes")}

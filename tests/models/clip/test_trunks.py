@@ -6,7 +6,8 @@ from torch.nn.functional import normalize
 from transformers import VisionTextDualEncoderModel
 
 from fedloom.core.errors import ExperimentError
-from fedloom.experiment.run import finish, load
+from fedloom.experiment.finished_run import load
+from fedloom.experiment.run import finish
 from fedloom.experiment.settings import Experiment
 from fedloom.methods import METHODS
 from fedloom.methods.base.clip import CLIPMethod

@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from fedloom.cli.main import app
 from fedloom.core.payload import group_of
 from fedloom.data.sources.folder import load_folder
-from fedloom.experiment.run import load, run
+from fedloom.experiment.finished_run import load
+from fedloom.experiment.run import run
 from fedloom.experiment.settings import Experiment
 from fedloom.models.native.collate import collate
 from fedloom.models.native.load import load_native

@@ -14,7 +14,7 @@ from fedloom.core.payload import group_of
 from fedloom.experiment.export import signature
 from fedloom.experiment.export.card import Card, card_text
 from fedloom.experiment.export.finished import read_finished
-from fedloom.experiment.run import load_as, model_folder
+from fedloom.experiment.finished_run import load_as, model_folder
 from fedloom.experiment.settings import Experiment
 from fedloom.models.adapter_folder import LISTING, NOTE, PROMPTS, place_of, read_listing
 from fedloom.models.lora.peft_files import CONFIG, read_json, write_json

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedloom.experiment.finished_run import read_experiment, read_summary
 from fedloom.experiment.report.read import read_run
 from fedloom.experiment.report.sample_values import SampleValues
-from fedloom.experiment.run import read_experiment, read_summary
 from fedloom.experiment.settings import Experiment
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
 
