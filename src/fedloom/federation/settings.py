@@ -152,6 +152,11 @@ class EngineSettings(BaseModel):
         return value
 
     @property
+    def cohort_limit(self) -> int:
+        """Most clients that share a batch: one for `off`, and as long as `auto` is not settled."""
+        return self.cohort if isinstance(self.cohort, int) else 1
+
+    @property
     def in_workers(self) -> bool:
         """Whether clients train in processes of their own."""
         return self.name != "local" or self.workers is not None
