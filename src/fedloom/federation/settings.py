@@ -106,7 +106,8 @@ class EngineSettings(BaseModel):
     )
     cohort: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="number of clients trained together, as a batch dimension: auto | off | a number; "
+        description="number of clients trained together, and of personal models evaluated together, as a batch dimension: "
+        "auto | off | a number; "
         "results agree up to rounding",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; none = PyTorch's choice")

@@ -12,7 +12,7 @@ from fedloom.models.base import Trainable
 from fedloom.models.loading.examples import follow, part_of, taken
 from fedloom.models.loading.prepared import prepared
 from fedloom.tasks.evaluation import Evaluation, TestSet
-from fedloom.tasks.personal_batches import ClientModel, loaded, packs
+from fedloom.tasks.personal_batches import ClientModel, packs, with_pack
 
 PICTURES = ("test pictures",)
 """Owner of the test pictures' features in the cache; a tuple, which no client's name is."""
@@ -94,6 +94,9 @@ def by_model(
     def count(client: str) -> int:
         return len({place for test in wanted([client]) for place in test.places})
 
+    def answers_of(group: Sequence[str]) -> list[dict[int, str]]:
+        return answered_by(model, sets, [wanted([c]) for c in group], settings)
+
     clients, having_own = sorted(set(tests.of)), set(own)
     sharing = [c for c in clients if c not in having_own]
     personal = [c for c in clients if c in having_own]
@@ -107,8 +110,8 @@ def by_model(
         yield sharing, answered
         number += 1
     for pack in packs(model, own, personal, count, batch_size=settings.batch_size, cohort=cohort):
-        with stage(pack.whose(number, models)), loaded(model, pack):
-            found = answered_by(model, sets, [wanted([c]) for c in pack.clients], settings)
+        with stage(pack.whose(number, models)):
+            found = [own for part in with_pack(model, pack, answers_of) for own in part]
         yield from zip([[c] for c in pack.clients], found, strict=True)
         number += len(pack.clients)
 

@@ -19,7 +19,7 @@ from fedloom.models.loading.examples import part_of
 from fedloom.models.loading.prepared import prepared
 from fedloom.tasks.frozen_llm import embedder_of
 from fedloom.tasks.metrics import EvaluationRecord, Summary, summarise
-from fedloom.tasks.personal_batches import ClientModel, loaded, packs
+from fedloom.tasks.personal_batches import ClientModel, packs, with_pack
 from fedloom.tasks.ranking import RanksAnswers, candidates, rank
 
 
@@ -262,12 +262,15 @@ def assess(
         batch_size=settings.batch_size,
         cohort=1 if alone else cohort,
     )
+
+    def records_of(clients: Sequence[str]) -> list[EvaluationRecord]:
+        part = tests if whole else tests.part(clients)
+        return evaluate(model, part, settings, generate=generate)
+
     number = 1
     for pack in due:
-        where = " on all clients' samples" if whole else ""
-        with stage(pack.whose(number, len(own)) + where), loaded(model, pack):
-            part = tests if whole else tests.part(pack.clients)
-            found = evaluate(model, part, settings, generate=generate)
+        with stage(pack.whose(number, len(own)) + (" on all clients' samples" if whole else "")):
+            found = [record for part in with_pack(model, pack, records_of) for record in part]
         number += len(pack.clients)
         local += [record for record in found if record.client in pack.clients]
         if whole:

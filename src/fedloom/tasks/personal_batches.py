@@ -6,6 +6,7 @@ With few test samples each, one client after another would fill no batch. Figure
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from fedloom.models.base import PROMPT_STATES, Trainable
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.training.cohort import differing, same_base
 from fedloom.models.training.stacked_layers import AdapterStack, plain_layers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Pack:
     """Samples of each client."""
     names: set[str] = field(default_factory=set)
     """Tensors that differ among the clients."""
+
+    def apart(self) -> "list[Pack]":
+        """Each client by itself."""
+        each = zip(self.clients, self.models, self.counts, strict=True)
+        return [Pack([client], [personal], [samples]) for client, personal, samples in each]
 
     def whose(self, first: int, of: int) -> str:
         """The clients for the progress, the first of them number `first` of so many."""
@@ -88,6 +96,17 @@ def _kind(personal: ClientModel) -> object:
     """Key of models that are loaded alike but for their tensors' values."""
     ratios = {group: ratio for group, ratio in personal.ratios.items() if ratio != 1}
     return ratios, any(".local_" in n for n in personal.tensors), PROMPT_STATES in personal.tensors
+
+
+def with_pack(model: Trainable, pack: Pack, work: Callable[[Sequence[str]], T]) -> list[T]:
+    """What `work` gives for the clients of the pack; where it fails for several, as training does, for each by itself."""
+    try:
+        with loaded(model, pack):
+            return [work(pack.clients)]
+    except Exception:
+        if len(pack.clients) == 1:
+            raise
+    return [result for one in pack.apart() for result in with_pack(model, one, work)]
 
 
 @contextmanager
