@@ -7,7 +7,8 @@ import torch
 from fedloom.core.activity import stage, told_to
 from fedloom.data.sample import Sample
 from fedloom.models.feature_cache import FeatureCache
-from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet, assess
+from fedloom.tasks.evaluation import Evaluation, TestSet, assess
+from fedloom.tasks.personal_batches import ClientModel
 from fedloom.tasks.question_answering import control, measure_controls
 
 

@@ -16,9 +16,11 @@ from fedloom.data.media.sample_files import MediaFiles
 from fedloom.data.sample import Sample
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.loading.loader import Loader
-from fedloom.tasks.evaluation import ClientModel, Evaluation, TestSet
-from fedloom.tasks.image_classification import ClassTests, assess_classes
+from fedloom.tasks.class_answers import ClassTests
+from fedloom.tasks.evaluation import Evaluation, TestSet
+from fedloom.tasks.image_classification import assess_classes
 from fedloom.tasks.metrics import harmonic_mean
+from fedloom.tasks.personal_batches import ClientModel
 
 
 def sample(uid: str, classes: str, label: int, **meta: Any) -> Sample:

@@ -76,7 +76,7 @@ def test_a_common_model_is_loaded_once_an_evaluation_and_its_training_shows(
 
 
 def test_a_personal_model_is_loaded_for_each_client(quick, federate, monkeypatch) -> None:
-    federation = federate(quick("pfedmma", rounds=1, training={"lr": 1.0}))
+    federation = federate(quick("pfedmma", rounds=1, training={"lr": 1.0}, engine={"cohort": "off"}))
     federation.run()
     model, loaded = federation.engine.model, []
     monkeypatch.setattr(type(model), "load", lambda self, tensors, ratios=None: loaded.append(tensors))

@@ -126,7 +126,7 @@ def _built(
         # Written into the run's experiment.yaml: another machine's choice could round differently.
         engine_settings = experiment.engine.model_copy(update={"cohort": cohort})
         experiment = experiment.model_copy(update={"engine": engine_settings})
-    together = 1 if cohort == "off" else cohort
+    together = experiment.engine.cohort_limit
     cohorts = -(-at_least(experiment.cohort.fraction, len(clients)) // together)
     if pool is not None and cohorts < pool.count:
         model.notes.append(

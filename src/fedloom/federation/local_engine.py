@@ -158,7 +158,7 @@ def _alike(model: Trainable, jobs: Mapping[str, LocalJob]) -> list[Sequence[str]
     for name, job in jobs.items():
         key = kind(model, job)
         for other, names in groups:
-            if other == key and same_base(jobs[names[0]], job):
+            if other == key and same_base(jobs[names[0]].start, job.start):
                 names.append(name)
                 break
         else:

@@ -37,8 +37,8 @@ from fedloom.privacy.differential.accountant import Accountant
 from fedloom.privacy.differential.key_file import forget_key
 from fedloom.privacy.robust.attacks import described
 from fedloom.tasks.base import Evaluator, ServerTools, Snapshot
-from fedloom.tasks.evaluation import ClientModel
 from fedloom.tasks.metrics import EvaluationRecord
+from fedloom.tasks.personal_batches import ClientModel
 
 if TYPE_CHECKING:
     from fedloom.privacy.secure.signatures import PublicKeys
@@ -371,6 +371,7 @@ class Federation:
             self.personal_models,
             self.state,
             None if self.folder is None else self.folder.path,
+            self.experiment.engine.cohort_limit,
         )
         assessment = self.evaluator.assess(snapshot)
         if not model.store.constant:  # the encoder changes in the next round

@@ -106,7 +106,8 @@ class EngineSettings(BaseModel):
     )
     cohort: Literal["auto", "off"] | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="number of clients trained together, as a batch dimension: auto | off | a number; "
+        description="number of clients trained together, and of personal models evaluated together, as a batch dimension: "
+        "auto | off | a number; "
         "results agree up to rounding",
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; none = PyTorch's choice")
@@ -150,6 +151,11 @@ class EngineSettings(BaseModel):
                 "are engine.loaders"
             )
         return value
+
+    @property
+    def cohort_limit(self) -> int:
+        """Most clients that share a batch: one for `off`, and as long as `auto` is not settled."""
+        return self.cohort if isinstance(self.cohort, int) else 1
 
     @property
     def in_workers(self) -> bool:

@@ -85,6 +85,8 @@ class Trainable(Asked, ABC):
         self.compiled = False
         self.replay: Replay = nullcontext
         """Gives the context of a checkpointed block's second forward pass; a cohort has its own."""
+        self.owners: Sequence[int] = ()
+        """The stacked client of each example of the batch; empty where all have the loaded tensors."""
         self._changes = MergedChanges(self.layers, self.scales)
         self._ratios: Mapping[str, float] = {}
         self._second = False

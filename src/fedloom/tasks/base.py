@@ -22,7 +22,8 @@ from fedloom.models.precision import Precision
 from fedloom.models.settings import Foundation
 from fedloom.models.training.settings import Training
 from fedloom.models.weights import DeviceMap
-from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, assess
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, assess
+from fedloom.tasks.personal_batches import ClientModel
 from fedloom.tasks.site_figures import SampleFigures, SiteFigures
 from fedloom.tasks.usage import tensors_code
 
@@ -113,7 +114,7 @@ class Snapshot:
     """The models of a run after round `number` (0: before training); `last` marks the run's last round.
 
     `common`: tensors of the common model, empty where the method has none. `own(names)`: the personal models of these clients
-    (None: all), built lazily; clients without one are left out.
+    (None: all), built lazily; clients without one are left out. `cohort`: most of them that share a batch.
     """
 
     number: int
@@ -123,6 +124,7 @@ class Snapshot:
     own: Callable[[Collection[str] | None], Mapping[str, ClientModel]]
     state: State
     folder: Path | None = None
+    cohort: int = 1
 
     def assess(self, model: Trainable, tests: TestSet, settings: Evaluation) -> Assessment:
         """The common model on everybody's samples, and each client's own on its own; before round 1, the start model."""
@@ -134,6 +136,7 @@ class Snapshot:
             settings,
             generate=self.generate,
             everywhere=self.last,
+            cohort=self.cohort,
         )
 
 

@@ -19,6 +19,7 @@ from fedloom.models.loading.examples import part_of
 from fedloom.models.loading.prepared import prepared
 from fedloom.tasks.frozen_llm import embedder_of
 from fedloom.tasks.metrics import EvaluationRecord, Summary, summarise
+from fedloom.tasks.personal_batches import ClientModel, packs, with_pack
 from fedloom.tasks.ranking import RanksAnswers, candidates, rank
 
 
@@ -119,6 +120,10 @@ class TestSet:
         examples = prepared(model, samples, TESTS)
         return cls([c for c, _ in pairs], samples, examples, range(len(pairs)), examples)
 
+    def count(self, client: str) -> int:
+        """The number of a client's samples."""
+        return len(self._places.get(client, []))
+
     def only(self, client: str) -> "TestSet":
         """One client's samples."""
         return self.part([client])
@@ -205,14 +210,6 @@ def _ranks(
 
 
 @dataclass(frozen=True)
-class ClientModel:
-    """A client's personal model: the tensors to load, and its LoRA scales relative to the model's, by group."""
-
-    tensors: Mapping[str, Tensor]
-    ratios: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
 class Assessment:
     """Metrics by name, per-client metrics, and the records for the report."""
 
@@ -233,8 +230,11 @@ def assess(
     *,
     generate: bool,
     everywhere: bool,
+    cohort: int = 1,
 ) -> Assessment:
     """`global/...`: the common model on all clients' test samples. `local/...`: each personal model on its client's samples.
+
+    `cohort`: most clients whose personal models share a batch.
 
     Without a common model, `global/...` is the mean over the personal models, each on all clients' test samples. It is
     measured only if `everywhere`, because it costs clients x samples.
@@ -253,11 +253,26 @@ def assess(
     local: list[EvaluationRecord] = []
     per_client: list[Mapping[str, float]] = []
     whole = not common and everywhere  # a client's own samples are among everybody's
-    for i, client in enumerate(sorted(own), 1):
-        model.load(own[client].tensors, own[client].ratios)
-        with stage(f"{client} ({i} of {len(own)})" + (" on all clients' samples" if whole else "")):
-            found = evaluate(model, tests if whole else tests.only(client), settings, generate=generate)
-        local += [record for record in found if record.client == client]
+    alone = whole or (generate and settings.ranking is not None)  # candidates stand in batches of their own
+    due = packs(
+        model,
+        own,
+        sorted(own),
+        tests.count,
+        batch_size=settings.batch_size,
+        cohort=1 if alone else cohort,
+    )
+
+    def records_of(clients: Sequence[str]) -> list[EvaluationRecord]:
+        part = tests if whole else tests.part(clients)
+        return evaluate(model, part, settings, generate=generate)
+
+    number = 1
+    for pack in due:
+        with stage(pack.whose(number, len(own)) + (" on all clients' samples" if whole else "")):
+            found = [record for part in with_pack(model, pack, records_of) for record in part]
+        number += len(pack.clients)
+        local += [record for record in found if record.client in pack.clients]
         if whole:
             per_client.append(summarise(found, "global", embedder).metrics)
     if local:

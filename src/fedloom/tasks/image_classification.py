@@ -5,15 +5,15 @@ Every client has one model, personal or else the common one; every metric is an 
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import torch
 from torch import Tensor
 
-from fedloom.core.activity import stage, tell
+from fedloom.core.activity import stage
 from fedloom.core.errors import ExperimentError
 from fedloom.data.client_data import ClientData
 from fedloom.data.partition.common_sets import common_names
@@ -23,8 +23,6 @@ from fedloom.data.sources.image_classes import ImageClassSource, domain_of
 from fedloom.methods import Method
 from fedloom.methods.base.clip import CLIPMethod
 from fedloom.models.base import Trainable
-from fedloom.models.loading.examples import follow, part_of, taken
-from fedloom.models.loading.prepared import prepared
 from fedloom.models.settings import Foundation
 from fedloom.models.training.settings import Training
 from fedloom.tasks.base import (
@@ -40,6 +38,7 @@ from fedloom.tasks.base import (
     methods_where,
     needs_no_text_metrics,
 )
+from fedloom.tasks.class_answers import ClassTests, answered_by, by_model
 from fedloom.tasks.class_figures import (
     ACCURACY,
     LOCAL,
@@ -49,14 +48,12 @@ from fedloom.tasks.class_figures import (
     means,
     metric_name,
 )
-from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet
 from fedloom.tasks.metrics import EvaluationRecord
+from fedloom.tasks.personal_batches import ClientModel
 
 if TYPE_CHECKING:
     from fedloom.models.clip.trainable import AdaptedCLIP
-
-PICTURES = ("test pictures",)
-"""Owner of the test pictures' features in the cache; a tuple, which no client's name is."""
 
 
 @dataclass(frozen=True)
@@ -169,64 +166,6 @@ class ImageClassification(Task[ImageClassSource]):
 
 
 @dataclass(frozen=True)
-class ClassTests:
-    """All test sets; their places are those of their examples among the distinct ones.
-
-    `local`: the clients' own test samples. `common`: sets for every client's model, by name. `own_classes`: the local test
-    samples again, scored over their client's classes only; None if all clients are scored over all classes. `domains`: the
-    domain of each single-domain client.
-    """
-
-    local: TestSet
-    common: Mapping[str, TestSet]
-    own_classes: TestSet | None
-    domains: Mapping[str, str]
-    pictures: Sequence[Any]
-    """The distinct examples of all sets; those from files are read as they are used."""
-
-    @classmethod
-    def prepare(
-        cls,
-        tested: Mapping[str, Sequence[Sample]],
-        common: Mapping[str, Sequence[Sample]],
-        domains: Mapping[str, str],
-        model: Trainable,
-    ) -> "ClassTests":
-        """Prepare the sets; a picture in a common set and in a client's test samples becomes one example."""
-        pairs = [(client, s) for client in sorted(tested) for s in tested[client]]
-        of, local = [client for client, _ in pairs], [s for _, s in pairs]
-        restricted = [replace(s, meta={**s.meta, "allowed": s.meta["own"]}) for s in local if "own" in s.meta]
-        distinct = [*local, *restricted]
-        place_of = {_key(s): i for i, s in enumerate(local)}
-        for s in (s for samples in common.values() for s in samples):
-            if _key(s) not in place_of:
-                place_of[_key(s)] = len(distinct)
-                distinct.append(s)
-        pictures = prepared(model, distinct, PICTURES)
-
-        def placed(of: Sequence[str], samples: Sequence[Sample], places: Sequence[int]) -> TestSet:
-            return TestSet(of, samples, part_of(pictures, places), places, pictures)
-
-        return cls(
-            placed(of, local, range(len(local))),
-            {n: placed([n] * len(own), own, [place_of[_key(s)] for s in own]) for n, own in common.items()},
-            placed(of, restricted, range(len(local), len(local) + len(restricted))) if restricted else None,
-            domains,
-            pictures,
-        )
-
-    def features(self, model: Trainable, examples: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
-        """The frozen encoder's features of the examples at these places, cached across clients' models and rounds."""
-        if not model.store.on:
-            return model.features(examples)
-        return model.kept_features(model.feature_version(), PICTURES, places, self.pictures)
-
-
-def _key(sample: Sample) -> tuple[str, str]:
-    return sample.uid, sample.meta["classes"]
-
-
-@dataclass(frozen=True)
 class ClassEvaluator:
     """Evaluates clients' CLIP models on `tests`, their local test samples, and on `sets`."""
 
@@ -247,6 +186,7 @@ class ClassEvaluator:
             self.sets,
             self.settings,
             generate=snapshot.generate,
+            cohort=snapshot.cohort,
         )
 
     def controls(self, common: Mapping[str, Tensor]) -> dict[str, float]:
@@ -274,7 +214,7 @@ class CommonSetEvaluator:
             return Assessment({}, {}, [])
         self.model.load(snapshot.common)
         with stage("the common model"):
-            answered = _answered(self.model, self.sets, list(self.sets.common.values()), self.settings)
+            [answered] = answered_by(self.model, self.sets, [list(self.sets.common.values())], self.settings)
         accuracies = {
             metric_name(name): fmean(_hits(test, answered)) for name, test in self.sets.common.items()
         }
@@ -295,29 +235,22 @@ def assess_classes(
     settings: Evaluation,
     *,
     generate: bool,
+    cohort: int = 1,
 ) -> Assessment:
     """`local/...`: local test samples; `base/...`, `novel/...`: the common sets; `hm`, `hm2`: harmonic means of their means.
 
-    Clients without a personal model use the common one, which is evaluated once. `local/image/accuracy_own_classes`: scored
-    over the client's classes only. `domain/<name>/accuracy`: mean over the clients of the domain; for a held-out domain over all
-    clients, also as `held_out/image/accuracy`; with `..._sd`, the standard deviation over these clients (pFedMMA's protocol).
+    Clients without a personal model use the common one, which is evaluated once; of others at most `cohort` share a batch.
+    `local/image/accuracy_own_classes`: scored over the client's classes only. `domain/<name>/accuracy`: mean over the clients of
+    the domain; for a held-out domain over all clients, also as `held_out/image/accuracy`; with `..._sd`, the standard deviation
+    over these clients (pFedMMA's protocol).
     """
-    clients, having_own = sorted(set(tests.of)), set(own)
+    clients = sorted(set(tests.of))
     figures: dict[str, dict[str, float]] = {}
     records: list[EvaluationRecord] = []
     shares: dict[str, dict[str, float]] = {name: {} for name in sets.common}
-    sharing = [c for c in clients if c not in having_own]
-    groups = [*([sharing] if sharing else []), *([c] for c in clients if c in having_own)]
-    for number, group in enumerate(groups, 1):
-        if group[0] in having_own:
-            personal = own[group[0]]
-            model.load(personal.tensors, personal.ratios)
-        else:
-            model.load(common)
+    for group, answered in by_model(model, common, own, tests, sets, settings, cohort):
         local = tests.part(group)
         restricted = None if sets.own_classes is None else sets.own_classes.part(group)
-        with stage(_whose(group, len(clients), number, len(groups))):
-            answered = _answered(model, sets, [*sets.common.values(), local, restricted], settings)
         everywhere = {}
         for name, test in sets.common.items():
             hits = _hits(test, answered)
@@ -348,29 +281,6 @@ def assess_classes(
         records += group_records
     by_client = {client: client_row(own) for client, own in figures.items()}
     return Assessment(means(figures, sets.domains), by_client, records, shares)
-
-
-def _whose(group: Sequence[str], clients: int, number: int, models: int) -> str:
-    """The model of a group of clients among so many, for the progress."""
-    if len(group) == clients:
-        return "the common model"
-    return f"{group[0] if len(group) == 1 else f'{len(group)} clients'} ({number} of {models})"
-
-
-def _answered(
-    model: Trainable, sets: ClassTests, wanted: Sequence[TestSet | None], settings: Evaluation
-) -> dict[int, str]:
-    """The predicted class name by the example's place, of all that stand in these sets, each answered once, in whole batches."""
-    due = list(dict.fromkeys(place for test in wanted if test is not None for place in test.places))
-    follow(sets.pictures, due)
-    answered: dict[int, str] = {}
-    for start in range(0, len(due), settings.batch_size):
-        tell(f"evaluating, {start} of {len(due)} pictures")
-        places = due[start : start + settings.batch_size]
-        batch = taken(sets.pictures, places)
-        answers = model.generate(batch, settings.max_new_tokens, sets.features(model, batch, places))
-        answered.update(zip(places, answers, strict=True))
-    return answered
 
 
 def _hits(tests: TestSet, answered: Mapping[int, str]) -> list[int]:

@@ -34,9 +34,10 @@ from fedloom.tasks.base import (
     methods_where,
     needs_no_text_metrics,
 )
-from fedloom.tasks.evaluation import Assessment, ClientModel, Evaluation, TestSet, client_figures
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, client_figures
 from fedloom.tasks.generator_evaluation import GeneratorEvaluator
 from fedloom.tasks.metrics import EvaluationRecord, summarise
+from fedloom.tasks.personal_batches import ClientModel
 from fedloom.tasks.site_figures import Figures, SampleFigures, SiteFigures
 
 

@@ -195,6 +195,7 @@ class Probe:
                 federation.personal_models,
                 federation.state,
                 self.folder,
+                federation.experiment.engine.cohort_limit,
             )
         )
         store = federation.engine.model.store

@@ -33,12 +33,14 @@ class Who:
     """Clients of a batch's examples: `of[i]` in 0..P-1 is that of example i, among those present; not decreasing."""
 
     of: tuple[int, ...]
+    stacked: bool = False
+    """Whether the clients' tensors are in a stack, whose text features nobody keeps."""
 
     @classmethod
-    def owned(cls, owners: Sequence[int]) -> Who:
+    def owned(cls, owners: Sequence[int], *, stacked: bool = False) -> Who:
         """From client numbers, not decreasing; some may be absent."""
         present = {k: p for p, k in enumerate(sorted(set(owners)))}
-        return cls(tuple(present[k] for k in owners))
+        return cls(tuple(present[k] for k in owners), stacked)
 
     @property
     def clients(self) -> int:
@@ -139,7 +141,7 @@ class Part(nn.Module):
 
     def text(self, names: Names, who: Who) -> Tensor:
         """Unit text features (P, C, d) of every client; cached while no parameter changes and gradients are off."""
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or who.stacked:  # a stack leaves the parameters as they are
             return self.read(names, who)
         state = tuple((id(p), p._version, p.dtype) for p in self.parameters())
         if names not in self._texts or self._texts[names][0] != state:

@@ -156,9 +156,10 @@ class AdaptedCLIP(Trainable):
     def logits(
         self, examples: Sequence[PictureExample], features: Sequence[Tensor] | None, kind: str
     ) -> Tensor:
-        """(B, C) over all names of one list, with the loaded tensors."""
+        """(B, C) over all names of one list, with the loaded tensors, or each example's own client's."""
         feats = self._stacked(examples, features)
-        return self.part.logits(feats, self.names(kind), Who((0,) * len(examples)))
+        who = Who.owned(self.owners, stacked=True) if self.owners else Who((0,) * len(examples))
+        return self.part.logits(feats, self.names(kind), who)
 
     def _stacked(self, examples: Sequence[PictureExample], features: Sequence[Tensor] | None) -> Tensor:
         """The examples' features (B, ...) on the model's device."""
@@ -214,9 +215,10 @@ class AdaptedCLIP(Trainable):
     def _guess(self, examples: Sequence[PictureExample], features: Sequence[Tensor] | None) -> list[int]:
         """Label of the likeliest allowed class, in each example's own list."""
         known = self.features(examples) if features is None else features
-        guesses = [0] * len(examples)
+        guesses, owners = [0] * len(examples), self.owners
         for kind in sorted({e.kind for e in examples}):
             at = [i for i, e in enumerate(examples) if e.kind == kind]
+            self.owners = [owners[i] for i in at] if owners else ()
             logits = self.logits([examples[i] for i in at], [known[i] for i in at], kind)
             for row, i in enumerate(at):
                 allowed = examples[i].allowed
@@ -226,6 +228,7 @@ class AdaptedCLIP(Trainable):
                     logits[row] = out
             for i, guess in zip(at, logits.argmax(-1).tolist(), strict=True):
                 guesses[i] = guess
+        self.owners = owners
         return guesses
 
     @torch.no_grad()

@@ -229,6 +229,7 @@ class MLLM(nn.Module):
         try:
             plan = lay_out([e.pieces for e in examples], self.config.tokens, answers=False, left=True)
             embeds = self._embed(plan, self.features(examples) if features is None else features)
+            self.rows = RowMap(range(len(examples)))
             ids = self._greedy(embeds, plan.mask.to(embeds.device), max_new_tokens)
         finally:
             for module, mode in modes:

@@ -35,17 +35,29 @@ def kind(model: Trainable, job: LocalJob) -> object:
     return stages, second, settings, job.penalty is None, job.gradients
 
 
-def same_base(one: LocalJob, other: LocalJob) -> bool:
-    """Whether the tensors merged into the frozen weights are equal."""
-    mine, theirs = ({n: t for n, t in j.start.items() if ".merged_" in n} for j in (one, other))
+def same_base(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Whether two clients' tensors merged into the frozen weights are equal."""
+    mine, theirs = ({n: t for n, t in own.items() if ".merged_" in n} for own in (one, other))
     return mine.keys() == theirs.keys() and all(_equal(mine[n], theirs[n]) for n in mine)
+
+
+def differing(model: Trainable, starts: Sequence[Mapping[str, Tensor]]) -> set[str]:
+    """Names of the model's tensors whose values differ among clients; a missing one has the start value."""
+    names = set()
+    for name, first in model.start.items():
+        values = [own.get(name, first) for own in starts]
+        if not all(_equal(values[0], v) for v in values[1:]):
+            names.add(name)
+    return names
 
 
 def train_cohort(model: Trainable, jobs: Sequence[LocalJob]) -> list[Outcome | FloatingPointError]:
     """Train jobs of one kind together; one outcome each, or the error of a client whose loss is not finite."""
     model.load(jobs[0].start, jobs[0].ratios)
     model.mix(jobs[0].local)
-    stack = AdapterStack(model, [j.start for j in jobs], _differing(model, jobs))
+    starts = [j.start for j in jobs]
+    trained = {n for j in jobs for stage in j.stages() for n in j.names_in(stage.parts)}
+    stack = AdapterStack(model, starts, sorted(trained | differing(model, starts)))
     stack.seed([j.dropout_seed() for j in jobs])
     run = _Run(model, jobs, stack)
     with stack.installed():
@@ -53,17 +65,6 @@ def train_cohort(model: Trainable, jobs: Sequence[LocalJob]) -> list[Outcome | F
             run.stage(number)
     model.rest()
     return [run.outcome(k) for k in range(len(jobs))]
-
-
-def _differing(model: Trainable, jobs: Sequence[LocalJob]) -> list[str]:
-    """Tensors that need a client axis: trained in some stage, or with values that differ among clients."""
-    trained = frozenset(n for j in jobs for stage in j.stages() for n in j.names_in(stage.parts))
-    names = []
-    for name, first in model.start.items():
-        values = [j.start.get(name, first) for j in jobs]
-        if name in trained or not all(_equal(values[0], v) for v in values[1:]):
-            names.append(name)
-    return names
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

@@ -42,7 +42,6 @@ class AdapterStack:
             values = [padded(s.get(name, model.start[name]), like) for s in starts]
             self.tensors[name] = nn.Parameter(torch.stack(values).to(like), requires_grad=False)
         self._generators: list[torch.Generator] = []
-        self._owners: Sequence[int] = ()
         self._known: dict[tuple[int, int], tuple[RowMap, Split]] = {}
         self._seen: dict[str, set[int]] = {}
         self._replayed: RowMap | None = None
@@ -61,7 +60,7 @@ class AdapterStack:
 
     def at(self, owners: Sequence[int]) -> None:
         """Set the client of each example of the next batch."""
-        self._owners = owners
+        self.model.owners = owners
         self._known.clear()
         self._seen.clear()
 
@@ -103,7 +102,7 @@ class AdapterStack:
             self.model.replay = self._replay
             yield
         finally:
-            self.model.replay = nullcontext
+            self.model.replay, self.model.owners = nullcontext, ()
             for module in changed:
                 del module.forward
 
@@ -126,7 +125,7 @@ class AdapterStack:
         key = (id(rows), len(x))
         if key not in self._known:
             each = len(x) // len(rows.of)
-            owners = [self._owners[i] for i in rows.of for _ in range(each)]
+            owners = [self.model.owners[i] for i in rows.of for _ in range(each)]
             self._known[key] = rows, Split.of(owners, self.clients, x.device)
         return self._known[key][1]
 
@@ -186,7 +185,7 @@ class AdapterStack:
 
     def _single(self, name: str) -> Tensor:
         """A tensor outside any layer: (P, ...) of the clients with examples in the batch."""
-        members = sorted(set(self._owners))
+        members = sorted(set(self.model.owners))
         if torch.is_grad_enabled():
             self._seen.setdefault(name, set()).update(members)
         stack = self.tensors[name]
