@@ -12,10 +12,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from typing import TYPE_CHECKING
 
 from benchmarks.child import child
 from benchmarks.peak import most_resident
 from benchmarks.report import ROOT, surroundings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 BASE = {"clients": 10, "rank": 8, "width": 128}
 AXES = {"clients": (5, 10, 20, 40), "rank": (4, 8, 16, 32), "width": (64, 128, 256, 512)}
@@ -74,8 +78,8 @@ def measure(axes: Mapping[str, tuple[int, ...]], repetitions: int) -> dict[str, 
     return measured
 
 
-def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
-    """Two rows of plots: seconds and megabytes, one column per axis."""
+def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> "Figure":
+    """Two rows of plots: seconds and megabytes, one column per axis; all plots of a row have one scale."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -83,12 +87,13 @@ def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
         figure = Figure(figsize=(9, 4.6), layout="constrained")
         grid = figure.subplots(2, len(measured), sharey="row", squeeze=False)
         for row, (key, unit, divisor) in enumerate((("seconds", "s per round", 1), ("peak", "peak MB", 1e6))):
+            largest = max(p[key] / divisor for points in measured.values() for p in points.values())
             for column, (axis, points) in enumerate(measured.items()):
                 axes = grid[row][column]
                 axes.plot(
                     list(points), [p[key] / divisor for p in points.values()], marker="o", color="#1f5f8b"
                 )
-                axes.set_ylim(bottom=0)
+                axes.set_ylim(0, 1.05 * largest)
                 axes.set_xticks(list(points))
                 axes.grid(alpha=0.3)
                 axes.spines[["top", "right"]].set_visible(False)
@@ -97,6 +102,7 @@ def draw(measured: dict[str, dict[int, dict[str, float]]], path: Path) -> None:
                 if not column:
                     axes.set_ylabel(unit)
         figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    return figure
 
 
 def main(arguments: list[str]) -> None:

@@ -100,6 +100,19 @@ def test_scaling_measures_and_draws(in_process: None, monkeypatch: Any, tmp_path
     assert (tmp_path / "plot.svg").stat().st_size > 0
 
 
+def test_every_point_of_a_row_of_plots_lies_within_its_scale(tmp_path: Path) -> None:
+    """The later columns have the largest values, and all columns share the first one's scale."""
+    measured = {
+        "clients": {5: {"seconds": 0.1, "peak": 5e8}},
+        "width": {64: {"seconds": 0.7, "peak": 7e8}},
+    }
+    figure = scaling.draw(measured, tmp_path / "plot.svg")
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        assert all(low <= y <= high for line in axes.lines for y in line.get_ydata())
+    assert figure.axes[0].get_ylim()[1] > 0.7
+
+
 def test_the_engine_without_checks_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     inspect = exchange.inspect
