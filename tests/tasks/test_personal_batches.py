@@ -300,6 +300,10 @@ def test_what_fails_in_a_pack_is_measured_one_client_at_a_time(made, monkeypatch
 
     monkeypatch.setattr(model, "score", fails)
     agree(alone, measured(federation, parts, own, 4))
+    assert any("one after another: together it raised RuntimeError: too many rows" in n for n in model.notes)
+    noted = list(model.notes)
+    measured(federation, parts, own, 4)
+    assert model.notes == noted, "said once"
     monkeypatch.setattr(model, "score", lambda examples, *rest: fails([*examples] * 5))
     with pytest.raises(RuntimeError, match="too many rows"):
         measured(federation, parts, own, 4)

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from torch import Tensor
 
+from fedloom.core.errors import with_place
+from fedloom.core.plain_text import plain
 from fedloom.models.base import PROMPT_STATES, Trainable
 from fedloom.models.feature_cache import FeatureCache
 from fedloom.models.training.cohort import differing, same_base
@@ -99,13 +101,17 @@ def _kind(personal: ClientModel) -> object:
 
 
 def with_pack(model: Trainable, pack: Pack, work: Callable[[Sequence[str]], T]) -> list[T]:
-    """What `work` gives for the clients of the pack; where it fails for several, as training does, for each by itself."""
+    """The results of `work` for the clients of the pack; where it fails for several, for each by itself, which a note says."""
     try:
         with loaded(model, pack):
             return [work(pack.clients)]
-    except Exception:
+    except Exception as error:  # one client's samples may be the reason
         if len(pack.clients) == 1:
             raise
+        note = f"the personal models from {pack.clients[0]} to {pack.clients[-1]} are evaluated one after another: together it"
+        note = plain(f"{note} raised {with_place(error)}")
+        if note not in model.notes:
+            model.notes.append(note)
     return [result for one in pack.apart() for result in with_pack(model, one, work)]
 
 

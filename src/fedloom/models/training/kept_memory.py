@@ -19,9 +19,8 @@ def kept_bytes(model: Trainable, examples: Sequence[Any], names: Collection[str]
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage
-        return (
-            tensor.detach()
-        )  # the tensor itself would hold the graph that holds it, and neither would ever be freed
+        # The tensor itself would hold the graph that holds it, and neither would ever be freed.
+        return tensor.detach()
 
     with torch.random.fork_rng(devices=[]):
         model.begin(names)
