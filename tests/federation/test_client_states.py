@@ -63,7 +63,7 @@ def test_a_round_reads_and_writes_the_asked_clients_only(quick, federate, monkey
     read: list[str] = []
     original = ClientStates.read
     monkeypatch.setattr(ClientStates, "read", lambda self, name: read.append(name) or original(self, name))
-    monkeypatch.setattr(federation, "_assess", lambda number, generate: {})
+    monkeypatch.setattr(federation, "_assess", lambda number, ends: {})
     federation.run()
     asked = [entry["asked"] for entry in federation.folder.history("ledger.jsonl")]
     assert sorted(read) == sorted(name for names in asked for name in names)

@@ -25,9 +25,12 @@ def test_an_answer_may_hold_any_line_break_of_unicode(tmp_path) -> None:
     folder = RunFolder(tmp_path)
     folder.write_predictions("start", [EvaluationRecord("ann", "image", "ann/1", "red", answer, 1, 1)])
     assert "scores" not in folder.records("start")[0]
-    folder.write_common("end", {"base": {"p1": 0.5}, "novel": {}})
-    line = '{"right": 0.5, "set": "base", "uid": "p1"}\n'
-    assert (folder.path / "predictions-common-end.jsonl").read_text() == line
+    folder.write_common("end", {"base": {("", "p1"): 0.5}, "novel": {}, "image": {("ann", "p1"): 1.0}})
+    lines = (folder.path / "predictions-common-end.jsonl").read_text().splitlines()
+    assert lines == [
+        '{"right": 0.5, "set": "base", "uid": "p1"}',
+        '{"client": "ann", "right": 1.0, "set": "image", "uid": "p1"}',
+    ]
     assert folder.predictions("start") == {"ann/1": answer}
     assert predictions(tmp_path, "start")["ann", "ann/1"].prediction == answer
     folder.append("ledger.jsonl", [{"note": answer}])

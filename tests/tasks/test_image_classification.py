@@ -96,7 +96,8 @@ def test_every_clients_own_model_is_measured_at_home_on_base_and_on_novel() -> N
         ("b", "something else", 0),
     ]
     assert not any(name.startswith("domain/") for name in found.metrics)
-    assert found.common == {
+    shares = {name: {uid: right for (_, uid), right in of.items()} for name, of in found.common.items()}
+    assert shares == {
         "base": {"a0": 0.5, "a1": 0.5, "a2": 0.5, "b0": 0.5, "b1": 0.0},
         "novel": {"n0": 0.5, "n1": 0.5, "n2": 0.0, "n3": 0.0},
     }

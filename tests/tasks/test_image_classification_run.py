@@ -63,13 +63,13 @@ def test_a_common_model_is_loaded_once_an_evaluation_and_its_training_shows(
         loaded.append({name: tensor.clone() for name, tensor in tensors.items()})
         load(self, tensors, ratios)
 
-    federation._assess(0, generate=False)
+    federation._assess(0, ends=False)
     monkeypatch.setattr(type(model), "load", spy)
-    federation._assess(0, generate=False)
+    federation._assess(0, ends=False)
     assert len(loaded) == 1
     federation.run()
     loaded.clear()
-    federation._assess(1, generate=False)
+    federation._assess(1, ends=False)
     assert len(loaded) == 1
     assert torch.equal(loaded[0]["prompt/context"], federation.state.shared["prompt/context"])
     assert not torch.equal(loaded[0]["prompt/context"], model.start["prompt/context"])
@@ -80,7 +80,7 @@ def test_a_personal_model_is_loaded_for_each_client(quick, federate, monkeypatch
     federation.run()
     model, loaded = federation.engine.model, []
     monkeypatch.setattr(type(model), "load", lambda self, tensors, ratios=None: loaded.append(tensors))
-    federation._assess(1, generate=False)
+    federation._assess(1, ends=False)
     assert len(loaded) == 3
     name = next(n for n in loaded[0] if n.startswith("adapter/text"))
     assert not torch.equal(loaded[0][name], loaded[1][name])

@@ -74,7 +74,7 @@ def _measured(run: Run, moment: str, number: int, embedder: Embedder | None) -> 
         )
         for r in predictions(run.folder, moment).values()
     ]
-    if not records:
+    if all(r.prediction is None for r in records):
         return None
     kept = {
         name: value

@@ -169,7 +169,7 @@ class Federation:
         if self.folder is not None:
             forget_key(self.folder.state)
         if not self.client_metrics:  # resumed after the last round: the same evaluation, the same figures
-            self._assess(self.round, generate=self.experiment.evaluation.generate)
+            self._assess(self.round, ends=True)
 
     def check(self) -> None:
         """Raise ExperimentError for a run whose rounds could change nothing, or whose messages would be too large."""
@@ -338,7 +338,7 @@ class Federation:
         if due := ends or number % self.experiment.evaluation.every == 0:
             with stage(f"round {number}/{self.rounds}" if number else "before training"):
                 tell("evaluating")
-                metrics |= self._assess(number, generate=ends and self.experiment.evaluation.generate)
+                metrics |= self._assess(number, ends=ends)
         self.round, self.last_metrics = number, metrics
         self.first_metrics = metrics if number == 0 else self.first_metrics
         self.totals.seconds += time.perf_counter() - began
@@ -360,13 +360,13 @@ class Federation:
             )
         )
 
-    def _assess(self, number: int, *, generate: bool) -> dict[str, float]:
-        """Evaluate the round's models, and write the predictions if answers were generated."""
+    def _assess(self, number: int, *, ends: bool) -> dict[str, float]:
+        """Evaluate the round's models, and write what they answer before the first and after the last round."""
         model = self.engine.model
         snapshot = Snapshot(
             number,
             number == self.rounds,
-            generate,
+            ends and self.experiment.evaluation.generate,
             self.global_model(),
             self.personal_models,
             self.state,
@@ -376,12 +376,14 @@ class Federation:
         assessment = self.evaluator.assess(snapshot)
         if not model.store.constant:  # the encoder changes in the next round
             model.store.clear()
-        if generate and assessment.records:
+        if ends and assessment.records:
             moment = "start" if number == 0 else "end"
             if self.folder is None:
                 self.records[moment] = assessment.records
             else:
                 self.folder.write_predictions(moment, assessment.records)
+                if assessment.own:
+                    self.folder.write_own(moment, assessment.own)
                 if assessment.common:
                     self.folder.write_common(moment, assessment.common)
         self.client_metrics = assessment.clients

@@ -27,6 +27,7 @@ CHANGE = "change"
 HISTORIES = ("metrics.jsonl", "ledger.jsonl")
 PREDICTIONS = "predictions-{moment}.jsonl"
 COMMON = "predictions-common-{moment}.jsonl"
+OWN = "predictions-own-{moment}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,16 @@ class RunFolder:
         """`predictions-start.jsonl`, `predictions-end.jsonl`: every test sample's reference and generated answer."""
         self._write_lines(PREDICTIONS.format(moment=moment), map(_plain, records))
 
-    def write_common(self, moment: str, common: Mapping[str, Mapping[str, float]]) -> None:
-        """`predictions-common-end.jsonl` and so on: every sample of the common test sets, and its share of right clients."""
+    def write_own(self, moment: str, records: Iterable[EvaluationRecord]) -> None:
+        """`predictions-own-end.jsonl` and so on: the answers of the personal models beside a common one."""
+        self._write_lines(OWN.format(moment=moment), map(_plain, records))
+
+    def write_common(self, moment: str, common: Mapping[str, Mapping[tuple[str, str], float]]) -> None:
+        """`predictions-common-end.jsonl` and so on: every sample of all clients' models, and its share of right ones."""
         lines = (
-            {"set": name, "uid": uid, "right": share}
+            {"set": name, **({"client": client} if client else {}), "uid": uid, "right": share}
             for name, of in common.items()
-            for uid, share in of.items()
+            for (client, uid), share in of.items()
         )
         self._write_lines(COMMON.format(moment=moment), lines)
 

@@ -1,6 +1,7 @@
 """Evaluation on the clients' test samples; a metric's name gives the model and the clients it is measured on."""
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from statistics import fmean
@@ -217,8 +218,10 @@ class Assessment:
     clients: Mapping[str, Mapping[str, float]]
     """Per client, on its own test samples, `<kind>/<metric>`: of its personal model, else of the common one."""
     records: Sequence[EvaluationRecord]
-    common: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    """By common test set and sample, the share of the clients whose model answers it right."""
+    common: Mapping[str, Mapping[tuple[str, str], float]] = field(default_factory=dict)
+    """By test set of all clients' models and sample (client or "", uid), the share of the models that answer it right."""
+    own: Sequence[EvaluationRecord] = ()
+    """Of the personal models, each on its client's samples, where `records` are the common model's."""
 
 
 def assess(
@@ -252,6 +255,7 @@ def assess(
         metrics |= summary.metrics
     local: list[EvaluationRecord] = []
     per_client: list[Mapping[str, float]] = []
+    answered: list[EvaluationRecord] = []
     whole = not common and everywhere  # a client's own samples are among everybody's
     alone = whole or (generate and settings.ranking is not None)  # candidates stand in batches of their own
     due = packs(
@@ -275,13 +279,29 @@ def assess(
         local += [record for record in found if record.client in pack.clients]
         if whole:
             per_client.append(summarise(found, "global", embedder).metrics)
+            answered += found
     if local:
         summary = summarise(local, "local", embedder)
         local = summary.records
         metrics |= summary.metrics
     if per_client:
         metrics |= {n: fmean(f[n] for f in per_client) for n in per_client[0] if n.startswith("global/")}
-    return Assessment(metrics, client_figures(summary), records or local)
+    return Assessment(
+        metrics,
+        client_figures(summary),
+        records or local,
+        shares_right(answered),
+        local if records else (),
+    )
+
+
+def shares_right(records: Iterable[EvaluationRecord]) -> dict[str, dict[tuple[str, str], float]]:
+    """By kind and labelled sample (its client, uid), the share of the models that answer it right; one record per model."""
+    hits: dict[str, dict[tuple[str, str], list[int]]] = defaultdict(lambda: defaultdict(list))
+    for r in records:
+        if r.labelled:
+            hits[r.kind][r.client, r.uid].append(r.correct)
+    return {kind: {sample: fmean(own) for sample, own in of.items()} for kind, of in hits.items()}
 
 
 def client_figures(summary: Summary) -> dict[str, dict[str, float]]:

@@ -247,7 +247,7 @@ def assess_classes(
     clients = sorted(set(tests.of))
     figures: dict[str, dict[str, float]] = {}
     records: list[EvaluationRecord] = []
-    shares: dict[str, dict[str, float]] = {name: {} for name in sets.common}
+    shares: dict[str, dict[tuple[str, str], float]] = {name: {} for name in sets.common}
     for group, answered in by_model(model, common, own, tests, sets, settings, cohort):
         local = tests.part(group)
         restricted = None if sets.own_classes is None else sets.own_classes.part(group)
@@ -256,8 +256,8 @@ def assess_classes(
             hits = _hits(test, answered)
             everywhere[name] = fmean(hits)
             for sample, hit in zip(test.samples, hits, strict=True):
-                known = shares[name].get(sample.uid, 0.0)
-                shares[name][sample.uid] = known + hit * len(group) / len(clients)
+                known = shares[name].get(("", sample.uid), 0.0)
+                shares[name]["", sample.uid] = known + hit * len(group) / len(clients)
         group_records = [
             EvaluationRecord(
                 client,

@@ -34,7 +34,7 @@ from fedloom.tasks.base import (
     methods_where,
     needs_no_text_metrics,
 )
-from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, client_figures
+from fedloom.tasks.evaluation import Assessment, Evaluation, TestSet, client_figures, shares_right
 from fedloom.tasks.generator_evaluation import GeneratorEvaluator
 from fedloom.tasks.metrics import EvaluationRecord, summarise
 from fedloom.tasks.personal_batches import ClientModel
@@ -201,6 +201,7 @@ def assess_own_models(
     `client/<name>/accuracy`.
     """
     records: list[EvaluationRecord] = []
+    answered: list[EvaluationRecord] = []
     everywhere: dict[str, list[float]] = defaultdict(list)
     metrics: dict[str, float] = {}
     for client in sorted(own):
@@ -210,21 +211,28 @@ def assess_own_models(
         if not chosen:  # no client of this modality is evaluated
             continue
         guesses = model.guesses(part_of(tests.examples, chosen))
-        right = [g == int(tests.samples[i].meta["label"]) for g, i in zip(guesses, chosen, strict=True)]
-        everywhere[modality].append(fmean(right))
-        metrics[f"client/{client}/accuracy"] = fmean(right)
-        records += [
-            _record(client, tests.samples[i], model.names[g] if generate else None, hit)
-            for i, g, hit in zip(chosen, guesses, right, strict=True)
-            if tests.of[i] == client
+        found = [
+            _record(tests.of[i], tests.samples[i], guess, model.names if generate else None)
+            for i, guess in zip(chosen, guesses, strict=True)
         ]
+        accuracy = fmean(r.correct for r in found)
+        everywhere[modality].append(accuracy)
+        metrics[f"client/{client}/accuracy"] = accuracy
+        records += [r for r in found if r.client == client]
+        answered += found
     for modality, accuracies in sorted(everywhere.items()):
         metrics[f"global/{modality}/accuracy"] = fmean(accuracies)
         if len(accuracies) > 1:
             metrics[f"spread/{modality}/accuracy"] = pstdev(accuracies)
     summary = summarise(records, "local")
-    return Assessment({**metrics, **summary.metrics}, client_figures(summary), records)
+    figures = {**metrics, **summary.metrics}
+    return Assessment(figures, client_figures(summary), records, shares_right(answered))
 
 
-def _record(client: str, sample: Sample, guess: str | None, hit: bool) -> EvaluationRecord:
-    return EvaluationRecord(client, sample.kind, sample.uid, sample.answer, guess, 1, int(hit), labelled=True)
+def _record(client: str, sample: Sample, guess: int, names: Sequence[str] | None) -> EvaluationRecord:
+    """The record of a guessed class; its name is the answer where `names` are given."""
+    answer = None if names is None else names[guess]
+    hit = guess == int(sample.meta["label"])
+    return EvaluationRecord(
+        client, sample.kind, sample.uid, sample.answer, answer, 1, int(hit), labelled=True
+    )

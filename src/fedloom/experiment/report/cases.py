@@ -12,7 +12,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.terminal_tables import fitted
 from fedloom.data.sources import SOURCES
 from fedloom.experiment.report.load_study import gather
-from fedloom.experiment.report.predictions import Prediction, predictions
+from fedloom.experiment.report.predictions import Prediction, generated_answers
 from fedloom.experiment.report.read import Run, SampleRecord
 from fedloom.experiment.report.samples import is_right
 from fedloom.experiment.report.table import BEFORE, WIDTH, markdown_cell
@@ -78,7 +78,7 @@ def cases(folders: Path | Sequence[Path], count: int, load: Load) -> tuple[list[
 
 def _answers(runs: dict[str, Run]) -> Iterator[tuple[str, dict[tuple[str, str], Prediction]]]:
     """(label, answers by client and uid): before training (once if all rows agree), then of every trained row."""
-    starts = {row: predictions(run.folder, "start") for row, run in runs.items()}
+    starts = {row: generated_answers(run.folder, "start") for row, run in runs.items()}
     answered = {row: start for row, start in starts.items() if start}
     alike = all(start == next(iter(answered.values())) for start in answered.values())
     if answered and alike:
@@ -86,7 +86,7 @@ def _answers(runs: dict[str, Run]) -> Iterator[tuple[str, dict[tuple[str, str], 
     for row, run in runs.items():
         if not alike and row in answered:
             yield f"{row}, {BEFORE}", answered[row]
-        if end := predictions(run.folder, "end"):
+        if end := generated_answers(run.folder, "end"):
             yield row, end
 
 

@@ -14,7 +14,7 @@ CLIENTS_MEANS = ("local/mean_client/text/accuracy", "mean_client/text/accuracy",
 
 
 class Prediction(Record):
-    """One test sample's reference and its answer; None if nothing was generated.
+    """One test sample's reference and its answer; None if nothing was generated (evaluation.generate=false).
 
     `tokens`, `correct`, `labelled`, `loss` and `scores` as in `EvaluationRecord`.
     """
@@ -32,28 +32,40 @@ class Prediction(Record):
 
 
 class CommonPrediction(Record):
-    """One sample of a common test set, and the share of the clients whose model answers it right."""
+    """One sample of a test set of all clients' models, and the share of them that answer it right.
+
+    `set`: base, novel and so on, or a kind of samples; `client`: the sample's, "" if it is nobody's.
+    """
 
     set: str
+    client: str = ""
     uid: str
     right: float = Field(ge=0, le=1 + 1e-9)
 
 
-def predictions(folder: Path, moment: str) -> dict[tuple[str, str], Prediction]:
-    """The answers of the moment `start` or `end` by client and uid; empty if the run wrote none."""
-    path = folder / f"predictions-{moment}.jsonl"
+def predictions(folder: Path, moment: str, whose: str = "") -> dict[tuple[str, str], Prediction]:
+    """The answers of the moment `start` or `end` by client and uid; empty if the run wrote none.
+
+    `whose`: `own-` for those of personal models beside a common one.
+    """
+    path = folder / f"predictions-{whose}{moment}.jsonl"
     check_files(folder, path.name)
     records = lines(path, Prediction) if path.is_file() else ()
     return {(record.client, record.uid): record for record in records}
 
 
-def common_predictions(folder: Path, moment: str) -> dict[str, dict[str, float]]:
-    """By common test set (base, novel) and uid, the share of clients that are right; empty if the run wrote none."""
+def generated_answers(folder: Path, moment: str) -> dict[tuple[str, str], Prediction]:
+    """The predictions with an answer; empty if the run generated none."""
+    return {key: p for key, p in predictions(folder, moment).items() if p.prediction is not None}
+
+
+def common_predictions(folder: Path, moment: str) -> dict[str, dict[tuple[str, str], float]]:
+    """By test set, client and uid, the share of clients' models that are right; empty if the run wrote none."""
     path = folder / f"predictions-common-{moment}.jsonl"
     check_files(folder, path.name)
-    sets: dict[str, dict[str, float]] = {}
+    sets: dict[str, dict[tuple[str, str], float]] = {}
     for record in lines(path, CommonPrediction) if path.is_file() else ():
-        sets.setdefault(record.set, {})[record.uid] = record.right
+        sets.setdefault(record.set, {})[record.client, record.uid] = record.right
     return sets
 
 

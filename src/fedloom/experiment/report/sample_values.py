@@ -48,7 +48,8 @@ class SampleValues:
 
     def __init__(self) -> None:
         self._records: dict[Path, Mapping[Sample, Prediction]] = {}
-        self._commons: dict[Path, Mapping[str, Mapping[str, float]]] = {}
+        self._own: dict[Path, Mapping[Sample, Prediction]] = {}
+        self._commons: dict[Path, Mapping[str, Mapping[Sample, float]]] = {}
         self._values: dict[tuple[Path, str], dict[Sample, float] | None] = {}
 
     def of_runs(self, runs: Sequence[Run], column: Column) -> dict[Unit, float] | None:
@@ -87,8 +88,12 @@ class SampleValues:
         metric += bracket + embedder
         figure = figure_of(run, key)
         if figure is not None and (key in COMMON or key in HARMONIC):
-            found = self._common(run, key) if key in COMMON else self._harmonic(run, HARMONIC[key])
-            return found if found and abs(fmean(found.values()) - figure) <= TOLERANCE else None
+            found = self._shares(run, COMMON[key]) if key in COMMON else self._harmonic(run, HARMONIC[key])
+            return found if _gives(figure, found) else None
+        if figure is not None and (scope, metric) == ("global", "accuracy"):
+            found = self._shares(run, kind)
+            if _gives(figure, found):
+                return found
         if scope not in ("global", "local", CLIENTS[:-1]) or figure is None or not math.isfinite(figure):
             return None
         if metric == "bleu":
@@ -96,21 +101,22 @@ class SampleValues:
             found = bleu_values({s: (r.prediction, r.reference) for s, r in answered.items()})
             near = found and abs(fmean(found.values()) - figure) <= TOLERANCE
             return found if near and scope != CLIENTS[:-1] else None
-        scored = _scored({s: r for s, r in self._read(run).items() if r.kind == kind}, metric)
-        if not scored or (scope != "global" and not _are_the_clients(scored, run, f"{kind}/{metric}")):
-            return None
-        ways = {"global": (_pooled,), "local": (_pooled, _by_client)}.get(scope, (_by_client,))
-        for way in ways:
-            mean, values = way(scored)
-            if abs(mean - figure) <= TOLERANCE:
-                return values
+        for records in self._answers(run, scope):
+            scored = _scored({s: r for s, r in records.items() if r.kind == kind}, metric)
+            if not scored or (scope != "global" and not _are_the_clients(scored, run, f"{kind}/{metric}")):
+                continue
+            ways = {"global": (_pooled,), "local": (_pooled, _by_client)}.get(scope, (_by_client,))
+            for way in ways:
+                mean, values = way(scored)
+                if abs(mean - figure) <= TOLERANCE:
+                    return values
         return None
 
-    def _common(self, run: Run, key: str) -> dict[Sample, float] | None:
-        """The share of clients that are right, by picture of a common set."""
+    def _shares(self, run: Run, name: str) -> dict[Sample, float]:
+        """The share of clients' models that are right, by sample of a set."""
         if run.folder not in self._commons:
             self._commons[run.folder] = common_predictions(run.folder, _moment(run))
-        return {("", uid): share for uid, share in self._commons[run.folder].get(COMMON[key], {}).items()}
+        return dict(self._commons[run.folder].get(name, {}))
 
     def _harmonic(self, run: Run, keys: Sequence[str]) -> dict[Sample, float] | None:
         parts = [self.of_run(run, key) for key in keys]
@@ -123,6 +129,19 @@ class SampleValues:
         if run.folder not in self._records:
             self._records[run.folder] = predictions(run.folder, _moment(run))
         return self._records[run.folder]
+
+    def _answers(self, run: Run, scope: str) -> list[Mapping[Sample, Prediction]]:
+        """The answers that may give a scope's figures: personal models' before a common one's, but for `global`."""
+        if scope == "global":
+            return [self._read(run)]
+        if run.folder not in self._own:
+            self._own[run.folder] = predictions(run.folder, _moment(run), "own-")
+        return [self._own[run.folder], self._read(run)]
+
+
+def _gives(figure: float, values: Mapping[Sample, float] | None) -> bool:
+    """Whether there are values and their mean is the figure."""
+    return bool(values) and abs(fmean((values or {}).values()) - figure) <= TOLERANCE
 
 
 def _moment(run: Run) -> str:

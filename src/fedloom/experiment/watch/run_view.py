@@ -85,6 +85,7 @@ class RunView:
             bare = [
                 SampleRecord(uid=p.uid, client=p.client, kind=p.kind, question="", reference=p.reference)
                 for p in records
+                if p.prediction is not None
             ]
             return [self._card(s, before, after) for s in _per_kind(bare)]
         return [self._card(s, before, after) for s in _per_kind(self.files.samples.value)]
