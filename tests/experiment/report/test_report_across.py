@@ -11,6 +11,8 @@ import yaml
 from fedloom.experiment.report import comparison, read, write_report
 from fedloom.experiment.report.columns import AVERAGE
 from fedloom.experiment.report.load_study import gather
+from fedloom.experiment.report.predictions import majority
+from fedloom.experiment.report.read import read_run
 from tests.experiment.report.report_folders import change, make_run, make_two_rows, write_lines
 
 KEY = "global/text/accuracy"
@@ -109,6 +111,18 @@ def test_the_round_above_the_majority_is_that_of_the_clients_own_models(tasks: P
 
     assert above(of_clients[:3]) == 1  # the global model on each client's samples
     assert above(of_clients) is None  # the clients' own fall below 2/3 again
+
+
+def test_every_client_has_a_majority_of_its_own(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "q")
+    labels = {"a": ["yes"] * 9 + ["no"], "b": ["no"] * 4}
+    answers = [
+        {"uid": f"{client}{i}", "client": client, "kind": "text", "reference": r, "prediction": "no"}
+        for client, own in labels.items()
+        for i, r in enumerate(own)
+    ]
+    write_lines(run / "predictions-start.jsonl", answers)
+    assert majority(read_run(run)) == pytest.approx(0.95), "9/14 of all samples say yes"
 
 
 def test_rows_and_tasks_of_two_folders_are_pooled_as_seeds(tmp_path: Path) -> None:

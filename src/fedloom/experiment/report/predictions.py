@@ -1,8 +1,9 @@
 """The model's answers to all test samples: `predictions-start.jsonl` and `predictions-end.jsonl` of a run folder."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import Field
 
@@ -70,14 +71,16 @@ def common_predictions(folder: Path, moment: str) -> dict[str, dict[tuple[str, s
 
 
 def majority(run: Run) -> float | None:
-    """Share of the most common reference among the test samples: the accuracy of the majority baseline."""
-    answers = predictions(run.folder, "start") or predictions(run.folder, "end")
-    counts = Counter(record.reference for record in answers.values())
-    return max(counts.values()) / counts.total() if counts else None
+    """The clients' mean accuracy if each always says the commonest reference of its own test samples."""
+    records = predictions(run.folder, "start") or predictions(run.folder, "end")
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for record in records.values():
+        counts[record.client][record.reference] += 1
+    return fmean(max(own.values()) / own.total() for own in counts.values()) if counts else None
 
 
 def rounds_above_majority(run: Run) -> float | None:
-    """The first round from which the accuracy stays above the majority share; None if there is none.
+    """The first round from which the accuracy stays above that of `majority`; None if there is none.
 
     The accuracy is the clients' mean, each by its own model where it has one, as in the column clients/text/accuracy.
     """
