@@ -83,6 +83,6 @@ def test_the_table_of_the_documentation_is_what_the_methods_say() -> None:
 def test_the_experiment_of_the_page_describes_its_rows(size) -> None:
     rows = load_rows("experiments/privacy/compared.yaml", [f"size={size}"])
     kinds = [(r.privacy.secure is not None, r.privacy.dp is not None) for r in rows]
-    assert kinds == [*[(False, False), (True, False)] * 2, *[(False, True)] * 4, (True, True)]
-    page = Path("docs/privacy.md").read_text(encoding="utf-8")
-    assert all(f"| {r.row}" in page for r in rows)
+    assert kinds == [(False, False), *[(False, False), (True, False)] * 2, *[(False, True)] * 4, (True, True)]
+    page = Path("docs/reproduction/others.md").read_text(encoding="utf-8")
+    assert all(f"| {r.row} |" in page for r in rows)
