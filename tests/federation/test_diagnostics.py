@@ -72,6 +72,23 @@ def test_a_factor_that_did_not_move_has_no_similarity_of_changes() -> None:
     assert similarities(Pair([A, A[:1]], [B, B[:, :1]], torch.tensor([0.5, 0.5]), None), A, B) == {}
 
 
+def test_factors_that_clients_drew_themselves_have_no_change_from_a_common_one() -> None:
+    g = torch.Generator().manual_seed(0)
+    A_k, B_k = torch.randn(3, 2, 7, generator=g).double(), torch.randn(3, 5, 2, generator=g).double()
+    pair, zero = Pair(A_k, B_k, torch.full((3,), 1 / 3), None), torch.zeros(5, 2).double()
+    found = similarities(pair, None, zero)
+    assert found.keys() == {"cosine_A", "cosine_B", "cosine_change_B", "cosine_change"}
+    assert found["cosine_change"] == pytest.approx(_mean_cosine(B_k @ A_k), rel=1e-10)
+    assert found["cosine_change_B"] == pytest.approx(_mean_cosine(B_k), rel=1e-10)
+    assert "cosine_change" not in similarities(pair, None, zero + 1), "B A depends on an A that nobody knows"
+
+
+def _mean_cosine(tensors: torch.Tensor) -> float:
+    pairs = [(i, j) for i in range(len(tensors)) for j in range(i)]
+    cosines = [cosine_similarity(tensors[i].flatten(), tensors[j].flatten(), dim=0) for i, j in pairs]
+    return float(torch.stack(cosines).mean())
+
+
 def test_turning_back_is_below_zero() -> None:
     last = {"a": torch.tensor([1.0, 0.0]), "b": torch.tensor([1.0])}
     assert turn({"a": torch.tensor([-2.0, 0.0]), "b": torch.tensor([-2.0])}, last) == {"update/turn": -1.0}

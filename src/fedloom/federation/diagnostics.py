@@ -40,7 +40,7 @@ def aggregation(
     angle: largest principal angle, in radians, between two clients' A. No matrix larger than all clients' factors is formed.
     A factor that is not sent is taken from `known`; empty where a factor stays with the clients. `SIMILARITIES` (UniFLoW
     Figure 4): cosine_A and cosine_B compare factors, which a common start makes alike; the others compare changes from `began`,
-    the factors that the clients began from (`known` if None).
+    the factors that the clients began from (`known` if None), without those of which each client drew its own.
     """
     metrics: dict[str, float] = {}
     by_group: defaultdict[str, list[float]] = defaultdict(list)
@@ -70,7 +70,8 @@ def _layer_figures(pair: Pair, A_out: Tensor, B_out: Tensor) -> dict[str, float]
 def similarities(pair: Pair, A: Tensor | None, B: Tensor | None) -> dict[str, float]:
     """Mean cosines over all pairs of clients of one layer; `A` (r, d_in), `B` (d_out, r): the factors before the round.
 
-    Empty where ranks or scales differ. A cosine is left out where a client's factor or change is zero.
+    Empty where ranks or scales differ. A cosine is left out where a client's factor or change is zero. `A` is None where each
+    client drew its own: A's changes are left out, and the product's stand only with B = 0, where B A is 0 for every A.
     """
     if not isinstance(pair.A, Tensor) or not isinstance(pair.B, Tensor) or pair.scales is not None:
         return {}
@@ -79,10 +80,16 @@ def similarities(pair: Pair, A: Tensor | None, B: Tensor | None) -> dict[str, fl
     if k < 2:
         return {}
     sums = {"cosine_A": _sum_of_directions(A_k), "cosine_B": _sum_of_directions(B_k)}
-    if A is not None and B is not None and (A.shape, B.shape) == (A_k.shape[1:], B_k.shape[1:]):
-        D_A, D_B = A_k - A.to(A_k), B_k - B.to(B_k)
-        sums |= {"cosine_change_A": _sum_of_directions(D_A), "cosine_change_B": _sum_of_directions(D_B)}
-        sums["cosine_change"] = _sum_of_product_directions(A_k, D_A, D_B, B.to(B_k))
+    alike = (A is None or A.shape == A_k.shape[1:]) and B is not None and B.shape == B_k.shape[1:]
+    if B is not None and alike:
+        D_B = B_k - B.to(B_k)
+        sums["cosine_change_B"] = _sum_of_directions(D_B)
+        if A is not None:
+            D_A = A_k - A.to(A_k)
+            sums["cosine_change_A"] = _sum_of_directions(D_A)
+            sums["cosine_change"] = _sum_of_product_directions(A_k, D_A, D_B, B.to(B_k))
+        elif not B.any():
+            sums["cosine_change"] = _sum_of_product_directions(A_k, A_k, D_B, B.to(B_k))
     # ||sum of K directions||^2 = K + the sum of the cosines of all ordered pairs
     cosines = ((torch.stack(list(sums.values())) - k) / (k * (k - 1))).tolist()
     return {name: cosine for name, cosine in zip(sums, cosines, strict=True) if isfinite(cosine)}

@@ -307,21 +307,27 @@ class Federation:
             if not summed and every != "off" and (number == self.rounds or number % every == 0):
                 weights = method.client_weights(self.replies)
                 known, began = ({**frozen, **t} for t in (before.shared, method.began(before)))
+                began = self._common_start(began, number)
                 metrics |= aggregation(self.replies, weights, method.product(self.state), known, began)
             after = {**self.state.shared, **method.product(self.state)}
             metrics["change_norm"] = change_norm(method.began(before), after, frozen)
             if self.experiment.evaluation.updates:
-                metrics |= self._update_metrics(before)
+                metrics |= self._update_metrics(before, number)
         if self.state is not before:
             metrics |= method.measured(self.state)
         return metrics
 
-    def _update_metrics(self, before: State) -> dict[str, float]:
+    def _common_start(self, tensors: Mapping[str, Tensor], number: int) -> dict[str, Tensor]:
+        """These tensors without those of which each client drew its own before the first round."""
+        own = self.experiment.cohort.start == "own" and number == 1
+        return {n: t for n, t in tensors.items() if not (own and n.endswith("lora_A"))}
+
+    def _update_metrics(self, before: State, number: int) -> dict[str, float]:
         """Agreement between the clients' changes, and between this round's change of the model and the previous one's."""
         model = self.engine.model.tensors
         previous = {n: t for n, t in before.shared.items() if n in model}
         change = {n: self.state.shared[n] - t for n, t in previous.items() if self.state.shared[n] is not t}
-        metrics = agreement(self.replies, previous) | turn(change, self.change)
+        metrics = agreement(self.replies, self._common_start(previous, number)) | turn(change, self.change)
         self.change = change
         return metrics
 
