@@ -24,7 +24,7 @@ def ledger(
     context: typer.Context,
     check: Annotated[
         bool,
-        typer.Option("--check", help="change nothing; exit code 1 if a page is not what would be written"),
+        typer.Option("--check", help="change nothing; exit code 1 if a page or a summary is out of date"),
     ] = False,
     folder: Annotated[Path, typer.Option(help="folder of pages, runs/ and papers.yaml")] = FOLDER,
     experiments: Annotated[Path, typer.Option(help="folder of the experiment files")] = EXPERIMENTS,
@@ -36,14 +36,18 @@ def ledger(
             raise ExperimentError("--check stands alone: fedloom ledger --check")
         return
     from fedloom.experiment.ledger.pages import pages, read_sources, stale
+    from fedloom.experiment.ledger.settings import outdated
 
     if not check:
         _write(folder, experiments)
-        return
-    faults = stale(folder, pages(read_sources(folder, experiments)))
+    sources = read_sources(folder, experiments)
+    faults = [
+        *(stale(folder, pages(sources)) if check else ()),
+        *outdated(sources.entries, experiments.parent),
+    ]
     for fault in faults:
         errors.print(Text(f"fedloom: {fault}"), style="red", soft_wrap=True)
-    if faults:
+    if faults and check:
         raise typer.Exit(1)
 
 

@@ -7,6 +7,7 @@ import pytest
 from fedloom.experiment.ledger.experiments import experiment_files
 from fedloom.experiment.ledger.pages import pages, read_sources, stale
 from fedloom.experiment.ledger.papers import PaperTable, read_papers
+from fedloom.experiment.ledger.settings import outdated
 
 FOLDER, EXPERIMENTS = Path("docs/reproduction"), Path("experiments")
 TABLES = [t for t in read_papers(FOLDER / "papers.yaml").tables() if t.experiment is not None]
@@ -14,6 +15,10 @@ TABLES = [t for t in read_papers(FOLDER / "papers.yaml").tables() if t.experimen
 
 def test_the_pages_are_what_the_command_writes() -> None:
     assert stale(FOLDER, pages(read_sources(FOLDER, EXPERIMENTS))) == []
+
+
+def test_the_experiment_files_give_the_settings_of_the_committed_runs() -> None:
+    assert list(outdated(read_sources(FOLDER, EXPERIMENTS).entries, Path())) == []
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.experiment} {table.place}")

@@ -11,6 +11,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import read_sealed
 from fedloom.experiment.ledger.entry import Ends, Entry, EntryColumn, Figure, Gap, Row, Trace
 from fedloom.experiment.ledger.experiments import ExperimentFile
+from fedloom.experiment.ledger.settings import counts, digests, runs_of
 from fedloom.experiment.provenance import flat
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report.accuracy_paths import drawn
@@ -24,12 +25,6 @@ from fedloom.experiment.settings import Experiment, load_rows
 from fedloom.federation.run_folder import RunFolder
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
 from fedloom.tasks.metrics.metric import metric_of
-
-WITHOUT_EFFECT = (
-    *("name", "description", "columns", "evaluation.diagnostics"),
-    *("engine.threads", "engine.cohort", "engine.workers", "engine.loaders"),
-)
-"""Settings that change no figure of the last round beyond rounding; threads are recorded on their own."""
 
 
 def entry_of(
@@ -70,6 +65,7 @@ def entry_of(
         size=study.runs[0].experiment.get("size", "tiny"),
         fedloom=", ".join(sorted(versions)),
         commit=commit or next(iter(commits), None),
+        settings=digests(runs_of(command, study.rows, study.runs[0].summary.seed, root)),
         threads=tuple(sorted({t for run in study.runs if (t := _threads(run)) is not None})),
         runs=len(study.runs),
         minutes=round(sum(run.summary.seconds for run in study.runs) / 60, 2),
@@ -162,15 +158,8 @@ def _check_settings(run: Run, expected: Experiment, file: ExperimentFile) -> Non
     old, new = (flat(json.loads(json.dumps(e.as_dict()))) for e in (found, expected))
     begun = _directory(run)  # a record has whole paths, a file those from the directory in which it is run
     for name in sorted({*old, *new}):
-        own = expected.data.has_own_files and name.startswith(
-            "data."
-        )  # read from the files when the run began
-        silent = name in WITHOUT_EFFECT or name.partition(".")[0] == "track"
-        if (
-            not silent
-            and not own
-            and _within(old.get(name), begun) != _within(new.get(name), str(Path.cwd()))
-        ):
+        own, given = _within(old.get(name), begun), _within(new.get(name), str(Path.cwd()))
+        if counts(name, expected) and own != given:
             raise ExperimentError(
                 f"{run.folder} was run with {name}={_plain(old.get(name))}, and {file.path} gives {_plain(new.get(name))}: "
                 "name the overrides of the run by --with, or run it again"

@@ -19,6 +19,7 @@ from fedloom.tasks.metrics.metric import Unit, metric_of
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -101,7 +102,7 @@ class Trace(Strict):
 
 
 class Entry(Strict):
-    """A finished study: rows by seeds by columns, and what they were made with."""
+    """A finished study: rows by seeds by columns, and what they were made with; `settings`: a digest of each setting's values."""
 
     format: Literal[1] = 1
     experiment: Text
@@ -110,6 +111,7 @@ class Entry(Strict):
     size: Literal["tiny", "small", "paper"]
     fedloom: Text
     commit: str | None = Field(None, pattern=r"^[0-9a-f]{7,64}(-dirty)?$")
+    settings: dict[Text, Digest] = Field(default_factory=dict)
     threads: tuple[Annotated[int, Field(ge=1)], ...] = ()
     runs: int = Field(ge=1)
     minutes: float = Field(ge=0)

@@ -15,6 +15,8 @@ from fedloom.experiment.report.table import markdown_table
 from fedloom.experiment.report.units import show, show_interval
 
 RUNS, PAPERS, INDEX, OTHERS = "runs", "papers.yaml", "README.md", "others"
+EARLIER = "earlier.md"
+"""The one page that is written by hand."""
 
 WRITTEN = "<!-- Written by `fedloom ledger` from runs/*.json, papers.yaml and the experiment files. Do not edit. -->\n"
 HOW_TO_READ = f"""\
@@ -74,7 +76,7 @@ def all_pages(sources: Sources) -> dict[str, Paper]:
 
 
 def stale(folder: Path, wanted: Mapping[str, str]) -> list[str]:
-    """One sentence for every page that is not what the command writes."""
+    """One sentence for every page and plot that is not what the command writes, or that it does not write."""
     faults = []
     for name, text in wanted.items():
         path = folder / name
@@ -84,7 +86,9 @@ def stale(folder: Path, wanted: Mapping[str, str]) -> list[str]:
             faults.append(
                 f"{path} is not what `fedloom ledger` writes from the committed summaries: write it anew."
             )
-    return faults
+    found = sorted(path for kind in ("*.md", "*.svg") for path in folder.glob(kind))
+    left = [path for path in found if path.name not in wanted and path.name != EARLIER]
+    return [*faults, *(f"{path} is not written by `fedloom ledger` any more: remove it." for path in left)]
 
 
 def _index(sources: Sources) -> str:
@@ -109,11 +113,11 @@ else. The papers' own sizes need their models and data (size `paper`).
 ```bash
 fedloom run experiments/uniflow/FILE.yaml --out runs/FILE
 fedloom ledger add runs/FILE        # writes runs/<experiment>.json here, and the pages
-fedloom ledger --check              # exit code 1 where a page is stale
+fedloom ledger --check              # exit code 1 where a page is stale, or a file gives other settings than its runs had
 ```
 
 {links}
-* [Results typed by hand at 0.1](earlier.md), until a run replaces them
+* [Results typed by hand at 0.1]({EARLIER}), until a run replaces them
 
 ## Experiment files
 
