@@ -24,7 +24,8 @@ def show_grids(
             _show(f"{title}, difference from {against}", *grid.table(differences=True), markdown=markdown)
         if any(cell.mark for cell in grid.cells.values()):
             notes[
-                f"+ −: ahead of, or behind {grid.against}: the interval of the difference excludes zero"
+                f"+ −: ahead of, or behind {grid.against}: the interval of the difference excludes zero; "
+                "in brackets: the seeds disagree in sign"
             ] = None
             notes[SAMPLES_NOTE] = None
         if any(cell.figure is not None and cell.figure.sd is not None for cell in grid.cells.values()):

@@ -24,7 +24,7 @@ def ledger(
     context: typer.Context,
     check: Annotated[
         bool,
-        typer.Option("--check", help="change nothing; exit code 1 if a page is not what would be written"),
+        typer.Option("--check", help="change nothing; exit code 1 if a page or a summary is out of date"),
     ] = False,
     folder: Annotated[Path, typer.Option(help="folder of pages, runs/ and papers.yaml")] = FOLDER,
     experiments: Annotated[Path, typer.Option(help="folder of the experiment files")] = EXPERIMENTS,
@@ -35,15 +35,20 @@ def ledger(
         if check:
             raise ExperimentError("--check stands alone: fedloom ledger --check")
         return
+    from fedloom.cli.counted import counted
     from fedloom.experiment.ledger.pages import pages, read_sources, stale
+    from fedloom.experiment.ledger.settings import outdated
 
     if not check:
         _write(folder, experiments)
-        return
-    faults = stale(folder, pages(read_sources(folder, experiments)))
+    sources = read_sources(folder, experiments, counted)
+    faults = [
+        *(stale(folder, pages(sources)) if check else ()),
+        *outdated(sources.entries, experiments.parent),
+    ]
     for fault in faults:
         errors.print(Text(f"fedloom: {fault}"), style="red", soft_wrap=True)
-    if faults:
+    if faults and check:
         raise typer.Exit(1)
 
 
@@ -52,7 +57,10 @@ def add(
     context: typer.Context,
     runs: Annotated[list[Path], typer.Argument(help="folder of a finished study, or several with its seeds")],
     against: Annotated[
-        str | None, typer.Option(help="row that the others are compared with; the first if none")
+        list[str] | None,
+        typer.Option(
+            help="row that the others are compared with; may be repeated; those that papers.yaml names, or the first if none"
+        ),
     ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--with", help="an override of the run's command; may be repeated")
@@ -66,19 +74,27 @@ def add(
     from fedloom.experiment.ledger.collect import entry_of
     from fedloom.experiment.ledger.entry import write_entry
     from fedloom.experiment.ledger.experiments import experiment_files
-    from fedloom.experiment.ledger.pages import RUNS
+    from fedloom.experiment.ledger.pages import PAPERS, RUNS
+    from fedloom.experiment.ledger.papers import read_papers
 
     folder, experiments = context.obj
     files = experiment_files(experiments)
     entry = entry_of(
-        runs, files, experiments.parent, overrides=override or (), against=against, commit=commit
+        runs,
+        files,
+        experiments.parent,
+        overrides=override or (),
+        against=against or (),
+        usual=read_papers(folder / PAPERS).compared,
+        commit=commit,
     )
     out.print(Text(f"summary  {write_entry(entry, folder / RUNS)}"), soft_wrap=True)
     _write(folder, experiments)
 
 
 def _write(folder: Path, experiments: Path) -> None:
+    from fedloom.cli.counted import counted
     from fedloom.experiment.ledger.pages import pages, read_sources, write_pages
 
-    for path in write_pages(folder, pages(read_sources(folder, experiments))):
+    for path in write_pages(folder, pages(read_sources(folder, experiments, counted))):
         out.print(Text(f"page     {path}"), soft_wrap=True)

@@ -134,7 +134,8 @@ FIGURE = ("rows", "LoRA", "figures", "global/image/exact_match")
         (("rows", "LoRA", "figures", "hm"), {"values": {"0": 0.5}}, "'hm', which is no column"),
         (("minutes",), -1.0, "greater than or equal to 0"),
         (("commit",), "main", "pattern"),
-        (("against",), "CLIP", "against names 'CLIP'"),
+        (("against",), ["CLIP"], "against names 'CLIP'"),
+        (("against",), [], "a difference from 'LoRA', which against does not name"),
         (("experiment",), "table2", "'table2', not 'table1'"),
         (("format",), 2, "Input should be 1"),
     ],
@@ -223,7 +224,7 @@ def test_a_file_of_one_run_has_no_row_to_be_compared_with(root: Path) -> None:
     result = ledger("add", folder / "lora/seed-0")
     assert result.exit_code == 0, (result.output, result.exception)
     entry = read_entry(root / SUMMARY)
-    assert (entry.against, list(entry.rows)) == (None, ["LoRA"])
+    assert (entry.against, list(entry.rows)) == ((), ["LoRA"])
     assert entry.command == "fedloom run experiments/small/table1.yaml --out runs/table1"
     assert "Against" not in (root / PAGE).read_text()
 

@@ -29,8 +29,8 @@ rows:
 """
 
 
-def test_a_study_over_a_grid_has_a_line_per_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(make_repository(tmp_path))
+def make_map(tmp_path: Path) -> Path:
+    """The study `map`: LoRA is right in 2 of 8, FedEx with 4 steps in all."""
     file = tmp_path / "experiments/small/map.yaml"
     file.write_text(FILE)
     folder, entries = tmp_path / "runs/map", []
@@ -53,6 +53,12 @@ def test_a_study_over_a_grid_has_a_line_per_cell(tmp_path: Path, monkeypatch: py
         write_lines(folder / path / "predictions-end.jsonl", answers)
         entries.append({"row": experiment.row, "across": experiment.across, "seed": 0, "path": path})
     (folder / "rows.json").write_text(json.dumps(entries))
+    return folder
+
+
+def test_a_study_over_a_grid_has_a_line_per_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make_repository(tmp_path))
+    folder = make_map(tmp_path)
     result = CliRunner().invoke(app, ["ledger", "add", str(folder)])
     assert result.exit_code == 0, (result.output, result.exception)
     page = (tmp_path / "docs/reproduction/others.md").read_text()
@@ -65,7 +71,27 @@ def test_a_study_over_a_grid_has_a_line_per_cell(tmp_path: Path, monkeypatch: py
     assert gap.endswith("ahead")
     assert "+0.0" not in next(x for x in page.splitlines() if x.startswith("| lr 1, steps 2 |"))
     index = (tmp_path / "docs/reproduction/README.md").read_text()
-    assert "| [map](others.md) | 8 | tiny | 8 | 0 | 4.0 |" in index, (
+    assert "| [map](others.md) | 2 × 4 | tiny | 8 | 0 | 4.0 |" in index, (
         "minutes are those of the runs' summaries"
     )
     assert CliRunner().invoke(app, ["ledger", "--check"]).exit_code == 0
+
+
+def test_what_is_no_better_than_the_commonest_answer_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_repository(tmp_path))
+    with (tmp_path / "docs/reproduction/papers.yaml").open("a") as papers:
+        papers.write(
+            "    - {place: Map, title: a map, experiment: map, commonest: {global/image/exact_match: {lr 1: 0.25}}}\n"
+        )
+    assert CliRunner().invoke(app, ["ledger", "add", str(make_map(tmp_path))]).exit_code == 0
+    page = (tmp_path / "docs/reproduction/small.md").read_text()
+    marked = {
+        line.split("|")[1].strip(): line.count("‡") for line in page.splitlines() if line.startswith("| lr")
+    }
+    assert marked == {"lr 0.1, steps 2": 0, "lr 0.1, steps 4": 0, "lr 1, steps 2": 2, "lr 1, steps 4": 1}
+    assert (
+        "‡ no better than always saying the commonest answer of all test samples: 25.0 % in cells of lr 1."
+        in page
+    )

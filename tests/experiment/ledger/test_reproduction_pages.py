@@ -4,16 +4,22 @@ from pathlib import Path
 
 import pytest
 
+from fedloom.cli.counted import counted
 from fedloom.experiment.ledger.experiments import experiment_files
 from fedloom.experiment.ledger.pages import pages, read_sources, stale
 from fedloom.experiment.ledger.papers import PaperTable, read_papers
+from fedloom.experiment.ledger.settings import outdated
 
 FOLDER, EXPERIMENTS = Path("docs/reproduction"), Path("experiments")
 TABLES = [t for t in read_papers(FOLDER / "papers.yaml").tables() if t.experiment is not None]
 
 
 def test_the_pages_are_what_the_command_writes() -> None:
-    assert stale(FOLDER, pages(read_sources(FOLDER, EXPERIMENTS))) == []
+    assert stale(FOLDER, pages(read_sources(FOLDER, EXPERIMENTS, counted))) == []
+
+
+def test_the_experiment_files_give_the_settings_of_the_committed_runs() -> None:
+    assert list(outdated(read_sources(FOLDER, EXPERIMENTS, counted).entries, Path())) == []
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.experiment} {table.place}")
@@ -28,8 +34,18 @@ def test_the_papers_rows_and_columns_are_those_of_the_experiment_file(table: Pap
         assert part in ({*file.parts, "average"} if file.parts else {""})
 
 
+@pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.experiment} {table.place}")
+def test_what_is_compared_is_in_the_experiment_file(table: PaperTable) -> None:
+    file = experiment_files(EXPERIMENTS)[str(table.experiment)]
+    known = {f"{part}: {key}" if part else key for part in file.parts or ("",) for key in file.columns}
+    for base, compared in table.against.items():
+        assert {base, *compared.rows} <= set(file.rows)
+        assert base not in compared.rows
+        assert set(compared.columns) <= known
+
+
 def test_every_experiment_has_one_page() -> None:
-    sources = read_sources(FOLDER, EXPERIMENTS)
+    sources = read_sources(FOLDER, EXPERIMENTS, counted)
     texts = pages(sources)
     for file in sources.files.values():
         holders = [

@@ -59,6 +59,12 @@ def test_a_row_has_settled_when_no_mean_moves_by_more_than_a_point_in_the_last_q
     assert "Not settled: b (base moves by 2.5)." in sentence
 
 
+def test_a_row_that_moves_by_little_more_than_a_point_is_not_said_to_move_by_one(tmp_path: Path) -> None:
+    near = {**STILL, 80: (0.9104, 0.6, 0.5)}
+    _, sentence = verdict(paths_of(read(study(tmp_path / "c", {"a": [near]}))))
+    assert "Not settled: a (local moves by 1.04)." in sentence
+
+
 def test_the_mean_over_the_seeds_decides(tmp_path: Path) -> None:
     other: Series = {**STILL, 80: (0.92, 0.62, 0.5)}
     [path, _] = paths_of(read(study(tmp_path / "s", {"a": [MOVING, other], "b": [STILL]})))

@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 from fedloom.cli.main import app
 from fedloom.experiment.report import comparison
 from fedloom.experiment.report.columns import Column
-from fedloom.experiment.report.differences import best_row, compared
+from fedloom.experiment.report.differences import Difference, best_row, compared, interval_text
 from fedloom.experiment.report.load_study import read
 from fedloom.experiment.report.paired import paired
 from fedloom.experiment.report.read import read_run
 from fedloom.experiment.report.sample_values import SampleValues
+from fedloom.tasks.metrics.bootstrap import Interval
 from fedloom.tasks.metrics.text import bleu
 from tests.experiment.report.report_folders import change, make_rows, make_run, write_lines
 
@@ -236,6 +237,35 @@ def test_compare_against_a_row_prints_difference_interval_and_verdict(tmp_path: 
     assert "<0.001" in line
     assert "0.25" in line
     assert line.rstrip().endswith("ahead")
+
+
+@pytest.mark.parametrize(
+    ("last", "verdict"), [((NEAR, BAD), "ahead (seeds disagree)"), ((BAD, GOOD), "ahead")]
+)
+def test_a_verdict_says_where_the_seeds_disagree_in_sign(
+    tmp_path: Path, last: tuple[list[bool], list[bool]], verdict: str
+) -> None:
+    folder = study(tmp_path / "s", {"first": [BAD, BAD, last[0]], "second": [GOOD, GOOD, last[1]]})
+    result = CliRunner().invoke(app, ["compare", str(folder), "--against", "first", "--markdown"])
+    assert f"| {verdict} |" in result.output
+    verdicts = {pair.grid.caption: pair.grid.lines[0][-1] for pair in paired(read(folder))[0]}
+    assert [v for caption, v in verdicts.items() if "image: exact match" in caption] == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.0004, 0.012, "[+0.04, +1.20]"),
+        (-0.012, -0.00004, "[-1.200, -0.004]"),
+        (-0.0004, 0.012, "[0.0, +1.2]"),  # within: it holds zero, whatever the digits
+        (0.004, 0.012, "[+0.4, +1.2]"),
+    ],
+)
+def test_an_end_that_is_not_zero_is_not_shown_as_zero_beside_a_verdict(
+    low: float, high: float, text: str
+) -> None:
+    found = Difference(0.005, 3, Interval(0.005, low, high, None), None)
+    assert interval_text(found, "percent") == text
 
 
 def test_a_row_that_there_is_not_is_named_with_those_that_there_are(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -11,11 +11,12 @@ from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import read_sealed
 from fedloom.experiment.ledger.entry import Ends, Entry, EntryColumn, Figure, Gap, Row, Trace
 from fedloom.experiment.ledger.experiments import ExperimentFile
+from fedloom.experiment.ledger.settings import counts, digests, runs_of
 from fedloom.experiment.provenance import flat
 from fedloom.experiment.registry import load_entry_points
 from fedloom.experiment.report.accuracy_paths import drawn
 from fedloom.experiment.report.columns import Column, columns_of, figures_by_seed, keys_of
-from fedloom.experiment.report.differences import compared, reference_row
+from fedloom.experiment.report.differences import Difference, compared, reference_row
 from fedloom.experiment.report.load_study import Study, gather
 from fedloom.experiment.report.read import Run
 from fedloom.experiment.report.sample_values import SampleValues
@@ -25,12 +26,6 @@ from fedloom.federation.run_folder import RunFolder
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
 from fedloom.tasks.metrics.metric import metric_of
 
-WITHOUT_EFFECT = (
-    *("name", "description", "columns", "evaluation.diagnostics"),
-    *("engine.threads", "engine.cohort", "engine.workers", "engine.loaders"),
-)
-"""Settings that change no figure of the last round beyond rounding; threads are recorded on their own."""
-
 
 def entry_of(
     folders: Sequence[Path],
@@ -38,13 +33,16 @@ def entry_of(
     root: Path,
     *,
     overrides: Sequence[str] = (),
-    against: str | None = None,
+    against: Sequence[str] = (),
+    usual: Callable[[str], Sequence[str]] = lambda name: (),
     commit: str | None = None,
 ) -> Entry:
     """The summary of a finished study, whose runs lie in one or several folders (seeds of one experiment).
 
-    `root`: the folder of `experiments/`. `overrides`: those that the runs were started with. `commit`: for runs that did not
-    record theirs. Raises ExperimentError unless the experiment file and the overrides give every run's settings.
+    `root`: the folder of `experiments/`. `overrides`: those that the runs were started with. `against`: the rows that the others
+    are compared with; without it those of `usual`, by the experiment's name, that the study has, or its first one. `commit`: for
+    runs that did not record theirs. Raises ExperimentError unless the experiment file and the overrides give every run's
+    settings.
     """
     load_entry_points()
     study = gather(folders)
@@ -55,7 +53,12 @@ def entry_of(
     file = files[study.name]
     command = _command(study, file, root, overrides)
     columns, samples = columns_of(study, keys_of(study, None)), SampleValues()
-    base = reference_row(study, against) if len(study.rows) > 1 else None
+    bases = (
+        tuple(against)
+        or tuple(row for row in usual(study.name) if row in study.rows)
+        or tuple(study.rows)[:1]
+    )
+    bases = tuple(reference_row(study, base) for base in bases) if len(study.rows) > 1 else ()
     commits = {str(c) for run in study.runs if (c := run.experiment.get("versions", {}).get("commit"))}
     versions = {str(run.experiment.get("versions", {}).get("fedloom", "unknown")) for run in study.runs}
     if len(commits) > 1 and commit is None:
@@ -70,12 +73,13 @@ def entry_of(
         size=study.runs[0].experiment.get("size", "tiny"),
         fedloom=", ".join(sorted(versions)),
         commit=commit or next(iter(commits), None),
+        settings=digests(runs_of(command, study.rows, study.runs[0].summary.seed, root)),
         threads=tuple(sorted({t for run in study.runs if (t := _threads(run)) is not None})),
         runs=len(study.runs),
         minutes=round(sum(run.summary.seconds for run in study.runs) / 60, 2),
-        against=base,
+        against=bases,
         columns=tuple(EntryColumn(key=c.key, title=c.title, unit=c.unit, across=c.across) for c in columns),
-        rows={row: _row(row, study, columns, base, samples) for row in study.rows},
+        rows={row: _row(row, study, columns, bases, samples) for row in study.rows},
         traces=tuple(
             Trace(
                 row=path.row,
@@ -88,7 +92,9 @@ def entry_of(
     )
 
 
-def _row(row: str, study: Study, columns: Sequence[Column], base: str | None, samples: SampleValues) -> Row:
+def _row(
+    row: str, study: Study, columns: Sequence[Column], bases: Sequence[str], samples: SampleValues
+) -> Row:
     runs, figures = study.rows[row], {}
     for column in columns:
         values = figures_by_seed(runs, column)
@@ -96,25 +102,32 @@ def _row(row: str, study: Study, columns: Sequence[Column], base: str | None, sa
             continue
         own = samples.of_runs(runs, column)
         inside = None if own is None else bootstrap_interval(list(own.values()))
-        gap = None
-        if base not in (None, row) and metric_of(column.key) is not None:
-            found = compared(runs, study.rows[str(base)], column, samples)
-            if found is not None:
-                p = None if found.interval is None else found.interval.p
-                gap = Gap(
-                    mean=found.mean,
-                    seeds=found.seeds,
-                    interval=_ends(found.interval),
-                    p=p,
-                    p_seeds=found.p_seeds,
-                )
+        compares = metric_of(column.key) is not None
+        gaps = {
+            base: _gap(found)
+            for base in bases
+            if compares
+            and base != row
+            and (found := compared(runs, study.rows[base], column, samples)) is not None
+        }
         figures[column.name] = Figure(
             values={s: v if math.isfinite(v) else None for s, v in sorted(values.items())},
             interval=_ends(inside),
             samples=None if own is None else len(own),
-            difference=gap,
+            differences=gaps,
         )
     return Row(figures=figures, remark=remark_of(runs))
+
+
+def _gap(found: Difference) -> Gap:
+    inside = found.interval
+    return Gap(
+        mean=found.mean,
+        seeds=found.seeds,
+        interval=_ends(inside),
+        p=None if inside is None else inside.p,
+        p_seeds=found.p_seeds,
+    )
 
 
 def _ends(interval: Interval | None) -> Ends | None:
@@ -162,15 +175,8 @@ def _check_settings(run: Run, expected: Experiment, file: ExperimentFile) -> Non
     old, new = (flat(json.loads(json.dumps(e.as_dict()))) for e in (found, expected))
     begun = _directory(run)  # a record has whole paths, a file those from the directory in which it is run
     for name in sorted({*old, *new}):
-        own = expected.data.has_own_files and name.startswith(
-            "data."
-        )  # read from the files when the run began
-        silent = name in WITHOUT_EFFECT or name.partition(".")[0] == "track"
-        if (
-            not silent
-            and not own
-            and _within(old.get(name), begun) != _within(new.get(name), str(Path.cwd()))
-        ):
+        own, given = _within(old.get(name), begun), _within(new.get(name), str(Path.cwd()))
+        if counts(name, expected) and own != given:
             raise ExperimentError(
                 f"{run.folder} was run with {name}={_plain(old.get(name))}, and {file.path} gives {_plain(new.get(name))}: "
                 "name the overrides of the run by --with, or run it again"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from fedloom.core.errors import ExperimentError
 from fedloom.core.files import write_atomic
 from fedloom.experiment.report.columns import Column
-from fedloom.experiment.report.differences import Difference
+from fedloom.experiment.report.differences import Difference, difference_of
 from fedloom.experiment.report.units import Spread
 from fedloom.tasks.metrics.bootstrap import Interval
 from fedloom.tasks.metrics.metric import Unit, metric_of
@@ -19,6 +19,7 @@ from fedloom.tasks.metrics.metric import Unit, metric_of
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Accuracy = Annotated[float, Field(ge=0, le=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Text = Annotated[str, Field(min_length=1, max_length=2000)]
 
 
@@ -42,7 +43,7 @@ class Ends(Strict):
 
 
 class Gap(Strict):
-    """The paired difference from the row that the study is compared with."""
+    """The paired difference from another row."""
 
     mean: float
     seeds: int = Field(ge=1)
@@ -52,28 +53,20 @@ class Gap(Strict):
 
 
 class Figure(Strict):
-    """A figure of the last round by seed (null: not finite), its interval over `samples` test samples, and its difference."""
+    """A figure of the last round by seed (null: not finite), its interval over `samples` test samples, and its differences.
+
+    `differences`: by the row that the figure is compared with.
+    """
 
     values: dict[Seed, float | None] = Field(min_length=1)
     interval: Ends | None = None
     samples: int | None = Field(None, ge=1)
-    difference: Gap | None = None
+    differences: dict[Text, Gap] = Field(default_factory=dict)
 
     @property
     def spread(self) -> Spread:
         """Mean and standard deviation over the seeds."""
         return Spread.of([math.nan if value is None else value for value in self.values.values()])
-
-    def gap(self, column: Column) -> Difference | None:
-        """The difference, with the verdict of its interval."""
-        found = self.difference
-        if found is None:
-            return None
-        ends = found.interval
-        inside = None if ends is None else Interval(found.mean, ends.low, ends.high, found.p)
-        metric = metric_of(column.key)
-        lower = metric is not None and metric.lower_is_better
-        return Difference(found.mean, found.seeds, inside, found.p_seeds, lower)
 
 
 class EntryColumn(Strict):
@@ -101,7 +94,7 @@ class Trace(Strict):
 
 
 class Entry(Strict):
-    """A finished study: rows by seeds by columns, and what they were made with."""
+    """A finished study: rows by seeds by columns, and what they were made with; `settings`: a digest of each setting's values."""
 
     format: Literal[1] = 1
     experiment: Text
@@ -110,10 +103,11 @@ class Entry(Strict):
     size: Literal["tiny", "small", "paper"]
     fedloom: Text
     commit: str | None = Field(None, pattern=r"^[0-9a-f]{7,64}(-dirty)?$")
+    settings: dict[Text, Digest] = Field(default_factory=dict)
     threads: tuple[Annotated[int, Field(ge=1)], ...] = ()
     runs: int = Field(ge=1)
     minutes: float = Field(ge=0)
-    against: Text | None = None
+    against: tuple[Text, ...] = ()
     columns: tuple[EntryColumn, ...] = Field(min_length=1)
     rows: dict[Text, Row] = Field(min_length=1)
     traces: tuple[Trace, ...] = ()
@@ -129,12 +123,36 @@ class Entry(Strict):
         """All seeds of any figure."""
         return sorted({s for row in self.rows.values() for f in row.figures.values() for s in f.values})
 
+    def difference(self, row: str, base: str, name: str) -> Difference | None:
+        """A row's difference from another in a column; without an interval where the summary does not compare the two.
+
+        None without a common seed, for a figure that is not finite, and for one of which neither more nor less is better.
+        """
+        figures = [self.rows[label].figures.get(name) for label in (row, base) if label in self.rows]
+        metric = metric_of(self.shown[name].key)
+        if len(figures) < 2 or figures[0] is None or figures[1] is None or metric is None:
+            return None
+        first, second = figures[0].values, figures[1].values
+        pairs = {seed: (value, second[seed]) for seed, value in first.items() if seed in second}
+        gaps = {seed: a - b for seed, (a, b) in pairs.items() if a is not None and b is not None}
+        if not gaps or len(gaps) < len(pairs):
+            return None
+        kept = figures[0].differences.get(base)
+        inside = None
+        if kept is not None and kept.interval is not None:
+            inside = Interval(kept.mean, kept.interval.low, kept.interval.high, kept.p)
+        return difference_of(gaps, inside, metric)
+
     @model_validator(mode="after")
     def _fits(self) -> "Entry":
-        if self.against is not None and self.against not in self.rows:
-            raise ValueError(f"against names {self.against!r}, which is no row")
+        if missing := [base for base in self.against if base not in self.rows]:
+            raise ValueError(f"against names {missing[0]!r}, which is no row")
         for label, row in self.rows.items():
             for name, figure in row.figures.items():
+                if other := set(figure.differences) - set(self.against):
+                    raise ValueError(
+                        f"row {label!r} has a difference from {min(other)!r}, which against does not name"
+                    )
                 if name not in self.shown:
                     raise ValueError(f"row {label!r} has a figure {name!r}, which is no column")
                 low, high = RANGES.get(self.shown[name].unit, (-math.inf, math.inf))

@@ -12,8 +12,8 @@ from fedloom.core.validation import validated
 from fedloom.experiment.yaml_rows import read_yaml
 
 Text = Annotated[str, Field(min_length=1)]
-Value = float | tuple[float, float] | None
-"""A figure, a mean with its deviation, or an empty cell."""
+Value = float | tuple[float, float] | str | None
+"""A figure, a mean with its deviation, what is no number, or an empty cell."""
 
 
 class Part(BaseModel):
@@ -22,12 +22,21 @@ class Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Comparison(Part):
+    """What is compared with a row: other rows and columns of ours, all if none are named."""
+
+    rows: tuple[Text, ...] = ()
+    columns: tuple[Text, ...] = ()
+
+
 class PaperTable(Part):
     """A table or figure of a paper and the experiment that answers it.
 
     `columns`: the paper's column title to the name of ours, or null where we measure none; `rows`: our row name to the paper's
-    values in the order of `columns`. A table without an experiment names the `command` that counts it. `differs`: what our run
-    does otherwise; `remarks`: what its figures say.
+    values in the order of `columns`. A table without an experiment names the `command` that counts it; its columns are those of
+    the count, or several of them: "llm + projector", "up / down". `differs`: what our run does otherwise; `against`: by row, what
+    is compared with it, a table each; `commonest`: for a study over a grid, by column and by a part of the cell's name, how often
+    always saying the commonest answer is right; `remarks`: what its figures say.
     """
 
     place: Text
@@ -38,6 +47,8 @@ class PaperTable(Part):
     rows: dict[Text, tuple[Value, ...]] = Field(default_factory=dict)
     decimals: int = Field(2, ge=0, le=6)
     differs: Text | None = None
+    against: dict[Text, Comparison] = Field(default_factory=dict)
+    commonest: dict[Text, dict[Text, float]] = Field(default_factory=dict)
     remarks: tuple[Text, ...] = ()
 
     @model_validator(mode="after")
@@ -54,8 +65,10 @@ class PaperTable(Part):
         found = dict(zip(self.columns, self.rows.get(row, ()), strict=False)).get(column)
         if found is None:
             return ""
+        if isinstance(found, str):
+            return found
         parts = (found,) if isinstance(found, float) else found
-        return " ± ".join(f"{part:.{self.decimals}f}" for part in parts)
+        return " ± ".join(f"{part:,.{self.decimals}f}" for part in parts)
 
 
 class Paper(Part):
@@ -75,6 +88,11 @@ class Papers(Part):
         """Every table of every page."""
         for page in self.pages.values():
             yield from page.tables
+
+    def compared(self, experiment: str) -> list[str]:
+        """The rows with which an experiment's others are compared, in any table."""
+        tables = [table for table in self.tables() if table.experiment == experiment]
+        return list(dict.fromkeys(row for table in tables for row in table.against))
 
 
 def read_papers(path: Path) -> Papers:

@@ -1,6 +1,7 @@
 """Paired differences between the rows of a study: over test samples by bootstrap, over seeds by sign flips.
 
-A row is ahead of another, or behind it, only where the interval of their difference excludes zero; else it is within.
+A row is ahead of another, or behind it, only where the interval of their difference excludes zero; else it is within. A verdict
+says so where the seeds disagree: where the difference has another sign in one seed than in another.
 """
 
 import math
@@ -18,7 +19,7 @@ from fedloom.experiment.report.read import Run
 from fedloom.experiment.report.sample_values import SampleValues
 from fedloom.experiment.report.units import show, show_interval, show_signed
 from fedloom.tasks.metrics.bootstrap import MOST_SEEDS, Interval, paired_difference, seed_sign_flip
-from fedloom.tasks.metrics.metric import metric_of
+from fedloom.tasks.metrics.metric import Metric, Unit, metric_of
 
 Verdict = Literal["ahead", "behind", "within"]
 
@@ -57,6 +58,17 @@ class Difference:
             return "within"
         return "behind" if (self.interval.low > 0) == self.lower_is_better else "ahead"
 
+    @property
+    def seeds_disagree(self) -> bool:
+        """Whether the row is ahead or behind, and the difference has the other sign in some seed."""
+        gaps = self.by_seed.values()
+        return self.verdict in ("ahead", "behind") and min(gaps, default=0) < 0 < max(gaps, default=0)
+
+    @property
+    def in_words(self) -> str | None:
+        """The verdict, with a remark where the seeds disagree."""
+        return f"{self.verdict} (seeds disagree)" if self.seeds_disagree else self.verdict
+
 
 @dataclass(frozen=True)
 class Differences:
@@ -84,8 +96,13 @@ def compared(
     interval = None
     if a is not None and b is not None and a.keys() == b.keys():
         interval = paired_difference([a[unit] for unit in a], [b[unit] for unit in a])
+    return difference_of(by_seed, interval, metric_of(column.key))
+
+
+def difference_of(by_seed: dict[int, float], interval: Interval | None, metric: Metric | None) -> Difference:
+    """The difference of two rows in a figure, by each seed's difference and the interval over the samples."""
+    gaps = list(by_seed.values())
     tested = FEWEST_SEEDS <= len(gaps) <= MOST_SEEDS
-    metric = metric_of(column.key)
     return Difference(
         fmean(gaps),
         len(gaps),
@@ -162,11 +179,24 @@ def described(found: Difference, column: Column) -> tuple[str, str, str, str, st
     few = "1 seed" if found.seeds == 1 else f"{found.seeds} seeds"
     return (
         show_signed(found.mean, column.unit),
-        "—" if inside is None else show_interval(inside.low, inside.high, column.unit, signed=True),
+        interval_text(found, column.unit) or "—",
         "—" if inside is None or inside.p is None else show_p(inside.p),
         few if found.p_seeds is None else show_p(found.p_seeds),
-        found.verdict or "—",
+        found.in_words or "—",
     )
+
+
+def interval_text(found: Difference, unit: Unit) -> str | None:
+    """The interval, with more digits in percent where an end would be shown as a zero that the interval excludes."""
+    inside = found.interval
+    if inside is None:
+        return None
+    if unit == "percent" and found.verdict != "within":
+        ends = [100 * inside.low, 100 * inside.high]
+        digits = next((d for d in (1, 2, 3) if all(round(end, d) for end in ends)), 4)
+        if digits > 1:
+            return f"[{', '.join(f'{end:+.{digits}f}' for end in ends)}]"
+    return show_interval(inside.low, inside.high, unit, signed=True)
 
 
 def reference_row(study: Study, against: str | None) -> str:

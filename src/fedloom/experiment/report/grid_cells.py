@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from fedloom.experiment.report.columns import Column, figures_by_seed, keys_of, spread_of, title_of
-from fedloom.experiment.report.differences import Difference, compared, reference_row
+from fedloom.experiment.report.differences import Difference, compared, interval_text, reference_row
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.read import Run
 from fedloom.experiment.report.sample_values import SampleValues
-from fedloom.experiment.report.units import Spread, show, show_interval, show_signed, unit_of
+from fedloom.experiment.report.units import Spread, show, show_signed, unit_of
 from fedloom.tasks.metrics.metric import Unit
 
 Labels = tuple[str, ...]
@@ -27,8 +27,10 @@ class Cell:
 
     @property
     def mark(self) -> str:
-        """A plus for a row that is ahead of the reference there, a minus for one behind it."""
-        return MARKS[None if self.difference is None else self.difference.verdict]
+        """A plus for a row that is ahead of the reference there, a minus for one behind it; in brackets where seeds disagree."""
+        found = self.difference
+        mark = MARKS[None if found is None else found.verdict]
+        return f"({mark})" if found is not None and found.seeds_disagree else mark
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,8 @@ class FigureGrid:
         found = cell.difference
         if found is None:
             return "—"
-        text, inside = show_signed(found.mean, self.unit), found.interval
-        return (
-            text
-            if inside is None
-            else f"{text} {show_interval(inside.low, inside.high, self.unit, signed=True)}"
-        )
+        text, inside = show_signed(found.mean, self.unit), interval_text(found, self.unit)
+        return text if inside is None else f"{text} {inside}"
 
 
 def has_grid(study: Study) -> bool:
