@@ -211,12 +211,23 @@ def test_drop_path_is_per_sample_and_only_on_request() -> None:
     assert (out == out[:, :1]).all()
 
 
-def test_published_drop_path_schedule() -> None:
+@pytest.mark.parametrize(
+    ("modality", "schedule"),
+    [
+        ("imu", [0, 0.14, 0.28, 0.42, 0.56, 0.7]),
+        ("audio", [0.1 * i / 11 for i in range(12)]),
+        ("image", [0.0] * 32),
+        ("text", [0.0] * 24),
+        ("depth", [0.0] * 12),
+        ("thermal", [0.0] * 12),
+    ],
+)
+def test_published_drop_path_schedule(modality: str, schedule: list[float]) -> None:
     config = ImageBindConfig.huge().model_copy(update={"drop_path": True})
     with torch.device("meta"):
-        model = ImageBind(config, ["imu"])
-    rates = [getattr(b.drop_path, "rate", 0.0) for b in model.trunks["imu"].blocks]
-    assert rates == pytest.approx([0, 0.14, 0.28, 0.42, 0.56, 0.7])
+        model = ImageBind(config, [modality])
+    rates = [getattr(b.drop_path, "rate", 0.0) for b in model.trunks[modality].blocks]
+    assert rates == pytest.approx(schedule)
 
 
 def test_mean_pooling_groups(tiny: ImageBind) -> None:
