@@ -36,13 +36,13 @@ def draw(seed: int, dtype: torch.dtype = torch.float64, K: int = 5, r: int = 4) 
 
 
 def ragged(
-    seed: int, ranks: tuple[int, ...] = (2, 4, 3, 6, 1)
+    seed: int, ranks: tuple[int, ...] = (2, 4, 3, 6, 1), dtype: torch.dtype = torch.float64
 ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor]:
-    """Factors of unequal ranks in float64, weights and U."""
-    c = draw(seed, K=len(ranks), r=max(ranks))
+    """Factors of unequal ranks, weights and U in float64."""
+    c = draw(seed, dtype, K=len(ranks), r=max(ranks))
     A = [a[:r] for a, r in zip(c.A, ranks, strict=True)]
     B = [b[:, :r] for b, r in zip(c.B, ranks, strict=True)]
-    return A, B, c.p, sum(p * b @ a for p, a, b in zip(c.p, A, B, strict=True))
+    return A, B, c.p, sum(p * b.double() @ a.double() for p, a, b in zip(c.p, A, B, strict=True))
 
 
 @pytest.fixture(

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedloom.aggregation.canonical import Rules, fuse, join, leading, part, polar, rank_of
+from fedloom.aggregation.canonical import Rules, fuse, join, leading, moved, part, polar, rank_of
 from fedloom.aggregation.reliability import agreements, deviations, effective, reliability
 
 pytestmark = pytest.mark.identities
@@ -171,6 +171,23 @@ def test_11_a_heavy_ball_without_momentum_is_the_blend_without() -> None:
     torch.testing.assert_close(heavy.W, blend.W, rtol=1e-9, atol=1e-9)
     other = fuse(clients, W, p, Rules(beta=0.5, momentum="heavyball"), previous=last, velocity=N)
     assert float((other.B - heavy.B).norm()) > 1e-3
+
+
+@pytest.mark.parametrize("beta", [0.25, 0.5])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_heavy_ball_without_a_nearest_basis_begins_anew_from_u(beta, dtype) -> None:
+    """N = -U / beta gives B + N' = 0; where a thousandth of U is left, the momentum stays."""
+    basis = orthonormal(7, 9, 6)
+    if dtype == torch.float32:  # powers of two, so that the sum is zero in every precision
+        basis = torch.eye(9, 6, dtype=torch.float64)
+    U, last = basis[:, :3].to(dtype), basis[:, 3:].to(dtype)
+    rules = Rules(beta=beta, momentum="heavyball")
+    B, N = moved(U, last, -U / beta, rules)
+    assert torch.equal(B, U)
+    assert torch.equal(N, torch.zeros_like(U))
+    B, N = moved(U, last, -(1 - 2**-10) * U / beta, rules)
+    torch.testing.assert_close(N, 2**-10 * U - last, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(B, U, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.4, 0.9])

@@ -194,6 +194,12 @@ def test_one_aligned_head_takes_everything_until_tau_agg_rises() -> None:
         shares.append(float(effective_clients(got.weights["image"]).mean()))
     assert shares == pytest.approx([1.06, 1.66, 3.31], abs=0.15)
     assert fuse(Z, G, Fusion(guard=True)).tau_agg == 2.0
+    two = {"image": Z["image"][:2]}  # with one random head alone, 2 does not share enough either
+    means = [
+        float(effective_clients(fuse(two, G, Fusion(tau_agg=t)).weights["image"]).mean()) for t in (1, 2)
+    ]
+    assert max(means) < 1.5
+    assert fuse(two, G, Fusion(guard=True)).tau_agg == 4.0
     equal, anchors = setup()
     assert fuse(equal, anchors, Fusion(guard=True)).tau_agg == 1.0
 

@@ -50,7 +50,7 @@ def test_21_error_is_at_most_that_of_the_mean_vectors_and_centred_lies_between()
     mean = error((p @ d, p @ b))
     errors = [error(vera.feda2(d, b, A, B, p, ridge, "centred")) for ridge in (0.0, 0.1, 1.0, 100.0)]
     assert errors == sorted(errors)
-    assert errors[0] == pytest.approx(error(vera.feda2(d, b, A, B, p, mode="strict")))
+    assert errors[0] == pytest.approx(error(vera.feda2(d, b, A, B, p, mode="strict")), rel=1e-10)
     assert errors[-1] < mean
     assert error(vera.feda2(d, b, A, B, p, 1e9, "centred")) == pytest.approx(mean, rel=1e-6)
 
@@ -61,7 +61,7 @@ def test_21_equal_lambda_d_is_exact(mode) -> None:
     d = d[:1].expand(K, -1)
     mean_d, solved = vera.feda2(d, b, A, B, p, mode=mode)
     torch.testing.assert_close(solved, p @ b, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(mean_d, d[0])
+    torch.testing.assert_close(mean_d, d[0], rtol=1e-10, atol=1e-12)
 
 
 def test_plain_ridge_shrinks_and_a_row_without_direction_keeps_its_mean() -> None:

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from fedloom.core.errors import ExperimentError
+from fedloom.core.payload import Payload, Reply
 from fedloom.experiment.settings import Experiment
 from fedloom.federation.loop import Federation
 from fedloom.federation.settings import Round
-from fedloom.methods import METHODS
+from fedloom.methods import METHODS, State
 from fedloom.methods.pfedmma import SHARED
 from fedloom.methods.pfedmoap import EXPERTS, MINE
 from fedloom.methods.promptfl import proximal
 from fedloom.models.clip.multimodal_adapter import MultimodalAdapter
+from tests.methods.silos import Cohort
 
 CONTEXT = "prompt/context"
 
@@ -179,7 +181,7 @@ def test_promptfl_s_proximal_term_is_on_the_live_parameters(quick, federate) -> 
     w.requires_grad_()
     loss = proximal(0.6, {"a": centre}, {"a": w})
     loss.backward()
-    torch.testing.assert_close(w.grad, 0.6 * (w.detach() - centre))
+    torch.testing.assert_close(w.grad, 0.6 * (w.detach() - centre), rtol=1e-10, atol=1e-12)
     near, far = (federate(quick({"name": "promptfl", "prox": mu}, rounds=1)) for mu in (50.0, 0.0))
     moved = []
     for federation in (near, far):
@@ -238,6 +240,27 @@ def test_8_gating_begins_with_the_second_participation_and_is_the_clients_own(qu
         assert torch.equal(own[EXPERTS], rounds[1][name][0].tensors[EXPERTS])
         assert torch.equal(
             rounds[1][name][0].tensors[CONTEXT], next(iter(rounds[1].values()))[0].tensors[CONTEXT]
+        )
+
+
+@pytest.mark.identities
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("name", ["pfedmoap", "pfedmma", "promptfl", "cocoop-fedavg", "fedpgp", "fedotp"])
+def test_what_travels_is_weighed_by_examples(name, dtype, tolerance) -> None:
+    method, sizes = METHODS[name](), (2, 4, 6, 5, 3)
+    drawn = torch.randn(5, 24, 37, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    replies = [
+        Reply(f"c{k}", Payload({CONTEXT: t.to(dtype)}, {"examples": n}))
+        for k, (t, n) in enumerate(zip(drawn, sizes, strict=True))
+    ]
+    after = method.round(
+        State({CONTEXT: torch.zeros(24, 37, dtype=dtype)}), Cohort(method, [], given=replies)
+    )
+    want = sum(n / 20 * t for n, t in zip(sizes, drawn, strict=True))
+    assert float((after.shared[CONTEXT].double() - want).norm() / want.norm()) < tolerance
+    if name == "pfedmoap":  # the others' experts are the contexts themselves
+        assert all(
+            torch.equal(after.tensors[f"last/{r.client}"], r.payload.tensors[CONTEXT]) for r in replies
         )
 
 

@@ -71,3 +71,31 @@ def test_a_name_is_averaged_over_its_holders_and_left_out_where_they_do_not_coun
     sent = [Reply("x", Payload(one)), Reply("y", Payload(two))]
     assert combine.mean_of(sent, [1.0, 2.0]) == {"a": torch.tensor([3.0]), "b": torch.tensor([1.0])}
     assert set(combine.mean_of(sent, [0.0, 1.0])) == {"a"}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_a_pair_whose_rank_is_both_its_widths_is_told_apart_by_name(dtype, tolerance) -> None:
+    """r = d_in = d_out: no shape says which factor is A."""
+    g, p, scales = torch.Generator().manual_seed(5), [0.5, 0.2, 0.3], [1.0, 2.0, 0.5]
+    A, B = torch.randn(2, 3, 6, 6, generator=g, dtype=torch.float64)
+    U = sum(w * s * b @ a for w, s, a, b in zip(p, scales, A, B, strict=True))
+    square = {"llm/q.lora_A": torch.zeros(6, 6), "llm/q.lora_B": torch.zeros(6, 6)}
+    sent = [
+        Reply(f"c{k}", Payload(dict(zip(square, pair, strict=True))), ratios={"llm": s})
+        for k, (*pair, s) in enumerate(zip(A.to(dtype), B.to(dtype), scales, strict=True))
+    ]
+
+    def close(got: torch.Tensor, want: torch.Tensor, scale: float = 1.0) -> bool:
+        return float((got.double() - want).norm() / want.norm()) < scale * tolerance
+
+    mean = combine.combine_pairs(sent, p, lora.fedavg, square)
+    assert close(mean["llm/q.lora_A"], sum(w * a for w, a in zip(p, A, strict=True)))
+    means = [w * s * b for w, s, b in zip(p, scales, B, strict=True)]
+    assert close(mean["llm/q.lora_B"], sum(means))
+    best = combine.combine_pairs(sent, p, lora.flexlora, square)
+    solved = combine.combine_layers(sent, p, partial(lora.feda2_layers, ridge=0.0), square)
+    for out, condition in ((best, 1.0), (solved, float(torch.linalg.cond(mean["llm/q.lora_A"].double())))):
+        assert close(out["llm/q.lora_B"].double() @ out["llm/q.lora_A"].double(), U, condition)
+    turned = combine.sort_directions(mean)
+    product = mean["llm/q.lora_B"].double() @ mean["llm/q.lora_A"].double()
+    assert close(turned["llm/q.lora_B"].double() @ turned["llm/q.lora_A"].double(), product)

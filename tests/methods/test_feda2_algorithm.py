@@ -75,7 +75,7 @@ def test_every_round_is_that_of_the_dense_algorithm(method, mode, ridge, weights
             B = sum(x * b for x, b in zip(p, B_k, strict=True))
             now[f"{place}.lora_A"], now[f"{place}.lora_B"] = A, line_14_to_17(U, A, B, mode, ridge)
         for name, tensor in now.items():  # line 19
-            torch.testing.assert_close(state.shared[name], tensor, rtol=1e-8, atol=1e-10, msg=name)
+            torch.testing.assert_close(state.shared[name], tensor, rtol=1e-10, atol=1e-10, msg=name)
 
 
 def test_veras_vectors_are_solved_with_the_frozen_pair_and_the_same_options() -> None:

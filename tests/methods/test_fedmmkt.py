@@ -140,10 +140,11 @@ def test_1_if_nothing_is_kept_the_round_completes_and_says_so(quick, federate) -
     assert not any(n.startswith("denoiser/") for n in federation.state.tensors)
 
 
+@pytest.mark.parametrize(("vote", "numbers"), [("hard", 1), ("soft", CLASSES)])
 def test_16_round_2_tells_the_anchors_mean_and_17_bytes_are_those_of_the_specification(
-    quick, federate
+    vote, numbers, quick, federate
 ) -> None:
-    experiment = quick(ALL, rounds=2)
+    experiment = quick({**ALL, "vote": {"threshold": 0, "vote": vote}}, rounds=2)
     federation = federate(experiment, "bytes")
     said = heard(federation)
     federation.run()
@@ -154,7 +155,7 @@ def test_16_round_2_tells_the_anchors_mean_and_17_bytes_are_those_of_the_specifi
     N = CLASSES
     for request, client, down, reply in said:
         if request == "infer":
-            assert reply.payload.nbytes == 4 * N * (1 + 1 + WIDTH)
+            assert reply.payload.nbytes == 4 * N * (numbers + 1 + WIDTH)
             items = N * 3 * 16 * 16 if client.startswith("image") else None
             assert items is None or down.nbytes == items
         if request == "distil":  # the item's number besides what the specification counts

@@ -8,6 +8,9 @@ direction with reliability weights (C1-C5). OPM: the basis keeps a momentum unde
 alone, gamma = 0 OPM alone, both 0 is FedAvg. Applies to the projector's Linear layers, each by itself with its bias as last
 column; every other tensor is averaged. The p_k are uniform by default, as in the methods it is compared with; `weights: examples`
 makes them n_k / n. The server sees every client's tensors: it cannot be combined with secure summation.
+
+Deliberate differences: the two-sided reading with r x r cores and `carry_chunk` are not built; above 1,024 rows the basis may
+come from subspace iteration in float32 (`aggregation.canonical`).
 """
 
 from typing import Annotated, ClassVar, Literal

@@ -9,6 +9,7 @@ Deliberate choices:
 - Round 1 is the warm-up; round 2 sends the anchors' mean (untrained projections share no space); fusion starts in round 3.
 - Baselines that differ in one step are options of this method: uniform votes, mean or contrastive fusion without attention, a
   frozen generator, a generator that trains on its own prompts, prompt labels for clients.
+- Not built: conditioning the denoiser on r (`cond_fused`) and a temperature for each client (`calibrate`).
 """
 
 from collections.abc import Mapping, Sequence

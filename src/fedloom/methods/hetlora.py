@@ -6,7 +6,7 @@ rows from 0.99 r_k on. Where training shortened a tail, the client cuts it off f
 
 Deliberate differences: each layer has a rank of its own. What is cut off is sent as zeros, as zero padding would make it, so
 that the bytes stay those of the first rank. `||BA||_F = sqrt(tr((B^T B)(A A^T)))` is computed without the product. The norms
-are the weights: `weights=examples` is refused.
+are the weights: `weights=examples` is refused. A layer counts in them with s_k / s, s the server's scale of its group.
 """
 
 import math

@@ -10,7 +10,7 @@ The preset `paper` is a reconstruction: three blocks, rank 32 and no biases are 
 
 Deliberate differences from the released code: text features are never older than the parameters that made them; every
 participation has an optimiser of its own; blocks are counted from the top, so that towers of unequal depth are adapted at
-their end.
+their end; training pictures are not augmented; the last, smaller batch of an epoch counts; a cohort is rounded up.
 """
 
 from collections.abc import Mapping

@@ -71,6 +71,14 @@ def test_how_often_a_draw_of_cifar_10_is_accepted(beta: float, low: float, high:
     assert low <= share <= high
 
 
+@pytest.mark.parametrize("beta", [0.1, 0.3, 0.5, 1])
+def test_a_draw_of_cifar_100_is_nearly_always_accepted(beta: float) -> None:
+    """A hundred classes of 500 and 100 pictures even out."""
+    rng = np.random.Generator(np.random.PCG64(0))
+    sizes = np.array([[500, 100]] * 100)
+    assert np.mean([draw_cuts(sizes, 100, beta, 10, rng) is not None for _ in range(40)]) > 0.95
+
+
 def test_what_cannot_be_dealt_ends_in_one_sentence() -> None:
     with pytest.raises(
         ExperimentError, match="no draw in 50 gave each of 20 clients 12 training and 12 test"
@@ -101,3 +109,26 @@ def test_pachinko_deals_the_pool_by_coarse_classes() -> None:
 def test_pachinko_cannot_deal_more_than_there_is() -> None:
     with pytest.raises(ExperimentError, match="8 clients of 61 examples need more than the 480"):
         pachinko(POOL, COARSE, 400, 8, 0.1, seed=0, each=61)
+
+
+def variance(shares: list[Share], labels: list[int], classes: int) -> float:
+    """Of the clients' shares of each class, around the equal share."""
+    parts = [[Counter(labels[i] for i in s.train)[c] / len(s.train) for c in range(classes)] for s in shares]
+    return float(np.mean((np.array(parts) - 1 / classes) ** 2))
+
+
+def dirichlet_variance(beta: float, classes: int, draws: int) -> float:
+    """Of a share of Dirichlet(beta, ..., beta) as seen in a number of draws."""
+    own = (classes - 1) / (classes**2 * (beta * classes + 1))
+    return own + ((classes - 1) / classes**2 - own) / draws
+
+
+@pytest.mark.parametrize("fine", [True, False], ids=["fine", "coarse"])
+def test_pachinko_s_shares_spread_as_dirichlet_10_within_a_class_and_beta_over_classes(fine: bool) -> None:
+    labels = list(range(5)) * 6000  # so many that no class runs out
+    coarse, beta = ([0] * 5, 10.0) if fine else (list(range(5)), 2.0)
+    shares = pachinko(labels, coarse, 27_000, 60, 2.0, seed=0, each=200)
+    found = variance(shares, labels, 5)
+    assert found == pytest.approx(dirichlet_variance(beta, 5, 180), rel=0.25)
+    other = 2.0 if fine else 10.0
+    assert found != pytest.approx(dirichlet_variance(other, 5, 180), rel=0.5)

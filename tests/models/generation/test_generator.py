@@ -133,6 +133,35 @@ def test_without_weight_nothing_moves_but_the_decay_and_an_anchor_holds_back() -
     assert moved(100.0) < 0.5 * moved(0.0)
 
 
+def test_an_anchor_adds_its_weight_times_the_distance_to_the_loaded_denoisers_prediction() -> None:
+    """mse(eps, noise) + w mse(eps, eps_0), from a denoiser that has moved; one step, by the same draws."""
+    model, shown = generator(latent=False), pictures(3)
+    start = {n: t + 0.02 * torch.randn(t.shape, generator=stream(4)) for n, t in model.start.items()}
+    losses = [
+        model.tune(
+            start, shown, PROMPTS[:3], torch.ones(3), stream(), batch_size=3, drop=0.0, anchor_weight=w
+        )[1]
+        for w in (0.0, 0.3)
+    ]
+    draw, parts = stream(), model.parts
+    order = torch.randperm(3, generator=draw)
+    x = shown[order].float() / 127.5 - 1
+    noise = torch.randn(x.shape, generator=draw)
+    times = torch.randint(1000, (3,), generator=draw)
+    options = {"padding": "max_length", "max_length": TOKENS, "truncation": True, "return_tensors": "pt"}
+    ids = parts.tokenizer([PROMPTS[i] for i in order], **options)["input_ids"]
+    predicted = []
+    with torch.no_grad():
+        noisy = parts.scheduler.add_noise(x, noise, times)
+        for tensors in (start, {}):
+            model.load_tensors(tensors)
+            predicted.append(parts.denoiser(noisy, times, parts.text_encoder(ids)[0]).sample)
+    far = float(mse_loss(*predicted))
+    assert far > 1e-4
+    assert losses[0] == pytest.approx(float(mse_loss(predicted[0], noise)), rel=1e-5)
+    assert losses[1] == pytest.approx(losses[0] + 0.3 * far, rel=1e-5)
+
+
 def test_steps_passes_and_emptied_prompts() -> None:
     model = generator(latent=False)
     shown, ones = pictures(5), torch.ones(5)

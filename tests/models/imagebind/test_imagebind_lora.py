@@ -15,6 +15,10 @@ from fedloom.models.lora.gradient_check import check_adapters
 HUGE_RANK_8 = {
     "image": 2_621_440, "text": 1_572_864, "audio": 589_824, "depth": 294_912, "thermal": 589_824, "imu": 196_608
 }  # fmt: skip
+FEED_FORWARD_RANK_8 = {
+    "image": 3_276_800, "text": 1_966_080, "audio": 737_280, "depth": 368_640, "thermal": 737_280, "imu": 245_760
+}  # fmt: skip
+LINEAR, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("fc1", "fc2")
 X = torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
 
 
@@ -40,12 +44,35 @@ def model() -> ImageBind:
     return model
 
 
+def published(modality: str, rank: int, targets: tuple[str, ...]) -> int:
+    """Numbers in the adapters of one trunk of the published model."""
+    with torch.device("meta"):
+        trunk = ImageBind(ImageBindConfig.huge(), [modality]).trunks[modality]
+        return sum(p.numel() for p in adapters(wrap(trunk, rank, targets=targets)).values())
+
+
 @pytest.mark.parametrize("modality", HUGE_RANK_8)
 def test_published_adapter_counts(modality: str) -> None:
-    with torch.device("meta"):
-        trunk = wrap(ImageBind(ImageBindConfig.huge(), [modality]).trunks[modality], rank=8)
-    assert sum(p.numel() for p in adapters(trunk).values()) == HUGE_RANK_8[modality]
+    assert published(modality, 8, ()) == HUGE_RANK_8[modality]
     assert sum(HUGE_RANK_8.values()) == 5_865_472
+    assert published(modality, 8, MLP) == FEED_FORWARD_RANK_8[modality]
+    assert sum(FEED_FORWARD_RANK_8.values()) == 7_331_840
+
+
+@pytest.mark.parametrize(
+    ("modalities", "rank", "targets", "numbers"),
+    [
+        (("image",), 8, LINEAR + MLP, 5_898_240),
+        (("image", "audio", "text"), 8, MLP, 5_980_160),
+        (("image", "audio"), 16, LINEAR, 6_422_528),
+        (("image",), 16, MLP, 6_553_600),
+    ],
+)
+def test_other_placements_that_round_to_six_or_seven_million(
+    modalities: tuple[str, ...], rank: int, targets: tuple[str, ...], numbers: int
+) -> None:
+    """Of section 7's readings those that the split attention allows."""
+    assert sum(published(m, rank, targets) for m in modalities) == numbers
 
 
 @pytest.mark.parametrize("modality", ["image", "audio", "text"])
@@ -61,10 +88,12 @@ def test_fresh_adapters_change_nothing(modality: str) -> None:
 
 def test_merged_equals_adapter(model: ImageBind) -> None:
     base = ImageBind(model.config, ["depth"]).encode("depth", X)
-    adapted = model.encode("depth", X)
-    assert (adapted - base).abs().max() > 1e-2
+    assert (model.encode("depth", X) - base).abs().max() > 1e-2
+    model, x = model.double(), X.double()
+    adapted = model.encode("depth", x)
     model.trunks["depth"] = model.trunks["depth"].merge_and_unload()
-    torch.testing.assert_close(model.encode("depth", X), adapted)
+    torch.testing.assert_close(model.encode("depth", x), adapted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(model.float().encode("depth", X).double(), adapted, rtol=1e-5, atol=1e-5)
 
 
 def test_adapter_saves_and_loads_in_peft(model: ImageBind, tmp_path: Path) -> None:

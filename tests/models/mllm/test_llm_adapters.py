@@ -70,7 +70,7 @@ def test_peft_reads_the_adapters_with_what_the_server_merged_into_the_base(
     with torch.no_grad():
         want = plain(input_ids=ids).logits
         got = model.mllm.llm(inputs_embeds=model.mllm.llm.get_input_embeddings()(ids)).logits
-    torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
     model.load({})
     base = AutoModelForCausalLM.from_pretrained(llms[name]).eval()
     with torch.no_grad():
@@ -102,19 +102,19 @@ def test_the_merged_and_the_uniform_model_give_the_logits_of_what_was_trained(
         bare = made(llms[name], llm_lora=None)
         apply(bare.mllm.encoder.trunks["image"], tmp_path / "model" / "encoder.image", rank)
         with torch.no_grad():
-            torch.testing.assert_close(read(input_ids=ids).logits, said, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(read(input_ids=ids).logits, said, atol=1e-5, rtol=1e-5)
         for ours, theirs in zip(features, bare.features(examples), strict=True):
-            torch.testing.assert_close(theirs["image"], ours["image"], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(theirs["image"], ours["image"], atol=1e-5, rtol=1e-5)
     model.save_merged(tmp_path / "whole", {"llm": torch.float32, "encoder": torch.float32})
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "whole" / "llm").eval()
     with torch.no_grad():
-        torch.testing.assert_close(plain(input_ids=ids).logits, said, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(plain(input_ids=ids).logits, said, atol=1e-5, rtol=1e-5)
     assert len(AutoTokenizer.from_pretrained(tmp_path / "whole" / "llm")) == len(model.mllm.tokenizer)
     assert (tmp_path / "whole" / "llm" / "generation_config.json").is_file()
     again = load_model(Foundation(foundation=str(tmp_path / "whole")), ["image"], "cpu", 1)
     with torch.no_grad():
         logits = again.mllm([again.prepare(s) for s in samples()]).logits
-    torch.testing.assert_close(logits, want, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits, want, atol=1e-5, rtol=1e-5)
 
 
 def test_a_merged_weight_is_rounded_once_to_the_base_s_own_precision(llms, tmp_path) -> None:

@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from fedloom.core.errors import ExperimentError
-from fedloom.models.training.loop import LocalJob
+from fedloom.models.training.loop import LocalJob, train_one
 from fedloom.models.training.settings import Stage, Training, batches, local_steps, plan
 
 E, L, P = "encoder", "llm", "projector"
@@ -148,3 +150,45 @@ def test_a_projector_behind_a_frozen_encoder_is_trained_in_its_stage() -> None:
     assert job("projector/weight").names_in(frozenset({E, P})) == {"projector/weight"}
     assert parts(job("projector/weight", "llm/x.lora_A", projector="frozen").stages()) == [(4, {L})]
     assert parts(job("llm/x.lora_A").stages()) == [(4, {L})]
+
+
+class Line:
+    """A model that trains what a stage names, and notes each batch with it."""
+
+    has_features = False
+
+    def __init__(self, *names: str) -> None:
+        self.tensors = {n: torch.nn.Parameter(torch.ones(2)) for n in names}
+        self.seen: list[tuple[str, list[int]]] = []
+
+    def load(self, start: object, ratios: object) -> None: ...
+    def mix(self, local: object) -> None: ...
+    def rest(self) -> None: ...
+
+    def begin(self, names: frozenset[str]) -> list[torch.nn.Parameter]:
+        for name, parameter in self.tensors.items():
+            parameter.requires_grad_(name in names)
+        return [p for p in self.tensors.values() if p.requires_grad]
+
+    def weight(self, example: int) -> int:
+        return 1
+
+    def loss(self, examples: list[int], features: object) -> torch.Tensor:
+        (name,) = (n for n, p in self.tensors.items() if p.requires_grad)
+        self.seen.append((name, list(examples)))
+        return self.tensors[name].sum()
+
+
+def test_of_two_epochs_the_first_quarter_of_all_steps_is_stage_one_and_the_data_go_on() -> None:
+    """S = E ceil(n / batch) = 8: the boundary lies within the first epoch, and no sample comes again for it."""
+    names = ("projector/weight", "llm/x.lora_A")
+    work = replace(job(*names, epochs=2), examples=list(range(8)))
+    assert parts(work.stages()) == [(2, {E, P}), (6, {L})]
+    model = Line(*names)
+    assert train_one(model, work).steps == 8
+    assert [name for name, _ in model.seen] == [names[0]] * 2 + [names[1]] * 6
+    order = [i for _, batch in model.seen for i in batch]
+    assert order == [i for batch in batches(8, work.training, 0, "a", 1) for i in batch]
+    assert sorted(order[:8]) == sorted(order[8:]) == list(range(8))
+    assert order[:8] != order[8:]
+    assert parts(replace(work, examples=list(range(7))).stages()) == [(2, {E, P}), (6, {L})]  # 4 + 4 batches

@@ -2,6 +2,9 @@
 
 The published checkpoint and the tiny configuration run through the same code. Architecture after Girdhar et
 al., "ImageBind: One Embedding Space To Bind Them All" (2023); the published weights are non-commercial.
+
+Deliberate differences: outputs have unit norm by default (`scale`); DropPath is off by default, and drops samples, not tokens;
+clips have an axis of their own; q, k and v are separate; a sound's channels are averaged before the mel.
 """
 
 from collections.abc import Mapping, Sequence
