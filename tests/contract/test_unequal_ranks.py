@@ -42,10 +42,8 @@ def test_unequal_ranks_and_scales_count_in_effective_weight(method, alpha, quick
             A, B = tensors[f"{place}.lora_A"].double(), tensors[f"{place}.lora_B"].double()
             assert A.shape[0] == B.shape[1] == ranks[part][k % len(ranks[part])]
             own.append((A, B, scales[part][k]))
-    # HetLoRA's weights: the norms over all layers, each in units of the server's own scale.
-    units = {part: 8.0 / max(own) for part, own in ranks.items()}
-    squares = [
-        sum(float((s / units[_part(p)] * B @ A).square().sum()) for p, (A, B, s) in clients)
+    squares = [  # HetLoRA's weights are norms over all layers
+        sum(float((s * B @ A).square().sum()) for p, (A, B, s) in clients)
         for clients in ([(p, own[k]) for p, own in updates.items()] for k in range(len(members)))
     ]
     norms = [square**0.5 for square in squares]

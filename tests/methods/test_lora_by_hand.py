@@ -44,8 +44,15 @@ def test_hetlora_weighs_clients_by_the_norm_of_their_dense_update_over_all_layer
         layers = [
             pair(seed + 7 * k + i, r, dtype, place) for i, place in enumerate(("llm/q", "encoder.image/v"))
         ]
-        replies.append(Reply(f"c{k}", Payload(layers[0] | layers[1]), ratios={"llm": s}))
-        dense = (s * product(layers[0]), product(layers[1], "encoder.image/v"))
+        replies.append(
+            Reply(
+                f"c{k}",
+                Payload(layers[0] | layers[1]),
+                scales={"llm": 2.0, "encoder.image": 0.25},
+                ratios={"llm": s / 2},
+            )
+        )
+        dense = (s * product(layers[0]), 0.25 * product(layers[1], "encoder.image/v"))
         norms.append(float(torch.cat([m.flatten() for m in dense]).norm()))
     weights = METHODS["hetlora"]().client_weights(replies)
     assert weights == pytest.approx([n / sum(norms) for n in norms], rel=tolerance)

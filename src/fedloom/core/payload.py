@@ -165,6 +165,8 @@ class Reply:
     """The reason why there is no answer; a method gets no such reply."""
     ratios: Mapping[str, float] = field(default_factory=dict)
     """The client's LoRA scale over the model's by group, as the server knows it; 1 where not named."""
+    scales: Mapping[str, float] = field(default_factory=dict)
+    """The model's LoRA scale s by group, 1 where not named; the client's s_k is s times its ratio."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """For the mean of several clients' replies: the number that trained each group."""
     clients: Sequence[str] = ()

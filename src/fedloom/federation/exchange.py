@@ -109,7 +109,10 @@ class Exchange:
             received,
         )
         self.notes.extend(dict.fromkeys(note for reply in replies for note in reply.notes))
-        replies = [replace(r, ratios=ratios(federation.clients[r.client].shapes)) for r in replies]
+        scales = federation.engine.model.scales
+        replies = [
+            replace(r, ratios=ratios(federation.clients[r.client].shapes), scales=scales) for r in replies
+        ]
         return replies, groups_up, groups_down
 
     def inspected(

@@ -6,7 +6,7 @@ rows from 0.99 r_k on. Where training shortened a tail, the client cuts it off f
 
 Deliberate differences: each layer has a rank of its own. What is cut off is sent as zeros, as zero padding would make it, so
 that the bytes stay those of the first rank. `||BA||_F = sqrt(tr((B^T B)(A A^T)))` is computed without the product. The norms
-are the weights: `weights=examples` is refused. A layer counts in them with s_k / s, s the server's scale of its group.
+are the weights: `weights=examples` is refused.
 """
 
 import math
@@ -90,14 +90,15 @@ def _without_ranks(personal: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _square(reply: Reply) -> float:
-    """Sum over layers of ||s_k B A||_F^2, up to the server's own scale."""
+    """Sum over layers of ||s_k B A||_F^2."""
     total, tensors = 0.0, reply.payload.tensors
     for name, A in tensors.items():
         B = tensors.get(_second(name)) if name.endswith("lora_A") else None
         if B is not None:
             A64, B64 = A.double(), B.double()
-            ratio = reply.ratios.get(group_of(name), 1.0)
-            total += ratio**2 * float(((B64.T @ B64) * (A64 @ A64.T)).sum())
+            group = group_of(name)
+            scale = reply.scales.get(group, 1.0) * reply.ratios.get(group, 1.0)
+            total += scale**2 * float(((B64.T @ B64) * (A64 @ A64.T)).sum())
     return max(total, 0.0)
 
 
