@@ -21,13 +21,6 @@ from tests.docs.pages import PAGES, ROOT, TYPED, blocks, commands, executed, giv
 from tests.docs.programs import Shell, without_redirection
 
 HISTORY = {"CHANGELOG.md": "names commands of former versions, too"}
-OUTDATED = {
-    (
-        "docs/reproduction/earlier.md",
-        "--out runs/fedmmkt-random",
-    ): "typed at 0.1, where rows dropped another method's settings"
-}
-"""Commands that do not run any more, by page and end, and why they stand there."""
 QUICK = (
     "fedloom methods",
     "fedloom schema",
@@ -77,8 +70,6 @@ def test_every_command_can_be_typed(page: Path) -> None:
         if block.language not in TYPED:
             continue
         for words in commands(block.text):
-            if any(block.page == ROOT / p and " ".join(words).endswith(end) for p, end in OUTDATED):
-                continue
             if said := fault(shell, words):
                 wrong.append(f"{block}: {' '.join(words)}: {said}")
     for block in spans(page):

@@ -93,7 +93,6 @@ def test_a_file_that_cannot_be_run_any_more_is_named(root: Path) -> None:
 
 @pytest.mark.parametrize("name", ["old.md", "curves-9-base.svg"])
 def test_a_page_that_nothing_writes_is_named(root: Path, name: str) -> None:
-    (root / "docs/reproduction/earlier.md").write_text("By hand.\n")
     assert ledger("--check").exit_code == 0
     (root / "docs/reproduction" / name).write_text("left\n")
     result = ledger("--check")

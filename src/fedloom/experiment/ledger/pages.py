@@ -13,8 +13,6 @@ from fedloom.experiment.report.differences import FEWEST_SEEDS, SAMPLES_NOTE, SE
 from fedloom.experiment.report.table import markdown_table
 
 RUNS, PAPERS, INDEX, OTHERS = "runs", "papers.yaml", "README.md", "others"
-EARLIER = "earlier.md"
-"""The one page that is written by hand."""
 
 WRITTEN = "<!-- Written by `fedloom ledger` from runs/*.json, papers.yaml and the experiment files. Do not edit. -->\n"
 HOW_TO_READ = f"""\
@@ -91,7 +89,7 @@ def stale(folder: Path, wanted: Mapping[str, str]) -> list[str]:
                 f"{path} is not what `fedloom ledger` writes from the committed summaries: write it anew."
             )
     found = sorted(path for kind in ("*.md", "*.svg") for path in folder.glob(kind))
-    left = [path for path in found if path.name not in wanted and path.name != EARLIER]
+    left = [path for path in found if path.name not in wanted]
     return [*faults, *(f"{path} is not written by `fedloom ledger` any more: remove it." for path in left)]
 
 
@@ -123,7 +121,6 @@ fedloom ledger --check              # exit code 1 where a page is stale, or a fi
 ```
 
 {links}
-* [Results typed by hand at 0.1]({EARLIER}), until a run replaces them
 
 ## Experiment files
 
