@@ -110,3 +110,28 @@ def test_a_wide_table_is_cut_between_the_groups_of_its_columns(root: Path) -> No
     heads = [line for line in (root / PAGE).read_text().splitlines() if line.startswith("|  |")]
     assert [head.count("image") for head in heads] == [6, 0]
     assert [head.count("audio") for head in heads] == [0, 6]
+
+
+def test_several_figures_of_several_parts_have_a_table_each_and_an_empty_one_none(root: Path) -> None:
+    assert ledger("add", make_study(root)).exit_code == 0
+    summary = json.loads((root / SUMMARY).read_text())
+    keys = ("global/image/exact_match", "global/audio/exact_match", "global/text/exact_match")
+    summary["columns"] = [
+        {"key": key, "title": f"{name}, {key}", "unit": "percent", "across": name}
+        for name in ("noise", "fog")
+        for key in keys
+    ]
+    for row in summary["rows"].values():
+        known = row["figures"][keys[0]]
+        row["figures"] = {f"{name}: {key}": known for name in ("noise", "fog") for key in keys[:2]}
+    (root / SUMMARY).write_text(json.dumps(summary))
+    assert ledger().exit_code == 0
+    page = (root / PAGE).read_text()
+    for title in ("image: exact match %", "audio: exact match %"):
+        table = page.split(f"\n\n{title}:\n\n")[1].split("\n\n")[0].splitlines()
+        assert table[0] == "|  | noise | fog |"
+        assert table[2].startswith("| LoRA | 25.0 ± 0.0")
+        gaps = page.split(f"Against LoRA, {title}:\n\n")[1].split("\n\n")[0].splitlines()
+        assert gaps[0] == "|  | noise | fog |"
+        assert gaps[2].startswith("| FedA²-LoRA | +62.5 [+25.0, +87.5] ahead (p 0.25)")
+    assert "text: exact match" not in page

@@ -36,12 +36,34 @@ def figures(table: PaperTable, entry: Entry | None, file: ExperimentFile | None)
             paired.append(column)
             columns.append([f"{title}, ours", *(_cell(column, by_row[row]) for row in rows)])
         groups.append((title.partition(" ")[0], columns))
-    for name, column in known.items():
-        if column not in paired:
-            groups.append((name, [[_title(column), *(_cell(column, by_row[row]) for row in rows)]]))
     remarked = {row for row in rows if entry and row in entry.rows and entry.rows[row].remark}
     names = ["", *(f"{row} †" if row in remarked else row for row in rows)]
+    others = [
+        (column, [_cell(column, by_row[row]) for row in rows])
+        for column in known.values()
+        if column not in paired and any(column.name in by_row[row] for row in rows)
+    ]
+    if _by_part([column for column, _ in others]):
+        tables = [_markdown([names, *columns]) for columns in _cut(groups) if columns]
+        return tables + _parts(names, others)
+    groups += [(column.name, [[_title(column), *cells]]) for column, cells in others]
     return [_markdown([names, *columns]) for columns in _cut(groups)]
+
+
+def _by_part(columns: Sequence[Column]) -> bool:
+    """Whether there are several figures for each of several parts: a table for each figure then reads better."""
+    return len({c.key for c in columns}) > 1 and len({c.across for c in columns}) > 1
+
+
+def _parts(names: list[str], columns: Sequence[tuple[Column, list[str]]]) -> list[str]:
+    """A table for each figure, with the parts of the study in columns."""
+    blocks = []
+    for key in dict.fromkeys(column.key for column, _ in columns):
+        of_key = [(column, cells) for column, cells in columns if column.key == key]
+        unit = " %" if of_key[0][0].unit == "percent" else ""
+        shown_columns = [[column.across or "", *cells] for column, cells in of_key]
+        blocks.append(f"{title_of(key)}{unit}:\n\n{_markdown([names, *shown_columns])}")
+    return blocks
 
 
 def counts(table: PaperTable, counted: Mapping[str, Mapping[str, float]]) -> str:
@@ -129,9 +151,12 @@ def comparisons(table: PaperTable, entry: Entry) -> list[str]:
             if not chosen.columns or plain_name(name) in map(plain_name, chosen.columns):
                 found = [entry.difference(row, base, name) for row in rows]
                 if any(found):
-                    columns.append([_title(column), *(_gap(gap, column) for gap in found)])
-        if columns:
-            blocks.append(f"Against {base}:\n\n{_markdown([['', *rows], *columns])}")
+                    columns.append((column, [_gap(gap, column) for gap in found]))
+        if _by_part([column for column, _ in columns]):
+            blocks += [f"Against {base}, {block}" for block in _parts(["", *rows], columns)]
+        elif columns:
+            shown_columns = [[_title(column), *cells] for column, cells in columns]
+            blocks.append(f"Against {base}:\n\n{_markdown([['', *rows], *shown_columns])}")
     return blocks
 
 
