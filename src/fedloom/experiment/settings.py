@@ -191,7 +191,7 @@ class Experiment(RunSettings):
         usual = type(self.engine).model_fields
         changed = [name for name in ahead if getattr(self.engine, name) != usual[name].default]
         kept = self.engine.reuse and self.task.keeps_features(self.method, self.training, self.rounds)
-        for name in changed if not self.data.samples_in_files else ():
+        for name in changed if changed and not self.data.samples_in_files else ():  # which may read the data
             files = "samples from files (pictures or sounds below data.path)"
             if name != "cache":
                 found.setdefault(f"engine.{name}", files)

@@ -185,3 +185,16 @@ def test_table_3_runs_on_published_data_by_its_path_alone(tmp_path: Path) -> Non
     assert f"{paths[1]}: 15 of 75 rows have no answer and are left out" in said
     assert f"{paths[1]}: validation rows are the test rows" in said
     assert "data.train: 400 samples a client are more than the rows give" in said
+
+
+def test_a_file_that_says_what_its_answers_are_is_read_without_its_data(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def opened(*told: object) -> None:
+        raise AssertionError(f"the data are opened: {told}")
+
+    monkeypatch.setattr("fedloom.data.tables.read.open_tables", opened)
+    (experiment,) = load_rows("experiments/real/spoken-stamps.yaml")
+    assert experiment.task.name == "question-answering"
+    with pytest.raises(AssertionError, match="the data are opened"):
+        load_rows("experiments/real/spoken-stamps.yaml", ["data.answers=auto"])
