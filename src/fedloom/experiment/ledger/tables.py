@@ -10,6 +10,7 @@ from fedloom.experiment.report.columns import Column, title_of
 from fedloom.experiment.report.differences import Difference, show_p, shown
 from fedloom.experiment.report.table import markdown_table
 from fedloom.experiment.report.units import show, show_interval
+from fedloom.tasks.metrics.metric import Unit
 
 WIDEST = 11
 """Columns of a table, the rows' names among them, beyond which it is cut in several."""
@@ -60,9 +61,9 @@ def _parts(names: list[str], columns: Sequence[tuple[Column, list[str]]]) -> lis
     blocks = []
     for key in dict.fromkeys(column.key for column, _ in columns):
         of_key = [(column, cells) for column, cells in columns if column.key == key]
-        unit = " %" if of_key[0][0].unit == "percent" else ""
         shown_columns = [[column.across or "", *cells] for column, cells in of_key]
-        blocks.append(f"{title_of(key)}{unit}:\n\n{_markdown([names, *shown_columns])}")
+        title = _with_unit(title_of(key), of_key[0][0].unit)
+        blocks.append(f"{title}:\n\n{_markdown([names, *shown_columns])}")
     return blocks
 
 
@@ -114,7 +115,7 @@ def by_cell(table: PaperTable, entry: Entry) -> list[str]:
         ]
         if not columns:
             continue
-        unit = " %" if columns[0][1].unit == "percent" else ""
+        title = _with_unit(title_of(key), columns[0][1].unit)
         shares = table.commonest.get(plain_name(key), {})
         pairs = [(label, base) for base in entry.against[:1] for label in entry.rows if label != base]
         header = ["cell", *entry.rows, *(f"{label} less {base}" for label, base in pairs)]
@@ -127,7 +128,7 @@ def by_cell(table: PaperTable, entry: Entry) -> list[str]:
             ]
             gaps = [_gap(entry.difference(label, base, name), column) for label, base in pairs]
             lines.append([column.across or "", *own, *gaps])
-        blocks.append(f"{title_of(key)}{unit}:\n\n{markdown_table(header, lines)}")
+        blocks.append(f"{title}:\n\n{markdown_table(header, lines)}")
         if any(MARK in cell for line in lines for cell in line):
             known = ", ".join(f"{100 * share:.1f} % in cells of {part}" for part, share in shares.items())
             blocks.append(
@@ -161,7 +162,11 @@ def comparisons(table: PaperTable, entry: Entry) -> list[str]:
 
 
 def _title(column: Column) -> str:
-    return f"{column.title} %" if column.unit == "percent" else column.title
+    return _with_unit(column.title, column.unit)
+
+
+def _with_unit(title: str, unit: Unit) -> str:
+    return f"{title} %" if unit == "percent" else title
 
 
 def _cell(column: Column | None, of_row: Mapping[str, Figure]) -> str:

@@ -108,9 +108,8 @@ def verdict(paths: Sequence[Path]) -> tuple[bool, str]:
         drift = path.drift()
         if drift is not None and not path.settled:
             key = max(drift, key=lambda name: drift[name])
-            digits = (
-                1 if round(drift[key], 3) > SETTLED else 2
-            )  # 1.04 is not within a point, and 1.0 would be
+            # 1.04 is not within a point, and 1.0 would be.
+            digits = 1 if round(drift[key], 3) > SETTLED else 2
             moving.append(f"{path.row} ({key.partition('/')[0]} moves by {100 * drift[key]:.{digits}f})")
     rule = "within a point in every accuracy during the last quarter of the rounds, as a mean over the seeds"
     if not moving:
