@@ -97,7 +97,7 @@ class Espeak:
         if data is None or not program.is_file():
             raise AssetError(f"{folder} holds no espeak-ng; delete it and run again.")
         self._program = str(program.resolve())
-        own = {"LD_LIBRARY_PATH": str(data.parent.resolve()), "ESPEAK_DATA_PATH": str(data.resolve())}
+        own = {"LD_LIBRARY_PATH": ":".join(library_folders(folder)), "ESPEAK_DATA_PATH": str(data.resolve())}
         self._environment |= own
 
     def say(self, text: str, language: str, voice: Voice, target: Path) -> None:
@@ -118,6 +118,11 @@ class Espeak:
         samples, rate = soundfile.read(wave, dtype="int16")
         soundfile.write(target, samples, rate)
         wave.unlink()
+
+
+def library_folders(folder: Path) -> list[str]:
+    """Every folder below that holds shared libraries: some of Debian's packages keep theirs in a folder of their own."""
+    return sorted({str(file.parent.resolve()) for file in folder.rglob("*.so*")})
 
 
 def make_digits(espeak: Espeak, folder: Path, voices: Sequence[Voice] = VOICES) -> str:

@@ -200,3 +200,12 @@ def test_four_choices_are_four_things_of_which_one_is_right() -> None:
         choices = question.split(": ")[1].rstrip("?").replace(" or ", ", ").split(", ")
         assert len(set(choices)) == 4
         assert [c for c in choices if stamp.category in c] == [answer]
+
+
+def test_unpacked_programs_find_libraries_in_folders_of_their_own(tmp_path) -> None:
+    """Debian's libpulse keeps one in `pulseaudio/`, where the loader looks only if it is told."""
+    own = tmp_path / "usr/lib/x86_64-linux-gnu"
+    for name in ("libespeak-ng.so.1", "pulseaudio/libpulsecommon-16.1.so", "espeak-ng-data/phontab"):
+        (own / name).parent.mkdir(parents=True, exist_ok=True)
+        (own / name).touch()
+    assert speech.library_folders(tmp_path) == [str(own), str(own / "pulseaudio")]
