@@ -274,3 +274,37 @@ def test_refusals() -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             fuse(*args)
+
+
+def towards_truth(how: Fusion, random: int) -> float:
+    """Mean cosine of the fused vector with the true one; `random` of five text clients send noise (specification, section 12)."""
+    n, d, k = 200, 256, 5
+    truth = unit(randn(0, n, d))
+    Z = {m: unit(truth + 0.7 * randn(i, k, n, d) / d**0.5) for i, m in enumerate(("image", "text"), 1)}
+    Z["text"][:random] = unit(randn(3, random, n, d))
+    G = {m: unit(truth + 0.7 * randn(i, n, d) / d**0.5) for i, m in enumerate(Z, 4)}
+    return float((fuse(Z, G, how).vectors * truth).sum(-1).mean())
+
+
+def test_attention_repairs_random_clients_under_a_plain_mean() -> None:
+    """Figures of the specification; a temperature of sqrt(d) leaves the attention flat, and good clients need none."""
+    found = {
+        name: [towards_truth(replace(how, aggregate="mean"), bad) for bad in (3, 0)]
+        for name, how in (
+            ("none", Fusion(attention=False)),
+            ("0.1", Fusion(temperature=0.1)),
+            ("sqrt(d)", Fusion(temperature=16.0)),
+        )
+    }
+    assert found["none"][0] == pytest.approx(0.895, abs=0.01)
+    assert found["0.1"][0] == pytest.approx(0.943, abs=0.01)
+    assert found["sqrt(d)"][0] == pytest.approx(0.914, abs=0.01)
+    good = [values[1] for values in found.values()]
+    assert max(good) - min(good) < 0.001
+
+
+def test_contrastive_weights_leave_attention_nothing_to_repair() -> None:
+    """They put random clients aside by themselves: attention then costs a little."""
+    without, with_attention = (towards_truth(Fusion(attention=on), 3) for on in (False, True))
+    assert without > 0.95
+    assert with_attention == pytest.approx(without, abs=0.005)

@@ -24,7 +24,9 @@ def ledger(
     context: typer.Context,
     check: Annotated[
         bool,
-        typer.Option("--check", help="change nothing; exit code 1 if a page or a summary is out of date"),
+        typer.Option(
+            "--check", help="change nothing; exit code 1 if a page, a summary or a remark is out of date"
+        ),
     ] = False,
     folder: Annotated[Path, typer.Option(help="folder of pages, runs/ and papers.yaml")] = FOLDER,
     experiments: Annotated[Path, typer.Option(help="folder of the experiment files")] = EXPERIMENTS,
@@ -36,7 +38,8 @@ def ledger(
             raise ExperimentError("--check stands alone: fedloom ledger --check")
         return
     from fedloom.cli.counted import counted
-    from fedloom.experiment.ledger.pages import pages, read_sources, stale
+    from fedloom.experiment.ledger.pages import PAPERS, pages, read_sources, stale
+    from fedloom.experiment.ledger.remarks import unread
     from fedloom.experiment.ledger.settings import outdated
 
     if not check:
@@ -45,6 +48,7 @@ def ledger(
     faults = [
         *(stale(folder, pages(sources)) if check else ()),
         *outdated(sources.entries, experiments.parent),
+        *unread(folder / PAPERS, sources.papers, sources.entries),
     ]
     for fault in faults:
         errors.print(Text(f"fedloom: {fault}"), style="red", soft_wrap=True)

@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 
 import yaml
+from click.testing import Result
+from typer.testing import CliRunner
 
+from fedloom.cli.main import app
 from fedloom.experiment.settings import load_rows
 from tests.experiment.report.report_folders import write_lines
 
@@ -34,10 +37,14 @@ small:
       rows:
         LoRA: [64.5, [1.25, 0.5]]
         FedA²-LoRA: [70.0, null]
-      remarks: [It is a small table.]
 """
 
 HITS = {"LoRA": 2, "FedA²-LoRA": 7}
+
+
+def ledger(*args: object) -> Result:
+    """The outcome of `fedloom ledger`."""
+    return CliRunner().invoke(app, ["ledger", *map(str, args)])
 
 
 def make_repository(root: Path) -> Path:

@@ -5,28 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import write_sealed
 from fedloom.experiment.ledger.entry import read_entry
 from fedloom.federation.run_folder import RunFolder
-from tests.experiment.ledger.ledger_folders import EXPERIMENT, make_repository, make_study
+from tests.experiment.ledger.ledger_folders import EXPERIMENT, ledger, make_study
 
 PAGE = "docs/reproduction/small.md"
 SUMMARY = "docs/reproduction/runs/table1.json"
-
-
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return make_repository(tmp_path)
-
-
-def ledger(*args: object) -> Result:
-    return CliRunner().invoke(app, ["ledger", *map(str, args)])
 
 
 def refused(*args: object) -> str:
@@ -58,6 +45,13 @@ def test_without_a_run_our_cells_are_empty(root: Path) -> None:
     assert ledger("--check").exit_code == 0
 
 
+def test_a_file_that_knows_sizes_has_its_size_shown(root: Path) -> None:
+    (root / "experiments/small/table1.yaml").write_text(f"{EXPERIMENT}sizes: {{small: {{rounds: 9}}}}\n")
+    added(root)
+    assert "runs/table1`: size tiny, 3 seeds" in (root / PAGE).read_text()
+    assert "| 2 | tiny | 6 |" in (root / "docs/reproduction/README.md").read_text()
+
+
 def test_an_added_study_stands_beside_the_paper(root: Path) -> None:
     added(root)
     page = (root / PAGE).read_text()
@@ -68,13 +62,12 @@ def test_an_added_study_stands_beside_the_paper(root: Path) -> None:
     gap = line_of(page, "FedA²-LoRA", 1)[1]
     assert gap.startswith("+62.5 [")
     assert gap.endswith("ahead (p 0.25)")
-    assert "* It is a small table." in page
     command = "`fedloom run experiments/small/table1.yaml 'seeds=[0,1,2]' --out runs/table1`"
-    assert f"{command}: size tiny, 3 seeds (0, 1, 2), 6 runs in 3.0 min; fedloom 0.1.0" in page
+    assert f"{command}: 3 seeds (0, 1, 2), 6 runs in 3.0 min; fedloom 0.1.0" in page
     assert f"commit `{'a' * 12}`" in page
     index = (root / "docs/reproduction/README.md").read_text()
     assert "1 of 1 experiment files have a committed run" in index
-    assert "| [Table 1](small.md) | 2 | tiny | 6 | 0, 1, 2 | 3.0 | 0.1.0 |" in index
+    assert "| [Table 1](small.md) | 2 | its own | 6 | 0, 1, 2 | 3.0 | 0.1.0 |" in index
     assert ledger("--check").exit_code == 0
 
 

@@ -3,33 +3,18 @@
 import json
 from pathlib import Path
 
-import pytest
-from click.testing import Result
-from typer.testing import CliRunner
-
-from fedloom.cli.main import app
 from fedloom.core.errors import ExperimentError
 from fedloom.experiment.ledger.entry import Entry, read_entry
-from tests.experiment.ledger.ledger_folders import make_repository, make_study
+from tests.experiment.ledger.ledger_folders import ledger, make_study
 
 PAGE, SUMMARY = "docs/reproduction/small.md", "docs/reproduction/runs/table1.json"
 PAPERS = "docs/reproduction/papers.yaml"
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return make_repository(tmp_path)
-
-
-def ledger(*args: object) -> Result:
-    return CliRunner().invoke(app, ["ledger", *map(str, args)])
-
-
 def compare(root: Path, text: str) -> None:
     """Have papers.yaml name what is compared."""
     path = root / PAPERS
-    path.write_text(path.read_text().replace("      remarks:", f"      against: {text}\n      remarks:"))
+    path.write_text(path.read_text() + f"      against: {text}\n")
 
 
 def part(page: str, base: str) -> str:

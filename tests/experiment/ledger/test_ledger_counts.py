@@ -10,7 +10,7 @@ from fedloom.cli.counted import PARTS, counted
 from fedloom.cli.main import app
 from fedloom.experiment.ledger.papers import PaperTable
 from fedloom.experiment.ledger.tables import counts
-from tests.experiment.ledger.ledger_folders import make_repository
+from tests.experiment.ledger.ledger_folders import ledger, make_repository
 
 
 def test_the_pages_counts_are_those_of_the_command() -> None:
@@ -46,6 +46,6 @@ def test_an_experiment_of_two_tables_is_listed_with_both(
     monkeypatch.chdir(make_repository(tmp_path))
     with (tmp_path / "docs/reproduction/papers.yaml").open("a") as papers:
         papers.write("    - {place: Table 2, title: the same runs, experiment: table1}\n")
-    assert CliRunner().invoke(app, ["ledger"]).exit_code == 0
+    assert ledger().exit_code == 0
     index = (tmp_path / "docs/reproduction/README.md").read_text()
     assert "| [Table 1](small.md), [Table 2](small.md) | 2 |" in index

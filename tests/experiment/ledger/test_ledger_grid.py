@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from fedloom.cli.main import app
 from fedloom.experiment.settings import load_rows
-from tests.experiment.ledger.ledger_folders import make_repository
+from tests.experiment.ledger.ledger_folders import ledger, make_repository
 from tests.experiment.report.report_folders import write_lines
 
 FILE = """\
@@ -59,7 +57,7 @@ def make_map(tmp_path: Path) -> Path:
 def test_a_study_over_a_grid_has_a_line_per_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_repository(tmp_path))
     folder = make_map(tmp_path)
-    result = CliRunner().invoke(app, ["ledger", "add", str(folder)])
+    result = ledger("add", folder)
     assert result.exit_code == 0, (result.output, result.exception)
     page = (tmp_path / "docs/reproduction/others.md").read_text()
     assert "| cell | LoRA | FedEx | FedEx less LoRA |" in page
@@ -71,10 +69,10 @@ def test_a_study_over_a_grid_has_a_line_per_cell(tmp_path: Path, monkeypatch: py
     assert gap.endswith("ahead")
     assert "+0.0" not in next(x for x in page.splitlines() if x.startswith("| lr 1, steps 2 |"))
     index = (tmp_path / "docs/reproduction/README.md").read_text()
-    assert "| [map](others.md) | 2 × 4 | tiny | 8 | 0 | 4.0 |" in index, (
+    assert "| [map](others.md) | 2 × 4 | its own | 8 | 0 | 4.0 |" in index, (
         "minutes are those of the runs' summaries"
     )
-    assert CliRunner().invoke(app, ["ledger", "--check"]).exit_code == 0
+    assert ledger("--check").exit_code == 0
 
 
 def test_what_is_no_better_than_the_commonest_answer_is_marked(
@@ -85,7 +83,7 @@ def test_what_is_no_better_than_the_commonest_answer_is_marked(
         papers.write(
             "    - {place: Map, title: a map, experiment: map, commonest: {global/image/exact_match: {lr 1: 0.25}}}\n"
         )
-    assert CliRunner().invoke(app, ["ledger", "add", str(make_map(tmp_path))]).exit_code == 0
+    assert ledger("add", make_map(tmp_path)).exit_code == 0
     page = (tmp_path / "docs/reproduction/small.md").read_text()
     marked = {
         line.split("|")[1].strip(): line.count("‡") for line in page.splitlines() if line.startswith("| lr")

@@ -4,26 +4,18 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import Result
-from typer.testing import CliRunner
 
-from fedloom.cli.main import app
-from tests.experiment.ledger.ledger_folders import EXPERIMENT, make_repository, make_study
+from tests.experiment.ledger.ledger_folders import EXPERIMENT, ledger, make_study
 
 FILE, SUMMARY = "experiments/small/table1.yaml", "docs/reproduction/runs/table1.json"
 OTHER = "table1.yaml now gives other settings ({}), so that the printed command no longer gives these figures"
 
 
 @pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    make_repository(tmp_path)
-    assert ledger("add", make_study(tmp_path)).exit_code == 0
-    return tmp_path
-
-
-def ledger(*args: object) -> Result:
-    return CliRunner().invoke(app, ["ledger", *map(str, args)])
+def root(root: Path) -> Path:
+    """The study is added."""
+    assert ledger("add", make_study(root)).exit_code == 0
+    return root
 
 
 def change(root: Path, old: str, new: str) -> None:

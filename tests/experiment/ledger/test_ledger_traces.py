@@ -6,12 +6,10 @@ from xml.etree import ElementTree
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from fedloom.cli.main import app
 from fedloom.experiment.report.accuracy_paths import BASE, LOCAL, NOVEL
 from fedloom.experiment.settings import load_rows
-from tests.experiment.ledger.ledger_folders import make_repository
+from tests.experiment.ledger.ledger_folders import ledger, make_repository
 from tests.experiment.report.report_folders import write_lines
 
 FILE = """\
@@ -65,7 +63,7 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (run / "summary.json").write_text(json.dumps(summary))
         entries.append({"row": experiment.row, "across": experiment.across, "seed": 0, "path": run.name})
     (folder / "rows.json").write_text(json.dumps(entries))
-    result = CliRunner().invoke(app, ["ledger", "add", str(folder)])
+    result = ledger("add", folder)
     assert result.exit_code == 0, (result.output, result.exception)
     return tmp_path / "docs/reproduction"
 
@@ -86,12 +84,12 @@ def test_the_page_has_plots_a_verdict_and_a_table_for_each_part(added: Path) -> 
 
 
 def test_a_plot_that_was_changed_or_is_gone_is_stale(added: Path) -> None:
-    assert CliRunner().invoke(app, ["ledger", "--check"]).exit_code == 0
+    assert ledger("--check").exit_code == 0
     plot = added / "curves-1-base.svg"
     text = plot.read_text()
     plot.write_text(text.replace("PromptFL", "Prompt"))
-    assert CliRunner().invoke(app, ["ledger", "--check"]).exit_code == 1
+    assert ledger("--check").exit_code == 1
     plot.unlink()
-    assert CliRunner().invoke(app, ["ledger", "--check"]).exit_code == 1
-    assert CliRunner().invoke(app, ["ledger"]).exit_code == 0
+    assert ledger("--check").exit_code == 1
+    assert ledger().exit_code == 0
     assert plot.read_text() == text

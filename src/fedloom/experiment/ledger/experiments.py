@@ -15,7 +15,7 @@ OUT = re.compile(r"--out (\S+)")
 class ExperimentFile:
     """One file: `path` below `root`, rows and parts at size tiny, and the output folder of its first line.
 
-    Parts are the entries of `across`, or the cells of `grid`.
+    Parts are the entries of `across`, or the cells of `grid`. `sized`: whether the file knows other sizes than tiny.
     """
 
     name: str
@@ -26,6 +26,7 @@ class ExperimentFile:
     out: str
     description: str = ""
     grid: bool = False
+    sized: bool = False
 
     @property
     def command(self) -> str:
@@ -59,6 +60,7 @@ def experiment_files(folder: Path) -> dict[str, ExperimentFile]:
             f"runs/{name}" if out is None else out[1],
             " ".join(str(fields.get("description") or "").split()),
             bool(fields.get("grid")),
+            bool(fields.get("sizes")),
         )
     return files
 

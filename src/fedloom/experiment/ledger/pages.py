@@ -101,7 +101,7 @@ def _index(sources: Sources) -> str:
     lines = []
     for file in sources.files.values():
         entry = sources.entries.get(file.name)
-        made = _made(entry) if entry is not None else [""] * 6
+        made = _made(entry, file) if entry is not None else [""] * 6
         lines.append([f"`{file.path.as_posix()}`", ", ".join(of[file.name]), _rows(file), *made])
     header = ["file", "page", "rows", "size", "runs", "seeds", "minutes", "fedloom", "commit"]
     run = [file for file in sources.files.values() if file.name in sources.entries]
@@ -125,7 +125,7 @@ fedloom ledger --check              # exit code 1 where a page is stale, or a fi
 ## Experiment files
 
 {len(run)} of {len(sources.files)} experiment files have a committed run. Rows × parts: tasks, data sets, or cells
-of a grid. Minutes are those of all runs, added up.
+of a grid. A file without sizes is run as it is written. Minutes are those of all runs, added up.
 
 {markdown_table(header, lines)}
 """
@@ -137,9 +137,16 @@ def _rows(file: ExperimentFile) -> str:
     return f"{rows} × {parts}" if parts > 1 else str(rows)
 
 
-def _made(entry: Entry) -> list[str]:
+def _made(entry: Entry, file: ExperimentFile) -> list[str]:
     seeds = ", ".join(map(str, entry.seeds))
-    return [entry.size, str(entry.runs), seeds, f"{entry.minutes:.1f}", entry.fedloom, _commit(entry)]
+    return [
+        entry.size if file.sized else "its own",
+        str(entry.runs),
+        seeds,
+        f"{entry.minutes:.1f}",
+        entry.fedloom,
+        _commit(entry),
+    ]
 
 
 def _commit(entry: Entry) -> str:
@@ -187,7 +194,8 @@ def _provenance(table: PaperTable, entry: Entry | None, file: ExperimentFile | N
     seeds = _count(len(entry.seeds), "seed") + f" ({', '.join(map(str, entry.seeds))})"
     few = "" if len(entry.seeds) >= FEWEST_SEEDS else ", too few for a test over seeds"
     threads = f", threads: {' or '.join(map(str, entry.threads))}" if entry.threads else ""
-    made = f"size {entry.size}, {seeds}{few}, {_count(entry.runs, 'run')} in {entry.minutes:.1f} min{threads}"
+    size = f"size {entry.size}, " if file.sized else ""
+    made = f"{size}{seeds}{few}, {_count(entry.runs, 'run')} in {entry.minutes:.1f} min{threads}"
     return f"`{entry.command}`: {made}; fedloom {entry.fedloom}, commit {_commit(entry)}."
 
 

@@ -12,6 +12,7 @@ from fedloom.core.validation import validated
 from fedloom.experiment.yaml_rows import read_yaml
 
 Text = Annotated[str, Field(min_length=1)]
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Value = float | tuple[float, float] | str | None
 """A figure, a mean with its deviation, what is no number, or an empty cell."""
 
@@ -36,7 +37,8 @@ class PaperTable(Part):
     values in the order of `columns`. A table without an experiment names the `command` that counts it; its columns are those of
     the count, or several of them: "llm + projector", "up / down". `differs`: what our run does otherwise; `against`: by row, what
     is compared with it, a table each; `commonest`: for a study over a grid, by column and by a part of the cell's name, how often
-    always saying the commonest answer is right; `remarks`: what its figures say.
+    always saying the commonest answer is right; `remarks`: what its figures say; `remarks_on`: the digest of the figures that
+    they were written for.
     """
 
     place: Text
@@ -50,6 +52,7 @@ class PaperTable(Part):
     against: dict[Text, Comparison] = Field(default_factory=dict)
     commonest: dict[Text, dict[Text, float]] = Field(default_factory=dict)
     remarks: tuple[Text, ...] = ()
+    remarks_on: Digest | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "PaperTable":
