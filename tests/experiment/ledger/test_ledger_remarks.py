@@ -24,7 +24,7 @@ def root(root: Path) -> Path:
 def remark(root: Path, digest: str) -> None:
     path = root / PAPERS
     text = path.read_text().split("      remarks:")[0]
-    on = f"      remarks_on: {digest}\n" if digest else ""
+    on = f"      remarks_on: '{digest}'\n" if digest else ""
     path.write_text(f"{text}      remarks: [FedA² is ahead.]\n{on}")
     ledger()
 
@@ -40,7 +40,7 @@ def test_a_remark_names_the_figures_that_it_was_written_for(root: Path) -> None:
     checked, written = ledger("--check"), ledger()
     assert (checked.exit_code, written.exit_code) == (1, 0)
     for result in (checked, written):
-        assert f"{ASKED}: read them beside the page, then set remarks_on: {digest}." in result.stderr
+        assert f"{ASKED}: read them beside the page, then set remarks_on: '{digest}'." in result.stderr
     remark(root, digest)
     assert ledger("--check").exit_code == 0
     assert "* FedA² is ahead." in (root / "docs/reproduction/small.md").read_text()

@@ -28,5 +28,5 @@ def unread(path: Path, papers: Papers, entries: Mapping[str, Entry]) -> Iterator
         if table.remarks_on != now:
             yield (
                 f"{path}: the remarks on {table.place} ({table.experiment}) were written for other figures: read them beside "
-                f"the page, then set remarks_on: {now}."
+                f"the page, then set remarks_on: '{now}'."
             )
