@@ -1,4 +1,4 @@
-"""Clients with quadratic losses, trained by plain SGD in float64: a method's rounds without a model or a federation."""
+"""Clients with quadratic losses, trained by plain SGD: a method's rounds without a model or a federation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -104,10 +104,13 @@ class Cohort:
         return replies
 
 
-def tensors_of(seed: int, **shapes: tuple[int, ...]) -> dict[str, torch.Tensor]:
-    """Random float64 tensors `projector/<name>`."""
+def tensors_of(
+    seed: int, dtype: torch.dtype = torch.float64, **shapes: tuple[int, ...]
+) -> dict[str, torch.Tensor]:
+    """Random tensors `projector/<name>`, the same numbers in every precision."""
     g = torch.Generator().manual_seed(seed)
-    return {f"projector/{n}": torch.randn(*s, generator=g, dtype=torch.float64) for n, s in shapes.items()}
+    drawn = {n: torch.randn(*s, generator=g, dtype=torch.float64) for n, s in shapes.items()}
+    return {f"projector/{n}": t.to(dtype) for n, t in drawn.items()}
 
 
 def rounds(method: Method, silos: list[Silo], start: Tensors, count: int) -> list[State]:

@@ -32,10 +32,22 @@ def test_7_marginals_of_the_unbalanced_plan(eps, mass) -> None:
     assert (T >= 0).all()
 
 
-def test_7_the_balanced_plan_meets_both_marginals() -> None:
-    T = plan(similarities(5, M, N), kind="sinkhorn", tolerance=None, iterations=300)
-    torch.testing.assert_close(T.sum(-1), torch.full((5, M), 1 / M), rtol=0, atol=1e-6)
-    torch.testing.assert_close(T.sum(-2), torch.full((5, N), 1 / N), rtol=0, atol=1e-6)
+@pytest.mark.parametrize(
+    ("dtype", "tol"), [(torch.float64, 1e-10), (torch.float32, 1e-6)], ids=["f64", "f32"]
+)
+def test_7_the_balanced_plan_meets_both_marginals(dtype, tol) -> None:
+    T = plan(similarities(5, M, N).to(dtype), kind="sinkhorn", tolerance=None, iterations=300)
+    torch.testing.assert_close(T.sum(-1), torch.full((5, M), 1 / M, dtype=dtype), rtol=0, atol=tol)
+    torch.testing.assert_close(T.sum(-2), torch.full((5, N), 1 / N, dtype=dtype), rtol=0, atol=tol)
+
+
+@pytest.mark.parametrize("mass", [0.8, 1.0])
+def test_7_marginals_of_the_unbalanced_plan_in_float64(mass) -> None:
+    T = plan(similarities(3, 4, M, N).double(), mass=mass, eps=0.1, tolerance=None, iterations=3000)
+    torch.testing.assert_close(
+        T.sum(-2), torch.full((3, 4, N), mass / N, dtype=torch.float64), rtol=0, atol=1e-10
+    )
+    assert (T.sum(-1) <= (1 + 1e-10) / M).all()
 
 
 def test_a_good_patch_gets_more_and_the_cap_binds() -> None:
