@@ -1,4 +1,4 @@
-"""Baselines of Fed-MA's specification (section 7) against their papers' algorithm boxes, on quadratic losses, in both precisions."""
+"""Baselines of Fed-MA's specification (section 7) against their algorithm boxes, on quadratic losses, in both precisions."""
 
 import pytest
 import torch
