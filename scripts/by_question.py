@@ -1,6 +1,6 @@
 """Exact match of a run's answers by modality and kind of question, before and after training.
 
-Run: python scripts/by_question.py RUN [RUN ...]
+Run: python scripts/by_question.py RUN [RUN ...]; a study's folder gives all of its runs.
 The kind of a question is its first two words. The questions are read from the run's data, a folder with a metadata.jsonl for each
 client. A run without a common model has the answers of each client's own model on its own samples.
 """
@@ -39,9 +39,17 @@ def shares(run: Path, moment: str, asked: dict[str, str]) -> dict[tuple[str, str
     return {key: (len(values), fmean(values)) for key, values in hits.items()}
 
 
-def main(runs: list[Path]) -> None:
+def runs_in(folder: Path) -> list[Path]:
+    """The folder of every run in a study, or of the one run. Exits with a sentence where there is none."""
+    found = sorted(path.parent for path in folder.glob("**/experiment.yaml"))
+    if not found:
+        sys.exit(f"{folder} holds no run: name a folder that `fedloom run` wrote")
+    return found
+
+
+def main(folders: list[Path]) -> None:
     """A line for each run, modality and kind of question."""
-    for run in runs:
+    for run in (run for folder in folders for run in runs_in(folder)):
         asked = questions(run)
         start, end = (shares(run, moment, asked) for moment in ("start", "end"))
         for key in sorted({*start, *end}):

@@ -45,6 +45,17 @@ def test_without_a_run_our_cells_are_empty(root: Path) -> None:
     assert ledger("--check").exit_code == 0
 
 
+def test_the_columns_are_those_of_the_file_as_it_is_now(root: Path) -> None:
+    study, file = make_study(root), root / "experiments/small/table1.yaml"
+    file.write_text(EXPERIMENT.replace("exact_match, bytes_up", "exact_match, rounds"))
+    assert ledger("add", study).exit_code == 0
+    assert [column.key for column in read_entry(root / SUMMARY).columns] == [
+        "global/image/exact_match",
+        "rounds",
+    ]
+    assert ledger("--check").exit_code == 0
+
+
 def test_a_file_that_knows_sizes_has_its_size_shown(root: Path) -> None:
     (root / "experiments/small/table1.yaml").write_text(f"{EXPERIMENT}sizes: {{small: {{rounds: 9}}}}\n")
     added(root)

@@ -52,7 +52,11 @@ def entry_of(
         )
     file = files[study.name]
     command = _command(study, file, root, overrides)
-    columns, samples = columns_of(study, keys_of(study, None)), SampleValues()
+    size = study.runs[0].experiment.get("size", "tiny")
+    shown = (
+        file.columns if size == "tiny" and file.columns else None
+    )  # the file's may have changed since the runs
+    columns, samples = columns_of(study, keys_of(study, shown)), SampleValues()
     bases = (
         tuple(against)
         or tuple(row for row in usual(study.name) if row in study.rows)
@@ -70,7 +74,7 @@ def entry_of(
         experiment=file.name,
         file=file.path.as_posix(),
         command=command,
-        size=study.runs[0].experiment.get("size", "tiny"),
+        size=size,
         fedloom=", ".join(sorted(versions)),
         commit=commit or next(iter(commits), None),
         settings=digests(runs_of(command, study.rows, study.runs[0].summary.seed, root)),
