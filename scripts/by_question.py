@@ -53,10 +53,9 @@ def main(folders: list[Path]) -> None:
         asked = questions(run)
         start, end = (shares(run, moment, asked) for moment in ("start", "end"))
         for key in sorted({*start, *end}):
-            count, before = start.get(key, (0, float("nan")))
-            print(
-                f"{run}  {' '.join(key)}  n={count}  {before:.1%} -> {end.get(key, (0, float('nan')))[1]:.1%}"
-            )
+            found = [side[key] for side in (start, end) if key in side]
+            before, after = (f"{side[key][1]:.1%}" if key in side else "–" for side in (start, end))
+            print(f"{run}  {' '.join(key)}  n={found[0][0]}  {before} -> {after}")
 
 
 if __name__ == "__main__":
