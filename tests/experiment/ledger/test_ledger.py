@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.seals import write_sealed
 from fedloom.experiment.ledger.entry import read_entry
+from fedloom.experiment.settings import load_rows
+from fedloom.federation.calibration import with_multiplier
 from fedloom.federation.run_folder import RunFolder
 from tests.experiment.ledger.ledger_folders import EXPERIMENT, ledger, make_study
 
@@ -43,6 +46,23 @@ def test_without_a_run_our_cells_are_empty(root: Path) -> None:
         "0 of 1 experiment files have a committed run" in (root / "docs/reproduction/README.md").read_text()
     )
     assert ledger("--check").exit_code == 0
+
+
+def test_a_noise_multiplier_is_the_one_that_the_file_is_calibrated_to(root: Path) -> None:
+    """A run records the number, and the file says `calibrated`."""
+    noise = "privacy: {dp: {clip: 0.3, noise_multiplier: calibrated, epsilon: 4, seeded: true}}"
+    (root / "experiments/small/table1.yaml").write_text(f"{EXPERIMENT}{noise}\n")
+    study, file = make_study(root), root / "experiments/small/table1.yaml"
+    z = {e.row: with_multiplier(e).privacy.dp.multiplier for e in load_rows(file)}
+    assert z["FedA²-LoRA"] > z["LoRA"], "two noisy sums a round need more noise"
+    for more in (0.0, 0.1):
+        for record in study.rglob("experiment.yaml"):
+            text = yaml.safe_load(record.read_text())
+            text["privacy"]["dp"]["noise_multiplier"] = z[text["row"]] + more
+            record.write_text(yaml.safe_dump(text))
+        if not more:
+            assert ledger("add", study).exit_code == 0
+    assert "was run with privacy.dp.noise_multiplier=" in refused("add", study)
 
 
 def test_the_columns_are_those_of_the_file_as_it_is_now(root: Path) -> None:

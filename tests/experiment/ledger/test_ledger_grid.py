@@ -68,6 +68,7 @@ def test_a_study_over_a_grid_has_a_line_per_cell(tmp_path: Path, monkeypatch: py
     assert gap.startswith("+75.0 [")
     assert gap.endswith("ahead")
     assert "+0.0" not in next(x for x in page.splitlines() if x.startswith("| lr 1, steps 2 |"))
+    assert "| average |" not in page
     index = (tmp_path / "docs/reproduction/README.md").read_text()
     assert "| [map](others.md) | 2 × 4 | its own | 8 | 0 | 4.0 |" in index, (
         "minutes are those of the runs' summaries"

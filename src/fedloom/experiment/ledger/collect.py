@@ -22,6 +22,7 @@ from fedloom.experiment.report.read import Run
 from fedloom.experiment.report.sample_values import SampleValues
 from fedloom.experiment.report.table import remark_of
 from fedloom.experiment.settings import Experiment, load_rows
+from fedloom.federation.calibration import with_multiplier
 from fedloom.federation.run_folder import RunFolder
 from fedloom.tasks.metrics.bootstrap import Interval, bootstrap_interval
 from fedloom.tasks.metrics.metric import metric_of
@@ -161,7 +162,7 @@ def _command(study: Study, file: ExperimentFile, root: Path, overrides: Sequence
     chosen = [row for row in rows if row in study.rows]
     if sorted({e.seed for e in usual}) != seeds:
         given.append(f"seeds={seeds}".replace(" ", ""))
-    expected = {(e.row, e.across, e.seed): e for e in load_rows(root / file.path, given)}
+    expected = {(e.row, e.across, e.seed): with_multiplier(e) for e in load_rows(root / file.path, given)}
     for label, runs in study.rows.items():
         for run in runs:
             place = (label if rows else None, run.across, run.summary.seed)

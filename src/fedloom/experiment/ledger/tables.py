@@ -6,7 +6,7 @@ from itertools import groupby
 from fedloom.experiment.ledger.entry import Entry, Figure
 from fedloom.experiment.ledger.experiments import ExperimentFile
 from fedloom.experiment.ledger.papers import Comparison, PaperTable, plain_name
-from fedloom.experiment.report.columns import Column, title_of
+from fedloom.experiment.report.columns import AVERAGE, Column, title_of
 from fedloom.experiment.report.differences import Difference, show_p, shown
 from fedloom.experiment.report.table import markdown_table
 from fedloom.experiment.report.units import show, show_interval
@@ -111,7 +111,9 @@ def by_cell(table: PaperTable, entry: Entry) -> list[str]:
         columns = [
             (name, c)
             for name, c in entry.shown.items()
-            if c.key == key and any(name in row.figures for row in entry.rows.values())
+            if c.key == key
+            and c.across != AVERAGE  # of several maps it is no figure of anything
+            and any(name in row.figures for row in entry.rows.values())
         ]
         if not columns:
             continue
