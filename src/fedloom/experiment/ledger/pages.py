@@ -112,7 +112,8 @@ def _index(sources: Sources) -> str:
 
 What was run, by which command, and what came out; losing results stay. Every table here is written by `fedloom ledger` from
 the committed summaries in `runs/` and the papers' figures in [papers.yaml](papers.yaml); a test fails where a page is anything
-else. The papers' own sizes need their models and data (size `paper`).
+else. The papers' own sizes need their models and data (size `paper`). FedMMKT's files need the extra `fedloom[generate]`, private
+rows `fedloom[privacy]`; a run without them says so before it begins.
 
 ```bash
 fedloom run experiments/uniflow/FILE.yaml --out runs/FILE
