@@ -207,8 +207,12 @@ def test_a_path_from_the_directory_of_the_runs_is_the_files(root: Path) -> None:
     for record in folder.glob("*/seed-*/experiment.yaml"):
         record.write_text(record.read_text().replace("runs/first", f"{begun}/runs/first"))
         (record.parent / "state").mkdir()
-        write_sealed(RunFolder(record.parent).provenance, {"directory": str(begun), "threads": 1})
+        write_sealed(
+            RunFolder(record.parent).provenance,
+            {"directory": str(begun), "threads": 1, "device": "CPU with AVX2"},
+        )
     assert ledger("add", folder).exit_code == 0
+    assert "threads: 1, CPU with AVX2; fedloom" in (root / PAGE).read_text()
     file.write_text(EXPERIMENT + line.replace("first", "second"))
     assert "runs/second" in refused("add", folder)
 

@@ -79,7 +79,8 @@ def entry_of(
         fedloom=", ".join(sorted(versions)),
         commit=commit or next(iter(commits), None),
         settings=digests(runs_of(command, study.rows, study.runs[0].summary.seed, root)),
-        threads=tuple(sorted({t for run in study.runs if (t := _threads(run)) is not None})),
+        threads=tuple(sorted({int(t) for t in _recorded(study, "threads")})),
+        devices=tuple(sorted({str(d) for d in _recorded(study, "device")})),
         runs=len(study.runs),
         minutes=round(sum(run.summary.seconds for run in study.runs) / 60, 2),
         against=bases,
@@ -139,10 +140,10 @@ def _ends(interval: Interval | None) -> Ends | None:
     return None if interval is None else Ends(low=interval.low, high=interval.high)
 
 
-def _threads(run: Run) -> int | None:
-    """The number of threads that a run recorded."""
-    file = RunFolder(run.folder).provenance
-    return int(read_sealed(file)["threads"]) if file.exists() else None
+def _recorded(study: Study, what: str) -> list[Any]:
+    """A field of the provenance of every run that has one."""
+    files = [RunFolder(run.folder).provenance for run in study.runs]
+    return [read_sealed(file)[what] for file in files if file.exists()]
 
 
 def _command(study: Study, file: ExperimentFile, root: Path, overrides: Sequence[str]) -> str:

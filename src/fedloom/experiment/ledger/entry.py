@@ -94,7 +94,10 @@ class Trace(Strict):
 
 
 class Entry(Strict):
-    """A finished study: rows by seeds by columns, and what they were made with; `settings`: a digest of each setting's values."""
+    """A finished study: rows by seeds by columns, and what they were made with.
+
+    `settings`: a digest of each setting's values; `devices`: GPUs, or the processor's vector instructions, as runs record them.
+    """
 
     format: Literal[1] = 1
     experiment: Text
@@ -105,6 +108,7 @@ class Entry(Strict):
     commit: str | None = Field(None, pattern=r"^[0-9a-f]{7,64}(-dirty)?$")
     settings: dict[Text, Digest] = Field(default_factory=dict)
     threads: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    devices: tuple[Text, ...] = ()
     runs: int = Field(ge=1)
     minutes: float = Field(ge=0)
     against: tuple[Text, ...] = ()
