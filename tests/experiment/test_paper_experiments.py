@@ -50,7 +50,8 @@ def rows_of(name: str, size: str) -> list[Experiment]:
 
 
 def test_every_table_and_figure_has_its_file() -> None:
-    assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, "quickstart", "attacks", "regimes", "stages"}
+    own = {"quickstart", "attacks", "regimes", "regimes_own_a", "stages"}
+    assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, *own}
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "paper"])
@@ -114,6 +115,17 @@ def test_the_map_of_regimes_has_every_method_in_every_cell(size: str) -> None:
     assert all(found == methods for found in cells.values())
     assert len(cells) == {"tiny": 36, "small": 36, "paper": 30}[size]
     assert len({place(run) for run in runs}) == len(runs)
+
+
+def test_the_map_with_own_first_a_has_the_budgets_of_the_other_and_no_label_skew() -> None:
+    def budget(run: Experiment) -> tuple[object, ...]:
+        return run.training.steps, run.training.lr, run.model.body_lora, run.method.name
+
+    own = rows_of("regimes_own_a", "tiny")
+    first = [run for run in rows_of("regimes", "tiny") if str(run.across).startswith("local steps")]
+    assert [budget(run) for run in own] == [budget(run) for run in first]
+    assert {(run.cohort.start, run.data.dirichlet) for run in own} == {("own", None)}
+    assert {(run.cohort.start, run.data.dirichlet) for run in first} == {("common", 0.3)}
 
 
 def test_two_stages_have_one_budget_in_steps_and_one_in_operations() -> None:
