@@ -54,9 +54,8 @@ def entry_of(
     file = files[study.name]
     command = _command(study, file, root, overrides)
     size = study.runs[0].experiment.get("size", "tiny")
-    shown = (
-        file.columns if size == "tiny" and file.columns else None
-    )  # the file's may have changed since the runs
+    # the file's columns may have changed since the runs
+    shown = file.columns if size == "tiny" and file.columns else None
     columns, samples = columns_of(study, keys_of(study, shown)), SampleValues()
     bases = (
         tuple(against)

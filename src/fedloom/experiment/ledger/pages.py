@@ -121,10 +121,9 @@ fedloom ledger add runs/FILE        # writes runs/<experiment>.json here, and th
 fedloom ledger --check              # exit code 1 where a page is stale, or a file gives other settings than its runs had
 ```
 
-A command gives its figures again to the last digit with the same versions on the same kind of processor; runs record its
-vector instructions. On another kind sums are rounded otherwise, and training amplifies it, most where models teach each other:
-seed 0 of FedMMKT's row "joint, four heads" gave 60.0 to 63.1 % for pictures and 49.2 to 53.9 % for texts with four sets of
-instructions (`ATEN_CPU_CAPABILITY=avx2` is one), about as much as seeds differ. An interval over samples covers neither.
+A command gives its figures again to the last digit with the same versions on the same kind of processor; summaries name its
+vector instructions. On another kind sums are rounded otherwise, and training amplifies it, most where models teach each other
+(FedMMKT). An interval over samples does not cover that.
 
 {links}
 

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedloom.core.errors import ExperimentError
 from fedloom.core.validation import validated
+from fedloom.experiment.ledger.entry import Digest
 from fedloom.experiment.yaml_rows import read_yaml
 
 Text = Annotated[str, Field(min_length=1)]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
 Value = float | tuple[float, float] | str | None
 """A figure, a mean with its deviation, what is no number, or an empty cell."""
 
