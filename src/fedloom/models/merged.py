@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from fedloom.core.dtypes import at_least_float32
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_errors import loading
 from fedloom.core.hf_logging import quiet_hf
@@ -52,7 +53,7 @@ def _add(layer: Any, update: Tensor, place: str) -> None:
             f"the frozen weight of {place} is quantised, and a merged model needs it whole; export the adapters, or uniform ones"
         )
     change = update.T if getattr(layer, "fan_in_fan_out", False) else update  # GPT-2's Conv1D: (d_in, d_out)
-    weight.copy_(weight.float() + change)
+    weight.copy_(at_least_float32(weight) + change)
 
 
 def stored_dtype(source: str | Path) -> torch.dtype:

@@ -51,31 +51,31 @@ def test_peft_reads_the_adapters_with_what_the_server_merged_into_the_base(
     from peft import PeftModel
 
     model = made(llms[name], llm_lora={"rank": 2, "targets": targets})
+    model.root.double()
     draw = torch.Generator().manual_seed(3)
-    tensors = {
-        n: torch.randn(t.shape, generator=draw) * 0.2 for n, t in model.start.items() if n.startswith("llm/")
-    }
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw, dtype=torch.float64) * 0.2
+
+    tensors = {n: drawn(*t.shape) for n, t in model.start.items() if n.startswith("llm/")}
     place = next(n for n in tensors if n.endswith("lora_A")).removesuffix(".lora_A")
     A, B = tensors[f"{place}.lora_A"], tensors[f"{place}.lora_B"]
-    tensors |= {
-        f"{place}.merged_A": torch.randn(3, A.shape[1], generator=draw) * 0.2,
-        f"{place}.merged_B": torch.randn(B.shape[0], 3, generator=draw) * 0.2,
-    }
+    tensors |= {f"{place}.merged_A": drawn(3, A.shape[1]), f"{place}.merged_B": drawn(B.shape[0], 3)}
     model.load(tensors)
     model.save_adapters(tmp_path)
     ids = torch.randint(3, 30, (2, 7), generator=draw)
     plain = PeftModel.from_pretrained(
-        AutoModelForCausalLM.from_pretrained(llms[name]), tmp_path / "llm"
+        AutoModelForCausalLM.from_pretrained(llms[name], dtype=torch.float64), tmp_path / "llm"
     ).eval()
     with torch.no_grad():
         want = plain(input_ids=ids).logits
         got = model.mllm.llm(inputs_embeds=model.mllm.llm.get_input_embeddings()(ids)).logits
-    torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
     model.load({})
-    base = AutoModelForCausalLM.from_pretrained(llms[name]).eval()
+    base = AutoModelForCausalLM.from_pretrained(llms[name], dtype=torch.float64).eval()
     with torch.no_grad():
         again = model.mllm.llm(inputs_embeds=model.mllm.llm.get_input_embeddings()(ids)).logits
-        torch.testing.assert_close(again, base(input_ids=ids).logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(again, base(input_ids=ids).logits, atol=1e-10, rtol=1e-10)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("gpt2", "lora"), ("gpt2", "vera"), ("qwen2", "lora")])

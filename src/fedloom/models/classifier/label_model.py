@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from fedloom.core.dtypes import at_least_float32
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample
 from fedloom.models.base import Trainable, means
@@ -51,7 +52,7 @@ class LabelModel(Trainable):
         """Mean cross entropy."""
         logits = self.logits(examples)
         targets = placed([e.label for e in examples], logits.device)
-        return cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
+        return cross_entropy(at_least_float32(logits), targets)
 
     def losses(
         self,
@@ -63,7 +64,7 @@ class LabelModel(Trainable):
         """Mean cross entropy of each owner's examples."""
         logits = self.logits(examples)
         targets = placed([e.label for e in examples], logits.device)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = at_least_float32(logits)
         each = cross_entropy(logits, targets, reduction="none")
         return means(each, placed(owners, logits.device), count)
 

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from fedloom.core.dtypes import at_least_float32
+
 Kind = Literal["ot", "sinkhorn", "uniform"]
 LOG_BELOW = 0.05
 """Below this eps K underflows in float32 (e^-40 and less), and the iterations go on logarithms."""
@@ -29,7 +31,7 @@ def plan(
     Every item (..., ) iterates until its own mean |dv| is under `tolerance`, so that no item depends on the others; with None
     always all `iterations`. `uniform` gives T = mass / (M N). mass is clipped to at most 1.
     """
-    S = S if S.dtype == torch.float64 else S.float()
+    S = at_least_float32(S)
     m, n = S.shape[-2:]
     mass = 1.0 if kind == "sinkhorn" else min(1.0, mass)
     if kind == "uniform":

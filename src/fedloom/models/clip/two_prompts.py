@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedloom.core.dtypes import at_least_float32
 from fedloom.core.errors import ExperimentError
 from fedloom.models.clip.adapter import Names, Part, Single, Who
 from fedloom.models.clip.optimal_transport import Kind, plan
@@ -70,7 +71,7 @@ class TwoContextsPart(ContextPart):
         logits = []
         for part, own in zip(who.parts, text, strict=True):
             S = torch.einsum("bmd,ncd->bcmn", features[part], own)
-            S = S if S.dtype == torch.float64 else S.float()
+            S = at_least_float32(S)
             logits.append((self.transport(S) * S).sum((-2, -1)))
         return self.towers.scale * torch.cat(logits)
 

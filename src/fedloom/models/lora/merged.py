@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from fedloom.core.dtypes import at_least_float32
 from fedloom.core.payload import group_of
 
 
@@ -36,9 +37,9 @@ class MergedChanges:
                 if (original := self._originals.pop(place, None)) is not None:
                     base.weight.data = original
             elif _holds_sums(base):
-                self._add(place, layer, s * (B.float() @ A.float()))
+                self._add(place, layer, s * (at_least_float32(B) @ at_least_float32(A)))
             else:
-                self._hooks[place] = base.register_forward_hook(_Beside(A, s * B.float()))
+                self._hooks[place] = base.register_forward_hook(_Beside(A, s * at_least_float32(B)))
 
     def _add(self, place: str, layer: Any, change: Tensor) -> None:
         weight = layer.get_base_layer().weight
@@ -56,7 +57,8 @@ class _Beside:
 
     def __init__(self, A: Tensor, B: Tensor) -> None:
         small = A.numel() + B.numel() < A.shape[1] * B.shape[0]
-        self._factors: tuple[Tensor, ...] = (A.float(), B) if small else (B @ A.float(),)
+        A = at_least_float32(A)
+        self._factors: tuple[Tensor, ...] = (A, B) if small else (B @ A,)
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         change: Tensor = args[0]

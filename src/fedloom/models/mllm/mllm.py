@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedloom.core.dtypes import at_least_float32
 from fedloom.core.errors import ExperimentError
 from fedloom.data.sample import Sample, Turn, modality_of
 from fedloom.models.batch_rows import RowMap
@@ -216,7 +217,7 @@ class MLLM(nn.Module):
         out = self.llm(inputs_embeds=embeds, attention_mask=mask, use_cache=False, **options)
         logits = out.logits[plan.rows, column]
         labels = moved(plan.labels, logits.device)
-        loss = cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), labels)
+        loss = cross_entropy(at_least_float32(logits), labels)
         return MLLMOutput(loss, logits, labels, plan.rows.to(logits.device))
 
     @torch.no_grad()

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedloom.core.dtypes import at_least_float32
 from fedloom.core.payload import group_of
 from fedloom.core.streams import torch_stream
 from fedloom.data.sample import Sample, modality_of
@@ -194,7 +195,7 @@ class AdaptedMLLM(Trainable):
     ) -> Tensor:
         """Mean negative log-likelihood of each owner's answer tokens, those of earlier answers too."""
         out = self.mllm(examples, features)
-        logits = out.logits if out.logits.dtype == torch.float64 else out.logits.float()
+        logits = at_least_float32(out.logits)
         owner = placed(owners, logits.device)[out.index]
         return means(cross_entropy(logits, out.labels, reduction="none"), owner, count)
 

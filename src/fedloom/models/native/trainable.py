@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedloom.core.dtypes import at_least_float32
 from fedloom.core.errors import ExperimentError
 from fedloom.core.hf_errors import reason
 from fedloom.core.streams import torch_stream
@@ -380,4 +381,4 @@ def _stop(module: nn.Module, args: Any) -> None:
 
 
 def _wide(logits: Tensor) -> Tensor:
-    return logits if logits.dtype == torch.float64 else logits.float()
+    return at_least_float32(logits)
