@@ -50,7 +50,8 @@ def rows_of(name: str, size: str) -> list[Experiment]:
 
 
 def test_every_table_and_figure_has_its_file() -> None:
-    own = {"quickstart", "attacks", "regimes", "regimes_own_a", "stages"}
+    regimes = {"regimes", "regimes_own_a", "regimes_corners", "regimes_modality"}
+    own = {"quickstart", "attacks", "stages"} | regimes
     assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, *own}
 
 
@@ -117,15 +118,38 @@ def test_the_map_of_regimes_has_every_method_in_every_cell(size: str) -> None:
     assert len({place(run) for run in runs}) == len(runs)
 
 
-def test_the_map_with_own_first_a_has_the_budgets_of_the_other_and_no_label_skew() -> None:
+def test_the_maps_on_texts_are_the_product_of_budgets_first_a_and_label_skew() -> None:
     def budget(run: Experiment) -> tuple[object, ...]:
         return run.training.steps, run.training.lr, run.model.body_lora, run.method.name
 
-    own = rows_of("regimes_own_a", "tiny")
     first = [run for run in rows_of("regimes", "tiny") if str(run.across).startswith("local steps")]
-    assert [budget(run) for run in own] == [budget(run) for run in first]
-    assert {(run.cohort.start, run.data.dirichlet) for run in own} == {("own", None)}
-    assert {(run.cohort.start, run.data.dirichlet) for run in first} == {("common", 0.3)}
+    corners: dict[object, list[Experiment]] = {}
+    for run in [*first, *rows_of("regimes_own_a", "tiny"), *rows_of("regimes_corners", "tiny")]:
+        corners.setdefault((run.cohort.start, run.data.dirichlet), []).append(run)
+    assert set(corners) == {(A, skew) for A in ("common", "own") for skew in (None, 0.3)}
+    for runs in corners.values():
+        assert [budget(run) for run in runs] == [budget(run) for run in first]
+    apart = {"name", "description", "row", "across", "coordinates", "training", "model", "cohort", "data"}
+    one, *others = [runs[0].model_dump(exclude=apart | {"columns"}) for runs in corners.values()]
+    assert all(other == one for other in others)
+
+
+def test_the_map_of_modality_skew_goes_on_at_other_budgets() -> None:
+    skewed = next(
+        run
+        for run in rows_of("regimes", "tiny")
+        if run.across == "modality skew full, first A own" and run.method.name == "fedavg-lora"
+    )
+    apart = {"name", "description", "across", "coordinates", "columns", "training", "model"}
+    runs = rows_of("regimes_modality", "tiny")
+    assert {run.training.lr for run in runs} == {0.001, 0.01}
+    for run in runs:
+        if run.method.name == "fedavg-lora":
+            assert run.model_dump(exclude=apart) == skewed.model_dump(exclude=apart)
+        assert run.training.model_copy(update={"lr": skewed.training.lr}) == skewed.training
+        for lora in (run.model.llm_lora, run.model.encoder_lora):
+            assert lora.rank in (2, 32)
+            assert lora.alpha / lora.rank == skewed.model.llm_lora.alpha / skewed.model.llm_lora.rank
 
 
 def test_two_stages_have_one_budget_in_steps_and_one_in_operations() -> None:
