@@ -319,6 +319,14 @@ def test_feddpa_weighs_an_answer_by_how_near_it_is_to_the_clients_prompts(quick,
     ("settings", "sentence"),
     [
         ({"method": "ffa-lora", "cohort": {"start": "own"}}, "ffa-lora needs one A at every client"),
+        *(
+            ({"method": m, "cohort": {"start": "own"}}, f"method {m} needs one A at every client")
+            for m in ("rolora", "fedsvd", "fedrot-lora", "fedadam", "fedavgm", "fdlora")
+        ),
+        (
+            {"method": {"name": "fedavg-lora", "server": {"name": "adam"}}, "cohort": {"start": "own"}},
+            "the step of method.server needs one A at every client",
+        ),
         ({"method": {"name": "flora", "personal": ["*.lora_B"]}}, "flora needs both factors of every client"),
         ({"method": "feda2-lora", "model": VERA, "cohort": {"start": "own"}}, "must come from one seed"),
         ({"method": "fedex-lora", "model": VERA}, "fedex-lora is not defined for VeRA"),

@@ -50,8 +50,7 @@ def rows_of(name: str, size: str) -> list[Experiment]:
 
 
 def test_every_table_and_figure_has_its_file() -> None:
-    regimes = {"regimes", "regimes_own_a", "regimes_corners", "regimes_modality"}
-    own = {"quickstart", "attacks", "stages"} | regimes
+    own = {"quickstart", "attacks", "stages", "regimes", "regimes_own_a", "regimes_corners"}
     assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, *own}
 
 
@@ -94,6 +93,8 @@ def test_glue_files_deal_whole_sets_and_give_vera_the_rates_of_its_release(name:
 
 
 def test_the_ridge_study_shows_every_mode_and_what_it_does_to_the_norm() -> None:
+    one_stage = rows_of("table12", "tiny")[0]
+    assert (one_stage.row, one_stage.training.schedule) == ("LoRA", "simultaneous")
     for name in ("table12", "fig3a"):
         runs = rows_of(name, "tiny")
         assert {"norm_ratio", "restoration_error", "restoration_error_before", "change_norm"} <= {
@@ -134,22 +135,10 @@ def test_the_maps_on_texts_are_the_product_of_budgets_first_a_and_label_skew() -
     assert all(other == one for other in others)
 
 
-def test_the_map_of_modality_skew_goes_on_at_other_budgets() -> None:
-    skewed = next(
-        run
-        for run in rows_of("regimes", "tiny")
-        if run.across == "modality skew full, first A own" and run.method.name == "fedavg-lora"
-    )
-    apart = {"name", "description", "across", "coordinates", "columns", "training", "model"}
-    runs = rows_of("regimes_modality", "tiny")
-    assert {run.training.lr for run in runs} == {0.001, 0.01}
-    for run in runs:
-        if run.method.name == "fedavg-lora":
-            assert run.model_dump(exclude=apart) == skewed.model_dump(exclude=apart)
-        assert run.training.model_copy(update={"lr": skewed.training.lr}) == skewed.training
-        for lora in (run.model.llm_lora, run.model.encoder_lora):
-            assert lora.rank in (2, 32)
-            assert lora.alpha / lora.rank == skewed.model.llm_lora.alpha / skewed.model.llm_lora.rank
+@pytest.mark.parametrize("size", ["tiny", "small", "paper"])
+def test_figure_4_shows_the_factors_and_the_directions_of_change(size: str) -> None:
+    factors, changes = {"cosine_A", "cosine_B"}, {"cosine_change_A", "cosine_change_B", "cosine_change"}
+    assert all(factors | changes <= set(run.columns) for run in rows_of("fig4", size))
 
 
 def test_two_stages_have_one_budget_in_steps_and_one_in_operations() -> None:

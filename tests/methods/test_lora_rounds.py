@@ -159,6 +159,31 @@ def test_19_fedsvd_s_a_is_orthonormal_and_the_solve_is_then_u_a(dtype, tolerance
 
 
 @precisions
+def test_19_fedsvd_s_pair_is_the_decomposition_of_the_mean_product(dtype, tolerance) -> None:
+    """B'ᵀ B' = S² with falling S, the singular values of U; neither a QR nor a rotation of it has that."""
+    sent = answers("fedsvd")
+    after = one_round("fedsvd", sent, dtype, weights="examples").shared
+    second = after[B].double()
+    gram, strengths = second.T @ second, torch.linalg.svdvals(dense(sent))[:RANK]
+    assert distance(gram, strengths.square().diag()) < tolerance
+
+
+@precisions
+def test_19_a_direction_that_fedsvd_s_mean_lacks_keeps_a_unit_row_and_a_zero_column(dtype, tolerance) -> None:
+    sent = answers("fedsvd")
+    for tensors in sent:
+        tensors[B][:, -1] = tensors[B][:, 0]
+    after = one_round("fedsvd", sent, dtype, weights="examples")
+    first, second = after.shared[A].double(), after.shared[B].double()
+    assert float(second[:, -1].norm() / second.norm()) < tolerance
+    assert float(second[:, -2].norm() / second.norm()) > 0.01
+    assert distance(first @ first.T, torch.eye(RANK, dtype=torch.float64)) < tolerance
+    span = torch.linalg.qr(START[A].T).Q
+    assert distance(first @ span @ span.T, first) < tolerance
+    assert distance(update(after), dense(sent)) < tolerance
+
+
+@precisions
 @pytest.mark.parametrize("method", ALL)
 def test_15_identical_clients_are_a_fixed_point_of_every_method(method, dtype, tolerance) -> None:
     """In the product: FedSVD and FlexLoRA turn the factors, and FLoRA merges what its clients made from nothing."""

@@ -39,7 +39,7 @@ def ledger(
         return
     from fedloom.cli.counted import counted
     from fedloom.experiment.ledger.pages import PAPERS, pages, read_sources, stale
-    from fedloom.experiment.ledger.remarks import unread
+    from fedloom.experiment.ledger.remarks import uncompared, unread
     from fedloom.experiment.ledger.settings import outdated
 
     if not check:
@@ -48,6 +48,7 @@ def ledger(
     faults = [
         *(stale(folder, pages(sources)) if check else ()),
         *outdated(sources.entries, experiments.parent),
+        *uncompared(folder / PAPERS, sources.papers, sources.entries),
         *unread(folder / PAPERS, sources.papers, sources.entries),
     ]
     for fault in faults:

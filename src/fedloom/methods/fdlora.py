@@ -41,6 +41,7 @@ class FDLoRA(Method):
     paper: ClassVar[str] = "Qi et al. (2024)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR), personal=(*_LOCAL, SCALARS))
     combination: ClassVar[Combination] = "mean"
+    one_start: ClassVar[bool] = True
     second: ClassVar[bool] = True
     vera: ClassVar[bool] = False
     ignores: ClassVar[tuple[str, ...]] = ("method.server",)

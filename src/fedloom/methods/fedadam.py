@@ -24,6 +24,7 @@ class FedAdam(Method):
     paper: ClassVar[str] = "Reddi et al. (ICLR 2021)"
     shares: ClassVar[Scope] = Scope(shared=("*",))
     combination: ClassVar[Combination] = "mean"
+    one_start: ClassVar[bool] = True
 
     lr: float = Field(0.01, gt=0, description="the server's rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="share of the first moment that is kept")

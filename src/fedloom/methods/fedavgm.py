@@ -26,6 +26,7 @@ class FedAvgM(Method):
     paper: ClassVar[str] = "Hsu et al., 2019"
     shares: ClassVar[Scope] = Scope(shared=("*",))
     combination: ClassVar[Combination] = "mean"
+    one_start: ClassVar[bool] = True
 
     beta: float = Field(0.9, ge=0, lt=1, description="share of the last change that is kept")
 

@@ -29,6 +29,7 @@ class FedRotLoRA(Method):
     paper: ClassVar[str] = "FedRot-LoRA (2026)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
     combination: ClassVar[Combination] = "mean"
+    one_start: ClassVar[bool] = True
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True
 

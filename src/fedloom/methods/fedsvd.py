@@ -39,6 +39,7 @@ class FedSVD(Method):
     paper: ClassVar[str] = "Lee et al. (NeurIPS 2025)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
     combination: ClassVar[Combination] = "mean"
+    one_start: ClassVar[bool] = True
     vera: ClassVar[bool] = False
     both: ClassVar[bool] = True
 

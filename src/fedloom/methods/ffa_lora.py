@@ -7,8 +7,7 @@ Deliberate differences: A comes from the run's seed at server and clients, so th
 it once). With VeRA the vector next to A, lambda_d, is the frozen one.
 """
 
-from collections.abc import Collection
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from fedloom.core.payload import Payload, Scope
 from fedloom.methods.base.combine import mean_of
@@ -23,12 +22,7 @@ class FFALoRA(Method):
     paper: ClassVar[str] = "Sun et al. (ICLR 2024)"
     shares: ClassVar[Scope] = Scope(shared=(*SECOND, *PROJECTOR))
     combination: ClassVar[Combination] = "mean"
-
-    def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
-        """All clients must have the same A."""
-        if start == "own":
-            return "method ffa-lora needs one A at every client, but cohort.start is own; set cohort.start: common"
-        return super().check(kinds, unequal, start)
+    one_start: ClassVar[bool] = True
 
     def round(self, state: State, ask: Ask) -> State:
         """Clients train B from the common B; the mean is exact."""

@@ -34,6 +34,7 @@ class RoLoRA(Method):
     paper: ClassVar[str] = "Chen et al. (2024)"
     shares: ClassVar[Scope] = Scope(shared=(*FACTORS, *PROJECTOR))
     combination: ClassVar[Combination] = "mean"
+    one_start: ClassVar[bool] = True
     both: ClassVar[bool] = True
     alternates: ClassVar[bool] = True
 

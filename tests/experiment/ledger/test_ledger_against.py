@@ -51,6 +51,24 @@ def test_a_comparison_that_the_summary_lacks_has_no_interval_and_no_verdict(root
     compare(root, "{FedA²-LoRA: {}}")
     assert ledger().exit_code == 0
     assert "| LoRA | -62.5 (p 0.25) |" in part((root / PAGE).read_text(), "FedA²-LoRA")
+    checked = ledger("--check")
+    assert checked.exit_code == 1
+    assert (
+        "papers.yaml compares table1 with FedA²-LoRA, and its summary was made against LoRA: add the runs again"
+        in checked.stderr
+    )
+
+
+def test_a_figure_that_some_seeds_lack_says_of_how_many_it_is(root: Path) -> None:
+    assert ledger("add", make_study(root)).exit_code == 0
+    summary = json.loads((root / SUMMARY).read_text())
+    figure = next(iter(summary["rows"]["LoRA"]["figures"].values()))
+    del figure["values"]["2"]
+    (root / SUMMARY).write_text(json.dumps(summary))
+    assert ledger().exit_code == 0
+    lines = (root / PAGE).read_text().splitlines()
+    assert "(of 2)" in next(line for line in lines if line.startswith("| LoRA |"))
+    assert "(of" not in next(line for line in lines if line.startswith("| FedA²-LoRA |"))
 
 
 def test_only_the_named_rows_and_columns_are_compared(root: Path) -> None:

@@ -90,6 +90,14 @@ def test_fewer_than_three_seeds_have_no_test_over_seeds(tmp_path: Path) -> None:
     assert (found.seeds, found.p_seeds, found.verdict) == (2, None, "ahead")
 
 
+@pytest.mark.parametrize(("samples", "verdict"), [(1, None), (5, None), (6, "ahead")])
+def test_a_handful_of_samples_gives_no_verdict(samples: int, verdict: str | None, tmp_path: Path) -> None:
+    rows = read(study(tmp_path / "s", {"a": [[True] * samples], "b": [[False] * samples]})).rows
+    found = compared(rows["a"], rows["b"], MATCH, SampleValues())
+    assert found is not None
+    assert (found.mean, found.verdict) == (1, verdict)
+
+
 def test_only_common_seeds_count(tmp_path: Path) -> None:
     rows = read(study(tmp_path / "s", {"a": [GOOD, BAD], "b": [GOOD]})).rows
     found = compared(rows["a"], rows["b"], MATCH, SampleValues())

@@ -19,7 +19,7 @@ HOW_TO_READ = f"""\
 **paper**: the figure printed in the paper. **ours**: mean ± sample standard deviation over the seeds, last round; in brackets
 the 95 % bootstrap interval over the test samples, where a run keeps samples that give the figure; FID has none. An empty cell
 has no run yet, or the paper has no such figure. **against**: the paired difference from one row. "ahead" and "behind" stand
-only where its interval excludes zero, else "within"; without an interval there is no verdict. "seeds disagree": the difference
+only where its interval excludes zero, else "within"; without an interval there is no verdict. "(of n)": n seeds have the figure. "seeds disagree": the difference
 has the other sign in at least one seed. p in brackets is that of the seeds. What a column measures: [figures](../metrics.md).
 
 * {SAMPLES_NOTE}.
@@ -121,9 +121,9 @@ fedloom ledger add runs/FILE        # writes runs/<experiment>.json here, and th
 fedloom ledger --check              # exit code 1 where a page is stale, or a file gives other settings than its runs had
 ```
 
-A command gives its figures again to the last digit with the same versions on the same kind of processor; summaries name its
-vector instructions. On another kind sums are rounded otherwise, and training amplifies it, most where models teach each other
-(FedMMKT). An interval over samples does not cover that.
+A command gives its figures again to the last digit with the same versions on the same kind of processor; below a table stand
+its vector instructions, where the runs recorded them. On another kind sums are rounded otherwise, and training amplifies it, most
+where models teach each other (FedMMKT). An interval over samples does not cover that.
 
 {links}
 

@@ -1,4 +1,8 @@
-"""Remarks on figures: each table's names the figures that it was written for, so that new figures ask for a new reading."""
+"""What papers.yaml says of the figures, held against the summaries.
+
+Remarks name the figures that they were written for, so that new figures ask for a new reading; rows that others are compared
+with are those of the summary's intervals.
+"""
 
 import hashlib
 import json
@@ -16,6 +20,16 @@ def figures_digest(entry: Entry) -> str:
         for label, row in entry.rows.items()
     }
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def uncompared(path: Path, papers: Papers, entries: Mapping[str, Entry]) -> Iterator[str]:
+    """One sentence for every summary without intervals against a row that papers.yaml, `path`, compares it with."""
+    for entry in entries.values():
+        if missing := [row for row in papers.compared(entry.experiment) if row not in entry.against]:
+            yield (
+                f"{path} compares {entry.experiment} with {', '.join(missing)}, and its summary was made against "
+                f"{', '.join(entry.against) or 'no row'}: add the runs again by `fedloom ledger add`."
+            )
 
 
 def unread(path: Path, papers: Papers, entries: Mapping[str, Entry]) -> Iterator[str]:

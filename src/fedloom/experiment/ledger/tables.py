@@ -28,6 +28,7 @@ def figures(table: PaperTable, entry: Entry | None, file: ExperimentFile | None)
     by_row = {row: entry.rows[row].figures if entry and row in entry.rows else {} for row in rows}
     known = {} if entry is None else entry.shown
     by_plain = {plain_name(name): column for name, column in known.items()}
+    seeds = 0 if entry is None else len(entry.seeds)
     groups: list[tuple[str, Columns]] = []
     paired = []
     for title, ours in table.columns.items():
@@ -35,12 +36,12 @@ def figures(table: PaperTable, entry: Entry | None, file: ExperimentFile | None)
         if ours is not None:
             column = by_plain.get(plain_name(ours))
             paired.append(column)
-            columns.append([f"{title}, ours", *(_cell(column, by_row[row]) for row in rows)])
+            columns.append([f"{title}, ours", *(_cell(column, by_row[row], seeds) for row in rows)])
         groups.append((title.partition(" ")[0], columns))
     remarked = {row for row in rows if entry and row in entry.rows and entry.rows[row].remark}
     names = ["", *(f"{row} †" if row in remarked else row for row in rows)]
     others = [
-        (column, [_cell(column, by_row[row]) for row in rows])
+        (column, [_cell(column, by_row[row], seeds) for row in rows])
         for column in known.values()
         if column not in paired and any(column.name in by_row[row] for row in rows)
     ]
@@ -125,7 +126,8 @@ def by_cell(table: PaperTable, entry: Entry) -> list[str]:
         for name, column in columns:
             share = next((s for part, s in shares.items() if part in (column.across or "")), None)
             own = [
-                _cell(column, row.figures) + (MARK if _is_within(row.figures.get(name), share) else "")
+                _cell(column, row.figures, len(entry.seeds))
+                + (MARK if _is_within(row.figures.get(name), share) else "")
                 for row in entry.rows.values()
             ]
             gaps = [_gap(entry.difference(label, base, name), column) for label, base in pairs]
@@ -171,15 +173,15 @@ def _with_unit(title: str, unit: Unit) -> str:
     return f"{title} %" if unit == "percent" else title
 
 
-def _cell(column: Column | None, of_row: Mapping[str, Figure]) -> str:
-    """One of our figures with its interval; empty without a run."""
+def _cell(column: Column | None, of_row: Mapping[str, Figure], seeds: int) -> str:
+    """One of our figures with its interval, and the number of its seeds where others have none; empty without a run."""
     figure = None if column is None else of_row.get(column.name)
     if column is None or figure is None:
         return ""
     text = show(figure.spread, column.unit).removesuffix(" %")
     if figure.interval is not None:
         text += f" {show_interval(figure.interval.low, figure.interval.high, column.unit)}"
-    return text
+    return f"{text} (of {figure.spread.n})" if figure.spread.n < seeds else text
 
 
 def _gap(found: Difference | None, column: Column) -> str:

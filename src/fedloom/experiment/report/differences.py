@@ -25,6 +25,8 @@ Verdict = Literal["ahead", "behind", "within"]
 
 FEWEST_SEEDS = 3
 """Smallest number of seeds for the test over seeds."""
+FEWEST_SAMPLES = 6
+"""Smallest number of test samples for an interval: of fewer, equal gaps alone are significant nowhere (p of 5 is 0.06)."""
 SEEDS_NOTE = (
     "seeds p: exact sign-flip test over the seeds, from 3 seeds on (3 seeds: at least 0.25, 6 seeds: 0.03)"
 )
@@ -38,7 +40,8 @@ SAMPLES_NOTE = (
 class Difference:
     """A row's figure less another row's, over the seeds that both have.
 
-    `interval` with its p is None where the runs kept no samples that give both figures; `p_seeds` for fewer than three seeds.
+    `interval` with its p is None where the runs kept no samples that give both figures, or too few; `p_seeds` for fewer than
+    three seeds.
     `by_seed`: each seed's difference.
     """
 
@@ -94,7 +97,7 @@ def compared(
         samples.of_runs([r for r in runs if r.summary.seed in by_seed], column) for runs in (row, against)
     )
     interval = None
-    if a is not None and b is not None and a.keys() == b.keys():
+    if a is not None and b is not None and a.keys() == b.keys() and len(a) >= FEWEST_SAMPLES:
         interval = paired_difference([a[unit] for unit in a], [b[unit] for unit in a])
     return difference_of(by_seed, interval, metric_of(column.key))
 

@@ -216,6 +216,8 @@ class Method(BaseModel):
     """Whether the clients' answers hold other tensors in other rounds."""
     both: ClassVar[bool] = False
     """Whether the server needs both factors of every client."""
+    one_start: ClassVar[bool] = False
+    """Whether the server's step is right only if all clients begin from the A that it holds."""
     ignores: ClassVar[tuple[str, ...]] = ()
     """Patterns of settings that others read and this method does not, such as method.weights."""
     reads: ClassVar[tuple[str, ...]] = ()
@@ -304,6 +306,9 @@ class Method(BaseModel):
             )
         if "vera" in kinds and not self.vera:
             return f"method {self.name} is not defined for VeRA; take {lora_methods(lambda m: m.vera)}, or set kind: lora"
+        if start == "own" and (self.one_start or self.server is not None):
+            needs = f"method {self.name} needs" if self.one_start else "the step of method.server needs"
+            return f"{needs} one A at every client, but cohort.start is own; set cohort.start: common"
         if start == "own" and "vera" in kinds:
             return "VeRA's frozen pair must come from one seed at every client; set cohort.start: common"
         kept = [n for n in ("lora_A", "lora_B") if self.scope.role(f"llm/layer.{n}") != "shared"]
