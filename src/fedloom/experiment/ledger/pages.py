@@ -17,10 +17,11 @@ RUNS, PAPERS, INDEX, OTHERS = "runs", "papers.yaml", "README.md", "others"
 WRITTEN = "<!-- Written by `fedloom ledger` from runs/*.json, papers.yaml and the experiment files. Do not edit. -->\n"
 HOW_TO_READ = f"""\
 **paper**: the figure printed in the paper. **ours**: mean ± sample standard deviation over the seeds, last round; in brackets
-the 95 % bootstrap interval over the test samples, where a run keeps samples that give the figure; FID has none. An empty cell
-has no run yet, or the paper has no such figure. **against**: the paired difference from one row. "ahead" and "behind" stand
-only where its interval excludes zero, else "within"; without an interval there is no verdict. "(of n)": n seeds have the figure. "seeds disagree": the difference
-has the other sign in at least one seed. p in brackets is that of the seeds. What a column measures: [figures](../metrics.md).
+the 95 % bootstrap interval over the test samples, where a run keeps samples that give the figure; FID has none. "(of n)": n
+seeds have the figure, the others have none. An empty cell has no run yet, or the paper has no such figure. **against**: the
+paired difference from one row. "ahead" and "behind" stand only where its interval excludes zero, else "within"; without an
+interval there is no verdict. "seeds disagree": the difference has the other sign in at least one seed. p in brackets is that of
+the seeds. What a column measures: [figures](../metrics.md).
 
 * {SAMPLES_NOTE}.
 * {SEEDS_NOTE}.
