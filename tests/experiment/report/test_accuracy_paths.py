@@ -56,13 +56,22 @@ def test_a_row_has_settled_when_no_mean_moves_by_more_than_a_point_in_the_last_q
     assert "Every trained row has settled" in sentence
     settled, sentence = verdict([still, moving])
     assert not settled
-    assert "Not settled: b (base moves by 2.5)." in sentence
+    assert "Not settled: b (base moves by 2.5, its fitted line by -2.5)." in sentence
 
 
 def test_a_row_that_moves_by_little_more_than_a_point_is_not_said_to_move_by_one(tmp_path: Path) -> None:
     near = {**STILL, 80: (0.9104, 0.6, 0.5)}
     _, sentence = verdict(paths_of(read(study(tmp_path / "c", {"a": [near]}))))
-    assert "Not settled: a (local moves by 1.04)." in sentence
+    assert "Not settled: a (local moves by 1.04, its fitted line by +1.0)." in sentence
+
+
+def test_ups_and_downs_have_no_trend_and_a_steady_way_is_one(tmp_path: Path) -> None:
+    waves = (0.80, 0.82, 0.80, 0.82, 0.80)
+    series: Series = {75 + 25 * i: (v, 0.6, 0.5 + 0.025 * i) for i, v in enumerate(waves)}
+    [path] = paths_of(read(study(tmp_path / "s", {"a": [series]})))
+    assert path.last_quarter == [125, 150, 175]
+    assert path.drift() == pytest.approx({LOCAL: 0.02, BASE: 0.0, NOVEL: 0.05})
+    assert [path.trend(key) for key in (LOCAL, BASE, NOVEL)] == pytest.approx([0.0, 0.0, 0.05])
 
 
 def test_the_mean_over_the_seeds_decides(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ The plots are inline SVG in the page's colours.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from statistics import fmean
+from statistics import fmean, linear_regression
 
 from fedloom.experiment.report.load_study import Study
 from fedloom.experiment.report.read import Run
@@ -49,6 +49,12 @@ class Path:
             return None
         values = [self.rounds[r] for r in self.last_quarter]
         return {key: max(v[key] for v in values) - min(v[key] for v in values) for key in values[0]}
+
+    def trend(self, key: str) -> float:
+        """The change of the least-squares line of an accuracy over the last quarter: its way, without its ups and downs."""
+        rounds = self.last_quarter
+        line = linear_regression(rounds, [self.rounds[r][key] for r in rounds])
+        return line.slope * (rounds[-1] - rounds[0])
 
     @property
     def settled(self) -> bool | None:
@@ -110,7 +116,8 @@ def verdict(paths: Sequence[Path]) -> tuple[bool, str]:
             key = max(drift, key=lambda name: drift[name])
             # 1.04 is not within a point, and 1.0 would be.
             digits = 1 if round(drift[key], 3) > SETTLED else 2
-            moving.append(f"{path.row} ({key.partition('/')[0]} moves by {100 * drift[key]:.{digits}f})")
+            moved = f"{100 * drift[key]:.{digits}f}, its fitted line by {100 * path.trend(key):+.1f}"
+            moving.append(f"{path.row} ({key.partition('/')[0]} moves by {moved})")
     rule = "within a point in every accuracy during the last quarter of the rounds, as a mean over the seeds"
     if not moving:
         return True, f"Every trained row has settled: {rule}."
