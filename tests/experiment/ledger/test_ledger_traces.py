@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
+from fedloom.experiment.ledger.traces import thinned
 from fedloom.experiment.report.accuracy_paths import BASE, LOCAL, NOVEL
 from fedloom.experiment.settings import load_rows
 from tests.experiment.ledger.ledger_folders import ledger, make_repository
@@ -72,7 +73,7 @@ def test_the_page_has_plots_a_verdict_and_a_table_for_each_part(added: Path) -> 
     page = (added / "others.md").read_text()
     everything, sketches = page.split("Over the rounds, all:")[1].split("Over the rounds, sketches:")
     assert "Every trained row has settled" in everything
-    assert "Not settled: pFedMMA (local moves by 12.5)." in sketches
+    assert "Not settled: pFedMMA (local moves by 12.5, its fitted line by +12.5)." in sketches
     assert "| pFedMMA | 25.0 / 25.0 / 25.0 | 50.0 / 50.0 / 50.0 | 75.0 / 75.0 / 75.0 |" in everything
     for name in ("curves-1-base", "curves-1-local", "curves-2-base", "curves-2-local"):
         assert f"({name}.svg)" in page
@@ -93,3 +94,16 @@ def test_a_plot_that_was_changed_or_is_gone_is_stale(added: Path) -> None:
     assert ledger("--check").exit_code == 1
     assert ledger().exit_code == 0
     assert plot.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("evaluated", "shown"),
+    [
+        ([0], [0]),
+        (list(range(0, 110, 10)), list(range(0, 110, 10))),
+        (list(range(0, 210, 10)), list(range(0, 220, 20))),
+        (list(range(0, 120, 10)), [*range(0, 120, 20), 110]),
+    ],
+)
+def test_a_table_shows_eleven_rounds_at_most_with_the_first_and_the_last(evaluated, shown) -> None:
+    assert thinned(evaluated) == shown

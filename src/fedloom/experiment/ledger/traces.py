@@ -8,6 +8,8 @@ from fedloom.experiment.report.svg import standalone
 from fedloom.experiment.report.table import markdown_table
 
 PLOTTED = ("base", "local")
+MOST = 11
+"""Rounds that a table shows at most; the plots have all."""
 
 
 def paths_by_part(entry: Entry) -> dict[str | None, list[Path]]:
@@ -23,7 +25,7 @@ def blocks(entry: Entry) -> list[str]:
     written = []
     for number, (across, paths) in enumerate(paths_by_part(entry).items()):
         links = [f"![{title_of(x, across)}]({_file(entry, number, x)})" for x in PLOTTED]
-        rounds = sorted({r for path in paths for r in path.rounds})
+        rounds = thinned(sorted({r for path in paths for r in path.rounds}))
         table = markdown_table(
             ["", *(f"round {r}" for r in rounds), "settled"],
             [[path.row, *cells(path, rounds)] for path in paths],
@@ -32,6 +34,12 @@ def blocks(entry: Entry) -> list[str]:
         caption = f"{head}: local / base / novel accuracy in %, means over the seeds"
         written += [f"{caption}.", "\n".join(links), verdict(paths)[1], table]
     return written
+
+
+def thinned(rounds: list[int]) -> list[int]:
+    """At most MOST of the rounds, the first and the last among them, evenly apart but for the last step."""
+    step = -(-(len(rounds) - 1) // (MOST - 1)) or 1
+    return [*rounds[:-1][::step], *rounds[-1:]]
 
 
 def plots(entries: Mapping[str, Entry]) -> dict[str, str]:
