@@ -8,10 +8,12 @@ from fedloom.cli.counted import counted
 from fedloom.experiment.ledger.experiments import experiment_files
 from fedloom.experiment.ledger.pages import pages, read_sources, stale
 from fedloom.experiment.ledger.papers import PaperTable, read_papers
+from fedloom.experiment.ledger.remarks import uncompared, unread
 from fedloom.experiment.ledger.settings import outdated
 
 FOLDER, EXPERIMENTS = Path("docs/reproduction"), Path("experiments")
-TABLES = [t for t in read_papers(FOLDER / "papers.yaml").tables() if t.experiment is not None]
+PAPERS = FOLDER / "papers.yaml"
+TABLES = [t for t in read_papers(PAPERS).tables() if t.experiment is not None]
 
 
 def test_the_pages_are_what_the_command_writes() -> None:
@@ -20,6 +22,12 @@ def test_the_pages_are_what_the_command_writes() -> None:
 
 def test_the_experiment_files_give_the_settings_of_the_committed_runs() -> None:
     assert list(outdated(read_sources(FOLDER, EXPERIMENTS, counted).entries, Path())) == []
+
+
+def test_the_remarks_were_written_for_these_figures_and_the_comparisons_have_been_made() -> None:
+    sources = read_sources(FOLDER, EXPERIMENTS, counted)
+    assert list(unread(PAPERS, sources.papers, sources.entries)) == []
+    assert list(uncompared(PAPERS, sources.papers, sources.entries)) == []
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: f"{table.experiment} {table.place}")
