@@ -9,8 +9,7 @@ The paper takes B, A and the first R from an estimate of the first full-tuning g
 client data; ours needs no data, and nothing but R ever travels, but its directions do not know the task.
 """
 
-from collections.abc import Collection
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from fedloom.core.payload import Payload, Scope
 from fedloom.methods.base.combine import mean_of
@@ -27,12 +26,7 @@ class FedSB(Method):
     combination: ClassVar[Combination] = "mean"
     vera: ClassVar[bool] = False
     square: ClassVar[bool] = True
-
-    def check(self, kinds: Collection[str], unequal: bool, start: Literal["common", "own"]) -> str | None:
-        """All clients have the same B and A, and R begins at zero."""
-        if start == "own":
-            return "method fed-sb has no A that clients could draw, but cohort.start is own; set cohort.start: common"
-        return super().check(kinds, unequal, start)
+    one_start: ClassVar[bool] = True
 
     def round(self, state: State, ask: Ask) -> State:
         """Clients train R from the common one; the mean is exact."""
