@@ -8,6 +8,7 @@ from fedloom.core.errors import ExperimentError
 from fedloom.experiment.build import build
 from fedloom.experiment.settings import Experiment, load_rows
 from fedloom.experiment.study import place
+from fedloom.methods import METHODS
 
 UNIFLOW = Path("experiments/uniflow")
 M5 = ["LoRA", "FFA-LoRA", "FedSA-LoRA", "FedEx-LoRA", "FedA²-LoRA"]
@@ -50,7 +51,8 @@ def rows_of(name: str, size: str) -> list[Experiment]:
 
 
 def test_every_table_and_figure_has_its_file() -> None:
-    own = {"quickstart", "attacks", "stages", "regimes", "regimes_own_a", "regimes_corners"}
+    regimes = {"regimes", "regimes_own_a", "regimes_corners", "regimes_modality"}
+    own = {"quickstart", "attacks", "stages", "family"} | regimes
     assert {p.stem for p in UNIFLOW.glob("*.yaml")} == {*ROWS, *own}
 
 
@@ -133,6 +135,32 @@ def test_the_maps_on_texts_are_the_product_of_budgets_first_a_and_label_skew() -
     apart = {"name", "description", "row", "across", "coordinates", "training", "model", "cohort", "data"}
     one, *others = [runs[0].model_dump(exclude=apart | {"columns"}) for runs in corners.values()]
     assert all(other == one for other in others)
+
+
+def test_the_map_of_modality_skew_goes_on_at_other_budgets() -> None:
+    skewed = next(
+        run
+        for run in rows_of("regimes", "tiny")
+        if run.across == "modality skew full, first A own" and run.method.name == "fedavg-lora"
+    )
+    apart = {"name", "description", "across", "coordinates", "columns", "training", "model"}
+    runs = rows_of("regimes_modality", "tiny")
+    assert {run.training.lr for run in runs} == {0.001, 0.01}
+    for run in runs:
+        if run.method.name == "fedavg-lora":
+            assert run.model_dump(exclude=apart) == skewed.model_dump(exclude=apart)
+        assert run.training.model_copy(update={"lr": skewed.training.lr}) == skewed.training
+        for lora in (run.model.llm_lora, run.model.encoder_lora):
+            assert lora.rank in (2, 32)
+            assert lora.alpha / lora.rank == skewed.model.llm_lora.alpha / skewed.model.llm_lora.rank
+
+
+def test_the_family_has_every_lora_method_that_makes_one_adapter_for_all() -> None:
+    """FedSA keeps B at home, FedDPA and FDLoRA train a second adapter: they answer another question."""
+    lora = {name for name, m in METHODS.items() if any("lora" in pattern for pattern in m.shares.shared)}
+    runs = rows_of("family", "tiny")
+    assert {run.method.name for run in runs} == lora - {"fedsa-lora", "feddpa-lora", "fdlora"}
+    assert {run.data.dirichlet for run in runs} == {None, 0.3}
 
 
 @pytest.mark.parametrize("size", ["tiny", "small", "paper"])
