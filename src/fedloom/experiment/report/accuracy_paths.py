@@ -118,7 +118,7 @@ def verdict(paths: Sequence[Path]) -> tuple[bool, str]:
             digits = 1 if round(drift[key], 3) > SETTLED else 2
             moved = f"{100 * drift[key]:.{digits}f}, its fitted line by {100 * path.trend(key):+.1f}"
             moving.append(f"{path.row} ({key.partition('/')[0]} moves by {moved})")
-    rule = "within a point in every accuracy during the last quarter of the rounds, as a mean over the seeds"
+    rule = "within a point in every accuracy during the last quarter of its rounds, as a mean over the seeds"
     if not moving:
         return True, f"Every trained row has settled: {rule}."
     return False, f"Not settled: {', '.join(moving)}. Settled is a row that stays {rule}."
