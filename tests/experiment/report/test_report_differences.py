@@ -15,12 +15,19 @@ from typer.testing import CliRunner
 from fedloom.cli.main import app
 from fedloom.experiment.report import comparison
 from fedloom.experiment.report.columns import Column
-from fedloom.experiment.report.differences import Difference, best_row, compared, interval_text
+from fedloom.experiment.report.differences import (
+    Difference,
+    best_row,
+    compared,
+    difference_of,
+    interval_text,
+)
 from fedloom.experiment.report.load_study import read
 from fedloom.experiment.report.paired import paired
 from fedloom.experiment.report.read import read_run
 from fedloom.experiment.report.sample_values import SampleValues
 from fedloom.tasks.metrics.bootstrap import Interval
+from fedloom.tasks.metrics.metric import metric_of
 from fedloom.tasks.metrics.text import bleu
 from tests.experiment.report.report_folders import change, make_rows, make_run, write_lines
 
@@ -258,6 +265,14 @@ def test_a_verdict_says_where_the_seeds_disagree_in_sign(
     assert f"| {verdict} |" in result.output
     verdicts = {pair.grid.caption: pair.grid.lines[0][-1] for pair in paired(read(folder))[0]}
     assert [v for caption, v in verdicts.items() if "image: exact match" in caption] == [verdict]
+
+
+def test_a_gap_of_rounding_is_no_seed_that_disagrees() -> None:
+    metric = metric_of(KEY)
+    ahead = Interval(0.03, 0.01, 0.05)
+    found = difference_of({0: 0.3 - (0.1 + 0.2), 1: 0.04, 2: 0.05}, ahead, metric)
+    assert (found.in_words, found.by_seed[0]) == ("ahead", 0)
+    assert difference_of({0: -1e-9, 1: 0.04, 2: 0.05}, ahead, metric).in_words == "ahead (seeds disagree)"
 
 
 @pytest.mark.parametrize(

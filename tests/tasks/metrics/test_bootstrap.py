@@ -40,6 +40,11 @@ def test_pairing_sees_what_separate_intervals_do_not() -> None:
     assert wide.high - wide.low > 0.05
 
 
+def test_an_end_that_only_rounding_keeps_from_zero_is_zero() -> None:
+    thirds = [-1 / 3] * 4 + [2 / 3] * 2  # the median of the draws has these counts
+    assert bootstrap_interval(thirds, level=0.0).low == 0
+
+
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="same samples"):
         paired_difference([1.0], [1.0, 2.0])

@@ -18,7 +18,7 @@ from fedloom.experiment.report.load_study import Study, gather
 from fedloom.experiment.report.read import Run
 from fedloom.experiment.report.sample_values import SampleValues
 from fedloom.experiment.report.units import show, show_interval, show_signed
-from fedloom.tasks.metrics.bootstrap import MOST_SEEDS, Interval, paired_difference, seed_sign_flip
+from fedloom.tasks.metrics.bootstrap import DIGITS, MOST_SEEDS, Interval, paired_difference, seed_sign_flip
 from fedloom.tasks.metrics.metric import Metric, Unit, metric_of
 
 Verdict = Literal["ahead", "behind", "within"]
@@ -104,6 +104,7 @@ def compared(
 
 def difference_of(by_seed: dict[int, float], interval: Interval | None, metric: Metric | None) -> Difference:
     """The difference of two rows in a figure, by each seed's difference and the interval over the samples."""
+    by_seed = {seed: round(gap, DIGITS) for seed, gap in by_seed.items()}  # rounding is no other sign
     gaps = list(by_seed.values())
     tested = FEWEST_SEEDS <= len(gaps) <= MOST_SEEDS
     return Difference(

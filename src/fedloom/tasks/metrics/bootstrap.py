@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from fedloom.core.streams import numpy_stream
 
 _BLOCK = 2**22  # numbers per block of draws, 32 MB
-_DIGITS = 12
-"""Decimals up to which two values count as one, so that rounding does not multiply the distinct ones."""
+DIGITS = 12
+"""Decimals up to which two values count as one: what lies below is rounding, has no sign and makes no distinct value."""
 MOST_SEEDS = 16
 """Largest number of seeds of which every sign pattern is tried."""
 
@@ -38,13 +38,13 @@ def bootstrap_interval(
     if not len(data):
         raise ValueError("a bootstrap interval needs at least one value")
     # A draw of n values with replacement is a multinomial draw of how often each distinct value comes.
-    distinct, counts = np.unique(data.round(_DIGITS), return_counts=True)
+    distinct, counts = np.unique(data.round(DIGITS), return_counts=True)
     rng = numpy_stream(seed, "metrics", "bootstrap")
     means = [
         rng.multinomial(len(data), counts / len(data), size) @ distinct / len(data)
         for size in _blocks(draws, len(distinct))
     ]
-    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(np.concatenate(means), [(1 - level) / 2, (1 + level) / 2]).round(DIGITS)
     return Interval(float(data.mean()), float(low), float(high))
 
 
@@ -61,7 +61,7 @@ def paired_difference(
     gaps = np.sort(np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64))
     interval = bootstrap_interval(gaps.tolist(), level, draws, seed)
     # Of m equal gaps a binomial number keeps its sign; gaps of zero have none.
-    sizes, counts = np.unique(np.abs(gaps).round(_DIGITS), return_counts=True)
+    sizes, counts = np.unique(np.abs(gaps).round(DIGITS), return_counts=True)
     rng = numpy_stream(seed, "metrics", "sign-flip")
     extreme = sum(
         int(
