@@ -137,22 +137,31 @@ def test_the_maps_on_texts_are_the_product_of_budgets_first_a_and_label_skew() -
     assert all(other == one for other in others)
 
 
-def test_the_map_of_modality_skew_goes_on_at_other_budgets() -> None:
-    skewed = next(
-        run
-        for run in rows_of("regimes", "tiny")
-        if run.across == "modality skew full, first A own" and run.method.name == "fedavg-lora"
-    )
-    apart = {"name", "description", "across", "coordinates", "columns", "training", "model"}
+def test_the_map_of_modality_skew_is_a_product_at_other_budgets() -> None:
+    def divided(run: Experiment) -> tuple[object, ...]:
+        return str(run.data.clients), run.cohort.start
+
+    def kept(run: Experiment) -> dict[str, object]:
+        budget = {
+            "training": {"lr"},
+            "model": {"llm_lora", "encoder_lora", "body_lora"},
+            "cohort": True,
+            "data": {"clients"},
+        }
+        apart = dict.fromkeys(["name", "description", "across", "coordinates", "columns"], True) | budget
+        return run.model_dump(exclude=apart)
+
+    first = [run for run in rows_of("regimes", "tiny") if str(run.across).startswith("modality")]
     runs = rows_of("regimes_modality", "tiny")
-    assert {run.training.lr for run in runs} == {0.001, 0.01}
+    cells = {(*divided(run), run.training.lr, run.model.llm_lora.rank, run.method.name) for run in runs}
+    assert len(runs) == len(cells) == 2 * 2 * 2 * 2 * 4
+    ends = {divided(run) for run in first if "half" not in str(run.across)}
+    assert {divided(run) for run in runs} == ends
+    like = {run.method.name: kept(run) for run in first}
     for run in runs:
-        if run.method.name == "fedavg-lora":
-            assert run.model_dump(exclude=apart) == skewed.model_dump(exclude=apart)
-        assert run.training.model_copy(update={"lr": skewed.training.lr}) == skewed.training
+        assert kept(run) == like[run.method.name]
         for lora in (run.model.llm_lora, run.model.encoder_lora):
-            assert lora.rank in (2, 32)
-            assert lora.alpha / lora.rank == skewed.model.llm_lora.alpha / skewed.model.llm_lora.rank
+            assert lora.alpha / lora.rank == first[0].model.llm_lora.alpha / first[0].model.llm_lora.rank
 
 
 def test_the_family_has_every_lora_method_that_makes_one_adapter_for_all() -> None:
